@@ -1,0 +1,1 @@
+"""Ask several LLMs, rank their answers by comparing them in pairs, give back the best."""

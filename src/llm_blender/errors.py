@@ -1,0 +1,132 @@
+"""Every error a user can meet.
+
+::
+
+    LLMBlenderError
+    ├── InputError              what the user gave is wrong            exit 2   HTTP 400
+    │   ├── RowError            a row of a file: path, line, reason
+    │   ├── ConfigError         blend.toml, or an option
+    │   ├── CheckpointError     a folder or file that is no checkpoint
+    │   ├── NotFoundError       a name that leads nowhere                       HTTP 404
+    │   └── MissingExtraError   a pip extra is not installed                    HTTP 501
+    └── WorkError               the input was fine, the work failed    exit 1   HTTP 500
+        ├── LLMError            one LLM failed: `llm`, `reason`                 HTTP 502
+        ├── NoAnswerError       no LLM gave a usable answer                     HTTP 502
+        ├── DownloadError       a file could not be fetched                     HTTP 502
+        └── StoreError          the SQLite file cannot be used
+
+Each message is one line that says what is wrong and how to mend it.
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import ClassVar, Literal
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DownloadError",
+    "FailureReason",
+    "InputError",
+    "LLMBlenderError",
+    "LLMError",
+    "MissingExtraError",
+    "NoAnswerError",
+    "NotFoundError",
+    "RowError",
+    "StoreError",
+    "WorkError",
+]
+
+FailureReason = Literal[
+    "timeout", "connection", "auth", "rate_limit", "bad_request", "server", "bad_response", "empty", "not_found"
+]
+"""Why an LLM gave no answer; the same words in `Answer.failures`, on the command line and over HTTP."""
+
+
+class LLMBlenderError(Exception):
+    """Base of all errors raised by this package."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+
+class InputError(LLMBlenderError):
+    """What the user gave is wrong; nothing was done."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class RowError(InputError):
+    """A row of a file cannot be used.
+
+    Attributes:
+        path: the file, or ``-`` for standard input.
+        line: 1-based line (JSON Lines) or row (Parquet).
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str | PathLike[str], line: int, reason: str) -> None:
+        self.path, self.line, self.reason = fspath(path), line, reason
+        super().__init__(f"{self.path}, line {line}: {reason}")
+
+
+class ConfigError(InputError):
+    """The configuration, or an option of a command, is wrong."""
+
+
+class CheckpointError(InputError):
+    """A folder or file is not the checkpoint it should be."""
+
+
+class NotFoundError(InputError):
+    """A file, a model or a name leads nowhere; the message says where it was looked for."""
+
+    http_status = 404
+
+
+class MissingExtraError(InputError):
+    """An optional part is not installed; the message holds the pip line that installs it."""
+
+    http_status = 501
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an optional part: pip install 'llm-blender[{extra}]'")
+
+
+class WorkError(LLMBlenderError):
+    """The input was fine, but the work failed."""
+
+
+class LLMError(WorkError):
+    """One LLM gave no answer.
+
+    Attributes:
+        llm: its name in the configuration.
+        reason: why, as one of :data:`FailureReason`.
+    """
+
+    http_status = 502
+
+    def __init__(self, llm: str, reason: FailureReason, message: str) -> None:
+        self.llm, self.reason = llm, reason
+        super().__init__(f"{llm}: {message}")
+
+
+class NoAnswerError(WorkError):
+    """No LLM gave a usable answer; the message lists each LLM's reason."""
+
+    http_status = 502
+
+
+class DownloadError(WorkError):
+    """A file could not be fetched, or what came is not the file that was asked for."""
+
+    http_status = 502
+
+
+class StoreError(WorkError):
+    """The SQLite file cannot be opened, read or written."""
