@@ -1,0 +1,191 @@
+"""How sure a comparison is, and how sure a mean over many instructions is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from llm_blender.errors import InputError
+from llm_blender.ranking._math import Floats, sigmoid
+from llm_blender.ranking.aggregation import evidence
+from llm_blender.types import Ranking
+
+__all__ = [
+    "Interval",
+    "bootstrap_interval",
+    "brier_score",
+    "expected_calibration_error",
+    "fit_temperature",
+    "log_loss",
+    "probability",
+    "probability_matrix",
+    "win_probabilities",
+]
+
+_CELLS = 4_000_000  # of one block of bootstrap indices: 32 MB
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval."""
+
+    low: float
+    high: float
+
+
+def probability(logit: ArrayLike, temperature: float = 1.0) -> Floats:
+    """P(A is better than B) = sigmoid(logit / temperature), NaN where the logit is.
+
+    Args:
+        logit: evidence that A is better, of any shape; see `Comparison.logit`.
+        temperature: above 1 softens, below 1 sharpens.
+
+    Raises:
+        InputError: the temperature is not above zero.
+    """
+    if not temperature > 0:
+        raise InputError(f"The temperature must be above zero, not {temperature}.")
+    return sigmoid(np.asarray(logit, dtype=np.float64) / temperature)
+
+
+def probability_matrix(ranking: Ranking) -> Floats:
+    """``[N, N]``: P(i is better than j) from both orders; NaN where not compared, ½ on the diagonal."""
+    return probability(evidence(ranking.logits), ranking.temperature)
+
+
+def win_probabilities(ranking: Ranking) -> Floats:
+    """``[N]``: mean probability to be better than the others; NaN where compared with none of them."""
+    matrix = probability_matrix(ranking)
+    np.fill_diagonal(matrix, np.nan)
+    opponents = (~np.isnan(matrix)).sum(axis=1)
+    return np.where(opponents > 0, np.nansum(matrix, axis=1) / np.maximum(opponents, 1), np.nan)
+
+
+def log_loss(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:
+    """Mean of −log P(what happened), in nats; a coin has log 2.
+
+    Args:
+        logits: ``[n]`` evidence that A is better.
+        labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
+        temperature: of the probabilities.
+
+    Raises:
+        InputError: the shapes differ, there is no pair, or a label is not in [0, 1].
+    """
+    z, y = _pairs(logits, labels)
+    z = z / temperature
+    return float((np.logaddexp(0, z) - y * z).mean())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature that makes probabilities honest: the least log loss (Guo et al., arXiv 1706.04599).
+
+    Log loss is convex in 1 / temperature, so its slope is bisected.
+
+    Args:
+        logits: ``[n]`` evidence that A is better, of pairs that were not trained on.
+        labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
+
+    Returns:
+        The temperature, between 0.001 (all labels agree with the logits) and 1000 (the logits say nothing).
+
+    Raises:
+        InputError: as in `log_loss`.
+    """
+    z, y = _pairs(logits, labels)
+    low, high = np.log(1e-3), np.log(1e3)
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        slope = ((probability(z, float(np.exp(middle))) - y) * z).mean()  # over 1 / temperature
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean squared difference of probability and label (Brier 1950); a coin has 0.25.
+
+    Args:
+        probabilities: ``[n]``, that A is better.
+        labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
+
+    Raises:
+        InputError: as in `log_loss`.
+    """
+    p, y = _pairs(probabilities, labels)
+    return float(((p - y) ** 2).mean())
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
+    """Mean distance between what was promised and what happened, over bins of equal mass.
+
+    Equal probabilities fall into the same bin, so the order of the pairs does not matter.
+
+    Args:
+        probabilities: ``[n]``, that A is better.
+        labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
+        bins: how many; fewer where probabilities coincide.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: as in `log_loss`, or `bins` is below 1.
+    """
+    p, y = _pairs(probabilities, labels)
+    if bins < 1:
+        raise InputError(f"Calibration needs at least 1 bin, not {bins}.")
+    edges = np.quantile(p, np.arange(1, bins) / bins)
+    bin_of = np.searchsorted(edges, p, side="right")
+    return float(np.abs(np.bincount(bin_of, weights=p - y)).sum() / len(p))
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Percentile bootstrap interval of the mean, resampled by group (Efron, Tibshirani 1993, chapter 13).
+
+    Args:
+        values: ``[n]``.
+        groups: ``[n]`` names or numbers; values of one instruction are not independent, so they are drawn
+            together. None: every value is its own group.
+        seed: of the draws.
+        level: share of the resampled means between the ends.
+        resamples: number of draws.
+
+    Raises:
+        InputError: there are no values, `groups` differs in length, or `level` is not between 0 and 1.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or not len(x):
+        raise InputError(f"A bootstrap needs a list of at least one value, not the shape {list(x.shape)}.")
+    if not 0 < level < 1:
+        raise InputError(f"The level of an interval is between 0 and 1, not {level}.")
+    group_of = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if group_of.shape != x.shape:
+        raise InputError(f"{len(x)} values need as many groups, not the shape {list(group_of.shape)}.")
+    sums, counts = np.bincount(group_of, weights=x), np.bincount(group_of)
+    rng = np.random.default_rng(seed)
+    block = max(1, _CELLS // len(sums))
+    means = np.empty(resamples)
+    for start in range(0, resamples, block):
+        drawn = rng.integers(len(sums), size=(min(block, resamples - start), len(sums)))
+        means[start : start + block] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(low, high)
+
+
+def _pairs(values: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    x, y = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape or not len(x):
+        raise InputError(
+            f"Values and labels are lists of one length, not {list(x.shape)} and {list(y.shape)}."
+        )
+    if not ((y >= 0) & (y <= 1)).all():
+        raise InputError("A label is 1 (A is better), 0 (B is better) or in between.")
+    return x, y

@@ -1,0 +1,214 @@
+"""Advances the strategies of many prompts in step, so that even adaptive ones fill a ranker's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llm_blender.errors import InputError, WorkError
+from llm_blender.ranking.strategies import (
+    DEFAULT_BUDGET,
+    DEFAULT_TOP_K,
+    Pairs,
+    Strategy,
+    comparison_count,
+    make_strategy,
+)
+from llm_blender.types import OnProgress, Ranking
+
+__all__ = ["Advance", "Compare", "Pool", "rank_many", "rank_with"]
+
+Pool = list[tuple[int, int, int]]
+"""(prompt, left, right): 0-based prompt, and its candidates in the order in which they are read."""
+Advance = Callable[[int], None]
+"""Called with the number of comparisons that a batch has finished, for the progress bar."""
+Compare = Callable[[Pool, Advance], ArrayLike]
+"""A ranker: one logit for each entry of the pool. Calling `Advance` is optional."""
+
+_DECIMALS = 4
+
+
+def rank_with(
+    candidates: Sequence[Sequence[str]],
+    compare: Compare,
+    *,
+    strategy: str = "auto",
+    seed: int = 0,
+    budget: int = DEFAULT_BUDGET,
+    k: int = DEFAULT_TOP_K,
+    aggregation: str = "max_logits",
+    temperature: float = 1.0,
+    progress: OnProgress | None = None,
+) -> list[Ranking]:
+    """`rank_many` with the same strategy, by name, for every prompt.
+
+    Args:
+        candidates: texts of each prompt; lists may differ in length.
+        compare: the ranker.
+        strategy: one of `STRATEGIES`.
+        seed: of the strategies; the same for every prompt, so that no ranking depends on its neighbours.
+        budget: comparisons per prompt for ``auto`` and ``active``.
+        k: how many ``top_k`` puts in order.
+        aggregation: of ``full`` and ``single``.
+        temperature: of the rankings' probabilities.
+        progress: called with comparisons done and expected.
+
+    Raises:
+        InputError: a prompt has no candidates, a name is unknown or an option out of range.
+        WorkError: see `rank_many`.
+    """
+    sizes = _sizes(candidates)
+    return rank_many(
+        candidates,
+        [make_strategy(strategy, n, seed=seed, budget=budget, k=k, aggregation=aggregation) for n in sizes],
+        compare,
+        temperature=temperature,
+        progress=progress,
+        expected=sum(comparison_count(strategy, n, budget=budget, k=k) for n in sizes),
+    )
+
+
+def rank_many(
+    candidates: Sequence[Sequence[str]],
+    strategies: Sequence[Strategy],
+    compare: Compare,
+    *,
+    temperature: float = 1.0,
+    progress: OnProgress | None = None,
+    expected: int = 0,
+) -> list[Ranking]:
+    """One ranking per prompt; `compare` is called once per round with what all strategies ask for.
+
+    Within a prompt equal texts are one candidate: they are never compared (their logit is 0), and no ordered
+    pair of texts is compared twice. Logits are rounded to 4 decimals before a strategy sees them, so that
+    float noise, which depends on the batch, cannot turn a rank.
+
+    Args:
+        candidates: texts of each prompt; lists may differ in length.
+        strategies: one per prompt, not started.
+        compare: the ranker.
+        temperature: of the rankings' probabilities.
+        progress: called with comparisons done and expected; at the end the two are equal.
+        expected: estimate of all comparisons, if known.
+
+    Raises:
+        InputError: a prompt has no candidates, the lists differ in length, or the temperature is not above 0.
+        WorkError: `compare` gave the wrong number of logits, or one that is not finite.
+    """
+    if len(candidates) != len(strategies):
+        raise InputError(
+            f"{len(candidates)} lists of candidates need as many strategies, not {len(strategies)}."
+        )
+    if not temperature > 0:
+        raise InputError(f"The temperature must be above zero, not {temperature}.")
+    _sizes(candidates)
+    waiting = {i: _Prompt(*given) for i, given in enumerate(zip(candidates, strategies, strict=True))}
+    rankings: dict[int, Ranking] = {}
+    meter = _Meter(progress, expected)
+    while True:
+        for i, prompt in list(waiting.items()):
+            ranking = prompt.resume()
+            if ranking is not None:
+                rankings[i] = replace(ranking, temperature=temperature)
+                del waiting[i]
+        if not waiting:
+            break
+        pool = [(i, *pair) for i, prompt in waiting.items() for pair in prompt.unknown]
+        if pool:
+            meter.start(len(pool))
+            logits = _checked(compare(pool, meter.advance), pool)
+            meter.finish()
+            sizes = [len(prompt.unknown) for prompt in waiting.values()]
+            for prompt, part in zip(waiting.values(), np.split(logits, np.cumsum(sizes[:-1])), strict=True):
+                prompt.learn(part)
+    meter.end()
+    return [rankings[i] for i in range(len(candidates))]
+
+
+class _Prompt:
+    """One strategy at work: what it waits for and what is known.
+
+    Attributes:
+        unknown: pairs of different texts, each named by its first index, that have to be compared now.
+    """
+
+    def __init__(self, texts: Sequence[str], strategy: Strategy) -> None:
+        first: dict[str, int] = {}
+        self._canonical = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])
+        self._known = np.full((len(texts), len(texts)), np.nan)
+        np.fill_diagonal(self._known, 0)
+        self._strategy = strategy
+        self._asked: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
+        self._comparisons = 0
+        self.unknown: Pairs = []
+
+    def resume(self) -> Ranking | None:
+        """Run the strategy with what it asked for, to its next wish or to its ranking."""
+        try:
+            pairs = self._strategy.send(self._known[self._asked]) if self._asked else next(self._strategy)
+        except StopIteration as stop:
+            ranking: Ranking = stop.value
+            return replace(ranking, comparisons=self._comparisons)
+        first, second = self._asked = tuple(self._canonical[np.array(pairs, dtype=np.intp).reshape(-1, 2).T])
+        missing = np.isnan(self._known[self._asked])
+        codes = np.unique(first[missing] * len(self._known) + second[missing])
+        self.unknown = [divmod(code, len(self._known)) for code in codes.tolist()]
+        return None
+
+    def learn(self, logits: NDArray[np.float64]) -> None:
+        """Take in the logits of `unknown`."""
+        if self.unknown:
+            first, second = np.array(self.unknown).T
+            self._known[first, second] = logits
+            self._comparisons += len(logits)
+
+
+class _Meter:
+    """Counts comparisons, by batch where the ranker tells and else by round."""
+
+    def __init__(self, tell: OnProgress | None, expected: int) -> None:
+        self._tell, self._expected = tell, expected
+        self._done = self._due = 0
+
+    def start(self, count: int) -> None:
+        self._due += count
+
+    def advance(self, count: int) -> None:
+        self._report(min(self._done + count, self._due), max(self._due, self._expected))
+
+    def finish(self) -> None:
+        if self._done < self._due:
+            self._report(self._due, max(self._due, self._expected))
+
+    def end(self) -> None:
+        if self._done < self._expected:  # duplicates spared some
+            self._report(self._done, self._done)
+
+    def _report(self, done: int, total: int) -> None:
+        self._done = done
+        if self._tell is not None:
+            self._tell(done, total)
+
+
+def _sizes(candidates: Sequence[Sequence[str]]) -> list[int]:
+    for i, texts in enumerate(candidates):
+        if not len(texts):
+            raise InputError(f"Prompt {i} has no candidates: give at least one.")
+    return [len(texts) for texts in candidates]
+
+
+def _checked(values: ArrayLike, pool: Pool) -> NDArray[np.float64]:
+    """The logits of the pool, as many as asked for, finite, rounded."""
+    logits = np.asarray(values, dtype=np.float64)
+    if logits.shape != (len(pool),):
+        raise WorkError(f"The ranker gave logits of shape {list(logits.shape)} for {len(pool)} comparisons.")
+    finite = np.isfinite(logits)
+    if not finite.all():
+        prompt, left, right = pool[int(finite.argmin())]
+        raise WorkError(
+            f"The ranker gave a logit that is not finite: prompt {prompt}, candidates {left}, {right}."
+        )
+    return logits.round(_DECIMALS) + 0.0  # no -0.0

@@ -1,0 +1,308 @@
+"""Which pairs to compare next.
+
+A strategy is a generator: it yields the ordered pairs it wants compared, receives their logits, and returns a
+`Ranking`. It knows nothing of models; `engine.rank_many` runs many at a time, and by hand one runs so::
+
+    strategy = bubble(4, seed=0)
+    pairs = next(strategy)                  # [(2, 0), (0, 2)]
+    pairs = strategy.send(logits_of(pairs)) # until StopIteration, whose value is the ranking
+
+A logit l(i, j) above zero says that candidate i, read first, is better than j. Rankers prefer a place as well
+as an answer, so all but `single` read each pair in both orders and trust (l(i,j) − l(j,i)) / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from itertools import combinations, permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.errors import InputError
+from llm_blender.ranking._names import unknown_name
+from llm_blender.ranking._posterior import Posterior
+from llm_blender.ranking.aggregation import find_aggregation, ranking_from_elimination, ranking_from_scores
+from llm_blender.types import Ranking
+
+__all__ = [
+    "DEFAULT_BUDGET",
+    "DEFAULT_TOP_K",
+    "STRATEGIES",
+    "Pairs",
+    "Strategy",
+    "active",
+    "bubble",
+    "comparison_count",
+    "full",
+    "knockout",
+    "make_strategy",
+    "single",
+    "top_k",
+]
+
+Pairs = list[tuple[int, int]]
+"""Ordered pairs of 0-based candidates, the one read first in front."""
+Strategy = Generator[Pairs, NDArray[np.float64], Ranking]
+"""Yields pairs, receives their logits in the same order, returns the ranking."""
+
+DEFAULT_BUDGET = 40
+"""Comparisons that `auto` and `active` may spend on one instruction."""
+DEFAULT_TOP_K = 3
+"""Candidates that `top_k` orders: as many as the paper gives to the fuser."""
+
+
+def full(n: int, *, aggregation: str = "max_logits") -> Strategy:
+    """Both orders of every pair, N(N − 1) comparisons (arXiv 2306.02561, section 4.2).
+
+    Args:
+        n: number of candidates.
+        aggregation: one of `AGGREGATIONS`.
+    """
+    logits, scores_of = _nothing_compared(n), find_aggregation(aggregation)
+    yield from _compare(logits, list(permutations(range(n), 2)))
+    return ranking_from_scores("full", scores_of(logits), logits)
+
+
+def single(n: int, *, seed: int = 0, aggregation: str = "max_logits") -> Strategy:
+    """Every pair once, N(N − 1)/2 comparisons; half of `full`'s price, and half exposed to position bias.
+
+    Who is read first is drawn so that all candidates are, as nearly as N allows, equally often: seated
+    around a table in random order, each is read before the half of the others that follows it. A constant
+    preference for the first place then drops out of MaxLogits where N is odd.
+
+    Args:
+        n: number of candidates.
+        seed: of the seating.
+        aggregation: one of `AGGREGATIONS`.
+    """
+    logits, scores_of = _nothing_compared(n), find_aggregation(aggregation)
+    seats = _permutation(n, seed)
+    pairs = [(a, b) if 2 * (b - a) <= n else (b, a) for a, b in combinations(range(n), 2)]
+    yield from _compare(logits, [(seats[a], seats[b]) for a, b in pairs])
+    return ranking_from_scores("single", scores_of(logits), logits)
+
+
+def bubble(n: int, *, seed: int = 0) -> Strategy:
+    """The best so far meets one challenger after the other: 2(N − 1) comparisons in N − 1 rounds.
+
+    Finds the best only (arXiv 2306.02561, section 4.2); `knockout` costs the same and takes ⌈log₂ N⌉ rounds.
+
+    Args:
+        n: number of candidates.
+        seed: of the order of the challengers.
+    """
+    logits, (best, *challengers) = _nothing_compared(n), _permutation(n, seed)
+    out = []
+    for challenger in challengers:
+        ((best, beaten),) = yield from _play(logits, [(best, challenger)])
+        out.append([beaten])
+    return ranking_from_elimination("bubble", [*out, [best]], logits)
+
+
+def knockout(n: int, *, seed: int = 0) -> Strategy:
+    """A cup, half going out each round: 2(N − 1) comparisons in ⌈log₂ N⌉ rounds. Finds the best only.
+
+    Args:
+        n: number of candidates.
+        seed: of the draw.
+    """
+    logits, standing = _nothing_compared(n), _permutation(n, seed)
+    out = []
+    while len(standing) > 1:
+        matches, bye = _neighbours(standing)
+        results = yield from _play(logits, matches)
+        standing = bye + [winner for winner, _ in results]
+        out.append([loser for _, loser in results])
+    return ranking_from_elimination("knockout", [*out, standing], logits)
+
+
+def top_k(n: int, *, k: int = DEFAULT_TOP_K, seed: int = 0) -> Strategy:
+    """The k best in order, for at most 2((N − 1) + (k − 1)(⌈log₂ N⌉ − 1)) comparisons.
+
+    A knockout finds the first. The next is among those who lost to the last one found: they climb a ladder
+    in the order in which they lost, which replays that one's path through the cup (tournament sort; Knuth,
+    The Art of Computer Programming 3, section 5.2.3). No pair meets twice.
+
+    Args:
+        n: number of candidates.
+        k: how many to put in order; the rest rank by elimination.
+        seed: of the draw.
+
+    Raises:
+        InputError: k is below 1.
+    """
+    _check_k(k)
+    logits, standing = _nothing_compared(n), _permutation(n, seed)
+    beaten_by: list[list[int]] = [[] for _ in range(n)]
+    out = []
+    while len(standing) > 1:
+        matches, bye = _neighbours(standing)
+        results = yield from _play(logits, matches)
+        for winner, loser in results:
+            beaten_by[winner].append(loser)
+        standing = bye + [winner for winner, _ in results]
+        out.append([loser for _, loser in results])
+    podium = standing
+    while len(podium) < min(k, n):
+        climber, *ladder = beaten_by[podium[-1]]
+        for challenger in ladder:
+            ((climber, loser),) = yield from _play(logits, [(climber, challenger)])
+            beaten_by[climber].append(loser)
+            out.append([loser])
+        podium.append(climber)
+    return ranking_from_elimination("top_k", [*out, *([place] for place in reversed(podium))], logits)
+
+
+def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
+    """Spends a budget where the order of the contenders is least certain.
+
+    A first round gives everybody one opponent. Then, pair by pair, the two candidates meet that may both be
+    the best and whose difference is least known, by a Gaussian model of the strengths. Scores are twice the
+    model's means, on the scale of MaxLogits. With a budget of N(N − 1) or more it is `full`.
+
+    Args:
+        n: number of candidates.
+        budget: comparisons to spend; an odd one is left over, for a pair takes two.
+        seed: of the first round.
+
+    Raises:
+        InputError: the budget is below 2.
+    """
+    _check_budget(budget)
+    logits = _nothing_compared(n)
+    if budget >= n * (n - 1):
+        return replace((yield from full(n)), strategy="active")
+    opening = _neighbours(_permutation(n, seed))[0][: budget // 2]
+    yield from _play(logits, opening)
+    for _ in range(budget // 2 - len(opening)):
+        yield from _play(logits, [Posterior.of(logits).most_doubtful_pair()])
+    scores = (2 * Posterior.of(logits).mean).round(9) + 0.0  # beyond that, the noise of matrix inversion
+    return ranking_from_scores("active", scores, logits)
+
+
+STRATEGIES = ("auto", "full", "single", "bubble", "knockout", "top_k", "active")
+"""The names `make_strategy` knows."""
+
+
+def make_strategy(
+    name: str,
+    n: int,
+    *,
+    seed: int = 0,
+    budget: int = DEFAULT_BUDGET,
+    k: int = DEFAULT_TOP_K,
+    aggregation: str = "max_logits",
+) -> Strategy:
+    """The strategy of that name for n candidates; each takes from the options what it needs.
+
+    Args:
+        name: one of `STRATEGIES`; ``auto`` is `full` where N(N − 1) fits the budget, else `knockout`.
+        n: number of candidates.
+        seed: of everything drawn.
+        budget: comparisons that ``auto`` and ``active`` may spend.
+        k: how many ``top_k`` puts in order.
+        aggregation: of ``full`` and ``single``.
+
+    Raises:
+        InputError: the name is unknown, there are no candidates, or an option is out of range.
+    """
+    find_aggregation(aggregation)
+    comparison_count(name, n, budget=budget, k=k)  # refuses now what a generator would refuse later
+    makers: dict[str, Callable[[], Strategy]] = {
+        "full": lambda: full(n, aggregation=aggregation),
+        "single": lambda: single(n, seed=seed, aggregation=aggregation),
+        "bubble": lambda: bubble(n, seed=seed),
+        "knockout": lambda: knockout(n, seed=seed),
+        "top_k": lambda: top_k(n, k=k, seed=seed),
+        "active": lambda: active(n, budget=budget, seed=seed),
+    }
+    return makers[_resolve(name, n, budget)]()
+
+
+def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int = DEFAULT_TOP_K) -> int:
+    """How many comparisons a strategy makes of n different texts: exact, but for ``top_k`` an upper bound.
+
+    Raises:
+        InputError: the name is unknown, there are no candidates, or an option is out of range.
+    """
+    if name not in STRATEGIES:
+        raise unknown_name("strategy", name, STRATEGIES)
+    _check_candidates(n)
+    every_pair = n * (n - 1)
+    match _resolve(name, n, budget):
+        case "full":
+            return every_pair
+        case "single":
+            return every_pair // 2
+        case "top_k":
+            _check_k(k)
+            rounds = (n - 1).bit_length()  # ⌈log₂ n⌉
+            return min(2 * (n - 1 + (min(k, n) - 1) * max(rounds - 1, 0)), every_pair)
+        case "active":
+            _check_budget(budget)
+            return min(budget // 2 * 2, every_pair)
+        case _:
+            return 2 * (n - 1)
+
+
+def _resolve(name: str, n: int, budget: int) -> str:
+    if name != "auto":
+        return name
+    return "full" if n * (n - 1) <= budget else "knockout"
+
+
+def _check_candidates(n: int) -> None:
+    if n < 1:
+        raise InputError("There are no candidates to rank: give at least one.")
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"top_k must put at least 1 candidate in order, not {k}.")
+
+
+def _check_budget(budget: int) -> None:
+    if budget < 2:
+        raise InputError(f"The budget must be at least 2 comparisons, one pair in both orders, not {budget}.")
+
+
+def _nothing_compared(n: int) -> NDArray[np.float64]:
+    _check_candidates(n)
+    return np.full((n, n), np.nan)
+
+
+def _permutation(n: int, seed: int) -> list[int]:
+    if seed < 0:
+        raise InputError(f"A seed is not negative: {seed}.")
+    order: list[int] = np.random.default_rng(seed).permutation(n).tolist()
+    return order
+
+
+def _neighbours(standing: Sequence[int]) -> tuple[Pairs, list[int]]:
+    """The matches of a cup's round, and who has no opponent in it."""
+    matches = list(zip(standing[::2], standing[1::2], strict=False))
+    return matches, list(standing[2 * len(matches) :])
+
+
+def _compare(
+    logits: NDArray[np.float64], pairs: Pairs
+) -> Generator[Pairs, NDArray[np.float64], NDArray[np.float64]]:
+    """Ask for the pairs, write the answers into `logits`, and hand them on."""
+    if not pairs:
+        return np.empty(0)
+    answers = np.asarray((yield pairs), dtype=np.float64)
+    first, second = np.array(pairs).T
+    logits[first, second] = answers
+    return answers
+
+
+def _play(logits: NDArray[np.float64], matches: Pairs) -> Generator[Pairs, NDArray[np.float64], Pairs]:
+    """Compare each match in both orders; (winner, loser) of each. In a tie the second wins."""
+    answers = yield from _compare(logits, [pair for i, j in matches for pair in ((i, j), (j, i))])
+    forward, backward = answers[::2], answers[1::2]
+    return [
+        (i, j) if first_wins else (j, i)
+        for (i, j), first_wins in zip(matches, (forward - backward > 0).tolist(), strict=True)
+    ]

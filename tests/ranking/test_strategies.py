@@ -1,0 +1,258 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_blender.errors import InputError
+from llm_blender.ranking import (
+    STRATEGIES,
+    active,
+    bubble,
+    comparison_count,
+    find_aggregation,
+    full,
+    knockout,
+    make_strategy,
+    rank_many,
+    single,
+    top_k,
+)
+
+NAMES = [name for name in STRATEGIES if name != "auto"]
+BOTH_ORDERS = [name for name in NAMES if name != "single"]
+SETTINGS = settings(max_examples=60, deadline=None)
+seeds = st.integers(0, 2**32)
+
+
+def rank(strategy, logits):
+    """Drive a strategy by hand; the ranking, and what was asked, round by round."""
+    rounds, answers = [], None
+    try:
+        while True:
+            rounds.append(strategy.send(answers))
+            answers = np.array([logits[i, j] for i, j in rounds[-1]])
+    except StopIteration as stop:
+        return stop.value, rounds
+
+
+def random_logits(n, seed):
+    """A ranker without any consistency, in quarters, so that sums are exact."""
+    return np.random.default_rng(seed).integers(-40, 40, size=(n, n)) / 4
+
+
+def consistent_logits(n, seed):
+    """A ranker that is always right, and its order, best first."""
+    order = np.random.default_rng(seed).permutation(n)
+    strengths = np.empty(n)
+    strengths[order] = np.arange(n, 0, -1)
+    return np.tanh((strengths[:, None] - strengths[None, :]) / 4), order.tolist()
+
+
+@SETTINGS
+@given(st.integers(1, 12), seeds, st.sampled_from(NAMES), st.integers(0, 3))
+def test_with_a_consistent_ranker_every_strategy_finds_the_best(n, world, name, seed):
+    logits, order = consistent_logits(n, world)
+    ranking, _ = rank(make_strategy(name, n, seed=seed, budget=132), logits)
+    assert ranking.best == ranking.order[0] == order[0]
+    assert ranking.ranks[order[0]] == 1
+    assert ranking.strategy == name
+    assert sorted(ranking.order) == list(range(n))
+
+
+@SETTINGS
+@given(st.integers(1, 30), seeds, st.integers(1, 8), st.integers(0, 3))
+def test_top_k_puts_the_k_best_in_order(n, world, k, seed):
+    logits, order = consistent_logits(n, world)
+    ranking, _ = rank(top_k(n, k=k, seed=seed), logits)
+    assert list(ranking.order[:k]) == order[:k]
+    assert ranking.ranks[order[min(k, n) - 1]] == min(k, n)
+
+
+@SETTINGS
+@given(st.integers(2, 8), seeds, seeds, st.sampled_from(["max_logits", "max_wins"]))
+def test_full_does_not_care_where_a_candidate_stands(n, world, shuffle, aggregation):
+    logits = random_logits(n, world)
+    permutation = np.random.default_rng(shuffle).permutation(n)
+    ranking, _ = rank(full(n, aggregation=aggregation), logits)
+    permuted, _ = rank(full(n, aggregation=aggregation), logits[np.ix_(permutation, permutation)])
+    assert permuted.ranks == tuple(ranking.ranks[i] for i in permutation)
+    assert permuted.scores == tuple(ranking.scores[i] for i in permutation)
+
+
+@SETTINGS
+@given(st.integers(1, 24), seeds, st.sampled_from(NAMES), st.integers(2, 100), st.integers(1, 5))
+def test_comparisons_are_as_many_as_promised(n, world, name, budget, k):
+    ranking, rounds = rank(make_strategy(name, n, budget=budget, k=k), random_logits(n, world))
+    asked = [pair for pairs in rounds for pair in pairs]
+    promised = comparison_count(name, n, budget=budget, k=k)
+    assert len(asked) <= promised if name == "top_k" else len(asked) == promised
+    assert len(set(asked)) == len(asked) == ranking.comparisons
+    assert all(i != j for i, j in asked)
+    assert {(int(i), int(j)) for i, j in np.argwhere(~np.isnan(ranking.logits))} == set(asked)
+
+
+def test_the_formulas():
+    counts = {name: comparison_count(name, 11, budget=41, k=3) for name in STRATEGIES}
+    assert counts == {
+        "auto": 20,
+        "full": 110,
+        "single": 55,
+        "bubble": 20,
+        "knockout": 20,
+        "top_k": 32,
+        "active": 40,
+    }
+
+
+@SETTINGS
+@given(st.integers(2, 12), seeds, st.sampled_from(BOTH_ORDERS), st.integers(-20, 20))
+def test_a_preference_for_a_place_cancels_where_both_orders_are_read(n, world, name, bias):
+    logits = random_logits(n, world)
+    honest, _ = rank(make_strategy(name, n, budget=30), logits)
+    biased, _ = rank(make_strategy(name, n, budget=30), logits + bias)
+    assert biased.ranks == honest.ranks
+    assert biased.scores == honest.scores
+
+
+@SETTINGS
+@given(st.integers(1, 6).map(lambda half: 2 * half + 1), seeds, st.integers(-20, 20), seeds)
+def test_a_preference_for_a_place_cancels_in_single_if_n_is_odd(n, world, bias, seed):
+    logits = random_logits(n, world)
+    honest, _ = rank(single(n, seed=seed), logits)
+    biased, _ = rank(single(n, seed=seed), logits + bias)
+    assert biased.scores == honest.scores
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 11])
+def test_single_reads_everybody_first_equally_often(n):
+    _, [pairs] = rank(single(n, seed=5), np.zeros((n, n)))
+    first = Counter(i for i, _ in pairs)
+    assert max(first[i] for i in range(n)) - min(first[i] for i in range(n)) == (n + 1) % 2
+    assert len({frozenset(pair) for pair in pairs}) == n * (n - 1) // 2
+
+
+@SETTINGS
+@given(st.integers(1, 6), seeds, st.integers(0, 20))
+def test_active_with_budget_enough_is_full(n, world, more):
+    logits = random_logits(n, world)
+    spent, _ = rank(active(n, budget=max(n * (n - 1), 2) + more), logits)
+    everything, _ = rank(full(n), logits)
+    assert (spent.ranks, spent.scores) == (everything.ranks, everything.scores)
+    np.testing.assert_array_equal(spent.logits, everything.logits)
+    assert spent.strategy == "active"
+
+
+@SETTINGS
+@given(st.integers(3, 9), seeds, st.sampled_from([0.25, 4, 64]))
+def test_active_chooses_the_same_pairs_whatever_the_unit_of_the_logits(n, world, unit):
+    logits = random_logits(n, world) + 0.01 * np.random.default_rng(world).normal(size=(n, n))
+    _, rounds = rank(active(n, budget=2 * n), logits)
+    _, rescaled = rank(active(n, budget=2 * n), logits * unit)
+    assert rescaled == rounds
+
+
+def test_active_spends_its_budget_better_than_a_knockout():
+    rng, n, worlds = np.random.default_rng(0), 11, 150
+    strengths = rng.normal(size=(worlds, n))
+    logits = strengths[:, :, None] - strengths[:, None, :] + rng.normal(size=(worlds, n, n))
+    texts = [[str(i) for i in range(n)]] * worlds
+
+    def hits(make):
+        rankings = rank_many(
+            texts, [make(n) for _ in texts], lambda pool, _: [logits[asked] for asked in pool]
+        )
+        return np.mean([ranking.best == s.argmax() for ranking, s in zip(rankings, strengths, strict=True)])
+
+    assert hits(active) > hits(knockout) + 0.08
+
+
+@pytest.mark.parametrize("strategy", [bubble, knockout])
+def test_in_a_tie_the_challenger_wins(strategy):
+    ranking, [[(first, challenger), backward]] = rank(strategy(2, seed=1), np.ones((2, 2)))
+    assert backward == (challenger, first)
+    assert ranking.order == (challenger, first)
+
+
+def test_bubble_ranks_by_the_order_in_which_they_went_out():
+    logits, _ = consistent_logits(5, 2)
+    ranking, rounds = rank(bubble(5), logits)
+    losers = [max(pairs[0], key=lambda i: ranking.ranks[i]) for pairs in rounds]
+    assert [ranking.ranks[loser] for loser in losers] == [5, 4, 3, 2]
+
+
+def test_knockout_plays_a_round_at_once_and_ties_its_losers():
+    logits, order = consistent_logits(8, 0)
+    ranking, rounds = rank(knockout(8), logits)
+    assert [len(pairs) for pairs in rounds] == [8, 4, 2]
+    assert sorted(ranking.ranks) == [1, 2, 3, 3, 5, 5, 5, 5]
+    assert ranking.best == order[0]
+
+
+def test_a_bye_is_not_given_twice():
+    _, rounds = rank(knockout(5), np.zeros((5, 5)))
+    players = [{i for pair in pairs for i in pair} for pairs in rounds]
+    (bye,) = set(range(5)) - players[0]
+    assert bye in players[1]
+    assert [len(pairs) for pairs in rounds] == [4, 2, 2]
+
+
+@pytest.mark.parametrize("name", set(NAMES) - {"full"})
+def test_the_seed_draws_and_nothing_else(name):
+    logits = np.zeros((9, 9))
+    runs = [rank(make_strategy(name, 9, seed=seed), logits)[1] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_one_candidate_wins_without_a_comparison(name):
+    ranking, rounds = rank(make_strategy(name, 1), np.zeros((1, 1)))
+    assert (ranking.best, ranking.order, ranking.ranks, ranking.comparisons) == (0, (0,), (1,), 0)
+    assert rounds == []
+    assert comparison_count(name, 1) == 0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_candidates_is_an_error(name):
+    with pytest.raises(InputError, match="no candidates"):
+        make_strategy(name, 0)
+
+
+@pytest.mark.parametrize("strategy", [full, single, bubble, knockout, top_k, active])
+def test_no_candidates_is_an_error_by_hand_too(strategy):
+    with pytest.raises(InputError, match="no candidates"):
+        next(strategy(0))
+
+
+@pytest.mark.parametrize(("n", "budget", "chosen"), [(6, 40, "full"), (7, 40, "knockout"), (7, 42, "full")])
+def test_auto_is_full_where_it_fits_the_budget(n, budget, chosen):
+    ranking, _ = rank(make_strategy("auto", n, budget=budget), random_logits(n, 0))
+    assert ranking.strategy == chosen
+    assert comparison_count("auto", n, budget=budget) == comparison_count(chosen, n)
+
+
+@pytest.mark.parametrize("aggregation", ["max_logits", "max_wins", "bradley_terry"])
+@pytest.mark.parametrize("name", ["full", "single"])
+def test_the_aggregation_can_be_chosen(name, aggregation):
+    ranking, _ = rank(make_strategy(name, 5, aggregation=aggregation), random_logits(5, 3))
+    assert ranking.scores == tuple(find_aggregation(aggregation)(ranking.logits))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"name": "buble"}, "did you mean 'bubble'"),
+        ({"name": "full", "aggregation": "wins"}, "did you mean 'max_wins'"),
+        ({"name": "top_k", "k": 0}, "at least 1"),
+        ({"name": "active", "budget": 1}, "at least 2"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(wrong, message):
+    with pytest.raises(InputError, match=message):
+        make_strategy(n=3, **wrong)
+
+
+def test_a_seed_is_not_negative():
+    with pytest.raises(InputError, match="seed"):
+        next(bubble(3, seed=-1))
