@@ -1,0 +1,115 @@
+"""A ranker without a model, for tests of code that ranks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from llm_blender.errors import InputError
+from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
+from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+
+__all__ = ["FakeRanker"]
+
+
+class FakeRanker:
+    """Knows how good every text is, and can be made to prefer a place and to err.
+
+    l(left, right) = strength(left) − strength(right) + order_bias + noise, where the noise depends on seed,
+    instruction and ordered pair alone. It ranks through the same engine as the real ones.
+
+    Args:
+        strength: of a text, as a function or as a table; the longer is the better by default.
+        order_bias: added to every logit: above zero, it prefers what it reads first.
+        noise: standard deviation of its errors, in logits.
+        seed: of the errors.
+        temperature: of the rankings' and comparisons' probabilities.
+
+    Attributes:
+        batches: everything it was asked, one list of (instruction, left, right) texts a round.
+
+    Example:
+        >>> ranker = FakeRanker({"good": 1.0, "bad": -1.0}, order_bias=5)
+        >>> ranker.rank("Say something.", ["bad", "good"]).best
+        1
+        >>> ranker.comparisons
+        2
+    """
+
+    def __init__(
+        self,
+        strength: Callable[[str], float] | Mapping[str, float] = len,
+        *,
+        order_bias: float = 0.0,
+        noise: float = 0.0,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> None:
+        self._strength = strength.__getitem__ if isinstance(strength, Mapping) else strength
+        self.order_bias, self.noise, self.seed, self.temperature = order_bias, noise, seed, temperature
+        self.batches: list[list[tuple[str, str, str]]] = []
+
+    @property
+    def comparisons(self) -> int:
+        """Ordered pairs that it was asked about so far."""
+        return sum(map(len, self.batches))
+
+    def logit(self, instruction: Instruction, left: str, right: str) -> float:
+        """l(left, right): above zero, the text read first is the better one. Not counted."""
+        key = "\0".join([str(self.seed), instruction_text(instruction), left, right])
+        error = random.Random(key).gauss(0, self.noise) if self.noise else 0.0
+        return self._strength(left) - self._strength(right) + self.order_bias + error
+
+    def rank_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        strategy: str = "auto",
+        seed: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        k: int = DEFAULT_TOP_K,
+        progress: OnProgress | None = None,
+    ) -> list[Ranking]:
+        """One ranking per instruction; see `llm_blender.ranking.rank_with`.
+
+        Raises:
+            InputError: the lists differ in length, one is empty, or an option is wrong.
+        """
+        if len(instructions) != len(candidates):
+            raise InputError(
+                f"{len(instructions)} instructions need as many lists of candidates, not {len(candidates)}."
+            )
+
+        def compare(pool: Pool, advance: Advance) -> list[float]:
+            batch = [
+                (instruction_text(instructions[prompt]), candidates[prompt][left], candidates[prompt][right])
+                for prompt, left, right in pool
+            ]
+            self.batches.append(batch)
+            return [self.logit(*pair) for pair in batch]
+
+        return rank_with(
+            candidates,
+            compare,
+            strategy=strategy,
+            seed=seed,
+            budget=budget,
+            k=k,
+            temperature=self.temperature,
+            progress=progress,
+        )
+
+    def rank(
+        self, instruction: Instruction, candidates: Sequence[str], *, strategy: str = "auto", seed: int = 0
+    ) -> Ranking:
+        """`rank_many` for one instruction."""
+        return self.rank_many([instruction], [candidates], strategy=strategy, seed=seed)[0]
+
+    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
+        """Text `a` against text `b`, in both orders."""
+        text = instruction_text(instruction)
+        self.batches.append([(text, a, b), (text, b, a)])
+        return Comparison.from_logits(
+            self.logit(text, a, b), self.logit(text, b, a), temperature=self.temperature
+        )
