@@ -1,0 +1,176 @@
+"""Files of rows: which bytes to read and how to write them without leaving half a file behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
+
+__all__ = ["STDIO", "RowWriter", "read_records"]
+
+STDIO = "-"
+"""The path that means standard input or standard output."""
+
+
+def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    """The records of a JSON Lines (``.gz``, ``.zst``) or Parquet file, one at a time.
+
+    Yields:
+        The 1-based line (Parquet: row), and the record, or the `RowError` that says why it is none.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: the file cannot be read as what its name says.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    path = str(path)
+    if path != STDIO and not Path(path).is_file():
+        raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
+    try:
+        yield from _parquet(path) if path.endswith(".parquet") else _json_lines(path)
+    except (OSError, EOFError, _zstd_error()) as error:
+        raise InputError(f"{path} cannot be read: {error}. Is it complete, and what its name says?") from error
+
+
+def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    with contextlib.ExitStack() as stack:
+        if path == STDIO:
+            lines: IO[bytes] = sys.stdin.buffer
+        elif path.endswith(".gz"):
+            lines = stack.enter_context(gzip.open(path, "rb"))
+        elif path.endswith(".zst"):
+            import zstandard
+
+            raw = stack.enter_context(Path(path).open("rb"))
+            lines = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        else:
+            lines = stack.enter_context(Path(path).open("rb"))
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _parse(path, number, line)
+
+
+def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
+    try:
+        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
+    except json.JSONDecodeError as error:
+        return RowError(path, number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
+    if not isinstance(record, dict):
+        return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
+    return record
+
+
+def _parquet(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(path)
+    except ValueError as error:  # pyarrow's ArrowInvalid
+        raise InputError(f"{path} is not a Parquet file: {error}") from error
+    with file:
+        records = (record for batch in file.iter_batches(batch_size=256) for record in batch.to_pylist())
+        yield from enumerate(records, 1)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Parquet", "parquet") from error
+    return pyarrow.parquet
+
+
+def _zstd_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError  # type: ignore[no-any-return]
+
+
+class RowWriter:
+    """Writes records to a file that appears whole or not at all.
+
+    The records go to a file beside the target, which is renamed when the ``with`` block ends well. The name decides
+    the format, as in `read_records`. On standard output each record is written at once.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._stack = contextlib.ExitStack()
+        self._write: Callable[[Mapping[str, Any]], object]
+        self._part: Path | None = None
+
+    def __enter__(self) -> Self:
+        if self.path == STDIO:
+            self._write = lambda record: print(json.dumps(record, ensure_ascii=False), file=sys.stdout, flush=True)
+            return self
+        target = Path(self.path)
+        if not target.parent.is_dir():
+            raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
+        parquet = _pyarrow() if target.suffix == ".parquet" else None
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        except OSError as error:
+            raise InputError(f"Cannot write to {target.parent}: {error.strerror}.") from error
+        self._part = Path(name)
+        file = self._stack.enter_context(os.fdopen(handle, "wb"))
+        self._write = self._parquet_sink(parquet, file) if parquet else self._json_sink(file)
+        return self
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one record."""
+        with self._disk_errors():
+            self._write(record)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._part is None:
+            return
+        try:
+            with self._disk_errors():
+                self._stack.close()
+                if kind is None:
+                    umask = os.umask(0)
+                    os.umask(umask)
+                    self._part.chmod(0o666 & ~umask)  # mkstemp makes private files
+                    self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WorkError(f"Writing {self.path} failed: {error.strerror}. Nothing was left behind.") from error
+
+    def _json_sink(self, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
+        if self.path.endswith(".gz"):
+            file = self._stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0))
+        elif self.path.endswith(".zst"):
+            import zstandard
+
+            file = self._stack.enter_context(zstandard.ZstdCompressor(level=10).stream_writer(file))
+        return lambda record: file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+    def _parquet_sink(self, parquet: Any, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
+        import pyarrow
+
+        records: list[Mapping[str, Any]] = []
+
+        def flush() -> None:
+            # One table, since only all rows together tell the schema (a key may first appear in the last one).
+            parquet.write_table(pyarrow.Table.from_pylist(records), file)
+
+        self._stack.callback(flush)
+        return records.append

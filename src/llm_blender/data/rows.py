@@ -1,0 +1,103 @@
+"""Rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_blender.data.files import read_records
+from llm_blender.errors import RowError
+from llm_blender.types import Candidate, Example, LabelledPair
+
+__all__ = ["normalized_key", "parse_row", "read_rows"]
+
+_OWN = {"id", "instruction", "input", "output", "reference", "candidates", "pairs"}
+
+
+def read_rows(path: str | Path, *, on_bad: Callable[[RowError], None] | None = None) -> Iterator[Example]:
+    """The rows of a file, one at a time.
+
+    Args:
+        path: JSON Lines (``.gz``, ``.zst``), Parquet, or ``-`` for standard input.
+        on_bad: called with each row that cannot be used, which is then left out; without it the first one raises.
+
+    Raises:
+        RowError: file, line and reason of the first bad row.
+        NotFoundError: there is no such file.
+    """
+    for line, record in read_records(path):
+        try:
+            if isinstance(record, RowError):
+                raise record
+            yield _example(path, line, record)
+        except RowError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+
+
+def _example(path: str | Path, line: int, record: Mapping[str, Any]) -> Example:
+    try:
+        return parse_row(record)
+    except ValueError as error:
+        raise RowError(path, line, str(error)) from None
+
+
+def parse_row(record: Mapping[str, Any]) -> Example:
+    """One row as an `Example`.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    instruction = record.get("instruction")
+    if instruction is None or not isinstance(instruction, str | list):
+        raise ValueError("`instruction` is missing: a text or a list of messages is wanted")
+    candidates = record.get("candidates")
+    if not isinstance(candidates, list):
+        raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
+    reference = next((record[key] for key in ("reference", "output") if record.get(key) is not None), None)
+    if reference is not None and not isinstance(reference, str):
+        raise ValueError(f"the reference must be a text, not {type(reference).__name__}")
+    own_input = record.get("input") or ""
+    if not isinstance(own_input, str):
+        raise ValueError(f"`input` must be a text, not {type(own_input).__name__}")
+    return Example(
+        instruction=instruction if isinstance(instruction, str) else tuple(instruction),
+        input=own_input,
+        reference=reference,
+        candidates=tuple(_candidate(i, value) for i, value in enumerate(candidates)),
+        pairs=tuple(_pair(i, value, len(candidates)) for i, value in enumerate(record.get("pairs") or ())),
+        id=None if record.get("id") is None else str(record["id"]),
+        extra={key: value for key, value in record.items() if key not in _OWN},
+    )
+
+
+def _candidate(position: int, value: Any) -> Candidate:
+    if isinstance(value, str):
+        return Candidate(value)
+    if not (isinstance(value, Mapping) and isinstance(value.get("text"), str)):
+        raise ValueError(f"candidate {position} is neither a text nor an object with a `text`")
+    scores = value.get("scores") or {}
+    try:
+        numbers = {name: float(score) for name, score in scores.items() if score is not None}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"the scores of candidate {position} must be numbers by name") from None
+    finite = {name: score for name, score in numbers.items() if math.isfinite(score)}
+    model = value.get("model")
+    return Candidate(value["text"], None if model is None else str(model), finite)
+
+
+def _pair(position: int, value: Any, candidates: int) -> LabelledPair:
+    if not isinstance(value, Mapping) or value.get("label") not in ("a", "b", "tie"):
+        raise ValueError(f'pair {position} must be {{a, b, label: "a"|"b"|"tie"}}')
+    a, b = value.get("a"), value.get("b")
+    if not all(isinstance(index, int) and 0 <= index < candidates for index in (a, b)) or a == b:
+        raise ValueError(f"pair {position} must name two of the {candidates} candidates by their 0-based index")
+    return LabelledPair(a, b, value["label"], str(value.get("by") or ""))  # type: ignore[arg-type]
+
+
+def normalized_key(example: Example) -> str:
+    """What two rows share when they ask the same: the prompt in lower case, white space folded."""
+    return " ".join(example.prompt.lower().split())

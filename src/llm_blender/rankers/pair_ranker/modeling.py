@@ -1,0 +1,61 @@
+"""The PairRanker as a torch module (arXiv 2306.02561, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from llm_blender.rankers.pair_ranker.config import PairRankerConfig
+from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
+
+__all__ = ["PairRankerModel", "backbone_config"]
+
+
+def backbone_config(values: Mapping[str, Any]) -> Any:
+    """The encoder's transformers configuration from a plain dict."""
+    values = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+class PairRankerModel(nn.Module):
+    """An encoder and one head that is shared by both candidates.
+
+    With v_s, v_l, v_r the vectors of instruction, left and right candidate, the logits are
+    ``head([v_s; v_l]) - head([v_s; v_r])``, one a task; above zero, the left one is better.
+    Parameters have the names of the published checkpoints (``pretrained_model.*``, ``head_layer.*``).
+    """
+
+    def __init__(self, config: PairRankerConfig, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        if backbone is None:
+            # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.
+            backbone = AutoModel.from_config(backbone_config(config.backbone), dtype=torch.float32)
+        if getattr(backbone, "pooler", None) is not None:
+            cast(Any, backbone).pooler = None  # its output is not read
+        self.pretrained_model = backbone
+        width = int(cast(Any, backbone).config.hidden_size)
+        self.head_layer = nn.Sequential(
+            nn.Dropout(config.head_dropout),
+            nn.Linear(2 * width, width),
+            nn.Tanh(),
+            nn.Dropout(config.head_dropout),
+            nn.Linear(width, len(config.tasks)),
+        )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
+        """Logits ``[B, tasks]`` of ordered pairs, int64 ``[B, T]`` each (`PairBatch`)."""
+        states = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        source, left, right = (_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
+        logits: Tensor = self.head_layer(torch.cat([source, left], -1)) - self.head_layer(
+            torch.cat([source, right], -1)
+        )
+        return logits
+
+
+def _mean(states: Tensor, chosen: Tensor) -> Tensor:
+    weights = chosen.to(states.dtype).unsqueeze(-1)
+    return (states * weights).sum(1) / weights.sum(1)

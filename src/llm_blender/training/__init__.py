@@ -1,0 +1,1 @@
+"""Training rankers on `transformers.Trainer`."""

@@ -1,0 +1,115 @@
+"""What a ranker is trained on and how: the recipe, a TOML file that stands beside the weights it made."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llm_blender.errors import ConfigError, NotFoundError
+
+__all__ = ["Recipe", "Source"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """One file of rows and the pairs to make of it.
+
+    Attributes:
+        file: name of the file, in the folder given to the command (or a path).
+        pairs: ``implied`` by differing scores of comparable candidates, ``labelled`` in the rows, or
+            ``mismatched``: the reference against the reference of another instruction.
+        scores: which scores imply pairs; empty means all that the rows have.
+        exclude_models: candidates of these LLMs are left out.
+        max_pairs: pairs drawn per pass over the data; spread evenly over the rows.
+        min_gap: least difference of two scores, as a share of the file's candidates that lie between them.
+        comparable: greatest difference of two LLMs' mean standing (0 worst, 1 best) on a score, so that a pair
+            teaches what is better here and not which LLM is better.
+        name: of the public data set, for the model card.
+        url: where to get it.
+        licence: of the data.
+    """
+
+    file: str
+    pairs: Literal["implied", "labelled", "mismatched"] = "implied"
+    scores: tuple[str, ...] = ()
+    exclude_models: tuple[str, ...] = ()
+    max_pairs: int = Field(2_000, ge=1)
+    min_gap: float = Field(0.2, ge=0, le=1)
+    comparable: float = Field(0.25, ge=0, le=1)
+    name: str = ""
+    url: str = ""
+    licence: str = ""
+
+
+class Recipe(_Strict):
+    """A whole training run; its fields are the options of ``blend train ranker``.
+
+    **Data**
+
+    Attributes:
+        sources: files of rows.
+        dev_sources: rows that measure the model while it trains.
+        orders: ``both`` reads every pair in both orders, ``one`` in one order, as often with the better one left as
+            right: twice the pairs for the same work.
+
+    **Model**
+
+        backbone: an encoder, by its Hub name or folder.
+        pooling: see `PairRankerConfig`.
+        max_length: tokens of a pair.
+        source_max_length: tokens of the instruction.
+        frozen_layers: lowest encoder layers that stay as they are, with the embeddings; -1 freezes nothing.
+
+    **Optimisation**
+
+        learning_rate: peak of a linear schedule.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        batch_size: rows (ordered pairs) a step.
+        epochs: passes over the pairs, each with new draws.
+        seed: of draws, orders, head and dropout.
+        save_every: steps between checkpoints (and evaluations).
+    """
+
+    sources: tuple[Source, ...] = ()
+    dev_sources: tuple[Source, ...] = ()
+    orders: Literal["both", "one"] = "both"
+
+    backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
+    pooling: Literal["mean", "marker"] = "mean"
+    max_length: int = Field(384, ge=32)
+    source_max_length: int = Field(128, ge=8)
+    frozen_layers: int = Field(0, ge=-1)
+
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.06, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(1, ge=1)
+    seed: int = 0
+    save_every: int = Field(100, ge=1)
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read a TOML file.
+
+        Raises:
+            NotFoundError: there is none.
+            ConfigError: it is no TOML, or a key or value is wrong.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no recipe {path}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}.") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{path}: {where}: {first['msg']}.") from None
