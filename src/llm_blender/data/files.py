@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
 
@@ -93,7 +93,8 @@ def _pyarrow() -> Any:
 def _zstd_error() -> type[Exception]:
     import zstandard
 
-    return zstandard.ZstdError  # type: ignore[no-any-return]
+    error: type[Exception] = zstandard.ZstdError
+    return error
 
 
 class RowWriter:
@@ -111,7 +112,7 @@ class RowWriter:
 
     def __enter__(self) -> Self:
         if self.path == STDIO:
-            self._write = lambda record: print(json.dumps(record, ensure_ascii=False), file=sys.stdout, flush=True)
+            self._write = _to_stdout
             return self
         target = Path(self.path)
         if not target.parent.is_dir():
@@ -156,7 +157,7 @@ class RowWriter:
 
     def _json_sink(self, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
         if self.path.endswith(".gz"):
-            file = self._stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0))
+            file = cast(IO[bytes], self._stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
         elif self.path.endswith(".zst"):
             import zstandard
 
@@ -174,3 +175,8 @@ class RowWriter:
 
         self._stack.callback(flush)
         return records.append
+
+
+def _to_stdout(record: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

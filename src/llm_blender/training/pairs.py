@@ -55,9 +55,7 @@ def _labelled(rows: Iterable[Example], source: Source, _: np.random.Generator) -
         yield pool
 
 
-def _mismatched(
-    rows: Sequence[Example], _: Source, rng: np.random.Generator
-) -> Iterator[list[TrainingPair]]:
+def _mismatched(rows: Sequence[Example], _: Source, rng: np.random.Generator) -> Iterator[list[TrainingPair]]:
     referenced = [row for row in rows if row.reference]
     # A rotation by at least one: no row meets itself.
     others = np.roll(np.arange(len(referenced)), 1 + int(rng.integers(max(len(referenced) - 1, 1))))
@@ -97,9 +95,7 @@ def _standings(rows: Sequence[Example], name: str) -> dict[tuple[int, int], floa
     return dict(zip(keys, ((below + upto) / (2 * max(len(values), 1))).tolist(), strict=True))
 
 
-def _strengths(
-    rows: Sequence[Example], name: str, standings: dict[tuple[int, int], float]
-) -> dict[str | None, float]:
+def _strengths(rows: Sequence[Example], name: str, standings: dict[tuple[int, int], float]) -> dict[str | None, float]:
     """Mean standing of each LLM."""
     found: dict[str | None, list[float]] = defaultdict(list)
     for (r, i), standing in standings.items():

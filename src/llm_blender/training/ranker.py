@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
@@ -24,43 +24,47 @@ __all__ = ["PairDataset", "train_pair_ranker"]
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Ordered pairs, tokenised: each text once.
+    """Labelled pairs, tokenised: each text once.
 
     Args:
         pairs: what to learn from.
         input_format: the ranker's.
-        orders: ``both``: 2P items; ``one``: P items, alternately with the better candidate left and right (the
-            sampler's order is random, so a batch holds both kinds).
+        reading: ``both``: each pair in both orders, 2P items; ``one``: P items, in turn with the better candidate
+            left and right; ``alone``: P items, each candidate in a sequence of its own.
     """
 
-    def __init__(self, pairs: Sequence[TrainingPair], input_format: InputFormat, orders: str) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[TrainingPair],
+        input_format: InputFormat,
+        reading: Literal["both", "one", "alone"],
+    ) -> None:
         texts = list(dict.fromkeys(text for p in pairs for text in (p.prompt, p.better, p.worse)))
         self._ids = dict(zip(texts, input_format.tokenize(texts), strict=True))
-        self._format = input_format
+        self._format, self._alone = input_format, reading == "alone"
         self._items = [
             (pair, better_left)
             for index, pair in enumerate(pairs)
-            for better_left in ((True, False) if orders == "both" else (index % 2 == 0,))
+            for better_left in ((True, False) if reading == "both" else (index % 2 == 0,))
         ]
+        self.lengths = [max(map(len, self._sequences(*item))) for item in self._items]
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def _sequence(self, pair: TrainingPair, better_left: bool) -> PairSequence:
+    def _sequences(self, pair: TrainingPair, better_left: bool) -> list[PairSequence]:
         source = self._format.fit_source(self._ids[pair.prompt])
-        better, worse = (
-            self._format.fit_candidate(self._ids[text], len(source)) for text in (pair.better, pair.worse)
+        left, right = (
+            self._format.fit_candidate(self._ids[text], len(source))
+            for text in ((pair.better, pair.worse) if better_left else (pair.worse, pair.better))
         )
-        return self._format.join(source, better, worse) if better_left else self._format.join(source, worse, better)
+        if self._alone:
+            return [self._format.join(source, left, None), self._format.join(source, None, right)]
+        return [self._format.join(source, left, right)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         pair, better_left = self._items[index]
-        sequence = self._sequence(pair, better_left)
-        return {
-            "input_ids": sequence.ids,  # the trainer's length sampler looks for this name
-            "segment_ids": sequence.segments,
-            "labels": 1.0 if better_left else -1.0,
-        }
+        return {"sequences": self._sequences(pair, better_left), "labels": 1.0 if better_left else -1.0}
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class _Collator:
     pad_id: int
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        sequences = [PairSequence(item["input_ids"], item["segment_ids"]) for item in items]
-        batch = PairBatch.pad(sequences, self.pad_id)
+        columns = zip(*(item["sequences"] for item in items), strict=True)  # all left ones, then all right ones
+        batch = PairBatch.pad([sequence for column in columns for sequence in column], self.pad_id)
         return {
             "input_ids": torch.from_numpy(batch.input_ids),
             "attention_mask": torch.from_numpy(batch.attention_mask),
@@ -79,15 +83,24 @@ class _Collator:
 
 
 class _PairTrainer(Trainer):
-    """The logistic loss on ordered pairs, ``-log sigmoid(sign * l(left, right))`` (arXiv 2306.02561, section 3.2,
-    in the form of the released model): a batch holds as many pairs with the better one left as right.
+    """The logistic loss, ``-log sigmoid(sign * logit)``, of the released PairRM (arXiv 2306.02561, section 3.2).
+
+    A pair read in one sequence has the logit l(left, right); candidates that are read alone, the difference of their
+    scores (Bradley-Terry). Over an epoch as many better candidates stand left as right, so that the place itself
+    carries no information.
     """
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        generator = torch.Generator().manual_seed(self.args.seed)
+        lengths = cast(PairDataset, self.train_dataset).lengths
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
+
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         signs = inputs["labels"]
-        logits = model(inputs["input_ids"], inputs["attention_mask"], inputs["segment_ids"])
+        left, right = model.scores(inputs["input_ids"], inputs["attention_mask"], inputs["segment_ids"])
+        logits = left[: len(signs)] - right[-len(signs) :]  # the same rows, unless candidates are read alone
         loss = torch.nn.functional.softplus(-signs.unsqueeze(-1) * logits).mean()
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -113,19 +126,46 @@ def train_pair_ranker(
     train: Sequence[TrainingPair],
     dev: Sequence[TrainingPair],
     output: Path,
-) -> dict[str, Any]:
-    """Train until the recipe's epochs are done; goes on from the last checkpoint in `output`, if there is one.
+) -> list[dict[str, Any]]:
+    """Train in the recipe's two stages; goes on from the last checkpoint in `output`, if there is one.
+
+    First the candidates of the first `recipe.alone` of the pairs are read alone, from which a small encoder learns
+    what a good answer is several times faster; then the other pairs are compared, each in one sequence.
 
     Returns:
-        The trainer's log: loss, agreement and seconds by step.
+        The trainer's log: stage, step, loss, agreement.
 
     Raises:
         InputError: there are no pairs.
     """
     if not train:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
-    set_seed(recipe.seed)
     freeze(model, recipe.frozen_layers)
+    cut = round(len(train) * recipe.alone)
+    log: list[dict[str, Any]] = []
+    for reading, pairs in (("alone", train[:cut]), (recipe.orders, train[cut:])):
+        if pairs:
+            trainer = _trainer(recipe, model, input_format, reading, pairs, dev, output / reading)
+            trainer.train(resume_from_checkpoint=_last_checkpoint(output / reading))
+            log += [{"stage": reading, **entry} for entry in trainer.state.log_history]
+    return log
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return str(checkpoints[-1]) if checkpoints else None
+
+
+def _trainer(
+    recipe: Recipe,
+    model: PairRankerModel,
+    input_format: InputFormat,
+    reading: Any,
+    train: Sequence[TrainingPair],
+    dev: Sequence[TrainingPair],
+    output: Path,
+) -> Trainer:
+    output.mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=recipe.batch_size,
@@ -137,7 +177,6 @@ def train_pair_ranker(
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        train_sampling_strategy="group_by_length",
         seed=recipe.seed,
         data_seed=recipe.seed,
         eval_strategy="steps" if dev else "no",
@@ -151,16 +190,14 @@ def train_pair_ranker(
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = _PairTrainer(
+    return _PairTrainer(
         model=model,
         args=arguments,
-        train_dataset=PairDataset(train, input_format, recipe.orders),
-        eval_dataset=PairDataset(dev, input_format, "one") if dev else None,
+        train_dataset=PairDataset(train, input_format, reading),
+        eval_dataset=PairDataset(dev, input_format, "alone" if reading == "alone" else "one") if dev else None,
         data_collator=_Collator(input_format.pad_id),
         compute_metrics=_agreement,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if output.is_dir() else None)
-    return {"log": trainer.state.log_history, "steps": trainer.state.global_step}
 
 
 def freeze(model: PairRankerModel, layers: int) -> None:

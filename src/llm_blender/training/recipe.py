@@ -57,6 +57,7 @@ class Recipe(_Strict):
         dev_sources: rows that measure the model while it trains.
         orders: ``both`` reads every pair in both orders, ``one`` in one order, as often with the better one left as
             right: twice the pairs for the same work.
+        alone: share of the pairs whose candidates are first read alone, pointwise, before the others are compared.
 
     **Model**
 
@@ -80,6 +81,7 @@ class Recipe(_Strict):
     sources: tuple[Source, ...] = ()
     dev_sources: tuple[Source, ...] = ()
     orders: Literal["both", "one"] = "both"
+    alone: float = Field(0.3, ge=0, le=1)
 
     backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
     pooling: Literal["mean", "marker"] = "mean"

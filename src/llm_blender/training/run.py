@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -42,7 +43,7 @@ def excluded_keys(files: Sequence[Path]) -> frozenset[str]:
 def load_pairs(
     sources: Sequence[Source], folder: Path, excluded: frozenset[str], seed: int
 ) -> tuple[list[TrainingPair], list[SourceCount]]:
-    """Draw the pairs of all sources.
+    """Draw the pairs of all sources, mixed.
 
     Raises:
         NotFoundError: a source's file is not in the folder.
@@ -57,7 +58,8 @@ def load_pairs(
         drawn = draw_pairs(kept, source, seed * 1_000 + position)
         counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn)))
         pairs += drawn
-    return pairs, counts
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return [pairs[i] for i in order], counts
 
 
 def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[PairRankerModel, InputFormat, Tokenizer]:

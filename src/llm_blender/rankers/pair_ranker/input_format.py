@@ -124,15 +124,15 @@ class InputFormat:
         room = (self.config.max_length - _OVERHEAD - source_length) // 2
         return _cut(ids, room, self.config.candidate_tail)
 
-    def join(self, source: list[int], left: list[int], right: list[int]) -> PairSequence:
-        """The sequence of one ordered pair, from fitted token ids."""
+    def join(self, source: list[int], left: list[int] | None, right: list[int] | None) -> PairSequence:
+        """The sequence of one ordered pair, from fitted token ids; with one side None, of one candidate alone."""
         ids, segments = [self._cls], [0]
-        for segment, marker, text in zip(
-            (SOURCE, LEFT, RIGHT), self._markers, (source, left, right), strict=True
-        ):
-            ids += [marker, *text, self._sep]
-            inside = segment if self.config.pooling == "mean" else 0
-            segments += [segment, *[inside] * len(text), 0]
+        texts = zip((SOURCE, LEFT, RIGHT), self._markers, (source, left, right), strict=True)
+        for segment, marker, text in texts:
+            if text is not None:
+                ids += [marker, *text, self._sep]
+                inside = segment if self.config.pooling == "mean" else 0
+                segments += [segment, *[inside] * len(text), 0]
         return PairSequence(ids, segments)
 
 

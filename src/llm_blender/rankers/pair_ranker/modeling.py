@@ -33,7 +33,7 @@ class PairRankerModel(nn.Module):
         super().__init__()
         if backbone is None:
             # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.
-            backbone = AutoModel.from_config(backbone_config(config.backbone), dtype=torch.float32)
+            backbone = cast(Any, AutoModel).from_config(backbone_config(config.backbone), dtype=torch.float32)
         if getattr(backbone, "pooler", None) is not None:
             cast(Any, backbone).pooler = None  # its output is not read
         self.pretrained_model = backbone
@@ -48,14 +48,16 @@ class PairRankerModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
         """Logits ``[B, tasks]`` of ordered pairs, int64 ``[B, T]`` each (`PairBatch`)."""
+        left, right = self.scores(input_ids, attention_mask, segment_ids)
+        return left - right
+
+    def scores(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The head's scores ``[B, tasks]`` of the left and the right candidate; that of a missing one is void."""
         states = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         source, left, right = (_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
-        logits: Tensor = self.head_layer(torch.cat([source, left], -1)) - self.head_layer(
-            torch.cat([source, right], -1)
-        )
-        return logits
+        return self.head_layer(torch.cat([source, left], -1)), self.head_layer(torch.cat([source, right], -1))
 
 
 def _mean(states: Tensor, chosen: Tensor) -> Tensor:
     weights = chosen.to(states.dtype).unsqueeze(-1)
-    return (states * weights).sum(1) / weights.sum(1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,1 @@
+"""Who compares: rankers of one interface."""

@@ -1,0 +1,7 @@
+"""PairRanker: its input format, checkpoints and backends."""
+
+from llm_blender.rankers.pair_ranker.checkpoint import BUNDLED
+from llm_blender.rankers.pair_ranker.config import PairRankerConfig
+from llm_blender.rankers.pair_ranker.ranker import PairRanker
+
+__all__ = ["BUNDLED", "PairRanker", "PairRankerConfig"]
