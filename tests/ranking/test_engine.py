@@ -36,9 +36,7 @@ class Spy:
     def asked(self):
         """(prompt, text, text) of all pools."""
         return [
-            (i, self.candidates[i][left], self.candidates[i][right])
-            for pool in self.pools
-            for i, left, right in pool
+            (i, self.candidates[i][left], self.candidates[i][right]) for pool in self.pools for i, left, right in pool
         ]
 
 
@@ -105,6 +103,7 @@ def test_a_pair_known_already_is_not_asked_again():
     assert ranking.comparisons == 3
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=6), st.integers(0, 100), names)
 def test_float_noise_cannot_turn_a_rank(strengths, seed, name):
     candidates = [[f"{i}" for i in range(len(strengths))]]
@@ -114,17 +113,13 @@ def test_float_noise_cannot_turn_a_rank(strengths, seed, name):
         return (strengths[int(left)] - strengths[int(right)]) / 1000
 
     (clean,) = rank_with(candidates, Spy(candidates, exact), strategy=name)
-    (shaken,) = rank_with(
-        candidates, Spy(candidates, lambda a, b: exact(a, b) + noise[int(a), int(b)]), strategy=name
-    )
+    (shaken,) = rank_with(candidates, Spy(candidates, lambda a, b: exact(a, b) + noise[int(a), int(b)]), strategy=name)
     assert shaken.to_dict() == clean.to_dict()
 
 
 def test_logits_of_a_ranking_are_those_of_the_ranker():
     candidates = [["a", "bb", "a"]]
-    (ranking,) = rank_with(
-        candidates, Spy(candidates, lambda a, b: len(a) - len(b) + 0.12345), strategy="full"
-    )
+    (ranking,) = rank_with(candidates, Spy(candidates, lambda a, b: len(a) - len(b) + 0.12345), strategy="full")
     expected = [[np.nan, -0.8766, 0], [1.1234, np.nan, 1.1234], [0, -0.8766, np.nan]]
     np.testing.assert_allclose(ranking.logits, expected, atol=1e-12)
 

@@ -160,12 +160,19 @@ def test_active_spends_its_budget_better_than_a_knockout():
     texts = [[str(i) for i in range(n)]] * worlds
 
     def hits(make):
-        rankings = rank_many(
-            texts, [make(n) for _ in texts], lambda pool, _: [logits[asked] for asked in pool]
-        )
+        rankings = rank_many(texts, [make(n) for _ in texts], lambda pool, _: [logits[asked] for asked in pool])
         return np.mean([ranking.best == s.argmax() for ranking, s in zip(rankings, strengths, strict=True)])
 
     assert hits(active) > hits(knockout) + 0.08
+
+
+def test_active_leaves_the_hopeless_alone():
+    opponents = np.zeros(11)
+    for world in range(20):
+        logits, order = consistent_logits(11, world)
+        ranking, _ = rank(active(11), logits)
+        opponents += (~np.isnan(ranking.logits)).sum(axis=1)[order]
+    assert opponents[:3].sum() > 1.5 * opponents[-3:].sum()
 
 
 @pytest.mark.parametrize("strategy", [bubble, knockout])
