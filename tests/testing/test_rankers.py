@@ -52,9 +52,7 @@ def test_noise_has_the_deviation_asked_for():
 
 def test_it_remembers_what_it_was_asked():
     ranker = FakeRanker()
-    rankings = ranker.rank_many(
-        ["say", "tell"], [["a", "bb"], ["a", "bb", "ccc", "dddd"]], strategy="knockout"
-    )
+    rankings = ranker.rank_many(["say", "tell"], [["a", "bb"], ["a", "bb", "ccc", "dddd"]], strategy="knockout")
     assert [len(batch) for batch in ranker.batches] == [2 + 4, 2]
     assert set(ranker.batches[0][:2]) == {("say", "a", "bb"), ("say", "bb", "a")}
     assert ranker.comparisons == sum(ranking.comparisons for ranking in rankings) == 8

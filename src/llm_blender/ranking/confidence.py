@@ -183,9 +183,7 @@ def bootstrap_interval(
 def _pairs(values: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     x, y = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
-        raise InputError(
-            f"Values and labels are lists of one length, not {list(x.shape)} and {list(y.shape)}."
-        )
+        raise InputError(f"Values and labels are lists of one length, not {list(x.shape)} and {list(y.shape)}.")
     if not ((y >= 0) & (y <= 1)).all():
         raise InputError("A label is 1 (A is better), 0 (B is better) or in between.")
     return x, y

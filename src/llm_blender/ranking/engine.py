@@ -99,9 +99,7 @@ def rank_many(
         WorkError: `compare` gave the wrong number of logits, or one that is not finite.
     """
     if len(candidates) != len(strategies):
-        raise InputError(
-            f"{len(candidates)} lists of candidates need as many strategies, not {len(strategies)}."
-        )
+        raise InputError(f"{len(candidates)} lists of candidates need as many strategies, not {len(strategies)}.")
     if not temperature > 0:
         raise InputError(f"The temperature must be above zero, not {temperature}.")
     _sizes(candidates)
@@ -208,7 +206,5 @@ def _checked(values: ArrayLike, pool: Pool) -> NDArray[np.float64]:
     finite = np.isfinite(logits)
     if not finite.all():
         prompt, left, right = pool[int(finite.argmin())]
-        raise WorkError(
-            f"The ranker gave a logit that is not finite: prompt {prompt}, candidates {left}, {right}."
-        )
+        raise WorkError(f"The ranker gave a logit that is not finite: prompt {prompt}, candidates {left}, {right}.")
     return logits.round(_DECIMALS) + 0.0  # no -0.0

@@ -286,9 +286,7 @@ def _neighbours(standing: Sequence[int]) -> tuple[Pairs, list[int]]:
     return matches, list(standing[2 * len(matches) :])
 
 
-def _compare(
-    logits: NDArray[np.float64], pairs: Pairs
-) -> Generator[Pairs, NDArray[np.float64], NDArray[np.float64]]:
+def _compare(logits: NDArray[np.float64], pairs: Pairs) -> Generator[Pairs, NDArray[np.float64], NDArray[np.float64]]:
     """Ask for the pairs, write the answers into `logits`, and hand them on."""
     if not pairs:
         return np.empty(0)

@@ -110,6 +110,4 @@ class FakeRanker:
         """Text `a` against text `b`, in both orders."""
         text = instruction_text(instruction)
         self.batches.append([(text, a, b), (text, b, a)])
-        return Comparison.from_logits(
-            self.logit(text, a, b), self.logit(text, b, a), temperature=self.temperature
-        )
+        return Comparison.from_logits(self.logit(text, a, b), self.logit(text, b, a), temperature=self.temperature)
