@@ -1,0 +1,158 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_blender.config import Config, EmbeddedConfig, OpenAIConfig, Price, load_config
+from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.types import Sampling, Usage
+
+LLAMA = '[[llm]]\nname = "llama"\nmodel = "llama3.2:3b"\nbase_url = "http://localhost:11434/v1/"\n'
+
+WHOLE = """
+[[llm]]
+name = "llama"
+provider = "openai"
+base_url = "http://localhost:11434/v1"
+model = "llama3.2:3b"
+api_key_env = "LLAMA_KEY"
+samples = 2
+temperature = 1
+top_p = 0.9
+max_tokens = 1024
+timeout = 30
+concurrency = 1
+price = { input = 0.5, output = 2 }
+system = "Be brief."
+extra = { min_p = 0.1, stop_token_ids = [1] }
+
+[[llm]]
+name = "small"
+provider = "embedded"
+model = "smollm2-135m"
+
+[ensemble]
+mode = "pick"
+[ranker]
+name = "bundled"
+strategy = "knockout"
+budget = 20
+[limits]
+deadline = 60
+quorum = 2
+grace = 0
+"""
+
+
+def test_a_whole_file() -> None:
+    config = Config.from_toml(WHOLE)
+    llama, small = config.llm
+    assert isinstance(llama, OpenAIConfig)
+    assert isinstance(small, EmbeddedConfig)
+    assert llama.sampling == Sampling(temperature=1.0, top_p=0.9, max_tokens=1024)
+    assert (llama.samples, llama.timeout, llama.concurrency, llama.system) == (2, 30, 1, "Be brief.")
+    assert llama.extra == {"min_p": 0.1, "stop_token_ids": [1]}
+    assert small.sampling == Sampling()
+    assert (config.ranker.strategy, config.ranker.budget) == ("knockout", 20)
+    assert (config.limits.deadline, config.limits.quorum, config.limits.grace) == (60, 2, 0)
+
+
+def test_an_empty_file_is_the_default() -> None:
+    assert Config.from_toml("") == Config()
+    assert Config().llm == ()
+
+
+def test_a_price_makes_a_cost() -> None:
+    assert Price(input=1, output=3).cost(Usage(1_000_000, 500_000)) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LLAMA.replace("model", "modle"), '[[llm]] #1 "llama": unknown key "modle"; did you mean "model"?'),
+        (WHOLE + '[[llm]]\nnmae = "x"', '[[llm]] #3: unknown key "nmae"; did you mean "name"?'),
+        (LLAMA + "price = { input = 1, ouput = 2 }", 'price: unknown key "ouput"; did you mean "output"?'),
+        (LLAMA + "max_cost = 1", 'unknown key "max_cost"'),
+        ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
+        ('[ranker]\npriors = "p.json"', '[ranker]: unknown key "priors"; known: budget, name, strategy'),
+        ("[fuser]\ntop_k = 3", 'unknown key "fuser"; known: ensemble, limits, llm, ranker'),
+        ("[limits]\nmax_cost = 0.05", '[limits]: unknown key "max_cost"'),
+        (LLAMA + 'provider = "embedded"', 'unknown key "base_url"'),
+        (LLAMA + 'provider = "opnai"', 'provider should be "openai" or "embedded"'),
+        ('[[llm]]\nname = "a"\nmodel = "b"', '[[llm]] #1 "a": "base_url" is missing'),
+        (LLAMA + LLAMA, 'two [[llm]] are named "llama"'),
+        ('[llm]\nname = "a"', "LLMs are written as [[llm]]"),
+        ("llm = [1]", "[[llm]] #1"),
+        ("ranker = 1", '"ranker": '),
+        ('[ensemble]\nmode = "fuse"', "[ensemble]: \"mode\": input should be 'pick'"),
+        ("[ranker]\nbudget = 0", '[ranker]: "budget": input should be greater than or equal to 1'),
+        (LLAMA + 'temperature = "hot"', '"temperature": input should be a valid number'),
+        (LLAMA + "samples = true", '"samples": input should be a valid integer'),
+        (LLAMA + "timeout = inf", '"timeout": input should be a finite number'),
+        (LLAMA.replace("http://", ""), '"base_url": should be a URL'),
+        (LLAMA.replace('llama"', ' "'), '"name": should be a text without spaces around it'),
+        ("[limits]\nquorum = 2\n" + LLAMA, "a quorum of 2, but the [[llm]] give only 1"),
+        ("[limits\n", "not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_toml(text)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("blend.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LLAMA + 'api_key = "sk-very-secret"',
+        LLAMA.replace("http://", "http://user:sk-very-secret@"),
+        LLAMA + 'api_kye = "sk-very-secret"',
+    ],
+)
+def test_a_key_in_the_file_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_toml(text)
+    assert "api_key_env" in str(caught.value)
+    assert "sk-very-secret" not in repr(caught.value) + repr(caught.value.__cause__)
+
+
+def test_resolved_shows_defaults_and_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "blend.toml"
+    path.write_text(WHOLE)
+    monkeypatch.setenv("LLAMA_KEY", "sk-very-secret")
+    shown = load_config(path).resolved()
+    assert shown["path"] == str(path)
+    assert shown["llm"][0]["api_key_env"] == "LLAMA_KEY"
+    assert shown["llm"][0]["api_key_set"] is True
+    assert "sk-very-secret" not in json.dumps(shown)
+    monkeypatch.delenv("LLAMA_KEY")
+    assert load_config(path).resolved()["llm"][0]["api_key_set"] is False
+    assert Config().resolved()["ranker"] == {"name": "bundled", "strategy": "auto", "budget": 40}
+
+
+def test_where_a_file_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here, home = tmp_path / "here", tmp_path / "home"
+    here.mkdir()
+    (home / "llm-blender").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("platformdirs.user_config_path", lambda name: home / name)
+    assert load_config() == Config()
+    assert load_config().path is None
+    (home / "llm-blender" / "blend.toml").write_text("[ranker]\nbudget = 1")
+    assert load_config().ranker.budget == 1
+    (here / "blend.toml").write_text("[ranker]\nbudget = 2")
+    assert load_config().ranker.budget == 2
+    (here / "other.toml").write_text("[ranker]\nbudget = 3")
+    assert load_config(Path("other.toml")).ranker.budget == 3
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"none\.toml"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'[ranker]\nname = "\xe9"')
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(tmp_path / "latin.toml")
