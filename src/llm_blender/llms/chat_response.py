@@ -1,0 +1,164 @@
+"""The body of an OpenAI-compatible response, streamed or not, as one answer.
+
+No I/O: bytes go in, text comes out. An ordinary response reads like a stream of one chunk, which also serves
+servers that ignore ``stream``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from llm_blender.errors import FailureReason
+from llm_blender.llms.reasoning import ReasoningSplitter
+from llm_blender.types import Usage
+
+__all__ = ["MAX_BYTES", "CallError", "ChatResponse"]
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Most bytes of one response; a longer one is no answer but a fault."""
+
+
+class CallError(Exception):
+    """A call that failed; becomes an `LLMError` where the name of the LLM is known.
+
+    Attributes:
+        reason: as in `LLMError`.
+        retry_after: seconds that the server asks to wait.
+    """
+
+    def __init__(self, reason: FailureReason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after = reason, retry_after
+
+
+class _Part(BaseModel):
+    content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(str(part.get("text", "")) for part in self.content if part.get("type") == "text")
+        return self.content or ""
+
+    @property
+    def thought(self) -> str:
+        return self.reasoning_content or self.reasoning or ""
+
+
+class _Choice(BaseModel):
+    delta: _Part | None = None
+    message: _Part | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(BaseModel):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class ChatResponse:
+    """Collects one answer from the bytes of its response.
+
+    Attributes:
+        usage: tokens, if the server counts them.
+        finish_reason: ``stop``, ``length``, … as the server says it.
+        done: the stream said that it is over.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self.done = False
+        self._streamed = "text/event-stream" in content_type
+        self._answer = ReasoningSplitter()
+        self._choices = 0
+        self._bytes = 0
+        self._rest = bytearray()
+
+    @property
+    def text(self) -> str:
+        """The answer so far, without thoughts and without white space around it."""
+        return self._answer.text
+
+    @property
+    def reasoning(self) -> str | None:
+        """The thoughts so far; None if there are none."""
+        return self._answer.reasoning
+
+    def feed(self, block: bytes) -> str:
+        """Take the next bytes; return the new text of the answer, which may be empty.
+
+        Raises:
+            CallError: this is no chat response, it reports an error, or it is too long.
+        """
+        self._bytes += len(block)
+        if self._bytes > MAX_BYTES:
+            raise CallError("bad_response", f"the answer is longer than {MAX_BYTES >> 20} MiB")
+        self._rest += block
+        if not self._streamed or b"\n" not in block:
+            return ""
+        return "".join(self._take(data) for data in self._events())
+
+    def close(self) -> str:
+        """The body is over; return the text that was held back.
+
+        Raises:
+            CallError: as `feed`; or the answer broke off, or is empty.
+        """
+        # A stream's last line may have no end.
+        new = self.feed(b"\n") if self._streamed else self._take(bytes(self._rest))
+        if self._streamed and not self.done and self.finish_reason is None and self._choices:
+            raise CallError("connection", "the answer broke off in the middle")
+        if not self._choices:
+            raise CallError("bad_response", "the response holds no answer; does base_url end in /v1?")
+        new += self._answer.close()
+        if not self.text:
+            why = f" (finish reason: {self.finish_reason})" if self.finish_reason else ""
+            fix = "it only thought; raise max_tokens" if self.reasoning else "ask again, or ask another model"
+            raise CallError("empty", f"the answer is empty{why}: {fix}")
+        return new
+
+    def _events(self) -> Iterator[bytes]:
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and not self.done:
+                data = bytes(line[5:].strip())
+                if data == b"[DONE]":
+                    self.done = True
+                else:
+                    yield data
+
+    def _take(self, data: bytes) -> str:
+        try:
+            chunk = _Chunk.model_validate_json(data)
+        except ValidationError:
+            raise CallError("bad_response", f"the server answered {_glimpse(data)}, no chat completion") from None
+        if chunk.error:
+            message = chunk.error.get("message") if isinstance(chunk.error, dict) else None
+            raise CallError("server", f"the server reports: {message or chunk.error}")
+        if chunk.usage is not None:
+            self.usage = Usage(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+        if not chunk.choices:
+            return ""
+        self._choices += 1
+        choice = chunk.choices[0]
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        part = choice.delta or choice.message or _Part()
+        self._answer.think(part.thought)
+        return self._answer.feed(part.text)
+
+
+def _glimpse(data: bytes) -> str:
+    text = data[:60].decode("utf-8", errors="replace")
+    return "nothing" if not text.strip() else repr(text) + ("…" if len(data) > 60 else "")

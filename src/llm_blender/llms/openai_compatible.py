@@ -1,0 +1,310 @@
+"""LLMs behind the OpenAI chat API: Ollama, vLLM, llama.cpp, LM Studio, and the clouds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
+
+from llm_blender.config import OpenAIConfig, Price
+from llm_blender.errors import ConfigError, FailureReason, LLMError
+from llm_blender.llms.chat_response import CallError, ChatResponse
+from llm_blender.llms.retry import Backoff, retry_after
+from llm_blender.types import Candidate, Message, OnText, Sampling
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+__all__ = ["OpenAICompatibleLLM"]
+
+logger = logging.getLogger(__name__)
+
+_SAMPLING, _BACKOFF = Sampling(), Backoff()
+_TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "server"})
+_OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is worth making without
+_LONGEST_MESSAGE = 300  # characters
+_NO_KEY = "no-key"  # the client wants one, a local server does not look at it
+
+
+@dataclass
+class _Session:
+    """What belongs to one event loop: its connections, and how many calls use them."""
+
+    client: AsyncOpenAI
+    slots: asyncio.Semaphore
+    users: int = 0
+
+
+class OpenAICompatibleLLM:
+    """An LLM behind a server that speaks the OpenAI chat API.
+
+    A call is tried again after a lost connection, a 429 or a 5xx, as long as its timeout allows and nothing
+    of the answer was handed on; this is the only layer that does so. The same object works in several event
+    loops, one after another or at once. Connections are closed with the last call that is under way;
+    ``async with llm:`` keeps them open in between.
+
+    Attributes:
+        name: its name in the ensemble.
+        model: the name under which the server knows the model.
+        base_url: up to and including ``/v1``.
+        timeout: seconds for one call with its retries, counted from when it has one of the free places.
+        concurrency: most calls at once in one event loop; others wait for their turn.
+
+    Args:
+        name: see above, as `model`, `base_url`, `timeout` and `concurrency`.
+        model: see above.
+        base_url: see above.
+        api_key: None if the server wants no key, or if `api_key_env` is given.
+        api_key_env: the environment variable that holds the key.
+        sampling: used where a call's own sampling says None.
+        system: system message for conversations that bring none.
+        extra: further keys for the request's body, as they are.
+        timeout: see above.
+        concurrency: see above.
+        price: for `Candidate.cost`; None if unknown.
+        backoff: how often and when a call is tried again.
+
+    Raises:
+        ConfigError: the variable `api_key_env` is not set, or the key cannot be one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        api_key_env: str | None = None,
+        sampling: Sampling = _SAMPLING,
+        system: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float = 60.0,
+        concurrency: int = 4,
+        price: Price | None = None,
+        backoff: Backoff = _BACKOFF,
+    ) -> None:
+        if api_key_env is not None and api_key is None:
+            api_key = os.environ.get(api_key_env, "").strip()
+            if not api_key:
+                raise ConfigError(f"{name}: put its API key into the environment variable {api_key_env}.")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            where = api_key_env or "api_key"
+            raise ConfigError(f"{name}: the key in {where} holds characters that no key has; copy it again.")
+        self.name, self.model, self.base_url = name, model, base_url.rstrip("/")
+        self.timeout, self.concurrency = timeout, concurrency
+        self._api_key, self._api_key_env = api_key, api_key_env
+        self._sampling, self._system, self._extra = sampling, system, dict(extra or {})
+        self._price, self._backoff = price, backoff
+        self._refused: frozenset[str] = frozenset()
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
+
+    @classmethod
+    def from_config(cls, config: OpenAIConfig) -> Self:
+        """From an ``[[llm]]`` of ``blend.toml``.
+
+        Raises:
+            ConfigError: the variable that should hold the key is not set.
+        """
+        return cls(
+            config.name,
+            config.model,
+            config.base_url,
+            api_key_env=config.api_key_env,
+            sampling=config.sampling,
+            system=config.system,
+            extra=config.extra,
+            timeout=config.timeout,
+            concurrency=config.concurrency,
+            price=config.price,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.model!r}, {self.base_url!r})"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on besides messages and sampling; for `call_key`."""
+        return {
+            "provider": "openai",
+            "base_url": self.base_url,
+            "model": self.model,
+            "sampling": self._sampling.to_dict(),
+            "system": self._system,
+            "extra": self._extra,
+        }
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None:
+            session = self._sessions[loop] = self._connect()
+        session.users += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        session = self._sessions[loop]
+        session.users -= 1
+        if not session.users:
+            del self._sessions[loop]
+            await session.client.close()
+
+    def _connect(self) -> _Session:
+        from openai import AsyncOpenAI
+
+        # Time is kept by `generate` alone, and attempts are counted there.
+        client = AsyncOpenAI(api_key=self._api_key or _NO_KEY, base_url=self.base_url, timeout=None, max_retries=0)
+        return _Session(client, asyncio.Semaphore(self.concurrency))
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        """Answer a conversation; `on_text` gets the answer as it comes, without thoughts.
+
+        A seed is counted up by the index of the sample, so that samples differ.
+
+        Raises:
+            LLMError: there is no answer; ``reason`` says why.
+        """
+        async with self:
+            session = self._sessions[asyncio.get_running_loop()]
+            async with session.slots:
+                started = time.perf_counter()
+                body = self._body(messages, sampling)
+                try:
+                    async with asyncio.timeout(self.timeout):
+                        response = await self._persist(session.client, body, on_text)
+                except TimeoutError:
+                    late = f"no answer within {self.timeout:g} s; raise its `timeout`, or lower `max_tokens`"
+                    raise self._error(CallError("timeout", late)) from None
+                except CallError as error:
+                    raise self._error(error) from None
+                seconds = time.perf_counter() - started
+        usage = response.usage
+        return Candidate(
+            text=response.text,
+            model=self.name,
+            reasoning=response.reasoning,
+            usage=usage,
+            seconds=seconds,
+            cost=None if usage is None or self._price is None else self._price.cost(usage),
+            finish_reason=response.finish_reason,
+        )
+
+    def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+        turns = list(messages)
+        if self._system is not None and not any(turn["role"] == "system" for turn in turns):
+            turns.insert(0, {"role": "system", "content": self._system})
+        given = {key: value for key, value in sampling.to_dict().items() if value != []}
+        options = {**self._sampling.to_dict(), **given}
+        sample = options.pop("sample")
+        if "seed" in options:
+            options["seed"] += sample
+        if not options["stop"]:
+            del options["stop"]
+        return {**options, **self._extra, "model": self.model, "messages": turns}
+
+    async def _persist(self, client: AsyncOpenAI, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
+        """Call until there is an answer, a lasting fault, or no time left for another attempt."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.timeout
+        attempt, handed_on = 0, False
+
+        def emit(piece: str) -> None:
+            nonlocal handed_on
+            if piece and on_text is not None:
+                handed_on = True
+                on_text(piece)
+
+        if on_text is not None:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        while True:
+            sent = {key: value for key, value in body.items() if key not in self._refused}
+            try:
+                return await self._call(client, sent, emit)
+            except CallError as error:
+                if refused := _refused_options(error, sent):
+                    self._refused |= refused
+                    continue
+                if handed_on or error.reason not in _TRANSIENT:
+                    raise
+                pause = self._backoff.pause(attempt, error.retry_after)
+                if pause is None or clock() + pause >= deadline:
+                    raise
+                logger.info("%s; again in %.1f s", self._error(error), pause)
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    async def _call(self, client: AsyncOpenAI, body: dict[str, Any], emit: OnText) -> ChatResponse:
+        from openai import APIConnectionError, APIStatusError
+
+        create = client.chat.completions.with_streaming_response.create
+        options: dict[str, Any] = {"model": body["model"], "messages": body["messages"], "extra_body": body}
+        try:
+            async with create(**options) as raw:
+                response = ChatResponse(raw.headers.get("content-type", ""))
+                blocks = raw.iter_bytes()
+                while not response.done and (block := await _next(blocks)):
+                    emit(response.feed(block))
+                emit(response.close())
+                return response
+        except APIStatusError as error:
+            raise self._refusal(error) from None
+        except APIConnectionError:
+            where = f"no connection to {self.base_url}; is the server running?"
+            raise CallError("connection", where) from None
+
+    def _refusal(self, error: APIStatusError) -> CallError:
+        said = error.body.get("message") if isinstance(error.body, dict) else error.body
+        said = f": {said}" if said else ""
+        match error.status_code:
+            case 401 | 403 if self._api_key is None:
+                return CallError("auth", f"the server wants a key; name its variable with api_key_env{said}")
+            case 401 | 403:
+                where = f"in {self._api_key_env}" if self._api_key_env else "that was given"
+                return CallError("auth", f"the server refuses the key {where} ({error.status_code}){said}")
+            case 404:
+                fix = f'does {self.base_url} end in /v1, and has the server a model "{self.model}"?'
+                return CallError("not_found", f"not found (404); {fix}{said}")
+            case 429:
+                asked = retry_after(error.response.headers)
+                wait = "" if asked is None else f", asks to wait {asked:.0f} s"
+                return CallError("rate_limit", f"the server is asked too much (429){wait}{said}", asked)
+            case status if status >= 500:
+                asked = retry_after(error.response.headers)
+                return CallError("server", f"the server failed ({status}){said}", asked)
+            case status:
+                return CallError("bad_request", f"the server refuses the request ({status}){said}")
+
+    def _error(self, error: CallError) -> LLMError:
+        """For the user: one line of bearable length, without the key."""
+        message = " ".join(str(error).split())
+        if self._api_key:
+            message = message.replace(self._api_key, "***")
+        if len(message) > _LONGEST_MESSAGE:
+            message = message[:_LONGEST_MESSAGE] + "…"
+        return LLMError(self.name, error.reason, message)
+
+
+async def _next(blocks: AsyncIterator[bytes]) -> bytes:
+    """The next bytes, none at the end."""
+    try:
+        return await anext(blocks, b"")
+    except Exception as error:  # of httpx or of httpx2, as this version of openai has it
+        message = f"the connection broke during the answer ({type(error).__name__})"
+        raise CallError("connection", message) from None
+
+
+def _refused_options(error: CallError, body: Mapping[str, Any]) -> set[str]:
+    if error.reason != "bad_request":
+        return set()
+    return {option for option in _OPTIONAL if option in body and option in str(error)}

@@ -1,0 +1,121 @@
+"""An LLM without a model, for tests of code that asks LLMs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+from llm_blender.errors import FailureReason, LLMError
+from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
+
+__all__ = ["FakeCall", "FakeLLM"]
+
+_SAMPLING = Sampling()
+_PIECES = re.compile(r"\s*\S+\s*|\s+")
+
+
+@dataclass(frozen=True)
+class FakeCall:
+    """What a `FakeLLM` was asked."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+
+class FakeLLM:
+    """Gives the answers it is told, and can be slow, fail, stream, say nothing, or never end.
+
+    Args:
+        name: its name in the ensemble.
+        answers: one for every call; or one a call, from the start again after the last; or a function.
+        delay: seconds before an answer or an error.
+        errors: one for every call; or one a call (None: no error), after the last no more. A word of
+            `FailureReason` is raised as an `LLMError`.
+        never_ends: write the answer again and again, until the call is cancelled.
+        usage: tokens of each call; words are counted if None.
+        cost: dollars of each call.
+
+    Attributes:
+        calls: what it was asked, in order.
+        cancelled: calls that were cancelled.
+        most_at_once: calls that were under way at the same time, at most.
+
+    Example:
+        >>> llm = FakeLLM("fake", ["One.", "Two."], errors=["rate_limit"])
+        >>> asyncio.run(llm.generate([{"role": "user", "content": "Count."}]))
+        Traceback (most recent call last):
+        llm_blender.errors.LLMError: fake: planted rate_limit
+        >>> asyncio.run(llm.generate([{"role": "user", "content": "Count."}])).text
+        'Two.'
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        answers: str | Sequence[str] | Callable[[Sequence[Message], Sampling], str] = "An answer.",
+        *,
+        delay: float = 0.0,
+        errors: FailureReason | Exception | Sequence[FailureReason | Exception | None] = (),
+        never_ends: bool = False,
+        usage: Usage | None = None,
+        cost: float | None = 0.0,
+    ) -> None:
+        self.name, self.delay, self.never_ends = name, delay, never_ends
+        self._answers, self._usage, self._cost = answers, usage, cost
+        self._errors: Iterator[FailureReason | Exception | None]
+        self._errors = repeat(errors) if isinstance(errors, str | Exception) else iter(errors)
+        self.calls: list[FakeCall] = []
+        self.cancelled = self.most_at_once = self._running = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on, as far as `call_key` is concerned."""
+        return {"provider": "fake", "name": self.name}
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        """Do what was planted; `on_text` gets the answer word by word."""
+        number = len(self.calls)
+        self.calls.append(FakeCall(tuple(messages), sampling))
+        error = next(self._errors, None)
+        self._running += 1
+        self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            await asyncio.sleep(self.delay)
+            if error is not None:
+                raise LLMError(self.name, error, f"planted {error}") if isinstance(error, str) else error
+            text = self._answer(number, messages, sampling)
+            while True:
+                for piece in _PIECES.findall(text):
+                    if on_text is not None:
+                        on_text(piece)
+                    await asyncio.sleep(0)
+                if not self.never_ends:
+                    break
+                await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self._running -= 1
+        words = sum(len(message["content"].split()) for message in messages)
+        return Candidate(
+            text=text,
+            model=self.name,
+            usage=self._usage or Usage(words, len(text.split())),
+            seconds=self.delay,
+            cost=self._cost,
+            finish_reason="stop",
+        )
+
+    def _answer(self, number: int, messages: Sequence[Message], sampling: Sampling) -> str:
+        if isinstance(self._answers, str):
+            return self._answers
+        if callable(self._answers):
+            return self._answers(messages, sampling)
+        return self._answers[number % len(self._answers)]

@@ -1,0 +1,36 @@
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from llm_blender.llms.retry import Backoff, retry_after
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    backoff = Backoff(attempts=6, first=1.0, longest=5.0, jitter=lambda: 1.0)
+    assert [backoff.pause(attempt) for attempt in range(6)] == [1.0, 2.0, 4.0, 5.0, 5.0, None]
+
+
+def test_jitter_takes_up_to_a_half() -> None:
+    assert Backoff(first=1.0, jitter=lambda: 0.0).pause(0) == 0.5
+    pauses = [Backoff(first=1.0).pause(0) for _ in range(100)]
+    assert all(pause is not None and 0.5 <= pause <= 1.0 for pause in pauses)
+    assert len(set(pauses)) > 1
+
+
+def test_a_longer_wait_that_is_asked_for_is_kept() -> None:
+    assert Backoff().pause(0, asked=30.0) == 30.0
+    assert Backoff(first=1.0, jitter=lambda: 1.0).pause(0, asked=0.1) == 1.0
+    assert Backoff(attempts=1).pause(0, asked=30.0) is None
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("", None)])
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert retry_after({"retry-after": later}) == pytest.approx(60, abs=2)
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({}) is None
