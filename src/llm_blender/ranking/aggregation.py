@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
 from llm_blender.ranking._math import Floats, sigmoid
-from llm_blender.ranking._names import unknown_name
 from llm_blender.types import Ranking
 
 __all__ = [
