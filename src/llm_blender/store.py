@@ -1,0 +1,190 @@
+"""One SQLite file that remembers what was paid for: every answer of an LLM, under the key of its call.
+
+Several processes and threads may use the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import platformdirs
+
+from llm_blender.errors import StoreError
+from llm_blender.types import Candidate, Message, Sampling
+
+__all__ = ["Store", "StoredCall", "call_key", "default_store_path"]
+
+_PATIENCE = 30.0  # seconds to wait for another process that writes
+
+# Each runs once, in order, and is never changed afterwards; `PRAGMA user_version` counts them.
+_MIGRATIONS = (
+    """
+    CREATE TABLE calls (
+        key TEXT PRIMARY KEY,
+        candidate TEXT NOT NULL,
+        created_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+
+def call_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling: Sampling) -> str:
+    """The sha256, as hex, of all that an answer depends on.
+
+    Args:
+        identity: of the LLM: its model, where it runs, and its own settings, as plain JSON values. Not its
+            name, so that a renamed LLM keeps its answers.
+        messages: the conversation.
+        sampling: with the seed and the index of the sample.
+    """
+    call = [identity, list(messages), sampling.to_dict()]
+    text = json.dumps(call, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def default_store_path() -> Path:
+    """``$LLM_BLENDER_STORE``, else ``blend.db`` in the user's data folder."""
+    named = os.environ.get("LLM_BLENDER_STORE")
+    return Path(named).expanduser() if named else platformdirs.user_data_path("llm-blender") / "blend.db"
+
+
+@dataclass(frozen=True)
+class StoredCall:
+    """An answer in the store, with its key and the time (UTC) it came."""
+
+    key: str
+    candidate: Candidate
+    created_at: datetime
+
+
+class Store:
+    """The answers of LLMs, by the keys of their calls.
+
+    The file is opened, and created if need be, with the first use. An object may be shared between threads,
+    but not taken along into a forked process.
+
+    Args:
+        path: of the file; `default_store_path` if None.
+
+    Raises:
+        StoreError: by every method: the file cannot be opened, read or written.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = default_store_path() if path is None else path
+        self._lock = threading.Lock()
+        self._opened: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        with self._connection() as connection:
+            (count,) = connection.execute("SELECT count(*) FROM calls").fetchone()
+        return int(count)
+
+    def __iter__(self) -> Iterator[StoredCall]:
+        """All answers, oldest first; those that come meanwhile may be missing."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT key, candidate, created_at FROM calls ORDER BY created_at, key")
+            calls = rows.fetchall()
+        for key, candidate, created_at in calls:
+            yield StoredCall(key, self._candidate(key, candidate), datetime.fromisoformat(created_at))
+
+    def get(self, key: str) -> Candidate | None:
+        """The answer to a call; None if it was not made yet."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT candidate FROM calls WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._candidate(key, row[0])
+
+    def put(self, key: str, candidate: Candidate) -> None:
+        """Keep an answer; others see it when this returns; it replaces an older one under the same key."""
+        row = (key, json.dumps(candidate.to_dict()), datetime.now(UTC).isoformat())
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def _candidate(self, key: str, text: str) -> Candidate:
+        try:
+            return Candidate.from_dict(json.loads(text))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self.path}: the answer {key} is damaged ({error}); delete that row.") from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                if self._opened is None:
+                    self._opened = self._open()
+                yield self._opened
+            except (sqlite3.Error, OSError) as error:
+                raise StoreError(f"{self.path}: {_fix(error)} ({error}).") from error
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch(mode=0o600)  # prompts and answers are their owner's affair
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            _migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        weakref.finalize(self, connection.close)
+        return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if _version(connection) < len(_MIGRATIONS):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")  # and look again: another process may have been faster
+        for number in range(_version(connection), len(_MIGRATIONS)):
+            connection.execute(_MIGRATIONS[number])
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+        connection.execute("COMMIT")
+    if _version(connection) > len(_MIGRATIONS):
+        raise sqlite3.DatabaseError("written by a newer llm-blender")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _fix(error: sqlite3.Error | OSError) -> str:
+    elsewhere = "or name another file in LLM_BLENDER_STORE"
+    match getattr(error, "sqlite_errorname", "").split("_")[1:2]:
+        case ["FULL"]:
+            return f"the disk is full; make room, {elsewhere}"
+        case ["BUSY" | "LOCKED"]:
+            return "another process holds the file; end it, or wait for it"
+        case ["CANTOPEN" | "READONLY" | "PERM" | "IOERR"]:
+            return f"the file cannot be written; check its folder and permissions, {elsewhere}"
+        case ["CORRUPT" | "NOTADB"]:
+            return f"this is no store, or a damaged one; move it away, {elsewhere}"
+    if isinstance(error, OSError):
+        return f"the file cannot be written; check its folder and permissions, {elsewhere}"
+    return f"this version cannot use the file; upgrade llm-blender, {elsewhere}"
