@@ -316,6 +316,11 @@ class Ranking(_Record):
         logit = 0.0 if i == j else self.logit(i, j)
         return logit if math.isnan(logit) else _sigmoid(logit / self.temperature)
 
+    def summary(self) -> dict[str, Any]:
+        """What a row or an answer says of its ranking: everything but the matrix and what follows from the rest."""
+        values = self.to_dict()
+        return {key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")}
+
 
 @dataclass(frozen=True)
 class Failure(_Record):
@@ -360,9 +365,12 @@ class Answer(_Record):
                 self.candidates, self.ranking.ranks, self.ranking.scores, strict=True
             )
         ]
-        ranking = self.ranking.to_dict()
-        ranking = {key: ranking[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")}
-        return {**super().to_dict(), "candidates": candidates, "ranking": ranking, "cost": self.cost}
+        return {
+            **super().to_dict(),
+            "candidates": candidates,
+            "ranking": self.ranking.summary(),
+            "cost": self.cost,
+        }
 
 
 @runtime_checkable

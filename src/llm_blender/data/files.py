@@ -46,7 +46,7 @@ def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         if path == STDIO:
             lines: IO[bytes] = sys.stdin.buffer
         elif path.endswith(".gz"):
-            lines = stack.enter_context(gzip.open(path, "rb"))
+            lines = cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
         elif path.endswith(".zst"):
             import zstandard
 
@@ -68,7 +68,17 @@ def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
         return RowError(path, number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
     if not isinstance(record, dict):
         return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
+    if b"\\ud" in line.lower() and _holds_half_a_character(record):
+        return RowError(path, number, "half of a surrogate pair (such as \\ud83d) stands alone, which is no character")
     return record
+
+
+def _holds_half_a_character(record: dict[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _parquet(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:

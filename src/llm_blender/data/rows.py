@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_blender.data.files import read_records
-from llm_blender.errors import RowError
-from llm_blender.types import Candidate, Example, LabelledPair
+from llm_blender.errors import InputError, RowError
+from llm_blender.types import Candidate, Example, LabelledPair, to_messages
 
-__all__ = ["normalized_key", "parse_row", "read_rows"]
+__all__ = ["keep_candidates", "normalized_key", "parse_row", "parse_rows", "read_rows"]
+
+_T = TypeVar("_T")
+OnBad = Callable[[RowError], None]
 
 _OWN = {"id", "instruction", "input", "output", "reference", "candidates", "pairs"}
 
 
-def read_rows(path: str | Path, *, on_bad: Callable[[RowError], None] | None = None) -> Iterator[Example]:
+def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Example]:
     """The rows of a file, one at a time.
 
     Args:
@@ -27,22 +30,38 @@ def read_rows(path: str | Path, *, on_bad: Callable[[RowError], None] | None = N
         RowError: file, line and reason of the first bad row.
         NotFoundError: there is no such file.
     """
+    return parse_rows(path, parse_row, on_bad=on_bad)
+
+
+def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_bad: OnBad | None = None) -> Iterator[_T]:
+    """`read_rows` for who wants something else than `parse_row` makes of a record.
+
+    Args:
+        path: as for `read_rows`.
+        parse: raises ValueError with what is wrong where a record cannot be used.
+        on_bad: as for `read_rows`.
+
+    Raises:
+        RowError: file, line and reason of the first bad row.
+        NotFoundError: there is no such file.
+    """
     for line, record in read_records(path):
-        try:
-            if isinstance(record, RowError):
-                raise record
-            yield _example(path, line, record)
-        except RowError as error:
-            if on_bad is None:
-                raise
-            on_bad(error)
+        parsed = record if isinstance(record, RowError) else _attempt(parse, path, line, record)
+        if not isinstance(parsed, RowError):
+            yield parsed
+        elif on_bad is None:
+            raise parsed
+        else:
+            on_bad(parsed)
 
 
-def _example(path: str | Path, line: int, record: Mapping[str, Any]) -> Example:
+def _attempt(
+    parse: Callable[[dict[str, Any]], _T], path: str | Path, line: int, record: dict[str, Any]
+) -> _T | RowError:
     try:
-        return parse_row(record)
+        return parse(record)
     except ValueError as error:
-        raise RowError(path, line, str(error)) from None
+        return RowError(path, line, str(error))
 
 
 def parse_row(record: Mapping[str, Any]) -> Example:
@@ -54,6 +73,11 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     instruction = record.get("instruction")
     if instruction is None or not isinstance(instruction, str | list):
         raise ValueError("`instruction` is missing: a text or a list of messages is wanted")
+    if isinstance(instruction, list):
+        try:
+            to_messages(instruction)
+        except InputError as error:
+            raise ValueError(str(error)) from None
     candidates = record.get("candidates")
     if not isinstance(candidates, list):
         raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
@@ -96,6 +120,19 @@ def _pair(position: int, value: Any, candidates: int) -> LabelledPair:
     if not all(isinstance(index, int) and 0 <= index < candidates for index in (a, b)) or a == b:
         raise ValueError(f"pair {position} must name two of the {candidates} candidates by their 0-based index")
     return LabelledPair(a, b, value["label"], str(value.get("by") or ""))  # type: ignore[arg-type]
+
+
+def keep_candidates(record: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
+    """The row with only these candidates; the indices in its ``pairs`` follow, and what they lose is left out."""
+    kept = {**record, "candidates": [record["candidates"][index] for index in indices]}
+    if record.get("pairs"):
+        moved = {old: new for new, old in enumerate(indices)}
+        kept["pairs"] = [
+            {**pair, "a": moved[pair["a"]], "b": moved[pair["b"]]}
+            for pair in record["pairs"]
+            if pair["a"] in moved and pair["b"] in moved
+        ]
+    return kept
 
 
 def normalized_key(example: Example) -> str:
