@@ -1,0 +1,60 @@
+"""The command ``blend``.
+
+One module a command; each is plugged in by a line below. All of them are imported to print ``blend --help``, so
+they import what is heavy (numpy, torch, onnxruntime, openai, rich) inside their functions.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from llm_blender.cli import compare, config, models, rank
+from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="blend", cls=BlendGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+app.command()(rank.rank)
+app.command()(compare.compare)
+app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"llm-blender {version('llm-blender')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _blend(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ask several LLMs, rank their answers by comparing them in pairs, give back the best.
+
+    Results go to standard output, progress to standard error. Exit status: 0 done, 1 the work failed, 2 the input
+    or the configuration is wrong, 3 done but degraded (with --strict), 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run ``blend`` with the arguments of this process, and exit."""
+    signal.signal(signal.SIGTERM, terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What others read is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        app()
+    except Exception as error:
+        end_unexpected(error)

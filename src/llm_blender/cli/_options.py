@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["BackendOption", "DeviceOption", "JsonOption", "PrecisionOption", "RankerOption"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RankerOption = Annotated[
+    str, typer.Option("--ranker", metavar="NAME", help="`bundled`, a folder, or a Hub repository (owner/name).")
+]
+BackendOption = Annotated[
+    Literal["onnx", "torch"] | None,
+    typer.Option("--backend", help="What runs the ranker; torch is an extra.", show_default="onnx"),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; chooses the torch backend.")
+]
+PrecisionOption = Annotated[Literal["int8", "fp32"], typer.Option("--precision", help="Of the onnx backend.")]

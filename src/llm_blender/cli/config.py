@@ -1,0 +1,68 @@
+"""``blend config``: what is in force."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llm_blender.cli._options import JsonOption
+from llm_blender.cli._output import print_json
+
+__all__ = ["ConfigOption", "app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The configuration: show it.")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Instead of ./blend.toml or the one in the user's configuration folder."
+    ),
+]
+
+
+@app.callback()
+def _config() -> None:
+    """Keeps `show` a subcommand; typer would make an only command the group itself."""
+
+
+@app.command()
+def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the configuration in force, defaults filled in; of a key only whether it is set.
+
+    JSON: the sections of blend.toml, and path, which is null without a file.
+    """
+    from llm_blender.config import load_config
+
+    resolved = load_config(config).resolved()
+    if as_json:
+        print_json(resolved)
+        return
+    path = resolved.pop("path")
+    typer.echo(f"# {path or 'no file: these are the defaults'}")
+    for line in _toml(resolved):
+        typer.echo(line)
+
+
+def _toml(sections: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a ``blend.toml`` with these values."""
+    for name, section in sections.items():
+        for table in section if isinstance(section, list) else [section]:
+            yield ""
+            yield f"[[{name}]]" if isinstance(section, list) else f"[{name}]"
+            for key, value in table.items():
+                if key == "api_key_set":  # a finding, not a setting
+                    yield f"# {table['api_key_env']} is {'set' if value else 'not set'}"
+                else:
+                    yield f"{key} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # of texts, numbers and truth values, TOML is a superset

@@ -1,0 +1,101 @@
+"""``blend models``: the models that run inside this process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_blender.cli._options import JsonOption
+from llm_blender.cli._output import print_json, print_table
+from llm_blender.cli._progress import progress
+from llm_blender.errors import NotFoundError
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Embedded models: list, download, find.")
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name of the list, owner/name/file.gguf on the Hub, or a file.")
+]
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A line of ``blend models list``.
+
+    Attributes:
+        name: what `pull` and `--llm` know it by.
+        size: bytes; None if unknown.
+        licence: of the weights; None if unknown.
+        path: where it is on this machine; None if it is not.
+    """
+
+    name: str
+    size: int | None
+    licence: str | None
+    path: str | None
+
+
+@app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models known by name, and those on this machine.
+
+    JSON: [{name, size, licence, path}], size in bytes, path null where the model is not on this machine.
+    """
+    from rich.filesize import decimal
+
+    models = _models()
+    if as_json:
+        print_json([asdict(model) for model in models])
+        return
+    rows = [(m.name, decimal(m.size) if m.size else "", m.licence or "", m.path or "") for m in models]
+    print_table(["name", "size", "licence", "on this machine"], rows)
+
+
+def _models() -> list[ListedModel]:
+    from llm_blender.llms.models import CATALOGUE, installed
+
+    paths = installed()
+    known = [ListedModel(m.name, m.size, m.licence, _text(paths.pop(m.name, None))) for m in CATALOGUE]
+    return known + [ListedModel(name, path.stat().st_size, None, str(path)) for name, path in paths.items()]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+@app.command()
+def pull(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Download a model, unless it is there, and print where it is.
+
+    JSON: {name, path}.
+    """
+    from llm_blender.llms.models import pull as pull_model
+
+    with progress(f"downloading {name}", "bytes") as report:
+        path = pull_model(name, progress=report)
+    _print_path(name, str(path), as_json)
+
+
+@app.command("path")
+def print_path(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Print where a model is on this machine; it is not downloaded.
+
+    JSON: {name, path}.
+    """
+    from llm_blender.llms.models import resolve
+
+    path = resolve(name)
+    if path is None:
+        raise NotFoundError(f"{name} is not on this machine: blend models pull {name}")
+    _print_path(name, str(path), as_json)
+
+
+def _print_path(name: str, path: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "path": path})
+    else:
+        typer.echo(path)
