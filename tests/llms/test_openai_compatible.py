@@ -148,7 +148,7 @@ def test_the_timeout_ends_every_call(reply: FakeReply, on_text: OnText | None) -
     with FakeOpenAIServer([reply]) as server:
         started = time.perf_counter()
         error = failure(llm_at(server, timeout=0.3), on_text)
-        assert time.perf_counter() - started < 1.5
+        assert time.perf_counter() - started < 5
     assert error.reason == "timeout"
     assert "0.3 s" in str(error)
 
@@ -184,8 +184,8 @@ def test_retry_after_is_waited_for() -> None:
 def test_a_retry_after_beyond_the_timeout_fails_at_once() -> None:
     with FakeOpenAIServer([FakeReply(status=429, headers={"Retry-After": "60"})]) as server:
         started = time.perf_counter()
-        error = failure(llm_at(server, timeout=5))
-        assert time.perf_counter() - started < 2
+        error = failure(llm_at(server, timeout=30))
+        assert time.perf_counter() - started < 10
     assert error.reason == "rate_limit"
     assert "60 s" in str(error)
 
@@ -270,10 +270,10 @@ def test_calls_at_once_are_bounded(concurrency: int) -> None:
 
 def test_waiting_for_a_place_is_not_in_the_timeout() -> None:
     async def many(llm: LLM) -> list[Candidate]:
-        return await asyncio.gather(*(llm.generate(QUESTION) for _ in range(4)))
+        return await asyncio.gather(*(llm.generate(QUESTION) for _ in range(6)))
 
     with FakeOpenAIServer([FakeReply(delay=0.3)]) as server:
-        assert len(asyncio.run(many(llm_at(server, concurrency=1, timeout=1.0)))) == 4
+        assert len(asyncio.run(many(llm_at(server, concurrency=1, timeout=1.5)))) == 6
 
 
 def test_one_fails_while_the_others_go_on() -> None:
@@ -297,7 +297,7 @@ def test_cancelling_reaches_the_server() -> None:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
