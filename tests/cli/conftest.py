@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import llm_blender.rankers
+from llm_blender.cli import app
+from llm_blender.testing import FakeRanker
+
+
+@pytest.fixture
+def ranker(monkeypatch: pytest.MonkeyPatch) -> FakeRanker:
+    """Stands in for every ranker by name; the longer text is the better one."""
+    fake = FakeRanker()
+    monkeypatch.setattr(llm_blender.rankers, "load_ranker", lambda *args, **options: fake)
+    return fake
+
+
+@pytest.fixture
+def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *args, stdin=None: CliRunner().invoke(app, list(map(str, args)), input=stdin)

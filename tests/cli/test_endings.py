@@ -1,0 +1,111 @@
+"""Exit codes and streams of the real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BLEND = """
+import sys, time
+import llm_blender.rankers
+from llm_blender.cli import main
+from llm_blender.testing import FakeRanker
+
+class Ranker(FakeRanker):
+    def rank_many(self, *args, **options):
+        {before}
+        return super().rank_many(*args, **options)
+
+llm_blender.rankers.load_ranker = lambda *args, **options: Ranker()
+main()
+"""
+
+
+def start(*args: object, before: str = "pass", env: dict[str, str] | None = None, **pipes: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", BLEND.format(before=before), *map(str, args)]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    return subprocess.Popen(command, env={**os.environ, **(env or {})}, **streams)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    with process:
+        out, err = process.communicate(timeout=30)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    row = json.dumps({"instruction": "Q", "candidates": ["a", "bb 🙂" * 50]}, ensure_ascii=False)
+    path.write_text(f"{row}\n" * 600, encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")], ids=["INT", "TERM"]
+)
+def test_interrupted_leaves_nothing_behind(rows, number, code, line):
+    process = start(
+        "rank", rows, "-o", rows.parent / "out.jsonl", before="time.sleep(0.01 if not self.batches else 60)"
+    )
+    until = time.monotonic() + 20
+    while not list(rows.parent.glob(".out.jsonl.*.part")) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.send_signal(number)
+    assert finish(process) == (code, "", line)
+    assert [path.name for path in rows.parent.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_closed_pipe_is_quiet(rows):
+    process = start("rank", rows)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    with process:
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_standard_output_is_utf_8_whatever_the_locale(rows):
+    code, out, _ = finish(start("rank", rows, env={"PYTHONIOENCODING": "ascii"}))
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["candidates"][1].startswith("bb 🙂")
+
+
+def test_what_nobody_foresaw_is_one_line(rows):
+    code, out, err = finish(start("rank", rows, before='raise ZeroDivisionError("by\\nzero")'))
+    assert (code, out) == (1, "")
+    assert err == "error: unexpected ZeroDivisionError: by zero (run again with LLM_BLENDER_DEBUG=1 to see where)\n"
+
+
+@pytest.mark.parametrize(
+    "error", ["ZeroDivisionError('no')", "__import__('llm_blender.errors').errors.WorkError('no')"]
+)
+def test_debugging_shows_where(rows, error):
+    code, _, err = finish(start("rank", rows, before=f"raise {error}", env={"LLM_BLENDER_DEBUG": "1"}))
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_version(blend):
+    result = blend("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("llm-blender 1.")
+
+
+def test_usage_errors(blend):
+    assert blend("rnak").exit_code == 2
+    assert "Did you mean 'rank'?" in blend("rnak").stderr
+    assert blend().exit_code == 2

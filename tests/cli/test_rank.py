@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from llm_blender.cli import rank as module
+from llm_blender.errors import WorkError
+from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
+from llm_blender.testing import FakeRanker
+
+ROWS = [
+    {
+        "id": "a",
+        "instruction": "Say something.",
+        "input": "أهلاً 👋",
+        "candidates": [{"text": "ok", "model": "x", "scores": {"judge": 0.1}}, {"text": "a longer one", "model": "y"}],
+        "pairs": [{"a": 0, "b": 1, "label": "b", "by": "judge"}],
+        "mine": {"kept": [1, None, "שלום"]},
+    },
+    {"instruction": [{"role": "user", "content": "Hi"}], "candidates": ["three", "is", "ragged"]},
+    {"instruction": "Alone.", "candidates": ["only"], "output": "only"},
+]
+BAD = {"instruction": "No candidates."}
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def read(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != "rows.jsonl")
+
+
+def test_each_row_comes_out_with_all_its_keys_and_its_ranking(blend, rows, ranker):
+    result = blend("rank", rows)
+    assert result.exit_code == 0, result.stderr
+    out = read(result.stdout)
+    assert [{key: value for key, value in row.items() if key != "ranking"} for row in out] == ROWS
+    assert out[0]["ranking"] == {
+        "best": 1,
+        "ranks": [2, 1],
+        "scores": [-10.0, 10.0],
+        "strategy": "full",
+        "comparisons": 2,
+    }
+    assert [row["ranking"]["best"] for row in out] == [1, 2, 0]
+    assert out[2]["ranking"]["comparisons"] == 0
+    assert "3 rows ranked with 8 comparisons" in result.stderr
+
+
+def test_the_prompt_holds_instruction_and_input(blend, rows, ranker):
+    blend("rank", rows)
+    prompts = {instruction for batch in ranker.batches for instruction, _, _ in batch}
+    assert prompts == {"Say something.\nأهلاً 👋", "Hi"}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
+def test_the_name_says_the_format(blend, tmp_path, rows, ranker, name):
+    plain = [{"instruction": "Q", "candidates": ["a", "bb"]}]
+    (tmp_path / "plain.jsonl").write_text(json.dumps(plain[0]))
+    assert blend("rank", "plain.jsonl", "-o", name).exit_code == 0
+    again = blend("rank", name)  # what was written can be read
+    assert [row["ranking"]["best"] for row in read(again.stdout)] == [1]
+
+
+def test_standard_input(blend, rows, ranker):
+    assert blend("rank", "-", stdin=rows.read_bytes()).stdout == blend("rank", rows).stdout
+
+
+def test_compressed_input(blend, tmp_path, rows, ranker):
+    expected = blend("rank", rows).stdout
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.read_bytes()))
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(rows.read_bytes()))
+    assert blend("rank", "a.jsonl.gz").stdout == expected
+    assert blend("rank", "a.jsonl.zst").stdout == expected
+
+
+def test_json_is_a_summary_when_the_rows_go_to_a_file(blend, rows, ranker):
+    result = blend("rank", rows, "-o", "out.jsonl", "--json")
+    summary = json.loads(result.stdout)
+    assert summary.pop("seconds") >= 0
+    assert summary == {"rows": 3, "skipped": 0, "comparisons": 8, "truncated": 0.0}
+
+
+def test_json_leaves_the_rows_alone_on_standard_output(blend, rows, ranker):
+    assert blend("rank", rows, "--json").stdout == blend("rank", rows).stdout
+
+
+def test_strategy_budget_and_seed_reach_the_ranker(blend, tmp_path, ranker):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Q", "candidates": ["a" * n for n in range(6)]}))
+    for options, strategy, comparisons in (
+        (["--strategy", "bubble"], "bubble", 10),
+        (["--budget", "10"], "knockout", 10),
+        (["--budget", "30"], "full", 30),
+        (["--strategy", "active", "--budget", "12", "--seed", "3"], "active", 12),
+    ):
+        (row,) = read(blend("rank", "rows.jsonl", *options).stdout)
+        assert (row["ranking"]["strategy"], row["ranking"]["comparisons"]) == (strategy, comparisons)
+
+
+def test_200_candidates_are_not_all_compared(blend, tmp_path, ranker):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Q", "candidates": ["a" * n for n in range(200)]}))
+    (row,) = read(blend("rank", "rows.jsonl").stdout)
+    assert (row["ranking"]["strategy"], row["ranking"]["comparisons"]) == ("knockout", 398)
+    assert row["ranking"]["best"] == 199
+
+
+def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    rows = [{"id": i, "instruction": f"Q{i}", "candidates": ["a", "b" * i]} for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["id"] for row in read(blend("rank", "rows.jsonl").stdout)] == list(range(10))
+    assert len(ranker.batches) == 4
+
+
+def test_an_empty_file_gives_an_empty_file(blend, tmp_path, ranker):
+    (tmp_path / "rows.jsonl").touch()
+    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 0
+    assert (tmp_path / "out.jsonl").read_text() == ""
+
+
+class TestModels:
+    def test_others_leave_the_row_and_indices_fit(self, blend, tmp_path, ranker):
+        row = {
+            "instruction": "Q",
+            "candidates": [{"text": "t" * (4 - i), "model": model} for i, model in enumerate("xyzy")],
+            "pairs": [{"a": 0, "b": 1, "label": "a"}, {"a": 3, "b": 2, "label": "tie"}],
+        }
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        (out,) = read(blend("rank", "rows.jsonl", "--models", "z, y").stdout)
+        assert [candidate["model"] for candidate in out["candidates"]] == ["y", "z", "y"]
+        assert out["pairs"] == [{"a": 2, "b": 1, "label": "tie"}]
+        assert out["ranking"]["best"] == 0
+
+    def test_a_row_without_them_is_bad(self, blend, rows, ranker):
+        result = blend("rank", rows, "--models", "x")
+        assert result.exit_code == 2
+        assert f"{rows}, line 2: no candidate is by x" in result.stderr
+        assert blend("rank", rows, "--models", "x", "--skip-bad").exit_code == 0
+
+    def test_a_name_that_nobody_bears_is_refused(self, blend, rows, ranker):
+        result = blend("rank", rows, "--models", "x,yy", "--skip-bad")
+        assert result.exit_code == 2
+        assert "Unknown model 'yy': did you mean 'y'?" in result.stderr
+
+
+class TestBadRows:
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            (json.dumps(BAD), "`candidates` is missing"),
+            (json.dumps({"instruction": "Q", "candidates": []}), "`candidates` is empty"),
+            (json.dumps({"instruction": " \n", "candidates": ["a"]}), "`instruction` is empty"),
+            (json.dumps({"candidates": ["a"]}), "`instruction` is missing"),
+            (json.dumps({"instruction": [{"role": "user"}], "candidates": ["a"]}), "a text `content`"),
+            (json.dumps({"instruction": "Q", "candidates": ["a", 5]}), "candidate 1"),
+            ('{"instruction": "Q", "candidates": ["\\ud83d"]}', "half of a surrogate pair"),
+            ("{", "not JSON"),
+            ("[]", "a JSON object is wanted"),
+            (b'{"instruction": "\xff", "candidates": ["a"]}', "not UTF-8"),
+        ],
+    )
+    def test_the_first_stops_with_file_line_and_reason_before_any_work(self, blend, rows, ranker, line, reason):
+        with rows.open("ab") as file:
+            file.write(line if isinstance(line, bytes) else line.encode())
+        result = blend("rank", rows, "-o", "out.jsonl")
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {rows}, line 4: ")
+        assert reason in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert ranker.comparisons == 0
+        assert left_over(rows.parent) == []
+
+    def test_skip_bad_counts_them(self, blend, rows, ranker):
+        rows.write_text("{\n" + rows.read_text() + json.dumps(BAD))
+        result = blend("rank", rows, "-o", "out.jsonl", "--skip-bad", "--json")
+        assert result.exit_code == 0
+        assert json.loads(result.stdout)["skipped"] == 2
+        assert f"2 bad rows left out, the first: {rows}, line 1: not JSON" in result.stderr
+        assert len(read(Path("out.jsonl").read_text())) == 3
+
+    def test_nothing_but_bad_rows_is_an_error(self, blend, tmp_path, ranker):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(BAD))
+        result = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--skip-bad")
+        assert result.exit_code == 2
+        assert "No row of rows.jsonl can be ranked" in result.stderr
+        assert left_over(tmp_path) == []
+
+    def test_standard_input_is_called_so(self, blend, ranker):
+        assert "error: -, line 1: not JSON" in blend("rank", "-", stdin="{").stderr
+
+
+class TestWrongOptions:
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["missing.jsonl"], "no file missing.jsonl"),
+            (["rows.jsonl", "--strategy", "bubbles"], "did you mean 'bubble'?"),
+            (["rows.jsonl", "--budget", "1"], "--budget"),
+            (["rows.jsonl", "--seed", "-1"], "--seed"),
+            (["rows.jsonl", "-o", "nowhere/out.jsonl"], "no folder nowhere"),
+            (["rows.jsonl", "--backend", "tpu"], "--backend"),
+        ],
+    )
+    def test_exit_2(self, blend, rows, ranker, args, message):
+        result = blend("rank", *args)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stdout == ""
+        assert ranker.comparisons == 0
+
+    def test_a_ranker_that_is_nowhere(self, blend, rows):
+        result = blend("rank", rows, "--ranker", "./nowhere")
+        assert result.exit_code == 2
+        assert "No ranker './nowhere'" in result.stderr
+
+    def test_a_device_is_for_torch(self, blend, rows):
+        result = blend("rank", rows, "--device", "cuda", "--backend", "onnx")
+        assert result.exit_code == 2
+        assert "torch backend" in result.stderr
+
+
+def test_work_that_fails_leaves_no_file(blend, rows, monkeypatch):
+    def fail(*args, **options):
+        raise WorkError("The device is gone.")
+
+    monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda *args, **options: FakeRanker())
+    monkeypatch.setattr(FakeRanker, "rank_many", fail)
+    result = blend("rank", rows, "-o", "out.jsonl")
+    assert (result.exit_code, result.stderr) == (1, "error: The device is gone.\n")
+    assert left_over(rows.parent) == []
+
+
+def test_an_existing_file_is_replaced_only_by_a_whole_one(blend, rows, ranker):
+    out = rows.parent / "out.jsonl"
+    out.write_text("old")
+    assert blend("rank", rows, "-o", out, "--strategy", "no").exit_code == 2
+    assert out.read_text() == "old"
+    assert blend("rank", rows, "-o", rows).exit_code == 0  # in place
+    assert len(read(rows.read_text())) == 3
+
+
+def test_truncation_is_reported(blend, rows, ranker, monkeypatch):
+    whole = ranker.rank_many
+    monkeypatch.setattr(
+        ranker,
+        "rank_many",
+        lambda *args, **options: [dataclasses.replace(r, truncated=0.25) for r in whole(*args, **options)],
+    )
+    result = blend("rank", rows, "-o", "out.jsonl", "--json")
+    assert json.loads(result.stdout)["truncated"] == 0.25
+    assert "25.0% of the text was too long" in result.stderr
+
+
+def test_a_terminal_shows_a_bar(blend, rows, ranker, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    result = blend("rank", rows)
+    assert "ranking" in result.stderr
+    assert "3/3 rows" in result.stderr
+    assert len(read(result.stdout)) == 3  # the rows went past it
+
+
+def test_the_help_says_what_the_library_does(blend):
+    parameters = inspect.signature(module.rank).parameters
+    assert parameters["budget"].default == DEFAULT_BUDGET
+    text = blend("rank", "--help").stdout
+    assert all(strategy in text for strategy in STRATEGIES)
