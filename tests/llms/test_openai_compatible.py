@@ -258,6 +258,18 @@ def test_a_server_that_wants_a_key() -> None:
     assert "api_key_env" in str(error)
 
 
+def test_nothing_but_the_named_key_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(variable, KEY)
+    monkeypatch.setenv("LLAMA_KEY", "sk-for-llama")
+    with FakeOpenAIServer() as server:
+        ask(llm_at(server))
+        ask(llm_at(server, api_key_env="LLAMA_KEY"))
+    assert KEY not in str(server.headers)
+    assert "sk-for-llama" not in str(server.headers[0])
+    assert server.headers[1]["authorization"] == "Bearer sk-for-llama"
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_calls_at_once_are_bounded(concurrency: int) -> None:
     async def many(llm: LLM) -> None:

@@ -163,6 +163,8 @@ class OpenAICompatibleLLM:
 
         # Time is kept by `generate` alone, and attempts are counted there.
         client = AsyncOpenAI(api_key=self._api_key or _NO_KEY, base_url=self.base_url, timeout=None, max_retries=0)
+        # They come from the environment, and are meant for OpenAI, not for whoever is at base_url.
+        client.organization = client.project = None
         return _Session(client, asyncio.Semaphore(self.concurrency))
 
     async def generate(

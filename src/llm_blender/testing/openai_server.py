@@ -62,6 +62,7 @@ class FakeOpenAIServer:
 
     Attributes:
         requests: bodies of the chat requests, in order of arrival.
+        headers: of the chat requests, in the same order, names in lower case.
         most_at_once: chat requests that were under way at the same time, at most.
 
     Example:
@@ -80,6 +81,7 @@ class FakeOpenAIServer:
     ) -> None:
         self._replies, self.models, self.api_key = replies, tuple(models), api_key
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.most_at_once = self._running = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -103,10 +105,11 @@ class FakeOpenAIServer:
         self._server.server_close()
         self._thread.join()
 
-    def _begin(self, request: dict[str, Any]) -> FakeReply:
+    def _begin(self, request: dict[str, Any], headers: Mapping[str, str]) -> FakeReply:
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)
+            self.headers.append({name.lower(): value for name, value in headers.items()})
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
         if callable(self._replies):
@@ -161,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif request["model"] not in fake.models:
             self._send_error(404, f"model '{request['model']}' not found")
         else:
-            reply = fake._begin(request)
+            reply = fake._begin(request, dict(self.headers))
             try:
                 self._answer(request, reply)
             finally:
