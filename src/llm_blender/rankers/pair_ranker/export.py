@@ -1,0 +1,38 @@
+"""From trained weights to the ONNX files that the core runs."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
+
+__all__ = ["export_fp32"]
+
+_INPUTS = ("input_ids", "attention_mask", "segment_ids")
+_OPSET = 17
+
+
+def export_fp32(model: PairRankerModel, path: Path) -> None:
+    """Write the model as ONNX in float32, for any batch and length.
+
+    Inputs are those of `PairBatch`, int64 ``[batch, tokens]``; the output ``logits`` is ``[batch, tasks]``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = torch.arange(4, 20).repeat(2, 1)
+    segments = torch.tensor([[0, 1, 1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3, 0]]).repeat(2, 1)
+    axes = {name: {0: "batch", 1: "tokens"} for name in _INPUTS} | {"logits": {0: "batch"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, on shapes that are constant here
+        torch.onnx.export(
+            model.eval().float().cpu(),
+            (ids, torch.ones_like(ids), segments),
+            str(path),
+            input_names=list(_INPUTS),
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,  # needs no onnxscript, and gives the graph that ONNX Runtime's fusions know
+        )
