@@ -1,0 +1,197 @@
+"""Fetch a file once into the user's cache: resumable, checked, safe between processes.
+
+The bytes go to ``<file>.part`` beside the target, which an interrupted download continues; what is complete is
+checked against its sha256, flushed to the disk and renamed. A file under its final name is therefore whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_blender.errors import DownloadError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from llm_blender.types import OnProgress
+
+__all__ = ["cache_dir", "exclusive", "fetch", "offline", "publish", "sha256_of", "write_part"]
+
+_CONNECT_SECONDS, _READ_SECONDS = 3.0, 30.0
+_FRUITLESS_ATTEMPTS = 3
+"""Connections in a row that may bring nothing before the download is given up."""
+
+
+def cache_dir() -> Path:
+    """The folder for downloaded files: ``$LLM_BLENDER_CACHE``, else the platform's user cache directory."""
+    if chosen := os.environ.get("LLM_BLENDER_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llm-blender"))
+
+
+def offline() -> bool:
+    """Whether ``LLM_BLENDER_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids to touch the network."""
+    return any(
+        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    progress: OnProgress | None = None,
+) -> Path:
+    """Download `url` to `target`; continue where an earlier attempt stopped.
+
+    Args:
+        url: ``http`` or ``https``.
+        target: where the file will lie; if it is there already, nothing is fetched.
+        sha256: what the file must hash to, 64 hexadecimal digits; None accepts any complete file.
+        headers: sent along, for example a token; not sent to another host after a redirect.
+        progress: called with (bytes there, bytes in all); the second is 0 while unknown.
+
+    Raises:
+        DownloadError: the server does not answer or refuses, the disk is full or not writable, or what came
+            is not the file that was asked for (it is then removed).
+    """
+    import httpx
+
+    part = target.with_name(f"{target.name}.part")
+    with exclusive(target):
+        if not target.exists():
+            timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+            with httpx.Client(timeout=timeout, follow_redirects=True, headers=headers) as client:
+                _fill(client, url, part, progress)
+            publish(part, target, sha256)
+    return target
+
+
+@contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Let one process at a time make `target`; the others wait, and should then look whether it is there.
+
+    Raises:
+        DownloadError: the disk refuses; the message says why.
+    """
+    import filelock
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+            yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DownloadError(
+            f"{target.name} could not be written to {target.parent}:"
+            f" {'no space is left on the disk' if full else error.strerror or error}. Free some space there, or"
+            " set LLM_BLENDER_CACHE to a folder that can take it, and try again; what has arrived is kept."
+        ) from error
+
+
+def publish(part: Path, target: Path, sha256: str | None) -> None:
+    """Give a complete file its final name, once its sha256 is right and its bytes are on the disk.
+
+    Raises:
+        DownloadError: the sha256 is another; `part` is removed.
+    """
+    if sha256 is not None and (found := sha256_of(part)) != sha256.lower():
+        part.unlink()
+        raise DownloadError(
+            f"{target.name} arrived damaged (sha256 {found[:12]}…, expected {sha256[:12].lower()}…) and was"
+            " removed: try again; if it stays so, a proxy or mirror on the way changes the file."
+        )
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def write_part(part: Path, chunks: Iterable[bytes], *, start: int, total: int, progress: OnProgress | None) -> None:
+    """Write `chunks` to `part` from byte `start` on, telling `progress` about each."""
+    done = start
+    with part.open("ab" if start else "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+
+
+def _fill(client: httpx.Client, url: str, part: Path, progress: OnProgress | None) -> None:
+    """Bring `part` to its full length, over as many connections as it takes while each brings something."""
+    import httpx
+
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            if _receive(client, url, part, progress):
+                return
+            trouble = "the connection closed early"
+        except httpx.HTTPError as error:
+            trouble = (str(error) or type(error).__name__).splitlines()[0]
+        fruitless = 0 if _size(part) > before else fruitless + 1
+        if fruitless == _FRUITLESS_ATTEMPTS:
+            raise DownloadError(
+                f"{url} could not be fetched ({trouble}): check the network or the proxy settings and try again;"
+                " what has arrived is kept."
+            )
+        time.sleep(0.5 * fruitless)
+
+
+def _receive(client: httpx.Client, url: str, part: Path, progress: OnProgress | None) -> bool:
+    """One request; True when the file is complete."""
+    start = _size(part)
+    # Byte positions mean the file's own bytes only when it comes uncompressed.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with client.stream("GET", url, headers=headers) as response:
+        if response.status_code == 416:  # nothing after `start`: complete, or not a part of this file
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return True
+            part.unlink()
+            return False
+        if response.status_code >= 500:
+            response.raise_for_status()  # may pass: tried again
+        if response.status_code not in (200, 206):
+            raise DownloadError(f"{url} could not be fetched: {_refusal(response.status_code)}.")
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if response.status_code == 206 and (span is None or int(span[1]) != start):
+            part.unlink()  # a server that answers another range: begin anew
+            return False
+        if response.status_code == 200:  # a server without ranges sends the whole file again
+            start, total = 0, int(response.headers.get("Content-Length", 0))
+        else:
+            total = int(span[2]) if span and span[2] != "*" else 0
+        write_part(part, response.iter_bytes(), start=start, total=total, progress=progress)
+    return not total or _size(part) == total
+
+
+def _refusal(status: int) -> str:
+    if status in (401, 403):
+        return f"the server refuses access (HTTP {status}); a gated or private file needs HF_TOKEN"
+    if status == 404:
+        return "there is no such file on the server (HTTP 404)"
+    return f"the server answered HTTP {status}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,108 @@
+"""A server of files on loopback that misbehaves as told."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+
+@dataclass
+class FileServer:
+    """Files by path, and what should go wrong with them.
+
+    Attributes:
+        files: their bytes.
+        headers: sent with every answer to a path.
+        redirects: from one path to another.
+        cut: bodies break off after so many bytes, once for each entry.
+        statuses: answered instead, once for each entry.
+        ranges: whether it knows byte ranges.
+        seen: the requests, as (method, path, Range).
+        tokens: the last Authorization that came with each path.
+        url: its address.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    cut: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    ranges: bool = True
+    seen: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: dict[str, str | None] = field(default_factory=dict)
+    url: str = ""
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    told = FileServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, *, body: bool) -> None:
+            span = self.headers.get("Range")
+            told.seen.append((self.command, self.path, span))
+            told.tokens[self.path] = self.headers.get("Authorization")
+            if told.statuses:
+                self.head(told.statuses.pop(0), 0)
+            elif self.path in told.redirects:
+                self.head(302, 0, Location=told.redirects[self.path])
+            elif self.path not in told.files:
+                self.head(404, 0)
+            else:
+                self.send(told.files[self.path], span if told.ranges else None, body)
+
+        def send(self, content: bytes, span: str | None, body: bool) -> None:
+            start = int(re.findall(r"\d+", span)[0]) if span else 0
+            if start >= len(content) and start:
+                return self.head(416, 0, **{"Content-Range": f"bytes */{len(content)}"})
+            rest = content[start:]
+            if span:
+                self.head(206, len(rest), **{"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"})
+            else:
+                self.head(200, len(rest))
+            if body:
+                self.wfile.write(rest[: told.cut.pop(0)] if told.cut else rest)
+            return None
+
+        def head(self, status: int, length: int, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {**headers, **told.headers.get(self.path, {})}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
+        thread.start()
+        told.url = f"http://127.0.0.1:{listening.server_port}"
+        try:
+            yield told
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, a token, no proxy, and a Hub that nobody answers for."""
+    for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("LLM_BLENDER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
