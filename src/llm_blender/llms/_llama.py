@@ -1,0 +1,124 @@
+"""llama.cpp in this process, through xllamacpp: load a GGUF file, run a chat request, stop it."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Llama", "available_cores"]
+
+Chunk = Mapping[str, Any]
+"""A piece of a streamed answer, as the OpenAI API has it."""
+
+_BATCH = 256
+"""Prompt tokens computed at once; between two batches a call can be stopped."""
+
+
+class Llama:
+    """A loaded model with `parallel` slots, each answering one request at a time.
+
+    Args:
+        path: a GGUF file.
+        context: tokens of prompt and answer together, in each slot.
+        parallel: slots.
+        threads: of the computation; None takes the available cores.
+
+    Raises:
+        RuntimeError: llama.cpp cannot load the file; it does not say why.
+    """
+
+    def __init__(self, path: Path, *, context: int, parallel: int, threads: int | None = None) -> None:
+        xllamacpp = _import_xllamacpp()
+        params = xllamacpp.CommonParams()
+        params.model.path = os.fspath(path)
+        params.verbosity = -1  # else it logs to the process's stderr
+        params.warmup = False  # costs more than it saves on a model this small
+        params.n_gpu_layers = 0  # a GPU's results depend on what else is in its batch
+        params.n_parallel = parallel
+        # A cache of its own for each slot: in a shared one, the order of summation, and so the text, depends on
+        # what the other slots hold.
+        params.kv_unified = False
+        params.n_ctx = context * parallel
+        params.n_batch = params.n_ubatch = _BATCH
+        params.cache_ram_mib = 0  # prompts are not reused
+        for pool in (params.cpuparams, params.cpuparams_batch):
+            pool.n_threads = available_cores() if threads is None else threads
+        # It also listens on a loopback port, for which nobody has the key.
+        params.api_keys = [secrets.token_urlsafe()]
+        params.ui = params.endpoint_slots = params.endpoint_props = False
+        self._server = xllamacpp.Server(params)
+
+    def chat(self, request: Mapping[str, Any], on_chunk: Callable[[Chunk], bool]) -> None:
+        """Run one streamed chat request to its end, waiting for a free slot first.
+
+        Args:
+            request: the body of an OpenAI chat completion.
+            on_chunk: called with each piece, an ``error`` among them, and after each batch of the prompt; True
+                stops the request. What it raises stops the request too, and is raised here.
+
+        Raises:
+            RuntimeError: the request cannot be read.
+        """
+        raised: list[BaseException] = []
+
+        def relay(chunk: Chunk) -> bool:
+            try:
+                return on_chunk(chunk)
+            except BaseException as error:  # the C++ between here and the caller would lose it
+                raised.append(error)
+                return True
+
+        # Without a cached prompt the same request gives the same bits whatever ran in its slot before.
+        extra = {"stream": True, "return_progress": True, "cache_prompt": False}
+        usage = {"stream_options": {"include_usage": True}}
+        self._server.handle_chat_completions({**request, **extra, **usage}, relay)
+        if raised:
+            raise raised[0]
+
+
+def available_cores() -> int:
+    """Physical cores that this process may use, or -1, llama.cpp's word for its own choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return -1
+    cpus = os.sched_getaffinity(0)
+    try:
+        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        cores = len({Path(siblings.format(cpu)).read_text() for cpu in cpus})
+    except OSError:
+        cores = len(cpus)
+    try:  # a container's share of the machine
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def _import_xllamacpp() -> ModuleType:
+    with _short_spin():
+        import xllamacpp
+    return xllamacpp  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _short_spin() -> Iterator[None]:
+    """Have OpenMP's threads sleep soon when they wait for each other.
+
+    They wait some hundred times a token. By default each spins for milliseconds, which on cores that other
+    processes use too is time taken from the thread it waits for: measured on two busy cores, 3 tokens/s against
+    50. GNU's OpenMP reads the variable once, when it is loaded.
+    """
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    if any(name in os.environ for name in names):  # the user has chosen
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]

@@ -1,0 +1,207 @@
+"""An LLM inside this process: a small GGUF model run by llama.cpp, no server and no key."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from llm_blender.errors import CheckpointError, LLMError, NotFoundError
+from llm_blender.llms._llama import Llama
+from llm_blender.llms._llama_call import LlamaCall
+from llm_blender.llms.models import DEFAULT_MODEL, find, resolve
+from llm_blender.llms.variations import Variation, default_variations
+from llm_blender.types import Candidate, Message, OnText, Sampling
+
+if TYPE_CHECKING:
+    from llm_blender.config import EmbeddedConfig
+
+__all__ = ["EmbeddedLLM"]
+
+_SAMPLING = Sampling()
+_MAX_TOKENS = 256
+_REPEAT_PENALTY = 1.1
+"""Models this small fall into loops without it."""
+
+
+class EmbeddedLLM:
+    """An LLM inside this process.
+
+    The model is loaded by the first call, and stays until `close`. Calls run in threads, up to `parallel` at
+    once; more wait for their turn. Messages, sampling and seed decide the text, whatever else runs meanwhile.
+
+    Sample k (`Sampling.sample`) answers in the k-th of `variations`, so that best-of-n from one model gives
+    different candidates, and its seed is `Sampling.seed` (0 if None) plus k.
+
+    Attributes:
+        name: its name in the ensemble.
+        path: the model's file.
+
+    Args:
+        name: see above.
+        model: a name for `llm_blender.llms.models.resolve`, or a path.
+        sampling: used where a call's own sampling says None; before the variation's temperature.
+        system: system message for conversations that bring none; before the variation's.
+        variations: manners of answering, taken in turn.
+        context: most tokens of prompt and answer together.
+        parallel: answers written at once; None takes what is known to be safe for the model.
+        threads: of the computation; None takes the available physical cores.
+
+    Raises:
+        NotFoundError: there is no such model, or it is not downloaded.
+        CheckpointError: the file is no GGUF file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        sampling: Sampling = _SAMPLING,
+        system: str | None = None,
+        variations: Sequence[Variation] | None = None,
+        context: int = 4096,
+        parallel: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self.path = _model_file(os.fspath(model))
+        self._sampling, self._system = sampling, system
+        self._variations = tuple(variations or default_variations())
+        self._context, self._threads = context, threads
+        self._parallel = _safe_parallel(os.fspath(model)) if parallel is None else parallel
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._llama: Llama | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._calls: set[LlamaCall] = set()
+
+    @classmethod
+    def from_config(cls, config: EmbeddedConfig) -> Self:
+        """From an ``[[llm]]`` of ``blend.toml``.
+
+        Raises:
+            NotFoundError: there is no such model, or it is not downloaded.
+            CheckpointError: the file is no GGUF file.
+        """
+        return cls(config.name, config.model, sampling=config.sampling, system=config.system)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {str(self.path)!r})"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on besides messages and sampling; for `call_key`."""
+        return {
+            "provider": "embedded",
+            "model": self.path.name,
+            "bytes": self.path.stat().st_size,
+            "sampling": self._sampling.to_dict(),
+            "system": self._system,
+            "variations": [asdict(variation) for variation in self._variations],
+            "context": self._context,
+        }
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        """Answer a conversation; `on_text` is called in the event loop.
+
+        Raises:
+            LLMError: the conversation does not fit the context, the answer is empty, or the file cannot be run.
+        """
+        loop = asyncio.get_running_loop()
+        call = LlamaCall(
+            self.name, self._request(messages, sampling), on_text and (lambda text: _later(loop, on_text, text))
+        )
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(self._parallel, thread_name_prefix="embedded-llm")
+            future = self._pool.submit(self._run, call)
+            self._calls.add(call)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            call.stop.set()  # no effect on a call that is over
+            self._calls.discard(call)
+
+    def close(self) -> None:
+        """Stop the calls under way and give the model's memory back; a later call loads it again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            for call in self._calls:
+                call.stop.set()
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+        with self._loading:
+            self._llama = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _run(self, call: LlamaCall) -> Candidate:
+        with self._loading:
+            if self._llama is None:
+                try:
+                    self._llama = Llama(
+                        self.path, context=self._context, parallel=self._parallel, threads=self._threads
+                    )
+                except RuntimeError:
+                    message = f"llama.cpp cannot load {self.path}: it is damaged or of a kind unknown to it"
+                    raise LLMError(self.name, "server", f"{message}; delete it and fetch it again.") from None
+            llama = self._llama
+        return call.run(llama)
+
+    def _request(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+        own, variation = self._sampling, self._variations[sampling.sample % len(self._variations)]
+        system = self._system if self._system is not None else variation.system
+        if system is not None and not any(message["role"] == "system" for message in messages):
+            messages = [{"role": "system", "content": system}, *messages]
+        options = {
+            "temperature": _first(sampling.temperature, own.temperature, variation.temperature),
+            "top_p": _first(sampling.top_p, own.top_p),
+            "max_tokens": _first(sampling.max_tokens, own.max_tokens, _MAX_TOKENS),
+            "seed": ((_first(sampling.seed, own.seed) or 0) + sampling.sample) % 2**31,
+            "stop": list(sampling.stop or own.stop) or None,
+            "repeat_penalty": _REPEAT_PENALTY,
+        }
+        return {
+            # Half a character, as broken input may hold it, is no JSON.
+            "messages": [
+                {"role": m["role"], "content": m["content"].encode(errors="replace").decode()} for m in messages
+            ],
+            **{key: value for key, value in options.items() if value is not None},
+        }
+
+
+def _later(loop: asyncio.AbstractEventLoop, on_text: OnText, text: str) -> None:
+    with suppress(RuntimeError):  # the loop is over, and with it whoever listened
+        loop.call_soon_threadsafe(on_text, text)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _model_file(model: str) -> Path:
+    path = resolve(model)
+    if path is None:
+        raise NotFoundError(f"The model {model} is not downloaded: run `blend models pull {model}`.")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise CheckpointError(f"{path} is no GGUF file: give the path of a model in llama.cpp's format.")
+    return path
+
+
+def _safe_parallel(model: str) -> int:
+    try:
+        return find(model).parallel
+    except NotFoundError:  # a local file
+        return 1
