@@ -154,8 +154,11 @@ class EmbeddedLLM:
                         self.path, context=self._context, parallel=self._parallel, threads=self._threads
                     )
                 except RuntimeError:
-                    message = f"llama.cpp cannot load {self.path}: it is damaged or of a kind unknown to it"
-                    raise LLMError(self.name, "server", f"{message}; delete it and fetch it again.") from None
+                    message = (
+                        f"llama.cpp cannot load {self.path}: it is damaged (delete it and fetch it again), of a kind"
+                        " that this llama.cpp does not know, or larger than the free memory."
+                    )
+                    raise LLMError(self.name, "server", message) from None
             llama = self._llama
         return call.run(llama)
 
