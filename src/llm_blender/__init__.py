@@ -1,1 +1,109 @@
 """Ask several LLMs, rank their answers by comparing them in pairs, give back the best."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_blender.config import Config, load_config
+    from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+    from llm_blender.errors import (
+        CheckpointError,
+        ConfigError,
+        DownloadError,
+        InputError,
+        LLMBlenderError,
+        LLMError,
+        MissingExtraError,
+        NoAnswerError,
+        NotFoundError,
+        RowError,
+        StoreError,
+        WorkError,
+    )
+    from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
+    from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.store import Store
+    from llm_blender.types import (
+        LLM,
+        Answer,
+        Candidate,
+        Comparison,
+        Example,
+        Failure,
+        Ranker,
+        Ranking,
+        Sampling,
+        Usage,
+    )
+
+__all__ = [
+    "LLM",
+    "Answer",
+    "Candidate",
+    "CheckpointError",
+    "Comparison",
+    "Config",
+    "ConfigError",
+    "DownloadError",
+    "EmbeddedLLM",
+    "Ensemble",
+    "Example",
+    "Failure",
+    "InputError",
+    "LLMBlenderError",
+    "LLMError",
+    "Limits",
+    "Member",
+    "MissingExtraError",
+    "NoAnswerError",
+    "NotFoundError",
+    "Observer",
+    "OpenAICompatibleLLM",
+    "PairRanker",
+    "Ranker",
+    "Ranking",
+    "RowError",
+    "Sampling",
+    "Store",
+    "StoreError",
+    "Usage",
+    "WorkError",
+    "load_config",
+]
+
+# Where each name lives; imported when it is first asked for, so that `import llm_blender` costs nothing.
+_HOMES = {
+    "config": ("Config", "load_config"),
+    "ensemble": ("Ensemble", "Limits", "Member", "Observer"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
+    "rankers.pair_ranker": ("PairRanker",),
+    "store": ("Store",),
+    "types": (
+        "LLM",
+        "Answer",
+        "Candidate",
+        "Comparison",
+        "Example",
+        "Failure",
+        "Ranker",
+        "Ranking",
+        "Sampling",
+        "Usage",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

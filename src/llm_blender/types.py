@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from llm_blender.errors import FailureReason, InputError
 
 __all__ = [
+    "LLM",
     "Answer",
     "Candidate",
     "Comparison",
@@ -23,7 +24,6 @@ __all__ = [
     "Failure",
     "Fuser",
     "Instruction",
-    "LLM",
     "LabelledPair",
     "Message",
     "OnProgress",
@@ -147,9 +147,7 @@ class Usage(_Record):
     completion_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
-        )
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
 
 
 @dataclass(frozen=True)
@@ -361,9 +359,7 @@ class Answer(_Record):
         """The JSON of ``blend ask --json``: each candidate with its rank and score, the ranking in short."""
         candidates = [
             {**candidate.to_dict(), "rank": rank, "score": score}
-            for candidate, rank, score in zip(
-                self.candidates, self.ranking.ranks, self.ranking.scores, strict=True
-            )
+            for candidate, rank, score in zip(self.candidates, self.ranking.ranks, self.ranking.scores, strict=True)
         ]
         return {
             **super().to_dict(),
@@ -380,6 +376,11 @@ class LLM(Protocol):
     @property
     def name(self) -> str:
         """Its name in the ensemble."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its answers depend on besides messages and sampling, as plain JSON values; not its name."""
         ...
 
     async def generate(
@@ -413,8 +414,6 @@ class Ranker(Protocol):
 class Fuser(Protocol):
     """Writes one answer from several candidates."""
 
-    def fuse_many(
-        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]
-    ) -> Iterable[str]:
+    def fuse_many(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Iterable[str]:
         """One fused answer per instruction; candidates are given best first."""
         ...

@@ -67,7 +67,9 @@ class PairRankerConfig:
                 "pip install --upgrade llm-blender"
             )
         known = {f.name for f in fields(cls)}
-        kept = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known}
+        kept: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
+        }
         return cls(**kept)
 
     def save(self, folder: Path) -> None:

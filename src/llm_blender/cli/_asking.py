@@ -1,0 +1,68 @@
+"""What a terminal shows while an ensemble works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from llm_blender.ensemble import Observer
+from llm_blender.types import Candidate, Failure
+
+__all__ = ["watched"]
+
+
+@contextmanager
+def watched() -> Iterator[Observer]:
+    """An observer that draws bars on standard error, where that is a terminal; silent elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Observer()
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+        yield _Bars(bars)
+
+
+class _Bars(Observer):
+    """One bar for the candidates, with the speed at which they are written, and one for the comparisons."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._writing: TaskID | None = None
+        self._comparing: TaskID | None = None
+        self._pieces, self._total, self._over = 0, 0, 0
+        self._since = time.monotonic()
+
+    def started(self, models: list[str]) -> None:
+        self._total = len(models)
+        self._writing = self._bars.add_task("asking", total=self._total, said="")
+        self._say()
+
+    def writing(self, call: int, text: str) -> None:
+        self._pieces += 1  # one piece is one token, or near it
+        self._say()
+
+    def wrote(self, call: int, candidate: Candidate) -> None:
+        self._over += 1
+        self._say()
+
+    def failed(self, call: int, failure: Failure) -> None:
+        self._over += 1
+        self._say()
+
+    def comparing(self, done: int, total: int) -> None:
+        if self._comparing is None:
+            self._comparing = self._bars.add_task("comparing", total=total, said="")
+        self._bars.update(self._comparing, completed=done, total=total, said=f"{done}/{total}")
+
+    def _say(self) -> None:
+        if self._writing is None:
+            return
+        speed = self._pieces / max(time.monotonic() - self._since, 1e-3)
+        current = min(self._over + 1, self._total)
+        said = f"candidate {current} of {self._total}, {speed:.0f} tokens/s"
+        self._bars.update(self._writing, completed=self._over, said=said)

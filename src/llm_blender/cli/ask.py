@@ -1,0 +1,133 @@
+"""``blend ask``: one prompt, several LLMs, the best answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llm_blender.cli._arguments import read_text
+from llm_blender.cli._endings import DEGRADED
+from llm_blender.cli._options import JsonOption
+from llm_blender.cli._output import note, print_json
+from llm_blender.cli.config import ConfigOption
+from llm_blender.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_blender.config import Config
+    from llm_blender.ensemble import Ensemble
+    from llm_blender.types import Answer
+
+__all__ = ["ask"]
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.")],
+    samples: Annotated[
+        int | None, typer.Option("-n", min=1, max=200, help="Answers from each LLM [default: as configured; 5].")
+    ] = None,
+    llm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ask this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF file. "
+            "Repeatable."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the LLMs and of the ranking.")] = 0,
+    show: Annotated[bool, typer.Option("--show", help="Print all candidates, with ranks and probabilities.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an LLM gave no answer.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask several LLMs, rank their answers in pairs, print the best.
+
+    Without a blend.toml, a small embedded model answers several times (best of n). Answers are kept, and found again
+    when the same is asked with the same seed.
+
+    JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
+    comparisons}, failures, usage, cost, seconds}.
+    """
+    prompt = read_text(prompt)
+    if not prompt.strip():
+        raise InputError("The prompt is empty: give the text that the LLMs should answer.")
+    from llm_blender.cli._asking import watched
+    from llm_blender.config import load_config
+
+    ensemble = _ensemble(load_config(config), llm or [], samples)
+    with watched() as observer:
+        answer = ensemble.ask(prompt, seed=seed, observer=observer)
+    for failure in answer.failures:
+        note(f"no answer: {failure.message}")
+    if as_json:
+        print_json(answer.to_dict())
+    elif show:
+        _show(answer)
+    else:
+        typer.echo(answer.text)
+    if strict and answer.degraded:
+        raise typer.Exit(DEGRADED)
+
+
+def _ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble:
+    from llm_blender.config import EmbeddedConfig
+    from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble
+
+    configured = {entry.name: entry for entry in config.llm}
+    chosen = [configured.get(name) or EmbeddedConfig(name=name, model=name, provider="embedded") for name in names]
+    if not chosen and not config.llm:
+        from llm_blender.llms.models import DEFAULT_MODEL
+
+        chosen = [EmbeddedConfig(name=DEFAULT_MODEL, model=DEFAULT_MODEL, provider="embedded", samples=DEFAULT_SAMPLES)]
+        _explain(DEFAULT_MODEL)
+    entries = chosen or list(config.llm)
+    if samples is not None:
+        entries = [entry.model_copy(update={"samples": samples}) for entry in entries]
+    for entry in entries:
+        if isinstance(entry, EmbeddedConfig):
+            _fetch(entry.model)
+    return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
+
+
+def _fetch(model: str) -> None:
+    from llm_blender.cli._progress import progress
+    from llm_blender.llms.models import pull, resolve
+
+    if resolve(model) is None:
+        with progress(f"downloading {model}", "bytes") as report:
+            pull(model, report)
+
+
+def _explain(model: str) -> None:
+    """Say what answers when nothing is configured, and what could."""
+    import asyncio
+
+    from llm_blender.llms.downloads import offline
+    from llm_blender.llms.local_servers import find_local_servers
+
+    note(f"No blend.toml: {model} answers, a small model for demonstration. Name your own LLMs in ./blend.toml:")
+    servers = [] if offline() else asyncio.run(find_local_servers())
+    if servers:
+        server, known = servers[0], ", ".join(servers[0].models[:5])
+        note(f"{server.kind} runs here and knows: {known}")
+        base_url, name = server.base_url, server.models[0]
+    else:
+        base_url, name = "http://localhost:11434/v1", "llama3.2:3b"
+    note(f'  [[llm]]\n  name = "mine"\n  base_url = "{base_url}"\n  model = "{name}"')
+
+
+def _show(answer: Answer) -> None:
+    from llm_blender.cli._output import print_table
+    from llm_blender.ranking import win_probabilities
+
+    wins = win_probabilities(answer.ranking)
+    rows = [
+        [
+            str(answer.ranking.ranks[i]),
+            "-" if wins[i] != wins[i] else f"{wins[i]:.2f}",
+            answer.candidates[i].model or "",
+            answer.candidates[i].text.strip(),
+        ]
+        for i in answer.ranking.order
+    ]
+    print_table(["rank", "P(win)", "model", "answer"], rows)
+    note(f"{answer.ranking.comparisons} comparisons ({answer.ranking.strategy}), {answer.seconds:.1f} s")

@@ -1,0 +1,7 @@
+"""One prompt → one Answer, under a deadline and a quorum."""
+
+from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member
+from llm_blender.ensemble.gathering import Limits
+from llm_blender.ensemble.observer import Observer
+
+__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Limits", "Member", "Observer"]

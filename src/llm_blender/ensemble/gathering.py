@@ -1,0 +1,124 @@
+"""Asking the LLMs of an ensemble, all at once, and knowing when to stop waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llm_blender.ensemble.observer import Observer
+from llm_blender.errors import LLMError
+from llm_blender.store import Store, call_key
+from llm_blender.types import LLM, Candidate, Failure, Message, Sampling
+
+__all__ = ["Call", "Gathered", "Limits", "gather"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop waiting.
+
+    Attributes:
+        deadline: seconds for one prompt, from the question to the answer.
+        quorum: answers that suffice; None waits for all, up to the deadline.
+        grace: seconds that stragglers get once the quorum is there.
+    """
+
+    deadline: float = 120.0
+    quorum: int | None = None
+    grace: float = 3.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One answer to ask for."""
+
+    llm: LLM
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came back.
+
+    Attributes:
+        candidates: by the index of their call, in that order.
+        failures: likewise, why there is no candidate.
+        reused: indices of the candidates that came from the store and cost nothing now.
+    """
+
+    candidates: dict[int, Candidate]
+    failures: dict[int, Failure]
+    reused: frozenset[int]
+
+
+async def gather(
+    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, store: Store | None, observer: Observer
+) -> Gathered:
+    """Make all calls at once; an answer is stored under its call's key before anything else happens to it.
+
+    An answer that is empty or only white space counts as a failure. Calls that are still running when the quorum
+    and its grace, or the deadline, are over are cancelled and reported as timed out.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    candidates: dict[int, Candidate] = {}
+    failures: dict[int, Failure] = {}
+    reused: set[int] = set()
+
+    async def ask(index: int, call: Call) -> None:
+        key = call_key(call.llm.identity, messages, call.sampling)
+        candidate = await asyncio.to_thread(store.get, key) if store else None
+        if candidate is not None:
+            reused.add(index)
+            candidate = replace(candidate, model=call.llm.name)  # it may have been called otherwise then
+        else:
+            candidate = await call.llm.generate(
+                messages, call.sampling, on_text=lambda text: observer.writing(index, text)
+            )
+            if store:
+                await asyncio.shield(asyncio.to_thread(store.put, key, candidate))
+        if candidate.text.strip():
+            candidates[index] = candidate
+            observer.wrote(index, candidate)
+        else:
+            fail(index, Failure(call.llm.name, "empty", "the answer is empty"))
+
+    def fail(index: int, failure: Failure) -> None:
+        failures[index] = failure
+        observer.failed(index, failure)
+
+    async def attempt(index: int, call: Call) -> None:
+        try:
+            await ask(index, call)
+        except LLMError as error:
+            fail(index, Failure(call.llm.name, error.reason, str(error)))
+
+    tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
+    try:
+        await _wait(tasks, candidates, limits)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task, index in tasks.items():
+        if task.cancelled():
+            late = f"no answer after {limits.deadline:g} s, or when the quorum's grace was over"
+            fail(index, Failure(calls[index].llm.name, "timeout", f"{calls[index].llm.name}: {late}"))
+        elif (error := task.exception()) is not None:
+            raise error
+    return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), frozenset(reused))
+
+
+async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:
+    """Until all are done, one broke, the quorum had its grace, or the deadline is over."""
+    clock = asyncio.get_running_loop().time
+    end, graced = clock() + limits.deadline, False
+    pending = set(tasks)
+    while pending and clock() < end:
+        done, pending = await asyncio.wait(pending, timeout=end - clock(), return_when=asyncio.FIRST_COMPLETED)
+        if any(task.exception() for task in done):
+            return
+        if limits.quorum and len(candidates) >= limits.quorum and not graced:
+            end, graced = min(end, clock() + limits.grace), True
