@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli import compare, config, models, rank
+from llm_blender.cli import ask, bench, compare, config, export, models, rank, train
 from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
 
 __all__ = ["app", "main"]
@@ -21,8 +21,12 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="blend", cls=BlendGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+app.command()(ask.ask)
 app.command()(rank.rank)
 app.command()(compare.compare)
+app.command()(export.export)
+app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 

@@ -39,9 +39,9 @@ class Source(_Strict):
     pairs: Literal["implied", "labelled", "mismatched"] = "implied"
     scores: tuple[str, ...] = ()
     exclude_models: tuple[str, ...] = ()
-    max_pairs: int = Field(2_000, ge=1)
-    min_gap: float = Field(0.2, ge=0, le=1)
-    comparable: float = Field(0.25, ge=0, le=1)
+    max_pairs: int = Field(default=2_000, ge=1)
+    min_gap: float = Field(default=0.2, ge=0, le=1)
+    comparable: float = Field(default=0.25, ge=0, le=1)
     name: str = ""
     url: str = ""
     licence: str = ""
@@ -81,21 +81,21 @@ class Recipe(_Strict):
     sources: tuple[Source, ...] = ()
     dev_sources: tuple[Source, ...] = ()
     orders: Literal["both", "one"] = "both"
-    alone: float = Field(0.3, ge=0, le=1)
+    alone: float = Field(default=0.3, ge=0, le=1)
 
     backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
     pooling: Literal["mean", "marker"] = "mean"
-    max_length: int = Field(384, ge=32)
-    source_max_length: int = Field(128, ge=8)
-    frozen_layers: int = Field(0, ge=-1)
+    max_length: int = Field(default=384, ge=32)
+    source_max_length: int = Field(default=128, ge=8)
+    frozen_layers: int = Field(default=0, ge=-1)
 
-    learning_rate: float = Field(5e-5, gt=0)
-    warmup: float = Field(0.06, ge=0, le=1)
-    weight_decay: float = Field(0.01, ge=0)
-    batch_size: int = Field(32, ge=1)
-    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: float = Field(default=0.06, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=1, ge=1)
     seed: int = 0
-    save_every: int = Field(100, ge=1)
+    save_every: int = Field(default=100, ge=1)
 
     @classmethod
     def load(cls, path: Path) -> Recipe:

@@ -1,92 +1,98 @@
-"""One training run from a recipe to a checkpoint folder."""
+"""One training run, from a recipe to a checkpoint folder with its model card."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from llm_blender.data import normalized_key, read_rows
-from llm_blender.errors import CheckpointError, NotFoundError
-from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat
-from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
-from llm_blender.training.pairs import TrainingPair, draw_pairs
-from llm_blender.training.recipe import Recipe, Source
-from llm_blender.types import Example
+from llm_blender.rankers.pair_ranker import PairRanker
+from llm_blender.ranking import brier_score, expected_calibration_error, fit_temperature, probability
+from llm_blender.training.card import Run, model_card
+from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
+from llm_blender.training.pairs import TrainingPair
+from llm_blender.training.ranker import train_pair_ranker
+from llm_blender.training.recipe import Recipe
+from llm_blender.training.sources import excluded_keys, load_pairs
 
-__all__ = ["SourceCount", "excluded_keys", "load_pairs", "new_pair_ranker"]
+__all__ = ["train_ranker"]
 
 
-@dataclass(frozen=True)
-class SourceCount:
-    """What one file gave: rows read, rows left out because a test file asks the same, pairs drawn."""
+def train_ranker(
+    recipe: Recipe,
+    data: Path,
+    dev_data: Path,
+    output: Path,
+    *,
+    exclude: Sequence[Path] = (),
+    backbone: str | None = None,
+) -> Run:
+    """Train a PairRanker and write its checkpoint: weights, tokenizer, ONNX, model card.
 
-    source: Source
-    path: Path
-    rows: int
-    excluded: int
-    pairs: int
+    Goes on from the last checkpoint in ``output/trainer``, if an earlier run of the same recipe was cut short.
 
-
-def excluded_keys(files: Sequence[Path]) -> frozenset[str]:
-    """The normalised prompts of test files, which must not stand in training rows."""
-    return frozenset(normalized_key(row) for path in files for row in read_rows(path))
-
-
-def load_pairs(
-    sources: Sequence[Source], folder: Path, excluded: frozenset[str], seed: int
-) -> tuple[list[TrainingPair], list[SourceCount]]:
-    """Draw the pairs of all sources, mixed.
+    Args:
+        recipe: what to do.
+        data: folder of the recipe's sources.
+        dev_data: folder of its dev sources.
+        output: folder of the checkpoint.
+        exclude: files of rows whose prompts must not stand in the training rows.
+        backbone: where the recipe's encoder is found, if not under its own name.
 
     Raises:
-        NotFoundError: a source's file is not in the folder.
+        NotFoundError: a file or the encoder is not there.
         RowError: a row cannot be used.
+        InputError: there are no pairs.
+        MissingExtraError: ``onnx`` is not installed.
     """
-    pairs: list[TrainingPair] = []
-    counts: list[SourceCount] = []
-    for position, source in enumerate(sources):
-        path = folder / source.file
-        rows: list[Example] = list(read_rows(path))
-        kept = [row for row in rows if not excluded or normalized_key(row) not in excluded]
-        drawn = draw_pairs(kept, source, seed * 1_000 + position)
-        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn)))
-        pairs += drawn
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    return [pairs[i] for i in order], counts
+    keys = excluded_keys(exclude)
+    train, counts = load_pairs(recipe.sources, data, keys, recipe.seed)
+    dev, dev_counts = load_pairs(recipe.dev_sources, dev_data, keys, recipe.seed)
+    model, input_format, tokenizer = new_pair_ranker(recipe, backbone or recipe.backbone)
+    log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer")
+    config = input_format.config
+    write_checkpoint(model, config, tokenizer, output)
+    dev_results, int8, temperature = _measure(output, dev)
+    dataclasses.replace(config, temperature=temperature).save(output)
+    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(exclude), tuple(log), temperature, dev_results, int8)
+    (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
+    return run
 
 
-def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[PairRankerModel, InputFormat, Tokenizer]:
-    """A fresh PairRanker on an encoder from the Hub or a folder.
-
-    Raises:
-        NotFoundError: there is no such encoder.
-        CheckpointError: its tokenizer has no fast form (``tokenizer.json``).
-    """
-    torch.manual_seed(recipe.seed)
-    try:
-        config = AutoConfig.from_pretrained(backbone)
-        # Attention dropout would rule out the fused kernel: three times the step on a CPU.
-        config.attention_probs_dropout_prob = 0.0
-        encoder: Any = AutoModel.from_pretrained(backbone, config=config, dtype=torch.float32)
-        fast = AutoTokenizer.from_pretrained(backbone)
-    except OSError as error:
-        raise NotFoundError(f"No encoder {backbone!r}, neither as a folder nor on the Hub: {error}") from error
-    tokenizer: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
-    if tokenizer is None:
-        raise CheckpointError(f"The tokenizer of {backbone!r} has no fast form (tokenizer.json).")
-    tokenizer.add_special_tokens(list(PairRankerConfig.markers))
-    encoder.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
-    own = PairRankerConfig(
-        backbone=encoder.config.to_diff_dict() | {"model_type": encoder.config.model_type},
-        max_length=recipe.max_length,
-        source_max_length=recipe.source_max_length,
-        pooling=recipe.pooling,
+def _measure(folder: Path, dev: Sequence[TrainingPair]) -> tuple[dict[str, float], dict[str, float], float]:
+    """The checkpoint on the development pairs: its quality, what int8 costs, and the temperature."""
+    if not dev:
+        return {}, {}, 1.0
+    prompts = [pair.prompt for pair in dev]
+    # The better candidate stands first and second by turns, so that no label is constant.
+    labels = np.arange(len(dev)) % 2 == 0
+    candidates = [[p.better, p.worse] if label else [p.worse, p.better] for p, label in zip(dev, labels, strict=True)]
+    forward, backward = {}, {}
+    for precision in ("int8", "fp32"):
+        ranker = PairRanker.from_pretrained(folder, precision=precision)
+        rankings = ranker.rank_many(prompts, candidates, strategy="full")
+        forward[precision] = np.array([ranking.logits[0, 1] for ranking in rankings])
+        backward[precision] = np.array([ranking.logits[1, 0] for ranking in rankings])
+    logits = {key: (forward[key] - backward[key]) / 2 for key in forward}
+    temperature = fit_temperature(logits["int8"], labels)
+    probabilities = probability(logits["int8"], temperature)
+    agreement = {key: float(np.mean((value > 0) == labels)) for key, value in logits.items()}
+    longest = [float(len(p.better) > len(p.worse)) + 0.5 * (len(p.better) == len(p.worse)) for p in dev]
+    return (
+        {
+            "pairs": float(len(dev)),
+            "agreement": agreement["int8"],
+            "longest": float(np.mean(longest)),
+            "flip_rate": float(np.mean((forward["int8"] > 0) == (backward["int8"] > 0))),
+            "ece": expected_calibration_error(probabilities, labels),
+            "brier": brier_score(probabilities, labels),
+        },
+        {
+            "agreement_fp32": agreement["fp32"],
+            "same_decision": float(np.mean((logits["int8"] > 0) == (logits["fp32"] > 0))),
+            "largest_difference": float(np.abs(logits["int8"] - logits["fp32"]).max()),
+        },
+        temperature,
     )
-    return PairRankerModel(own, encoder), InputFormat(tokenizer, own), tokenizer

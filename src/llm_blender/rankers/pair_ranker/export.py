@@ -7,15 +7,43 @@ from pathlib import Path
 
 import torch
 
+from llm_blender.rankers.pair_ranker.backends import TorchBackend
+from llm_blender.rankers.pair_ranker.checkpoint import copy_checkpoint, find_checkpoint
+from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
+from llm_blender.rankers.pair_ranker.quantization import quantize
 
-__all__ = ["export_fp32"]
+__all__ = ["export_checkpoint", "export_onnx"]
 
 _INPUTS = ("input_ids", "attention_mask", "segment_ids")
 _OPSET = 17
 
 
-def export_fp32(model: PairRankerModel, path: Path) -> None:
+def export_checkpoint(name: str, target: Path) -> list[Path]:
+    """Copy a checkpoint and make its ONNX models anew from its weights.
+
+    Returns:
+        The ONNX files, float32 and int8.
+
+    Raises:
+        NotFoundError: there is no such checkpoint.
+        CheckpointError: it lacks the weights.
+    """
+    folder = find_checkpoint(name)
+    backend = TorchBackend(folder, PairRankerConfig.load(folder), device="cpu")
+    copy_checkpoint(folder, target)
+    return export_onnx(backend.model, target)
+
+
+def export_onnx(model: PairRankerModel, folder: Path) -> list[Path]:
+    """Write ``onnx/model_fp32.onnx`` and, made from it, ``onnx/model_int8.onnx``."""
+    float32, int8 = (folder / "onnx" / f"model_{precision}.onnx" for precision in ("fp32", "int8"))
+    _export_fp32(model, float32)
+    quantize(float32, int8)
+    return [float32, int8]
+
+
+def _export_fp32(model: PairRankerModel, path: Path) -> None:
     """Write the model as ONNX in float32, for any batch and length.
 
     Inputs are those of `PairBatch`, int64 ``[batch, tokens]``; the output ``logits`` is ``[batch, tasks]``.

@@ -1,0 +1,112 @@
+"""``blend train``: make a ranker from rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_blender.cli._options import JsonOption
+from llm_blender.cli._output import note, print_json
+from llm_blender.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from llm_blender.training.recipe import Recipe
+
+__all__ = ["app"]
+
+app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers.", rich_markup_mode=None)
+
+
+@app.callback()
+def _train() -> None:
+    """Train rankers."""
+
+
+@app.command()
+def ranker(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to learn from, when there is no --recipe.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the checkpoint.")] = Path(
+        "ranker"
+    ),
+    recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
+    dev: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Leave out training rows that ask what this test file asks. Repeatable."),
+    ] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Scores that imply pairs in FILE [default: all].")
+    ] = None,
+    pairs: Annotated[str, typer.Option(help="Pairs of FILE: implied (by scores) or labelled.")] = "implied",
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="Pairs drawn from each FILE.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The encoder: a Hub name or a folder [default: the recipe's].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a PairRanker; goes on where an earlier run with the same output stopped.
+
+    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}.
+    """
+    try:
+        from llm_blender.training.run import train_ranker
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Training", "train") from error
+    from transformers.utils import logging
+
+    plan = _plan(files or [], recipe, dev, score or [], pairs, max_pairs)
+    changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    plan = plan.model_copy(update=changes)
+    logging.disable_progress_bar()
+    run = train_ranker(
+        plan,
+        data,
+        data if dev is None else dev if dev.is_dir() else dev.parent,
+        output,
+        exclude=exclude or [],
+        backbone=backbone,
+    )
+    result: dict[str, Any] = {
+        "output": str(output),
+        "pairs": sum(count.pairs for count in run.sources),
+        "steps": max((entry["step"] for entry in run.log), default=0),
+        "temperature": run.temperature,
+        "dev": run.dev,
+        "int8": run.int8,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
+        if run.dev:
+            typer.echo(f"dev agreement {run.dev['agreement']:.3f} (longest {run.dev['longest']:.3f})")
+
+
+def _plan(
+    files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_pairs: int | None
+) -> Recipe:
+    from llm_blender.training.recipe import Recipe, Source
+
+    if recipe is not None:
+        if files or scores:
+            raise InputError("A recipe names its sources itself: leave out FILE and --score.")
+        return Recipe.load(recipe)
+    if not files:
+        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
+    if pairs not in ("implied", "labelled"):
+        raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
+    options: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
+    if max_pairs is not None:
+        options["max_pairs"] = max_pairs
+    sources = tuple(Source(file=str(path.absolute()), **options) for path in files)
+    dev_sources = (Source(file=str(dev.absolute()), **options),) if dev is not None and dev.is_file() else ()
+    return Recipe(sources=sources, dev_sources=dev_sources)
