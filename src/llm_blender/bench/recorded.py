@@ -1,0 +1,121 @@
+"""Comparisons that are kept in a file, since a bench costs minutes to hours of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from llm_blender.bench.comparing import TextPair, rank_pairs
+from llm_blender.errors import InputError
+from llm_blender.ranking import Advance, Pool, rank_with
+from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
+
+__all__ = ["RecordedRanker"]
+
+_BLOCK = 128  # pairs between two writes: seconds of work to lose, and still well-filled batches
+_PROBES = 4  # recorded pairs that are compared anew
+_TOLERANCE = 0.01  # logits; int8 kernels of different processors differ by less, checkpoints by far more
+
+
+class RecordedRanker:
+    """A ranker whose comparisons are kept in a file and never made twice.
+
+    Strategies, benches and runs share them, and an interrupted run goes on where it stopped. Before the record is
+    believed, a few of its pairs are compared anew: so a ranker is noticed that was trained on under the same name.
+
+    Args:
+        ranker: makes the comparisons that are missing, each pair in both orders.
+        path: SQLite file, made where there is none; it may hold the comparisons of many rankers.
+        name: of this ranker in the file.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+
+    def __init__(self, ranker: Ranker, path: str | Path, name: str) -> None:
+        self._ranker, self._path, self._name = ranker, Path(path), name
+        self._trusted, self._temperature = False, 1.0
+        with self._database() as database:
+            database.execute("CREATE TABLE IF NOT EXISTS comparisons (pair BLOB PRIMARY KEY, logit REAL NOT NULL)")
+            self._logits: dict[bytes, float] = dict(database.execute("SELECT pair, logit FROM comparisons"))
+
+    def rank_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        strategy: str = "auto",
+        seed: int = 0,
+        progress: OnProgress | None = None,
+    ) -> list[Ranking]:
+        """One ranking per instruction; `Ranking.comparisons` counts recorded ones like others.
+
+        Raises:
+            InputError: as `llm_blender.ranking.rank_with`, or the record is another ranker's.
+        """
+        if len(instructions) != len(candidates):
+            raise InputError(
+                f"{len(instructions)} instructions need as many lists of candidates, not {len(candidates)}."
+            )
+        prompts = [instruction_text(instruction) for instruction in instructions]
+
+        def compare(pool: Pool, advance: Advance) -> list[float]:
+            pairs = [TextPair(prompts[i], candidates[i][left], candidates[i][right]) for i, left, right in pool]
+            self._complete(pairs, advance)
+            return [self._logits[self._key(pair)] for pair in pairs]
+
+        rankings = rank_with(candidates, compare, strategy=strategy, seed=seed, progress=progress)
+        return [replace(ranking, temperature=self._temperature) for ranking in rankings]
+
+    def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:
+        """Make those of the comparisons that are not recorded yet."""
+        asked = set(pairs)
+        recorded = [pair for pair in pairs if self._key(pair) in self._logits]
+        if recorded and not self._trusted:
+            self._probe(recorded[:_PROBES])
+        self._trusted = True
+        advance(len(recorded))
+        missing = list(dict.fromkeys(pair.sorted() for pair in pairs if self._key(pair) not in self._logits))
+        for start in range(0, len(missing), _BLOCK):
+            block = missing[start : start + _BLOCK]
+            self._keep(self._compare(block))
+            advance(sum((pair in asked) + (pair.swapped() in asked) for pair in block))
+
+    def _compare(self, pairs: Sequence[TextPair]) -> dict[bytes, float]:
+        logits = {}
+        for pair, ranking in zip(pairs, rank_pairs(self._ranker, pairs), strict=True):
+            logits[self._key(pair)] = float(ranking.logits[0, 1])
+            logits[self._key(pair.swapped())] = float(ranking.logits[1, 0])
+            self._temperature = ranking.temperature
+        return logits
+
+    def _probe(self, pairs: Sequence[TextPair]) -> None:
+        for key, logit in self._compare(pairs).items():
+            recorded = self._logits.get(key, logit)
+            if abs(recorded - logit) > _TOLERANCE:
+                raise InputError(
+                    f"{self._path} holds comparisons of another ranker named {self._name!r} (a logit of {recorded:.4f} "
+                    f"is {logit:.4f} now): remove the file or name another one."
+                )
+
+    def _keep(self, logits: dict[bytes, float]) -> None:
+        with self._database() as database:
+            database.executemany("INSERT OR REPLACE INTO comparisons VALUES (?, ?)", logits.items())
+        self._logits |= logits
+
+    def _key(self, pair: TextPair) -> bytes:
+        return hashlib.sha256(json.dumps([self._name, *pair]).encode()).digest()
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it or nothing is in the file afterwards."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path)) as database, database:
+                yield database
+        except sqlite3.Error as error:
+            raise InputError(f"{self._path} cannot keep comparisons ({error}): name another file.") from error

@@ -1,0 +1,84 @@
+"""Rows reduced to what a bench needs: prompts, texts, and one judge's scores of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llm_blender._names import unknown_name
+from llm_blender.errors import InputError
+from llm_blender.types import Candidate, Example
+
+__all__ = ["ScoredRow", "group_ids", "scored_rows"]
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """The candidates of one instruction that have the score, in the order of their row.
+
+    Attributes:
+        prompt: instruction and input as one text.
+        texts: of the candidates.
+        models: who wrote them; None where the row does not say.
+        qualities: their scores, on the score's own scale, higher is better.
+    """
+
+    prompt: str
+    texts: tuple[str, ...]
+    models: tuple[str | None, ...]
+    qualities: tuple[float, ...]
+
+
+def scored_rows(
+    rows: Iterable[Example], score: str, models: Sequence[str] = (), *, complete: bool = False
+) -> list[ScoredRow]:
+    """The rows in which at least two candidates have the score.
+
+    Args:
+        rows: of one file.
+        score: its name among the candidates' scores.
+        models: only these LLMs' candidates; none named: all candidates.
+        complete: only rows in which each of `models` has the score.
+
+    Raises:
+        InputError: the score or a model stands in no row (the nearest name is given), or no row is left.
+    """
+    examples = list(rows)
+    candidates = [candidate for example in examples for candidate in example.candidates]
+    _check(candidates, score, models)
+    kept = []
+    for example in examples:
+        scored = [c for c in example.candidates if score in c.scores and (not models or c.model in models)]
+        missing = set(models) - {c.model for c in scored} if complete else set()
+        if len(scored) >= 2 and not missing:
+            kept.append(
+                ScoredRow(
+                    example.prompt,
+                    tuple(c.text for c in scored),
+                    tuple(c.model for c in scored),
+                    tuple(c.scores[score] for c in scored),
+                )
+            )
+    if not kept:
+        wanted = "all of the models" if complete else "at least two candidates"
+        raise InputError(f"There is no row in which {wanted} have the score {score!r}.")
+    return kept
+
+
+def _check(candidates: Sequence[Candidate], score: str, models: Sequence[str]) -> None:
+    scores = {name for candidate in candidates for name in candidate.scores}
+    if score not in scores:
+        raise unknown_name("score", score, sorted(scores))
+    names = {candidate.model for candidate in candidates if candidate.model is not None}
+    for model in models:
+        if model not in names:
+            raise unknown_name("model", model, sorted(names))
+
+
+def group_ids(prompts: Iterable[str]) -> list[int]:
+    """A number per row, shared by rows with the same prompt: what a bootstrap draws together.
+
+    Rows whose prompt is empty have an unknown one each, not the same.
+    """
+    numbers: dict[str | int, int] = {}
+    return [numbers.setdefault(prompt or row, len(numbers)) for row, prompt in enumerate(prompts)]

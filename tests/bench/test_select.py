@@ -1,0 +1,78 @@
+import pytest
+
+from llm_blender.bench import ScoredRow, baseline_selections, ranker_selection
+from llm_blender.errors import InputError
+from llm_blender.testing import FakeRanker
+
+MODELS = ("ann", "bob", "cy")
+
+
+def row(prompt, qualities, texts=("a", "bb", "ccc"), models=MODELS):
+    return ScoredRow(prompt, texts, models, qualities)
+
+
+ROWS = [row("one", (1, 0, 0.5)), row("two", (1, 0.4, 0)), row("three", (0, 1, 0.2), texts=("aa", "bb", "c"))]
+
+
+def by_method(selections):
+    return {selection.method: selection for selection in selections}
+
+
+def test_baselines():
+    found = by_method(baseline_selections(ROWS))
+    qualities = {method: selection.quality for method, selection in found.items()}
+    assert qualities == {
+        "random": pytest.approx((1.5 + 1.4 + 1.2) / 9),
+        "longest": pytest.approx((0.5 + 0 + (0 + 1) / 2) / 3),  # two equally long: what is expected of a draw
+        "first": pytest.approx(2 / 3),
+        "best in hindsight: ann": pytest.approx(2 / 3),
+        "oracle": 1,
+    }
+    assert {selection.rows for selection in found.values()} == {3}
+    assert {selection.comparisons for selection in found.values()} == {0}
+    assert found["random"].vs_random_ci95 is None
+    low, high = found["oracle"].vs_random_ci95
+    assert 0 < low <= 1 - qualities["random"] <= high
+
+
+def test_the_best_single_llm_is_chosen_on_other_rows():
+    found = by_method(baseline_selections(ROWS, [row("other", (0, 1, 0.2))]))
+    assert found["best single: bob"].quality == pytest.approx(1.4 / 3)
+    assert found["best in hindsight: ann"].quality == pytest.approx(2 / 3)
+
+
+def test_only_an_llm_of_these_rows_can_be_the_best_single_one():
+    train = [row("other", (0, 0.2, 1), models=("ann", "bob", "zoe"))]
+    assert "best single: bob" in by_method(baseline_selections(ROWS, train))
+    with pytest.raises(InputError, match="none of the LLMs"):
+        baseline_selections(ROWS, [row("other", (0, 1, 1), models=("zoe", "yan", None))])
+
+
+def test_an_llm_without_an_answer_counts_as_a_draw():
+    rows = [row("one", (1, 0, 0)), ScoredRow("two", ("b", "c"), ("bob", "cy"), (0.5, 0.3))]
+    assert by_method(baseline_selections(rows))["best in hindsight: ann"].quality == pytest.approx((1 + 0.4) / 2)
+
+
+def test_without_names_there_is_no_single_llm():
+    selections = baseline_selections([row("one", (1, 0, 0), models=(None,) * 3)])
+    assert [selection.method for selection in selections] == ["random", "longest", "first", "oracle"]
+
+
+def test_a_ranker_selects_what_it_calls_best():
+    ranker = FakeRanker({"a": 2, "bb": 1, "ccc": 0, "aa": 3, "c": 4})
+    full = ranker_selection(ROWS, ranker, "fake", strategy="full")
+    assert (full.method, full.rows, full.quality, full.comparisons) == ("fake, full", 3, pytest.approx(2.2 / 3), 18)
+    knockout = ranker_selection(ROWS, ranker, "fake", strategy="knockout")
+    assert (knockout.quality, knockout.comparisons) == (full.quality, 12)
+
+
+def test_a_constant_gain_over_random_is_certain():
+    rows = [row(f"{i}", (i + 1, i, i - 1)) for i in range(20)]
+    selection = ranker_selection(rows, FakeRanker({"a": 2, "bb": 1, "ccc": 0}), "fake")
+    assert selection.vs_random_ci95 == pytest.approx((1, 1))
+    assert selection.ci95.high - selection.ci95.low > 1
+
+
+def test_to_dict_is_plain():
+    keys = ["method", "rows", "quality", "ci95", "vs_random_ci95", "comparisons"]
+    assert list(baseline_selections(ROWS)[0].to_dict()) == keys
