@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+ROWS = [
+    {
+        "instruction": f"Say {word}.",
+        "candidates": [
+            {"text": word, "model": "ann", "scores": {"win": 0, "stars": 2}},
+            {"text": word * 2, "model": "bob", "scores": {"win": 1, "stars": 3}},
+            {"text": word * 3, "model": "cy", "scores": {"win": 1, "stars": 9}},
+        ],
+        "pairs": [{"a": 0, "b": 1, "label": "b"}, {"a": 2, "b": 1, "label": "b"}, {"a": 0, "b": 2, "label": "tie"}],
+    }
+    for word in ("one", "two", "three")
+]
+
+
+@pytest.fixture(autouse=True)
+def rows(tmp_path, ranker):
+    lines = [json.dumps(row) for row in ROWS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    (tmp_path / "train.jsonl").write_text(lines[0])
+
+
+def test_pairs_json(blend):
+    result = blend("bench", "pairs", "rows.jsonl", "train.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    ours, random, longest, first, *others = json.loads(result.stdout)
+    assert ours == {
+        "file": "rows.jsonl", "method": "bundled", "pairs": 6, "ties": 3, "accuracy": 0.5, "ci95": [0.5, 0.5],
+        "longest": 0.5, "flip_rate": 0.0, "ece": pytest.approx(0.466, abs=1e-3),
+        "brier": pytest.approx(0.468, abs=1e-3),
+    }  # fmt: skip
+    assert [row["method"] for row in (random, longest, first)] == ["random", "longest", "first"]
+    assert {row["file"] for row in others} == {"train.jsonl"}
+
+
+def test_pairs_implied_by_a_score(blend, ranker):
+    result = blend("bench", "pairs", "rows.jsonl", "--score", "win", "--models", "ann,cy", "--json")
+    ours = json.loads(result.stdout)[0]
+    assert (ours["pairs"], ours["ties"], ours["accuracy"]) == (3, 0, 1)
+    assert ranker.comparisons == 2 * 3
+
+
+def test_select_json(blend, ranker):
+    args = ["rows.jsonl", "--score", "win", "--models", "ann, bob", "--strategy", "full", "--strategy", "knockout"]
+    result = blend("bench", "select", *args, "--choose-on", "train.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = {row["method"]: row for row in json.loads(result.stdout)}
+    assert list(found) == [
+        "bundled, full", "bundled, knockout", "random", "longest", "first", "best single: bob",
+        "best in hindsight: bob", "oracle",
+    ]  # fmt: skip
+    assert found["bundled, full"] == {
+        "method": "bundled, full", "rows": 3, "quality": 1.0, "ci95": [1.0, 1.0], "vs_random_ci95": [0.5, 0.5],
+        "comparisons": 6,
+    }  # fmt: skip
+    assert found["random"]["vs_random_ci95"] is None
+
+
+@pytest.mark.parametrize(("score", "oracle"), [("win", "100.0"), ("stars", "9")])
+def test_tables_show_percent_where_the_scores_are_shares(blend, score, oracle):
+    table = blend("bench", "select", "rows.jsonl", "--score", score).stdout.splitlines()
+    assert table[0].split("\t") == ["method", "rows", "quality", "95 %", "against random, 95 %", "comparisons"]
+    assert table[-1].split("\t")[:3] == ["oracle", "3", oracle]
+
+
+def test_markdown(blend):
+    table = blend("bench", "pairs", "rows.jsonl", "--markdown").stdout.splitlines()
+    assert table[0].startswith("| file       | method  | pairs |")
+    assert len(table) == 2 + 4
+    assert len({len(line) for line in table}) == 1
+
+
+def test_comparisons_are_kept_for_the_other_bench(blend, ranker):
+    assert blend("bench", "select", "rows.jsonl", "--score", "win", "--comparisons", "kept.db").exit_code == 0
+    made = ranker.comparisons
+    assert made == 3 * 6
+    assert blend("bench", "pairs", "rows.jsonl", "--comparisons", "kept.db").exit_code == 0
+    assert ranker.comparisons - made <= 2 * 4  # probes only
+
+
+def test_several_rankers(blend):
+    result = blend("bench", "pairs", "rows.jsonl", "--ranker", "one", "--ranker", "two", "--json")
+    assert [row["method"] for row in json.loads(result.stdout)][:2] == ["one", "two"]
+
+
+def test_rows_from_standard_input(blend):
+    result = blend("bench", "pairs", "-", "--json", stdin=json.dumps(ROWS[0]))
+    assert json.loads(result.stdout)[0]["file"] == "-"
+
+
+def test_incomplete_rows_are_told_or_left_out(blend, tmp_path):
+    ragged = {**ROWS[0], "candidates": ROWS[0]["candidates"][:2], "pairs": []}
+    (tmp_path / "ragged.jsonl").write_text("\n".join(map(json.dumps, [ragged, ROWS[1]])))
+    args = ["bench", "select", "ragged.jsonl", "--score", "win", "--models", "ann,bob,cy", "--json"]
+    told = blend(*args)
+    assert "in 1 of 2 rows" in told.stderr
+    assert json.loads(told.stdout)[0]["rows"] == 2
+    assert json.loads(blend(*args, "--complete").stdout)[0]["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pairs", "none.jsonl"], "There is no file none.jsonl"),
+        (["pairs", "rows.jsonl", "--models", "ann"], "name one with --score"),
+        (["pairs", "rows.jsonl", "--score", "won"], "Unknown score 'won': did you mean 'win'?"),
+        (["select", "rows.jsonl", "--score", "win", "--models", "ann,bop"], "Unknown model 'bop': did you mean 'bob'?"),
+        (
+            ["select", "rows.jsonl", "--score", "win", "--strategy", "ful"],
+            "Unknown strategy 'ful': did you mean 'full'?",
+        ),
+        (["select", "rows.jsonl", "--score", "win", "--complete"], "--models"),
+        (["select", "rows.jsonl", "--score", "win", "--choose-on", "none.jsonl"], "There is no file none.jsonl"),
+        (["pairs", "rows.jsonl", "--comparisons", "no/folder.db"], "cannot keep comparisons"),
+        (["pairs", "rows.jsonl", "--json", "--markdown"], "one of --json and --markdown"),
+    ],
+)
+def test_wrong_input(blend, ranker, args, message):
+    result = blend("bench", *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not ranker.comparisons
+
+
+def test_no_pairs(blend, tmp_path):
+    (tmp_path / "bare.jsonl").write_text(json.dumps({**ROWS[0], "pairs": []}))
+    result = blend("bench", "pairs", "rows.jsonl", "bare.jsonl")
+    assert result.exit_code == 2
+    assert "bare.jsonl holds no labelled pairs" in result.stderr
