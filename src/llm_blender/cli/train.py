@@ -66,7 +66,7 @@ def ranker(
     plan = _plan(files or [], recipe, dev, score or [], pairs, max_pairs)
     changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
     plan = plan.model_copy(update=changes)
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
     run = train_ranker(
         plan,
         data,
