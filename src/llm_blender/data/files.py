@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -37,7 +38,7 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowEr
         raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
     try:
         yield from _parquet(path) if path.endswith(".parquet") else _json_lines(path)
-    except (OSError, EOFError, _zstd_error()) as error:
+    except (OSError, EOFError, zlib.error, _zstd_error()) as error:
         raise InputError(f"{path} cannot be read: {error}. Is it complete, and what its name says?") from error
 
 
@@ -48,15 +49,44 @@ def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         elif path.endswith(".gz"):
             lines = cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
         elif path.endswith(".zst"):
-            import zstandard
-
-            raw = stack.enter_context(Path(path).open("rb"))
-            lines = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+            lines = io.BufferedReader(_ZstdReader(stack.enter_context(Path(path).open("rb"))))
         else:
             lines = stack.enter_context(Path(path).open("rb"))
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _parse(path, number, line)
+
+
+class _ZstdReader(io.RawIOBase):
+    """Unlike zstandard's own reader, it does not take a file that was cut off for a whole one."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame: Any = None
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not self._text and (data := self._raw.read(io.DEFAULT_BUFFER_SIZE)):
+            self._text = memoryview(b"".join(self._frames(data)))
+        if not self._text and self._frame is not None:
+            raise EOFError("the last Zstandard frame is cut off")
+        size = min(len(target), len(self._text))
+        target[:size], self._text = self._text[:size], self._text[size:]
+        return size
+
+    def _frames(self, data: bytes) -> Iterator[bytes]:
+        import zstandard
+
+        while data:
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            yield self._frame.decompress(data)
+            data = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
 
 
 def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
@@ -66,6 +96,8 @@ def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
         return RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
     except json.JSONDecodeError as error:
         return RowError(path, number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        return RowError(path, number, f"JSON beyond what can be read ({error})")
     if not isinstance(record, dict):
         return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
     if b"\\ud" in line.lower() and _holds_half_a_character(record):
@@ -127,15 +159,22 @@ class RowWriter:
         target = Path(self.path)
         if not target.parent.is_dir():
             raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
+        if target.is_dir():
+            raise InputError(f"{target} is a folder: give the name of a file.")
         parquet = _pyarrow() if target.suffix == ".parquet" else None
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+            file = self._stack.enter_context(self._open(target))
         except OSError as error:
             raise InputError(f"Cannot write to {target.parent}: {error.strerror}.") from error
-        self._part = Path(name)
-        file = self._stack.enter_context(os.fdopen(handle, "wb"))
         self._write = self._parquet_sink(parquet, file) if parquet else self._json_sink(file)
         return self
+
+    def _open(self, target: Path) -> IO[bytes]:
+        if target.exists() and not target.is_file():
+            return target.open("wb")  # /dev/null or a named pipe is written to, not replaced
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        self._part = Path(name)
+        return os.fdopen(handle, "wb")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one record."""
@@ -143,18 +182,17 @@ class RowWriter:
             self._write(record)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._part is None:
-            return
         try:
             with self._disk_errors():
                 self._stack.close()
-                if kind is None:
+                if kind is None and self._part:
                     umask = os.umask(0)
                     os.umask(umask)
                     self._part.chmod(0o666 & ~umask)  # mkstemp makes private files
                     self._part.replace(self.path)
         finally:
-            self._part.unlink(missing_ok=True)
+            if self._part:
+                self._part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -181,7 +219,12 @@ class RowWriter:
 
         def flush() -> None:
             # One table, since only all rows together tell the schema (a key may first appear in the last one).
-            parquet.write_table(pyarrow.Table.from_pylist(records), file)
+            keys = dict.fromkeys(key for record in records for key in record)
+            try:
+                columns = {key: [record.get(key) for record in records] for key in keys}
+                parquet.write_table(pyarrow.Table.from_pydict(columns), file)
+            except pyarrow.ArrowException as error:
+                raise WorkError(f"These rows do not fit into Parquet: {error}. Write JSON Lines instead.") from error
 
         self._stack.callback(flush)
         return records.append

@@ -87,12 +87,15 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     own_input = record.get("input") or ""
     if not isinstance(own_input, str):
         raise ValueError(f"`input` must be a text, not {type(own_input).__name__}")
+    pairs = record.get("pairs") or []
+    if not isinstance(pairs, list):
+        raise ValueError(f"`pairs` must be a list, not {type(pairs).__name__}")
     return Example(
         instruction=instruction if isinstance(instruction, str) else tuple(instruction),
         input=own_input,
         reference=reference,
         candidates=tuple(_candidate(i, value) for i, value in enumerate(candidates)),
-        pairs=tuple(_pair(i, value, len(candidates)) for i, value in enumerate(record.get("pairs") or ())),
+        pairs=tuple(_pair(i, value, len(candidates)) for i, value in enumerate(pairs)),
         id=None if record.get("id") is None else str(record["id"]),
         extra={key: value for key, value in record.items() if key not in _OWN},
     )

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from llm_blender.data import RowWriter, read_records, read_rows
+from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
+
+RECORDS = [{"instruction": f"Question {i}: قل شيئًا 👋", "candidates": ["a", "b" * i]} for i in range(3)]
+LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
+FORMATS = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
+
+
+def records(path: Path | str) -> list:
+    return [record for _, record in read_records(path)]
+
+
+def reason(path: Path) -> str:
+    (error,) = records(path)
+    assert isinstance(error, RowError)
+    return error.reason
+
+
+def write(path: Path | str, rows: Iterable) -> None:
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+def left(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "rows.jsonl"
+
+
+class TestReading:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_what_was_written_is_read(self, tmp_path, name):
+        write(tmp_path / name, RECORDS)
+        assert list(read_records(tmp_path / name)) == list(enumerate(RECORDS, 1))
+
+    def test_the_name_decides_the_bytes(self, tmp_path):
+        for name, magic in zip(FORMATS, (b'{"in', b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"), strict=True):
+            write(tmp_path / name, RECORDS)
+            assert (tmp_path / name).read_bytes().startswith(magic)
+
+    def test_blank_lines_count_as_lines_but_not_as_rows(self, path):
+        path.write_bytes(b'\n{"n": 1}\n  \r\n{"n": 2}')
+        assert list(read_records(path)) == [(2, {"n": 1}), (4, {"n": 2})]
+
+    def test_a_byte_order_mark_is_no_part_of_the_first_row(self, path):
+        path.write_bytes(b"\xef\xbb\xbf" + LINES)
+        assert records(path) == RECORDS
+
+    def test_standard_input(self, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
+        assert records("-") == RECORDS
+
+    def test_several_compressed_parts_are_one_file(self, tmp_path):
+        (tmp_path / "a.zst").write_bytes(b"".join(zstandard.compress(line) for line in LINES.splitlines(True)))
+        (tmp_path / "a.gz").write_bytes(b"".join(gzip.compress(line) for line in LINES.splitlines(True)))
+        assert records(tmp_path / "a.zst") == records(tmp_path / "a.gz") == RECORDS
+
+    def test_a_line_longer_than_a_buffer(self, tmp_path):
+        long = [{"text": "word " * 1_000_000}, {"text": "short"}]
+        write(tmp_path / "a.jsonl.zst", long)
+        assert records(tmp_path / "a.jsonl.zst") == long
+
+
+class TestBadRows:
+    @pytest.mark.parametrize(
+        ("line", "what"),
+        [
+            (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
+            ('{"a": 1}'.encode("utf-16"), "not UTF-8"),
+            (b'{"a": 1', "not JSON"),
+            (b"[1]", "a JSON object is wanted, not list"),
+            (b"null", "not NoneType"),
+            (b"[" * 100_000, "beyond what can be read"),
+            (b'{"a": ' + b"1" * 5_000 + b"}", "beyond what can be read"),
+            (b'{"a": "\\ud800"}', "surrogate"),
+        ],
+    )
+    def test_each_says_why(self, path, line, what):
+        path.write_bytes(line)
+        assert what in reason(path)
+
+    def test_others_are_read_and_the_line_is_named(self, path):
+        path.write_bytes(LINES + b"{\n" + LINES)
+        bad = []
+        with pytest.raises(RowError, match=r"rows\.jsonl, line 4: not JSON"):
+            list(read_rows(path))
+        assert len(list(read_rows(path, on_bad=bad.append))) == 6
+        assert [(error.path, error.line) for error in bad] == [(str(path), 4)]
+
+    def test_parquet_rows_are_numbered(self, tmp_path):
+        write(tmp_path / "a.parquet", [*RECORDS, {"instruction": None, "candidates": ["a"]}])
+        with pytest.raises(RowError, match=r"a\.parquet, line 4: `instruction` is missing"):
+            list(read_rows(tmp_path / "a.parquet"))
+
+
+class TestBadFiles:
+    def test_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(NotFoundError, match=f"no file rows.jsonl .looked in {tmp_path}"):
+            list(read_records("rows.jsonl"))
+
+    @pytest.mark.parametrize("name", FORMATS[1:])
+    def test_not_what_the_name_says(self, tmp_path, name):
+        (tmp_path / name).write_bytes(LINES)
+        with pytest.raises(InputError, match=name):
+            list(read_records(tmp_path / name))
+
+    @pytest.mark.parametrize(("name", "compress"), [("a.gz", gzip.compress), ("a.zst", zstandard.compress)])
+    def test_cut_off_is_not_taken_for_whole(self, tmp_path, name, compress):
+        (tmp_path / name).write_bytes(compress(LINES)[:-1])
+        with pytest.raises(InputError, match="Is it complete"):
+            list(read_records(tmp_path / name))
+
+    def test_damaged_gzip(self, tmp_path):
+        data = bytearray(gzip.compress(os.urandom(2_000).hex().encode()))
+        data[10:40] = b"\xff" * 30
+        (tmp_path / "a.gz").write_bytes(data)
+        with pytest.raises(InputError, match=r"a\.gz cannot be read"):
+            list(read_records(tmp_path / "a.gz"))
+
+    @pytest.mark.parametrize("use", [lambda path: list(read_records(path)), lambda path: write(path, RECORDS)])
+    def test_parquet_without_pyarrow(self, tmp_path, monkeypatch, use):
+        write(tmp_path / "a.parquet", RECORDS)
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+        with pytest.raises(MissingExtraError, match=r"pip install 'llm-blender\[parquet\]'"):
+            use(tmp_path / "a.parquet")
+
+
+class TestWriting:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_the_file_is_not_there_before_the_end(self, tmp_path, name):
+        with RowWriter(tmp_path / name) as writer:
+            writer.write(RECORDS[0])
+            assert not (tmp_path / name).exists()
+        assert left(tmp_path) == [name]
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_work_cut_short_leaves_the_old_file_as_it_was(self, tmp_path, name, error):
+        (tmp_path / name).write_text("old")
+
+        def work():
+            yield RECORDS[0]
+            raise error
+
+        with pytest.raises(error):
+            write(tmp_path / name, work())
+        assert left(tmp_path) == [name]
+        assert (tmp_path / name).read_text() == "old"
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_a_full_disk(self, tmp_path, name, monkeypatch):
+        class Full(io.RawIOBase):
+            def writable(self):
+                return True
+
+            def write(self, data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def open_full(handle, mode):
+            os.close(handle)
+            return io.BufferedWriter(Full())
+
+        monkeypatch.setattr(os, "fdopen", open_full)
+        with pytest.raises(WorkError, match=r"Writing .* failed: No space left on device"):
+            write(tmp_path / name, RECORDS)
+        assert left(tmp_path) == []
+
+    def test_others_may_read_it_as_the_umask_says(self, path):
+        old = os.umask(0o027)
+        try:
+            write(path, RECORDS)
+        finally:
+            os.umask(old)
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    def test_standard_output_line_by_line(self, capsys):
+        with RowWriter("-") as writer:
+            writer.write({"text": "é"})
+            assert capsys.readouterr().out == '{"text": "é"}\n'
+
+    def test_a_device_is_written_to_and_not_replaced(self):
+        write("/dev/null", RECORDS)
+        assert Path("/dev/null").is_char_device()
+
+    def test_a_folder_is_refused_before_the_work(self, tmp_path):
+        with pytest.raises(InputError, match="is a folder"), RowWriter(tmp_path):
+            pytest.fail("the work began")
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(NotFoundError, match="no folder"), RowWriter(tmp_path / "none" / "rows.jsonl"):
+            pytest.fail("the work began")
+
+    @pytest.mark.parametrize("rows", [[{"a": 1}, {"a": "x"}], [{"a": {}}]])
+    def test_rows_that_parquet_cannot_hold(self, tmp_path, rows):
+        with pytest.raises(WorkError, match="Write JSON Lines instead"):
+            write(tmp_path / "a.parquet", rows)
+        assert left(tmp_path) == []
+
+    def test_a_parquet_key_may_first_appear_in_the_last_row(self, tmp_path):
+        write(tmp_path / "a.parquet", [{"a": 1}, {"a": 2, "b": "late"}])
+        assert records(tmp_path / "a.parquet") == [{"a": 1, "b": None}, {"a": 2, "b": "late"}]
+
+    def test_the_same_rows_give_the_same_bytes(self, tmp_path):
+        for name in ("a.jsonl.gz", "b.jsonl.gz"):
+            write(tmp_path / name, RECORDS)
+        assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
