@@ -1,0 +1,62 @@
+"""What the pages show is run: a page cannot rot unnoticed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llm_blender.config import Config
+from llm_blender.data import parse_row
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "src/llm_blender/bundled/ranker/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _blocks(language: str) -> list[object]:
+    found = [
+        (page, block)
+        for page in PAGES
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+    return [pytest.param(block, id=f"{page.relative_to(ROOT)}-{i}") for i, (page, block) in enumerate(found)]
+
+
+@pytest.mark.parametrize("code", _blocks("python"))
+def test_python_blocks_run(code: str) -> None:
+    names: dict[str, object] = {}
+    exec(compile(code, "page", "exec"), names)
+    assert "ranker" in names
+
+
+@pytest.mark.parametrize("text", _blocks("toml"))
+def test_configurations_are_valid(text: str) -> None:
+    config = Config.from_toml(text)
+    assert len(config.llm) == 2
+
+
+@pytest.mark.parametrize("text", _blocks("json"))
+def test_rows_are_valid(text: str) -> None:
+    row = parse_row(json.loads(text))
+    assert len(row.candidates) == 2
+
+
+def test_readme_blend_commands_exist() -> None:
+    from llm_blender.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
+    shown = set(re.findall(r"`?blend ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert shown <= known
+
+
+def test_links_lead_somewhere() -> None:
+    missing = [
+        f"{page.name}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not missing
