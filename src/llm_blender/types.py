@@ -405,9 +405,13 @@ class Ranker(Protocol):
         *,
         strategy: str = "auto",
         seed: int = 0,
+        budget: int = ...,
         progress: OnProgress | None = None,
     ) -> list[Ranking]:
-        """One `Ranking` per instruction; lists of candidates may differ in length."""
+        """One `Ranking` per instruction; lists of candidates may differ in length.
+
+        A pointwise ranker takes `strategy`, `seed` and `budget`, and ignores them.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ import typer
 
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
+from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -67,14 +68,17 @@ def ranker(
     changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
     plan = plan.model_copy(update=changes)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
-    run = train_ranker(
-        plan,
-        data,
-        data if dev is None else dev if dev.is_dir() else dev.parent,
-        output,
-        exclude=exclude or [],
-        backbone=backbone,
-    )
+    with progress("training", "steps") as report:
+        run = train_ranker(
+            plan,
+            data,
+            data if dev is None else dev if dev.is_dir() else dev.parent,
+            output,
+            exclude=exclude or [],
+            backbone=backbone,
+            progress=report,
+            note=note,
+        )
     result: dict[str, Any] = {
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),

@@ -151,10 +151,9 @@ class Ensemble:
         return _answer(calls, gathered, ranking, time.perf_counter() - started)
 
     def _rank(self, ranker: Ranker, prompt: Instruction, texts: list[str], seed: int, observer: Observer) -> Ranking:
-        options: dict[str, Any] = {"strategy": self.strategy, "seed": seed, "progress": observer.comparing}
-        if self.strategy in ("auto", "active"):
-            options["budget"] = self.budget
-        (ranking,) = ranker.rank_many([prompt], [texts], **options)
+        (ranking,) = ranker.rank_many(
+            [prompt], [texts], strategy=self.strategy, seed=seed, budget=self.budget, progress=observer.comparing
+        )
         return ranking
 
 

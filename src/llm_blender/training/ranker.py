@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from llm_blender.errors import InputError
@@ -19,6 +20,7 @@ from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch,
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
 from llm_blender.training.pairs import TrainingPair
 from llm_blender.training.recipe import Recipe
+from llm_blender.types import OnProgress
 
 __all__ = ["PairDataset", "train_pair_ranker"]
 
@@ -126,8 +128,13 @@ def train_pair_ranker(
     train: Sequence[TrainingPair],
     dev: Sequence[TrainingPair],
     output: Path,
+    *,
+    progress: OnProgress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train in the recipe's two stages; goes on from the last checkpoint in `output`, if there is one.
+
+    `progress` is told the steps done and known of, `note` each evaluation, in a line.
 
     First the candidates of the first `recipe.alone` of the pairs are read alone, from which a small encoder learns
     what a good answer is several times faster; then the other pairs are compared, each in one sequence.
@@ -143,10 +150,13 @@ def train_pair_ranker(
     freeze(model, recipe.frozen_layers)
     cut = round(len(train) * recipe.alone)
     log: list[dict[str, Any]] = []
+    done = 0
     for reading, pairs in (("alone", train[:cut]), (recipe.orders, train[cut:])):
         if pairs:
             trainer = _trainer(recipe, model, input_format, reading, pairs, dev, output / reading)
+            trainer.add_callback(_Told(reading, done, progress, note))
             trainer.train(resume_from_checkpoint=_last_checkpoint(output / reading))
+            done += trainer.state.max_steps
             log += [{"stage": reading, **entry} for entry in trainer.state.log_history]
     return log
 
@@ -190,7 +200,7 @@ def _trainer(
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    return _PairTrainer(
+    trainer = _PairTrainer(
         model=model,
         args=arguments,
         train_dataset=PairDataset(train, input_format, reading),
@@ -198,6 +208,29 @@ def _trainer(
         data_collator=_Collator(input_format.pad_id),
         compute_metrics=_agreement,
     )
+    for callback in (PrinterCallback, ProgressCallback):  # they write to standard output
+        trainer.remove_callback(callback)
+    return trainer
+
+
+class _Told(TrainerCallback):
+    """Passes steps and evaluations on."""
+
+    def __init__(
+        self, stage: str, before: int, progress: OnProgress | None, note: Callable[[str], None] | None
+    ) -> None:
+        self._stage, self._before, self._progress, self._note = stage, before, progress, note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._progress:
+            self._progress(self._before + state.global_step, self._before + state.max_steps)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        if self._note and metrics:
+            self._note(
+                f"{self._stage}, step {state.global_step} of {state.max_steps}: "
+                f"loss {metrics['eval_loss']:.3f}, agreement {metrics['eval_agreement']:.3f}"
+            )
 
 
 def freeze(model: PairRankerModel, layers: int) -> None:

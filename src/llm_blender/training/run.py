@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from llm_blender.training.pairs import TrainingPair
 from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.sources import excluded_keys, load_pairs
+from llm_blender.types import OnProgress
 
 __all__ = ["train_ranker"]
 
@@ -28,6 +29,8 @@ def train_ranker(
     *,
     exclude: Sequence[Path] = (),
     backbone: str | None = None,
+    progress: OnProgress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a PairRanker and write its checkpoint: weights, tokenizer, ONNX, model card.
 
@@ -40,6 +43,8 @@ def train_ranker(
         output: folder of the checkpoint.
         exclude: files of rows whose prompts must not stand in the training rows.
         backbone: where the recipe's encoder is found, if not under its own name.
+        progress: called with steps done and known of.
+        note: called with a line for each evaluation.
 
     Raises:
         NotFoundError: a file or the encoder is not there.
@@ -51,7 +56,7 @@ def train_ranker(
     train, counts = load_pairs(recipe.sources, data, keys, recipe.seed)
     dev, dev_counts = load_pairs(recipe.dev_sources, dev_data, keys, recipe.seed)
     model, input_format, tokenizer = new_pair_ranker(recipe, backbone or recipe.backbone)
-    log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer")
+    log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer", progress=progress, note=note)
     config = input_format.config
     write_checkpoint(model, config, tokenizer, output)
     dev_results, int8, temperature = _measure(output, dev)
