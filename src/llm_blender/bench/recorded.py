@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llm_blender.bench.comparing import TextPair, rank_pairs
 from llm_blender.errors import InputError
-from llm_blender.ranking import Advance, Pool, rank_with
+from llm_blender.ranking import DEFAULT_BUDGET, Advance, Pool, rank_with
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 __all__ = ["RecordedRanker"]
@@ -51,6 +51,7 @@ class RecordedRanker:
         *,
         strategy: str = "auto",
         seed: int = 0,
+        budget: int = DEFAULT_BUDGET,
         progress: OnProgress | None = None,
     ) -> list[Ranking]:
         """One ranking per instruction; `Ranking.comparisons` counts recorded ones like others.
@@ -69,7 +70,7 @@ class RecordedRanker:
             self._complete(pairs, advance)
             return [self._logits[self._key(pair)] for pair in pairs]
 
-        rankings = rank_with(candidates, compare, strategy=strategy, seed=seed, progress=progress)
+        rankings = rank_with(candidates, compare, strategy=strategy, seed=seed, budget=budget, progress=progress)
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]
 
     def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:
