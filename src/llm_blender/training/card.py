@@ -82,11 +82,11 @@ def _data(run: Run) -> str:
     ]
     for count in run.sources:
         source = count.source
-        name = source.name or source.file
+        name = source.name or count.path.name
         link = f"[{name}]({source.url})" if source.url else name
         lines.append(
             f"| {link} | {source.licence or 'unknown'} | {count.rows} | {count.excluded} | {count.pairs} | "
-            f"`{_sha256(count.path)[:16]}…` |"
+            f"`{_sha256(count.path)}` |"
         )
     total = sum(count.pairs for count in run.sources)
     excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
