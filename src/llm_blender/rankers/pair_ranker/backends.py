@@ -90,11 +90,11 @@ class TorchBackend:
         path = folder / "model.safetensors"
         if not path.is_file():
             raise CheckpointError(f"{folder} holds no model.safetensors.")
-        model = PairRankerModel(config)
         try:
+            model = PairRankerModel(config)
             state = safetensors.torch.load_file(path)
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        except Exception as error:  # a bare safetensors error, or torch's RuntimeError on other shapes
+        except Exception as error:  # no such backbone, a bare safetensors error, other shapes
             raise CheckpointError(f"{path} does not hold the weights that config.json describes: {error}") from error
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device, getattr(torch, dtype)).eval()

@@ -7,7 +7,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-from llm_blender.errors import CheckpointError, NotFoundError
+from llm_blender.errors import CheckpointError, InputError, NotFoundError
 
 __all__ = ["BUNDLED", "copy_checkpoint", "find_checkpoint", "onnx_file"]
 
@@ -49,7 +49,9 @@ def _from_hub(name: str, revision: str | None, looked: str) -> Path:
 
     try:
         return snapshot(local_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
+    except HFValidationError as error:
+        raise NotFoundError(f"No ranker {name!r}: {looked}, and it is not a Hub name ({error}).") from error
+    except LocalEntryNotFoundError:
         pass
     if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
         raise NotFoundError(f"No ranker {name!r}: {looked}, not in the Hub's cache, and offline mode is on.")
@@ -57,7 +59,7 @@ def _from_hub(name: str, revision: str | None, looked: str) -> Path:
         # The Hub's own client waits and retries for much longer than a person does.
         httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=_PATIENCE, follow_redirects=True)
         return snapshot(local_only=False)
-    except (OSError, httpx.HTTPError, HfHubHTTPError) as error:
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:  # ValueError: no JSON
         raise NotFoundError(
             f"No ranker {name!r}: {looked}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
@@ -80,7 +82,17 @@ def onnx_file(folder: Path, precision: str) -> Path:
 
 
 def copy_checkpoint(folder: Path, target: Path) -> None:
-    """Copy the files of a checkpoint, and nothing else that lies beside them."""
+    """Copy the files of a checkpoint, and nothing else that lies beside them.
+
+    Raises:
+        InputError: the target cannot be written to.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write to {target}: {error.strerror}.") from error
+    if target.samefile(folder):
+        return
     for pattern in _FILES:
         for path in folder.glob(pattern):
             copy = target / path.relative_to(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from llm_blender.errors import CheckpointError
 
@@ -61,16 +63,19 @@ class PairRankerConfig:
         kind = values.get("ranker_type") if isinstance(values, dict) else None
         if kind != "pairranker" or "format_version" not in values:
             raise CheckpointError(f"{path} does not describe a PairRanker of this package (ranker_type {kind!r}).")
-        if values["format_version"] > FORMAT_VERSION:
+        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
                 "pip install --upgrade llm-blender"
             )
-        known = {f.name for f in fields(cls)}
-        kept: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
-        }
-        return cls(**kept)
+        try:
+            config = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        if config.max_length - config.source_max_length < 16:
+            raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
+        return config
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``."""

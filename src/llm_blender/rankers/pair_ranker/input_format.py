@@ -18,10 +18,11 @@ from tokenizers import Tokenizer
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
-__all__ = ["InputFormat", "PairBatch", "PairSequence"]
+__all__ = ["OVERHEAD", "InputFormat", "PairBatch", "PairSequence"]
 
 SOURCE, LEFT, RIGHT = 1, 2, 3
-_OVERHEAD = 7  # [CLS], three markers, three [SEP]
+OVERHEAD = 7
+"""Tokens of a pair that are not its texts': [CLS], three markers, three [SEP]."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class InputFormat:
 
     def fit_candidate(self, ids: list[int], source_length: int) -> list[int]:
         """A candidate within half of what the (fitted) instruction leaves: the same for both."""
-        room = (self.config.max_length - _OVERHEAD - source_length) // 2
+        room = (self.config.max_length - OVERHEAD - source_length) // 2
         return _cut(ids, room, self.config.candidate_tail)
 
     def join(self, source: list[int], left: list[int] | None, right: list[int] | None) -> PairSequence:

@@ -16,7 +16,7 @@ from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, Torch
 from llm_blender.rankers.pair_ranker.batching import token_batches
 from llm_blender.rankers.pair_ranker.checkpoint import BUNDLED, copy_checkpoint, find_checkpoint, onnx_file
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
+from llm_blender.rankers.pair_ranker.input_format import OVERHEAD, InputFormat, PairBatch, PairSequence
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
@@ -206,7 +206,7 @@ class _Texts:
 
     def length(self, prompt: int, left: int, right: int) -> int:
         texts = self._candidates[prompt]
-        return len(self._sources[prompt]) + len(texts[left]) + len(texts[right])
+        return OVERHEAD + len(self._sources[prompt]) + len(texts[left]) + len(texts[right])
 
     def sequence(self, prompt: int, left: int, right: int) -> PairSequence:
         texts = self._candidates[prompt]
