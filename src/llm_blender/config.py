@@ -188,7 +188,7 @@ class LimitsConfig(_Section):
     """``[limits]``: when to stop waiting.
 
     Attributes:
-        deadline: seconds for one prompt, from the question to the answer.
+        deadline: seconds that the LLMs have for one prompt.
         quorum: answers that suffice; None waits for everybody, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
     """

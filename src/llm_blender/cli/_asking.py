@@ -12,22 +12,31 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from llm_blender.ensemble import Observer
 from llm_blender.types import Candidate, Failure
 
-__all__ = ["watched"]
+__all__ = ["Watcher", "watched"]
+
+
+class Watcher(Observer):
+    """Counts the answers that were in the store."""
+
+    stored = 0
+
+    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
+        self.stored += stored
 
 
 @contextmanager
-def watched() -> Iterator[Observer]:
+def watched() -> Iterator[Watcher]:
     """An observer that draws bars on standard error, where that is a terminal; silent elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Observer()
+        yield Watcher()
         return
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn()]
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
         yield _Bars(bars)
 
 
-class _Bars(Observer):
+class _Bars(Watcher):
     """One bar for the candidates, with the speed at which they are written, and one for the comparisons."""
 
     def __init__(self, bars: Progress) -> None:
@@ -35,7 +44,7 @@ class _Bars(Observer):
         self._writing: TaskID | None = None
         self._comparing: TaskID | None = None
         self._pieces, self._total, self._over = 0, 0, 0
-        self._since = time.monotonic()
+        self._since = 0.0
 
     def started(self, models: list[str]) -> None:
         self._total = len(models)
@@ -43,10 +52,12 @@ class _Bars(Observer):
         self._say()
 
     def writing(self, call: int, text: str) -> None:
+        self._since = self._since or time.monotonic()  # not from the start: loading a model is no writing
         self._pieces += 1  # one piece is one token, or near it
         self._say()
 
-    def wrote(self, call: int, candidate: Candidate) -> None:
+    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
+        super().wrote(call, candidate, stored=stored)
         self._over += 1
         self._say()
 
@@ -57,12 +68,12 @@ class _Bars(Observer):
     def comparing(self, done: int, total: int) -> None:
         if self._comparing is None:
             self._comparing = self._bars.add_task("comparing", total=total, said="")
-        self._bars.update(self._comparing, completed=done, total=total, said=f"{done}/{total}")
+        self._bars.update(self._comparing, completed=done, total=total, said=f"{done} of {total}")
 
     def _say(self) -> None:
         if self._writing is None:
             return
-        speed = self._pieces / max(time.monotonic() - self._since, 1e-3)
-        current = min(self._over + 1, self._total)
-        said = f"candidate {current} of {self._total}, {speed:.0f} tokens/s"
+        said = f"candidate {min(self._over + 1, self._total)} of {self._total}"
+        if self._pieces > 1:
+            said += f", {self._pieces / max(time.monotonic() - self._since, 1e-3):.0f} tokens/s"
         self._bars.update(self._writing, completed=self._over, said=said)

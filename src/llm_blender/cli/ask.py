@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,10 +12,10 @@ from llm_blender.cli._endings import DEGRADED
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli.config import ConfigOption
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from llm_blender.config import Config
+    from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
@@ -56,8 +57,10 @@ def ask(
     ensemble = _ensemble(load_config(config), llm or [], samples)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
-    for failure in answer.failures:
-        note(f"no answer: {failure.message}")
+    for message in dict.fromkeys(failure.message for failure in answer.failures):
+        note(f"no answer: {message}")
+    if observer.stored:
+        note(f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed asks anew.")
     if as_json:
         print_json(answer.to_dict())
     elif show:
@@ -73,7 +76,7 @@ def _ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble
 
     configured = {entry.name: entry for entry in config.llm}
-    chosen = [configured.get(name) or EmbeddedConfig(name=name, model=name, provider="embedded") for name in names]
+    chosen = [configured.get(name) or _embedded(name, configured) for name in names]
     if not chosen and not config.llm:
         from llm_blender.llms.models import DEFAULT_MODEL
 
@@ -86,6 +89,20 @@ def _ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble
         if isinstance(entry, EmbeddedConfig):
             _fetch(entry.model)
     return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
+
+
+def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
+    from llm_blender._names import unknown_name
+    from llm_blender.config import EmbeddedConfig
+    from llm_blender.llms.models import CATALOGUE, resolve
+
+    try:
+        resolve(name)
+    except NotFoundError as error:
+        if not any(configured):
+            raise
+        raise unknown_name("LLM", name, [*configured, *(model.name for model in CATALOGUE)]) from error
+    return EmbeddedConfig(name=name, model=name, provider="embedded")
 
 
 def _fetch(model: str) -> None:
@@ -104,7 +121,7 @@ def _explain(model: str) -> None:
     from llm_blender.llms.downloads import offline
     from llm_blender.llms.local_servers import find_local_servers
 
-    note(f"No blend.toml: {model} answers, a small model for demonstration. Name your own LLMs in ./blend.toml:")
+    note(f"No LLM is configured: {model} answers, a small model for demonstration. Name your own in ./blend.toml:")
     servers = [] if offline() else asyncio.run(find_local_servers())
     if servers:
         server, known = servers[0], ", ".join(servers[0].models[:5])
@@ -116,18 +133,11 @@ def _explain(model: str) -> None:
 
 
 def _show(answer: Answer) -> None:
-    from llm_blender.cli._output import print_table
     from llm_blender.ranking import win_probabilities
 
-    wins = win_probabilities(answer.ranking)
-    rows = [
-        [
-            str(answer.ranking.ranks[i]),
-            "-" if wins[i] != wins[i] else f"{wins[i]:.2f}",
-            answer.candidates[i].model or "",
-            answer.candidates[i].text.strip(),
-        ]
-        for i in answer.ranking.order
-    ]
-    print_table(["rank", "P(win)", "model", "answer"], rows)
-    note(f"{answer.ranking.comparisons} comparisons ({answer.ranking.strategy}), {answer.seconds:.1f} s")
+    ranking, wins = answer.ranking, win_probabilities(answer.ranking)
+    for i in ranking.order:
+        win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
+        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}", bold=True)
+        typer.echo(f"{answer.candidates[i].text.strip()}\n")
+    note(f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s")

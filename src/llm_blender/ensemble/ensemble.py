@@ -6,9 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from llm_blender.config import Config, OpenAIConfig, load_config
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
@@ -36,6 +38,9 @@ class Member:
 
 class Ensemble:
     """Several LLMs and a ranker that picks the best of their answers.
+
+    ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded ones at its
+    end.
 
     Args:
         members: the LLMs.
@@ -105,6 +110,20 @@ class Ensemble:
         llm = EmbeddedLLM(DEFAULT_MODEL, pull(DEFAULT_MODEL))
         return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=Store() if store is None else store)
 
+    async def __aenter__(self) -> Self:
+        for llm in self._managed:
+            await llm.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for llm in self._managed:
+            await llm.__aexit__(None, None, None)
+
+    @property
+    def _managed(self) -> list[AbstractAsyncContextManager[Any]]:
+        llms: list[object] = [member.llm for member in self.members]
+        return [llm for llm in llms if isinstance(llm, AbstractAsyncContextManager)]
+
     @property
     def ranker(self) -> Ranker:
         """Who compares; loaded with the first use."""
@@ -138,13 +157,15 @@ class Ensemble:
             for sample in range(member.samples)
         ]
         observer.started([call.llm.name for call in calls])
-        loading = asyncio.create_task(asyncio.to_thread(lambda: self.ranker))
         try:
-            gathered = await gather(calls, messages, self.limits, self.store, observer)
-        finally:
-            ranker = await loading
+            async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
+                loading = tasks.create_task(asyncio.to_thread(lambda: self.ranker))
+                gathering = tasks.create_task(gather(calls, messages, self.limits, self.store, observer))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        gathered, ranker = gathering.result(), loading.result()
         if not gathered.candidates:
-            reasons = "; ".join(dict.fromkeys(failure.message for failure in gathered.failures.values()))
+            reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in gathered.failures.values()))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.")
         texts = [candidate.text for candidate in gathered.candidates.values()]
         ranking = await asyncio.to_thread(self._rank, ranker, prompt, texts, seed, observer)
@@ -159,15 +180,14 @@ class Ensemble:
 
 def _answer(calls: Sequence[Call], gathered: Gathered, ranking: Ranking, seconds: float) -> Answer:
     candidates = tuple(gathered.candidates.values())
-    new = [candidate for index, candidate in gathered.candidates.items() if index not in gathered.reused]
-    costs = [candidate.cost for candidate in new]
+    costs = [candidate.cost for candidate in gathered.new]
     return Answer(
         text=candidates[ranking.best].text,
         mode="pick",
         candidates=candidates,
         ranking=ranking,
         failures=tuple(gathered.failures.values()),
-        usage=sum((candidate.usage for candidate in new if candidate.usage), Usage()),
+        usage=sum((candidate.usage for candidate in gathered.new if candidate.usage), Usage()),
         cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
         seconds=seconds,
         degraded=len(candidates) < len(calls),
@@ -196,18 +216,18 @@ def _run(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work())
-    result: list[Answer] = []
-    errors: list[BaseException] = []
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
-    def target() -> None:
+    async def run() -> Answer:
+        running.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        return await work()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ensemble") as pool:
+        answer = pool.submit(lambda: asyncio.run(run()))
         try:
-            result.append(asyncio.run(work()))
-        except BaseException as error:  # handed on to the caller
-            errors.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return result[0]
+            return answer.result()
+        except KeyboardInterrupt:  # only this thread hears of it
+            loop, task = running.result()
+            with suppress(RuntimeError):  # the loop is over
+                loop.call_soon_threadsafe(task.cancel)
+            raise

@@ -19,7 +19,7 @@ class Limits:
     """When to stop waiting.
 
     Attributes:
-        deadline: seconds for one prompt, from the question to the answer.
+        deadline: seconds that the LLMs have for one prompt.
         quorum: answers that suffice; None waits for all, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
     """
@@ -44,12 +44,12 @@ class Gathered:
     Attributes:
         candidates: by the index of their call, in that order.
         failures: likewise, why there is no candidate.
-        reused: indices of the candidates that came from the store and cost nothing now.
+        new: answers that were not in the store, empty ones among them: what was paid for.
     """
 
     candidates: dict[int, Candidate]
     failures: dict[int, Failure]
-    reused: frozenset[int]
+    new: tuple[Candidate, ...]
 
 
 async def gather(
@@ -65,25 +65,25 @@ async def gather(
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
-    reused: set[int] = set()
+    new: list[Candidate] = []
 
     async def ask(index: int, call: Call) -> None:
         key = call_key(call.llm.identity, messages, call.sampling)
-        candidate = await asyncio.to_thread(store.get, key) if store else None
-        if candidate is not None:
-            reused.add(index)
-            candidate = replace(candidate, model=call.llm.name)  # it may have been called otherwise then
+        stored = None if store is None else await asyncio.to_thread(store.get, key)
+        if stored is not None:
+            candidate = replace(stored, model=call.llm.name)  # it may have been called otherwise then
         else:
             candidate = await call.llm.generate(
                 messages, call.sampling, on_text=lambda text: observer.writing(index, text)
             )
-            if store:
-                await asyncio.shield(asyncio.to_thread(store.put, key, candidate))
+            if store is not None:
+                await _keep(store, key, candidate)
+            new.append(candidate)
         if candidate.text.strip():
             candidates[index] = candidate
-            observer.wrote(index, candidate)
+            observer.wrote(index, candidate, stored=stored is not None)
         else:
-            fail(index, Failure(call.llm.name, "empty", "the answer is empty"))
+            fail(index, Failure(call.llm.name, "empty", f"{call.llm.name}: the answer is empty"))
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
@@ -102,13 +102,24 @@ async def gather(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    late = f"no answer within {limits.deadline:g} s"
+    if limits.quorum and len(candidates) >= limits.quorum:
+        late = f"no answer within {limits.grace:g} s after the quorum of {limits.quorum} had answered"
     for task, index in tasks.items():
         if task.cancelled():
-            late = f"no answer after {limits.deadline:g} s, or when the quorum's grace was over"
             fail(index, Failure(calls[index].llm.name, "timeout", f"{calls[index].llm.name}: {late}"))
         elif (error := task.exception()) is not None:
             raise error
-    return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), frozenset(reused))
+    return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))
+
+
+async def _keep(store: Store, key: str, candidate: Candidate) -> None:
+    """Store an answer, to the end even if the call is cancelled meanwhile: it has been paid for."""
+    putting = asyncio.create_task(asyncio.to_thread(store.put, key, candidate))
+    try:
+        await asyncio.shield(putting)
+    finally:
+        await asyncio.wait([putting])
 
 
 async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:
@@ -118,7 +129,7 @@ async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Cand
     pending = set(tasks)
     while pending and clock() < end:
         done, pending = await asyncio.wait(pending, timeout=end - clock(), return_when=asyncio.FIRST_COMPLETED)
-        if any(task.exception() for task in done):
+        if any(not task.cancelled() and task.exception() for task in done):
             return
         if limits.quorum and len(candidates) >= limits.quorum and not graced:
             end, graced = min(end, clock() + limits.grace), True

@@ -19,8 +19,8 @@ class Observer:
     def writing(self, call: int, text: str) -> None:
         """A call has written another piece of text."""
 
-    def wrote(self, call: int, candidate: Candidate) -> None:
-        """A call has its answer."""
+    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
+        """A call has its answer; `stored`: from the store, nobody was asked."""
 
     def failed(self, call: int, failure: Failure) -> None:
         """A call has none."""

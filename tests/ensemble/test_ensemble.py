@@ -1,0 +1,289 @@
+"""From a prompt to an answer: who is picked, what it cost, what it rests on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from llm_blender.config import Config, Price
+from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundError, WorkError
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.store import Store
+from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
+from llm_blender.types import LLM, Answer, Candidate, Failure, Message, Ranker, Ranking, Usage
+
+PROMPT = "Say something."
+
+
+def ensemble(*llms: LLM, ranker: Any = None, **options: Any) -> Ensemble:
+    return Ensemble([Member(llm) for llm in llms], ranker or FakeRanker(), **options)
+
+
+class BrokenRanker(FakeRanker):
+    def rank_many(self, *args: Any, **options: Any) -> list[Ranking]:
+        raise WorkError("planted: the ranker broke")
+
+
+def test_the_best_is_picked_and_candidates_keep_the_order_of_the_llms() -> None:
+    llms = [FakeLLM("a", "long", delay=0.05), FakeLLM("b", "the longest"), FakeLLM("c", "a", delay=0.02)]
+    answer = ensemble(*llms).ask(PROMPT)
+    assert answer.text == "the longest"
+    assert answer.mode == "pick"
+    assert [candidate.model for candidate in answer.candidates] == ["a", "b", "c"]
+    assert answer.ranking.ranks == (2, 1, 3)
+    assert answer.failures == ()
+    assert not answer.degraded
+    assert answer.seconds >= 0.05
+
+
+def test_all_are_asked_at_once() -> None:
+    llms = [FakeLLM(name, delay=0.2) for name in "abcde"]
+    assert ensemble(*llms).ask(PROMPT).seconds < 0.9
+
+
+def test_samples_are_asked_with_their_indices_and_the_seed() -> None:
+    llm = FakeLLM("a", lambda messages, sampling: "x" * (sampling.sample + 1))
+    answer = Ensemble([Member(llm, 3)], FakeRanker()).ask(PROMPT, seed=7)
+    assert sorted((call.sampling.seed, call.sampling.sample) for call in llm.calls) == [(7, 0), (7, 1), (7, 2)]
+    assert [candidate.text for candidate in answer.candidates] == ["x", "xx", "xxx"]
+    assert answer.text == "xxx"
+
+
+def test_a_conversation_reaches_llms_and_ranker() -> None:
+    conversation: list[Message] = [
+        {"role": "human", "content": "Hello?"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "And now?"},
+    ]
+    llm, ranker = FakeLLM(answers=["one", "two"]), FakeRanker()
+    Ensemble([Member(llm, 2)], ranker).ask(conversation)
+    assert [message["role"] for message in llm.calls[0].messages] == ["user", "assistant", "user"]
+    assert ranker.batches[0][0][0] == "User: Hello?\n\nAssistant: Hello.\n\nUser: And now?"
+
+
+def test_one_candidate_is_the_answer() -> None:
+    ranker = FakeRanker()
+    answer = ensemble(FakeLLM(answers="only"), ranker=ranker).ask(PROMPT)
+    assert (answer.text, answer.ranking.ranks, answer.ranking.comparisons) == ("only", (1,), 0)
+    assert ranker.comparisons == 0
+
+
+def test_strategy_budget_and_seed_reach_the_ranker() -> None:
+    llms = [FakeLLM(str(i), "x" * i) for i in range(1, 5)]
+    assert ensemble(*llms).ask(PROMPT).ranking.strategy == "full"
+    assert ensemble(*llms, budget=6).ask(PROMPT).ranking.strategy == "knockout"
+    answer = ensemble(*llms, strategy="bubble").ask(PROMPT)
+    assert (answer.ranking.strategy, answer.ranking.comparisons) == ("bubble", 6)
+
+
+def test_costs_and_tokens_are_summed() -> None:
+    llms = [FakeLLM(name, name, usage=Usage(10, 2), cost=0.25) for name in "abc"]
+    answer = ensemble(*llms).ask(PROMPT)
+    assert (answer.usage, answer.cost) == (Usage(30, 6), 0.75)
+
+
+def test_an_unknown_price_makes_the_cost_unknown() -> None:
+    assert ensemble(FakeLLM("a", cost=0.25), FakeLLM("b", cost=None)).ask(PROMPT).cost is None
+
+
+def test_an_empty_answer_is_paid_for_too() -> None:
+    answer = ensemble(FakeLLM("a", " \n", cost=1.0, usage=Usage(5, 1)), FakeLLM("b", cost=0.5)).ask(PROMPT)
+    assert answer.cost == 1.5
+    assert answer.usage.prompt_tokens > 5
+
+
+def test_the_json_is_that_of_the_design() -> None:
+    llms = [FakeLLM("a", "short"), FakeLLM("b", "not short"), FakeLLM("c", errors="auth")]
+    values = json.loads(json.dumps(ensemble(*llms).ask(PROMPT).to_dict()))
+    assert set(values) == {
+        "text", "mode", "degraded", "candidates", "ranking", "failures", "usage", "cost", "seconds",
+    }  # fmt: skip
+    assert set(values["ranking"]) == {"best", "ranks", "scores", "strategy", "comparisons"}
+    assert [(c["model"], c["text"], c["rank"]) for c in values["candidates"]] == [
+        ("a", "short", 2),
+        ("b", "not short", 1),
+    ]
+    assert values["candidates"][1]["score"] > values["candidates"][0]["score"]
+    assert values["failures"] == [{"model": "c", "reason": "auth", "message": "c: planted auth"}]
+    assert (values["text"], values["mode"], values["degraded"]) == ("not short", "pick", True)
+
+
+def test_an_unknown_price_is_null_in_the_json() -> None:
+    assert ensemble(FakeLLM(cost=None)).ask(PROMPT).to_dict()["cost"] is None
+
+
+def test_sync_and_async_give_the_same() -> None:
+    def make() -> Ensemble:
+        llms = [FakeLLM("a", "one"), FakeLLM("b", "three"), FakeLLM("c", errors="timeout")]
+        return ensemble(*llms, ranker=FakeRanker(noise=2.0))
+
+    def without_time(answer: Answer) -> dict[str, Any]:
+        return {**answer.to_dict(), "seconds": None}
+
+    assert without_time(make().ask(PROMPT, seed=3)) == without_time(asyncio.run(make().aask(PROMPT, seed=3)))
+
+
+def test_ask_inside_a_running_event_loop() -> None:
+    async def notebook() -> Answer:
+        return ensemble(FakeLLM("a"), FakeLLM("b", "A longer answer.")).ask(PROMPT)
+
+    async def notebook_that_fails() -> Answer:
+        return ensemble(FakeLLM("a", errors="auth")).ask(PROMPT)
+
+    assert asyncio.run(notebook()).text == "A longer answer."
+    with pytest.raises(NoAnswerError, match="planted auth"):
+        asyncio.run(notebook_that_fails())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_interrupt_inside_a_running_event_loop_cancels_the_calls() -> None:
+    llm = FakeLLM(never_ends=True)
+
+    async def notebook() -> None:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            ensemble(llm).ask(PROMPT)
+        timer.join()
+
+    loop = asyncio.new_event_loop()  # asyncio.run would take the signal itself
+    loop.run_until_complete(notebook())
+    loop.close()
+    assert llm.cancelled == 1
+
+
+def test_wrong_input_is_refused_before_anybody_is_asked() -> None:
+    llm = FakeLLM()
+    with pytest.raises(InputError, match="is empty"):
+        ensemble(llm).ask(" \n")
+    with pytest.raises(InputError, match=r"knockotu.*'knockout'"):
+        ensemble(llm, strategy="knockotu")
+    with pytest.raises(InputError, match="same name: a, a"):
+        ensemble(FakeLLM("a"), FakeLLM("a"))
+    with pytest.raises(InputError, match="at least one"):
+        ensemble()
+    assert llm.calls == []
+
+
+def test_a_ranker_is_loaded_once_while_the_llms_write() -> None:
+    loaded: list[float] = []
+
+    def load() -> Ranker:
+        loaded.append(time.perf_counter())
+        return FakeRanker()
+
+    blender = ensemble(FakeLLM(delay=0.2), ranker=load)
+    started = time.perf_counter()
+    blender.ask(PROMPT)
+    blender.ask(PROMPT)
+    assert len(loaded) == 1
+    assert loaded[0] - started < 0.15
+    assert blender.ranker is blender.ranker
+
+
+def test_a_ranker_that_cannot_be_loaded_ends_the_calls() -> None:
+    def load() -> Ranker:
+        raise NotFoundError("planted: no such ranker")
+
+    llm = FakeLLM(never_ends=True)
+
+    async def ask() -> set[asyncio.Task[Any]]:
+        with pytest.raises(NotFoundError, match="planted"):
+            await ensemble(llm, ranker=load).aask(PROMPT)
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+    assert asyncio.run(ask()) == set()
+    assert llm.cancelled == 1
+
+
+def test_an_error_of_an_llm_that_nobody_foresaw_is_raised_and_ends_the_others() -> None:
+    other = FakeLLM("b", never_ends=True)
+    with pytest.raises(ZeroDivisionError):
+        ensemble(FakeLLM("a", errors=ZeroDivisionError("planted")), other).ask(PROMPT)
+    assert other.cancelled == 1
+
+
+def test_answers_outlive_a_ranker_that_breaks(store: Store) -> None:
+    with pytest.raises(WorkError, match="the ranker broke"):
+        ensemble(FakeLLM("a", "kept"), ranker=BrokenRanker(), store=store).ask(PROMPT)
+    assert [call.candidate.text for call in store] == ["kept"]
+    llm = FakeLLM("a", "asked again")
+    assert ensemble(llm, store=store).ask(PROMPT).text == "kept"
+    assert llm.calls == []
+
+
+def test_who_watches_is_told() -> None:
+    class Diary(Observer):
+        def __init__(self) -> None:
+            self.lines: list[tuple[Any, ...]] = []
+
+        def started(self, models: list[str]) -> None:
+            self.lines.append(("started", models))
+
+        def writing(self, call: int, text: str) -> None:
+            self.lines.append(("writing", call, text))
+
+        def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
+            self.lines.append(("wrote", call, candidate.text, stored))
+
+        def failed(self, call: int, failure: Failure) -> None:
+            self.lines.append(("failed", call, failure.reason))
+
+        def comparing(self, done: int, total: int) -> None:
+            self.lines.append(("comparing", done, total))
+
+    diary = Diary()
+    llms = [FakeLLM("a", "A b"), FakeLLM("b", errors="auth"), FakeLLM("c", "C")]
+    ensemble(*llms).ask(PROMPT, observer=diary)
+    assert diary.lines[0] == ("started", ["a", "b", "c"])
+    assert set(diary.lines[1:-1]) == {
+        ("writing", 0, "A "), ("writing", 0, "b"), ("wrote", 0, "A b", False),
+        ("failed", 1, "auth"), ("writing", 2, "C"), ("wrote", 2, "C", False),
+    }  # fmt: skip
+    assert diary.lines[-1] == ("comparing", 2, 2)
+
+
+def test_from_config_asks_servers(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    with FakeOpenAIServer([FakeReply("short")]) as one, FakeOpenAIServer([FakeReply("a longer one")]) as two:
+        path = tmp_path / "blend.toml"
+        path.write_text(
+            f'[[llm]]\nname = "one"\nmodel = "fake"\nbase_url = "{one.base_url}"\nsamples = 2\n'
+            f'[[llm]]\nname = "two"\nmodel = "fake"\nbase_url = "{two.base_url}"\nprice = {{ input = 1, output = 1 }}\n'
+            "[limits]\ndeadline = 30\nquorum = 3\n[ranker]\nstrategy = 'bubble'\n"
+        )
+        blender = Ensemble.from_config(path, store=store)
+        monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name: FakeRanker())
+        answer = blender.ask(PROMPT)
+    assert (answer.text, answer.ranking.strategy, len(answer.candidates)) == ("a longer one", "bubble", 3)
+    assert blender.limits == Limits(30, 3, 3.0)
+    assert len(one.requests) == 2
+    assert answer.cost is None
+    assert len(store) == 3
+
+
+def test_a_configuration_without_llms_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"add an \[\[llm\]\]"):
+        Ensemble.from_config(Config())
+
+
+def test_connections_stay_open_inside_a_with_block() -> None:
+    with FakeOpenAIServer([FakeReply("Hello.")]) as server:
+        llm = OpenAICompatibleLLM("a", "fake", server.base_url, price=Price(input=1, output=1))
+
+        async def ask_twice() -> tuple[int, int]:
+            async with ensemble(llm, FakeLLM("b")) as blender:
+                await blender.aask(PROMPT)
+                within = len(llm._sessions)
+                await blender.aask(PROMPT)
+            return within, len(llm._sessions)
+
+        assert asyncio.run(ask_twice()) == (1, 0)
+    assert len(server.requests) == 2

@@ -1,0 +1,175 @@
+"""Who is waited for, who is given up, and what is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from llm_blender.ensemble import Ensemble, Limits, Member
+from llm_blender.errors import NoAnswerError, StoreError
+from llm_blender.store import Store
+from llm_blender.testing import FakeLLM, FakeRanker
+from llm_blender.types import LLM, Answer, Candidate, Usage
+
+PROMPT = "Say something."
+
+
+def ask(*llms: LLM, seed: int = 0, **options: Any) -> Answer:
+    return Ensemble([Member(llm) for llm in llms], FakeRanker(), **options).ask(PROMPT, seed=seed)
+
+
+@pytest.mark.parametrize("reason", ["timeout", "connection", "auth", "rate_limit", "server", "not_found"])
+def test_a_failing_llm_is_reported_and_the_others_go_on(reason: Any) -> None:
+    answer = ask(FakeLLM("a", errors=reason), FakeLLM("b", "used"))
+    assert (answer.text, answer.degraded) == ("used", True)
+    assert [(f.model, f.reason, f.message) for f in answer.failures] == [("a", reason, f"a: planted {reason}")]
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u00a0"])
+def test_an_empty_answer_does_not_count(text: str) -> None:
+    answer = ask(FakeLLM("a", text), FakeLLM("b", "used"))
+    assert [candidate.model for candidate in answer.candidates] == ["b"]
+    assert [(f.model, f.reason) for f in answer.failures] == [("a", "empty")]
+    assert answer.degraded
+
+
+def test_if_all_fail_each_reason_is_said_once() -> None:
+    llms = [FakeLLM("a", errors="auth"), FakeLLM("b", "")]
+    members = [Member(llms[0], 2), Member(llms[1])]
+    with pytest.raises(NoAnswerError) as caught:
+        Ensemble(members, FakeRanker()).ask(PROMPT)
+    assert str(caught.value) == "No LLM gave an answer: a: planted auth; b: the answer is empty."
+
+
+def test_after_the_deadline_the_late_are_cancelled() -> None:
+    late = FakeLLM("late", never_ends=True)
+    answer = ask(late, FakeLLM("quick", "used"), limits=Limits(deadline=0.3))
+    assert answer.text == "used"
+    assert answer.degraded
+    assert 0.3 <= answer.seconds < 2
+    assert [(f.model, f.reason, f.message) for f in answer.failures] == [
+        ("late", "timeout", "late: no answer within 0.3 s")
+    ]
+    assert late.cancelled == 1
+
+
+def test_if_all_are_late_there_is_an_error_in_time() -> None:
+    llms = [FakeLLM("a", never_ends=True), FakeLLM("b", delay=60)]
+    started = time.perf_counter()
+    with pytest.raises(NoAnswerError, match=r"a: no answer within 0\.2 s; b: no answer"):
+        ask(*llms, limits=Limits(deadline=0.2))
+    assert time.perf_counter() - started < 2
+    assert [llm.cancelled for llm in llms] == [1, 1]
+
+
+def test_a_quorum_gives_the_others_their_grace() -> None:
+    llms = [FakeLLM("a", "one"), FakeLLM("b", "two"), FakeLLM("soon", "soon", delay=0.1), FakeLLM("never", delay=60)]
+    answer = ask(*llms, limits=Limits(deadline=60, quorum=2, grace=0.5))
+    assert [candidate.model for candidate in answer.candidates] == ["a", "b", "soon"]
+    assert answer.failures[0].message == "never: no answer within 0.5 s after the quorum of 2 had answered"
+    assert 0.5 <= answer.seconds < 3
+
+
+def test_a_quorum_of_failures_is_none() -> None:
+    llms = [FakeLLM("a", errors="auth"), FakeLLM("b", ""), FakeLLM("c", "used", delay=0.3)]
+    assert ask(*llms, limits=Limits(deadline=60, quorum=1, grace=0)).text == "used"
+
+
+def test_grace_does_not_prolong_the_deadline() -> None:
+    answer = ask(FakeLLM("a"), FakeLLM("b", delay=60), limits=Limits(deadline=0.3, quorum=1, grace=60))
+    assert answer.seconds < 3
+
+
+def test_the_same_question_is_answered_from_the_store(store: Store) -> None:
+    llms = [FakeLLM("a", ["first", "second"], usage=Usage(5, 1), cost=0.5), FakeLLM("b", "b")]
+    first = ask(*llms, store=store)
+    again = ask(*llms, store=store)
+    assert len(store) == 2
+    assert [len(llm.calls) for llm in llms] == [1, 1]
+    assert again.candidates == first.candidates
+    assert (first.cost, again.cost, again.usage) == (0.5, 0, Usage())
+    other = ask(*llms, seed=1, store=store)
+    assert other.candidates[0].text == "second"
+    assert (other.cost, other.usage) == (0.5, first.usage)
+    assert len(store) == 4
+
+
+def test_only_new_calls_are_counted(store: Store) -> None:
+    llm = FakeLLM("a", usage=Usage(5, 1), cost=0.5)
+    Ensemble([Member(llm)], FakeRanker(), store=store).ask(PROMPT)
+    answer = Ensemble([Member(llm, 3)], FakeRanker(), store=store).ask(PROMPT)
+    assert (answer.cost, answer.usage, len(answer.candidates)) == (1.0, Usage(10, 2), 3)
+
+
+def test_a_renamed_llm_finds_its_answers_under_its_new_name(store: Store) -> None:
+    class Renamed(FakeLLM):
+        identity = {"provider": "fake"}  # noqa: RUF012
+
+    ask(Renamed("old"), store=store)
+    renamed = Renamed("new")
+    assert ask(renamed, store=store).candidates[0].model == "new"
+    assert renamed.calls == []
+
+
+def test_without_a_store_nothing_is_kept() -> None:
+    llm = FakeLLM()
+    ask(llm)
+    ask(llm)
+    assert len(llm.calls) == 2
+
+
+def test_a_stored_empty_answer_still_does_not_count(store: Store) -> None:
+    empty = FakeLLM("a", "", cost=1.0)
+    assert ask(empty, FakeLLM("b"), store=store).cost == 1.0
+    answer = ask(empty, FakeLLM("b"), store=store)
+    assert (answer.failures[0].reason, answer.cost, len(empty.calls)) == ("empty", 0, 1)
+
+
+def test_what_is_finished_when_all_is_cancelled_is_kept(store: Store) -> None:
+    running = FakeLLM("b", never_ends=True)
+
+    async def interrupt() -> None:
+        ensemble = Ensemble([Member(FakeLLM("a", "kept")), Member(running)], FakeRanker(), store=store)
+        task = asyncio.create_task(ensemble.aask(PROMPT))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(interrupt())
+    assert [call.candidate.text for call in store] == ["kept"]
+    assert running.cancelled == 1
+
+
+def test_an_answer_that_is_just_being_stored_is_kept_when_all_is_cancelled(store: Store) -> None:
+    class Slow(Store):
+        def put(self, key: str, candidate: Candidate) -> None:
+            time.sleep(0.4)
+            super().put(key, candidate)
+
+    async def interrupt(slow: Store) -> int:
+        task = asyncio.create_task(Ensemble([Member(FakeLLM())], FakeRanker(), store=slow).aask(PROMPT))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait([task])
+        return len(store)
+
+    with Slow(store.path) as slow:
+        assert asyncio.run(interrupt(slow)) == 1
+
+
+def test_a_store_that_cannot_be_used_is_an_error_and_ends_the_calls(tmp_path: Any) -> None:
+    (tmp_path / "blend.db").write_bytes(b"this is no database at all" * 100)
+    llm = FakeLLM(never_ends=True)
+    with pytest.raises(StoreError, match="damaged"):
+        ask(llm, store=Store(tmp_path / "blend.db"))
+    assert llm.calls == []
+
+
+def test_an_llm_that_cancels_itself_is_one_that_fails() -> None:
+    answer = ask(FakeLLM("a", errors=[asyncio.CancelledError()]), FakeLLM("b", "used"))  # type: ignore[arg-type]
+    assert answer.text == "used"
+    assert answer.degraded
