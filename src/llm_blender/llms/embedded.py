@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedLLM"]
 
 _SAMPLING = Sampling()
-_MAX_TOKENS = 256
+_MAX_TOKENS = 200
+"""With a short prompt, within what is exactly repeatable; and two cores write five such answers in some ten seconds."""
 _REPEAT_PENALTY = 1.1
 """Models this small fall into loops without it."""
 
@@ -34,7 +35,8 @@ class EmbeddedLLM:
     """An LLM inside this process.
 
     The model is loaded by the first call, and stays until `close`. Calls run in threads, up to `parallel` at
-    once; more wait for their turn. Messages, sampling and seed decide the text, whatever else runs meanwhile.
+    once; more wait for their turn. Messages, sampling and seed decide the text, whatever else runs meanwhile, up to
+    256 tokens of prompt and answer together: beyond, llama.cpp's attention rounds otherwise beside other calls.
 
     Sample k (`Sampling.sample`) answers in the k-th of `variations`, so that best-of-n from one model gives
     different candidates, and its seed is `Sampling.seed` (0 if None) plus k.

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import llm_blender.llms.models
+from llm_blender.cli import app
+from llm_blender.llms import local_servers
+from llm_blender.llms.models import DEFAULT_MODEL, resolve
+from llm_blender.store import Store
+from llm_blender.testing import FakeOpenAIServer, FakeReply
+
+PROMPT = "Give three tips for sleeping better."
+FAKE_RANKER = """
+import llm_blender.rankers
+from llm_blender.cli import main
+from llm_blender.testing import FakeRanker
+llm_blender.rankers.load_ranker = lambda name: FakeRanker()
+main()
+"""
+
+needs_model = pytest.mark.skipif(
+    resolve(DEFAULT_MODEL) is None, reason=f"{DEFAULT_MODEL} is not downloaded: blend models pull {DEFAULT_MODEL}"
+)
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
+
+
+def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No configuration, no store, and no server but what a test puts there."""
+    patch.chdir(folder)
+    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
+    patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    patch.setattr(local_servers, "_OTHERS", {})
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[..., list[FakeOpenAIServer]]]:
+    """Starts a server for each reply, named a, b, … in a ``blend.toml``."""
+    with ExitStack() as stack:
+
+        def start(*replies: FakeReply, more: str = "", **options: Any) -> list[FakeOpenAIServer]:
+            started = [stack.enter_context(FakeOpenAIServer([reply], **options)) for reply in replies]
+            members = [
+                f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{server.base_url}"\n'
+                for name, server in zip("abcdef", started, strict=False)
+            ]
+            (tmp_path / "blend.toml").write_text("".join(members) + more)
+            return started
+
+        yield start
+
+
+# The embedded model and the bundled ranker, as on a fresh machine.
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Result]]:
+    """Runs ``blend ask`` on one store, without a configuration."""
+    folder = tmp_path_factory.mktemp("fresh")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+
+        def ask(*args: str) -> Result:
+            patch.chdir(folder)
+            patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
+            return CliRunner().invoke(app, ["ask", *args])
+
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def first(fresh: Callable[..., Result]) -> Result:
+    return fresh(PROMPT, "--json")
+
+
+@needs_model
+def test_without_a_configuration_the_embedded_model_answers(first):
+    assert first.exit_code == 0
+    answer = json.loads(first.stdout)
+    assert set(answer) >= {"text", "mode", "degraded", "candidates", "ranking", "failures", "usage", "cost", "seconds"}
+    texts = [candidate["text"] for candidate in answer["candidates"]]
+    assert len(set(texts)) >= 4
+    assert all(text.strip() for text in texts)
+    assert answer["text"] == texts[answer["ranking"]["best"]]
+    assert {candidate["model"] for candidate in answer["candidates"]} == {DEFAULT_MODEL}
+    assert sorted(candidate["rank"] for candidate in answer["candidates"])[0] == 1
+    scores = [candidate["score"] for candidate in answer["candidates"]]
+    assert len(set(scores)) >= 4
+    assert scores[answer["ranking"]["best"]] == max(scores)
+    assert (answer["mode"], answer["degraded"], answer["failures"]) == ("pick", False, [])
+    assert answer["ranking"]["comparisons"] == 20
+    assert answer["usage"]["completion_tokens"] > 100
+
+
+@needs_model
+def test_it_says_who_answers_and_how_to_name_others(first):
+    assert f"{DEFAULT_MODEL} answers, a small model for demonstration" in first.stderr
+    assert '[[llm]]\n  name = "mine"\n  base_url = "http://' in first.stderr
+
+
+@needs_model
+def test_the_same_seed_finds_the_answers_again(first, fresh):
+    again = fresh(PROMPT, "--json")
+    before, after = json.loads(first.stdout), json.loads(again.stdout)
+    assert [c["text"] for c in after["candidates"]] == [c["text"] for c in before["candidates"]]
+    assert after["ranking"] == before["ranking"]
+    assert after["usage"] == {"prompt_tokens": 0, "completion_tokens": 0}
+    assert "5 of 5 answers come from the store" in again.stderr
+    assert "come from the store" not in first.stderr
+
+
+@needs_model
+def test_another_number_of_answers_by_name(first, fresh):
+    result = fresh(PROMPT, "--llm", DEFAULT_MODEL, "-n", "2", "--show")
+    assert "2 of 2 answers come from the store" in result.stderr
+    assert "for demonstration" not in result.stderr
+    assert result.stdout.count(f"  {DEFAULT_MODEL}  P(win) ") == 2
+
+
+@needs_model
+@posix
+def test_an_interrupt_stops_the_embedded_model(tmp_path):
+    env = {**os.environ, "GOMP_SPINCOUNT": "1000"}
+    process = start("ask", "Tell a very long story.", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert err.splitlines()[-1] == b"interrupted"
+    assert b"Traceback" not in err
+    assert time.monotonic() - started < 20
+
+
+def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
+    model = tmp_path / "small.gguf"
+    model.write_bytes(b"GGUF")  # fails when it is run, after all is said
+    monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: model)
+    monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: model)
+    with FakeOpenAIServer(models=["qwen3", "llama3"]) as server:
+        port = int(server.base_url.rpartition(":")[2].removesuffix("/v1"))
+        monkeypatch.setattr(local_servers, "_OTHERS", {port: "llama.cpp"})
+        result = blend("ask", PROMPT)
+        monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
+        offline = blend("ask", PROMPT)
+    assert "llama.cpp runs here and knows: qwen3, llama3\n" in result.stderr
+    assert f'base_url = "{server.base_url}"\n  model = "qwen3"' in result.stderr
+    assert result.stdout == ""
+    assert "runs here" not in offline.stderr  # nobody is asked, as OLLAMA_HOST may lead anywhere
+
+
+def test_offline_without_the_model(blend, ranker, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
+    monkeypatch.setenv("LLM_BLENDER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: None)
+    result = blend("ask", PROMPT)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {DEFAULT_MODEL} is not on this machine")
+    assert f"blend models pull {DEFAULT_MODEL}" in last
+
+
+# LLMs of a blend.toml.
+
+
+def test_the_best_answer_of_several_servers(blend, ranker, servers):
+    a, b = servers(FakeReply("short"), FakeReply("a longer one\nof two lines"))
+    result = blend("ask", PROMPT, "--seed", 5)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "a longer one\nof two lines\n", "")
+    assert a.requests[0]["messages"] == b.requests[0]["messages"] == [{"role": "user", "content": PROMPT}]
+    assert a.requests[0]["seed"] == 5
+
+
+def test_failing_servers_are_reported_and_the_others_go_on(blend, ranker, servers, tmp_path, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "sk-wrong")
+    with FakeOpenAIServer(api_key="sk-right") as locked:
+        wrong = f'[[llm]]\nname = "locked"\nmodel = "fake"\nbase_url = "{locked.base_url}"\napi_key_env = "THE_KEY"\n'
+        down = '[[llm]]\nname = "down"\nmodel = "fake"\nbase_url = "http://127.0.0.1:9/v1"\ntimeout = 2\n'
+        servers(FakeReply("used"), more=wrong + down)
+        loose = blend("ask", PROMPT, "--json")
+        strict = blend("ask", PROMPT, "--strict")
+    answer = json.loads(loose.stdout)
+    assert (loose.exit_code, answer["text"], answer["degraded"]) == (0, "used", True)
+    assert [(f["model"], f["reason"]) for f in answer["failures"]] == [("locked", "auth"), ("down", "connection")]
+    assert "no answer: locked: the server refuses the key in THE_KEY (401)" in loose.stderr
+    assert "no answer: down: no connection to http://127.0.0.1:9/v1; is the server running?" in loose.stderr
+    assert "sk-wrong" not in loose.stderr + loose.stdout
+    assert (strict.exit_code, strict.stdout) == (3, "used\n")
+
+
+def test_if_nobody_answers_it_fails_with_the_reasons(blend, ranker, servers):
+    servers(FakeReply("no credit", status=402), FakeReply(" "))
+    result = blend("ask", PROMPT)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: No LLM gave an answer: a: ")
+    assert "no credit" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_strict_is_content_with_all_answers(blend, ranker, servers):
+    servers(FakeReply("one"), FakeReply("three"))
+    assert blend("ask", PROMPT, "--strict").exit_code == 0
+
+
+def test_show_prints_all_candidates_best_first(blend, ranker, servers):
+    servers(FakeReply("short"), FakeReply("longer [b]one[/b]\nof two lines"))
+    result = blend("ask", PROMPT, "--show")
+    assert result.stdout == ("1.  b  P(win) 1.00\nlonger [b]one[/b]\nof two lines\n\n2.  a  P(win) 0.00\nshort\n\n")
+    assert result.stderr.startswith("2 comparisons (full), ")
+
+
+def test_show_of_one_candidate_has_no_probability(blend, ranker, servers):
+    servers(FakeReply("only"))
+    assert blend("ask", PROMPT, "--show").stdout == "1.  a\nonly\n\n"
+
+
+def test_some_of_the_configured_llms(blend, ranker, servers):
+    a, b, c = servers(FakeReply("one"), FakeReply("two"), FakeReply("three"))
+    assert blend("ask", PROMPT, "--llm", "a", "--llm", "c", "-n", "2").exit_code == 0
+    assert [len(server.requests) for server in (a, b, c)] == [2, 0, 2]
+
+
+def test_another_configuration_file(blend, ranker, servers, tmp_path):
+    servers(FakeReply("one"))
+    (tmp_path / "blend.toml").rename(tmp_path / "other.toml")
+    assert blend("ask", PROMPT, "--config", "other.toml").stdout == "one\n"
+
+
+def test_the_prompt_from_a_file_and_from_standard_input(blend, ranker, servers, tmp_path):
+    (server,) = servers(FakeReply("yes"))
+    (tmp_path / "prompt.txt").write_text("¿Qué 🙂?\nline two\n", encoding="utf-8")
+    assert blend("ask", "@prompt.txt").exit_code == 0
+    assert blend("ask", "-", stdin="مرحبا\n").exit_code == 0
+    said = [request["messages"][0]["content"] for request in server.requests]
+    assert said == ["¿Qué 🙂?\nline two", "مرحبا"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([""], "The prompt is empty"),
+        ([" \n\t"], "The prompt is empty"),
+        (["@bytes.bin"], "bytes.bin is not UTF-8 (byte 2)"),
+        (["@missing.txt"], "no file 'missing.txt'"),
+        (["caf\udce9"], "An argument is not UTF-8"),
+        ([PROMPT, "--llm", "alhpa"], "Unknown LLM 'alhpa': did you mean 'alpha'?"),
+        ([PROMPT, "--llm", ""], "Unknown LLM ''"),
+        ([PROMPT, "--llm", "alpha", "--llm", "alpha"], "same name: alpha, alpha"),
+        ([PROMPT, "--config", "missing.toml"], "no configuration file missing.toml"),
+        ([PROMPT, "-n", "0"], "Invalid value for '-n'"),
+        ([PROMPT, "--seed", "-1"], "Invalid value for '--seed'"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_input(blend, ranker, tmp_path, args, message):
+    (tmp_path / "blend.toml").write_text('[[llm]]\nname = "alpha"\nmodel = "x"\nbase_url = "http://127.0.0.1:9/v1"\n')
+    (tmp_path / "bytes.bin").write_bytes(b"ab\xff")
+    result = blend("ask", *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_an_unknown_embedded_model_without_a_configuration(blend, ranker):
+    result = blend("ask", PROMPT, "--llm", "smollm2-135")
+    assert result.exit_code == 2
+    assert "did you mean smollm2-135m" in result.stderr
+
+
+def test_a_key_that_is_not_set(blend, ranker, tmp_path, monkeypatch):
+    monkeypatch.delenv("THE_KEY", raising=False)
+    member = '[[llm]]\nname = "a"\nmodel = "x"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "THE_KEY"\n'
+    (tmp_path / "blend.toml").write_text(member)
+    result = blend("ask", PROMPT)
+    assert result.exit_code == 2
+    assert "environment variable THE_KEY" in result.stderr
+
+
+# The real process.
+
+
+def start(*args: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", FAKE_RANKER, *args], stdin=subprocess.DEVNULL, **options)
+
+
+@posix
+def test_an_interrupt_keeps_what_is_finished(servers, tmp_path):
+    servers(FakeReply("kept"), FakeReply("more and ", endless=True))
+    process = start("ask", PROMPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with Store(tmp_path / "blend.db") as store:
+        until = time.monotonic() + 30
+        while not len(store) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
+        assert [call.candidate.text for call in store] == ["kept"]
+
+
+@posix
+def test_a_terminal_shows_progress_and_standard_output_stays_clean(servers):
+    pty = importlib.import_module("pty")
+    servers(
+        FakeReply("one two three four five six", drip=0.1), FakeReply("the longest answer of all of them", drip=0.1)
+    )
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = start("ask", PROMPT, stdout=subprocess.PIPE, stderr=theirs, env=env)
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            block = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not block:
+            break
+        drawn += block
+    os.close(ours)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"the longest answer of all of them\n")
+    shown = drawn.decode()
+    assert "candidate 1 of 2" in shown
+    assert "tokens/s" in shown
+    assert "comparing" in shown
+    assert "2 of 2" in shown
