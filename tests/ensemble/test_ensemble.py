@@ -220,6 +220,29 @@ def test_answers_outlive_a_ranker_that_breaks(store: Store) -> None:
     assert llm.calls == []
 
 
+def test_cancelling_ends_the_comparisons() -> None:
+    class Endless(FakeRanker):
+        ended = False
+
+        def rank_many(self, *args: Any, **options: Any) -> list[Ranking]:
+            try:
+                while True:
+                    options["progress"](1, 2)
+                    time.sleep(0.01)
+            finally:
+                self.ended = True
+
+    ranker = Endless()
+
+    async def interrupt() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await ensemble(FakeLLM("a"), FakeLLM("b"), ranker=ranker).aask(PROMPT)
+
+    asyncio.run(interrupt())  # waits for its threads
+    assert ranker.ended
+
+
 def test_who_watches_is_told() -> None:
     class Diary(Observer):
         def __init__(self) -> None:

@@ -129,7 +129,7 @@ def _explain(model: str) -> None:
         base_url, name = server.base_url, server.models[0]
     else:
         base_url, name = "http://localhost:11434/v1", "llama3.2:3b"
-    note(f'  [[llm]]\n  name = "mine"\n  base_url = "{base_url}"\n  model = "{name}"')
+    note(f'  [[llm]]\n  name = "mine"\n  base_url = "{base_url}"\n  model = "{name}"\n')
 
 
 def _show(answer: Answer) -> None:

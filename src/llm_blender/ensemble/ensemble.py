@@ -168,13 +168,28 @@ class Ensemble:
             reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in gathered.failures.values()))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.")
         texts = [candidate.text for candidate in gathered.candidates.values()]
-        ranking = await asyncio.to_thread(self._rank, ranker, prompt, texts, seed, observer)
+        ranking = await self._rank(ranker, prompt, texts, seed, observer)
         return _answer(calls, gathered, ranking, time.perf_counter() - started)
 
-    def _rank(self, ranker: Ranker, prompt: Instruction, texts: list[str], seed: int, observer: Observer) -> Ranking:
-        (ranking,) = ranker.rank_many(
-            [prompt], [texts], strategy=self.strategy, seed=seed, budget=self.budget, progress=observer.comparing
-        )
+    async def _rank(
+        self, ranker: Ranker, prompt: Instruction, texts: list[str], seed: int, observer: Observer
+    ) -> Ranking:
+        cancelled = threading.Event()
+
+        def progress(done: int, total: int) -> None:
+            if cancelled.is_set():
+                raise RuntimeError("cancelled")  # ends the thread, which nobody waits for any more
+            observer.comparing(done, total)
+
+        def rank() -> list[Ranking]:
+            return ranker.rank_many(
+                [prompt], [texts], strategy=self.strategy, seed=seed, budget=self.budget, progress=progress
+            )
+
+        try:
+            (ranking,) = await asyncio.to_thread(rank)
+        finally:
+            cancelled.set()
         return ranking
 
 
