@@ -10,7 +10,7 @@ import typer
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
     from llm_blender.training.recipe import Recipe
@@ -64,6 +64,8 @@ def ranker(
         raise MissingExtraError("Training", "train") from error
     from transformers.utils import logging
 
+    if dev is not None and not dev.exists():
+        raise NotFoundError(f"There is no file or folder {dev}.")
     plan = _plan(files or [], recipe, dev, score or [], pairs, max_pairs)
     changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
     plan = plan.model_copy(update=changes)
@@ -82,7 +84,7 @@ def ranker(
     result: dict[str, Any] = {
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),
-        "steps": max((entry["step"] for entry in run.log), default=0),
+        "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last of each stage
         "temperature": run.temperature,
         "dev": run.dev,
         "int8": run.int8,
@@ -101,8 +103,10 @@ def _plan(
     from llm_blender.training.recipe import Recipe, Source
 
     if recipe is not None:
-        if files or scores:
-            raise InputError("A recipe names its sources itself: leave out FILE and --score.")
+        if files or scores or max_pairs is not None or (dev is not None and dev.is_file()):
+            raise InputError(
+                "A recipe names its sources itself: leave out FILE, --score, --max-pairs and a --dev FILE."
+            )
         return Recipe.load(recipe)
     if not files:
         raise InputError("Nothing to learn from: give files of rows, or a --recipe.")

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from llm_blender.errors import CheckpointError, NotFoundError
+from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_onnx
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
@@ -26,6 +26,7 @@ def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[PairRankerModel, Inp
     Raises:
         NotFoundError: there is no such encoder.
         CheckpointError: its tokenizer has no fast form (``tokenizer.json``).
+        InputError: it reads fewer tokens than `recipe.max_length`.
     """
     torch.manual_seed(recipe.seed)
     try:
@@ -34,8 +35,11 @@ def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[PairRankerModel, Inp
         config.attention_probs_dropout_prob = 0.0
         encoder: Any = AutoModel.from_pretrained(backbone, config=config, dtype=torch.float32)
         fast = AutoTokenizer.from_pretrained(backbone)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: files, but of no known model
         raise NotFoundError(f"No encoder {backbone!r}, neither as a folder nor on the Hub: {error}") from error
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and positions < recipe.max_length:
+        raise InputError(f"{backbone!r} reads {positions} tokens: max_length cannot be {recipe.max_length}.")
     tokenizer: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
     if tokenizer is None:
         raise CheckpointError(f"The tokenizer of {backbone!r} has no fast form (tokenizer.json).")

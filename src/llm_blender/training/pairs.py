@@ -77,8 +77,9 @@ def _implied(rows: Sequence[Example], source: Source, _: np.random.Generator) ->
             ]
             for one, other in itertools.combinations(kept, 2):
                 better, worse = (one, other) if one[1] > other[1] else (other, one)
+                gap = better[1] - worse[1]
                 comparable = abs(better[2] - worse[2]) <= source.comparable
-                if better[1] - worse[1] >= source.min_gap and comparable:
+                if comparable and gap >= source.min_gap and gap > 0:
                     pool += _pair(row, better[0], worse[0])
         yield pool
 

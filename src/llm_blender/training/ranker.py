@@ -162,8 +162,9 @@ def train_pair_ranker(
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return str(checkpoints[-1]) if checkpoints else None
+    # The trainer writes its state last: without it, the checkpoint is half of one.
+    checkpoints = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))) if checkpoints else None
 
 
 def _trainer(
@@ -238,5 +239,6 @@ def freeze(model: PairRankerModel, layers: int) -> None:
     if layers < 0:
         return
     backbone: Any = model.pretrained_model
-    for module in (backbone.embeddings, *backbone.encoder.layer[:layers]):
+    stack = next(module for module in backbone.modules() if isinstance(module, torch.nn.ModuleList))  # of its layers
+    for module in (backbone.embeddings, *stack[:layers]):
         module.requires_grad_(False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm_blender.errors import ConfigError, NotFoundError
 
@@ -26,7 +26,7 @@ class Source(_Strict):
             ``mismatched``: the reference against the reference of another instruction.
         scores: which scores imply pairs; empty means all that the rows have.
         exclude_models: candidates of these LLMs are left out.
-        max_pairs: pairs drawn per pass over the data; spread evenly over the rows.
+        max_pairs: pairs drawn; spread evenly over the rows.
         min_gap: least difference of two scores, as a share of the file's candidates that lie between them.
         comparable: greatest difference of two LLMs' mean standing (0 worst, 1 best) on a score, so that a pair
             teaches what is better here and not which LLM is better.
@@ -73,8 +73,8 @@ class Recipe(_Strict):
         warmup: share of the steps.
         weight_decay: of AdamW.
         batch_size: rows (ordered pairs) a step.
-        epochs: passes over the pairs, each with new draws.
-        seed: of draws, orders, head and dropout.
+        epochs: passes over the pairs, each in another order.
+        seed: of draws, order, head and dropout.
         save_every: steps between checkpoints (and evaluations).
     """
 
@@ -90,12 +90,18 @@ class Recipe(_Strict):
     frozen_layers: int = Field(default=0, ge=-1)
 
     learning_rate: float = Field(default=5e-5, gt=0)
-    warmup: float = Field(default=0.06, ge=0, le=1)
+    warmup: float = Field(default=0.06, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=1, ge=1)
     seed: int = 0
     save_every: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> Self:
+        if self.max_length - self.source_max_length < 32:
+            raise ValueError("source_max_length must leave at least 32 tokens of max_length to the candidates")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
@@ -113,5 +119,5 @@ class Recipe(_Strict):
             raise ConfigError(f"{path} is not TOML: {error}.") from None
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{path}: {where}: {first['msg']}.") from None
+            where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
+            raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import brier_score, expected_calibration_error, fit_temperature, probability
 from llm_blender.training.card import Run, model_card
@@ -34,7 +36,8 @@ def train_ranker(
 ) -> Run:
     """Train a PairRanker and write its checkpoint: weights, tokenizer, ONNX, model card.
 
-    Goes on from the last checkpoint in ``output/trainer``, if an earlier run of the same recipe was cut short.
+    Goes on from the last checkpoint in ``output/trainer``, if an earlier run of the same recipe was cut short; one of
+    another recipe, or on other pairs, is refused.
 
     Args:
         recipe: what to do.
@@ -49,12 +52,13 @@ def train_ranker(
     Raises:
         NotFoundError: a file or the encoder is not there.
         RowError: a row cannot be used.
-        InputError: there are no pairs.
+        InputError: there are no pairs, or `output` holds another run.
         MissingExtraError: ``onnx`` is not installed.
     """
     keys = excluded_keys(exclude)
     train, counts = load_pairs(recipe.sources, data, keys, recipe.seed)
     dev, dev_counts = load_pairs(recipe.dev_sources, dev_data, keys, recipe.seed)
+    _claim(output / "trainer", recipe, backbone, train)
     model, input_format, tokenizer = new_pair_ranker(recipe, backbone or recipe.backbone)
     log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer", progress=progress, note=note)
     config = input_format.config
@@ -64,6 +68,18 @@ def train_ranker(
     run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(exclude), tuple(log), temperature, dev_results, int8)
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
+
+
+def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[TrainingPair]) -> None:
+    """Leave a mark of this run's recipe and pairs, so that no other run goes on from its checkpoints."""
+    mark = hashlib.sha256(repr((recipe, backbone, train)).encode("utf-8", "replace")).hexdigest()
+    path = folder / "run.sha256"
+    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != mark:
+        raise InputError(
+            f"{folder} belongs to a run with another recipe or other pairs: remove it, or choose another output."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(mark)
 
 
 def _measure(folder: Path, dev: Sequence[TrainingPair]) -> tuple[dict[str, float], dict[str, float], float]:

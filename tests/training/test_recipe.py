@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_blender.errors import ConfigError, NotFoundError, RowError
+from llm_blender.training.recipe import Recipe, Source
+from llm_blender.training.sources import excluded_keys, load_pairs
+
+
+def test_a_recipe_is_toml(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('orders = "one"\n[[sources]]\nfile = "a.jsonl"\npairs = "labelled"\nexclude_models = ["x"]\n')
+    recipe = Recipe.load(path)
+    assert recipe.orders == "one"
+    assert recipe.sources == (Source(file="a.jsonl", pairs="labelled", exclude_models=("x",)),)
+    assert recipe.epochs == Recipe().epochs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat = 1", "learning_rat: Extra inputs are not permitted"),
+        ("[[sources]]\nfile = 'a'\ngap = 1", "sources.0.gap: Extra inputs"),
+        ("[[sources]]\npairs = 'implied'", "sources.0.file: Field required"),
+        ("[[sources]]\nfile = 'a'\npairs = 'guessed'", "sources.0.pairs"),
+        ("alone = 1.5", "alone: "),
+        ("epochs = 0", "epochs: "),
+        ("max_length = 128\nsource_max_length = 128", "leave at least 32 tokens"),
+        ("max_length = ", "is not TOML"),
+        (b"seed = 1 # \xff", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message) as error:
+        Recipe.load(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    with pytest.raises(NotFoundError, match="no recipe"):
+        Recipe.load(tmp_path / "none.toml")
+
+
+class TestSources:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name, count in (("a", 6), ("b", 4)):
+            candidates = [{"text": text, "scores": {"judge": len(text)}} for text in ("x", "yy")]
+            rows = ({"instruction": f"{name} Question {i}", "candidates": candidates} for i in range(count))
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path
+
+    def test_all_are_mixed_and_counted(self, folder):
+        sources = [Source(file="a.jsonl", max_pairs=5), Source(file="b.jsonl")]
+        pairs, counts = load_pairs(sources, folder, frozenset(), 0)
+        assert [(count.rows, count.excluded, count.pairs) for count in counts] == [(6, 0, 5), (4, 0, 4)]
+        assert [count.path for count in counts] == [folder / "a.jsonl", folder / "b.jsonl"]
+        names = "".join(pair.prompt[0] for pair in pairs)
+        assert sorted(names) == list("aaaaabbbb")
+        assert names not in ("aaaaabbbb", "bbbbaaaaa")
+        assert load_pairs(sources, folder, frozenset(), 0)[0] == pairs != load_pairs(sources, folder, frozenset(), 1)[0]
+
+    def test_what_a_test_file_asks_is_left_out(self, folder):
+        test = folder / "test.jsonl"
+        test.write_text(
+            json.dumps({"instruction": " A  question", "input": "2", "candidates": []})
+            + "\n"
+            + json.dumps({"instruction": "A QUESTION 4", "candidates": []})
+        )
+        pairs, (count,) = load_pairs([Source(file="a.jsonl")], folder, excluded_keys([test]), 0)
+        # An input follows after a newline, which is white space like any other.
+        assert {pair.prompt for pair in pairs} == {f"a Question {i}" for i in (0, 1, 3, 5)}
+        assert (count.rows, count.excluded, count.pairs) == (6, 2, 4)
+
+    def test_a_file_that_is_not_there(self, folder):
+        with pytest.raises(NotFoundError, match=r"no file .*none\.jsonl"):
+            load_pairs([Source(file="none.jsonl")], folder, frozenset(), 0)
+
+    def test_a_bad_row(self, folder):
+        (folder / "a.jsonl").write_text("{")
+        with pytest.raises(RowError, match=r"a\.jsonl, line 1"):
+            load_pairs([Source(file="a.jsonl")], folder, frozenset(), 0)

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import llm_blender.training.ranker as ranker_module
+from llm_blender.errors import InputError, NotFoundError
+from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
+from llm_blender.training.checkpoints import new_pair_ranker
+from llm_blender.training.pairs import TrainingPair
+from llm_blender.training.ranker import PairDataset, _last_checkpoint, freeze, train_pair_ranker
+from llm_blender.training.recipe import Recipe
+from llm_blender.training.run import train_ranker
+
+NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
+PAIRS = [  # what is good is better
+    TrainingPair(f"why is the {one}", f"the {other} is good", f"the {other} is bad")
+    for one, other in itertools.product(NAMES, NAMES)
+]
+BASE = {
+    "max_length": 64,
+    "source_max_length": 16,
+    "frozen_layers": -1,
+    "learning_rate": 1e-3,
+    "batch_size": 8,
+    "save_every": 4,
+    "alone": 0.0,
+    "orders": "one",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Of a model this small, several threads spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(tiny_encoder, tmp_path):
+    """Trains on `PAIRS`; gives the log and the weights."""
+
+    def run(output: str = "run", pairs=PAIRS, dev=PAIRS[:16], **changes):
+        recipe = Recipe.model_validate(BASE | changes)
+        model, form, _ = new_pair_ranker(recipe, str(tiny_encoder))
+        log = train_pair_ranker(recipe, model, form, pairs, dev, tmp_path / output)
+        return log, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    return run
+
+
+def same(one: dict, other: dict) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def evaluations(log: list[dict]) -> list[dict]:
+    return [entry for entry in log if "eval_loss" in entry]
+
+
+class TestDataset:
+    @pytest.fixture
+    def form(self, tiny_encoder):
+        return new_pair_ranker(Recipe.model_validate(BASE), str(tiny_encoder))[1]
+
+    def test_both_orders(self, form):
+        data = PairDataset(PAIRS[:3], form, "both")
+        assert [item["labels"] for item in data] == [1.0, -1.0] * 3
+        (first,), (second,) = data[0]["sequences"], data[1]["sequences"]
+        assert first != second
+        assert sorted(first.ids) == sorted(second.ids)
+
+    def test_one_order_has_the_better_one_left_as_often_as_right(self, form):
+        assert [item["labels"] for item in PairDataset(PAIRS[:4], form, "one")] == [1.0, -1.0, 1.0, -1.0]
+
+    def test_alone_each_candidate_has_a_sequence(self, form):
+        (left, right) = PairDataset(PAIRS[:1], form, "alone")[0]["sequences"]
+        assert set(left.segments) == {0, 1, 2}
+        assert set(right.segments) == {0, 1, 3}
+
+    def test_lengths_are_those_of_the_sequences(self, form):
+        data = PairDataset([TrainingPair("why", "sea " * n, "sun") for n in (1, 5, 90)], form, "one")
+        assert data.lengths == [len(item["sequences"][0]) for item in data]
+        assert data.lengths == sorted(data.lengths)
+
+
+class TestLearning:
+    @pytest.mark.parametrize(("pooling", "epochs"), [("mean", 3), ("marker", 8)])
+    def test_a_plain_rule_is_learnt(self, train, pooling, epochs):
+        log, _ = train(pooling=pooling, epochs=epochs)
+        first, *_, last = evaluations(log)
+        assert last["eval_loss"] < 0.75 * first["eval_loss"]
+        assert last["eval_agreement"] > 0.9
+
+    def test_reading_alone_learns_too_and_goes_first(self, train):
+        log, _ = train(alone=0.5, orders="both", epochs=2)
+        assert [stage for stage, _ in itertools.groupby(entry["stage"] for entry in log)] == ["alone", "both"]
+        alone = [entry for entry in evaluations(log) if entry["stage"] == "alone"]
+        assert alone[-1]["eval_loss"] < alone[0]["eval_loss"]
+
+    def test_orders_both_reads_every_pair_twice(self, train):
+        steps = {orders: train(orders, PAIRS[:16], (), orders=orders)[0][-1]["step"] for orders in ("one", "both")}
+        assert steps == {"one": 2, "both": 4}
+
+    def test_the_seed_decides(self, train):
+        one, two, other = (train(name, PAIRS[:16], seed=seed)[1] for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+        assert same(one, two)
+        assert not same(one, other)
+
+    def test_frozen_layers_stay_as_they_are(self, train, tiny_encoder):
+        before = new_pair_ranker(Recipe.model_validate(BASE), str(tiny_encoder))[0].state_dict()
+        _, after = train(frozen_layers=1, pairs=PAIRS[:16])
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert not [name for name in moved if ".embeddings." in name or ".layer.0." in name]
+        assert {name.split(".")[0] for name in moved} == {"pretrained_model", "head_layer"}
+
+    def test_no_pairs(self, train):
+        with pytest.raises(InputError, match="No training pairs"):
+            train(pairs=[])
+
+
+class TestResuming:
+    def test_ends_at_the_same_weights(self, train, monkeypatch):
+        _, whole = train("whole", alone=0.5, save_every=1)
+
+        def fall(self, model, inputs, *args, **kwargs):
+            if self.state.global_step == 2 and "one" in self.args.output_dir:
+                raise KeyboardInterrupt
+            return real(self, model, inputs, *args, **kwargs)
+
+        real = ranker_module._PairTrainer.compute_loss
+        monkeypatch.setattr(ranker_module._PairTrainer, "compute_loss", fall)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", alone=0.5, save_every=1)
+        monkeypatch.setattr(ranker_module._PairTrainer, "compute_loss", real)
+        log, resumed = train("cut", alone=0.5, save_every=1)
+        assert same(whole, resumed)
+        assert log[-1]["step"] == 4
+
+    def test_half_a_checkpoint_is_passed_over(self, tmp_path):
+        for step in (9, 10, 100):
+            (tmp_path / f"checkpoint-{step}").mkdir()
+        assert _last_checkpoint(tmp_path) is None
+        for step in (9, 10):
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+class TestEncoders:
+    def test_none(self, tmp_path):
+        with pytest.raises(NotFoundError, match="No encoder"):
+            new_pair_ranker(Recipe(), str(tmp_path))
+
+    def test_one_that_reads_fewer_tokens(self, tiny_encoder):
+        with pytest.raises(InputError, match="reads 160 tokens: max_length cannot be 384"):
+            new_pair_ranker(Recipe(), str(tiny_encoder))
+
+    @pytest.mark.parametrize("kind", ["distilbert", "electra", "roberta", "mpnet", "deberta-v2", "modernbert"])
+    def test_freezing_knows_other_architectures(self, kind):
+        from transformers import AutoConfig, AutoModel
+
+        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+        if kind == "distilbert":
+            sizes = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 16}
+        config = AutoConfig.for_model(kind, vocab_size=30, pad_token_id=0, **sizes)
+        model = torch.nn.Module()
+        model.pretrained_model = AutoModel.from_config(config)
+        freeze(model, 1)
+        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+        assert [name for name in frozen if "word_embeddings" in name or "tok_embeddings" in name]
+        assert {layer for layer in "012" if any(f".{layer}." in name for name in frozen)} == {"0"}
+        assert not {name for name, weight in model.named_parameters() if ".0." in name} - frozen
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, pairs in (("train", PAIRS), ("dev", PAIRS[8::7]), ("test", PAIRS[:1])):
+        rows = (
+            {
+                "instruction": pair.prompt,
+                "candidates": [{"text": pair.better, "scores": {"s": 1}}, {"text": pair.worse, "scores": {"s": 0}}],
+            }
+            for pair in pairs
+        )
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    source = {"name": "Good and bad", "url": "https://example.org/good", "licence": "CC0-1.0"}
+    return Recipe.model_validate(
+        BASE
+        | {
+            "alone": 0.25,
+            "sources": [{"file": "train.jsonl", **source}],
+            "dev_sources": [{"file": "dev.jsonl"}],
+            "frozen_layers": 0,
+            "save_every": 100,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def made(folder, recipe, tiny_encoder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("ranker")
+    told, notes = [], []
+    run = train_ranker(
+        recipe,
+        folder,
+        folder,
+        output,
+        exclude=[folder / "test.jsonl"],
+        backbone=str(tiny_encoder),
+        progress=lambda *counts: told.append(counts),
+        note=notes.append,
+    )
+    return output, run, told, notes
+
+
+class TestRun:
+    def test_the_folder_is_a_whole_checkpoint(self, made):
+        output = made[0]
+        files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+        assert {file for file in files if not file.startswith("trainer/")} == {
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "onnx/model_fp32.onnx",
+            "onnx/model_int8.onnx",
+            "tokenizer.json",
+        }
+        assert {t.dtype for t in safetensors.torch.load_file(output / "model.safetensors").values()} == {torch.float16}
+
+    def test_every_backend_reads_it_alike(self, made):
+        texts = ["the sky is good", "the sky is bad", "the sea is not good"]
+        rankers = [
+            PairRanker.from_pretrained(made[0], **options)
+            for options in ({"precision": "fp32"}, {"backend": "torch", "device": "cpu"})
+        ]
+        one, other = (ranker.rank("why is the sky", texts, strategy="full").logits for ranker in rankers)
+        np.testing.assert_allclose(one, other, atol=2e-4)  # 1e-4, each rounded to 4 decimals
+
+    def test_the_run_says_what_it_used_and_found(self, made):
+        _, run, told, notes = made
+        (count,) = run.sources
+        assert (count.rows, count.excluded, count.pairs) == (64, 8, 56)
+        assert set(run.dev) == {"pairs", "agreement", "longest", "flip_rate", "ece", "brier"}
+        assert run.dev["pairs"] == 8
+        assert run.dev["longest"] == 1  # "good" has a letter more than "bad"
+        assert 0 <= run.int8["same_decision"] <= 1
+        assert told[-1] == (8, 8)  # 14 pairs alone in 2 steps, 42 compared in 6
+        assert notes[-1].startswith("one, step 6 of 6: loss ")
+
+    def test_the_temperature_is_the_fitted_one(self, made):
+        output, run, *_ = made
+        assert PairRankerConfig.load(output).temperature == run.temperature != 1
+
+    def test_the_card_is_written_from_the_run(self, made, folder):
+        import hashlib
+
+        card = (made[0] / "README.md").read_text()
+        digest = hashlib.sha256((folder / "train.jsonl").read_bytes()).hexdigest()
+        assert f"| [Good and bad](https://example.org/good) | CC0-1.0 | 64 | 8 | 56 | `{digest}` |" in card
+        assert "stands in a test file: `test.jsonl`" in card
+        assert "| learning_rate | 0.001 |" in card
+        assert "| agreement | " in card
+        assert "| one | 6 | " in card
+        assert str(folder) not in card
+
+    def test_again_it_trains_no_more(self, made, folder, recipe, tiny_encoder):
+        output, run, *_ = made
+        before = (output / "model.safetensors").read_bytes()
+        told = []
+        again = train_ranker(
+            recipe,
+            folder,
+            folder,
+            output,
+            exclude=[folder / "test.jsonl"],
+            backbone=str(tiny_encoder),
+            progress=lambda *counts: told.append(counts),
+        )
+        assert told == []
+        assert (output / "model.safetensors").read_bytes() == before
+        assert again.dev == run.dev
+
+    def test_another_run_does_not_go_on_from_its_checkpoints(self, made, folder, recipe, tiny_encoder):
+        for changed, exclude in ((recipe, []), (recipe.model_copy(update={"seed": 5}), [folder / "test.jsonl"])):
+            with pytest.raises(InputError, match="belongs to a run with another recipe or other pairs"):
+                train_ranker(changed, folder, folder, made[0], exclude=exclude, backbone=str(tiny_encoder))
+
+    def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):
+        recipe = recipe.model_copy(
+            update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_pairs": 8}),)}
+        )
+        run = train_ranker(recipe, folder, folder, tmp_path / "out", backbone=str(tiny_encoder))
+        assert (run.dev, run.temperature) == ({}, 1.0)
+        assert "There were no development pairs." in Path(tmp_path / "out" / "README.md").read_text()
