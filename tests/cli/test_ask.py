@@ -108,6 +108,7 @@ def test_without_a_configuration_the_embedded_model_answers(first):
     assert (answer["mode"], answer["degraded"], answer["failures"]) == ("pick", False, [])
     assert answer["ranking"]["comparisons"] == 20
     assert answer["usage"]["completion_tokens"] > 100
+    assert answer["cost"] == 0
 
 
 @needs_model

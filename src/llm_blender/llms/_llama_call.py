@@ -56,6 +56,7 @@ class LlamaCall:
             reasoning="".join(self._reasoning).strip() or None,
             usage=self._usage,
             seconds=time.perf_counter() - start,
+            cost=0.0,
             finish_reason=self._finish_reason,
         )
 
