@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 import llm_blender.llms.models
 from llm_blender.cli import app
+from llm_blender.errors import DownloadError
 from llm_blender.llms import local_servers
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
 from llm_blender.store import Store
@@ -178,6 +179,18 @@ def test_offline_without_the_model(blend, ranker, monkeypatch, tmp_path):
     last = result.stderr.splitlines()[-1]
     assert last.startswith(f"error: {DEFAULT_MODEL} is not on this machine")
     assert f"blend models pull {DEFAULT_MODEL}" in last
+
+
+def test_a_model_that_is_not_there_is_fetched(blend, ranker, monkeypatch):
+    def pull(name: str, progress: Callable[[int, int], None]) -> Path:
+        progress(50, 100)
+        raise DownloadError(f"{name} could not be fetched: planted.")
+
+    monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: None)
+    monkeypatch.setattr(llm_blender.llms.models, "pull", pull)
+    result = blend("ask", PROMPT, "--llm", "llama-3.2-1b")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: llama-3.2-1b could not be fetched: planted.\n"
 
 
 # LLMs of a blend.toml.

@@ -8,13 +8,16 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_blender.config import Config, Price
-from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Limits, Member, Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundError, WorkError
+from llm_blender.llms.embedded import EmbeddedLLM
+from llm_blender.llms.models import DEFAULT_MODEL
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
@@ -274,7 +277,7 @@ def test_who_watches_is_told() -> None:
     assert diary.lines[-1] == ("comparing", 2, 2)
 
 
-def test_from_config_asks_servers(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     with FakeOpenAIServer([FakeReply("short")]) as one, FakeOpenAIServer([FakeReply("a longer one")]) as two:
         path = tmp_path / "blend.toml"
         path.write_text(
@@ -290,6 +293,21 @@ def test_from_config_asks_servers(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     assert len(one.requests) == 2
     assert answer.cost is None
     assert len(store) == 3
+
+
+def test_the_default_asks_the_embedded_model_several_times_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    pulled: list[str] = []
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("llm_blender.llms.models.pull", pulled.append)
+    monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: tmp_path / "small.gguf")
+    (member,) = Ensemble.default(store=store).members
+    assert pulled == [DEFAULT_MODEL]
+    assert member.samples == DEFAULT_SAMPLES
+    assert isinstance(member.llm, EmbeddedLLM)
+    assert member.llm.name == DEFAULT_MODEL
+    assert member.llm._parallel > 1
 
 
 def test_a_configuration_without_llms_is_refused() -> None:

@@ -107,8 +107,9 @@ class Ensemble:
         from llm_blender.llms.embedded import EmbeddedLLM
         from llm_blender.llms.models import DEFAULT_MODEL, pull
 
-        llm = EmbeddedLLM(DEFAULT_MODEL, pull(DEFAULT_MODEL))
-        return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=Store() if store is None else store)
+        pull(DEFAULT_MODEL)
+        members = [Member(EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), samples)]
+        return cls(members, lambda: _load_ranker("bundled"), store=Store() if store is None else store)
 
     async def __aenter__(self) -> Self:
         for llm in self._managed:
