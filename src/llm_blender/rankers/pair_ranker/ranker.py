@@ -23,7 +23,7 @@ from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, inst
 __all__ = ["PairRanker"]
 
 _CHUNK = 8_192  # pairs that are put together as token lists at a time: bounds memory, keeps lengths alike
-_MAX_TOKENS = 4_096  # of a batch on a CPU: two cores are busy from about 2,000, the caches are full above 8,000
+_MAX_TOKENS = 2_048  # of a batch on a CPU: best of 1,024 to 8,192 (benchmarks/ranker_speed.py)
 
 
 class PairRanker:
