@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from llm_blender.ensemble import Observer
+from llm_blender.errors import StoreError
 from llm_blender.types import Candidate, Failure
 
 __all__ = ["Watcher", "watched"]
@@ -19,9 +20,13 @@ class Watcher(Observer):
     """Counts the answers that were in the store."""
 
     stored = 0
+    trouble: StoreError | None = None
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         self.stored += stored
+
+    def not_kept(self, error: StoreError) -> None:
+        self.trouble = error
 
 
 @contextmanager

@@ -59,6 +59,8 @@ def ask(
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):
         note(f"no answer: {message}")
+    if observer.trouble:
+        note(f"answers were not kept: {observer.trouble}")
     if observer.stored:
         note(f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed asks anew.")
     if as_json:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_blender.ensemble.observer import Observer
-from llm_blender.errors import LLMError
+from llm_blender.errors import LLMError, StoreError
 from llm_blender.store import Store, call_key
 from llm_blender.types import LLM, Candidate, Failure, Message, Sampling
 
@@ -61,7 +61,7 @@ async def gather(
     and its grace, or the deadline, are over are cancelled and reported as timed out.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read; nobody is asked then.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
@@ -76,9 +76,12 @@ async def gather(
             candidate = await call.llm.generate(
                 messages, call.sampling, on_text=lambda text: observer.writing(index, text)
             )
-            if store is not None:
-                await _keep(store, key, candidate)
             new.append(candidate)
+            if store is not None:
+                try:
+                    await _keep(store, key, candidate)
+                except StoreError as error:  # a full disk must not cost what was just paid for
+                    observer.not_kept(error)
         if candidate.text.strip():
             candidates[index] = candidate
             observer.wrote(index, candidate, stored=stored is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_blender.errors import StoreError
 from llm_blender.types import Candidate, Failure
 
 __all__ = ["Observer"]
@@ -21,6 +22,9 @@ class Observer:
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         """A call has its answer; `stored`: from the store, nobody was asked."""
+
+    def not_kept(self, error: StoreError) -> None:
+        """An answer could not be stored; it is used all the same."""
 
     def failed(self, call: int, failure: Failure) -> None:
         """A call has none."""
