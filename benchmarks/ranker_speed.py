@@ -98,7 +98,7 @@ def measure(max_tokens: int, prompts: int, candidates: int, rounds: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--max-tokens", type=int, nargs="+", default=[4_096])
+    parser.add_argument("--max-tokens", type=int, nargs="+", default=[2_048])
     parser.add_argument("--prompts", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
