@@ -111,6 +111,7 @@ def _measured(run: Run) -> str:
         f"(agreement {run.dev['agreement']:.4f}, float32 {run.int8['agreement_fp32']:.4f}; largest difference of a "
         f"logit {run.int8['largest_difference']:.3f})."
     )
+    fitted = "The temperature was fitted on these same pairs, so ECE and Brier flatter it here."
     curve = ["| stage | step | loss | agreement (one order) | prefers left |", "|---|---|---|---|---|"]
     curve += [
         f"| {e['stage']} | {e['step']} | {e['eval_loss']:.4f} | {e['eval_agreement']:.4f} | "
@@ -118,7 +119,7 @@ def _measured(run: Run) -> str:
         for e in run.log
         if "eval_agreement" in e
     ]
-    return f"## Measured\n\n{table}\n\n{int8}\n\nLearning curve:\n\n" + "\n".join(curve)
+    return f"## Measured\n\n{table}\n\n{fitted}\n\n{int8}\n\nLearning curve:\n\n" + "\n".join(curve)
 
 
 def _sha256(path: Path) -> str:

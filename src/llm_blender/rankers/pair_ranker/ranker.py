@@ -23,7 +23,7 @@ from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, inst
 __all__ = ["PairRanker"]
 
 _CHUNK = 8_192  # pairs that are put together as token lists at a time: bounds memory, keeps lengths alike
-_MAX_TOKENS = 2_048  # of a batch on a CPU: best of 1,024 to 8,192 (benchmarks/ranker_speed.py)
+_MAX_TOKENS = 2_048  # of a batch on a CPU: larger ones pad more (benchmarks/ranker_speed.py)
 
 
 class PairRanker:
