@@ -24,7 +24,7 @@ def load_ranker(
 
     Args:
         name: ``bundled``, a folder, or a Hub repository.
-        backend: None is ``onnx``, or ``torch`` where a device is given.
+        backend: None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …
         precision: of the ``onnx`` backend.
 
@@ -35,6 +35,4 @@ def load_ranker(
         raise InputError(f"The device {device!r} is for the torch backend: leave it out, or take that.")
     from llm_blender.rankers.pair_ranker import PairRanker
 
-    return PairRanker.from_pretrained(
-        name, backend=backend or ("torch" if device else "onnx"), precision=precision, device=device
-    )
+    return PairRanker.from_pretrained(name, backend=backend, precision=precision, device=device)

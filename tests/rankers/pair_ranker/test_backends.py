@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 
 from llm_blender.errors import MissingExtraError
+from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.rankers.pair_ranker.backends import OnnxBackend
-from llm_blender.rankers.pair_ranker.checkpoint import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
 INSTRUCTION = "Why is the sky blue, and the sea green?"
@@ -132,5 +132,5 @@ def test_threads_are_the_callers_choice(tiny_ranker, monkeypatch):
 def test_without_torch_the_pip_line_is_said(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "llm_blender.rankers.pair_ranker.modeling", raising=False)
-    with pytest.raises(MissingExtraError, match=r"torch backend needs .* pip install 'llm-blender\[torch\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs an optional part: pip install 'llm-blender\[torch\]'"):
         PairRanker.from_pretrained(find_checkpoint(BUNDLED), backend="torch")

@@ -12,8 +12,8 @@ import pytest
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
+from llm_blender.rankers.checkpoints import find_checkpoint
 from llm_blender.rankers.pair_ranker import BUNDLED, PairRanker, PairRankerConfig
-from llm_blender.rankers.pair_ranker.checkpoint import find_checkpoint
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters.", "It is not."]
 
@@ -79,7 +79,7 @@ class TestBroken:
             ("config.json", "config.json is not JSON"),
             ("tokenizer.json", "tokenizer.json is not a tokenizer"),
             ("onnx/model_int8.onnx", "is not an ONNX model that can be loaded"),
-            ("model.safetensors", "does not hold the weights"),
+            ("model.safetensors", "model.safetensors cannot be read"),
         ],
     )
     def test_damaged_files(self, checkpoint, file, message, backend):
@@ -111,7 +111,7 @@ class TestBroken:
         [
             ({"format_version": 2}, r"format version 2, this package reads up to 1: pip install --upgrade"),
             ({"format_version": "1"}, "format version 1"),
-            ({"ranker_type": "reward"}, "does not describe a PairRanker of this package .ranker_type 'reward'"),
+            ({"ranker_type": "reward"}, "of an unknown layout .ranker_type .reward."),
             ({"pooling": "max"}, "pooling: Input should be 'mean' or 'marker'"),
             ({"max_length": "long"}, "max_length: "),
             ({"markers": ["a", "b"]}, "markers"),
@@ -131,7 +131,7 @@ class TestBroken:
     @pytest.mark.parametrize("backbone", [{}, {"model_type": "no such encoder"}, {"model_type": "bert"}])
     def test_weights_of_another_backbone(self, checkpoint, backbone):
         change(checkpoint, backbone=backbone)
-        with pytest.raises(CheckpointError, match=r"does not hold the weights that config\.json describes"):
+        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
             PairRanker.from_pretrained(checkpoint, backend="torch")
 
     def test_an_onnx_model_of_something_else(self, checkpoint):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.pair_ranker.checkpoint import BUNDLED, find_checkpoint
+from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import OVERHEAD, InputFormat, PairBatch
+from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch
 
 SPECIAL = ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]", "<|source|>", "<|candidate1|>", "<|candidate2|>"]
 
@@ -84,7 +84,7 @@ class TestTruncation:
         assert len(left) == len(right)
         length = len(form.join(instruction, left, right))
         assert form.config.max_length - 1 <= length <= form.config.max_length
-        assert length == OVERHEAD + len(instruction) + len(left) + len(right)
+        assert length == 7 + len(instruction) + len(left) + len(right)
 
     def test_a_long_candidate_keeps_its_end(self, form):
         text = list(range(1_000))
@@ -109,7 +109,7 @@ def test_half_a_character_is_read_as_a_question_mark(form):
 
 def test_padding_stands_right_and_is_masked(form):
     batch = PairBatch.pad([form.join([50], [51], [52]), form.join([50], [], [])], form.pad_id)
-    assert batch.input_ids.shape == (2, OVERHEAD + 3)
+    assert batch.input_ids.shape == (2, 7 + 3)
     assert batch.attention_mask.tolist() == [[1] * 10, [1] * 8 + [0] * 2]
     assert (batch.input_ids[1, 8:] == form.pad_id).all()
     assert not batch.segment_ids[1, 8:].any()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import queue
+from copy import deepcopy
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.errors import CheckpointError, MissingExtraError
+from llm_blender._names import unknown_name
+from llm_blender.errors import CheckpointError, InputError, LLMBlenderError, MissingExtraError
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
@@ -18,6 +22,9 @@ __all__ = ["Backend", "OnnxBackend", "TorchBackend"]
 
 class Backend(Protocol):
     """Runs a batch."""
+
+    parallel: int
+    """How many batches it runs at the same time, called from as many threads."""
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Logits ``[B, tasks]``."""
@@ -35,6 +42,8 @@ class OnnxBackend:
     Raises:
         CheckpointError: the file is not a PairRanker in ONNX.
     """
+
+    parallel = 1
 
     def __init__(self, path: Path, *, threads: int | None = None, providers: list[str] | None = None) -> None:
         import onnxruntime
@@ -66,47 +75,83 @@ class OnnxBackend:
 
 
 class TorchBackend:
-    """PyTorch.
+    """PyTorch, on one device or on several.
 
     Args:
-        folder: the checkpoint, with ``model.safetensors``.
+        folder: the checkpoint, with its weights.
         config: of the checkpoint.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``; None takes CUDA where there is one, else the CPU.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them, each of which gets the model and part of the
+            batches; None takes CUDA where there is one, else the CPU.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         MissingExtraError: torch is not installed.
+        InputError: there is no such device or dtype.
         CheckpointError: the weights are missing or not this model's.
     """
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         try:
-            import safetensors.torch
-            import torch
-
+            from llm_blender.rankers.checkpoints import load_weights
             from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
         except ModuleNotFoundError as error:
             raise MissingExtraError("The torch backend", "torch") from error
-        path = folder / "model.safetensors"
-        if not path.is_file():
-            raise CheckpointError(f"{folder} holds no model.safetensors.")
+        state = load_weights(folder)
         try:
             model = PairRankerModel(config)
-            state = safetensors.torch.load_file(path)
-            model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        except Exception as error:  # no such backbone, a bare safetensors error, other shapes
-            raise CheckpointError(f"{path} does not hold the weights that config.json describes: {error}") from error
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device, getattr(torch, dtype)).eval()
+            model.load_state_dict(state)
+        except LLMBlenderError:
+            raise
+        except Exception as error:  # no such backbone, other names, other shapes
+            raise CheckpointError(
+                f"The weights in {folder} are not those that its config.json and tokenizer.json describe: "
+                f"{shorten(str(error), 300)}"
+            ) from error
+        self.model = model.eval()
+        self.parallel = 1
+        self._idle: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        for number, place in enumerate(_devices(device)):
+            copy = self.model if number == 0 else deepcopy(self.model)
+            try:
+                self._idle.put((place, copy.to(place, _dtype(dtype))))
+            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
+            self.parallel = number + 1
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Logits ``[B, tasks]``."""
+        """Logits ``[B, tasks]``, by the first device that is free."""
         import torch
 
         arrays = (batch.input_ids, batch.attention_mask, batch.segment_ids)
-        with torch.inference_mode():
-            logits = self.model(*(torch.from_numpy(array).to(self.device) for array in arrays))
-        return np.asarray(logits.float().cpu().numpy(), np.float32)
+        device, model = self._idle.get()
+        try:
+            with torch.inference_mode():
+                logits = model(*(torch.from_numpy(array).to(device) for array in arrays))
+                return np.asarray(logits.float().cpu().numpy(), np.float32)
+        finally:
+            self._idle.put((device, model))
+
+
+def _devices(device: Any) -> list[Any]:
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    several = list(device) if isinstance(device, list | tuple) else [device]
+    try:
+        return [torch.device(place) for place in several]
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"Unknown device {device!r}: cpu, cuda, cuda:1, mps, …, or a list of them.") from error
+
+
+def _dtype(name: Any) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    found = known.get(str(name).removeprefix("torch."))
+    if found is None:
+        raise unknown_name("dtype", str(name), known)
+    return found
 
 
 def available_processors() -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_blender.errors import CheckpointError
+from llm_blender.errors import CheckpointError, InputError
+from llm_blender.rankers.checkpoints import read_config
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
 
 __all__ = ["FORMAT_VERSION", "PairRankerConfig"]
 
@@ -27,6 +29,8 @@ class PairRankerConfig:
         source_max_length: tokens of the instruction.
         source_tail: share of a too long instruction that is kept from its end.
         candidate_tail: share of a too long candidate that is kept from its end.
+        special_tokens: ``once``, a ``[CLS]`` before the sequence; or ``each_text``, one before each of its three
+            texts, as the published checkpoints were trained.
         pooling: ``mean`` of each segment's last states, or the state of its ``marker`` token (arXiv 2306.02561,
             section 3.2).
         markers: tokens before the instruction, the left and the right candidate.
@@ -40,6 +44,7 @@ class PairRankerConfig:
     source_max_length: int = 192
     source_tail: float = 0.5
     candidate_tail: float = 0.25
+    special_tokens: Literal["once", "each_text"] = "once"
     pooling: Literal["mean", "marker"] = "mean"
     markers: tuple[str, str, str] = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
     tasks: tuple[str, ...] = ("preference",)
@@ -47,22 +52,25 @@ class PairRankerConfig:
     head_dropout: float = 0.05
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read ``config.json``.
+    def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:
+        """Read ``config.json``, this package's or that of a checkpoint which llm-blender 0.0.2 published.
+
+        Args:
+            folder: the checkpoint.
+            backbone: the encoder's configuration, or where it is, if ``config.json`` does not say it.
 
         Raises:
             CheckpointError: there is none, or it is not a PairRanker's.
         """
-        path = folder / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{folder} is no checkpoint: it holds no config.json.") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}.") from None
-        kind = values.get("ranker_type") if isinstance(values, dict) else None
+        values, path = read_config(folder), folder / "config.json"
+        if is_published(values):
+            return cls._of_published(PublishedConfig.load(folder), folder, backbone)
+        kind = values.get("ranker_type")
         if kind != "pairranker" or "format_version" not in values:
-            raise CheckpointError(f"{path} does not describe a PairRanker of this package (ranker_type {kind!r}).")
+            raise CheckpointError(
+                f"{path} is of an unknown layout (ranker_type {kind!r}, model_type {values.get('model_type')!r}): "
+                "known are this package's and those of llm-blender/PairRM, pair-ranker and PairRM-hf."
+            )
         if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
@@ -73,9 +81,51 @@ class PairRankerConfig:
         except ValidationError as error:
             first = error.errors()[0]
             raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-        if config.max_length - config.source_max_length < 16:
+        if config.room < 16:
             raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
         return config
+
+    @classmethod
+    def _of_published(cls, published: PublishedConfig, folder: Path, backbone: Backbone | None) -> Self:
+        if published.ranker_type != "pairranker":
+            raise CheckpointError(
+                f"{folder} is a {published.ranker_type}, not a PairRanker: llm_blender.rankers.load_ranker takes each."
+            )
+        return cls(
+            backbone=published.backbone(folder, backbone),
+            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+            head_dropout=published.dropout,
+            special_tokens="each_text",
+            pooling="marker",
+            source_tail=0.0,
+            candidate_tail=0.0,
+        ).with_lengths(published.source_max_length, published.candidate_max_length)
+
+    def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
+        """Other lengths, in tokens, each text's own special ones included.
+
+        What the instruction leaves of ``source + 2 * candidate`` is shared by the candidates.
+
+        Raises:
+            InputError: no text fits into that.
+        """
+        special = 3  # of the instruction: [CLS], its marker, [SEP]
+        now = self.source_max_length + special
+        source, candidate = source or now, candidate or (self.max_length - now) // 2
+        changed = replace(self, max_length=source + 2 * candidate, source_max_length=source - special)
+        if changed.source_max_length < 1 or changed.room < 2:
+            raise InputError(f"No text fits into {source} tokens for the instruction and {candidate} for a candidate.")
+        return changed
+
+    @property
+    def overhead(self) -> int:
+        """Tokens of a pair that are not its texts': ``[CLS]``, three markers, three ``[SEP]``."""
+        return 7 if self.special_tokens == "once" else 9
+
+    @property
+    def room(self) -> int:
+        """Tokens for both candidates beside the longest instruction."""
+        return self.max_length - self.source_max_length - self.overhead
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``."""

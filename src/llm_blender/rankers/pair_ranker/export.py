@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint
 from llm_blender.rankers.pair_ranker.backends import TorchBackend
-from llm_blender.rankers.pair_ranker.checkpoint import copy_checkpoint, find_checkpoint
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
 from llm_blender.rankers.pair_ranker.quantization import quantize

@@ -2,7 +2,8 @@
 
 ``[CLS] <|source|> x [SEP] <|candidate1|> y_left [SEP] <|candidate2|> y_right [SEP]``
 
-(arXiv 2306.02561, section 3.2.) Each text is tokenised once, alone; sequences are put together from token ids.
+(arXiv 2306.02561, section 3.2; the published checkpoints have a ``[CLS]`` before each marker.) Each text is tokenised
+once, alone; sequences are put together from token ids.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from llm_blender.errors import CheckpointError
+from llm_blender.rankers.checkpoints import load_tokenizer
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
-__all__ = ["OVERHEAD", "InputFormat", "PairBatch", "PairSequence"]
+__all__ = ["InputFormat", "PairBatch", "PairSequence"]
 
 SOURCE, LEFT, RIGHT = 1, 2, 3
-OVERHEAD = 7
-"""Tokens of a pair that are not its texts': [CLS], three markers, three [SEP]."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,11 @@ class InputFormat:
         Raises:
             CheckpointError: there is none, or it cannot be read.
         """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(f"{folder} holds no tokenizer.json.")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
-        return cls(tokenizer, config)
+        return cls(load_tokenizer(folder), config)
+
+    def with_config(self, config: PairRankerConfig) -> InputFormat:
+        """The same tokenizer under another configuration."""
+        return InputFormat(self._tokenizer, config)
 
     def _id(self, *names: str) -> int:
         ids = (self._tokenizer.token_to_id(name) for name in names)
@@ -114,23 +111,34 @@ class InputFormat:
         """Token ids of each text, whole and without special tokens."""
         # JSON can smuggle in lone surrogates, which no tokenizer takes.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        if self.config.special_tokens == "each_text":
+            clean = [text.replace("[SEP]", " ") for text in clean]  # as those checkpoints were trained
         return [encoding.ids for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
 
-    def fit_source(self, ids: list[int]) -> list[int]:
-        """An instruction within `source_max_length`: its head and its tail, where the last turn stands."""
-        return _cut(ids, self.config.source_max_length, self.config.source_tail)
+    def fit_source(self, ids: list[int], tail: float | None = None) -> list[int]:
+        """An instruction within `source_max_length`: its head, and its tail, where the last turn stands.
+
+        Args:
+            ids: of the whole instruction.
+            tail: share that is kept from its end; None takes the configuration's.
+        """
+        return _cut(ids, self.config.source_max_length, self.config.source_tail if tail is None else tail)
 
     def fit_candidate(self, ids: list[int], source_length: int) -> list[int]:
         """A candidate within half of what the (fitted) instruction leaves: the same for both."""
-        room = (self.config.max_length - OVERHEAD - source_length) // 2
+        room = (self.config.max_length - self.config.overhead - source_length) // 2
         return _cut(ids, room, self.config.candidate_tail)
 
     def join(self, source: list[int], left: list[int] | None, right: list[int] | None) -> PairSequence:
         """The sequence of one ordered pair, from fitted token ids; with one side None, of one candidate alone."""
         ids, segments = [self._cls], [0]
+        again = self.config.special_tokens == "each_text"
         texts = zip((SOURCE, LEFT, RIGHT), self._markers, (source, left, right), strict=True)
         for segment, marker, text in texts:
             if text is not None:
+                if again and segment != SOURCE:
+                    ids.append(self._cls)
+                    segments.append(0)
                 ids += [marker, *text, self._sep]
                 inside = segment if self.config.pooling == "mean" else 0
                 segments += [segment, *[inside] * len(text), 0]

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
+from llm_blender.rankers.encoders import make_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
-__all__ = ["PairRankerModel", "backbone_config"]
-
-
-def backbone_config(values: Mapping[str, Any]) -> Any:
-    """The encoder's transformers configuration from a plain dict."""
-    values = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+__all__ = ["PairRankerModel"]
 
 
 class PairRankerModel(nn.Module):
@@ -32,8 +25,7 @@ class PairRankerModel(nn.Module):
     def __init__(self, config: PairRankerConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
         if backbone is None:
-            # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.
-            backbone = cast(Any, AutoModel).from_config(backbone_config(config.backbone), dtype=torch.float32)
+            backbone = make_encoder(config.backbone)
         if getattr(backbone, "pooler", None) is not None:
             cast(Any, backbone).pooler = None  # its output is not read
         self.pretrained_model = backbone

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
+from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
 from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, TorchBackend
 from llm_blender.rankers.pair_ranker.batching import token_batches
-from llm_blender.rankers.pair_ranker.checkpoint import BUNDLED, copy_checkpoint, find_checkpoint, onnx_file
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import OVERHEAD, InputFormat, PairBatch, PairSequence
+from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
 __all__ = ["PairRanker"]
 
+Truncation = Literal["auto", "right", "left", "middle"]
+
+_TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 _CHUNK = 8_192  # pairs that are put together as token lists at a time: bounds memory, keeps lengths alike
 _MAX_TOKENS = 2_048  # of a batch on a CPU: larger ones pad more (benchmarks/ranker_speed.py)
 
@@ -34,6 +40,8 @@ class PairRanker:
         input_format: puts texts together as the model reads them.
         folder: the checkpoint that both come from.
         max_tokens: of a batch, padding included; more suits an accelerator.
+        truncation: what a too long instruction loses: its end (``right``), its beginning (``left``), its
+            ``middle``, or (``auto``) what the checkpoint was trained to lose, but never a conversation's last turn.
 
     Example:
         >>> ranker = PairRanker.from_pretrained()
@@ -42,52 +50,79 @@ class PairRanker:
     """
 
     def __init__(
-        self, backend: Backend, input_format: InputFormat, folder: Path, *, max_tokens: int = _MAX_TOKENS
+        self,
+        backend: Backend,
+        input_format: InputFormat,
+        folder: Path,
+        *,
+        max_tokens: int = _MAX_TOKENS,
+        truncation: Truncation = "auto",
     ) -> None:
+        if truncation != "auto" and truncation not in _TAILS:
+            raise unknown_name("truncation", truncation, ["auto", *_TAILS])
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
-        self.max_tokens = max_tokens
+        self.max_tokens, self.truncation = max_tokens, truncation
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | os.PathLike[str] = BUNDLED,
         *,
-        backend: Literal["onnx", "torch"] = "onnx",
+        backend: Literal["onnx", "torch"] | None = None,
         precision: Literal["int8", "fp32"] = "int8",
         device: Any = None,
-        dtype: str = "float32",
+        dtype: Any = None,
         threads: int | None = None,
         revision: str | None = None,
         max_tokens: int = _MAX_TOKENS,
+        truncation: Truncation = "auto",
+        backbone: str | Mapping[str, Any] | None = None,
     ) -> Self:
-        """Load a checkpoint.
+        """Load a checkpoint, this package's or one in the layout of llm-blender/PairRM, pair-ranker or PairRM-hf.
 
         Args:
             name: ``bundled``, a folder, or a Hub repository.
-            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators).
+            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` where `device`
+                or `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
             precision: of the ``onnx`` backend.
-            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …; None picks.
-            dtype: of the ``torch`` backend: ``float32``, ``bfloat16``, ``float16``.
+            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work;
+                None picks.
+            dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``.
             threads: of the ``onnx`` backend; None takes the processors this process may use.
             revision: on the Hub.
             max_tokens: of a batch.
+            truncation: what a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
+            backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
+                checkpoint whose encoder is neither named nor a DeBERTa-v3.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message says where it was looked for.
             CheckpointError: it is not a PairRanker, or lacks what the backend needs.
             MissingExtraError: ``torch`` is not installed.
+            InputError: an argument is unknown, or there is no such device.
         """
         folder = find_checkpoint(name, revision)
-        config = PairRankerConfig.load(folder)
+        config = PairRankerConfig.load(folder, backbone)
+        if backend is None:
+            wants_torch = device is not None or dtype is not None or not has_onnx(folder)
+            backend = "torch" if wants_torch else "onnx"
         runner: Backend
         if backend == "onnx":
             runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
         elif backend == "torch":
-            runner = TorchBackend(folder, config, device=device, dtype=dtype)
+            runner = TorchBackend(folder, config, device=device, dtype=dtype or "float32")
         else:
             raise InputError(f"Unknown backend {backend!r}: onnx or torch.")
-        return cls(runner, InputFormat.load(folder, config), folder, max_tokens=max_tokens)
+        form = InputFormat.load(folder, config)
+        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation)
+
+    def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
+        """The same model reading other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
+        other = copy(self)
+        other.config = self.config.with_lengths(source, candidate)
+        other.input_format = self.input_format.with_config(other.config)
+        return other
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Copy the checkpoint to a folder that `from_pretrained` reads."""
@@ -135,7 +170,7 @@ class PairRanker:
         Raises:
             InputError: the lists differ in length, an instruction has no candidates, a text is no text.
         """
-        texts = _Texts(self.input_format, instructions, candidates)
+        texts = self._texts(instructions, candidates)
         rankings = rank_with(
             candidates,
             lambda pool, advance: self._logits(texts, pool, advance),
@@ -154,20 +189,93 @@ class PairRanker:
         forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
         return Comparison.from_logits(float(forward), float(backward), self.config.temperature)
 
+    def pair_logits(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        pairs: Sequence[tuple[int, int, int]],
+        *,
+        coupled: int = 0,
+        progress: OnProgress | None = None,
+    ) -> NDArray[np.float32]:
+        """The model's own logits of ordered pairs, neither rounded nor averaged over both orders.
+
+        Args:
+            instructions: prompts or conversations.
+            candidates: texts of each.
+            pairs: (instruction, left, right) by index; equal texts are computed once.
+            coupled: above zero, candidates are truncated as llm-blender 0.0.2 did in batches of so many
+                instructions: what is left to them depends on the longest instruction of their batch.
+            progress: called with comparisons done and expected.
+
+        Returns:
+            A logit for each of `pairs`; above zero, the left one is better.
+
+        Raises:
+            InputError: as for `rank_many`.
+        """
+        texts = self._texts(instructions, candidates, coupled)
+        distinct: dict[tuple[int, str, str], int] = {}
+        places = [
+            distinct.setdefault((prompt, candidates[prompt][left], candidates[prompt][right]), number)
+            for number, (prompt, left, right) in enumerate(pairs)
+        ]
+        pool = [pairs[place] for place in distinct.values()]
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, len(pool))
+
+        row_of = {place: row for row, place in enumerate(distinct.values())}
+        logits = self._logits(texts, pool, advance)
+        return np.asarray(logits[[row_of[place] for place in places]], np.float32)
+
+    def _texts(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
+    ) -> _Texts:
+        return _Texts(self.input_format, instructions, candidates, self._tail, coupled)
+
+    def _tail(self, instruction: Instruction) -> float:
+        """Share of a too long instruction that is kept from its end."""
+        if self.truncation != "auto":
+            return _TAILS[self.truncation]
+        own = self.config.source_tail
+        return 1.0 if own == 0 and not isinstance(instruction, str) else own
+
     def _logits(self, texts: _Texts, pool: Pool, advance: Advance) -> NDArray[np.float64]:
         """The logits of a pool of ordered pairs, whatever their number and order."""
         lengths = np.array([texts.length(*pair) for pair in pool])
-        by_length = np.argsort(-lengths, kind="stable")
         logits = np.empty(len(pool))
-        for start in range(0, len(pool), _CHUNK):
+
+        def run(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+            batch = PairBatch.pad([texts.sequence(*pool[row]) for row in rows], self.input_format.pad_id)
+            logits[rows] = self.backend(batch).mean(axis=-1)
+            return rows
+
+        for rows in _side_by_side(run, self._batches(lengths), self.backend.parallel):
+            advance(len(rows))
+        return logits
+
+    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
+        by_length = np.argsort(-lengths, kind="stable")
+        for start in range(0, len(lengths), _CHUNK):
             chunk = by_length[start : start + _CHUNK]
             for batch in token_batches(lengths[chunk].tolist(), self.max_tokens):
-                rows = chunk[batch]
-                sequences = [texts.sequence(*pool[row]) for row in rows]
-                padded = PairBatch.pad(sequences, self.input_format.pad_id)
-                logits[rows] = self.backend(padded).mean(axis=-1)
-                advance(len(rows))
-        return logits
+                yield chunk[batch]
+
+
+def _side_by_side(
+    run: Callable[[NDArray[np.intp]], NDArray[np.intp]], batches: Iterable[NDArray[np.intp]], parallel: int
+) -> Iterator[NDArray[np.intp]]:
+    """Run batches in as many threads as the backend can use; they come back in order."""
+    if parallel == 1:
+        yield from map(run, batches)
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        yield from pool.map(run, batches)
 
 
 class _Texts:
@@ -178,6 +286,8 @@ class _Texts:
         input_format: InputFormat,
         instructions: Sequence[Instruction],
         candidates: Sequence[Sequence[str]],
+        tail: Callable[[Instruction], float],
+        coupled: int = 0,
     ) -> None:
         if len(instructions) != len(candidates):
             raise InputError(
@@ -187,13 +297,18 @@ class _Texts:
         prompts = [instruction_text(instruction) for instruction in instructions]
         for i, texts in enumerate(candidates):
             if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"The candidates of instruction {i} must be a list of texts.")
+                odd = next((type(text).__name__ for text in texts if not isinstance(text, str)), "text")
+                raise InputError(f"The candidates of instruction {i} must be a list of texts, not of {odd}.")
         unique = list(dict.fromkeys([*prompts, *(text for texts in candidates for text in texts)]))
         ids = dict(zip(unique, input_format.tokenize(unique), strict=True))
-        self._sources = [input_format.fit_source(ids[prompt]) for prompt in prompts]
+        self._sources = [
+            input_format.fit_source(ids[prompt], tail(instruction))
+            for prompt, instruction in zip(prompts, instructions, strict=True)
+        ]
+        beside = _longest([len(source) for source in self._sources], coupled or 1)
         self._candidates = [
-            [input_format.fit_candidate(ids[text], len(source)) for text in texts]
-            for source, texts in zip(self._sources, candidates, strict=True)
+            [input_format.fit_candidate(ids[text], length) for text in texts]
+            for length, texts in zip(beside, candidates, strict=True)
         ]
         whole = [
             len(ids[prompt]) + sum(len(ids[t]) for t in texts)
@@ -206,7 +321,7 @@ class _Texts:
 
     def length(self, prompt: int, left: int, right: int) -> int:
         texts = self._candidates[prompt]
-        return OVERHEAD + len(self._sources[prompt]) + len(texts[left]) + len(texts[right])
+        return self._format.config.overhead + len(self._sources[prompt]) + len(texts[left]) + len(texts[right])
 
     def sequence(self, prompt: int, left: int, right: int) -> PairSequence:
         texts = self._candidates[prompt]
@@ -214,3 +329,8 @@ class _Texts:
 
     def note_truncation(self, prompt: int, ranking: Ranking) -> Ranking:
         return dataclasses.replace(ranking, truncated=self._truncated[prompt])
+
+
+def _longest(lengths: list[int], size: int) -> list[int]:
+    """For each length, the longest of its neighbours in batches of that size."""
+    return [max(lengths[i - i % size : i - i % size + size]) for i in range(len(lengths))]

@@ -1,0 +1,229 @@
+"""The files of a checkpoint: where they are (bundled, in a folder, on the Hub) and what is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tokenizers import Tokenizer
+
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "BUNDLED",
+    "copy_checkpoint",
+    "find_checkpoint",
+    "find_config",
+    "has_onnx",
+    "load_tokenizer",
+    "load_weights",
+    "onnx_file",
+    "read_config",
+]
+
+BUNDLED = "bundled"
+"""Name of the ranker that comes with the package."""
+
+_WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
+_FILES = ["config.json", "tokenizer.json", _WEIGHTS, "onnx/*.onnx", "README.md"]
+_PATIENCE = 3  # seconds for the Hub's first answer
+
+
+def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder of a checkpoint; from the Hub it is fetched once.
+
+    Args:
+        name: ``bundled``, a folder, or a Hub repository (``owner/name``).
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        NotFoundError: it is nowhere; the message says where it was looked for.
+    """
+    if name == BUNDLED:
+        return Path(str(resources.files("llm_blender.bundled") / "ranker"))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    looked = f"no folder {folder.absolute()}"
+    if os.fspath(name).count("/") != 1 or folder.is_absolute() or os.fspath(name).startswith("."):
+        raise NotFoundError(f"No ranker {os.fspath(name)!r}: {looked}, and it is not a Hub name (owner/name).")
+    return _from_hub(os.fspath(name), revision, looked)
+
+
+def find_config(name: str) -> Path:
+    """The ``config.json`` of a model, without its weights.
+
+    Args:
+        name: a folder, or a Hub repository.
+
+    Raises:
+        NotFoundError: it is nowhere; the message says where it was looked for.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder / "config.json"
+    return _from_hub(name, None, f"no folder {folder.absolute()}", files=["config.json"]) / "config.json"
+
+
+def _from_hub(name: str, revision: str | None, looked: str, files: list[str] | None = None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def snapshot(*, local_only: bool) -> Path:
+        def fetch(patterns: list[str]) -> Path:
+            return Path(
+                snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_only)
+            )
+
+        folder = fetch(files or _FILES)
+        if files is None and not (folder / _WEIGHTS).exists() and not has_onnx(folder):
+            fetch([_PICKLED])  # the older of two forms, where there is no other
+        return folder
+
+    return _patiently(name, looked, snapshot)
+
+
+class _Snapshot(Protocol):
+    def __call__(self, *, local_only: bool) -> Path: ...
+
+
+def _patiently(name: str, looked: str, snapshot: _Snapshot) -> Path:
+    """From the Hub's cache, or from the Hub if it answers soon."""
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot(local_only=True)
+    except HFValidationError as error:
+        raise NotFoundError(f"No ranker {name!r}: {looked}, and it is not a Hub name ({error}).") from error
+    except LocalEntryNotFoundError:
+        pass
+    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
+        raise NotFoundError(f"No ranker {name!r}: {looked}, not in the Hub's cache, and offline mode is on.")
+    try:
+        # The Hub's own client waits and retries for much longer than a person does.
+        httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=_PATIENCE, follow_redirects=True)
+        return snapshot(local_only=False)
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:  # ValueError: no JSON
+        raise NotFoundError(
+            f"No ranker {name!r}: {looked}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says.
+
+    Raises:
+        CheckpointError: there is none, or it is not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is no checkpoint: it holds no config.json.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is not a JSON object.")
+    return values
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer, straight from ``tokenizer.json``.
+
+    Not by transformers, whose version 5 loses the normaliser of a sentencepiece model. Tokens that were added to a
+    vocabulary are made special ones, so that a text which spells one can be read as plain text.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        remedy = f"; make it with AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        raise CheckpointError(f"{folder} holds no tokenizer.json{remedy if any(folder.glob('*.model')) else ''}.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for token in values.get("added_tokens") or []:
+            token["special"] = True
+        return Tokenizer.from_str(json.dumps(values))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights by name, in float32: ``model.safetensors``, or ``pytorch_model.bin`` if it holds tensors only.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        CheckpointError: there are none, they are cut off, or the ``.bin`` would run code.
+    """
+    try:
+        import safetensors.torch
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The torch backend", "torch") from error
+    path = next((folder / name for name in (_WEIGHTS, _PICKLED) if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} holds no {_WEIGHTS} (nor {_PICKLED}).")
+    try:
+        if path.name == _WEIGHTS:
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        # Buffers that old versions of transformers wrote; they hold 0, 1, 2, …
+        return {name: tensor.float() for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not read: it is no file of tensors alone, or was cut off. Convert it to {_WEIGHTS} where you "
+            "trust it."
+        ) from error
+    except Exception as error:  # safetensors' own, and whatever a damaged archive raises
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def has_onnx(folder: Path) -> bool:
+    """Whether a checkpoint holds ONNX models."""
+    return any(folder.glob("onnx/*.onnx"))
+
+
+def onnx_file(folder: Path, precision: str) -> Path:
+    """The ONNX model of a checkpoint, ``int8`` or ``fp32``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = folder / "onnx" / f"model_{precision}.onnx"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} holds no onnx/{path.name}: make it with `blend export {folder} DIR`, "
+            "or use the torch backend (pip install 'llm-blender[torch]')."
+        )
+    return path
+
+
+def copy_checkpoint(folder: Path, target: Path) -> None:
+    """Copy the files of a checkpoint, and nothing else that lies beside them.
+
+    Raises:
+        InputError: the target cannot be written to.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write to {target}: {error.strerror}.") from error
+    if target.samefile(folder):
+        return
+    for pattern in (*_FILES, _PICKLED):
+        for path in folder.glob(pattern):
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)

@@ -1,0 +1,37 @@
+"""Encoders: from token ids to the states that rankers read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from llm_blender.errors import MissingExtraError
+from llm_blender.rankers.encoders.deberta import DebertaConfig, DebertaEncoder
+
+__all__ = ["DebertaConfig", "DebertaEncoder", "make_encoder"]
+
+
+def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:
+    """An encoder with random weights, in float32.
+
+    Args:
+        values: its configuration as transformers writes it (``model_type``, ``hidden_size``, …).
+        own: DeBERTa by `DebertaEncoder`, which has the same parameters and is faster but has no dropout.
+
+    Raises:
+        MissingExtraError: transformers is needed and not installed.
+        ValueError: transformers knows no such model.
+    """
+    if own and (config := DebertaConfig.read(values)) is not None:
+        return DebertaEncoder(config)
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("This encoder", "torch") from error
+    values = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
+    config_of_transformers = AutoConfig.for_model(values.pop("model_type"), **values)
+    # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.
+    return cast(nn.Module, cast(Any, AutoModel).from_config(config_of_transformers, dtype=torch.float32))

@@ -1,0 +1,252 @@
+"""DeBERTa-v2/v3 for inference: the same parameters and results as transformers' `DebertaV2Model`, faster.
+
+Disentangled attention (arXiv 2006.03654, section 3.1) adds two terms to a query's product with a key: the query
+with the key's relative position (c2p) and the key with the query's (p2c). What that costs here:
+
+- The projections of the table of relative positions depend on the weights alone: they are computed once, not in
+  every layer of every batch.
+- Both terms depend on the distance i − j only, so that row i of the one and column j of the other are windows that
+  slide over one product: strided views of it replace the gathers, up to the length at which the table's own number
+  of rows is the smaller one.
+- Their sum is the mask of one fused attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["DebertaConfig", "DebertaEncoder"]
+
+
+@dataclass(frozen=True)
+class DebertaConfig:
+    """The hyper-parameters that `DebertaEncoder` knows, by transformers' names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    position_buckets: int
+    max_position_embeddings: int = 512
+    max_relative_positions: int = -1
+    layer_norm_eps: float = 1e-7
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self | None:
+        """From transformers' configuration; None if it is another model, or a variant that only transformers knows."""
+        wanted = {
+            "model_type": ("deberta-v2",),
+            "relative_attention": (True,),
+            "share_att_key": (True,),
+            "norm_rel_ebd": ("layer_norm",),
+            "hidden_act": ("gelu", None),
+            "position_biased_input": (False,),
+            "type_vocab_size": (0,),
+            "conv_kernel_size": (0, None),
+            "embedding_size": (values.get("hidden_size"), None),
+        }
+        if any(values.get(name) not in allowed for name, allowed in wanted.items()):
+            return None
+        terms = values.get("pos_att_type") or ()
+        if set(terms.split("|") if isinstance(terms, str) else terms) != {"c2p", "p2c"}:
+            return None
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**known) if known.get("position_buckets", -1) > 0 else None
+
+    @property
+    def max_distance(self) -> int:
+        """The distance in tokens from which on the buckets no longer grow."""
+        return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
+
+
+class Encoded(NamedTuple):
+    """What an encoder returns, by transformers' name."""
+
+    last_hidden_state: Tensor
+
+
+class DebertaEncoder(nn.Module):
+    """Token ids to states. Parameters have transformers' names; there is no dropout, so it is not for training."""
+
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Layers(config)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0."""
+        states = self.embeddings(input_ids) * attention_mask.unsqueeze(-1)
+        return Encoded(self.encoder(states, attention_mask))
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        embedded: Tensor = self.LayerNorm(self.word_embeddings(input_ids))
+        return embedded
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+        self.rel_embeddings = nn.Embedding(2 * config.position_buckets, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        table = self.LayerNorm(self.rel_embeddings.weight)
+        # Not -inf: a row of padding alone would be NaN.
+        hidden = (attention_mask == 0)[:, None, None, :] * torch.finfo(states.dtype).min
+        windows = _Windows.of(states.shape[1], self._config, states.device)
+        for layer in self.layer:
+            states = layer(states, table, hidden, windows)
+        return states
+
+
+class _Windows(NamedTuple):
+    """How the rows of the table of relative positions spread over T × T tokens.
+
+    Attributes:
+        rows: of the table, for the distances T − 1, …, −(T − 1); None where the whole table is multiplied.
+        places: ``[T, T]``, the table's row of distance i − j, where the whole table is multiplied.
+    """
+
+    rows: Tensor | None
+    places: Tensor | None
+
+    @classmethod
+    def of(cls, length: int, config: DebertaConfig, device: torch.device) -> _Windows:
+        # Views of a fixed stride cannot be exported for any length.
+        if not torch.onnx.is_in_onnx_export() and 2 * length - 1 <= 2 * config.position_buckets:
+            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None)
+        places = torch.arange(length, device=device)
+        return cls(None, _row_of(places[:, None] - places[None, :], config))
+
+    def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
+        """c2p + p2c, ``[B, heads, T, T]``, of queries and keys ``[B, heads, T, d]`` and tables ``[heads, rows, d]``."""
+        if self.places is not None:
+            batch, heads, length, _ = query.shape
+            index = self.places.expand(batch, heads, length, length)
+            c2p = torch.gather(query @ of_keys.transpose(-1, -2), -1, index)
+            # index[j, i] is the row of j − i; that of i − j, which p2c wants at [j, i], is its transpose
+            p2c = torch.gather(key @ of_queries.transpose(-1, -2), -1, index.transpose(-1, -2))
+            return c2p + p2c.transpose(-1, -2)
+        c2p = _slide(query @ of_keys.transpose(-1, -2))
+        p2c = _slide(key @ of_queries.flip(-2).transpose(-1, -2))
+        return c2p + p2c.transpose(-1, -2)
+
+
+def _slide(product: Tensor) -> Tensor:
+    """From ``[…, T, 2T − 1]`` the view ``[…, T, T]`` whose row i is a window that starts at T − 1 − i."""
+    product = product.contiguous()
+    length, width = product.shape[-2:]
+    *outer, _, _ = product.stride()
+    return product.as_strided(
+        (*product.shape[:-2], length, length), (*outer, width - 1, 1), product.storage_offset() + length - 1
+    )
+
+
+def _row_of(distances: Tensor, config: DebertaConfig) -> Tensor:
+    """Rows of the table for distances in tokens: exact up to half the buckets, logarithmic beyond."""
+    buckets, middle = config.position_buckets, config.position_buckets // 2
+    size = distances.abs().clamp(min=middle).float()
+    # In float32 and in this order, as the published models were trained: another rounding is another bucket.
+    far = torch.ceil(torch.log(size / middle) / math.log((config.max_distance - 1) / middle) * (middle - 1)) + middle
+    row = torch.where(distances.abs() <= middle, distances, far.long() * distances.sign())
+    return (row + buckets).clamp(0, 2 * buckets - 1)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self.attention = _Attention(config)
+        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
+        self.output = _Residual(config.intermediate_size, config)
+
+    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        states = self.attention(states, table, hidden, windows)
+        return self.output(functional.gelu(self.intermediate.dense(states)), states)  # type: ignore[no-any-return]
+
+
+class _Dense(nn.Module):
+    def __init__(self, size: int, out: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(size, out)
+
+
+class _Residual(_Dense):
+    def __init__(self, size: int, config: DebertaConfig) -> None:
+        super().__init__(size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, inner: Tensor, states: Tensor) -> Tensor:
+        return self.LayerNorm(self.dense(inner) + states)  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self.self = _DisentangledAttention(config)
+        self.output = _Residual(config.hidden_size, config)
+
+    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        return self.output(self.self(states, table, hidden, windows), states)  # type: ignore[no-any-return]
+
+
+class _DisentangledAttention(nn.Module):
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self._heads = config.num_attention_heads
+        width = config.hidden_size
+        self._scale = 1 / math.sqrt(3 * (width // self._heads))  # three terms
+        self.query_proj, self.key_proj, self.value_proj = (nn.Linear(width, width) for _ in range(3))
+        self._tables: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        query, key, value = (
+            self._split(project(states)) for project in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        of_keys, of_queries = self._projected(table)
+        if windows.rows is not None:
+            of_keys, of_queries = of_keys[:, windows.rows], of_queries[:, windows.rows]
+        bias = windows.terms(query, key, of_keys, of_queries) + hidden
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self._scale)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _projected(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The table as keys and as queries ``[heads, rows, d]``, scaled; kept while the weights stay as they are."""
+        if self._tables is None or torch.is_grad_enabled():
+            of_keys, of_queries = (
+                self._split(project(table).unsqueeze(0)).squeeze(0) * self._scale
+                for project in (self.key_proj, self.query_proj)
+            )
+            if torch.is_grad_enabled():
+                return of_keys, of_queries
+            self._tables = of_keys, of_queries
+        return self._tables
+
+    def _split(self, states: Tensor) -> Tensor:
+        batch, length, width = states.shape
+        return states.view(batch, length, self._heads, width // self._heads).transpose(1, 2)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:  # moved, or another dtype
+        self._tables = None
+        return cast(Self, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._tables = None
+        super()._load_from_state_dict(*args, **kwargs)

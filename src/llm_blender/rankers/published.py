@@ -1,0 +1,139 @@
+"""The ``config.json`` of llm-blender 0.0.2, which says of the encoder nothing but its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from llm_blender.errors import CheckpointError, NotFoundError
+from llm_blender.rankers.checkpoints import find_config, load_tokenizer, read_config
+
+__all__ = ["PublishedConfig", "is_published"]
+
+Backbone = str | Mapping[str, Any]
+"""An encoder's configuration, as transformers writes it, or a folder or Hub name to read it from."""
+
+# name: (hidden size, layers, intermediate size); a head has 64 units in all of them (arXiv 2111.09543, table 1)
+_DEBERTA_V3 = {
+    "microsoft/deberta-v3-xsmall": (384, 12, 1536),
+    "microsoft/deberta-v3-small": (768, 6, 3072),
+    "microsoft/deberta-v3-base": (768, 12, 3072),
+    "microsoft/deberta-v3-large": (1024, 24, 4096),
+}
+
+
+def is_published(values: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is one of 0.0.2's rankers (or of ``PairRM-hf``, the same model in other clothes)."""
+    return "format_version" not in values and ("ranker_type" in values or "cand1_prefix_id" in values)
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """What 0.0.2 wrote beside its weights.
+
+    Attributes:
+        ranker_type: ``pairranker``, ``summareranker`` or ``dual`` (SimCLS).
+        model_name: the encoder, as a Hub name or folder.
+        source_max_length: tokens of the instruction, its three special ones included.
+        candidate_max_length: tokens of a candidate, likewise.
+        tasks: outputs of the head.
+        dropout: of the head, in training.
+        encoder: the encoder's own hyper-parameters, where ``config.json`` holds them (``PairRM-hf``).
+    """
+
+    ranker_type: str
+    model_name: str
+    source_max_length: int
+    candidate_max_length: int
+    tasks: int
+    dropout: float
+    encoder: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read ``config.json``, in both spellings of the lengths.
+
+        Raises:
+            CheckpointError: it is not one of 0.0.2's.
+        """
+        values, path = read_config(folder), folder / "config.json"
+        if not is_published(values):
+            raise CheckpointError(f"{path} has no `ranker_type`: it is not a ranker's.")
+        of_transformers = "cand1_prefix_id" in values
+        defaults = {"source": 1224, "candidate": 412} if of_transformers else {}
+
+        def length(text: str) -> int:
+            found = (values.get(f"{text}_{spelling}") for spelling in ("maxlength", "max_length"))
+            value = next((v for v in found if v), defaults.get(text))
+            if not isinstance(value, int) or value < 4:
+                raise CheckpointError(f"{path}: {text}_maxlength must be a number of tokens above 3, not {value!r}.")
+            return value
+
+        return cls(
+            "pairranker" if of_transformers else str(values["ranker_type"]),
+            str(values.get("model_name") or ""),
+            length("source"),
+            length("candidate"),
+            int(values.get("n_tasks") or 1),
+            float(values.get("drop_out") or 0),
+            values if of_transformers else {},
+        )
+
+    def backbone(self, folder: Path, given: Backbone | None = None) -> dict[str, Any]:
+        """The encoder's hyper-parameters, its vocabulary widened to the tokenizer's; no weights are fetched.
+
+        Args:
+            folder: the checkpoint.
+            given: what the caller knows better than `model_name`.
+
+        Raises:
+            CheckpointError: they are nowhere.
+        """
+        if isinstance(given, Mapping):
+            values = dict(given)
+        elif self.encoder and given is None:
+            values = dict(self.encoder)
+        else:
+            values = self._by_name(folder, given or self.model_name)
+        if not values.get("model_type"):
+            raise CheckpointError(f"The configuration of the encoder of {folder} names no model_type.")
+        return {**values, "vocab_size": load_tokenizer(folder).get_vocab_size(with_added_tokens=True)}
+
+    def _by_name(self, folder: Path, name: str) -> dict[str, Any]:
+        if name in _DEBERTA_V3:
+            return _deberta_v3(*_DEBERTA_V3[name])
+        try:
+            beside = folder / name if name else folder
+            path = beside / "config.json" if name and beside.is_dir() else find_config(name)
+            return read_config(path.parent)
+        except (CheckpointError, NotFoundError) as error:
+            raise CheckpointError(
+                f"{folder} does not say how its encoder {name!r} is built, and that is not known: give the "
+                f"configuration, or the folder or Hub name that holds it, as `backbone`. ({error})"
+            ) from error
+
+
+def _deberta_v3(hidden: int, layers: int, intermediate: int) -> dict[str, Any]:
+    return {
+        "model_type": "deberta-v2",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // 64,
+        "intermediate_size": intermediate,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-7,
+        "max_position_embeddings": 512,
+        "max_relative_positions": -1,
+        "position_biased_input": False,
+        "position_buckets": 256,
+        "pos_att_type": ["p2c", "c2p"],
+        "relative_attention": True,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 0,
+        "pad_token_id": 0,
+    }
