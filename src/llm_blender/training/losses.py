@@ -1,0 +1,208 @@
+"""What rankers are trained to minimise.
+
+The pairwise losses share one signature, and a pair is a left and a right candidate of the same instruction::
+
+    loss(left, right, left_targets, right_targets) -> scalar
+
+with the head's scores ``[P, T]`` of P pairs in T tasks (each task one metric), and their true scores ``[P, T]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from llm_blender._names import unknown_name
+
+__all__ = [
+    "LOSSES",
+    "PairLoss",
+    "bce",
+    "best_per_metric",
+    "find_loss",
+    "load_balancing",
+    "logistic",
+    "mse",
+    "open_instruct_bce",
+    "rank_margins",
+    "reference_margins",
+    "signed_logistic",
+    "simcls",
+    "squared_variation",
+    "summareranker",
+]
+
+
+def signed_logistic(logits: Tensor, signs: Tensor) -> Tensor:
+    """−log sigmoid(sign · logit), averaged: the loss of llm-blender/PairRM-hf.
+
+    Args:
+        logits: l(left, right), of any shape.
+        signs: of the same shape; above zero where the left one is better, below where the right one is. A tie, 0,
+            adds log 2 and no gradient.
+    """
+    return functional.softplus(-torch.sign(signs) * logits).mean()
+
+
+def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
+    """−log sigmoid of the difference between better and worse: the loss of the released PairRM, ``instructgpt``.
+
+    Source: InstructGPT's reward model, arXiv 2203.02155; a Bradley-Terry model of the pair. A tie adds log 2 and no
+    gradient. Shapes: see the module.
+    """
+    return signed_logistic(left - right, left_targets - right_targets)
+
+
+def bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
+    """Binary cross entropy of each candidate against "is the better one": the paper's loss.
+
+    Source: arXiv 2306.02561, section 3.2. In a tie neither is. Shapes: see the module.
+    """
+    left_better = (left_targets > right_targets).to(left.dtype)
+    right_better = (left_targets < right_targets).to(right.dtype)
+    return _both(left, right, left_better, right_better)
+
+
+def mse(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
+    """Squared errors of both scores, less twice the product of predicted and true difference.
+
+    It rewards a difference of the right sign beside the right values, and so can be below zero.
+    Source: llm-blender 0.0.2, ``MSE``. Shapes: see the module.
+    """
+    errors = functional.mse_loss(left, left_targets) + functional.mse_loss(right, right_targets)
+    return errors - (2 * (left - right) * (left_targets - right_targets)).mean()
+
+
+def open_instruct_bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
+    """Binary cross entropy of each candidate against its own label, whatever the other one's is.
+
+    Source: llm-blender 0.0.2, ``open_instruct_BCE``. The targets are labels: 1 is good, any other number is not.
+    Shapes: see the module.
+    """
+    return _both(left, right, (left_targets == 1).to(left.dtype), (right_targets == 1).to(right.dtype))
+
+
+def _both(left: Tensor, right: Tensor, left_labels: Tensor, right_labels: Tensor) -> Tensor:
+    entropy = functional.binary_cross_entropy_with_logits
+    return (entropy(left, left_labels) + entropy(right, right_labels)) / 2
+
+
+PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""From the scores of left and right candidates and their targets, ``[P, T]`` each, to a scalar."""
+
+LOSSES: dict[str, PairLoss] = {
+    "logistic": logistic,
+    "instructgpt": logistic,  # its name in the configurations of the published checkpoints
+    "bce": bce,
+    "mse": mse,
+    "open_instruct_bce": open_instruct_bce,
+}
+"""The pairwise losses by name."""
+
+
+def find_loss(name: str) -> PairLoss:
+    """The pairwise loss of that name, in capitals or not (``BCE``, ``open_instruct_BCE``).
+
+    Raises:
+        InputError: there is none; the nearest known name is given.
+    """
+    if name.lower() not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return LOSSES[name.lower()]
+
+
+def simcls(similarities: Tensor, reference: Tensor, targets: Tensor) -> Tensor:
+    """`reference_margins` and `rank_margins` together, as LLM-Blender trains SimCLS.
+
+    Args:
+        similarities: ``[B, N]`` of instruction and candidate.
+        reference: ``[B]`` of instruction and reference answer.
+        targets: ``[B, N]`` true scores; several metrics are added up before.
+    """
+    return reference_margins(similarities, reference) + rank_margins(similarities, targets)
+
+
+def reference_margins(similarities: Tensor, reference: Tensor) -> Tensor:
+    """What candidates are nearer to the instruction than the reference is, averaged over the candidates.
+
+    Source: SimCLS, arXiv 2106.01890, the first sum of its loss (a mean here, as in LLM-Blender).
+
+    Args:
+        similarities: ``[B, N]`` of instruction and candidate.
+        reference: ``[B]`` of instruction and reference answer.
+    """
+    return functional.relu(similarities - reference.unsqueeze(-1)).mean()
+
+
+def rank_margins(similarities: Tensor, targets: Tensor, margin: float | None = None) -> Tensor:
+    """What a worse candidate lacks of standing a margin below a better one; the margin grows with their distance.
+
+    With the candidates sorted by `targets`, best first: Σ_{i<j} max(0, s_j − s_i + (j − i) · margin), averaged over
+    the rows. Source: SimCLS, arXiv 2106.01890, the second sum of its loss.
+
+    Args:
+        similarities: ``[B, N]`` of instruction and candidate.
+        targets: ``[B, N]`` true scores; several metrics are added up before. Among equals the earlier one is first.
+        margin: of neighbours; None is LLM-Blender's 1/N.
+    """
+    count = similarities.shape[-1]
+    best_first = torch.argsort(targets, dim=-1, descending=True, stable=True)
+    ordered = similarities.gather(-1, best_first)
+    places = torch.arange(count, device=ordered.device)
+    distance = (places[None, :] - places[:, None]).to(ordered.dtype)
+    lacking = ordered.unsqueeze(-2) - ordered.unsqueeze(-1) + distance * (1 / count if margin is None else margin)
+    return functional.relu(lacking).triu(diagonal=1).sum((-2, -1)).mean()
+
+
+def best_per_metric(targets: Tensor) -> Tensor:
+    """1 for the candidates that are best by a metric, 0 for the others: what SummaReranker learns to tell.
+
+    Source: SummaReranker, arXiv 2203.06569. Several that share the best score are all best.
+
+    Args:
+        targets: ``[B, N, T]`` true scores by T metrics.
+
+    Returns:
+        ``[B, N, T]``, of the type of `targets`.
+    """
+    return (targets == targets.amax(dim=-2, keepdim=True)).to(targets.dtype)
+
+
+def summareranker(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy against "is best by this metric", averaged over candidates and metrics.
+
+    Source: SummaReranker, arXiv 2203.06569; `load_balancing` of its experts is added by the model.
+
+    Args:
+        logits: ``[B, N, T]``, one a metric.
+        targets: ``[B, N, T]`` true scores.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, best_per_metric(targets).to(logits.dtype))
+
+
+def squared_variation(values: Tensor) -> Tensor:
+    """The squared coefficient of variation: variance / mean², 0 for a single value.
+
+    Args:
+        values: ``[E]``, none below zero; the variance is that of a sample (divided by E − 1).
+    """
+    if values.shape[-1] == 1:
+        return values.new_zeros(())
+    values = values.float()
+    return values.var() / (values.mean() ** 2 + 1e-10)  # all experts idle: 0, not NaN
+
+
+def load_balancing(importance: Tensor, load: Tensor, weight: float = 1e-2) -> Tensor:
+    """What a mixture of experts pays for leaning on a few of them: weight · (cv²(importance) + cv²(load)).
+
+    Source: Shazeer et al., arXiv 1701.06538.
+
+    Args:
+        importance: ``[E]``, each expert's gates summed over the batch.
+        load: ``[E]``, for how many items of the batch each expert is used (as a number, or its smooth expectation).
+        weight: of the term.
+    """
+    return weight * (squared_variation(importance) + squared_variation(load))
