@@ -17,6 +17,10 @@ __all__ = ["export"]
 def export(
     ranker: Annotated[str, typer.Argument(metavar="RANKER", help="`bundled`, a folder, or a Hub repository.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the whole checkpoint goes.")],
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Folder or Hub name of the encoder's config.json, if the ranker names none."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a ranker's checkpoint with its ONNX models, in float32 and int8, made from its weights.
@@ -28,7 +32,7 @@ def export(
     except ModuleNotFoundError as error:
         raise MissingExtraError("Export to ONNX", "train") from error
 
-    files = [str(path) for path in export_checkpoint(ranker, folder)]
+    files = [str(path) for path in export_checkpoint(ranker, folder, backbone)]
     if as_json:
         print_json({"output": str(folder), "files": files})
     else:

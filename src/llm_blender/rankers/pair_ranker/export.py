@@ -6,12 +6,14 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
-from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint
+from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pair_ranker.backends import TorchBackend
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
 from llm_blender.rankers.pair_ranker.quantization import quantize
+from llm_blender.rankers.published import Backbone, is_published
 
 __all__ = ["export_checkpoint", "export_onnx"]
 
@@ -19,8 +21,16 @@ _INPUTS = ("input_ids", "attention_mask", "segment_ids")
 _OPSET = 17
 
 
-def export_checkpoint(name: str, target: Path) -> list[Path]:
+def export_checkpoint(name: str, target: Path, backbone: Backbone | None = None) -> list[Path]:
     """Copy a checkpoint and make its ONNX models anew from its weights.
+
+    One that llm-blender 0.0.2 published becomes one of this package's: its ``config.json`` says how the encoder is
+    built, and its weights are safetensors.
+
+    Args:
+        name: ``bundled``, a folder, or a Hub repository.
+        target: folder to write to.
+        backbone: see `PairRanker.from_pretrained`.
 
     Returns:
         The ONNX files, float32 and int8.
@@ -30,8 +40,13 @@ def export_checkpoint(name: str, target: Path) -> list[Path]:
         CheckpointError: it lacks the weights.
     """
     folder = find_checkpoint(name)
-    backend = TorchBackend(folder, PairRankerConfig.load(folder), device="cpu")
+    config = PairRankerConfig.load(folder, backbone)
+    backend = TorchBackend(folder, config, device="cpu")
     copy_checkpoint(folder, target)
+    if is_published(read_config(folder)):
+        config.save(target)
+        save_file(backend.model.state_dict(), target / "model.safetensors")
+        (target / "pytorch_model.bin").unlink(missing_ok=True)
     return export_onnx(backend.model, target)
 
 
