@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, Self, TypedDict, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ __all__ = [
     "to_messages",
 ]
 
+_T = TypeVar("_T")
 Mode = Literal["pick", "fuse"]
 OnText = Callable[[str], None]
 """Called with each new piece of text while an LLM writes."""
@@ -313,6 +314,19 @@ class Ranking(_Record):
         """P(candidate i is better than candidate j); NaN where they were not compared."""
         logit = 0.0 if i == j else self.logit(i, j)
         return logit if math.isnan(logit) else _sigmoid(logit / self.temperature)
+
+    def sorted(self, items: Sequence[_T]) -> list[_T]:
+        """What belongs to the candidates (texts, models, scores, …), best candidate first.
+
+        Args:
+            items: one per candidate, in the order in which they were ranked.
+
+        Raises:
+            InputError: there are more or fewer of them than candidates.
+        """
+        if len(items) != len(self):
+            raise InputError(f"A ranking of {len(self)} candidates sorts as many items, not {len(items)}.")
+        return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
         """What a row or an answer says of its ranking: everything but the matrix and what follows from the rest."""

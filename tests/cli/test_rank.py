@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from llm_blender.cli import _ranking
 from llm_blender.cli import rank as module
 from llm_blender.errors import WorkError
 from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
@@ -119,7 +120,7 @@ def test_200_candidates_are_not_all_compared(blend, tmp_path, ranker):
 
 
 def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker, monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(_ranking, "_CHUNK", 3)
     rows = [{"id": i, "instruction": f"Q{i}", "candidates": ["a", "b" * i]} for i in range(10)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["id"] for row in read(blend("rank", "rows.jsonl").stdout)] == list(range(10))
@@ -130,6 +131,81 @@ def test_an_empty_file_gives_an_empty_file(blend, tmp_path, ranker):
     (tmp_path / "rows.jsonl").touch()
     assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 0
     assert (tmp_path / "out.jsonl").read_text() == ""
+
+
+LABELLED = {
+    "id": "a",
+    "instruction": "Say something.",
+    "input": "Softly.",
+    "output": "a reference",
+    "candidates": [
+        {"text": "333", "model": "x", "scores": {"judge": 0.3}},
+        {"text": "1", "model": "y"},
+        "55555",
+        {"text": "4444", "model": "z"},
+    ],
+    "pairs": [{"a": 0, "b": 1, "label": "a", "by": "judge"}, {"a": 3, "b": 2, "label": "b"}],
+    "mine": 1,
+}
+
+
+class TestSorted:
+    def test_candidates_and_all_that_refers_to_them_follow(self, blend, tmp_path, ranker):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(LABELLED))
+        (plain,) = read(blend("rank", "rows.jsonl").stdout)
+        (row,) = read(blend("rank", "rows.jsonl", "--sorted").stdout)
+        assert row["candidates"] == [LABELLED["candidates"][i] for i in (2, 3, 0, 1)]
+        assert row["pairs"] == [{"a": 2, "b": 3, "label": "a", "by": "judge"}, {"a": 1, "b": 0, "label": "b"}]
+        assert row["ranking"] == {
+            **plain["ranking"],
+            "best": 0,
+            "ranks": [1, 2, 3, 4],
+            "scores": sorted(plain["ranking"]["scores"], reverse=True),
+        }
+        for key in ("id", "instruction", "input", "output", "mine"):
+            assert row[key] == LABELLED[key]
+
+    def test_a_permutation_that_is_not_its_own_inverse(self, blend, tmp_path, ranker):
+        row = {"instruction": "Q", "candidates": ["22", "1", "333"], "pairs": [{"a": 0, "b": 2, "label": "b"}]}
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        (out,) = read(blend("rank", "rows.jsonl", "--sorted").stdout)
+        assert out["candidates"] == ["333", "22", "1"]
+        assert out["pairs"] == [{"a": 1, "b": 0, "label": "b"}]
+
+    def test_ties_share_their_rank(self, blend, tmp_path, ranker):
+        (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Q", "candidates": ["1", "22", "2", "aa"]}))
+        (out,) = read(blend("rank", "rows.jsonl", "--sorted").stdout)
+        assert out["candidates"] == ["22", "aa", "1", "2"]
+        assert out["ranking"]["ranks"] == [1, 1, 3, 3]
+
+    def test_of_only_some_models(self, blend, tmp_path, ranker):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(LABELLED))
+        (out,) = read(blend("rank", "rows.jsonl", "--sorted", "--models", "x,y,z").stdout)
+        assert [candidate["model"] for candidate in out["candidates"]] == ["z", "x", "y"]
+        assert out["pairs"] == [{"a": 1, "b": 2, "label": "a", "by": "judge"}]
+
+
+class TestBestOfN:
+    def test_the_best_is_the_output(self, blend, tmp_path, ranker):
+        better = [{"text": "another, longer one", "model": "w"}, *LABELLED["candidates"]]
+        rows = [LABELLED, {**LABELLED, "candidates": better, "pairs": []}, {"instruction": "Q", "candidates": ["a"]}]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rankings = [row["ranking"] for row in read(blend("rank", "rows.jsonl").stdout)]
+        asked = {key: LABELLED[key] for key in ("id", "instruction", "input")}
+        assert read(blend("rank", "rows.jsonl", "--best-of-n").stdout) == [
+            {**asked, "output": "55555", "ranking": rankings[0]},
+            {**asked, "output": "another, longer one", "model": "w", "ranking": rankings[1]},
+            {"instruction": "Q", "output": "a", "ranking": rankings[2]},
+        ]
+
+    def test_a_conversation_stays_one(self, blend, rows, ranker):
+        out = read(blend("rank", rows, "--best-of-n").stdout)
+        assert (out[1]["instruction"], out[1]["output"]) == (ROWS[1]["instruction"], "ragged")
+
+    def test_one_of_both(self, blend, rows, ranker):
+        result = blend("rank", rows, "--best-of-n", "--sorted")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "Choose one of --sorted and --best-of-n" in result.stderr
 
 
 class TestModels:

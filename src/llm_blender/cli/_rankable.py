@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,15 +14,17 @@ from typing import Any, Self
 from llm_blender._names import unknown_name
 from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError
+from llm_blender.types import Example
 
 __all__ = ["RankableRow", "RankableRows"]
 
 
 @dataclass(frozen=True)
 class RankableRow:
-    """A row as it is written again, and what the ranker reads of it."""
+    """A row as it is written again, what it says, and what the ranker reads of it."""
 
     record: Mapping[str, Any]
+    example: Example
     prompt: str
     texts: Sequence[str]
 
@@ -35,28 +37,36 @@ class RankableRows:
         bad: what is wrong with each of the others.
     """
 
-    def __init__(self, path: str, models: Sequence[str]) -> None:
+    def __init__(self, path: str, models: Sequence[str], check: Callable[[Example], object] | None) -> None:
         self.count = 0
         self.bad: list[RowError] = []
-        self._path = path
+        self._path, self._check_example = path, check
         self._models, self._seen = models, dict[str, None]()
 
     @classmethod
     @contextmanager
-    def open(cls, file: str, *, models: Sequence[str] = (), skip_bad: bool = False) -> Iterator[Self]:
+    def open(
+        cls,
+        file: str,
+        *,
+        models: Sequence[str] = (),
+        skip_bad: bool = False,
+        check: Callable[[Example], object] | None = None,
+    ) -> Iterator[Self]:
         """Check a file, so that nothing can be wrong with it once the work has begun.
 
         Args:
             file: as for `llm_blender.data.read_rows`; standard input is copied to a temporary file.
             models: only these LLMs' candidates stay in the rows; empty keeps all.
             skip_bad: leave bad rows out instead of raising.
+            check: raises ValueError with what else is wrong with a row.
 
         Raises:
             RowError: the first bad row.
             InputError: all rows are bad, or none has a candidate by one of the models.
         """
         with _rereadable(file) as path:
-            rows = cls(path, models)
+            rows = cls(path, models, check)
             rows._check(file, skip_bad)
             yield rows
 
@@ -93,7 +103,9 @@ class RankableRows:
                 raise ValueError(f"no candidate is by {' or '.join(self._models)}")
             record = keep_candidates(record, kept)
             example = parse_row(record)
-        return RankableRow(record, example.prompt, [candidate.text for candidate in example.candidates])
+        if self._check_example:
+            self._check_example(example)
+        return RankableRow(record, example, example.prompt, [candidate.text for candidate in example.candidates])
 
 
 @contextmanager

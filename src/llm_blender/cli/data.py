@@ -1,0 +1,160 @@
+"""``blend data``: files of rows into files that others train from."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from llm_blender.cli._arguments import STDIO
+from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._output import print_json
+from llm_blender.cli._progress import progress
+from llm_blender.cli._ranking import (
+    BudgetOption,
+    FileArgument,
+    ModelsOption,
+    OutOption,
+    RankSummary,
+    SeedOption,
+    SkipBadOption,
+    StrategyOption,
+    rank_rows,
+    ranking_by,
+    remark,
+    split_names,
+)
+from llm_blender.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_blender.cli._rankable import RankableRow
+    from llm_blender.data import Preferences
+    from llm_blender.types import OnProgress, Ranking
+
+__all__ = ["PreferenceSummary", "app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data from rows.")
+
+
+@dataclass
+class PreferenceSummary(RankSummary):
+    """What making preferences of a file came to.
+
+    Attributes:
+        records: preferences written.
+        dropped: how often there is none, by reason.
+    """
+
+    records: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def count(self, made: Preferences) -> None:
+        """Count what a row came to."""
+        self.records += len(made.records)
+        for reason in made.dropped:
+            self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def headline(self) -> str:
+        """Records, rows and work in one line."""
+        without = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
+        return (
+            f"{self.records:,} preferences from {self.rows:,} rows with {self.comparisons:,} comparisons in "
+            f"{self.seconds:.1f} s" + (f"; none: {without}" if without else "")
+        )
+
+
+@app.callback()
+def _data() -> None:
+    # With a callback, `preferences` stays a command of its own while it is the only one.
+    """Make training data of rows."""
+
+
+@app.command()
+def preferences(
+    file: FileArgument,
+    out: OutOption = STDIO,
+    pairs: Annotated[
+        Literal["best_worst", "best_second", "best_random", "all"], typer.Option(help="Who is chosen and rejected.")
+    ] = "best_worst",
+    min_confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=1, metavar="P", help="Least probability that the chosen one is better."),
+    ] = 0.5,
+    format: Annotated[
+        Literal["conversational", "standard"],
+        typer.Option(help="Messages, for a chat template; or texts, trained on one right after the other."),
+    ] = "conversational",
+    use_ranking: Annotated[
+        bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that stands in the rows.")
+    ] = False,
+    ranker: RankerOption = "bundled",
+    strategy: StrategyOption = "auto",
+    budget: BudgetOption = 40,
+    seed: SeedOption = 0,
+    models: ModelsOption = "",
+    skip_bad: SkipBadOption = False,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "int8",
+    as_json: JsonOption = False,
+) -> None:
+    """Make preference data (prompt, chosen, rejected) of the rows of FILE, for DPO and reward models.
+
+    Rows are those of `blend rank`. The candidates are ranked, the ranks choose the pair, and it is compared directly in
+    both orders unless the strategy has done so. It comes out as {prompt, chosen, rejected, margin, probability,
+    chosen_model, rejected_model, id}: margin is the logit of the direct comparison, probability that the chosen one
+    is better. With --pairs all, the strategy auto is full. With --use-ranking, margin is the difference of the scores
+    in the row, and probability null.
+
+    No record is made where a row has a `single` candidate or `equal` ones, where the pair is a `tie`, where its direct
+    comparison `contradicted` the ranks or left the ranker `unsure` (below --min-confidence); these are counted. The
+    file is checked to its end before the work begins; OUT appears whole or not at all.
+
+    JSON, where the records do not go to standard output: {rows, skipped, comparisons, seconds, truncated, records,
+    dropped: {reason: count}}.
+    """
+    from llm_blender.cli._rankable import RankableRows
+    from llm_blender.data import RowWriter, choose_pairs, compare_chosen, make_preferences, stored_ranking
+    from llm_blender.rankers import load_ranker
+    from llm_blender.ranking import comparison_count
+
+    if use_ranking and min_confidence > 0.5:
+        raise InputError("--min-confidence needs comparisons, which --use-ranking leaves out: choose one of them.")
+    if use_ranking and models:
+        raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
+    comparison_count(strategy, 2, budget=budget)  # refuses a wrong name before anything is read
+    if pairs == "all" and strategy == "auto":
+        strategy = "full"  # all pairs are compared anyway
+    summary, started = PreferenceSummary(), time.monotonic()
+    check = stored_ranking if use_ranking else None
+    with RankableRows.open(file, models=split_names(models), skip_bad=skip_bad, check=check) as rows:
+        summary.skipped = len(rows.bad)
+        model = None if use_ranking else load_ranker(ranker, backend=backend, device=device, precision=precision)
+        rank = _stored if model is None else ranking_by(model, strategy=strategy, seed=seed, budget=budget)
+        # On one terminal, a bar would stand between the records.
+        show = out != STDIO or not sys.stdout.isatty()
+        with RowWriter(out) as writer, progress("ranking", "rows", show=show) as report:
+            for chunk, rankings in rank_rows(rows, rank, report):
+                texts = [row.texts for row in chunk]
+                chosen = [choose_pairs(*given, pairs, seed=seed) for given in zip(texts, rankings, strict=True)]
+                if model is not None:
+                    rankings = compare_chosen(model, [row.prompt for row in chunk], texts, rankings, chosen)
+                for row, ranking, its in zip(chunk, rankings, chosen, strict=True):
+                    made = make_preferences(row.example, ranking, its, min_confidence=min_confidence, format=format)
+                    for record in made.records:
+                        writer.write(record.to_dict())
+                    summary.count(made)
+                summary.add(rankings)
+        summary.seconds = round(time.monotonic() - started, 3)
+    remark(summary, rows.bad)
+    if as_json and out != STDIO:
+        print_json(asdict(summary))
+
+
+def _stored(rows: list[RankableRow], tell: OnProgress) -> list[Ranking]:
+    from llm_blender.data import stored_ranking
+
+    return [stored_ranking(row.example) for row in rows]
