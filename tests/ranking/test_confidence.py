@@ -7,6 +7,7 @@ from llm_blender.errors import InputError
 from llm_blender.ranking import (
     bootstrap_interval,
     brier_score,
+    calibration_bins,
     expected_calibration_error,
     fit_temperature,
     log_loss,
@@ -67,6 +68,16 @@ def test_log_loss_and_brier_of_a_coin():
     assert log_loss([0, 0, 0], [1, 0, 0.5]) == pytest.approx(np.log(2))
     assert brier_score([0.5, 0.5], [1, 0]) == 0.25
     assert brier_score([1, 0, 0.8], [1, 0, 0]) == pytest.approx(0.64 / 3)
+
+
+def test_calibration_bins_have_equal_mass_and_keep_equals_together():
+    low, high = calibration_bins([0.9, 0.2, 0.7, 0.1], [1, 0, 0, 1], bins=2)
+    assert (low.members.tolist(), low.promised, low.happened) == ([1, 3], pytest.approx(0.15), 0.5)
+    assert (high.members.tolist(), high.promised, high.happened) == ([0, 2], pytest.approx(0.8), 0.5)
+    p = np.random.default_rng(0).random(1000)
+    assert [len(part.members) for part in calibration_bins(p, p > 0.5)] == [100] * 10
+    (only,) = calibration_bins([0.6] * 30, [1] * 30)
+    assert len(only.members) == 30
 
 
 def test_calibration_error_by_hand():

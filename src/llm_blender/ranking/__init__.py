@@ -16,9 +16,11 @@ from llm_blender.ranking.aggregation import (
     ranks_from_scores,
 )
 from llm_blender.ranking.confidence import (
+    CalibrationBin,
     Interval,
     bootstrap_interval,
     brier_score,
+    calibration_bins,
     expected_calibration_error,
     fit_temperature,
     log_loss,
@@ -50,6 +52,7 @@ __all__ = [
     "STRATEGIES",
     "Advance",
     "Aggregation",
+    "CalibrationBin",
     "Compare",
     "Interval",
     "Pairs",
@@ -60,6 +63,7 @@ __all__ = [
     "bradley_terry",
     "brier_score",
     "bubble",
+    "calibration_bins",
     "comparison_count",
     "evidence",
     "expected_calibration_error",

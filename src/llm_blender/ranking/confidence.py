@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.ranking._math import Floats, sigmoid
@@ -13,9 +13,11 @@ from llm_blender.ranking.aggregation import evidence
 from llm_blender.types import Ranking
 
 __all__ = [
+    "CalibrationBin",
     "Interval",
     "bootstrap_interval",
     "brier_score",
+    "calibration_bins",
     "expected_calibration_error",
     "fit_temperature",
     "log_loss",
@@ -32,6 +34,20 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class CalibrationBin(NamedTuple):
+    """Pairs that were promised about the same.
+
+    Attributes:
+        members: ``[m]`` places of its pairs among all.
+        promised: mean probability.
+        happened: mean label.
+    """
+
+    members: NDArray[np.intp]
+    promised: float
+    happened: float
 
 
 def probability(logit: ArrayLike, temperature: float = 1.0) -> Floats:
@@ -116,10 +132,33 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return float(((p - y) ** 2).mean())
 
 
-def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
-    """Mean distance between what was promised and what happened, over bins of equal mass.
+def calibration_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> list[CalibrationBin]:
+    """The pairs in bins of equal mass, by what was promised.
 
     Equal probabilities fall into the same bin, so the order of the pairs does not matter.
+
+    Args:
+        probabilities: ``[n]``, that A is better.
+        labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
+        bins: how many; fewer where probabilities coincide.
+
+    Returns:
+        The bins that hold a pair, lowest probabilities first.
+
+    Raises:
+        InputError: as in `log_loss`, or `bins` is below 1.
+    """
+    p, y = _pairs(probabilities, labels)
+    if bins < 1:
+        raise InputError(f"Calibration needs at least 1 bin, not {bins}.")
+    edges = np.quantile(p, np.arange(1, bins) / bins)
+    bin_of = np.searchsorted(edges, p, side="right")
+    parts = [np.flatnonzero(bin_of == number) for number in np.unique(bin_of)]
+    return [CalibrationBin(part, float(p[part].mean()), float(y[part].mean())) for part in parts]
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
+    """Mean distance between what was promised and what happened, over `calibration_bins`.
 
     Args:
         probabilities: ``[n]``, that A is better.
@@ -130,14 +169,11 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
         From 0 to 1.
 
     Raises:
-        InputError: as in `log_loss`, or `bins` is below 1.
+        InputError: as in `calibration_bins`.
     """
-    p, y = _pairs(probabilities, labels)
-    if bins < 1:
-        raise InputError(f"Calibration needs at least 1 bin, not {bins}.")
-    edges = np.quantile(p, np.arange(1, bins) / bins)
-    bin_of = np.searchsorted(edges, p, side="right")
-    return float(np.abs(np.bincount(bin_of, weights=p - y)).sum() / len(p))
+    parts = calibration_bins(probabilities, labels, bins)
+    total = sum(len(part.members) for part in parts)
+    return sum(len(part.members) * abs(part.promised - part.happened) for part in parts) / total
 
 
 def bootstrap_interval(
