@@ -9,6 +9,7 @@ with the key's relative position (c2p) and the key with the query's (p2c). What 
   slide over one product: strided views of it replace the gathers, up to the length at which the table's own number
   of rows is the smaller one.
 - Their sum is the mask of one fused attention.
+- The last layer computes the states of those tokens only that are read.
 """
 
 from __future__ import annotations
@@ -82,10 +83,13 @@ class DebertaEncoder(nn.Module):
         self.embeddings = _Embeddings(config)
         self.encoder = _Layers(config)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor | None = None) -> Encoded:
+        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0.
+
+        With `wanted`, places ``[B, W]`` of tokens, their states ``[B, W, H]`` only.
+        """
         states = self.embeddings(input_ids) * attention_mask.unsqueeze(-1)
-        return Encoded(self.encoder(states, attention_mask))
+        return Encoded(self.encoder(states, attention_mask, wanted))
 
 
 class _Embeddings(nn.Module):
@@ -107,46 +111,66 @@ class _Layers(nn.Module):
         self.rel_embeddings = nn.Embedding(2 * config.position_buckets, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, states: Tensor, attention_mask: Tensor, wanted: Tensor | None) -> Tensor:
         table = self.LayerNorm(self.rel_embeddings.weight)
         # Not -inf: a row of padding alone would be NaN.
         hidden = (attention_mask == 0)[:, None, None, :] * torch.finfo(states.dtype).min
         windows = _Windows.of(states.shape[1], self._config, states.device)
-        for layer in self.layer:
-            states = layer(states, table, hidden, windows)
-        return states
+        *layers, last = self.layer
+        for layer in layers:
+            states = layer(states, states, table, hidden, windows)
+        if wanted is None:
+            return last(states, states, table, hidden, windows)  # type: ignore[no-any-return]
+        rows = wanted.unsqueeze(-1).expand(-1, -1, states.shape[-1])
+        return last(torch.gather(states, 1, rows), states, table, hidden, windows.at(wanted))  # type: ignore[no-any-return]
 
 
 class _Windows(NamedTuple):
-    """How the rows of the table of relative positions spread over T × T tokens.
+    """Which rows of the table of relative positions belong to which two tokens.
 
     Attributes:
-        rows: of the table, for the distances T − 1, …, −(T − 1); None where the whole table is multiplied.
-        places: ``[T, T]``, the table's row of distance i − j, where the whole table is multiplied.
+        rows: the part of the table that is multiplied, by distance T − 1, …, −(T − 1); None is the whole table.
+        places: ``[…, Q, T]``, for a query and a key their row in that part; None where rows slide.
     """
 
     rows: Tensor | None
     places: Tensor | None
+    length: int
+    config: DebertaConfig
 
     @classmethod
     def of(cls, length: int, config: DebertaConfig, device: torch.device) -> _Windows:
+        """For all T × T tokens."""
         # Views of a fixed stride cannot be exported for any length.
         if not torch.onnx.is_in_onnx_export() and 2 * length - 1 <= 2 * config.position_buckets:
-            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None)
-        places = torch.arange(length, device=device)
-        return cls(None, _row_of(places[:, None] - places[None, :], config))
+            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config)
+        whole = cls(None, None, length, config)
+        return whole.at(torch.arange(length, device=device))
+
+    def at(self, queries: Tensor) -> _Windows:
+        """For some tokens as queries, by their places ``[…, Q]``, and all as keys."""
+        distances = queries[..., None] - torch.arange(self.length, device=queries.device)
+        rows = _row_of(distances, self.config) if self.rows is None else self.length - 1 - distances
+        return self._replace(places=rows)
 
     def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
-        """c2p + p2c, ``[B, heads, T, T]``, of queries and keys ``[B, heads, T, d]`` and tables ``[heads, rows, d]``."""
-        if self.places is not None:
-            batch, heads, length, _ = query.shape
-            index = self.places.expand(batch, heads, length, length)
-            c2p = torch.gather(query @ of_keys.transpose(-1, -2), -1, index)
-            # index[j, i] is the row of j − i; that of i − j, which p2c wants at [j, i], is its transpose
-            p2c = torch.gather(key @ of_queries.transpose(-1, -2), -1, index.transpose(-1, -2))
+        """c2p + p2c, ``[B, heads, Q, T]``.
+
+        Args:
+            query: ``[B, heads, Q, d]``.
+            key: ``[B, heads, T, d]``.
+            of_keys: the table as keys, ``[heads, rows, d]``.
+            of_queries: the table as queries.
+        """
+        if self.places is None:
+            c2p = _slide(query @ of_keys.transpose(-1, -2))
+            p2c = _slide(key @ of_queries.flip(-2).transpose(-1, -2))
             return c2p + p2c.transpose(-1, -2)
-        c2p = _slide(query @ of_keys.transpose(-1, -2))
-        p2c = _slide(key @ of_queries.flip(-2).transpose(-1, -2))
+        batch, heads, count, _ = query.shape
+        places = self.places if self.places.dim() == 2 else self.places.unsqueeze(1)
+        places = places.expand(batch, heads, count, self.length)
+        c2p = torch.gather(query @ of_keys.transpose(-1, -2), -1, places)
+        p2c = torch.gather(key @ of_queries.transpose(-1, -2), -1, places.transpose(-1, -2))
         return c2p + p2c.transpose(-1, -2)
 
 
@@ -177,8 +201,8 @@ class _Layer(nn.Module):
         self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
         self.output = _Residual(config.intermediate_size, config)
 
-    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
-        states = self.attention(states, table, hidden, windows)
+    def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        states = self.attention(states, context, table, hidden, windows)
         return self.output(functional.gelu(self.intermediate.dense(states)), states)  # type: ignore[no-any-return]
 
 
@@ -203,8 +227,8 @@ class _Attention(nn.Module):
         self.self = _DisentangledAttention(config)
         self.output = _Residual(config.hidden_size, config)
 
-    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
-        return self.output(self.self(states, table, hidden, windows), states)  # type: ignore[no-any-return]
+    def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        return self.output(self.self(states, context, table, hidden, windows), states)  # type: ignore[no-any-return]
 
 
 class _DisentangledAttention(nn.Module):
@@ -216,10 +240,9 @@ class _DisentangledAttention(nn.Module):
         self.query_proj, self.key_proj, self.value_proj = (nn.Linear(width, width) for _ in range(3))
         self._tables: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, states: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
-        query, key, value = (
-            self._split(project(states)) for project in (self.query_proj, self.key_proj, self.value_proj)
-        )
+    def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
+        query = self._split(self.query_proj(states))
+        key, value = self._split(self.key_proj(context)), self._split(self.value_proj(context))
         of_keys, of_queries = self._projected(table)
         if windows.rows is not None:
             of_keys, of_queries = of_keys[:, windows.rows], of_queries[:, windows.rows]

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
@@ -29,6 +29,7 @@ class PairRankerModel(nn.Module):
         if getattr(backbone, "pooler", None) is not None:
             cast(Any, backbone).pooler = None  # its output is not read
         self.pretrained_model = backbone
+        self._marked = config.pooling == "marker"
         width = int(cast(Any, backbone).config.hidden_size)
         self.head_layer = nn.Sequential(
             nn.Dropout(config.head_dropout),
@@ -45,8 +46,12 @@ class PairRankerModel(nn.Module):
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The head's scores ``[B, tasks]`` of the left and the right candidate; that of a missing one is void."""
-        states = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        source, left, right = (_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
+        if self._marked and isinstance(self.pretrained_model, DebertaEncoder):
+            markers = torch.stack([(segment_ids == segment).int().argmax(-1) for segment in (SOURCE, LEFT, RIGHT)], -1)
+            source, left, right = self.pretrained_model(input_ids, attention_mask, markers).last_hidden_state.unbind(1)
+        else:
+            states = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            source, left, right = (_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
         return self.head_layer(torch.cat([source, left], -1)), self.head_layer(torch.cat([source, right], -1))
 
 

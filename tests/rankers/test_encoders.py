@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llm_blender.rankers.encoders import DebertaConfig, DebertaEncoder, make_encoder
+
+VALUES = {
+    "model_type": "deberta-v2",
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 64,
+    "max_relative_positions": -1,
+    "initializer_range": 0.3,  # so that the terms of attention matter
+    "layer_norm_eps": 1e-7,
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "pos_att_type": ["p2c", "c2p"],
+    "relative_attention": True,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "type_vocab_size": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """The same weights in transformers' model and in ours."""
+    torch.manual_seed(0)
+    theirs = make_encoder(VALUES, own=False).eval()
+    ours = make_encoder(VALUES).eval()
+    assert isinstance(ours, DebertaEncoder)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(length)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    for row in range(1, rows):
+        mask[row, length - row * length // (2 * rows) :] = 0
+    return torch.randint(60, (rows, length)), mask
+
+
+# The table has 32 rows: up to 16 tokens the terms slide, beyond they are gathered, beyond 64 distances are clipped.
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40, 130])
+def test_states_are_those_of_transformers(twins, length):
+    theirs, ours = twins
+    ids, mask = batch(4, length)
+    with torch.inference_mode():
+        wanted = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = ours(ids, mask).last_hidden_state
+    assert (wanted - states)[mask.bool()].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("length", [5, 16, 40])
+def test_some_states_are_those_of_all(twins, length):
+    _, ours = twins
+    ids, mask = batch(3, length)
+    places = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 1, 0]])
+    with torch.inference_mode():
+        states = ours(ids, mask).last_hidden_state
+        some = ours(ids, mask, places).last_hidden_state
+    assert some.shape == (3, 3, 32)
+    assert (some - torch.stack([row[place] for row, place in zip(states, places, strict=True)])).abs().max() < 1e-5
+
+
+def test_padding_changes_nothing(twins):
+    _, ours = twins
+    ids, mask = batch(1, 12)
+    longer = (
+        torch.cat([ids, torch.zeros(1, 9, dtype=torch.long)], 1),
+        torch.cat([mask, torch.zeros_like(ids[:, :9])], 1),
+    )
+    with torch.inference_mode():
+        assert (ours(*longer).last_hidden_state[:, :12] - ours(ids, mask).last_hidden_state).abs().max() < 1e-5
+
+
+def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
+    theirs, _ = twins
+    ours = make_encoder(VALUES).eval()
+    ids, mask = batch(1, 10)
+    with torch.inference_mode():
+        before = ours(ids, mask).last_hidden_state
+        ours.load_state_dict(theirs.state_dict())
+        after = ours(ids, mask).last_hidden_state
+        assert (before - after).abs().max() > 1e-2
+        assert (theirs(input_ids=ids, attention_mask=mask).last_hidden_state - after).abs().max() < 1e-5
+        halved = ours.to(torch.bfloat16)(ids, mask).last_hidden_state
+        assert halved.dtype == torch.bfloat16
+        assert (halved.float() - after).abs().max() < 0.3
+
+
+def test_gradients_reach_the_table_of_positions(twins):
+    ours = make_encoder(VALUES)
+    ids, mask = batch(2, 10)
+    for _ in range(2):  # twice: nothing of the first graph is kept
+        ours.zero_grad()
+        ours(ids, mask).last_hidden_state.square().sum().backward()
+        assert ours.encoder.rel_embeddings.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "bert"},
+        {"position_buckets": -1},
+        {"pos_att_type": ["c2p"]},
+        {"share_att_key": False},
+        {"relative_attention": False},
+        {"norm_rel_ebd": "none"},
+        {"conv_kernel_size": 3},
+        {"position_biased_input": True},
+        {"hidden_act": "relu"},
+        {"embedding_size": 16},
+        {"type_vocab_size": 2},
+    ],
+)
+def test_other_models_are_left_to_transformers(change):
+    assert DebertaConfig.read({**VALUES, **change}) is None
+
+
+def test_both_spellings_of_the_terms():
+    assert DebertaConfig.read({**VALUES, "pos_att_type": "p2c|c2p"}) == DebertaConfig.read(VALUES) is not None
