@@ -139,7 +139,7 @@ def _standardised(table: Floats) -> Floats:
     scaled = np.ldexp(table, -exponents)
     centred = scaled - scaled.mean(axis=0)
     lengths = np.sqrt((centred**2).sum(axis=0))
-    varies = (table.max(axis=0) > table.min(axis=0)) & (lengths > 0)  # the mean of a constant may be rounded off it
+    varies = table.max(axis=0) > table.min(axis=0)  # not by their lengths: the mean of a constant may be rounded off it
     return np.asarray(centred / np.where(varies, lengths, np.nan))
 
 
