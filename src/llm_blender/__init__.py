@@ -22,6 +22,10 @@ if TYPE_CHECKING:
         StoreError,
         WorkError,
     )
+    from llm_blender.legacy.blender.blender import Blender
+    from llm_blender.legacy.blender.config import BlenderConfig
+    from llm_blender.legacy.gen_fuser.config import GenFuserConfig
+    from llm_blender.legacy.pair_ranker.config import RankerConfig
     from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.store import Store
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "Answer",
+    "Blender",
+    "BlenderConfig",
     "Candidate",
     "CheckpointError",
     "Comparison",
@@ -51,6 +57,7 @@ __all__ = [
     "Ensemble",
     "Example",
     "Failure",
+    "GenFuserConfig",
     "InputError",
     "LLMBlenderError",
     "LLMError",
@@ -63,6 +70,7 @@ __all__ = [
     "OpenAICompatibleLLM",
     "PairRanker",
     "Ranker",
+    "RankerConfig",
     "Ranking",
     "RowError",
     "Sampling",
@@ -73,12 +81,19 @@ __all__ = [
     "load_config",
 ]
 
+# Code written for 0.0.2 imports from modules of that time, such as llm_blender.blender.blender_utils; in that folder.
+__path__.append(f"{__path__[0]}/legacy")
+
 # Where each name lives; imported when it is first asked for, so that `import llm_blender` costs nothing.
 _HOMES = {
+    "blender.blender": ("Blender",),
+    "blender.config": ("BlenderConfig",),
     "config": ("Config", "load_config"),
     "ensemble": ("Ensemble", "Limits", "Member", "Observer"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "gen_fuser.config": ("GenFuserConfig",),
     "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
+    "pair_ranker.config": ("RankerConfig",),
     "rankers.pair_ranker": ("PairRanker",),
     "store": ("Store",),
     "types": (

@@ -1,0 +1,1 @@
+"""`Blender`, its configuration and its functions."""

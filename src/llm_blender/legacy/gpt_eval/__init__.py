@@ -1,0 +1,1 @@
+"""Ranks from comparisons, and correlations between ranks."""

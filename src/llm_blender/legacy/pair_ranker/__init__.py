@@ -1,0 +1,1 @@
+"""The configuration of rankers, and PairRM as a model of transformers."""
