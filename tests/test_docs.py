@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
 from llm_blender.config import Config
 from llm_blender.data import parse_row
@@ -50,6 +52,26 @@ def test_readme_blend_commands_exist() -> None:
     known |= {group.name for group in app.registered_groups}
     shown = set(re.findall(r"`?blend ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert shown <= known
+
+
+def _commands() -> list[object]:
+    lines = [
+        (block.id, line)
+        for block in _blocks("bash")
+        for line in block.values[0].replace("\\\n", " ").splitlines()
+        if line.startswith("blend ")
+    ]
+    return [pytest.param(line, id=f"{block}-{i}") for i, (block, line) in enumerate(lines)]
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_blend_commands_have_these_options(line: str) -> None:
+    from llm_blender.cli import app
+
+    command, (name, *arguments) = typer.main.get_command(app), shlex.split(line, comments=True)
+    while hasattr(command, "commands"):
+        command = command.commands[(name := arguments.pop(0))]
+    command.make_context(name, arguments)  # parses and checks, and runs nothing
 
 
 def test_links_lead_somewhere() -> None:
