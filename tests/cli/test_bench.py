@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -29,13 +30,50 @@ def test_pairs_json(blend):
     result = blend("bench", "pairs", "rows.jsonl", "train.jsonl", "--json")
     assert result.exit_code == 0, result.stderr
     ours, random, longest, first, *others = json.loads(result.stdout)
+    bins = ours.pop("bins")
     assert ours == {
-        "file": "rows.jsonl", "method": "bundled", "pairs": 6, "ties": 3, "accuracy": 0.5, "ci95": [0.5, 0.5],
-        "longest": 0.5, "flip_rate": 0.0, "ece": pytest.approx(0.466, abs=1e-3),
-        "brier": pytest.approx(0.468, abs=1e-3),
+        "file": "rows.jsonl", "subset": None, "method": "bundled", "pairs": 6, "ties": 3, "accuracy": 0.5,
+        "ci95": [0.5, 0.5], "with_ties": 0.5, "undecided": 0.0, "longest": 0.5, "prefers_longer": 1.0,
+        "flip_rate": 0.0, "ece": pytest.approx(0.466, abs=1e-3), "brier": pytest.approx(0.468, abs=1e-3),
+        "brier_base_rate": 0.0, "versus": None,
     }  # fmt: skip
+    assert [(part["pairs"], part["accuracy"]) for part in bins] == [(4, 0.5), (2, 0.5)]
     assert [row["method"] for row in (random, longest, first)] == ["random", "longest", "first"]
+    assert first["versus"] == {"method": "bundled", "accuracy": -0.5, "ci95": [-0.5, -0.5]}
     assert {row["file"] for row in others} == {"train.jsonl"}
+
+
+def test_pairs_by_subset(blend, tmp_path, ranker):
+    rows = [{**row, "meta": {"part": f"part {i % 2}"}} for i, row in enumerate(ROWS)]
+    (tmp_path / "parts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for more, pairs in (([], [6, 4, 2]), (["--score", "win"], [6, 4, 2])):
+        result = blend("bench", "pairs", "parts.jsonl", "--by", "part", "--json", *more)
+        assert result.exit_code == 0, result.stderr
+        ours = [row for row in json.loads(result.stdout) if row["method"] == "bundled"]
+        assert [row["subset"] for row in ours] == [None, "part 0", "part 1"]
+        assert [row["pairs"] for row in ours] == pairs
+    assert ranker.comparisons == 2 * (2 * 6)
+    table = blend("bench", "pairs", "parts.jsonl", "--by", "meta.part").stdout.splitlines()
+    assert [line.split("\t")[1] for line in table[1::5]] == ["(all)", "part 0", "part 1"]
+
+
+def test_pairs_drawn(blend, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    result = blend("bench", "pairs", "rows.jsonl", "train.jsonl", "--plot", "plots", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "agreement.png", "agreement.svg", "reliability.png", "reliability.svg"
+    ]  # fmt: skip
+    assert "plots/reliability.svg" in result.stderr
+    json.loads(result.stdout)
+
+
+def test_without_matplotlib_no_work_is_begun(blend, ranker, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = blend("bench", "pairs", "rows.jsonl", "--plot", "plots")
+    assert result.exit_code == 2
+    assert "pip install 'llm-blender[plot]'" in result.stderr
+    assert not ranker.comparisons
 
 
 def test_pairs_implied_by_a_score(blend, ranker):
@@ -71,7 +109,7 @@ def test_tables_show_percent_where_the_scores_are_shares(blend, score, oracle):
 def test_markdown(blend):
     table = blend("bench", "pairs", "rows.jsonl", "--markdown").stdout.splitlines()
     assert table[0].startswith("| file       | method  | pairs |")
-    assert len(table) == 2 + 4
+    assert len(table) == 2 + 5
     assert len({len(line) for line in table}) == 1
 
 
@@ -85,7 +123,9 @@ def test_comparisons_are_kept_for_the_other_bench(blend, ranker):
 
 def test_several_rankers(blend):
     result = blend("bench", "pairs", "rows.jsonl", "--ranker", "one", "--ranker", "two", "--json")
-    assert [row["method"] for row in json.loads(result.stdout)][:2] == ["one", "two"]
+    one, two, *_ = json.loads(result.stdout)
+    assert (one["method"], two["method"]) == ("one", "two")
+    assert two["versus"] == {"method": "one", "accuracy": 0.0, "ci95": [0.0, 0.0]}
 
 
 def test_rows_from_standard_input(blend):
@@ -108,6 +148,7 @@ def test_incomplete_rows_are_told_or_left_out(blend, tmp_path):
     [
         (["pairs", "none.jsonl"], "There is no file none.jsonl"),
         (["pairs", "rows.jsonl", "--models", "ann"], "name one with --score"),
+        (["pairs", "rows.jsonl", "--by", "part"], "Unknown key 'part'"),
         (["pairs", "rows.jsonl", "--score", "won"], "Unknown score 'won': did you mean 'win'?"),
         (["select", "rows.jsonl", "--score", "win", "--models", "ann,bop"], "Unknown model 'bop': did you mean 'bob'?"),
         (

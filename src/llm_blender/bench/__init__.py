@@ -1,13 +1,9 @@
 """Methods measured on rows: whose preferences agree with the judges, and how good is what is selected."""
 
-from llm_blender.bench.pairs import (
-    Agreement,
-    JudgedPairs,
-    baseline_agreements,
-    implied_pairs,
-    labelled_pairs,
-    ranker_agreement,
-)
+from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
+from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
+from llm_blender.bench.pairs import Agreement, Difference, ReliabilityBin, agreements
+from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.recorded import RecordedRanker
 from llm_blender.bench.scored import ScoredRow, scored_rows
 from llm_blender.bench.select import Selection, baseline_selections, ranker_selection
@@ -15,18 +11,24 @@ from llm_blender.bench.tables import Table, agreement_table, selection_table
 
 __all__ = [
     "Agreement",
+    "Difference",
+    "Evidence",
     "JudgedPairs",
     "RecordedRanker",
+    "ReliabilityBin",
     "ScoredRow",
     "Selection",
     "Table",
     "agreement_table",
-    "baseline_agreements",
+    "agreements",
+    "baseline_evidence",
     "baseline_selections",
     "implied_pairs",
     "labelled_pairs",
-    "ranker_agreement",
+    "plot_agreements",
+    "ranker_evidence",
     "ranker_selection",
+    "require_matplotlib",
     "scored_rows",
     "selection_table",
 ]

@@ -2,200 +2,176 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.comparing import TextPair, compare_pairs
-from llm_blender.bench.scored import ScoredRow, group_ids
-from llm_blender.errors import InputError
-from llm_blender.ranking import Interval, bootstrap_interval, brier_score, expected_calibration_error
-from llm_blender.types import Example, OnProgress, Ranker
+from llm_blender.bench.evidence import Evidence, lengths_compared
+from llm_blender.bench.judged import JudgedPairs
+from llm_blender.ranking import Interval, bootstrap_interval, brier_score, calibration_bins, expected_calibration_error
 
-__all__ = ["Agreement", "JudgedPairs", "baseline_agreements", "implied_pairs", "labelled_pairs", "ranker_agreement"]
+__all__ = ["Agreement", "Difference", "ReliabilityBin", "agreements"]
 
 _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class JudgedPairs:
-    """The pairs of one file in which a judge preferred one answer.
+class ReliabilityBin:
+    """A tenth of the pairs, those that were promised about the same.
 
     Attributes:
-        file: where they come from.
-        pairs: of texts; at least one.
-        a_wins: per pair, whether a is the better one.
-        groups: per pair, a number of its instruction.
-        ties: pairs left out since the judge preferred none.
+        pairs: how many.
+        confidence: mean probability of what is preferred.
+        accuracy: how often the judge preferred it too.
+        ci95: interval of `accuracy`, resampled by instruction.
     """
 
-    file: str
-    pairs: tuple[TextPair, ...]
-    a_wins: tuple[bool, ...]
-    groups: tuple[int, ...]
-    ties: int
+    pairs: int
+    confidence: float
+    accuracy: float
+    ci95: Interval
 
-    @property
-    def sides(self) -> _Floats:
-        """``[n]``: 1 where a is the better one, −1 where b is."""
-        return np.where(self.a_wins, 1.0, -1.0)
 
-    @property
-    def longer(self) -> _Floats:
-        """``[n]``: 1 where a has more characters, −1 where b has, 0 where they are equally long."""
-        return np.sign([float(len(pair.a) - len(pair.b)) for pair in self.pairs])
+@dataclass(frozen=True)
+class Difference:
+    """One method against another on the same pairs.
+
+    Attributes:
+        method: the other one.
+        accuracy: by how much the accuracy is higher than the other's.
+        ci95: interval of that, both drawn together, resampled by instruction.
+    """
+
+    method: str
+    accuracy: float
+    ci95: Interval
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one method agrees with the judges of one file.
+    """How well one method agrees with the judges of one file, or of one subset of it.
 
     Attributes:
         file: where the pairs come from.
+        subset: the part of the file; None for all of it.
         method: a ranker's name, ``random``, ``longest`` or ``first``.
-        pairs: how many were judged, ties left out.
+        pairs: how many were judged, the judges' ties left out.
         ties: how many were left out.
         accuracy: share in which it prefers the better answer, both orders taken together; a half where it prefers
             none. That of ``random`` is what is expected.
         ci95: interval of `accuracy`, resampled by instruction; None for ``random``.
-        longest: accuracy of ``longest`` on the same pairs, which is how often the judges preferred the longer one.
-        flip_rate: share in which reading the two in the other order changes what is preferred. None for baselines.
+        with_ties: accuracy over the judges' ties as well, a half each, whatever the method says of them.
+        undecided: share of the pairs in which the method prefers none.
+        longest: accuracy of ``longest`` on the same pairs, which is how often the judges preferred the longer one; a
+            half where two are equally long.
+        prefers_longer: how often the method does, counted likewise.
+        flip_rate: share in which reading the two in the other order changes what is preferred: the model's own wish,
+            before both orders are taken together. None for baselines.
         ece: mean distance between confidence (the probability of what is preferred) and accuracy, over ten bins of
             equal mass. None for baselines.
         brier: mean squared error of the probability. None for the baselines that promise none.
+        brier_base_rate: Brier score of a constant, the share of pairs in which a is better. Near 0.25 where a and b
+            are in no order; lower where a file always calls the same LLM a, which no ranker is told.
+        versus: this method against the first one of the table; None for that one.
+        bins: what `ece` sums up.
     """
 
     file: str
+    subset: str | None
     method: str
     pairs: int
     ties: int
     accuracy: float
     ci95: Interval | None
+    with_ties: float
+    undecided: float
     longest: float
-    flip_rate: float | None = None
-    ece: float | None = None
-    brier: float | None = None
+    prefers_longer: float
+    flip_rate: float | None
+    ece: float | None
+    brier: float | None
+    brier_base_rate: float
+    versus: Difference | None = None
+    bins: tuple[ReliabilityBin, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
 
-def labelled_pairs(file: str, rows: Iterable[Example]) -> JudgedPairs:
-    """The pairs that the rows themselves hold.
-
-    Raises:
-        InputError: there are none, or only ties.
-    """
-    margins = {"a": 1.0, "b": -1.0, "tie": 0.0}
-    found = [
-        (row.prompt, [(row.candidates[p.a].text, row.candidates[p.b].text, margins[p.label]) for p in row.pairs])
-        for row in rows
-    ]
-    if not any(judgements for _, judgements in found):
-        raise InputError(f"{file} holds no labelled pairs: its rows need `pairs`, or name a score to compare by.")
-    return _judged(file, found)
-
-
-def implied_pairs(file: str, rows: Iterable[ScoredRow]) -> JudgedPairs:
-    """All pairs of candidates of one row, the higher score being the better answer and equal ones a tie.
-
-    Raises:
-        InputError: there are only ties.
-    """
-    return _judged(
-        file,
-        [
-            (
-                row.prompt,
-                [(a, b, x - y) for (a, x), (b, y) in combinations(zip(row.texts, row.qualities, strict=True), 2)],
-            )
-            for row in rows
-        ],
-    )
-
-
-def _judged(file: str, rows: Sequence[tuple[str, list[tuple[str, str, float]]]]) -> JudgedPairs:
-    """From prompts with their judgements: text a, text b, and by how much a is better."""
-    groups = group_ids(prompt for prompt, _ in rows)
-    found = [
-        (TextPair(prompt, a, b), margin > 0, group)
-        for (prompt, judgements), group in zip(rows, groups, strict=True)
-        for a, b, margin in judgements
-        if margin
-    ]
-    total = sum(len(judgements) for _, judgements in rows)
-    if not found:
-        raise InputError(f"{file} holds no pair with a better answer, only ties: {total:,}.")
-    pairs, a_wins, of_group = zip(*found, strict=True)
-    return JudgedPairs(file, pairs, a_wins, of_group, ties=total - len(found))
-
-
-def baseline_agreements(judged: JudgedPairs, *, seed: int = 0) -> list[Agreement]:
-    """What needs no model: ``random`` (a half, by definition), ``longest`` by characters, and ``first``, always a."""
-    chance = Agreement(
-        judged.file,
-        "random",
-        len(judged.pairs),
-        judged.ties,
-        accuracy=0.5,
-        ci95=None,
-        longest=float(_hits(judged, judged.longer).mean()),
-        brier=0.25,
-    )
-    first = np.ones(len(judged.pairs))
-    return [chance, _agreement(judged, "longest", judged.longer, seed), _agreement(judged, "first", first, seed)]
-
-
-def ranker_agreement(
-    judged: JudgedPairs, ranker: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
-) -> Agreement:
-    """Compare all pairs in both orders, and see how often the judge is met.
+def agreements(judged: JudgedPairs, methods: Sequence[Evidence], *, seed: int = 0) -> list[Agreement]:
+    """How often each method meets the judge: on all pairs, then on each subset of them.
 
     Args:
         judged: the pairs.
-        ranker: any; of a pointwise one the comparisons are differences of scores.
-        name: for `Agreement.method`.
+        methods: what each says of them; the others are compared with the first.
         seed: of the bootstrap.
-        progress: called with comparisons done and expected.
     """
-    comparisons = compare_pairs(ranker, judged.pairs, progress=progress)
-    logits = np.array([comparison.logit for comparison in comparisons])
-    probabilities = np.array([comparison.probability for comparison in comparisons])
-    flips = [np.sign(comparison.forward) != -np.sign(comparison.backward) for comparison in comparisons]
+    results = [_agreement(judged, method, methods[0], seed) for method in methods]
+    for part, places in judged.parts():
+        taken = [method.take(places) for method in methods]
+        results += [_agreement(part, method, taken[0], seed) for method in taken]
+    return results
+
+
+def _agreement(judged: JudgedPairs, method: Evidence, reference: Evidence, seed: int) -> Agreement:
+    a_wins = np.array(judged.a_wins, dtype=np.float64)
+    longer = lengths_compared(judged)
+    hits = _shares(method.logits, judged.sides)
+    accuracy, pairs = float(hits.mean()), len(judged.pairs)
+    bins = () if method.drawn else _bins(judged, method, hits, seed)
+    promised = method.probabilities
+    return Agreement(
+        file=judged.file,
+        subset=judged.subset,
+        method=method.method,
+        pairs=pairs,
+        ties=judged.ties,
+        accuracy=accuracy,
+        ci95=None if method.drawn else bootstrap_interval(hits, judged.groups, seed=seed),
+        with_ties=(accuracy * pairs + judged.ties / 2) / (pairs + judged.ties),
+        undecided=float((method.logits == 0).mean()),
+        longest=float(_shares(longer, judged.sides).mean()),
+        prefers_longer=float(_shares(longer, method.logits).mean()),
+        flip_rate=None if method.flips is None else float(method.flips.mean()),
+        ece=None if promised is None or method.drawn else expected_calibration_error(_confidence(promised), hits),
+        brier=None if promised is None else brier_score(promised, a_wins),
+        brier_base_rate=float(a_wins.mean() * (1 - a_wins.mean())),
+        versus=None if method is reference else _difference(judged, hits, reference, seed),
+        bins=bins,
+    )
+
+
+def _difference(judged: JudgedPairs, hits: _Floats, reference: Evidence, seed: int) -> Difference:
+    gain = hits - _shares(reference.logits, judged.sides)
+    return Difference(reference.method, float(gain.mean()), bootstrap_interval(gain, judged.groups, seed=seed))
+
+
+def _bins(judged: JudgedPairs, method: Evidence, hits: _Floats, seed: int) -> tuple[ReliabilityBin, ...]:
+    if method.probabilities is None:
+        return ()
+    groups = np.array(judged.groups)
+    return tuple(
+        ReliabilityBin(
+            len(part.members),
+            part.promised,
+            part.happened,
+            bootstrap_interval(hits[part.members], groups[part.members], seed=seed),
+        )
+        for part in calibration_bins(_confidence(method.probabilities), hits)
+    )
+
+
+def _confidence(probabilities: _Floats) -> _Floats:
     # Which of the two is called a means nothing, so calibration is that of the answer preferred. Rounded, since
     # 1 − p has lost digits, and what is equal must fall into one bin.
-    confidence = np.maximum(probabilities, 1 - probabilities).round(9)
-    return _agreement(
-        judged,
-        name,
-        logits,
-        seed,
-        flip_rate=float(np.mean(flips)),
-        ece=expected_calibration_error(confidence, _hits(judged, logits)),
-        brier=brier_score(probabilities, np.array(judged.a_wins, dtype=np.float64)),
-    )
+    return np.maximum(probabilities, 1 - probabilities).round(9)
 
 
-def _hits(judged: JudgedPairs, evidence: _Floats) -> _Floats:
-    """``[n]``: 1 where evidence for a (against b: below zero) agrees with the judge, 0 where not, ½ where it is 0."""
-    hits: _Floats = (1 + np.sign(evidence) * judged.sides) / 2
-    return hits
-
-
-def _agreement(judged: JudgedPairs, method: str, evidence: _Floats, seed: int, **measures: float) -> Agreement:
-    hits = _hits(judged, evidence)
-    return Agreement(
-        judged.file,
-        method,
-        len(judged.pairs),
-        judged.ties,
-        accuracy=float(hits.mean()),
-        ci95=bootstrap_interval(hits, judged.groups, seed=seed),
-        longest=float(_hits(judged, judged.longer).mean()),
-        **measures,
-    )
+def _shares(one: _Floats, other: _Floats) -> _Floats:
+    """``[n]``: 1 where two pieces of evidence for a prefer the same answer, 0 where not, ½ where one prefers none."""
+    shares: _Floats = (1 + np.sign(one) * np.sign(other)) / 2
+    return shares

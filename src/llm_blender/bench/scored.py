@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
@@ -21,12 +22,14 @@ class ScoredRow:
         texts: of the candidates.
         models: who wrote them; None where the row does not say.
         qualities: their scores, on the score's own scale, higher is better.
+        extra: what else the row says, as in `Example.extra`.
     """
 
     prompt: str
     texts: tuple[str, ...]
     models: tuple[str | None, ...]
     qualities: tuple[float, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def scored_rows(
@@ -57,6 +60,7 @@ def scored_rows(
                     tuple(c.text for c in scored),
                     tuple(c.model for c in scored),
                     tuple(c.scores[score] for c in scored),
+                    example.extra,
                 )
             )
     if not kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from llm_blender.bench.pairs import Agreement
 from llm_blender.bench.select import Selection
@@ -12,6 +13,7 @@ from llm_blender.ranking import Interval
 __all__ = ["Table", "agreement_table", "selection_table"]
 
 _NOTHING = "–"
+_ALL = "(all)"
 
 
 @dataclass(frozen=True)
@@ -45,26 +47,44 @@ class Table:
 
 
 def agreement_table(results: Sequence[Agreement]) -> Table:
-    """Accuracy, flip rate and ECE in percent, Brier's score as it is."""
-    return Table(
-        ("file", "method", "pairs", "ties", "accuracy", "95 %", "longest", "flips", "ECE", "Brier"),
-        tuple(
-            (
-                result.file,
-                result.method,
-                f"{result.pairs:,}",
-                f"{result.ties:,}",
-                _number(result.accuracy, 100),
-                _interval(result.ci95, 100) if result.ci95 else "by definition",
-                _number(result.longest, 100),
-                _number(result.flip_rate, 100),
-                _number(result.ece, 100),
-                _NOTHING if result.brier is None else f"{result.brier:.3f}",
-            )
-            for result in results
-        ),
-        names=2,
+    """Shares in percent, Brier's score as it is.
+
+    Under the methods of each file or subset stand the judges: how often they prefer the longer answer, and the Brier
+    score of the constant base rate.
+    """
+    reference = next((result.method for result in results if result.versus is None), "")
+    divided = any(result.subset is not None for result in results)
+    rows: list[tuple[str, ...]] = []
+    for (file, subset), group in groupby(results, key=lambda result: (result.file, result.subset)):
+        names = (file, subset or _ALL) if divided else (file,)
+        of_group = list(group)
+        rows += [(*names, *_agreement_cells(result)) for result in of_group]
+        rows.append((*names, *_judges_cells(of_group[0])))
+    names_of = ("file", "subset", "method") if divided else ("file", "method")
+    shares = ("accuracy", "95 %", f"against {reference}, 95 %", "undecided", "longer", "flips", "ECE", "Brier")
+    return Table((*names_of, "pairs", "ties", *shares), tuple(rows), names=len(names_of))
+
+
+def _agreement_cells(result: Agreement) -> tuple[str, ...]:
+    return (
+        result.method,
+        f"{result.pairs:,}",
+        f"{result.ties:,}",
+        _number(result.accuracy, 100),
+        _interval(result.ci95, 100) if result.ci95 else "by definition",
+        _interval(result.versus.ci95, 100, sign="+") if result.versus else _NOTHING,
+        _number(result.undecided, 100),
+        _number(result.prefers_longer, 100),
+        _number(result.flip_rate, 100),
+        _number(result.ece, 100),
+        _NOTHING if result.brier is None else f"{result.brier:.3f}",
     )
+
+
+def _judges_cells(result: Agreement) -> tuple[str, ...]:
+    counts = (f"{result.pairs:,}", f"{result.ties:,}")
+    known = (_number(result.longest, 100), _NOTHING, _NOTHING, f"{result.brier_base_rate:.3f}")
+    return ("judges", *counts, *(_NOTHING,) * 4, *known)
 
 
 def selection_table(results: Sequence[Selection], *, percent: bool) -> Table:

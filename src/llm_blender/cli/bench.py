@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_blender.cli._option_groups import with_options
 from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
@@ -22,93 +24,119 @@ __all__ = ["app"]
 
 app = typer.Typer(name="bench", no_args_is_help=True, help="Measure rankers, every baseline on the same rows.")
 
-RankersOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--ranker",
-        metavar="NAME",
-        help="`bundled`, a folder, or a Hub repository; may be given several times.",
-        show_default="bundled",
-    ),
-]
-ModelsOption = Annotated[str, typer.Option("--models", metavar="A,B,…", help="Only these LLMs' candidates.")]
-CompleteOption = Annotated[bool, typer.Option("--complete", help="Only rows in which each of --models has the score.")]
-ComparisonsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--comparisons",
-        metavar="FILE",
-        help="Keep the comparisons in this file and make none twice, whatever strategy or bench asks; an interrupted "
-        "run goes on where it stopped.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of what a strategy draws.")]
-MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What both benches ask: which rankers on which candidates, and how the results are shown."""
+
+    rankers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ranker",
+            metavar="NAME",
+            help="`bundled`, a folder, or a Hub repository; may be given several times.",
+            show_default="bundled",
+        ),
+    ] = None
+    models: Annotated[str, typer.Option("--models", metavar="A,B,…", help="Only these LLMs' candidates.")] = ""
+    complete: Annotated[bool, typer.Option("--complete", help="Only rows in which each of --models has the score.")] = (
+        False
+    )
+    comparisons: Annotated[
+        Path | None,
+        typer.Option(
+            "--comparisons",
+            metavar="FILE",
+            help="Keep the comparisons in this file and make none twice, whatever strategy or bench asks; an "
+            "interrupted run goes on where it stopped.",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0
+    backend: BackendOption = None
+    device: DeviceOption = None
+    precision: PrecisionOption = "int8"
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False
+    as_json: JsonOption = False
 
 
 @app.command()
+@with_options(BenchOptions)
 def pairs(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
-    rankers: RankersOption = None,
     score: Annotated[
         str | None, typer.Option(metavar="NAME", help="Take all pairs of a row whose scores of that name differ.")
     ] = None,
-    models: ModelsOption = "",
-    complete: CompleteOption = False,
-    comparisons: ComparisonsOption = None,
-    seed: SeedOption = 0,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
-    markdown: MarkdownOption = False,
-    as_json: JsonOption = False,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Measure each subset too: `source`, `meta.subset`, or another key of the rows."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw agreement and calibration as PNG and SVG; matplotlib is an extra."),
+    ] = None,
+    *,
+    options: BenchOptions,
 ) -> None:
     """Measure how often a ranker prefers the answer that a judge preferred.
 
-    The pairs are those that the rows label (`pairs`), or with --score those that differ in a score; ties are left out
-    and counted. Both orders are compared; equal evidence is half right. Beside the ranker stand random (0.5 by
-    definition), longest (by characters; equally long is half right) and first. Intervals are bootstrapped over
-    instructions.
+    The pairs are those that the rows label (`pairs`), or with --score those that differ in a score; the judges' ties
+    are left out and counted. Both orders are compared; equal evidence is half right. Beside the rankers stand random
+    (0.5 by definition), longest (by characters; equally long is half right) and first, all on the same pairs and
+    compared with the first ranker in paired intervals. Intervals are bootstrapped over instructions. `longer` is how
+    often a method, and in the line `judges` the judges, prefer the longer answer; there, Brier is that of the constant
+    base rate.
 
-    JSON: [{file, method, pairs, ties, accuracy, ci95, longest, flip_rate, ece, brier}], where `longest` is the accuracy
-    of the longest answer and `flip_rate` how often the other order changes what is preferred.
+    JSON: [{file, subset, method, pairs, ties, accuracy, ci95, with_ties, undecided, longest, prefers_longer, flip_rate,
+    ece, brier, brier_base_rate, versus: {method, accuracy, ci95}, bins: [{pairs, confidence, accuracy, ci95}]}], where
+    `with_ties` counts the judges' ties as half right, `undecided` is how often the method prefers none, `longest` how
+    often the judges prefer the longer answer, `flip_rate` how often the other order changes what is preferred, and
+    `bins` what `ece` sums up.
     """
     from llm_blender.bench import (
         agreement_table,
-        baseline_agreements,
+        agreements,
+        baseline_evidence,
         implied_pairs,
         labelled_pairs,
-        ranker_agreement,
+        plot_agreements,
+        ranker_evidence,
+        require_matplotlib,
     )
     from llm_blender.data import read_rows
 
-    _check_output(as_json, markdown)
-    if score is None and (models or complete):
+    _check(options)
+    if plot is not None:
+        require_matplotlib()
+    if score is None and (options.models or options.complete):
         raise InputError("--models and --complete choose among scores: name one with --score.")
 
     def judged_pairs(file: str) -> JudgedPairs:
         if score is None:
-            return labelled_pairs(file, read_rows(file))
-        return implied_pairs(file, _scored(file, score, models, complete))
+            return labelled_pairs(file, read_rows(file), by=by)
+        return implied_pairs(file, _scored(file, score, options), by=by)
 
     judged = [judged_pairs(file) for file in files]  # all are checked before the work begins
-    loaded = _load(rankers, comparisons, backend=backend, device=device, precision=precision)
+    loaded = _load(options)
     results: list[Agreement] = []
     for part in judged:
+        methods = []
         for name, ranker in loaded.items():
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                results.append(ranker_agreement(part, ranker, name, seed=seed, progress=report))
-        results += baseline_agreements(part, seed=seed)
-    _print(results, agreement_table(results), as_json=as_json, markdown=markdown)
+                methods.append(ranker_evidence(part, ranker, name, progress=report))
+        results += agreements(part, [*methods, *baseline_evidence(part)], seed=options.seed)
+    if plot is not None:
+        for path in plot_agreements(results, plot):
+            note(f"{path} drawn")
+    _print(results, agreement_table(results), options)
 
 
 @app.command()
+@with_options(BenchOptions)
 def select(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
     score: Annotated[str, typer.Option(metavar="NAME", help="What quality is, among the candidates' scores.")],
-    models: ModelsOption = "",
-    complete: CompleteOption = False,
-    rankers: RankersOption = None,
     strategies: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,13 +149,8 @@ def select(
     choose_on: Annotated[
         str | None, typer.Option("--choose-on", metavar="TRAIN", help="Rows on which to choose the best single LLM.")
     ] = None,
-    comparisons: ComparisonsOption = None,
-    seed: SeedOption = 0,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
-    markdown: MarkdownOption = False,
-    as_json: JsonOption = False,
+    *,
+    options: BenchOptions,
 ) -> None:
     """Measure the quality of the answers that a ranker selects.
 
@@ -141,31 +164,38 @@ def select(
     from llm_blender.bench import baseline_selections, ranker_selection, selection_table
     from llm_blender.ranking import comparison_count
 
-    _check_output(as_json, markdown)
+    _check(options)
     strategies = strategies or ["auto"]
     for strategy in strategies:
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
-    rows = _scored(file, score, models, complete)
-    train = None if choose_on is None else _scored(choose_on, score, models, complete)
-    loaded = _load(rankers, comparisons, backend=backend, device=device, precision=precision)
+    rows = _scored(file, score, options)
+    train = None if choose_on is None else _scored(choose_on, score, options)
+    loaded = _load(options)
     results: list[Selection] = []
     for name, ranker in loaded.items():
         for strategy in strategies:
             with progress(f"{name}, {strategy}", "comparisons") as report:
-                results.append(ranker_selection(rows, ranker, name, strategy=strategy, seed=seed, progress=report))
-    results += baseline_selections(rows, train, seed=seed)
+                results.append(
+                    ranker_selection(rows, ranker, name, strategy=strategy, seed=options.seed, progress=report)
+                )
+    results += baseline_selections(rows, train, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in rows for quality in row.qualities)
-    _print(results, selection_table(results, percent=percent), as_json=as_json, markdown=markdown)
+    _print(results, selection_table(results, percent=percent), options)
 
 
-def _scored(file: str, score: str, models: str, complete: bool) -> list[ScoredRow]:
+def _check(options: BenchOptions) -> None:
+    if options.as_json and options.markdown:
+        raise InputError("Choose one of --json and --markdown.")
+
+
+def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
     from llm_blender.bench import scored_rows
     from llm_blender.data import read_rows
 
-    names = [name for name in (part.strip() for part in models.split(",")) if name]
-    if complete and not names:
+    names = [name for name in (part.strip() for part in options.models.split(",")) if name]
+    if options.complete and not names:
         raise InputError("--complete asks for rows with all of --models: name them.")
-    rows = scored_rows(read_rows(file), score, names, complete=complete)
+    rows = scored_rows(read_rows(file), score, names, complete=options.complete)
     ragged = sum(len(set(row.models)) < len(names) for row in rows)
     if ragged:
         note(
@@ -174,33 +204,21 @@ def _scored(file: str, score: str, models: str, complete: bool) -> list[ScoredRo
     return rows
 
 
-def _load(
-    names: list[str] | None,
-    comparisons: Path | None,
-    *,
-    backend: BackendOption,
-    device: DeviceOption,
-    precision: PrecisionOption,
-) -> dict[str, Ranker]:
+def _load(options: BenchOptions) -> dict[str, Ranker]:
     from llm_blender.bench import RecordedRanker
     from llm_blender.rankers import load_ranker
 
     rankers: dict[str, Ranker] = {}
-    for name in names or ["bundled"]:
-        ranker = load_ranker(name, backend=backend, device=device, precision=precision)
-        rankers[name] = ranker if comparisons is None else RecordedRanker(ranker, comparisons, name)
+    for name in options.rankers or ["bundled"]:
+        ranker = load_ranker(name, backend=options.backend, device=options.device, precision=options.precision)
+        rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
     return rankers
 
 
-def _check_output(as_json: bool, markdown: bool) -> None:
-    if as_json and markdown:
-        raise InputError("Choose one of --json and --markdown.")
-
-
-def _print(results: Sequence[Agreement | Selection], table: Table, *, as_json: bool, markdown: bool) -> None:
-    if as_json:
+def _print(results: Sequence[Agreement | Selection], table: Table, options: BenchOptions) -> None:
+    if options.as_json:
         print_json([result.to_dict() for result in results])
-    elif markdown:
+    elif options.markdown:
         typer.echo(table.markdown())
     else:
         print_table(table.columns, table.rows)

@@ -1,0 +1,79 @@
+"""What a method says of each judged pair, before anybody asks whether it is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.bench.comparing import compare_pairs
+from llm_blender.bench.judged import JudgedPairs
+from llm_blender.types import OnProgress, Ranker
+
+__all__ = ["Evidence", "baseline_evidence", "lengths_compared", "ranker_evidence"]
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one method says of n pairs.
+
+    Attributes:
+        method: its name.
+        logits: ``[n]``: above zero, a is better; below, b is; at zero the method prefers none.
+        probabilities: ``[n]``: that a is better; None for a method that promises none.
+        flips: ``[n]``: whether reading the two in the other order changes what is preferred; None where there is no
+            order.
+        drawn: its accuracy is what is expected of a draw, and so has no interval.
+    """
+
+    method: str
+    logits: _Floats
+    probabilities: _Floats | None = None
+    flips: NDArray[np.bool_] | None = None
+    drawn: bool = False
+
+    def take(self, places: NDArray[np.intp]) -> Evidence:
+        """On some of the pairs only."""
+        return Evidence(
+            self.method,
+            self.logits[places],
+            None if self.probabilities is None else self.probabilities[places],
+            None if self.flips is None else self.flips[places],
+            self.drawn,
+        )
+
+
+def ranker_evidence(judged: JudgedPairs, ranker: Ranker, name: str, *, progress: OnProgress | None = None) -> Evidence:
+    """Compare all pairs in both orders.
+
+    Args:
+        judged: the pairs.
+        ranker: any; of a pointwise one the comparisons are differences of scores.
+        name: for `Evidence.method`.
+        progress: called with comparisons done and expected.
+    """
+    comparisons = compare_pairs(ranker, judged.pairs, progress=progress)
+    return Evidence(
+        name,
+        np.array([comparison.logit for comparison in comparisons]),
+        np.array([comparison.probability for comparison in comparisons]),
+        np.array([np.sign(comparison.forward) != -np.sign(comparison.backward) for comparison in comparisons]),
+    )
+
+
+def baseline_evidence(judged: JudgedPairs) -> list[Evidence]:
+    """What needs no model: ``random`` (a half, by definition), ``longest`` by characters, and ``first``, always a."""
+    n = len(judged.pairs)
+    return [
+        Evidence("random", np.zeros(n), np.full(n, 0.5), drawn=True),
+        Evidence("longest", lengths_compared(judged)),
+        Evidence("first", np.ones(n)),
+    ]
+
+
+def lengths_compared(judged: JudgedPairs) -> _Floats:
+    """``[n]``: 1 where a has more characters, −1 where b has, 0 where they are equally long."""
+    return np.sign([float(len(pair.a) - len(pair.b)) for pair in judged.pairs])

@@ -1,0 +1,131 @@
+"""Pairs of answers of which the better one is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.bench.comparing import TextPair
+from llm_blender.bench.scored import ScoredRow, group_ids
+from llm_blender.bench.subsets import subset_names
+from llm_blender.errors import InputError
+from llm_blender.types import Example
+
+__all__ = ["JudgedPairs", "implied_pairs", "labelled_pairs"]
+
+_Floats = NDArray[np.float64]
+_Judgement = tuple[str, str, float]
+"""Text a, text b, and by how much a is better."""
+
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """The pairs of one file in which a judge preferred one answer.
+
+    Attributes:
+        file: where they come from.
+        pairs: of texts; at least one.
+        a_wins: per pair, whether a is the better one.
+        groups: per pair, a number of its instruction.
+        subsets: per pair, the part of the file that it belongs to; None where the file was not divided.
+        tied: the subsets of the pairs that were left out since the judge preferred neither.
+        subset: the part of the file that this is; None for all of it.
+    """
+
+    file: str
+    pairs: tuple[TextPair, ...]
+    a_wins: tuple[bool, ...]
+    groups: tuple[int, ...]
+    subsets: tuple[str | None, ...]
+    tied: tuple[str | None, ...] = ()
+    subset: str | None = None
+
+    @property
+    def ties(self) -> int:
+        """How many pairs were left out since the judge preferred neither."""
+        return len(self.tied)
+
+    @property
+    def sides(self) -> _Floats:
+        """``[n]``: 1 where a is the better one, −1 where b is."""
+        return np.where(self.a_wins, 1.0, -1.0)
+
+    def parts(self) -> list[tuple[JudgedPairs, NDArray[np.intp]]]:
+        """Each subset, by name, with the places of its pairs in the whole; one with ties alone is left out."""
+        names = np.array([name or "" for name in self.subsets])
+        return [self._part(name, np.flatnonzero(names == name)) for name in sorted(set(filter(None, self.subsets)))]
+
+    def _part(self, name: str, places: NDArray[np.intp]) -> tuple[JudgedPairs, NDArray[np.intp]]:
+        part = JudgedPairs(
+            self.file,
+            tuple(self.pairs[place] for place in places),
+            tuple(self.a_wins[place] for place in places),
+            tuple(self.groups[place] for place in places),
+            subsets=(name,) * len(places),
+            tied=tuple(other for other in self.tied if other == name),
+            subset=name,
+        )
+        return part, places
+
+
+def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None) -> JudgedPairs:
+    """The pairs that the rows themselves hold.
+
+    Args:
+        file: where the rows come from.
+        rows: at least one with `pairs`.
+        by: divide them into subsets by this key of the rows.
+
+    Raises:
+        InputError: there are none, or only ties; or see `subset_names`.
+    """
+    margins = {"a": 1.0, "b": -1.0, "tie": 0.0}
+    examples = list(rows)
+    judgements = [
+        [(row.candidates[p.a].text, row.candidates[p.b].text, margins[p.label]) for p in row.pairs] for row in examples
+    ]
+    if not any(judgements):
+        raise InputError(f"{file} holds no labelled pairs: its rows need `pairs`, or name a score to compare by.")
+    subsets = None if by is None else subset_names((row.extra for row in examples), by)
+    return _judged(file, [row.prompt for row in examples], judgements, subsets)
+
+
+def implied_pairs(file: str, rows: Iterable[ScoredRow], *, by: str | None = None) -> JudgedPairs:
+    """All pairs of candidates of one row, the higher score being the better answer and equal ones a tie.
+
+    Args:
+        file: where the rows come from.
+        rows: at least one.
+        by: divide them into subsets by this key of the rows.
+
+    Raises:
+        InputError: there are only ties; or see `subset_names`.
+    """
+    scored = list(rows)
+    judgements = [
+        [(a, b, x - y) for (a, x), (b, y) in combinations(zip(row.texts, row.qualities, strict=True), 2)]
+        for row in scored
+    ]
+    subsets = None if by is None else subset_names((row.extra for row in scored), by)
+    return _judged(file, [row.prompt for row in scored], judgements, subsets)
+
+
+def _judged(
+    file: str, prompts: Sequence[str], judgements: Sequence[Sequence[_Judgement]], subsets: Sequence[str] | None
+) -> JudgedPairs:
+    """From prompts with their judgements and, where asked for, their subsets."""
+    of_row: Sequence[str | None] = subsets or [None] * len(prompts)
+    found = [
+        (TextPair(prompt, a, b), margin, group, subset)
+        for prompt, group, subset, of_prompt in zip(prompts, group_ids(prompts), of_row, judgements, strict=True)
+        for a, b, margin in of_prompt
+    ]
+    tied = tuple(subset for _, margin, _, subset in found if not margin)
+    if len(tied) == len(found):
+        raise InputError(f"{file} holds no pair with a better answer, only ties: {len(tied):,}.")
+    pairs, margins, groups, of_subset = zip(*(entry for entry in found if entry[1]), strict=True)
+    return JudgedPairs(file, pairs, tuple(margin > 0 for margin in margins), groups, of_subset, tied)

@@ -1,0 +1,51 @@
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from typer.testing import CliRunner
+
+from llm_blender.cli._option_groups import with_options
+
+
+@dataclass(frozen=True)
+class Common:
+    """What several commands ask."""
+
+    count: Annotated[int, typer.Option("--count", min=1, help="How often.")] = 1
+    loud: Annotated[bool, typer.Option("--loud")] = False
+
+
+app = typer.Typer()
+
+
+@app.command()
+@with_options(Common)
+def say(word: str, *, options: Common) -> None:
+    """Say a word."""
+    text = " ".join([word] * options.count)
+    typer.echo(text.upper() if options.loud else text)
+
+
+@app.command()
+@with_options(Common)
+def hum(pitch: int = 3, *, options: Common) -> None:
+    """Hum."""
+    typer.echo("m" * pitch * options.count)
+
+
+def run(*args):
+    return CliRunner().invoke(app, args)
+
+
+def test_commands_share_a_group_of_options():
+    assert run("say", "ho", "--count", "2", "--loud").stdout == "HO HO\n"
+    assert run("say", "ho").stdout == "ho\n"
+    assert run("hum", "--pitch", "2", "--count", "2").stdout == "mmmm\n"
+
+
+def test_help_and_checks_are_those_of_plain_options():
+    text = run("say", "--help").stdout
+    assert "How often." in text
+    assert "Say a word." in text
+    assert "--options" not in text
+    assert run("say", "ho", "--count", "0").exit_code == 2
