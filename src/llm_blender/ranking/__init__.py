@@ -1,6 +1,6 @@
 """The mathematics of comparisons: which pairs to compare, what they say about the order, and how surely.
 
-No model and no I/O: a ranker is a function from pairs to logits (`Compare`).
+No model, and no file but that of `Priors`: a ranker is a function from pairs to logits (`Compare`).
 """
 
 from llm_blender.ranking.aggregation import (
@@ -29,6 +29,9 @@ from llm_blender.ranking.confidence import (
     win_probabilities,
 )
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
+from llm_blender.ranking.games import Game, games_from_pairs, games_from_ranking, games_from_votes, pairs_from_scores
+from llm_blender.ranking.prior_weight import JudgedRanking, WeightFit, fit_weight
+from llm_blender.ranking.priors import Priors, fit_priors
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -54,10 +57,14 @@ __all__ = [
     "Aggregation",
     "CalibrationBin",
     "Compare",
+    "Game",
     "Interval",
+    "JudgedRanking",
     "Pairs",
     "Pool",
+    "Priors",
     "Strategy",
+    "WeightFit",
     "active",
     "bootstrap_interval",
     "bradley_terry",
@@ -68,13 +75,19 @@ __all__ = [
     "evidence",
     "expected_calibration_error",
     "find_aggregation",
+    "fit_priors",
     "fit_temperature",
+    "fit_weight",
     "full",
+    "games_from_pairs",
+    "games_from_ranking",
+    "games_from_votes",
     "knockout",
     "log_loss",
     "make_strategy",
     "max_logits",
     "max_wins",
+    "pairs_from_scores",
     "probability",
     "probability_matrix",
     "rank_many",

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
+from llm_blender.ranking._bradley_terry import fit_strengths
 from llm_blender.ranking._math import Floats, sigmoid
 from llm_blender.types import Ranking
 
@@ -99,24 +100,7 @@ def bradley_terry(logits: ArrayLike, *, regularization: float = 0.01, soft: bool
     known = _off_diagonal(logits)
     share = sigmoid(known) if soft else np.sign(known) / 2 + 0.5
     wins = np.nan_to_num(share) + np.nan_to_num(1 - share).T
-
-    def loss(theta: Floats) -> float:
-        gaps = theta[:, None] - theta[None, :]
-        return float((wins * np.logaddexp(0, -gaps)).sum() + regularization * (theta**2).sum())
-
-    games, theta = wins + wins.T, np.zeros(len(wins))
-    for _ in range(100):  # Newton's steps; a handful is the rule
-        p = sigmoid(theta[:, None] - theta[None, :])
-        gradient = (games * p - wins).sum(axis=1) + 2 * regularization * theta
-        weights = games * p * (1 - p)
-        hessian = np.diag(weights.sum(axis=1) + 2 * regularization) - weights
-        step = np.linalg.solve(hessian, gradient)
-        while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:  # too far on a flat slope
-            step /= 2
-        theta = theta - step
-        if np.abs(step).max() < 1e-10:
-            break
-    strengths: Floats = theta.round(_DECIMALS_OF_SUMS) + 0.0
+    strengths: Floats = fit_strengths(wins, regularization).mean.round(_DECIMALS_OF_SUMS) + 0.0
     return strengths
 
 
