@@ -19,6 +19,8 @@ SAMPLING_MODES: dict[str, dict[str, Any]] = {
 }
 """What each mode sets where the caller does not."""
 
+_ENDLESS = 10**9  # transformers' sign for "no limit known" is larger
+
 
 def generate(
     model: Any,
@@ -50,7 +52,8 @@ def generate(
         `n` texts an input.
 
     Raises:
-        InputError: lists differ in length, a text is no text, a number is not above zero, or the mode is unknown.
+        InputError: lists differ in length, a text is no text, a number is not above zero, the mode is unknown, or the
+            tokenizer lacks a padding token or a length.
     """
     if sampling_mode is not None and sampling_mode not in SAMPLING_MODES:
         raise unknown_name("sampling_mode", sampling_mode, SAMPLING_MODES)
@@ -76,13 +79,20 @@ def _by_transformers(
     model: Any, tokenizer: Any, prompts: list[str], n: int, sampling: Mapping[str, Any]
 ) -> list[list[str]]:
     options = {**sampling, "num_return_sequences": n}
-    if "max_new_tokens" not in options:
-        options.setdefault("max_length", tokenizer.model_max_length)
-    encoded = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True)
+    if not options.keys() & {"max_new_tokens", "max_length"}:
+        if tokenizer.model_max_length > _ENDLESS:
+            raise InputError("The tokenizer knows no longest length: give max_new_tokens.")
+        options["max_length"] = tokenizer.model_max_length
+    if tokenizer.pad_token_id is None:
+        raise InputError("The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token.")
+    # An encoder-decoder model writes the answer alone; others write it behind the prompt, which padding must not part
+    # from it.
+    alone = bool(model.config.is_encoder_decoder)
+    side = {} if alone else {"padding_side": "left"}
+    encoded = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True, **side)
     given = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
     written = model.generate(**given, **options)
-    # An encoder-decoder model writes the answer alone; others write it behind the prompt.
-    answers = written if model.config.is_encoder_decoder else written[:, given["input_ids"].shape[1] :]
+    answers = written if alone else written[:, given["input_ids"].shape[1] :]
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 
