@@ -1,0 +1,99 @@
+"""A ranker with the interface of ``rerankers`` (AnswerDotAI)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from llm_blender.errors import InputError
+from llm_blender.integrations._shared import MissingLibraryError, as_ranker
+from llm_blender.ranking import DEFAULT_BUDGET
+from llm_blender.types import Ranker
+
+try:
+    from rerankers.documents import Document
+    from rerankers.models.ranker import BaseRanker
+    from rerankers.results import RankedResults, Result
+    from rerankers.utils import prep_docs
+except ImportError as error:
+    raise MissingLibraryError("llm_blender.integrations.rerankers", "rerankers") from error
+
+__all__ = ["PairReranker"]
+
+
+class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no types
+    """Puts documents in order as answers to a query, by comparing them in pairs.
+
+    Args:
+        model_name_or_path: a name (``bundled``, a folder, a Hub repository), or any `Ranker`.
+        verbose: part of the interface and without effect: nothing is printed.
+        strategy: one of `llm_blender.ranking.STRATEGIES`. ``full`` puts all documents in order with N(N − 1)
+            comparisons; ``active`` does its best within the budget; ``auto`` is `full` where the budget allows
+            and else finds the best one, the rest ordered by how far they came.
+        budget: comparisons per query for ``auto`` and ``active``.
+
+    Example:
+        >>> ranker = PairReranker()
+        >>> results = ranker.rank("Why is the sky blue?", ["Because.", "Air scatters blue light most."])
+        >>> results.top_k(1)[0].text
+        'Air scatters blue light most.'
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: Ranker | str | os.PathLike[str] = "bundled",
+        verbose: int = 0,
+        *,
+        strategy: str = "auto",
+        budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        self.ranker = as_ranker(model_name_or_path)
+        self.verbose, self.strategy, self.budget = verbose, strategy, budget
+        self.ranking_type = "pairwise"
+
+    def rank(
+        self,
+        query: str,
+        docs: str | list[str] | Document | list[Document],
+        doc_ids: list[str] | list[int] | None = None,
+        metadata: list[dict[str, Any]] | None = None,
+    ) -> RankedResults:
+        """The documents, best first, each with its score and its place.
+
+        Scores compare documents of this call alone; they mean nothing beside those of another.
+
+        Args:
+            query: what the documents answer.
+            docs: texts, or the library's documents.
+            doc_ids: names of the documents; 0, 1, … if there are none.
+            metadata: of each document.
+
+        Raises:
+            InputError: a document has no text (an image), or the strategy is unknown.
+        """
+        documents = prep_docs(docs, doc_ids, metadata) if docs else []
+        for position, document in enumerate(documents):
+            if document.text is None:
+                raise InputError(f"Document {position} has no text: images cannot be compared.")
+        if not documents:
+            return RankedResults(results=[], query=query, has_scores=True)
+        (ranking,) = self.ranker.rank_many(
+            [query], [[document.text for document in documents]], strategy=self.strategy, budget=self.budget
+        )
+        results = [
+            Result(document=documents[i], score=ranking.scores[i], rank=place)
+            for place, i in enumerate(ranking.order, start=1)
+        ]
+        return RankedResults(results=results, query=query, has_scores=True)
+
+    def score(self, query: str, doc: str, against: str = "") -> float:
+        """Evidence that a document is a better answer than another one; above zero, it is.
+
+        Args:
+            query: what the documents answer.
+            doc: the document.
+            against: what it is compared with. A pairwise ranker scores nothing alone; without this, it is an
+                empty answer, which says little: to order several documents, `rank` them.
+        """
+        (ranking,) = self.ranker.rank_many([query], [[doc, against]], strategy="full")
+        return ranking.logit(0, 1)

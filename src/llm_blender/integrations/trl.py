@@ -1,0 +1,172 @@
+"""Rankers for TRL: a pairwise judge, and a reward function for its online trainers.
+
+Neither imports TRL: a judge and a reward function are recognised by how they are called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from llm_blender.errors import InputError
+from llm_blender.integrations._shared import as_ranker
+from llm_blender.llms.reasoning import split_reasoning
+from llm_blender.ranking import probability, win_probabilities
+from llm_blender.types import Instruction, Message, Ranker, instruction_text
+
+__all__ = ["PairwiseJudge", "WinProbabilityReward"]
+
+Conversation = Sequence[Mapping[str, Any]]
+"""TRL's conversational format: messages, whose content is a text or a list of parts."""
+
+
+class PairwiseJudge:
+    """Says which of two completions is better, as ``PairRMJudge`` did.
+
+    TRL had judges until 1.0 (``trl.experimental.judges``); its trainers and callbacks of that time take this one
+    as it is. For later versions see `WinProbabilityReward`.
+
+    Args:
+        ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
+
+    Example:
+        >>> judge = PairwiseJudge()
+        >>> judge.judge(["What is the capital of France?"], [["No idea.", "The capital of France is Paris."]])
+        [1]
+    """
+
+    def __init__(self, ranker: Ranker | str | os.PathLike[str] = "bundled") -> None:
+        self.ranker = as_ranker(ranker)
+
+    def judge(
+        self,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[Sequence[str | Conversation]],
+        shuffle_order: bool = True,
+        return_scores: bool = False,
+        temperature: float | None = None,
+    ) -> list[int] | list[float]:
+        """Judge pairs of completions.
+
+        Args:
+            prompts: texts or conversations.
+            completions: two of each prompt.
+            shuffle_order: part of TRL's interface and without effect: each pair is read in both orders, so there
+                is no preference for a place that shuffling would have to hide.
+            return_scores: return probabilities instead of winners.
+            temperature: of the probabilities. None gives the ranker's own, calibrated ones. A number gives
+                sigmoid((l(A,B) − l(B,A)) / temperature), the softmax over scores of ``PairRMJudge``, whose
+                default was 1.
+
+        Returns:
+            The index of the better completion, 0 or 1, and 0 in a tie; never TRL's −1, which stands for a
+            judge that gave no verdict. With `return_scores`, the probability that the first is better.
+
+        Raises:
+            InputError: the lists differ in length, or a prompt has not two completions.
+        """
+        for i, pair in enumerate(completions):
+            if len(pair) != 2:
+                raise InputError(f"Prompt {i} has {len(pair)} completions: a pairwise judge compares two.")
+        rankings = self.ranker.rank_many(
+            [_instruction(prompt) for prompt in prompts],
+            [[_answer(completion) for completion in pair] for pair in completions],
+            strategy="full",
+        )
+        if not return_scores:
+            return [0 if ranking.logit(0, 1) >= 0 else 1 for ranking in rankings]
+        if temperature is None:
+            return [ranking.probability(0, 1) for ranking in rankings]
+        return [float(probability(2 * ranking.logit(0, 1), temperature)) for ranking in rankings]
+
+
+class WinProbabilityReward:
+    """A reward function: a completion's mean probability to be better than its siblings.
+
+    Completions of one prompt are siblings, wherever they stand in the batch; those of a prompt are compared with
+    each other and nothing else. A reward lies between 0 and 1, the mean over siblings is one half, and equal texts
+    are rewarded equally. A completion without siblings gets one half: nothing speaks for or against it. Where a
+    trainer spreads a prompt's completions over several processes, siblings are those on the same process.
+
+    For ``GRPOTrainer`` and ``RLOOTrainer``, and in the place of a judge for ``OnlineDPOTrainer``.
+
+    Args:
+        ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
+        strategy: ``full`` reads every pair in both orders, N(N − 1) comparisons for N completions of a prompt;
+            ``single`` reads it in one, drawn at random: half the work, and noise from the place of reading.
+
+    Example:
+        >>> reward = WinProbabilityReward()
+        >>> first, second = reward(["Why is the sky blue?"] * 2, ["Air scatters blue light most.", "Because."])
+        >>> first > second
+        True
+
+    Raises:
+        InputError: the strategy does not compare all pairs; and see `load_ranker`.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker | str | os.PathLike[str] = "bundled",
+        *,
+        strategy: Literal["full", "single"] = "full",
+    ) -> None:
+        if strategy not in ("full", "single"):
+            raise InputError(f"A reward needs all pairs compared: the strategy is full or single, not {strategy!r}.")
+        self.ranker, self.strategy = as_ranker(ranker), strategy
+        self.__name__ = "win_probability"  # TRL logs the reward under this name
+
+    def __call__(
+        self,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[str | Conversation],
+        **columns: Any,
+    ) -> list[float]:
+        """The rewards, one per completion.
+
+        Args:
+            prompts: of each completion, texts or conversations.
+            completions: texts, or conversations of which the assistant's messages count.
+            **columns: whatever else the trainer hands to its reward functions; not used.
+
+        Raises:
+            InputError: the lists differ in length, or a prompt cannot be read.
+        """
+        if len(prompts) != len(completions):
+            raise InputError(f"{len(completions)} completions need as many prompts, not {len(prompts)}.")
+        instructions = [_instruction(prompt) for prompt in prompts]
+        siblings: dict[str, list[int]] = {}
+        for i, instruction in enumerate(instructions):
+            siblings.setdefault(instruction_text(instruction), []).append(i)
+        rankings = self.ranker.rank_many(
+            [instructions[group[0]] for group in siblings.values()],
+            [[_answer(completions[i]) for i in group] for group in siblings.values()],
+            strategy=self.strategy,
+        )
+        rewards = [0.5] * len(completions)
+        for group, ranking in zip(siblings.values(), rankings, strict=True):
+            if len(group) > 1:
+                for i, reward in zip(group, win_probabilities(ranking).tolist(), strict=True):
+                    rewards[i] = reward
+        return rewards
+
+
+def _instruction(prompt: str | Conversation) -> Instruction:
+    if isinstance(prompt, str):
+        return prompt
+    return [Message(role=message["role"], content=_content(message)) for message in prompt]
+
+
+def _answer(completion: str | Conversation) -> str:
+    """What the assistant says in a completion, without thoughts, tool calls and their results."""
+    if isinstance(completion, str):
+        text = completion
+    else:
+        text = "\n\n".join(_content(message) for message in completion if message["role"] == "assistant")
+    return split_reasoning(text)[0]
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content if "text" in part)
