@@ -206,6 +206,7 @@ class TestTrainers:
         config = getattr(trl, f"{method}Config")(
             output_dir=str(tmp_path),
             num_generations=4,
+            beta=0.0,  # no reference model, which RLOO would look for by name
             per_device_train_batch_size=8,
             max_completion_length=12,
             max_steps=2,
