@@ -74,7 +74,8 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "price = { input = 1, ouput = 2 }", 'price: unknown key "ouput"; did you mean "output"?'),
         (LLAMA + "max_cost = 1", 'unknown key "max_cost"'),
         ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
-        ('[ranker]\npriors = "p.json"', '[ranker]: unknown key "priors"; known: budget, name, strategy'),
+        ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
+        ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, name, priors, strategy'),
         ("[fuser]\ntop_k = 3", 'unknown key "fuser"; known: ensemble, limits, llm, ranker'),
         ("[limits]\nmax_cost = 0.05", '[limits]: unknown key "max_cost"'),
         (LLAMA + 'provider = "embedded"', 'unknown key "base_url"'),
@@ -130,6 +131,16 @@ def test_resolved_shows_defaults_and_no_key(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.delenv("LLAMA_KEY")
     assert load_config(path).resolved()["llm"][0]["api_key_set"] is False
     assert Config().resolved()["ranker"] == {"name": "bundled", "strategy": "auto", "budget": 40}
+
+
+def test_priors_lie_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "blend.toml"
+    path.write_text('[ranker]\npriors = "learned/priors.json"')
+    assert load_config(path).priors_path == tmp_path / "learned" / "priors.json"
+    path.write_text('[ranker]\npriors = "/elsewhere/priors.json"')
+    assert load_config(path).priors_path == Path("/elsewhere/priors.json")
+    assert Config.from_toml('[ranker]\npriors = "priors.json"').priors_path == Path("priors.json")
+    assert Config().priors_path is None
 
 
 def test_where_a_file_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

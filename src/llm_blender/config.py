@@ -177,11 +177,13 @@ class RankerConfig(_Section):
         name: ``bundled``, a checkpoint on the Hub, or a folder.
         strategy: which pairs are compared; ``auto`` chooses by the budget.
         budget: most comparisons for one prompt.
+        priors: file of LLM strengths by ``blend priors fit``, seen from the folder of this file; None adds none.
     """
 
     name: Name = "bundled"
     strategy: Name = "auto"
     budget: int = Field(default=40, ge=1)
+    priors: Name | None = None
 
 
 class LimitsConfig(_Section):
@@ -218,6 +220,13 @@ class Config(_Section):
     def path(self) -> Path | None:
         """The file it was read from; None if there is none."""
         return self._path
+
+    @property
+    def priors_path(self) -> Path | None:
+        """Where ``[ranker] priors`` lies; None if there are none."""
+        if self.ranker.priors is None:
+            return None
+        return (Path() if self.path is None else self.path.parent) / Path(self.ranker.priors).expanduser()
 
     @classmethod
     def from_toml(cls, text: str, path: Path | None = None) -> Self:

@@ -1,7 +1,8 @@
 import pytest
 
-from llm_blender.bench import ScoredRow, baseline_selections, ranker_selection
+from llm_blender.bench import ScoredRow, baseline_selections, ranker_selections
 from llm_blender.errors import InputError
+from llm_blender.ranking import Priors
 from llm_blender.testing import FakeRanker
 
 MODELS = ("ann", "bob", "cy")
@@ -60,15 +61,25 @@ def test_without_names_there_is_no_single_llm():
 
 def test_a_ranker_selects_what_it_calls_best():
     ranker = FakeRanker({"a": 2, "bb": 1, "ccc": 0, "aa": 3, "c": 4})
-    full = ranker_selection(ROWS, ranker, "fake", strategy="full")
+    (full,) = ranker_selections(ROWS, ranker, "fake", strategy="full")
     assert (full.method, full.rows, full.quality, full.comparisons) == ("fake, full", 3, pytest.approx(2.2 / 3), 18)
-    knockout = ranker_selection(ROWS, ranker, "fake", strategy="knockout")
+    (knockout,) = ranker_selections(ROWS, ranker, "fake", strategy="knockout")
     assert (knockout.quality, knockout.comparisons) == (full.quality, 12)
+
+
+def test_priors_are_shown_beside_the_ranker_by_the_same_comparisons():
+    ranker = FakeRanker({"a": 2, "bb": 1, "ccc": 0, "aa": 3, "c": 4})
+    alone, informed = ranker_selections(ROWS, ranker, "fake", strategy="full", priors=Priors({"bob": 5}))
+    assert (alone.method, informed.method) == ("fake, full", "fake with priors, full")
+    assert alone == ranker_selections(ROWS, ranker, "fake", strategy="full")[0]
+    assert informed.quality == pytest.approx((0 + 0.4 + 1) / 3)
+    assert informed.comparisons == alone.comparisons == 18
+    assert ranker.comparisons == 2 * 18
 
 
 def test_a_constant_gain_over_random_is_certain():
     rows = [row(f"{i}", (i + 1, i, i - 1)) for i in range(20)]
-    selection = ranker_selection(rows, FakeRanker({"a": 2, "bb": 1, "ccc": 0}), "fake")
+    (selection,) = ranker_selections(rows, FakeRanker({"a": 2, "bb": 1, "ccc": 0}), "fake")
     assert selection.vs_random_ci95 == pytest.approx((1, 1))
     assert selection.ci95.high - selection.ci95.low > 1
 

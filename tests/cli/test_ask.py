@@ -20,6 +20,7 @@ from llm_blender.cli import app
 from llm_blender.errors import DownloadError
 from llm_blender.llms import local_servers
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
+from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
@@ -202,6 +203,18 @@ def test_the_best_answer_of_several_servers(blend, ranker, servers):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "a longer one\nof two lines\n", "")
     assert a.requests[0]["messages"] == b.requests[0]["messages"] == [{"role": "user", "content": PROMPT}]
     assert a.requests[0]["seed"] == 5
+
+
+def test_priors_count_beside_the_ranker(blend, ranker, servers, tmp_path):
+    servers(FakeReply("short"), FakeReply("a longer one"), more='[ranker]\npriors = "none.json"\n')
+    (tmp_path / "learned").mkdir()
+    Priors({"a": 20.0}).save(tmp_path / "learned" / "priors.json")
+    result = blend("ask", PROMPT, "--priors", "learned/priors.json")
+    assert (result.exit_code, result.stdout) == (0, "short\n"), result.stderr
+    assert "the priors do not know b" in result.stderr
+    missing = blend("ask", PROMPT)
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "There is no file" in missing.stderr
 
 
 def test_failing_servers_are_reported_and_the_others_go_on(blend, ranker, servers, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundE
 from llm_blender.llms.embedded import EmbeddedLLM
 from llm_blender.llms.models import DEFAULT_MODEL
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 from llm_blender.types import LLM, Answer, Candidate, Failure, Message, Ranker, Ranking, Usage
@@ -293,6 +294,30 @@ def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(one.requests) == 2
     assert answer.cost is None
     assert len(store) == 3
+
+
+def test_priors_count_beside_the_ranker() -> None:
+    llms = [FakeLLM("a", "long"), FakeLLM("b", "longer"), FakeLLM("c", errors="timeout"), FakeLLM("d", "longest")]
+    assert ensemble(*llms).ask(PROMPT).text == "longest"
+    informed = ensemble(*llms, priors=Priors({"b": 2.0, "c": 9.0})).ask(PROMPT)
+    assert informed.text == "longer"
+    assert informed.ranking.probability(1, 2) > 0.5
+    assert informed.ranking.order == (1, 2, 0)
+
+
+def test_priors_of_a_configuration_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    path = tmp_path / "blend.toml"
+    with FakeOpenAIServer([FakeReply("short")]) as one, FakeOpenAIServer([FakeReply("a longer one")]) as two:
+        path.write_text(
+            f'[[llm]]\nname = "one"\nmodel = "fake"\nbase_url = "{one.base_url}"\n'
+            f'[[llm]]\nname = "two"\nmodel = "fake"\nbase_url = "{two.base_url}"\n'
+            '[ranker]\npriors = "priors.json"\n'
+        )
+        with pytest.raises(NotFoundError, match="blend priors fit"):
+            Ensemble.from_config(path, store=store)
+        Priors({"one": 20.0}).save(tmp_path / "priors.json")
+        monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name: FakeRanker())
+        assert Ensemble.from_config(path, store=store).ask(PROMPT).text == "short"
 
 
 def test_the_default_asks_the_embedded_model_several_times_at_once(

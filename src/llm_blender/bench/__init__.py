@@ -1,12 +1,22 @@
-"""Methods measured on rows: whose preferences agree with the judges, and how good is what is selected."""
+"""Methods measured on rows: whose preferences agree with the judges, and how good is what is selected.
+
+And what rows teach about the LLMs that wrote the answers.
+"""
 
 from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
 from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
+from llm_blender.bench.learn_priors import (
+    NamedRow,
+    named_rows,
+    priors_from_judgements,
+    priors_from_ranker,
+    weigh_priors,
+)
 from llm_blender.bench.pairs import Agreement, Difference, ReliabilityBin, agreements
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.recorded import RecordedRanker
 from llm_blender.bench.scored import ScoredRow, scored_rows
-from llm_blender.bench.select import Selection, baseline_selections, ranker_selection
+from llm_blender.bench.select import Selection, baseline_selections, ranker_selections
 from llm_blender.bench.tables import Table, agreement_table, selection_table
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "Difference",
     "Evidence",
     "JudgedPairs",
+    "NamedRow",
     "RecordedRanker",
     "ReliabilityBin",
     "ScoredRow",
@@ -25,10 +36,14 @@ __all__ = [
     "baseline_selections",
     "implied_pairs",
     "labelled_pairs",
+    "named_rows",
     "plot_agreements",
+    "priors_from_judgements",
+    "priors_from_ranker",
     "ranker_evidence",
-    "ranker_selection",
+    "ranker_selections",
     "require_matplotlib",
     "scored_rows",
     "selection_table",
+    "weigh_priors",
 ]

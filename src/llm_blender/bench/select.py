@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.scored import ScoredRow, group_ids
 from llm_blender.errors import InputError
-from llm_blender.ranking import Interval, bootstrap_interval
-from llm_blender.types import OnProgress, Ranker
+from llm_blender.ranking import Interval, Priors, bootstrap_interval
+from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = ["Selection", "baseline_selections", "ranker_selection"]
+__all__ = ["Selection", "baseline_selections", "ranker_selections"]
 
 _Floats = NDArray[np.float64]
 
@@ -44,15 +44,16 @@ class Selection:
         return asdict(self)
 
 
-def ranker_selection(
+def ranker_selections(
     rows: Sequence[ScoredRow],
     ranker: Ranker,
     name: str,
     *,
     strategy: str = "auto",
     seed: int = 0,
+    priors: Priors | None = None,
     progress: OnProgress | None = None,
-) -> Selection:
+) -> list[Selection]:
     """The answers that a ranker puts first; where some tie, the one that its ranking calls best.
 
     Args:
@@ -61,14 +62,19 @@ def ranker_selection(
         name: for `Selection.method`.
         strategy: one of `llm_blender.ranking.STRATEGIES`; a pointwise ranker needs none.
         seed: of strategy and bootstrap.
+        priors: learned from other rows; None adds none.
         progress: called with comparisons done and expected.
+
+    Returns:
+        What the ranker selects; with priors also what it selects by the same comparisons and the LLMs' strengths.
     """
-    rankings = ranker.rank_many(
-        [row.prompt for row in rows], [row.texts for row in rows], strategy=strategy, seed=seed, progress=progress
-    )
-    selected = [row.qualities[ranking.best] for row, ranking in zip(rows, rankings, strict=True)]
-    comparisons = sum(ranking.comparisons for ranking in rankings)
-    return _selection(rows, f"{name}, {strategy}", np.array(selected), seed, comparisons)
+    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
+    rankings = ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)
+    selections = [_ranked(rows, rankings, f"{name}, {strategy}", seed)]
+    if priors is not None:
+        informed = [priors.apply(ranking, row.models) for row, ranking in zip(rows, rankings, strict=True)]
+        selections.append(_ranked(rows, informed, f"{name} with priors, {strategy}", seed))
+    return selections
 
 
 def baseline_selections(
@@ -140,6 +146,11 @@ def _best_model(rows: Sequence[ScoredRow], choose_on: Sequence[ScoredRow]) -> st
     """The LLM of `rows` that did best on other rows; None where it has no name there or here."""
     here, there = ({model for row in part for model in row.models if model} for part in (rows, choose_on))
     return max(sorted(here & there), key=lambda model: float(_picked(choose_on, _by(model)).mean()), default=None)
+
+
+def _ranked(rows: Sequence[ScoredRow], rankings: Sequence[Ranking], method: str, seed: int) -> Selection:
+    selected = [row.qualities[ranking.best] for row, ranking in zip(rows, rankings, strict=True)]
+    return _selection(rows, method, np.array(selected), seed, sum(ranking.comparisons for ranking in rankings))
 
 
 def _selection(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["BackendOption", "DeviceOption", "JsonOption", "PrecisionOption", "RankerOption"]
+__all__ = ["BackendOption", "DeviceOption", "JsonOption", "PrecisionOption", "PriorsOption", "RankerOption"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RankerOption = Annotated[
@@ -20,3 +21,11 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; chooses the torch backend.")
 ]
 PrecisionOption = Annotated[Literal["int8", "fp32"], typer.Option("--precision", help="Of the onnx backend.")]
+PriorsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--priors",
+        metavar="FILE",
+        help="Add the strengths of the LLMs to the evidence; `blend priors fit` learns them.",
+    ),
+]

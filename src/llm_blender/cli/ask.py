@@ -9,7 +9,7 @@ import typer
 
 from llm_blender.cli._arguments import read_text
 from llm_blender.cli._endings import DEGRADED
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import JsonOption, PriorsOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError, NotFoundError
@@ -35,6 +35,7 @@ def ask(
         ),
     ] = None,
     config: ConfigOption = None,
+    priors: PriorsOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the LLMs and of the ranking.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Print all candidates, with ranks and probabilities.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an LLM gave no answer.")] = False,
@@ -52,9 +53,17 @@ def ask(
     if not prompt.strip():
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
     from llm_blender.cli._asking import watched
+    from llm_blender.cli._priors import note_other_ranker, note_unknown
     from llm_blender.config import load_config
 
-    ensemble = _ensemble(load_config(config), llm or [], samples)
+    loaded = load_config(config)
+    if priors is not None:  # seen from here, not from the configuration's folder
+        loaded = loaded.model_copy(
+            update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
+        )
+    ensemble = _ensemble(loaded, llm or [], samples)
+    note_unknown(ensemble.priors, (member.llm.name for member in ensemble.members))
+    note_other_ranker(ensemble.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):

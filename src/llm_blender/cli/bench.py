@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._option_groups import with_options
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption
+from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError
@@ -149,6 +149,7 @@ def select(
     choose_on: Annotated[
         str | None, typer.Option("--choose-on", metavar="TRAIN", help="Rows on which to choose the best single LLM.")
     ] = None,
+    priors: PriorsOption = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -157,11 +158,13 @@ def select(
     The rows are those in which at least two candidates have the score. Beside the ranker stand random (what is
     expected of a draw), longest, first, the best single LLM (chosen with --choose-on), the best in hindsight, and the
     oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the others takes its
-    place. Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in percent.
+    place. With --priors, each ranker stands there twice: alone, and with the strengths of the LLMs added to the same
+    comparisons. Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in percent.
 
     JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons}], on the score's own scale.
     """
-    from llm_blender.bench import baseline_selections, ranker_selection, selection_table
+    from llm_blender.bench import baseline_selections, ranker_selections, selection_table
+    from llm_blender.cli._priors import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
     _check(options)
@@ -170,13 +173,16 @@ def select(
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
     rows = _scored(file, score, options)
     train = None if choose_on is None else _scored(choose_on, score, options)
+    strengths = load_priors(priors)
+    note_unknown(strengths, (model for row in rows for model in row.models))
     loaded = _load(options)
     results: list[Selection] = []
     for name, ranker in loaded.items():
+        note_other_ranker(strengths, name)
         for strategy in strategies:
             with progress(f"{name}, {strategy}", "comparisons") as report:
-                results.append(
-                    ranker_selection(rows, ranker, name, strategy=strategy, seed=options.seed, progress=report)
+                results += ranker_selections(
+                    rows, ranker, name, strategy=strategy, seed=options.seed, priors=strengths, progress=report
                 )
     results += baseline_selections(rows, train, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in rows for quality in row.qualities)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_blender.cli._arguments import STDIO
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._options import (
+    BackendOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    PriorsOption,
+    RankerOption,
+)
 from llm_blender.cli._output import print_json
 from llm_blender.cli._progress import progress
 from llm_blender.cli._ranking import (
@@ -44,6 +51,7 @@ def rank(
     budget: BudgetOption = 40,
     seed: SeedOption = 0,
     models: ModelsOption = "",
+    priors: PriorsOption = None,
     best_first: Annotated[
         bool, typer.Option("--sorted", help="Put each row's candidates in order, best first.")
     ] = False,
@@ -68,6 +76,7 @@ def rank(
 
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
+    from llm_blender.cli._priors import load_priors, note_other_ranker, note_unknown
     from llm_blender.cli._rankable import RankableRows
     from llm_blender.data import RowWriter
     from llm_blender.rankers import load_ranker
@@ -77,6 +86,8 @@ def rank(
         raise InputError("Choose one of --sorted and --best-of-n.")
     shape = _sorted if best_first else _best_of_n if best_of_n else _ranked
     comparison_count(strategy, 2, budget=budget)  # refuses a wrong name before anything is read
+    strengths, seen = load_priors(priors), set[str | None]()
+    note_other_ranker(strengths, ranker)
     summary, started = RankSummary(), time.monotonic()
     with RankableRows.open(file, models=split_names(models), skip_bad=skip_bad) as rows:
         summary.skipped = len(rows.bad)
@@ -86,11 +97,16 @@ def rank(
         show = out != STDIO or not sys.stdout.isatty()
         with RowWriter(out) as writer, progress("ranking", "rows", show=show) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
+                if strengths is not None:
+                    wrote = [[candidate.model for candidate in row.example.candidates] for row in chunk]
+                    seen.update(*wrote)
+                    rankings = list(map(strengths.apply, rankings, wrote))
                 for row, ranking in zip(chunk, rankings, strict=True):
                     writer.write(shape(row, ranking))
                 summary.add(rankings)
         summary.seconds = round(time.monotonic() - started, 3)
     remark(summary, rows.bad)
+    note_unknown(strengths, seen)
     if as_json and out != STDIO:
         print_json(asdict(summary))
 

@@ -16,7 +16,7 @@ from llm_blender.config import Config, OpenAIConfig, load_config
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
-from llm_blender.ranking import DEFAULT_BUDGET, comparison_count
+from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
 from llm_blender.types import LLM, Answer, Instruction, Ranker, Ranking, Sampling, Usage, to_messages
 
@@ -49,6 +49,7 @@ class Ensemble:
         budget: comparisons per prompt for ``auto`` and ``active``.
         limits: when to stop waiting.
         store: where answers are kept, and found again when the same is asked with the same seed; None keeps none.
+        priors: strengths of the LLMs, by their names, added to the ranker's evidence; None adds none.
 
     Raises:
         InputError: there are no members, two have one name, or the strategy is unknown.
@@ -63,6 +64,7 @@ class Ensemble:
         budget: int = DEFAULT_BUDGET,
         limits: Limits = _LIMITS,
         store: Store | None = None,
+        priors: Priors | None = None,
     ) -> None:
         if not members:
             raise InputError("An ensemble needs at least one LLM.")
@@ -72,6 +74,7 @@ class Ensemble:
         comparison_count(strategy, 2, budget=budget)  # refuses an unknown strategy before anybody is asked
         self.members = tuple(members)
         self.strategy, self.budget, self.limits, self.store = strategy, budget, limits, store
+        self.priors = priors
         self._ranker = ranker
         self._loading = threading.Lock()
 
@@ -81,7 +84,8 @@ class Ensemble:
 
         Raises:
             ConfigError: something in it is wrong, or a key's environment variable is not set.
-            NotFoundError: the file, or an embedded model, is not there.
+            NotFoundError: the file, its priors, or an embedded model, is not there.
+            InputError: its priors are not what they should be.
         """
         if not isinstance(config, Config):
             config = load_config(Path(config))
@@ -95,6 +99,7 @@ class Ensemble:
             budget=config.ranker.budget,
             limits=limits,
             store=Store() if store is None else store,
+            priors=None if config.priors_path is None else Priors.load(config.priors_path),
         )
 
     @classmethod
@@ -168,8 +173,10 @@ class Ensemble:
         if not gathered.candidates:
             reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in gathered.failures.values()))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.")
-        texts = [candidate.text for candidate in gathered.candidates.values()]
-        ranking = await self._rank(ranker, prompt, texts, seed, observer)
+        candidates = gathered.candidates.values()
+        ranking = await self._rank(ranker, prompt, [candidate.text for candidate in candidates], seed, observer)
+        if self.priors is not None:
+            ranking = self.priors.apply(ranking, [candidate.model for candidate in candidates])
         return _answer(calls, gathered, ranking, time.perf_counter() - started)
 
     async def _rank(

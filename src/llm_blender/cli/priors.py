@@ -1,0 +1,165 @@
+"""``blend priors``: how good each LLM is, learned from rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._progress import progress
+from llm_blender.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_blender.bench import NamedRow
+    from llm_blender.ranking import Priors
+    from llm_blender.types import Example, Ranker
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Strengths of LLMs: learn them, show them.")
+
+
+@app.command()
+def fit(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the priors go, as JSON.")],
+    learn_from: Annotated[
+        Literal["scores", "pairs", "ranker"],
+        typer.Option(
+            "--from", help="Who says which LLM is better: scores (--score), the rows' labelled pairs, or the ranker."
+        ),
+    ],
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A score of the candidates; --dev takes its labels from it as well."),
+    ] = None,
+    models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
+    dev: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Other rows, on which the weight beside the ranker is fitted; else it is 1."),
+    ] = None,
+    ranker: RankerOption = "bundled",
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="The pairs that the ranker compares, to learn and to be weighed.")
+    ] = "full",
+    comparisons: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the comparisons in this file and make none twice, as `blend bench`."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "int8",
+    as_json: JsonOption = False,
+) -> None:
+    """Learn how good each LLM is, for --priors and `[ranker] priors`.
+
+    A strength is in logits, 0 the mean of the LLMs, and drawn to it where an LLM was seldom compared. Ties teach
+    nothing. With --dev, the strengths get the weight that makes the labels of those rows likeliest.
+
+    JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature, rows, dev}, where dev is {weight, ci95,
+    pairs, log_loss, log_loss_without} or null.
+    """
+    from llm_blender.bench import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
+    from llm_blender.ranking import comparison_count
+
+    if learn_from == "scores" and score is None:
+        raise InputError("--from scores needs --score NAME.")
+    if learn_from != "scores" and score is not None and dev is None:
+        raise InputError(f"--from {learn_from} reads no score: leave --score out, or give --dev, which reads it.")
+    if not out.parent.is_dir():
+        raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
+    comparison_count(strategy, 2)  # refuses a wrong name before anything is read
+    names = [name for name in (part.strip() for part in models.split(",")) if name]
+    rows = named_rows(_read(files), names, score if learn_from == "scores" else None)
+    dev_rows = None if dev is None else named_rows(_read([dev]), names, score)
+    load = _loader(ranker, comparisons, backend=backend, device=device, precision=precision)
+
+    if learn_from == "ranker":
+        with progress("learning", "comparisons") as report:
+            priors = priors_from_ranker(rows, load(), ranker, strategy=strategy, seed=seed, progress=report)
+    else:
+        _warn_of_shared(rows, dev_rows or [])
+        priors = priors_from_judgements(rows, source=f"scores {score}" if learn_from == "scores" else "pairs")
+    weighed = None
+    if dev_rows is not None:
+        with progress("weighing", "comparisons") as report:
+            priors, weighed = weigh_priors(
+                priors, dev_rows, load(), ranker, strategy=strategy, seed=seed, progress=report
+            )
+    priors.save(out)
+    if as_json:
+        print_json({**priors.to_dict(), "rows": len(rows), "dev": None if weighed is None else asdict(weighed)})
+        return
+    _print(priors)
+    if weighed is None:
+        note("the weight is 1; --dev FILE fits it")
+    else:
+        note(
+            f"{weighed.pairs:,} judged pairs of {dev}: a log loss of {weighed.log_loss:.3f} with the priors, "
+            f"{weighed.log_loss_without:.3f} without"
+        )
+        if not weighed.weight:
+            note("the weight is 0: beside this ranker the strengths do not help")
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `blend priors fit` wrote.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show strengths and weight.
+
+    JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature}.
+    """
+    from llm_blender.ranking import Priors
+
+    priors = Priors.load(file)
+    if as_json:
+        print_json(priors.to_dict())
+    else:
+        _print(priors)
+
+
+def _print(priors: Priors) -> None:
+    """Strengths on standard output, what they rest on on standard error."""
+    strengths = priors.to_dict()["strengths"]
+    rows = [(name, f"{value:+.2f}", f"{priors.games.get(name, 0):,}") for name, value in strengths.items()]
+    print_table(("LLM", "strength", "games"), rows)
+    interval = "" if priors.weight_ci95 is None else " (95 %: {:.2f} to {:.2f})".format(*priors.weight_ci95)
+    beside = "" if priors.ranker is None else f", beside the ranker {priors.ranker}"
+    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}")
+
+
+def _read(files: list[str]) -> Iterator[Example]:
+    from llm_blender.data import read_rows
+
+    return (row for file in files for row in read_rows(file))
+
+
+def _loader(
+    name: str, comparisons: Path | None, *, backend: BackendOption, device: DeviceOption, precision: PrecisionOption
+) -> Callable[[], Ranker]:
+    """Loads the ranker when it is first asked for: strengths from judgements alone need none."""
+
+    @functools.cache
+    def load() -> Ranker:
+        from llm_blender.bench import RecordedRanker
+        from llm_blender.rankers import load_ranker
+
+        ranker = load_ranker(name, backend=backend, device=device, precision=precision)
+        return ranker if comparisons is None else RecordedRanker(ranker, comparisons, name)
+
+    return load
+
+
+def _warn_of_shared(rows: list[NamedRow], dev_rows: list[NamedRow]) -> None:
+    shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
+    if shared:
+        note(f"{len(shared):,} instructions of --dev also taught the strengths: their weight will be too large")
