@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from llm_blender.legacy.gen_fuser.config import GenFuserConfig
     from llm_blender.legacy.pair_ranker.config import RankerConfig
     from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
+    from llm_blender.rankers import load_ranker
     from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.rankers.reward_model import RewardModel
+    from llm_blender.rankers.simcls import SimCLS
+    from llm_blender.rankers.summa_reranker import SummaReranker
+    from llm_blender.ranking import Priors
     from llm_blender.store import Store
     from llm_blender.types import (
         LLM,
@@ -69,16 +74,21 @@ __all__ = [
     "Observer",
     "OpenAICompatibleLLM",
     "PairRanker",
+    "Priors",
     "Ranker",
     "RankerConfig",
     "Ranking",
+    "RewardModel",
     "RowError",
     "Sampling",
+    "SimCLS",
     "Store",
     "StoreError",
+    "SummaReranker",
     "Usage",
     "WorkError",
     "load_config",
+    "load_ranker",
 ]
 
 # Code written for 0.0.2 imports from modules of that time, such as llm_blender.blender.blender_utils; in that folder.
@@ -94,7 +104,12 @@ _HOMES = {
     "gen_fuser.config": ("GenFuserConfig",),
     "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
     "pair_ranker.config": ("RankerConfig",),
+    "rankers": ("load_ranker",),
     "rankers.pair_ranker": ("PairRanker",),
+    "rankers.reward_model": ("RewardModel",),
+    "rankers.simcls": ("SimCLS",),
+    "rankers.summa_reranker": ("SummaReranker",),
+    "ranking": ("Priors",),
     "store": ("Store",),
     "types": (
         "LLM",

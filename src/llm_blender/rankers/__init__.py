@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from llm_blender.errors import InputError
+from llm_blender.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = ["load_ranker"]
 
@@ -17,22 +20,65 @@ def load_ranker(
     name: str | os.PathLike[str] = "bundled",
     *,
     backend: Literal["onnx", "torch"] | None = None,
-    device: str | None = None,
+    device: Any = None,
     precision: Literal["int8", "fp32"] = "int8",
-) -> PairRanker:
-    """The ranker of that name; the one door from names to rankers.
+) -> PairRanker | PointwiseRanker:
+    """The ranker of that name, of whichever kind its ``config.json`` says; the one door from names to rankers.
 
     Args:
-        name: ``bundled``, a folder, or a Hub repository.
-        backend: None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
-        device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …
+        name: ``bundled``, a folder, or a Hub repository: a `PairRanker`, a `SummaReranker`, a `SimCLS`, or a reward
+            model (a sequence classifier of transformers), this package's or published by llm-blender 0.0.2.
+        backend: of a PairRanker; None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
+            The others are torch's.
+        device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
         precision: of the ``onnx`` backend.
 
     Raises:
-        InputError: a device for ``onnx``; and see `PairRanker.from_pretrained`.
+        NotFoundError: there is no such checkpoint; the message says where it was looked for.
+        CheckpointError: it is no ranker, or lacks what the backend needs.
+        MissingExtraError: ``torch`` is not installed.
+        InputError: a device for ``onnx``, or ``onnx`` for a ranker that is torch's.
     """
     if device is not None and backend == "onnx":
         raise InputError(f"The device {device!r} is for the torch backend: leave it out, or take that.")
-    from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.rankers.checkpoints import find_checkpoint, read_config
 
-    return PairRanker.from_pretrained(name, backend=backend, precision=precision, device=device)
+    folder = find_checkpoint(name)
+    kind = _kind(folder, read_config(folder))
+    if kind == "pairranker":
+        from llm_blender.rankers.pair_ranker import PairRanker
+
+        return PairRanker.from_pretrained(folder, backend=backend, precision=precision, device=device)
+    if backend == "onnx":
+        raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
+    ranker: PointwiseRanker = _pointwise(kind).from_pretrained(folder, device=device)
+    return ranker
+
+
+def _kind(folder: Path, values: Mapping[str, Any]) -> str:
+    """What a ``config.json`` says that its folder holds."""
+    from llm_blender.rankers.reward_model.config import is_classifier
+
+    names = {"pairranker": "pairranker", "summareranker": "summareranker", "simcls": "simcls", "dual": "simcls"}
+    kind = "pairranker" if "cand1_prefix_id" in values else names.get(str(values.get("ranker_type")))
+    if kind is None and is_classifier(values):
+        return "reward model"
+    if kind is None:
+        found = {name: values[name] for name in ("ranker_type", "architectures", "model_type") if name in values}
+        said = ", ".join(f"{name} {value!r}" for name, value in found.items()) or "nothing of its kind"
+        raise CheckpointError(
+            f"{folder / 'config.json'} says {said}: no ranker that is known. Known are PairRanker, SummaReranker and "
+            "SimCLS, this package's or llm-blender 0.0.2's, and sequence classifiers of transformers (reward models)."
+        )
+    return kind
+
+
+def _pointwise(kind: str) -> Any:
+    from importlib import import_module
+
+    module, name = {
+        "summareranker": ("summa_reranker", "SummaReranker"),
+        "simcls": ("simcls", "SimCLS"),
+        "reward model": ("reward_model", "RewardModel"),
+    }[kind]
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -33,7 +33,20 @@ BUNDLED = "bundled"
 """Name of the ranker that comes with the package."""
 
 _WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
-_FILES = ["config.json", "tokenizer.json", _WEIGHTS, "onnx/*.onnx", "README.md"]
+_PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+_FILES = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "*.model",  # sentencepiece
+    "model*.safetensors",  # in parts, where it is large
+    "model.safetensors.index.json",
+    "onnx/*.onnx",
+    "README.md",
+]
 _PATIENCE = 3  # seconds for the Hub's first answer
 
 
@@ -75,6 +88,7 @@ def find_config(name: str) -> Path:
 
 def _from_hub(name: str, revision: str | None, looked: str, files: list[str] | None = None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     def snapshot(*, local_only: bool) -> Path:
         def fetch(patterns: list[str]) -> Path:
@@ -83,8 +97,10 @@ def _from_hub(name: str, revision: str | None, looked: str, files: list[str] | N
             )
 
         folder = fetch(files or _FILES)
-        if files is None and not (folder / _WEIGHTS).exists() and not has_onnx(folder):
-            fetch([_PICKLED])  # the older of two forms, where there is no other
+        if files is None and not _has_weights(folder):
+            fetch(_PICKLED_FILES)  # the older of two forms, where there is no other
+            if local_only and not _has_weights(folder):
+                raise LocalEntryNotFoundError(f"The cache holds {name} without its weights.")
         return folder
 
     return _patiently(name, looked, snapshot)
@@ -148,7 +164,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        remedy = f"; make it with AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        here = repr(str(folder))
+        remedy = f"; make it with transformers 4, AutoTokenizer.from_pretrained({here}).save_pretrained({here})"
         raise CheckpointError(f"{folder} holds no tokenizer.json{remedy if any(folder.glob('*.model')) else ''}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -195,6 +212,11 @@ def has_onnx(folder: Path) -> bool:
     return any(folder.glob("onnx/*.onnx"))
 
 
+def _has_weights(folder: Path) -> bool:
+    """Whether a checkpoint holds weights, in any form."""
+    return has_onnx(folder) or any(any(folder.glob(pattern)) for pattern in ("*.safetensors", _PICKLED_FILES[0]))
+
+
 def onnx_file(folder: Path, precision: str) -> Path:
     """The ONNX model of a checkpoint, ``int8`` or ``fp32``.
 
@@ -222,7 +244,7 @@ def copy_checkpoint(folder: Path, target: Path) -> None:
         raise InputError(f"Cannot write to {target}: {error.strerror}.") from error
     if target.samefile(folder):
         return
-    for pattern in (*_FILES, _PICKLED):
+    for pattern in (*_FILES, *_PICKLED_FILES):
         for path in folder.glob(pattern):
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)

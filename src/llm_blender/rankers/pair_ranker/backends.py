@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import queue
-from copy import deepcopy
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import CheckpointError, InputError, LLMBlenderError, MissingExtraError
+from llm_blender.errors import CheckpointError, MissingExtraError
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
@@ -92,66 +88,17 @@ class TorchBackend:
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         try:
-            from llm_blender.rankers.checkpoints import load_weights
+            from llm_blender.rankers._torch import Replicas, load_module
             from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
         except ModuleNotFoundError as error:
             raise MissingExtraError("The torch backend", "torch") from error
-        state = load_weights(folder)
-        try:
-            model = PairRankerModel(config)
-            model.load_state_dict(state)
-        except LLMBlenderError:
-            raise
-        except Exception as error:  # no such backbone, other names, other shapes
-            raise CheckpointError(
-                f"The weights in {folder} are not those that its config.json and tokenizer.json describe: "
-                f"{shorten(str(error), 300)}"
-            ) from error
-        self.model = model.eval()
-        self.parallel = 1
-        self._idle: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        for number, place in enumerate(_devices(device)):
-            copy = self.model if number == 0 else deepcopy(self.model)
-            try:
-                self._idle.put((place, copy.to(place, _dtype(dtype))))
-            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
-                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
-            self.parallel = number + 1
+        self.model = load_module(folder, lambda: PairRankerModel(config))
+        self._replicas = Replicas(self.model, device=device, dtype=dtype)
+        self.parallel = self._replicas.parallel
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Logits ``[B, tasks]``, by the first device that is free."""
-        import torch
-
-        arrays = (batch.input_ids, batch.attention_mask, batch.segment_ids)
-        device, model = self._idle.get()
-        try:
-            with torch.inference_mode():
-                logits = model(*(torch.from_numpy(array).to(device) for array in arrays))
-                return np.asarray(logits.float().cpu().numpy(), np.float32)
-        finally:
-            self._idle.put((device, model))
-
-
-def _devices(device: Any) -> list[Any]:
-    import torch
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    several = list(device) if isinstance(device, list | tuple) else [device]
-    try:
-        return [torch.device(place) for place in several]
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"Unknown device {device!r}: cpu, cuda, cuda:1, mps, …, or a list of them.") from error
-
-
-def _dtype(name: Any) -> Any:
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = known.get(str(name).removeprefix("torch."))
-    if found is None:
-        raise unknown_name("dtype", str(name), known)
-    return found
+        return self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
 
 
 def available_processors() -> int:

@@ -1,0 +1,134 @@
+"""What every ranker on torch needs: its weights, its devices, its precision."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from llm_blender._names import unknown_name
+from llm_blender.errors import CheckpointError, InputError, LLMBlenderError
+from llm_blender.rankers.checkpoints import load_weights
+from llm_blender.rankers.encoders import DebertaEncoder
+
+__all__ = ["Replicas", "first_states", "load_module", "parse_devices", "parse_dtype"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def load_module(
+    folder: Path, make: Callable[[], _Module], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+) -> _Module:
+    """A module with the weights of a checkpoint, in float32.
+
+    Args:
+        folder: the checkpoint.
+        make: gives the module that its configuration describes.
+        rename: from the names in the file to those of the module.
+
+    Raises:
+        CheckpointError: the weights are missing, cannot be read, or are not this module's.
+    """
+    state = load_weights(folder)
+    try:
+        module = make()
+        if rename is not None:
+            state = rename(state)
+        known = module.state_dict().keys()
+        # An encoder's pooler is read by no ranker; transformers' classes save it all the same.
+        state = {name: tensor for name, tensor in state.items() if name in known or ".pooler." not in name}
+        module.load_state_dict(state)
+    except LLMBlenderError:
+        raise
+    except Exception as error:  # no such backbone, other names, other shapes
+        raise CheckpointError(
+            f"The weights in {folder} are not those that its config.json and tokenizer.json describe: "
+            f"{shorten(str(error), 300)}"
+        ) from error
+    return module
+
+
+def first_states(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """The states ``[B, H]`` of the first token, ``[CLS]``, of ids and mask ``[B, T]``."""
+    if isinstance(encoder, DebertaEncoder):  # it spares the others' in its last layer
+        states: Tensor = encoder(input_ids, attention_mask, torch.zeros_like(input_ids[:, :1])).last_hidden_state
+    else:
+        states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    return states[:, 0]
+
+
+class Replicas:
+    """A model on one device or on several, each of which runs one batch at a time.
+
+    Args:
+        model: from int64 tensors to one tensor.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA where there is one, else the CPU.
+        dtype: ``float32``, ``bfloat16``, ``float16``; None leaves the model's.
+
+    Attributes:
+        parallel: how many batches run at the same time, called from as many threads.
+
+    Raises:
+        InputError: there is no such device or dtype.
+    """
+
+    def __init__(self, model: nn.Module, *, device: Any = None, dtype: Any = "float32") -> None:
+        places, wanted = parse_devices(device), None if dtype is None else parse_dtype(dtype)
+        model.eval()
+        self._idle: queue.SimpleQueue[tuple[torch.device, nn.Module]] = queue.SimpleQueue()
+        for number, place in enumerate(places):
+            copy = model if number == 0 else deepcopy(model)
+            try:
+                self._idle.put((place, copy.to(place, wanted)))
+            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
+        self.parallel = len(places)
+
+    def __call__(self, *inputs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The model's output, by the first device that is free."""
+        device, model = self._idle.get()
+        try:
+            with torch.inference_mode():
+                output: Tensor = model(*(torch.from_numpy(array).to(device) for array in inputs))
+                return np.asarray(output.float().cpu().numpy(), np.float32)
+        finally:
+            self._idle.put((device, model))
+
+
+def parse_devices(device: Any) -> list[torch.device]:
+    """One or several devices by name.
+
+    Raises:
+        InputError: a name is unknown, or there is none.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    several = list(device) if isinstance(device, list | tuple) else [device]
+    try:
+        places = [torch.device(place) for place in several]
+    except (RuntimeError, TypeError, ValueError):
+        places = []
+    if not places:
+        raise InputError(f"Unknown device {device!r}: cpu, cuda, cuda:1, mps, …, or a list of them.")
+    return places
+
+
+def parse_dtype(name: Any) -> torch.dtype:
+    """A precision by name.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    found = known.get(str(name).removeprefix("torch."))
+    if found is None:
+        raise unknown_name("dtype", str(name), known)
+    return found

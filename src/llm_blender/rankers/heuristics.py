@@ -1,0 +1,151 @@
+"""Rankers that read nothing: what every other one has to beat."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from llm_blender.rankers._inputs import check_inputs
+from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
+from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+
+__all__ = ["HEURISTICS", "First", "Heuristic", "Longest", "Random", "Shortest"]
+
+
+class Heuristic(ABC):
+    """What they share: a score for each candidate, whose differences are the logits.
+
+    Attributes:
+        name: stands in `Ranking.strategy`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        """One score per candidate of one prompt, higher is better."""
+
+    def rank_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        strategy: str = "auto",
+        seed: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        progress: OnProgress | None = None,
+    ) -> list[Ranking]:
+        """One ranking per instruction; nothing is compared, `Ranking.comparisons` is 0.
+
+        Args:
+            instructions: prompts or conversations.
+            candidates: texts of each; lists may differ in length.
+            strategy: ignored.
+            seed: of `Random`.
+            budget: ignored.
+            progress: called once, with the number of texts.
+
+        Raises:
+            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
+        """
+        check_inputs(instructions, candidates)
+        rankings = [
+            self._ranking(self._scores(instruction_text(instruction), texts, seed))
+            for instruction, texts in zip(instructions, candidates, strict=True)
+        ]
+        if progress is not None:
+            texts_read = sum(map(len, candidates))
+            progress(texts_read, texts_read)
+        return rankings
+
+    def rank(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        *,
+        strategy: str = "auto",
+        seed: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        progress: OnProgress | None = None,
+    ) -> Ranking:
+        """Rank the candidates of one instruction; see `rank_many`."""
+        return self.rank_many([instruction], [candidates], seed=seed, progress=progress)[0]
+
+    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
+        """Candidate `a` against candidate `b`."""
+        logit = self.rank(instruction, [a, b]).logit(0, 1)
+        return Comparison.from_logits(logit, -logit)
+
+    def _ranking(self, scores: list[float]) -> Ranking:
+        logits = np.subtract.outer(scores, scores)
+        return replace(ranking_from_scores(self.name, scores, logits), comparisons=0)
+
+
+class Longest(Heuristic):
+    """Prefers what has more characters.
+
+    The score is log(characters + 1), so that the probability of a candidate against another is its share of the
+    characters of both.
+
+    Example:
+        >>> Longest().rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best
+        0
+    """
+
+    name = "longest"
+
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        return [math.log1p(len(text)) for text in texts]
+
+
+class Shortest(Heuristic):
+    """Prefers what has fewer characters; the opposite of `Longest`."""
+
+    name = "shortest"
+
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        return [-math.log1p(len(text)) for text in texts]
+
+
+class First(Heuristic):
+    """Prefers what stands first; a score is minus the 0-based place."""
+
+    name = "first"
+
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        return [-float(place) for place in range(len(texts))]
+
+
+class Random(Heuristic):
+    """Draws a score from 0 to 1 for each text.
+
+    The draw depends on the seed, the instruction and the text: not on what else is ranked, nor on the order, and equal
+    texts of one instruction tie.
+
+    Args:
+        seed: added to the seed of a call.
+    """
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        return [self._draw(prompt, text, self.seed + seed) for text in texts]
+
+    @staticmethod
+    def _draw(prompt: str, text: str, seed: int) -> float:
+        parts = (str(seed).encode(), *(part.encode("utf-8", "surrogatepass") for part in (prompt, text)))
+        drawn = hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+        return int.from_bytes(drawn[:6], "big") / 2**48
+
+
+HEURISTICS: dict[str, type[Heuristic]] = {kind.name: kind for kind in (Longest, Shortest, First, Random)}
+"""By name, as `llm_blender.rankers.load_ranker` knows them."""
