@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from llm_blender._names import unknown_name
-from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.errors import DownloadError, InputError, MissingExtraError
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import find_checkpoint, find_config, has_onnx, read_config
 from llm_blender.rankers.pair_ranker import PairRanker
@@ -39,6 +38,7 @@ def load(
         NotFoundError: there is no such checkpoint; the message says where it was looked for.
         CheckpointError: it cannot be read.
         MissingExtraError: torch is needed and not installed.
+        DownloadError: it could not be fetched to the cache directory.
     """
     known = [field.name for field in fields(RankerConfig)]
     for field in fields_of_config:
@@ -50,14 +50,29 @@ def load(
     config.device = next((place for place in (device, config.device, default_device) if place is not None), None)
     if isinstance(config.device, str):
         config.device = config.device.lower()
-    if not _is_pair_ranker(values):
-        return cast(Pointwise, load_ranker(folder, device=_device(config.device))), config
-    config.ranker_type = "pairranker"
-    place = config.device if config.device is None and has_onnx(folder) else _device(config.device)
-    half = _is_half(place, config.fp16, asked="fp16" in fields_of_config)
-    backbone = fields_of_config.get("model_name")
-    ranker = PairRanker.from_pretrained(folder, device=place, dtype="float16" if half else None, backbone=backbone)
-    ranker = ranker.with_lengths(fields_of_config.get("source_maxlength"), fields_of_config.get("candidate_maxlength"))
+    lengths = fields_of_config.get("source_maxlength"), fields_of_config.get("candidate_maxlength")
+    if not is_published(values) and "format_version" not in values:
+        _no_lengths(lengths)
+        return load_ranker(folder, device=_device(config.device)), config
+    if "cand1_prefix_id" in values:  # PairRM-hf
+        config.ranker_type = "pairranker"
+    place = None if config.device is None and has_onnx(folder) else _device(config.device)
+    options: dict[str, Any] = {
+        "device": place,
+        "dtype": "float16" if _is_half(place, config.fp16, asked="fp16" in fields_of_config) else None,
+        "backbone": fields_of_config.get("model_name"),
+    }
+    if config.ranker_type == "summareranker":
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
+        _no_lengths(lengths)
+        return SummaReranker.from_pretrained(folder, **options), config
+    if config.ranker_type in ("simcls", "dual"):
+        from llm_blender.rankers.simcls import SimCLS
+
+        _no_lengths(lengths)
+        return SimCLS.from_pretrained(folder, **options), config
+    ranker = PairRanker.from_pretrained(folder, **options).with_lengths(*lengths)
     config.source_maxlength = ranker.config.source_max_length + _SOURCE_SPECIALS
     config.candidate_maxlength = (ranker.config.max_length - config.source_maxlength) // 2
     return ranker, config
@@ -76,20 +91,24 @@ def _find(name: str | os.PathLike[str], cache_dir: Any) -> Path:
     if cache_dir is None or Path(name).expanduser().is_dir():
         return find_checkpoint(name)
     below = Path(cache_dir).expanduser() / name
-    if below.is_dir():
-        return below
-    if os.fspath(name).count("/") != 1 or Path(name).is_absolute():
-        return find_checkpoint(name)
+    if below.is_dir() or os.fspath(name).count("/") != 1 or Path(name).is_absolute():
+        return find_checkpoint(below if below.is_dir() else name)
     find_config(os.fspath(name))  # soon says so if there is no such ranker or no Hub
+    import httpx
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
-    wanted = ["config.json", "tokenizer.json", "*.safetensors", "pytorch_model.bin", "onnx/*.onnx", "README.md"]
-    return Path(snapshot_download(os.fspath(name), local_dir=below, allow_patterns=wanted))
+    unfinished = below.with_name(below.name + ".part")  # half a checkpoint is not found, and gone on with
+    try:
+        snapshot_download(os.fspath(name), local_dir=unfinished)
+        return unfinished.rename(below)
+    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
+        raise DownloadError(f"{os.fspath(name)} could not be fetched to {below}: {error}") from error
 
 
-def _is_pair_ranker(values: Mapping[str, Any]) -> bool:
-    ours = "format_version" in values
-    return (ours or is_published(values)) and values.get("ranker_type", "pairranker") == "pairranker"
+def _no_lengths(lengths: tuple[Any, Any]) -> None:
+    if any(lengths):
+        raise InputError("source_maxlength and candidate_maxlength can be changed of a PairRanker only.")
 
 
 def _device(device: Any) -> Any:
