@@ -82,7 +82,7 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
         Raises:
             InputError: see `load_ranker`.
         """
-        return load_ranker(self.ranker, device=self.device)
+        return load_ranker(str(self.ranker), device=self.device)
 
     def load(self) -> None:
         """Load the ranker."""

@@ -5,29 +5,49 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llm_blender.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = ["load_ranker"]
 
+Backend = Literal["onnx", "torch"]
+Precision = Literal["int8", "fp32"]
+
+_MLM = "mlm:"
+
+
+@overload
+def load_ranker(
+    name: os.PathLike[str], *, backend: Backend | None = ..., device: Any = ..., precision: Precision = ...
+) -> PairRanker | PointwiseRanker: ...
+
+
+@overload
+def load_ranker(
+    name: str = ..., *, backend: Backend | None = ..., device: Any = ..., precision: Precision = ...
+) -> PairRanker | PointwiseRanker | Heuristic: ...
+
 
 def load_ranker(
     name: str | os.PathLike[str] = "bundled",
     *,
-    backend: Literal["onnx", "torch"] | None = None,
+    backend: Backend | None = None,
     device: Any = None,
-    precision: Literal["int8", "fp32"] = "int8",
-) -> PairRanker | PointwiseRanker:
+    precision: Precision = "int8",
+) -> PairRanker | PointwiseRanker | Heuristic:
     """The ranker of that name, of whichever kind its ``config.json`` says; the one door from names to rankers.
 
     Args:
         name: ``bundled``, a folder, or a Hub repository: a `PairRanker`, a `SummaReranker`, a `SimCLS`, or a reward
-            model (a sequence classifier of transformers), this package's or published by llm-blender 0.0.2.
+            model (a sequence classifier of transformers), this package's or published by llm-blender 0.0.2. Or a
+            baseline: ``longest``, ``shortest``, ``first``, ``random``, or ``mlm:`` and the folder or repository of a
+            masked language model. A folder of such a name is ``./longest``.
         backend: of a PairRanker; None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
             The others are torch's.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
@@ -42,7 +62,12 @@ def load_ranker(
     if device is not None and backend == "onnx":
         raise InputError(f"The device {device!r} is for the torch backend: leave it out, or take that.")
     from llm_blender.rankers.checkpoints import find_checkpoint, read_config
+    from llm_blender.rankers.heuristics import HEURISTICS
 
+    if isinstance(name, str) and name in HEURISTICS:
+        return HEURISTICS[name]()
+    if isinstance(name, str) and name.startswith(_MLM):
+        return _mlm_scoring(name.removeprefix(_MLM), backend, device)
     folder = find_checkpoint(name)
     kind = _kind(folder, read_config(folder))
     if kind == "pairranker":
@@ -53,6 +78,14 @@ def load_ranker(
         raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
     ranker: PointwiseRanker = _pointwise(kind).from_pretrained(folder, device=device)
     return ranker
+
+
+def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker:
+    if backend == "onnx":
+        raise InputError(f"{_MLM}{name} is a masked language model, which only the torch backend runs.")
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
+    return MLMScoring.from_pretrained(name, device=device)
 
 
 def _kind(folder: Path, values: Mapping[str, Any]) -> str:

@@ -75,7 +75,10 @@ class Heuristic(ABC):
         progress: OnProgress | None = None,
     ) -> Ranking:
         """Rank the candidates of one instruction; see `rank_many`."""
-        return self.rank_many([instruction], [candidates], seed=seed, progress=progress)[0]
+        (ranking,) = self.rank_many(
+            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, progress=progress
+        )
+        return ranking
 
     def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
         """Candidate `a` against candidate `b`."""
