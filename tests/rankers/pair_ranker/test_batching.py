@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.rankers.pair_ranker.batching import padding_efficiency, token_batches
+from llm_blender.rankers.pair_ranker.batching import _OVERHEAD, padding_efficiency, token_batches
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_096))
@@ -20,8 +20,28 @@ def test_every_sequence_once_longest_first_within_the_budget(lengths, max_tokens
         assert computed <= max_tokens or len(batch) == 1
 
 
-def test_batches_are_as_full_as_they_can_be():
-    assert [len(batch) for batch in token_batches([10] * 7, 30)] == [3, 3, 1]
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(1, 900))
+def test_no_other_cut_is_cheaper(lengths, max_tokens):
+    ordered = sorted(lengths, reverse=True)
+
+    def cost(sizes):
+        return sum(_OVERHEAD + len(batch) * batch[0] for batch in sizes)
+
+    def cuts(rest):
+        if not rest:
+            yield []
+        for count in range(1, len(rest) + 1):
+            if count == 1 or count * rest[0] <= max_tokens:
+                for others in cuts(rest[count:]):
+                    yield [rest[:count], *others]
+
+    chosen = [[lengths[i] for i in batch] for batch in token_batches(lengths, max_tokens)]
+    assert cost(chosen) == min(map(cost, cuts(ordered)))
+
+
+def test_alike_sequences_share_batches_and_unlike_ones_do_not():
+    assert sorted(len(batch) for batch in token_batches([10] * 7, 30)) == [1, 3, 3]
+    assert [len(batch) for batch in token_batches([500] * 2 + [100] * 8, 10_000)] == [2, 8]
 
 
 def test_efficiency_counts_padding():

@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 __all__ = ["padding_efficiency", "token_batches"]
 
 
+_OVERHEAD = 40
+"""What one more batch costs, in tokens computed.
+
+On one thread, 41 in int8 for MiniLM and 42 in torch for a DeBERTa of 6 layers x 256.
+"""
+
+
 def token_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[np.intp]]:
     """Split sequences into batches of at most `max_tokens` tokens, padding included, longest first.
 
-    Longest first, so that a batch that does not fit into memory fails at once and not after an hour.
+    Of all ways to cut the sequences, sorted by length, it is the cheapest one: the tokens computed, padding included,
+    and a constant for each batch. Longest first, so that a batch that does not fit into memory fails at once and not
+    after an hour.
 
     Args:
         lengths: tokens of each sequence.
@@ -22,12 +31,29 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[n
     Yields:
         The indices of each batch.
     """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    start = 0
-    while start < len(order):
-        count = max(1, max_tokens // lengths[order[start]])
-        yield order[start : start + count]
-        start += count
+    sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    for start, end in _cuts(sizes[order], max_tokens):
+        yield order[start:end]
+
+
+def _cuts(sizes: NDArray[np.int64], max_tokens: int) -> list[tuple[int, int]]:
+    """Where the batches start and end: dynamic programming over the sizes in descending order."""
+    cost = np.full(len(sizes) + 1, np.inf)  # of the first k sequences
+    cost[0] = 0
+    starts = np.zeros(len(sizes) + 1, np.intp)  # of the batch that ends before k
+    for start, longest in enumerate(sizes.tolist()):
+        most = min(max(1, max_tokens // longest), len(sizes) - start)
+        ends = slice(start + 1, start + 1 + most)
+        offered = cost[start] + _OVERHEAD + longest * np.arange(1, most + 1)
+        better = offered < cost[ends]
+        cost[ends][better] = offered[better]
+        starts[ends][better] = start
+    cuts, end = [], len(sizes)
+    while end:
+        cuts.append((int(starts[end]), end))
+        end = cuts[-1][0]
+    return cuts[::-1]
 
 
 def padding_efficiency(lengths: Sequence[int], max_tokens: int) -> float:
