@@ -81,7 +81,7 @@ def test_a_ranker_learns_strengths_without_a_judge():
     rows = named_rows(ROWS) * 20
     priors = priors_from_ranker(rows, ranker, "fake")
     assert sorted(priors.strengths, key=priors.strength) == ["cy", "bob", "ann"]
-    assert (priors.source, priors.ranker, priors.temperature) == ("ranker fake", "fake", 1.5)
+    assert (priors.source, priors.ranker, priors.temperature) == ("ranker fake", "fake", None)
     assert ranker.comparisons == 20 * 6
     assert sum(priors.games.values()) == 20 * 6
     knockout = priors_from_ranker(rows, ranker, "fake", strategy="knockout")
@@ -95,7 +95,8 @@ def test_the_weight_suits_what_the_ranker_does_not_see():
     weighed, fit = weigh_priors(priors, many_rows(200, seed=1), sees_text, "text")
     assert 0.5 < weighed.weight < 2
     assert (weighed.weight, weighed.weight_ci95) == (fit.weight, fit.ci95)
-    assert (weighed.ranker, weighed.temperature, weighed.strengths) == ("text", 1.0, priors.strengths)
+    assert (weighed.ranker, weighed.temperature, weighed.strengths) == ("text", fit.temperature, priors.strengths)
+    assert 0.5 < fit.temperature < 2
     assert fit.log_loss < fit.log_loss_without
     assert fit.pairs == 200 * 6
 

@@ -49,7 +49,7 @@ def test_the_weight_is_fitted_on_dev_rows(blend, ranker, tmp_path):
     assert found["dev"]["log_loss"] < found["dev"]["log_loss_without"]
     assert found["weight"] == found["dev"]["weight"] > 0
     assert found["weight_ci95"] == found["dev"]["ci95"]
-    assert (found["ranker"], found["temperature"]) == ("bundled", 1)
+    assert (found["ranker"], found["temperature"]) == ("bundled", found["dev"]["temperature"])
     assert ranker.comparisons == 12 * 6
     priors = Priors.load(tmp_path / "priors.json")
     assert priors.to_dict() == {key: found[key] for key in priors.to_dict()} | {"weight_ci95": priors.weight_ci95}

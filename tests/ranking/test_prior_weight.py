@@ -37,8 +37,10 @@ def judged(rows, weight, *, seed=0, temperature=1.0, helpful=1.0):
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_the_true_weight_is_found(weight, temperature):
-    fit = fit_weight(PRIORS, judged(2000, weight, temperature=temperature))
+@pytest.mark.parametrize("helpful", [0.3, 1.0])
+def test_the_true_weight_is_found_with_the_temperature(weight, temperature, helpful):
+    fit = fit_weight(PRIORS, judged(2000, weight, temperature=temperature, helpful=helpful))
+    assert fit.temperature == pytest.approx(temperature / helpful, rel=0.15)
     assert fit.weight == pytest.approx(weight, abs=0.12)
     assert fit.ci95.low < fit.weight < fit.ci95.high < fit.ci95.low + 0.3
     assert fit.log_loss < fit.log_loss_without
@@ -54,24 +56,31 @@ def test_no_other_weight_is_likelier():
     rows = judged(50, 1.0)
     fit = fit_weight(PRIORS, rows)
 
-    def loss(weight):
+    def loss(weight, temperature=fit.temperature):
         z, y = [], []
         for row in rows:
             for pair in row.pairs:
                 gap = PRIORS.strength(NAMES[pair.a]) - PRIORS.strength(NAMES[pair.b])
-                z.append(row.ranking.logit(pair.a, pair.b) + weight * gap)
+                z.append(row.ranking.logit(pair.a, pair.b) / temperature + weight * gap)
                 y.append(pair.label == "a")
         return log_loss(z, y)
 
     assert fit.log_loss == pytest.approx(loss(fit.weight))
-    assert fit.log_loss_without == pytest.approx(loss(0))
+    assert fit.log_loss_without == pytest.approx(loss(0, temperature=1))
+    assert all(loss(fit.weight) < loss(fit.weight, fit.temperature * change) for change in (0.5, 0.99, 1.01, 2))
     assert all(loss(fit.weight) < loss(other) for other in (0, fit.weight - 0.01, fit.weight + 0.01, 5))
 
 
 def test_strengths_that_mislead_get_weight_0():
     fit = fit_weight(PRIORS, judged(500, -1.0))
     assert (fit.weight, fit.ci95) == (0, (0, 0))
-    assert fit.log_loss == fit.log_loss_without
+    assert fit.log_loss < fit.log_loss_without  # by the temperature
+
+
+def test_evidence_that_misleads_leaves_the_word_to_the_strengths():
+    fit = fit_weight(PRIORS, judged(500, 1.0, helpful=-1.0))
+    assert fit.temperature == pytest.approx(1000)
+    assert fit.weight > 0.5
 
 
 def test_labels_that_always_follow_the_strengths_get_a_large_weight():

@@ -98,6 +98,16 @@ def test_log_odds_gain_the_weighted_difference_of_strengths(case, strength, weig
 
 
 @settings(deadline=None)
+@given(rankings(), strengths, weights, st.sampled_from([0.3, 4.0]))
+def test_their_temperature_takes_the_place_of_the_rankers(case, strength, weight, temperature):
+    ranking, models = case
+    ranked = Priors(strength, weight=weight, temperature=temperature).apply(ranking, models)
+    warmer = Priors(strength, weight=weight).apply(replace(ranking, temperature=temperature), models)
+    assert {**ranked.to_dict(), "temperature": 0} == {**warmer.to_dict(), "temperature": 0}
+    assert ranked is ranking or ranked.temperature == temperature
+
+
+@settings(deadline=None)
 @given(rankings("full"), strengths, weights)
 def test_with_all_pairs_compared_the_scores_are_max_logits(case, strength, weight):
     ranking, models = case
@@ -322,6 +332,7 @@ def test_a_file_keeps_everything(tmp_path):
         ({"strengths": {"a": float("nan")}}, "finite"),
         ({"weight": -1}, "at least 0"),
         ({"weight": None}, "is damaged"),
+        ({"temperature": 0}, "above 0"),
         ({"weight_ci95": [1]}, "is damaged"),
         ({"games": [1]}, "is damaged"),
     ],

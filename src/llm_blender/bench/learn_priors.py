@@ -113,7 +113,7 @@ def priors_from_ranker(
     games = [
         game for row, ranking in zip(rows, rankings, strict=True) for game in games_from_ranking(ranking, row.models)
     ]
-    return replace(fit_priors(games, source=f"ranker {name}"), ranker=name, temperature=rankings[0].temperature)
+    return replace(fit_priors(games, source=f"ranker {name}"), ranker=name)
 
 
 def weigh_priors(
@@ -126,7 +126,7 @@ def weigh_priors(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> tuple[Priors, WeightFit]:
-    """The priors with the weight that suits a ranker, and how it was found.
+    """The priors with the weight and the temperature that suit a ranker, and how they were found.
 
     Args:
         priors: learned from other rows, or without a judge.
@@ -151,5 +151,4 @@ def weigh_priors(
         ],
         seed=seed,
     )
-    temperature = rankings[0].temperature
-    return replace(priors, weight=fit.weight, weight_ci95=fit.ci95, ranker=name, temperature=temperature), fit
+    return replace(priors, weight=fit.weight, weight_ci95=fit.ci95, ranker=name, temperature=fit.temperature), fit

@@ -61,10 +61,11 @@ def fit(
     """Learn how good each LLM is, for --priors and `[ranker] priors`.
 
     A strength is in logits, 0 the mean of the LLMs, and drawn to it where an LLM was seldom compared. Ties teach
-    nothing. With --dev, the strengths get the weight that makes the labels of those rows likeliest.
+    nothing. With --dev, the strengths get the weight beside the ranker's evidence, and that a temperature, which make
+    the labels of those rows likeliest.
 
     JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature, rows, dev}, where dev is {weight, ci95,
-    pairs, log_loss, log_loss_without} or null.
+    temperature, pairs, log_loss, log_loss_without} or null.
     """
     from llm_blender.bench import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
     from llm_blender.ranking import comparison_count
@@ -134,7 +135,8 @@ def _print(priors: Priors) -> None:
     print_table(("LLM", "strength", "games"), rows)
     interval = "" if priors.weight_ci95 is None else " (95 %: {:.2f} to {:.2f})".format(*priors.weight_ci95)
     beside = "" if priors.ranker is None else f", beside the ranker {priors.ranker}"
-    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}")
+    warm = "" if priors.temperature is None else f" at a temperature of {priors.temperature:.2f}"
+    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
 
 
 def _read(files: list[str]) -> Iterator[Example]:

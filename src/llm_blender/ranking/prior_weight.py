@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from llm_blender.types import LabelledPair, Ranking
 __all__ = ["JudgedRanking", "WeightFit", "fit_weight"]
 
 _MOST = 100.0
+_LEAST_SCALE = 1e-3
 _GRID = np.concatenate([[0.0], np.geomspace(1e-3, _MOST, 400)])  # 3 % a step
 _RESAMPLES = 2000
 
@@ -45,28 +46,33 @@ class WeightFit:
 
     Attributes:
         weight: from 0 to 100.
-        ci95: its interval, resampled by instruction.
+        ci95: its interval at this temperature, resampled by instruction.
+        temperature: at which the ranker's evidence goes with the weight.
         pairs: judged pairs it rests on: without ties, both LLMs known, both candidates compared.
-        log_loss: of these pairs with the weight, in nats.
-        log_loss_without: of these pairs with the ranker's evidence alone.
+        log_loss: of these pairs with temperature and weight, in nats.
+        log_loss_without: of these pairs by the ranker alone, at its own temperature.
     """
 
     weight: float
     ci95: Interval
+    temperature: float
     pairs: int
     log_loss: float
     log_loss_without: float
 
 
 def fit_weight(priors: Priors, judged: Sequence[JudgedRanking], *, seed: int = 0) -> WeightFit:
-    """The weight of `priors`, and nothing else, that makes the labels of dev rows likeliest.
+    """The weight of `priors`, and the temperature beside it, that make the labels of dev rows likeliest.
 
     P(i is better than j) = sigmoid(evidence(i, j) / temperature + weight · (strength_i − strength_j)) has a log
-    loss that is convex in the weight: where its slope at 0 is not negative, the strengths do not help, and the
-    weight is 0; else it is where the slope is 0.
+    loss that is convex in weight and 1 / temperature, so each is found in turn, where its slope is 0, until both
+    stay. Where the slope at weight 0 is not negative, the strengths do not help, and the weight is 0.
+
+    The temperature is fitted along because a ranker that is too sure of itself on these rows would leave the
+    strengths too little to say, however large their weight is by itself.
 
     Args:
-        priors: their own weight is ignored.
+        priors: their own weight and temperature are ignored.
         judged: rows that the strengths were not learned from.
         seed: of the bootstrap.
 
@@ -79,21 +85,35 @@ def fit_weight(priors: Priors, judged: Sequence[JudgedRanking], *, seed: int = 0
             "The weight of priors cannot be fitted: the rows hold no judged pair of two LLMs whose strengths differ."
         )
 
-    def slope(weight: float) -> float:
-        return float((gap * (sigmoid(evidence + weight * gap) - wins)).sum())
+    def slope(direction: Floats, scale: float, weight: float) -> float:
+        return float((direction * (sigmoid(scale * evidence + weight * gap) - wins)).sum())
 
+    scale, weight = 1.0, 0.0
+    for _ in range(200):  # some ten
+        before = scale, weight
+        scale = max(_zero(lambda x: slope(evidence, x, weight)), _LEAST_SCALE)  # noqa: B023 -- called at once
+        weight = _zero(lambda x: slope(gap, scale, x))  # noqa: B023
+        if max(abs(scale - before[0]), abs(weight - before[1])) < 1e-7:
+            break
+    return WeightFit(
+        weight,
+        _interval(scale * evidence, gap, wins, groups, seed),
+        judged[0].ranking.temperature / scale,
+        len(gap),
+        log_loss(scale * evidence + weight * gap, wins),
+        log_loss(evidence, wins),
+    )
+
+
+def _zero(slope: Callable[[float], float]) -> float:
+    """Where a slope that never falls is 0, from 0 to `_MOST`."""
     low, high = 0.0, _MOST
+    if slope(low) >= 0:
+        return low
     while high - low > 1e-9:
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) >= 0 else (middle, high)
-    weight = 0.0 if slope(0) >= 0 else high
-    return WeightFit(
-        weight,
-        _interval(evidence, gap, wins, groups, seed),
-        len(gap),
-        log_loss(evidence + weight * gap, wins),
-        log_loss(evidence, wins),
-    )
+    return high
 
 
 def _pairs(priors: Priors, judged: Sequence[JudgedRanking]) -> tuple[Floats, Floats, Floats, NDArray[np.intp]]:

@@ -5,7 +5,8 @@ Evidence of a ranker and strengths of LLMs add up::
     P(i is better than j) = sigmoid(evidence(i, j) / temperature + weight · (strength_i − strength_j))
 
 With an evidence and a strength that err independently, a weight of 1 is Bayes' rule. A ranker's evidence
-knows something of the LLMs' strengths already, so the weight is better fitted: `fit_weight`.
+knows something of the LLMs' strengths already, so the weight is better fitted, and the temperature with it:
+`fit_weight`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Priors:
         weight_ci95: interval of the weight; None where it was not fitted.
         source: what the strengths were learned from.
         ranker: the ranker that learned or was weighed, where one was.
-        temperature: of that ranker.
+        temperature: at which its evidence is read beside the strengths; None: at the ranker's own.
     """
 
     strengths: Mapping[str, float]
@@ -64,6 +65,8 @@ class Priors:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.strengths.values())):
             raise InputError("The strength of an LLM is a finite number.")
+        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise InputError(f"The temperature of priors is a number above 0, not {self.temperature}.")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise InputError(f"The weight of priors is a number of at least 0, not {self.weight}.")
 
@@ -74,7 +77,8 @@ class Priors:
     def apply(self, ranking: Ranking, models: Sequence[str | None]) -> Ranking:
         """The ranking once the LLMs' strengths are added to the evidence.
 
-        Every logit that is known gains temperature · weight · (strength_i − strength_j), so the probabilities follow.
+        Every logit that is known gains temperature · weight · (strength_i − strength_j), so the probabilities follow;
+        the temperature becomes that of the priors, if they have one.
         With all pairs compared, the scores are MaxLogits of the new logits, whatever they were before. With some
         of them, the evidence about all candidates is what a Gaussian model makes of the pairs compared, as for the
         strategy ``active``, and the strengths are added to that: also somebody who went out early can be the
@@ -88,7 +92,8 @@ class Priors:
             InputError: there are more or fewer models than candidates.
         """
         check_models(models, len(ranking))
-        offsets = ranking.temperature * self.weight * np.array([self.strength(model) for model in models])
+        temperature = ranking.temperature if self.temperature is None else self.temperature
+        offsets = temperature * self.weight * np.array([self.strength(model) for model in models])
         offsets -= offsets.mean()
         if not np.ptp(offsets):
             return ranking
@@ -105,6 +110,7 @@ class Priors:
             ranks=ranked.ranks,
             scores=ranked.scores,
             logits=ranked.logits,
+            temperature=temperature,
         )
 
     def to_dict(self) -> dict[str, Any]:
