@@ -10,7 +10,7 @@ import pytest
 from llm_blender.blender.blender_utils import get_topk_candidates_from_ranks
 
 from llm_blender import Blender, BlenderConfig, RankerConfig
-from llm_blender.errors import CheckpointError, InputError, NotFoundError
+from llm_blender.errors import CheckpointError, DownloadError, InputError, NotFoundError
 
 INPUTS = ["hello , how are you !", "i love you !"]
 CANDIDATES = [["get out !", "hi ! i am fine , thanks !", "bye !"], ["i love you too !", "i hate you !", "thanks !"]]
@@ -46,6 +46,27 @@ class TestLoading:
         made = Blender(BlenderConfig(device="cpu"))
         made.loadranker("some/ranker", cache_dir=tmp_path, model_name=str(published_ranker / "encoder"))
         assert made.ranker.folder == tmp_path / "some" / "ranker"
+
+    def test_fetched_to_a_cache_directory(self, published_ranker, tmp_path, monkeypatch):
+        fetched = []
+
+        def snapshot_download(name, local_dir):
+            fetched.append(name)
+            if len(fetched) == 1:
+                raise OSError("the line is dead")
+            shutil.copytree(published_ranker / "ranker", local_dir)
+            return str(local_dir)
+
+        monkeypatch.setattr("llm_blender.blender._loading.find_config", lambda name: None)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+        options = {"device": "cpu", "cache_dir": str(tmp_path), "model_name": str(published_ranker / "encoder")}
+        made = Blender()
+        with pytest.raises(DownloadError, match=r"some/ranker could not be fetched to .*: the line is dead"):
+            made.loadranker("some/ranker", **options)
+        for _ in range(2):
+            made.loadranker("some/ranker", **options)
+        assert fetched == ["some/ranker"] * 2  # the second time it is there
+        assert [path.name for path in (tmp_path / "some").iterdir()] == ["ranker"]
 
     @pytest.mark.parametrize("values", [{}, {"cache_dir": "cache"}])
     def test_not_found(self, values, monkeypatch):

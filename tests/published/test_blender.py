@@ -203,6 +203,41 @@ def unpadded(encoded):
     return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
+class TestOtherRankers:
+    """Those that score candidates one by one, of which 0.0.2 could use the reward model only."""
+
+    @pytest.fixture
+    def load(self, published):
+        made = Blender(BlenderConfig(device="cpu"))
+
+        def load(name, **values):
+            made.loadranker(str(published / name), **values)
+            return made
+
+        return load
+
+    @pytest.mark.parametrize("suffix", ["", "_instructed"])
+    def test_reward_model(self, load, suffix):
+        part = GOLDEN["reward_model"]
+        *plain, spelled = range(len(part["inputs"]))
+        assert "[SEP]" in part["inputs"][spelled]  # which 0.0.2 took for a token here, and is text now
+
+        def rows(name):
+            return [part[name][i] for i in plain]
+
+        texts = rows("inputs"), rows("candidates"), rows("instructions") if suffix else None
+        loaded = load("OpenAssistant/reward-model-deberta-v3-large-v2")
+        close(loaded.rank(*texts, return_scores=True), rows(f"scores{suffix}"), np.float32)
+        same(loaded.rank(*texts), rows(f"ranks{suffix}"), np.int32)
+
+    @pytest.mark.parametrize("name", ["SummaReranker", "SimCLS"])
+    def test_summareranker_and_simcls(self, load, published, name):
+        part = GOLDEN["other_rankers"][name]
+        texts = [row["source"] for row in part["batch"]], [row["candidates"] for row in part["batch"]]
+        loaded = load(name, model_name=str(published / "backbone"))
+        close(loaded.rank(*texts, return_scores=True), part["logits"], np.float32)
+
+
 class TestFunctionsOfNumbers:
     @pytest.mark.parametrize("policy", ["max_logits", "max_wins"])
     def test_of_random_matrices(self, policy):
