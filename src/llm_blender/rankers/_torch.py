@@ -19,7 +19,7 @@ from llm_blender.errors import CheckpointError, InputError, LLMBlenderError
 from llm_blender.rankers.checkpoints import load_weights
 from llm_blender.rankers.encoders import DebertaEncoder
 
-__all__ = ["Replicas", "first_states", "load_module", "parse_devices", "parse_dtype"]
+__all__ = ["Replicas", "check_vocabulary", "first_states", "load_module", "parse_devices", "parse_dtype"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -54,6 +54,19 @@ def load_module(
             f"{shorten(str(error), 300)}"
         ) from error
     return module
+
+
+def check_vocabulary(folder: Path, size: int, model: nn.Module) -> None:
+    """Refuse a tokenizer that knows tokens which the model does not.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    rows = max(module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
+    if size > rows:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {size:,} tokens and the model knows {rows:,}: it is not this model's."
+        )
 
 
 def first_states(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

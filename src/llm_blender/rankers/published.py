@@ -71,13 +71,19 @@ class PublishedConfig:
                 raise CheckpointError(f"{path}: {text}_maxlength must be a number of tokens above 3, not {value!r}.")
             return value
 
+        def number(name: str, default: Any, kinds: Any) -> Any:
+            value = values.get(name) or default
+            if not isinstance(value, kinds) or value < 0:
+                raise CheckpointError(f"{path}: {name} must be a number, not {value!r}.")
+            return value
+
         return cls(
             "pairranker" if of_transformers else str(values["ranker_type"]),
             str(values.get("model_name") or ""),
             length("source"),
             length("candidate"),
-            int(values.get("n_tasks") or 1),
-            float(values.get("drop_out") or 0),
+            number("n_tasks", 1, int),
+            number("drop_out", 0.0, (int, float)),
             values if of_transformers else {},
         )
 

@@ -70,7 +70,8 @@ class ClassifierConfig:
             label=_label(folder, values, label),
             max_length=max_length or min(limit or _DEFAULT_LENGTH, _DEFAULT_LENGTH),
             pad_id=pad_id if isinstance(pad_id, int) and pad_id >= 0 else None,
-            token_types=int(values.get("type_vocab_size") or 0) > 1,
+            token_types=int(values.get("type_vocab_size") or 0) > 1
+            and "token_type_ids" in (tokenizer.get("model_input_names") or ["token_type_ids"]),
             chat=bool(tokenizer.get("chat_template")) or any(folder.glob("chat_template.*")),
         )
 

@@ -17,7 +17,7 @@ from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import first_states
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 
-__all__ = ["Classifier", "check_vocabulary", "load_classifier"]
+__all__ = ["Classifier", "load_classifier"]
 
 
 class Classifier(nn.Module):
@@ -76,19 +76,6 @@ def load_classifier(folder: Path, label: int, dtype: torch.dtype | str) -> nn.Mo
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
     return _with_own_encoder(model.eval(), label)
-
-
-def check_vocabulary(folder: Path, size: int, model: nn.Module) -> None:
-    """Refuse a tokenizer that knows tokens which the model does not.
-
-    Raises:
-        CheckpointError: it does.
-    """
-    rows = max(module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
-    if size > rows:
-        raise CheckpointError(
-            f"The tokenizer in {folder} has {size:,} tokens and the model knows {rows:,}: it is not this model's."
-        )
 
 
 def _with_own_encoder(model: Any, label: int) -> nn.Module:

@@ -83,15 +83,15 @@ class RewardModel(PointwiseRanker):
             InputError: there is no such device, dtype or label, or several labels and none is named.
         """
         try:
-            from llm_blender.rankers._torch import Replicas, parse_dtype
-            from llm_blender.rankers.reward_model.modeling import check_vocabulary, load_classifier
+            from llm_blender.rankers._torch import Replicas, check_vocabulary, parse_dtype
+            from llm_blender.rankers.reward_model.modeling import load_classifier
         except ModuleNotFoundError as error:
             raise MissingExtraError("RewardModel", "torch") from error
         folder = find_checkpoint(name, revision)
         config = ClassifierConfig.load(folder, label, max_length)
         tokenizer = load_tokenizer(folder)
         model = load_classifier(folder, config.label, dtype if dtype == "auto" else parse_dtype(dtype or "float32"))
-        check_vocabulary(folder, tokenizer.get_vocab_size(with_added_tokens=True), model)
+        check_vocabulary(folder, tokenizer.get_vocab_size(), model)
         form: RewardInput = (
             ChatFormat.load(folder, tokenizer, config.max_length)
             if config.chat

@@ -36,6 +36,7 @@ class SimCLSInput:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special = SpecialTokens.of(self._tokenizer)
+        self.vocabulary = self._tokenizer.get_vocab_size()
         for marker in (_SOURCE, _CANDIDATE):
             token_id(self._tokenizer, marker)
 

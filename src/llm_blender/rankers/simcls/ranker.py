@@ -79,7 +79,7 @@ class SimCLS(PointwiseRanker):
             InputError: there is no such device or dtype.
         """
         try:
-            from llm_blender.rankers._torch import Replicas, load_module
+            from llm_blender.rankers._torch import Replicas, check_vocabulary, load_module
             from llm_blender.rankers.simcls.modeling import SimCLSModel, one_encoder
         except ModuleNotFoundError as error:
             raise MissingExtraError("SimCLS", "torch") from error
@@ -87,6 +87,7 @@ class SimCLS(PointwiseRanker):
         config = PointwiseConfig.load(folder, "simcls", backbone)
         form = SimCLSInput(folder, config)
         module = load_module(folder, lambda: SimCLSModel(config), one_encoder)
+        check_vocabulary(folder, form.vocabulary, module)
         replicas = Replicas(module, device=device, dtype=dtype or "float32")
         return cls(replicas, folder, config, form, max_tokens=max_tokens)
 

@@ -44,6 +44,7 @@ class SummaInput:
             tokenizer.no_padding()
         self._plain.encode_special_tokens = True  # nothing that decoding puts together becomes a special token
         self.special = SpecialTokens.of(self._tokenizer)
+        self.vocabulary = self._tokenizer.get_vocab_size()
 
     def read(self, pairs: Sequence[tuple[Instruction, str]]) -> list[Reading]:
         """One sequence per pair; each text is tokenised once."""

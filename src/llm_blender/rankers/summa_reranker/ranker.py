@@ -77,7 +77,7 @@ class SummaReranker(PointwiseRanker):
             InputError: there is no such device or dtype.
         """
         try:
-            from llm_blender.rankers._torch import Replicas, load_module
+            from llm_blender.rankers._torch import Replicas, check_vocabulary, load_module
             from llm_blender.rankers.summa_reranker.modeling import SummaRerankerModel
         except ModuleNotFoundError as error:
             raise MissingExtraError("SummaReranker", "torch") from error
@@ -85,6 +85,7 @@ class SummaReranker(PointwiseRanker):
         config = PointwiseConfig.load(folder, "summareranker", backbone)
         form = SummaInput(folder, config)
         module = load_module(folder, lambda: SummaRerankerModel(config))
+        check_vocabulary(folder, form.vocabulary, module)
         replicas = Replicas(module, device=device, dtype=dtype or "float32")
         return cls(replicas, folder, config, form, max_tokens=max_tokens)
 
