@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -103,8 +104,8 @@ def fit(
         note("the weight is 1; --dev FILE fits it")
     else:
         note(
-            f"{weighed.pairs:,} judged pairs of {dev}: a log loss of {weighed.log_loss:.3f} with the priors, "
-            f"{weighed.log_loss_without:.3f} without"
+            f"{weighed.pairs:,} judged pairs of {dev}: log loss {weighed.log_loss:.3f} with the priors, "
+            f"{weighed.log_loss_without:.3f} without them at the best temperature, {math.log(2):.3f} by chance"
         )
         if not weighed.weight:
             note("the weight is 0: beside this ranker the strengths do not help")

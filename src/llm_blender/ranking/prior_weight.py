@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.ranking._math import Floats, sigmoid
-from llm_blender.ranking.confidence import Interval, log_loss
+from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss
 from llm_blender.ranking.games import check_models
 from llm_blender.ranking.priors import Priors
 from llm_blender.types import LabelledPair, Ranking
@@ -50,7 +50,7 @@ class WeightFit:
         temperature: at which the ranker's evidence goes with the weight.
         pairs: judged pairs it rests on: without ties, both LLMs known, both candidates compared.
         log_loss: of these pairs with temperature and weight, in nats.
-        log_loss_without: of these pairs by the ranker alone, at its own temperature.
+        log_loss_without: of these pairs by the ranker alone, at the temperature that suits it best then.
     """
 
     weight: float
@@ -101,7 +101,7 @@ def fit_weight(priors: Priors, judged: Sequence[JudgedRanking], *, seed: int = 0
         judged[0].ranking.temperature / scale,
         len(gap),
         log_loss(scale * evidence + weight * gap, wins),
-        log_loss(evidence, wins),
+        log_loss(evidence, wins, fit_temperature(evidence, wins)),
     )
 
 
