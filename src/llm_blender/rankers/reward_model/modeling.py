@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,13 +90,15 @@ def _with_own_encoder(model: Any, label: int) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' bars and remarks on loading; what matters in them becomes an error."""
+    """Without transformers' bars, remarks and warnings on loading; what matters in them becomes an error."""
     log: Any = logging  # has no types
     bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
     log.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.set_verbosity(verbosity)
         if bars:
