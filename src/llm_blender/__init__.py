@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from llm_blender.legacy.pair_ranker.config import RankerConfig
     from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
     from llm_blender.rankers import load_ranker
+    from llm_blender.rankers.llm_judge import LLMJudge
+    from llm_blender.rankers.mlm_scoring import MLMScoring
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.reward_model import RewardModel
     from llm_blender.rankers.simcls import SimCLS
@@ -66,7 +68,9 @@ __all__ = [
     "InputError",
     "LLMBlenderError",
     "LLMError",
+    "LLMJudge",
     "Limits",
+    "MLMScoring",
     "Member",
     "MissingExtraError",
     "NoAnswerError",
@@ -105,6 +109,8 @@ _HOMES = {
     "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
     "pair_ranker.config": ("RankerConfig",),
     "rankers": ("load_ranker",),
+    "rankers.llm_judge": ("LLMJudge",),
+    "rankers.mlm_scoring": ("MLMScoring",),
     "rankers.pair_ranker": ("PairRanker",),
     "rankers.reward_model": ("RewardModel",),
     "rankers.simcls": ("SimCLS",),

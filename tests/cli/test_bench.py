@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from llm_blender.testing import FakeOpenAIServer, FakeReply
+
 ROWS = [
     {
         "instruction": f"Say {word}.",
@@ -126,6 +128,46 @@ def test_several_rankers(blend):
     one, two, *_ = json.loads(result.stdout)
     assert (one["method"], two["method"]) == ("one", "two")
     assert two["versus"] == {"method": "one", "accuracy": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_a_baseline_that_is_named_is_what_others_are_compared_with(blend):
+    result = blend("bench", "pairs", "rows.jsonl", "--ranker", "longest", "--ranker", "bundled", "--json")
+    longest, bundled, random, first = json.loads(result.stdout)
+    assert [row["method"] for row in (longest, bundled, random, first)] == ["longest", "bundled", "random", "first"]
+    assert longest["versus"] is None
+    assert bundled["versus"]["method"] == random["versus"]["method"] == "longest"
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    """A server whose LLM prefers what it reads first, or says nothing of use."""
+    monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "store.db"))
+    with FakeOpenAIServer([FakeReply("A")] * 3 + [FakeReply("I am only a fake.")]) as server:
+        config = f'[[llm]]\nname = "fake"\nprovider = "openai"\nbase_url = "{server.base_url}"\nmodel = "fake"\n'
+        (tmp_path / "blend.toml").write_text(config)
+        yield server
+
+
+@pytest.mark.parametrize("command", [["pairs", "train.jsonl"], ["select", "train.jsonl", "--score", "win"]])
+def test_an_llm_of_the_configuration_judges(blend, judge, command):
+    for asked in (2, 1):
+        result = blend("bench", *command, "--ranker", "judge:fake", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)[0]["method"].startswith("judge:fake")
+        calls = len(judge.requests)
+        told = f"judge:fake: {calls:,} calls, 0 found" if asked == 2 else f"judge:fake: 0 calls, {calls:,} found"
+        assert told in result.stderr
+        assert "held no verdict and count as ties, such as 'I am only a fake.'" in result.stderr
+
+
+def test_an_llm_that_the_configuration_does_not_name(blend, judge):
+    result = blend("bench", "pairs", "rows.jsonl", "--ranker", "judge:fale")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Unknown LLM 'fale': did you mean 'fake'?" in result.stderr
+    assert (
+        "no configuration file"
+        in blend("bench", "pairs", "rows.jsonl", "--ranker", "judge:fake", "--config", "x").stderr
+    )
 
 
 def test_rows_from_standard_input(blend):

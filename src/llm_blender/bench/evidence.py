@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.comparing import compare_pairs
 from llm_blender.bench.judged import JudgedPairs
+from llm_blender.rankers.heuristics import First, Heuristic, Longest, Random
 from llm_blender.types import OnProgress, Ranker
 
 __all__ = ["Evidence", "baseline_evidence", "lengths_compared", "ranker_evidence"]
@@ -67,11 +68,14 @@ def ranker_evidence(judged: JudgedPairs, ranker: Ranker, name: str, *, progress:
 def baseline_evidence(judged: JudgedPairs) -> list[Evidence]:
     """What needs no model: ``random`` (a half, by definition), ``longest`` by characters, and ``first``, always a."""
     n = len(judged.pairs)
-    return [
-        Evidence("random", np.zeros(n), np.full(n, 0.5), drawn=True),
-        Evidence("longest", lengths_compared(judged)),
-        Evidence("first", np.ones(n)),
-    ]
+    random = Evidence(Random.name, np.zeros(n), np.full(n, 0.5), drawn=True)
+    return [random, *(Evidence(heuristic.name, _preferred(judged, heuristic)) for heuristic in (Longest(), First()))]
+
+
+def _preferred(judged: JudgedPairs, heuristic: Heuristic) -> _Floats:
+    """``[n]``: which of the two a heuristic prefers, which promises no probability that is worth measuring."""
+    rankings = heuristic.rank_many([pair.prompt for pair in judged.pairs], [[pair.a, pair.b] for pair in judged.pairs])
+    return np.sign([ranking.logits[0, 1] for ranking in rankings])
 
 
 def lengths_compared(judged: JudgedPairs) -> _Floats:

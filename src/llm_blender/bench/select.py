@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.scored import ScoredRow, group_ids
 from llm_blender.errors import InputError
+from llm_blender.rankers.heuristics import First, Heuristic, Longest
 from llm_blender.ranking import Interval, Priors, bootstrap_interval
 from llm_blender.types import OnProgress, Ranker, Ranking
 
@@ -97,8 +98,7 @@ def baseline_selections(
     """
     picks: dict[str, _Floats] = {
         "random": _picked(rows, _all),
-        "longest": _picked(rows, _longest),
-        "first": _picked(rows, _first),
+        **{heuristic.name: _picked(rows, _best_by(heuristic)) for heuristic in (Longest(), First())},
     }
     if train is not None:
         best = _best_model(rows, train)
@@ -119,13 +119,8 @@ def _all(row: ScoredRow) -> Sequence[int]:
     return range(len(row.texts))
 
 
-def _longest(row: ScoredRow) -> Sequence[int]:
-    longest = max(map(len, row.texts))
-    return [i for i, text in enumerate(row.texts) if len(text) == longest]
-
-
-def _first(row: ScoredRow) -> Sequence[int]:
-    return [0]
+def _best_by(heuristic: Heuristic) -> _Pick:
+    return lambda row: [i for i, rank in enumerate(heuristic.rank(row.prompt, row.texts).ranks) if rank == 1]
 
 
 def _best(row: ScoredRow) -> Sequence[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_blender.cli._judges import JUDGE, load_judges, note_judges
 from llm_blender.cli._option_groups import with_options
 from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_blender.bench import Agreement, JudgedPairs, ScoredRow, Selection, Table
+    from llm_blender.rankers.llm_judge import LLMJudge
     from llm_blender.types import Ranker
 
 __all__ = ["app"]
@@ -34,7 +36,8 @@ class BenchOptions:
         typer.Option(
             "--ranker",
             metavar="NAME",
-            help="`bundled`, a folder, or a Hub repository; may be given several times.",
+            help="`bundled`, a folder, or a Hub repository; `longest`, `shortest`, `first`, `random`; `mlm:` and a "
+            "masked language model; `judge:` and an LLM of the configuration. May be given several times.",
             show_default="bundled",
         ),
     ] = None
@@ -50,6 +53,10 @@ class BenchOptions:
             help="Keep the comparisons in this file and make none twice, whatever strategy or bench asks; an "
             "interrupted run goes on where it stopped.",
         ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Names the LLMs that judge.", show_default="blend.toml"),
     ] = None
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0
     backend: BackendOption = None
@@ -122,10 +129,15 @@ def pairs(
     results: list[Agreement] = []
     for part in judged:
         methods = []
-        for name, ranker in loaded.items():
+        baselines = {evidence.method: evidence for evidence in baseline_evidence(part)}
+        for name, ranker in loaded.rankers.items():
+            if name in baselines:  # named so that the others are compared with it
+                methods.append(baselines.pop(name))
+                continue
             with progress(f"{name}, {part.file}", "comparisons") as report:
                 methods.append(ranker_evidence(part, ranker, name, progress=report))
-        results += agreements(part, [*methods, *baseline_evidence(part)], seed=options.seed)
+        results += agreements(part, [*methods, *baselines.values()], seed=options.seed)
+    note_judges(loaded.judges)
     if plot is not None:
         for path in plot_agreements(results, plot):
             note(f"{path} drawn")
@@ -177,13 +189,14 @@ def select(
     note_unknown(strengths, (model for row in rows for model in row.models))
     loaded = _load(options)
     results: list[Selection] = []
-    for name, ranker in loaded.items():
+    for name, ranker in loaded.rankers.items():
         note_other_ranker(strengths, name)
         for strategy in strategies:
             with progress(f"{name}, {strategy}", "comparisons") as report:
                 results += ranker_selections(
                     rows, ranker, name, strategy=strategy, seed=options.seed, priors=strengths, progress=report
                 )
+    note_judges(loaded.judges)
     results += baseline_selections(rows, train, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in rows for quality in row.qualities)
     _print(results, selection_table(results, percent=percent), options)
@@ -210,15 +223,27 @@ def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
     return rows
 
 
-def _load(options: BenchOptions) -> dict[str, Ranker]:
+@dataclass(frozen=True)
+class _Loaded:
+    """Rankers by name, and those of them that are LLMs."""
+
+    rankers: dict[str, Ranker]
+    judges: dict[str, LLMJudge]
+
+
+def _load(options: BenchOptions) -> _Loaded:
     from llm_blender.bench import RecordedRanker
     from llm_blender.rankers import load_ranker
 
+    names = options.rankers or ["bundled"]
+    judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
-    for name in options.rankers or ["bundled"]:
-        ranker = load_ranker(name, backend=options.backend, device=options.device, precision=options.precision)
+    for name in names:
+        ranker = judges.get(name) or load_ranker(
+            name, backend=options.backend, device=options.device, precision=options.precision
+        )
         rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
-    return rankers
+    return _Loaded(rankers, judges)
 
 
 def _print(results: Sequence[Agreement | Selection], table: Table, options: BenchOptions) -> None:

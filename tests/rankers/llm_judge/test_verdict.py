@@ -28,6 +28,7 @@ from llm_blender.rankers.llm_judge import read_verdict
         ("Both are fine, but Answer A is better.", "A"),
         ("I think that B is clearly the best.", "B"),
         ("I prefer answer A here", "A"),
+        ("The best answer would be A, which says why.", "A"),
     ],
 )
 def test_verdicts(reply, verdict):

@@ -22,7 +22,7 @@ _LINE = re.compile(
 _REASONED = re.compile(r"(A|B|[Tt]ie|TIE)\s*(?:[.:;)]|[-–—]|,?\s+(?:because|since|as)\b)")
 # Capital letters only: "a" is an article.
 _SENTENCES = (
-    re.compile(rf"(?i:{_SAID})\s*(?i:is|:|=)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
+    re.compile(rf"(?i:{_SAID})\s*(?i:is|:|=|would\s+be)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
     re.compile(
         r"\b(A|B)\s+(?i:is|was)\s+(?i:the\s+|clearly\s+|slightly\s+|much\s+|overall\s+|significantly\s+)*"
         r"(?i:better|best|superior|winner|preferable|preferred)\b"
