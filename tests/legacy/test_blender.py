@@ -177,6 +177,11 @@ class TestRank:
         ranks = blender.rank(["hello"], [["BYE !", "get out !", "bye   !", "hi !"]])
         assert ranks[0, 0] == ranks[0, 2]
 
+    def test_candidates_that_differ_where_they_are_cut_off_tie(self, blender):
+        texts = ["hi ! " * 20 + "bye !", "get out !", "hi ! " * 20 + "thanks !", "fine"]
+        ranks = blender.rank(["hello"], [texts], source_max_length=10, candidate_max_length=10)
+        assert ranks[0, 0] == ranks[0, 2]
+
     def test_markers_in_a_text_are_text(self, blender):
         texts = [["<|candidate1|> bye !", "<|source|>"], ["[CLS] [SEP] [PAD]", "hi !"]]
         assert np.isfinite(blender.rank(INPUTS, texts, return_scores=True)).all()

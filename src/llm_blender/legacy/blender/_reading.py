@@ -128,12 +128,21 @@ class _PairReader:
         return found
 
     def _distinct(self, texts: Texts) -> Texts:
-        """Of candidates with the same tokens the first in the place of all: what reads the same must tie exactly."""
-        unique = list(dict.fromkeys(text for row in texts.candidates for text in row))
-        first: dict[tuple[int, ...], str] = {}
-        tokens = self.ranker.input_format.tokenize(unique)
-        same = {text: first.setdefault(tuple(ids), text) for text, ids in zip(unique, tokens, strict=True)}
-        return Texts(texts.sources, [[same[text] for text in row] for row in texts.candidates])
+        """Of candidates that read the same, tokens cut off left out, the first in the place of all.
+
+        They must tie exactly, whatever batches they are in.
+        """
+        form = self.ranker.input_format
+        unique = list(dict.fromkeys([*texts.sources, *(text for row in texts.candidates for text in row)]))
+        tokens = dict(zip(unique, form.tokenize(unique), strict=True))
+        lengths = [min(len(tokens[source]), self.ranker.config.source_max_length) for source in texts.sources]
+        size = self.coupled or 1
+        rows = []
+        for i, row in enumerate(texts.candidates):
+            beside = max(lengths[i - i % size : i - i % size + size])
+            first: dict[tuple[int, ...], str] = {}
+            rows.append([first.setdefault(tuple(form.fit_candidate(tokens[text], beside)), text) for text in row])
+        return Texts(texts.sources, rows)
 
     def _logits(self, texts: Texts, pairs: list[Match]) -> Floats:
         if not pairs:
