@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -134,3 +136,24 @@ def test_without_torch_the_pip_line_is_said(monkeypatch, missing):
     monkeypatch.delitem(sys.modules, "llm_blender.rankers.pair_ranker.modeling", raising=False)
     with pytest.raises(MissingExtraError, match=r"needs an optional part: pip install 'llm-blender\[torch\]'"):
         PairRanker.from_pretrained(find_checkpoint(BUNDLED), backend="torch")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_may_collect_the_sessions_of_its_parent(tiny_ranker):
+    script = """
+import gc, os, sys
+from llm_blender import PairRanker
+
+gc.disable()
+ranker = PairRanker.from_pretrained(sys.argv[1], threads=2)
+ranker.compare("Why?", "a", "b")
+ranker.itself = ranker  # garbage that only the collector finds
+del ranker
+child = os.fork()
+if child == 0:
+    gc.collect()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tiny_ranker())]
+    subprocess.run(command, check=True, timeout=60)

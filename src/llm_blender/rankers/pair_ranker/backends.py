@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,7 @@ class OnnxBackend:
         names = {value.name for value in self._session.get_inputs()}
         if names != {"input_ids", "attention_mask", "segment_ids"}:
             raise CheckpointError(f"{path} is not a PairRanker: its inputs are {', '.join(sorted(names))}.")
+        _sessions.add(self)
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Logits ``[B, tasks]``."""
@@ -68,6 +70,13 @@ class OnnxBackend:
         }
         (logits,) = self._session.run(["logits"], inputs)
         return np.asarray(logits, np.float32)
+
+
+# A session that ends waits for its threads, and a forked process has none of them: there, sessions never end.
+_sessions: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
+_of_parent: list[OnnxBackend] = []
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=lambda: _of_parent.extend(_sessions))
 
 
 class TorchBackend:
