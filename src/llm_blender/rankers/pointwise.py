@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,20 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.rankers._inputs import check_inputs
+from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
-from llm_blender.rankers.pair_ranker.batching import token_batches
 from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, to_messages
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
 
-__all__ = ["MAX_TOKENS", "PointwiseRanker", "Reading", "Scored"]
-
-MAX_TOKENS = 2_048
-"""Tokens of a batch on a CPU, padding included."""
-
-_CHUNK = 8_192  # sequences sorted by length at a time; longest first within each
+__all__ = ["PointwiseRanker", "Reading", "Scored"]
 
 
 @dataclass(frozen=True)
@@ -219,7 +213,8 @@ class PointwiseRanker(ABC):
         def run(rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
             return rows, self.model(*self._pad([readings[row] for row in rows]))
 
-        for rows, output in _side_by_side(run, self._batches(readings), self.model.parallel):
+        batches = token_batches([len(reading.ids) for reading in readings], self.max_tokens)
+        for rows, output in side_by_side(run, batches, self.model.parallel):
             rows_of.append((rows, output))
             done += len(rows)
             progress(done, total or len(readings))
@@ -228,14 +223,6 @@ class PointwiseRanker(ABC):
         order = np.concatenate([rows for rows, _ in rows_of])
         outputs = np.concatenate([output for _, output in rows_of])
         return np.asarray(outputs[np.argsort(order)], np.float32)
-
-    def _batches(self, readings: Sequence[Reading]) -> Iterator[NDArray[np.intp]]:
-        lengths = np.array([len(reading.ids) for reading in readings], np.int64)
-        by_length = np.argsort(-lengths, kind="stable")
-        for start in range(0, len(lengths), _CHUNK):
-            chunk = by_length[start : start + _CHUNK]
-            for batch in token_batches(lengths[chunk].tolist(), self.max_tokens):
-                yield chunk[batch]
 
     def _pad(self, readings: Sequence[Reading]) -> list[NDArray[np.int64]]:
         """Ids, mask and, where there are any, types, ``[B, T]`` each, padded on the right."""
@@ -258,16 +245,3 @@ def _key(instruction: Instruction) -> object:
 
 def _nobody(done: int, total: int) -> None:
     """Progress that nobody watches."""
-
-
-def _side_by_side(
-    run: Callable[[NDArray[np.intp]], tuple[NDArray[np.intp], NDArray[np.float32]]],
-    batches: Iterable[NDArray[np.intp]],
-    parallel: int,
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-    """Run batches in as many threads as there are devices; they come back in order."""
-    if parallel == 1:
-        yield from map(run, batches)
-        return
-    with ThreadPoolExecutor(parallel) as pool:
-        yield from pool.map(run, batches)

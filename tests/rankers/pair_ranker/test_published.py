@@ -240,8 +240,9 @@ class TestBroken:
     ("instructions", "candidates", "message"),
     [
         (["a"], [], "1 instructions need as many lists of candidates, not 0"),
-        (["a"], [["x", None]], "must be a list of texts, not of NoneType"),
-        (["a"], [["x", 3.5]], "must be a list of texts, not of float"),
+        (["a"], [["x", None]], "Candidate 1 of instruction 0 must be a text, not NoneType"),
+        (["a"], [["x", 3.5]], "Candidate 1 of instruction 0 must be a text, not float"),
+        ([None], [["x"]], "Instruction 0 must be a text or a list of messages, not NoneType"),
         (["a"], ["text"], "must be a list of texts"),
         (["a"], [[]], "has no candidates: give at least one"),
     ],

@@ -94,7 +94,7 @@ class TestOddInput:
         assert (ranking.best, ranking.ranks, ranking.comparisons) == (0, (1,), 0)
 
     def test_no_candidate(self, ranker):
-        with pytest.raises(InputError, match="Prompt 0 has no candidates"):
+        with pytest.raises(InputError, match="Instruction 0 has no candidates"):
             ranker.rank(PROMPT, [])
 
     def test_200_candidates_are_a_knockout(self, ranker):
@@ -112,7 +112,7 @@ class TestOddInput:
 
     @pytest.mark.parametrize("candidates", ["ab", [["a"], "b"], [["a"], [None, "b"]]])
     def test_what_is_no_list_of_texts(self, ranker, candidates):
-        with pytest.raises(InputError, match="must be a list of texts"):
+        with pytest.raises(InputError, match=r"must be a (list of texts|text)"):
             ranker.rank_many([PROMPT, PROMPT], candidates)
 
     def test_lists_of_different_length(self, ranker):
@@ -143,7 +143,7 @@ class TestMany:
 
     def test_more_pairs_than_a_chunk(self, ranker, monkeypatch):
         whole = ranker.rank_many(self.PROMPTS, self.CANDIDATES)
-        monkeypatch.setattr("llm_blender.rankers.pair_ranker.ranker._CHUNK", 5)
+        monkeypatch.setattr("llm_blender.rankers.batching._CHUNK", 5)
         chunked = ranker.rank_many(self.PROMPTS, self.CANDIDATES)
         assert [ranking.order for ranking in chunked] == [ranking.order for ranking in whole]
 

@@ -106,7 +106,7 @@ class _PairReader:
 
     def scores(self, texts: Texts) -> list[Floats]:
         pairs = [(i, a, b) for i, size in enumerate(texts.sizes) for a, b in permutations(range(size), 2)]
-        logits = self._logits(self._distinct(texts), pairs)
+        logits = self._logits(texts, pairs)
         scores, start = [], 0
         for size in texts.sizes:
             matrix = np.zeros((size, size), np.float32)
@@ -116,33 +116,15 @@ class _PairReader:
         return scores
 
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
-        texts = self._distinct(texts)
         turned = [(i, b, a) for i, a, b in matches]
         if mode != BOTH:
             return self._logits(texts, list(matches) if mode == FORWARD else turned)
-        # A text beside itself: both orders are one comparison, and nothing is left of it.
+        # A text beside itself: nothing is left of it.
         differ = [row for row, (i, a, b) in enumerate(matches) if texts.candidates[i][a] != texts.candidates[i][b]]
         logits = self._logits(texts, [pairs[row] for pairs in (matches, turned) for row in differ])
         found = np.zeros(len(matches), np.float32)
         found[differ] = logits[: len(differ)] - logits[len(differ) :]
         return found
-
-    def _distinct(self, texts: Texts) -> Texts:
-        """Of candidates that read the same, tokens cut off left out, the first in the place of all.
-
-        They must tie exactly, whatever batches they are in.
-        """
-        form = self.ranker.input_format
-        unique = list(dict.fromkeys([*texts.sources, *(text for row in texts.candidates for text in row)]))
-        tokens = dict(zip(unique, form.tokenize(unique), strict=True))
-        lengths = [min(len(tokens[source]), self.ranker.config.source_max_length) for source in texts.sources]
-        size = self.coupled or 1
-        rows = []
-        for i, row in enumerate(texts.candidates):
-            beside = max(lengths[i - i % size : i - i % size + size])
-            first: dict[tuple[int, ...], str] = {}
-            rows.append([first.setdefault(tuple(form.fit_candidate(tokens[text], beside)), text) for text in row])
-        return Texts(texts.sources, rows)
 
     def _logits(self, texts: Texts, pairs: list[Match]) -> Floats:
         if not pairs:

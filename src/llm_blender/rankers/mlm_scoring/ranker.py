@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint
 from llm_blender.rankers.mlm_scoring.input_format import MaskedInput, MaskedReading, TokenizedText
-from llm_blender.rankers.pointwise import MAX_TOKENS, Pair, PointwiseRanker, Reading, Scored
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
+from llm_blender.rankers._inputs import check_inputs
+from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
 from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, TorchBackend
-from llm_blender.rankers.pair_ranker.batching import token_batches
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
+from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch
+from llm_blender.rankers.pair_ranker.texts import FittedTexts
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
@@ -28,8 +29,6 @@ __all__ = ["PairRanker"]
 Truncation = Literal["auto", "right", "left", "middle"]
 
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
-_CHUNK = 8_192  # pairs that are put together as token lists at a time: bounds memory, keeps lengths alike
-_MAX_TOKENS = 2_048  # of a batch on a CPU: larger ones pad more (benchmarks/ranker_speed.py)
 
 
 class PairRanker:
@@ -55,7 +54,7 @@ class PairRanker:
         input_format: InputFormat,
         folder: Path,
         *,
-        max_tokens: int = _MAX_TOKENS,
+        max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
     ) -> None:
         if truncation != "auto" and truncation not in _TAILS:
@@ -75,7 +74,7 @@ class PairRanker:
         dtype: Any = None,
         threads: int | None = None,
         revision: str | None = None,
-        max_tokens: int = _MAX_TOKENS,
+        max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
         backbone: str | Mapping[str, Any] | None = None,
     ) -> Self:
@@ -181,7 +180,7 @@ class PairRanker:
             temperature=self.config.temperature,
             progress=progress,
         )
-        return [texts.note_truncation(i, ranking) for i, ranking in enumerate(rankings)]
+        return [replace(ranking, truncated=cut) for ranking, cut in zip(rankings, texts.truncated, strict=True)]
 
     def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
         """Candidate `a` against candidate `b`, in both orders."""
@@ -203,7 +202,7 @@ class PairRanker:
         Args:
             instructions: prompts or conversations.
             candidates: texts of each.
-            pairs: (instruction, left, right) by index; equal texts are computed once.
+            pairs: (instruction, left, right) by index; what reads the same is computed once.
             coupled: above zero, candidates are truncated as llm-blender 0.0.2 did in batches of so many
                 instructions: what is left to them depends on the longest instruction of their batch.
             progress: called with comparisons done and expected.
@@ -215,28 +214,23 @@ class PairRanker:
             InputError: as for `rank_many`.
         """
         texts = self._texts(instructions, candidates, coupled)
-        distinct: dict[tuple[int, str, str], int] = {}
-        places = [
-            distinct.setdefault((prompt, candidates[prompt][left], candidates[prompt][right]), number)
-            for number, (prompt, left, right) in enumerate(pairs)
-        ]
-        pool = [pairs[place] for place in distinct.values()]
         done = 0
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
             if progress is not None:
-                progress(done, len(pool))
+                progress(done, len(pairs))
 
-        row_of = {place: row for row, place in enumerate(distinct.values())}
-        logits = self._logits(texts, pool, advance)
-        return np.asarray(logits[[row_of[place] for place in places]], np.float32)
+        return np.asarray(self._logits(texts, list(pairs), advance), np.float32)
 
     def _texts(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
-    ) -> _Texts:
-        return _Texts(self.input_format, instructions, candidates, self._tail, coupled)
+    ) -> FittedTexts:
+        check_inputs(instructions, candidates)
+        tails = [self._tail(instruction) for instruction in instructions]
+        prompts = [instruction_text(instruction) for instruction in instructions]
+        return FittedTexts(self.input_format, prompts, candidates, tails, coupled)
 
     def _tail(self, instruction: Instruction) -> float:
         """Share of a too long instruction that is kept from its end."""
@@ -245,92 +239,22 @@ class PairRanker:
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
 
-    def _logits(self, texts: _Texts, pool: Pool, advance: Advance) -> NDArray[np.float64]:
-        """The logits of a pool of ordered pairs, whatever their number and order."""
-        lengths = np.array([texts.length(*pair) for pair in pool])
+    def _logits(self, texts: FittedTexts, pool: Pool, advance: Advance) -> NDArray[np.float64]:
+        """The logits of a pool of ordered pairs, whatever their number and order; pairs that read the same once."""
+        places: dict[tuple[int, int, int], list[int]] = {}
+        for number, pair in enumerate(pool):
+            places.setdefault(texts.key(*pair), []).append(number)
+        rows_of = list(places.values())
+        lengths = [texts.length(*pool[first]) for first, *_ in rows_of]
         logits = np.empty(len(pool))
 
-        def run(rows: NDArray[np.intp]) -> NDArray[np.intp]:
-            batch = PairBatch.pad([texts.sequence(*pool[row]) for row in rows], self.input_format.pad_id)
-            logits[rows] = self.backend(batch).mean(axis=-1)
-            return rows
+        def run(batch: NDArray[np.intp]) -> int:
+            rows = [rows_of[number] for number in batch]
+            padded = PairBatch.pad([texts.sequence(*pool[first]) for first, *_ in rows], self.input_format.pad_id)
+            for same, logit in zip(rows, self.backend(padded).mean(axis=-1), strict=True):
+                logits[same] = logit
+            return sum(map(len, rows))
 
-        for rows in _side_by_side(run, self._batches(lengths), self.backend.parallel):
-            advance(len(rows))
+        for count in side_by_side(run, token_batches(lengths, self.max_tokens), self.backend.parallel):
+            advance(count)
         return logits
-
-    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
-        by_length = np.argsort(-lengths, kind="stable")
-        for start in range(0, len(lengths), _CHUNK):
-            chunk = by_length[start : start + _CHUNK]
-            for batch in token_batches(lengths[chunk].tolist(), self.max_tokens):
-                yield chunk[batch]
-
-
-def _side_by_side(
-    run: Callable[[NDArray[np.intp]], NDArray[np.intp]], batches: Iterable[NDArray[np.intp]], parallel: int
-) -> Iterator[NDArray[np.intp]]:
-    """Run batches in as many threads as the backend can use; they come back in order."""
-    if parallel == 1:
-        yield from map(run, batches)
-        return
-    with ThreadPoolExecutor(parallel) as pool:
-        yield from pool.map(run, batches)
-
-
-class _Texts:
-    """The texts of a call as token ids, each tokenised once and fitted to its room."""
-
-    def __init__(
-        self,
-        input_format: InputFormat,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        tail: Callable[[Instruction], float],
-        coupled: int = 0,
-    ) -> None:
-        if len(instructions) != len(candidates):
-            raise InputError(
-                f"{len(instructions)} instructions need as many lists of candidates, not {len(candidates)}."
-            )
-        self._format = input_format
-        prompts = [instruction_text(instruction) for instruction in instructions]
-        for i, texts in enumerate(candidates):
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-                odd = next((type(text).__name__ for text in texts if not isinstance(text, str)), "text")
-                raise InputError(f"The candidates of instruction {i} must be a list of texts, not of {odd}.")
-        unique = list(dict.fromkeys([*prompts, *(text for texts in candidates for text in texts)]))
-        ids = dict(zip(unique, input_format.tokenize(unique), strict=True))
-        self._sources = [
-            input_format.fit_source(ids[prompt], tail(instruction))
-            for prompt, instruction in zip(prompts, instructions, strict=True)
-        ]
-        beside = _longest([len(source) for source in self._sources], coupled or 1)
-        self._candidates = [
-            [input_format.fit_candidate(ids[text], length) for text in texts]
-            for length, texts in zip(beside, candidates, strict=True)
-        ]
-        whole = [
-            len(ids[prompt]) + sum(len(ids[t]) for t in texts)
-            for prompt, texts in zip(prompts, candidates, strict=True)
-        ]
-        read = [
-            len(source) + sum(map(len, texts)) for source, texts in zip(self._sources, self._candidates, strict=True)
-        ]
-        self._truncated = [1 - r / w if w else 0.0 for r, w in zip(read, whole, strict=True)]
-
-    def length(self, prompt: int, left: int, right: int) -> int:
-        texts = self._candidates[prompt]
-        return self._format.config.overhead + len(self._sources[prompt]) + len(texts[left]) + len(texts[right])
-
-    def sequence(self, prompt: int, left: int, right: int) -> PairSequence:
-        texts = self._candidates[prompt]
-        return self._format.join(self._sources[prompt], texts[left], texts[right])
-
-    def note_truncation(self, prompt: int, ranking: Ranking) -> Ranking:
-        return dataclasses.replace(ranking, truncated=self._truncated[prompt])
-
-
-def _longest(lengths: list[int], size: int) -> list[int]:
-    """For each length, the longest of its neighbours in batches of that size."""
-    return [max(lengths[i - i % size : i - i % size + size]) for i in range(len(lengths))]

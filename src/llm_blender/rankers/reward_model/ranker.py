@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender.errors import MissingExtraError
+from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint, load_tokenizer
-from llm_blender.rankers.pointwise import MAX_TOKENS, Pair, PointwiseRanker, Scored
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Scored
 from llm_blender.rankers.reward_model.config import ClassifierConfig
 from llm_blender.rankers.reward_model.input_format import ChatFormat, PairFormat, RewardInput
 from llm_blender.types import OnProgress

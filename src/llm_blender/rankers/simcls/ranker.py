@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from llm_blender.errors import MissingExtraError
+from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint
-from llm_blender.rankers.pointwise import MAX_TOKENS, Pair, PointwiseRanker, Scored
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Scored
 from llm_blender.rankers.pointwise_config import PointwiseConfig
 from llm_blender.rankers.simcls.input_format import SimCLSInput
 from llm_blender.types import OnProgress, instruction_text

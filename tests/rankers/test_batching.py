@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_blender.rankers.batching import _OVERHEAD, padding_efficiency, token_batches
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.rankers.pair_ranker.batching import _OVERHEAD, padding_efficiency, token_batches
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_096))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["padding_efficiency", "token_batches"]
+__all__ = ["MAX_TOKENS", "padding_efficiency", "side_by_side", "token_batches"]
+
+_T = TypeVar("_T")
+
+MAX_TOKENS = 2_048
+"""Tokens of a batch on a CPU, padding included: larger ones pad more (benchmarks/ranker_speed.py)."""
+_CHUNK = 8_192  # sequences that are cut at a time
 
 
 _OVERHEAD = 40
@@ -33,8 +41,21 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[n
     """
     sizes = np.asarray(lengths, np.int64)
     order = np.argsort(-sizes, kind="stable")
-    for start, end in _cuts(sizes[order], max_tokens):
-        yield order[start:end]
+    for first in range(0, len(order), _CHUNK):
+        chunk = order[first : first + _CHUNK]
+        for start, end in _cuts(sizes[chunk], max_tokens):
+            yield chunk[start:end]
+
+
+def side_by_side(
+    run: Callable[[NDArray[np.intp]], _T], batches: Iterable[NDArray[np.intp]], parallel: int
+) -> Iterator[_T]:
+    """Run batches in as many threads as there are devices; results come back in order."""
+    if parallel == 1:
+        yield from map(run, batches)
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        yield from pool.map(run, batches)
 
 
 def _cuts(sizes: NDArray[np.int64], max_tokens: int) -> list[tuple[int, int]]:
