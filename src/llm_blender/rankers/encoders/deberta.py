@@ -8,6 +8,7 @@ with the key's relative position (c2p) and the key with the query's (p2c). What 
 - Both terms depend on the distance i − j only, so that row i of the one and column j of the other are windows that
   slide over one product: strided views of it replace the gathers, up to the length at which the table's own number
   of rows is the smaller one.
+- Heads stand first, so that a product with the table is one matrix product a head, whatever the batch.
 - Their sum is the mask of one fused attention.
 - The last layer computes the states of those tokens only that are read.
 """
@@ -114,7 +115,7 @@ class _Layers(nn.Module):
     def forward(self, states: Tensor, attention_mask: Tensor, wanted: Tensor | None) -> Tensor:
         table = self.LayerNorm(self.rel_embeddings.weight)
         # Not -inf: a row of padding alone would be NaN.
-        hidden = (attention_mask == 0)[:, None, None, :] * torch.finfo(states.dtype).min
+        hidden = (attention_mask == 0)[None, :, None, :] * torch.finfo(states.dtype).min
         windows = _Windows.of(states.shape[1], self._config, states.device)
         *layers, last = self.layer
         for layer in layers:
@@ -130,7 +131,7 @@ class _Windows(NamedTuple):
 
     Attributes:
         rows: the part of the table that is multiplied, by distance T − 1, …, −(T − 1); None is the whole table.
-        places: ``[…, Q, T]``, for a query and a key their row in that part; None where rows slide.
+        places: ``[Q, T]`` or ``[B, Q, T]``, for a query and a key their row in that part; None where rows slide.
     """
 
     rows: Tensor | None
@@ -154,34 +155,52 @@ class _Windows(NamedTuple):
         return self._replace(places=rows)
 
     def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
-        """c2p + p2c, ``[B, heads, Q, T]``.
+        """c2p + p2c, ``[heads, B, Q, T]``.
 
         Args:
-            query: ``[B, heads, Q, d]``.
-            key: ``[B, heads, T, d]``.
+            query: ``[heads, B, Q, d]``.
+            key: ``[heads, B, T, d]``.
             of_keys: the table as keys, ``[heads, rows, d]``.
             of_queries: the table as queries.
         """
         if self.places is None:
-            c2p = _slide(query @ of_keys.transpose(-1, -2))
-            p2c = _slide(key @ of_queries.flip(-2).transpose(-1, -2))
-            return c2p + p2c.transpose(-1, -2)
-        batch, heads, count, _ = query.shape
-        places = self.places if self.places.dim() == 2 else self.places.unsqueeze(1)
-        places = places.expand(batch, heads, count, self.length)
-        c2p = torch.gather(query @ of_keys.transpose(-1, -2), -1, places)
-        p2c = torch.gather(key @ of_queries.transpose(-1, -2), -1, places.transpose(-1, -2))
+            return self._slid(query, key, of_keys, of_queries)
+        heads, batch, count, _ = query.shape
+        places = self.places.expand(heads, batch, count, self.length)
+        c2p = torch.gather(_product(query, of_keys), -1, places)
+        p2c = torch.gather(_product(key, of_queries), -1, places.transpose(-1, -2))
         return c2p + p2c.transpose(-1, -2)
 
+    def _slid(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
+        """`terms` of all tokens, some of them at a time: they need only the rows that are near enough to them."""
+        length = self.length
+        terms = query.new_empty((*query.shape[:-1], length))
+        size = length if length < _FEW else -(-length // 3)
+        parts = [slice(start, min(start + size, length)) for start in range(0, length, size)]
+        for part in parts:
+            near = slice(length - part.stop, 2 * length - 1 - part.start)
+            terms[:, :, part] = _slide(query[:, :, part], of_keys[:, near])
+        of_queries = of_queries.flip(-2)
+        for part in parts:
+            near = slice(length - part.stop, 2 * length - 1 - part.start)
+            terms[..., part] += _slide(key[:, :, part], of_queries[:, near]).transpose(-1, -2)
+        return terms
 
-def _slide(product: Tensor) -> Tensor:
-    """From ``[…, T, 2T − 1]`` the view ``[…, T, T]`` whose row i is a window that starts at T − 1 − i."""
-    product = product.contiguous()
-    length, width = product.shape[-2:]
-    *outer, _, _ = product.stride()
-    return product.as_strided(
-        (*product.shape[:-2], length, length), (*outer, width - 1, 1), product.storage_offset() + length - 1
-    )
+
+_FEW = 48  # tokens that are not worth splitting
+
+
+def _product(states: Tensor, table: Tensor) -> Tensor:
+    """``[heads, B, T, d]`` by ``[heads, rows, d]``: ``[heads, B, T, rows]``, in one matrix product a head."""
+    return torch.bmm(states.flatten(1, 2), table.transpose(1, 2)).unflatten(1, states.shape[1:3])  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _slide(states: Tensor, table: Tensor) -> Tensor:
+    """Of m tokens' product with m + T − 1 rows the view ``[heads, B, m, T]``, whose row i starts at row m − 1 − i."""
+    product = _product(states, table)
+    *outer, count, width = product.shape
+    strides = (*product.stride()[:-2], width - 1, 1)
+    return product.as_strided((*outer, count, width - count + 1), strides, count - 1)
 
 
 def _row_of(distances: Tensor, config: DebertaConfig) -> Tensor:
@@ -246,15 +265,15 @@ class _DisentangledAttention(nn.Module):
         of_keys, of_queries = self._projected(table)
         if windows.rows is not None:
             of_keys, of_queries = of_keys[:, windows.rows], of_queries[:, windows.rows]
-        bias = windows.terms(query, key, of_keys, of_queries) + hidden
+        bias = windows.terms(query, key, of_keys, of_queries).add_(hidden)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self._scale)
-        return mixed.transpose(1, 2).flatten(2)
+        return mixed.permute(1, 2, 0, 3).flatten(2)
 
     def _projected(self, table: Tensor) -> tuple[Tensor, Tensor]:
         """The table as keys and as queries ``[heads, rows, d]``, scaled; kept while the weights stay as they are."""
         if self._tables is None or torch.is_grad_enabled():
             of_keys, of_queries = (
-                self._split(project(table).unsqueeze(0)).squeeze(0) * self._scale
+                self._split(project(table).unsqueeze(0)).squeeze(1) * self._scale
                 for project in (self.key_proj, self.query_proj)
             )
             if torch.is_grad_enabled():
@@ -263,8 +282,9 @@ class _DisentangledAttention(nn.Module):
         return self._tables
 
     def _split(self, states: Tensor) -> Tensor:
+        """``[B, T, H]`` to ``[heads, B, T, d]``."""
         batch, length, width = states.shape
-        return states.view(batch, length, self._heads, width // self._heads).transpose(1, 2)
+        return states.view(batch, length, self._heads, width // self._heads).permute(2, 0, 1, 3).contiguous()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # moved, or another dtype
         self._tables = None
