@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +14,15 @@ __all__ = ["quiet_loading"]
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without its bars and remarks on loading; what matters in them becomes an error of the caller."""
+    """Without its bars, remarks and warnings on loading; what matters in them becomes an error of the caller."""
     log: Any = logging  # has no types
     bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
     log.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.set_verbosity(verbosity)
         if bars:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
@@ -12,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
-from transformers.utils import logging
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import first_states
+from llm_blender.rankers._transformers import quiet_loading
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 
 __all__ = ["Classifier", "load_classifier"]
@@ -65,7 +62,7 @@ def load_classifier(folder: Path, label: int, dtype: torch.dtype | str) -> nn.Mo
         CheckpointError: the weights are missing, damaged, or not those that ``config.json`` describes.
     """
     try:
-        with _quiet():
+        with quiet_loading():
             model, info = cast(Any, AutoModelForSequenceClassification).from_pretrained(
                 str(folder), dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
             )
@@ -86,20 +83,3 @@ def _with_own_encoder(model: Any, label: int) -> nn.Module:
             encoder.load_state_dict(model.deberta.state_dict())
             return _DebertaClassifier(encoder.to(model.dtype), model, label).eval()
     return Classifier(model, label)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars, remarks and warnings on loading; what matters in them becomes an error."""
-    log: Any = logging  # has no types
-    bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
-    log.disable_progress_bar()
-    log.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
