@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -165,13 +166,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_error(404, f"model '{request['model']}' not found")
         else:
             reply = fake._begin(request, dict(self.headers))
-            try:
+            with contextlib.ExitStack() as running:
+                running.callback(fake._end)
+                fake._wait(reply.delay)
+                if not request.get("stream"):
+                    running.close()  # who has the whole answer may ask again before this thread goes on
                 self._answer(request, reply)
-            finally:
-                fake._end()
 
     def _answer(self, request: dict[str, Any], reply: FakeReply) -> None:
-        self.server.fake._wait(reply.delay)
         if reply.reset_after == 0:
             self._reset()
         elif reply.body is not None:
