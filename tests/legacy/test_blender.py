@@ -311,7 +311,12 @@ class TestRankWithRef:
         assert scores[:, 1] == pytest.approx(-logits, abs=1e-6)
 
     def test_lengths_are_heard(self, blender):
-        blender.rank_with_ref(INPUTS, CANDIDATES, source_max_length=20, candidate_max_length=8)
+        candidates = [["bye ! " * 40 + end for end in ("hello", "what is it", "no")]] * len(INPUTS)
+        lengths = {"source_max_length": 20, "candidate_max_length": 8}
+        cut = blender.rank_with_ref(INPUTS, candidates, return_scores=True, ref_mode="first", **lengths)
+        whole = blender.rank_with_ref(INPUTS, candidates, return_scores=True, ref_mode="first")
+        assert not cut.any()  # the ends, in which the candidates differ, are cut off
+        assert whole.any()
 
     def test_lists_of_different_lengths(self, blender):
         rows = blender.rank_with_ref(INPUTS, [CANDIDATES[0], ["bye !"]], ref_mode="last")
