@@ -8,11 +8,12 @@ import pickle
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
+from llm_blender._hub import FILES, PICKLED_FILES, find_folder, from_hub
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,21 +34,6 @@ BUNDLED = "bundled"
 """Name of the ranker that comes with the package."""
 
 _WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
-_PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-_FILES = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.*",
-    "*.model",  # sentencepiece
-    "model*.safetensors",  # in parts, where it is large
-    "model.safetensors.index.json",
-    "onnx/*.onnx",
-    "README.md",
-]
-_PATIENCE = 3  # seconds for the Hub's first answer
 
 
 def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -62,13 +48,7 @@ def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -
     """
     if name == BUNDLED:
         return Path(str(resources.files("llm_blender.bundled") / "ranker"))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    looked = f"no folder {folder.absolute()}"
-    if os.fspath(name).count("/") != 1 or folder.is_absolute() or os.fspath(name).startswith("."):
-        raise NotFoundError(f"No ranker {os.fspath(name)!r}: {looked}, and it is not a Hub name (owner/name).")
-    return _from_hub(os.fspath(name), revision, looked)
+    return find_folder("ranker", name, revision)
 
 
 def find_config(name: str) -> Path:
@@ -81,58 +61,9 @@ def find_config(name: str) -> Path:
         NotFoundError: it is nowhere; the message says where it was looked for.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder / "config.json"
-    return _from_hub(name, None, f"no folder {folder.absolute()}", files=["config.json"]) / "config.json"
-
-
-def _from_hub(name: str, revision: str | None, looked: str, files: list[str] | None = None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def snapshot(*, local_only: bool) -> Path:
-        def fetch(patterns: list[str]) -> Path:
-            return Path(
-                snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_only)
-            )
-
-        folder = fetch(files or _FILES)
-        if files is None and not _has_weights(folder):
-            fetch(_PICKLED_FILES)  # the older of two forms, where there is no other
-            if local_only and not _has_weights(folder):
-                raise LocalEntryNotFoundError(f"The cache holds {name} without its weights.")
-        return folder
-
-    return _patiently(name, looked, snapshot)
-
-
-class _Snapshot(Protocol):
-    def __call__(self, *, local_only: bool) -> Path: ...
-
-
-def _patiently(name: str, looked: str, snapshot: _Snapshot) -> Path:
-    """From the Hub's cache, or from the Hub if it answers soon."""
-    import httpx
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return snapshot(local_only=True)
-    except HFValidationError as error:
-        raise NotFoundError(f"No ranker {name!r}: {looked}, and it is not a Hub name ({error}).") from error
-    except LocalEntryNotFoundError:
-        pass
-    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
-        raise NotFoundError(f"No ranker {name!r}: {looked}, not in the Hub's cache, and offline mode is on.")
-    try:
-        # The Hub's own client waits and retries for much longer than a person does.
-        httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=_PATIENCE, follow_redirects=True)
-        return snapshot(local_only=False)
-    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:  # ValueError: no JSON
-        raise NotFoundError(
-            f"No ranker {name!r}: {looked}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
-        ) from error
+    if not folder.is_dir():
+        folder = from_hub("ranker", name, None, files=["config.json"])
+    return folder / "config.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -212,11 +143,6 @@ def has_onnx(folder: Path) -> bool:
     return any(folder.glob("onnx/*.onnx"))
 
 
-def _has_weights(folder: Path) -> bool:
-    """Whether a checkpoint holds weights, in any form."""
-    return has_onnx(folder) or any(any(folder.glob(pattern)) for pattern in ("*.safetensors", _PICKLED_FILES[0]))
-
-
 def onnx_file(folder: Path, precision: str) -> Path:
     """The ONNX model of a checkpoint, ``int8`` or ``fp32``.
 
@@ -244,7 +170,7 @@ def copy_checkpoint(folder: Path, target: Path) -> None:
         raise InputError(f"Cannot write to {target}: {error.strerror}.") from error
     if target.samefile(folder):
         return
-    for pattern in (*_FILES, *_PICKLED_FILES):
+    for pattern in (*FILES, *PICKLED_FILES):
         for path in folder.glob(pattern):
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,122 @@
+"""Checkpoints by name: in a folder, in the Hub's cache, or on the Hub if it answers soon."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from llm_blender.errors import NotFoundError
+
+__all__ = ["FILES", "PICKLED_FILES", "find_folder", "from_hub"]
+
+PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+FILES = [
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template.*",
+    "*.model",  # sentencepiece
+    "model*.safetensors",  # in parts, where it is large
+    "model.safetensors.index.json",
+    "onnx/*.onnx",
+    "README.md",
+]
+"""What belongs to a checkpoint, but for pickled weights."""
+_PATIENCE = 3  # seconds for the Hub's first answer
+
+
+def find_folder(kind: str, name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder of a checkpoint; from the Hub it is fetched once.
+
+    Args:
+        kind: what it is, for the message: ``ranker``, ``model``, …
+        name: a folder, or a Hub repository (``owner/name``).
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        NotFoundError: it is nowhere; the message says where it was looked for.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if os.fspath(name).count("/") != 1 or folder.is_absolute() or os.fspath(name).startswith("."):
+        raise NotFoundError(f"No {kind} {os.fspath(name)!r}: {_looked(folder)}, and it is not a Hub name (owner/name).")
+    return from_hub(kind, os.fspath(name), revision)
+
+
+def from_hub(kind: str, name: str, revision: str | None = None, files: list[str] | None = None) -> Path:
+    """The folder of a repository in the Hub's cache, fetched where it is not there yet.
+
+    Args:
+        kind: as for `find_folder`.
+        name: of the repository.
+        revision: branch, tag or commit.
+        files: patterns of what is wanted; None is a whole checkpoint, with pickled weights only where there are no
+            others.
+
+    Raises:
+        NotFoundError: as for `find_folder`.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot(*, local_only: bool) -> Path:
+        def fetch(patterns: list[str]) -> Path:
+            return Path(
+                snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_only)
+            )
+
+        folder = fetch(files or FILES)
+        if files is None and not _has_weights(folder):
+            fetch(PICKLED_FILES)  # the older of two forms, where there is no other
+            if local_only and not _has_weights(folder):
+                raise LocalEntryNotFoundError(f"The cache holds {name} without its weights.")
+        return folder
+
+    return _patiently(f"No {kind} {name!r}: {_looked(Path(name).expanduser())}", name, snapshot)
+
+
+class _Snapshot(Protocol):
+    def __call__(self, *, local_only: bool) -> Path: ...
+
+
+def _patiently(missing: str, name: str, snapshot: _Snapshot) -> Path:
+    """From the Hub's cache, or from the Hub if it answers soon."""
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot(local_only=True)
+    except HFValidationError as error:
+        raise NotFoundError(f"{missing}, and it is not a Hub name ({error}).") from error
+    except LocalEntryNotFoundError:
+        pass
+    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
+        raise NotFoundError(f"{missing}, not in the Hub's cache, and offline mode is on.")
+    try:
+        # The Hub's own client waits and retries for much longer than a person does.
+        httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=_PATIENCE, follow_redirects=True)
+        return snapshot(local_only=False)
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:  # ValueError: no JSON
+        raise NotFoundError(
+            f"{missing}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
+        ) from error
+
+
+def _looked(folder: Path) -> str:
+    return f"no folder {folder.absolute()}"
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a checkpoint holds weights, in any form."""
+    return any(any(folder.glob(pattern)) for pattern in ("onnx/*.onnx", "*.safetensors", PICKLED_FILES[0]))
