@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
+from llm_blender._fences import fence_code
 from llm_blender.types import Message
 
 __all__ = ["CRITERIA", "judge_messages"]
@@ -39,7 +37,7 @@ def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -
         b: the other one.
         criteria: what makes an answer better, in whole sentences.
     """
-    code = _code(instruction, a, b)
+    code = fence_code(instruction, a, b)
     quoted = [
         f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ==="
         for name, text in (("instruction", instruction), ("answer A", a), ("answer B", b))
@@ -49,13 +47,3 @@ def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -
         {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
         {"role": "user", "content": "\n\n".join([*quoted, question])},
     ]
-
-
-def _code(*texts: str) -> str:
-    """Sixteen hexadecimal digits that stand in none of the texts, always the same ones for the same texts."""
-    attempt = 0
-    while True:
-        code = hashlib.sha256(json.dumps([attempt, *texts]).encode("ascii")).hexdigest()[:16]
-        if not any(code in text.lower() for text in texts):
-            return code
-        attempt += 1

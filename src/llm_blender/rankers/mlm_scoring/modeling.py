@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
+from llm_blender._transformers import quiet_loading
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers._transformers import quiet_loading
 
 __all__ = ["MaskedTokens", "load_masked_lm", "longest_input"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from llm_blender._transformers import quiet_loading
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import first_states
-from llm_blender.rankers._transformers import quiet_loading
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 
 __all__ = ["Classifier", "load_classifier"]
