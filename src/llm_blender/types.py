@@ -6,13 +6,15 @@ All are frozen dataclasses; `to_dict` gives plain JSON values (what ``--json`` p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender._fusions import Fusion, FusionFlaw, FusionReason, FusionReport, Mode
+from llm_blender._records import Record, Usage
 from llm_blender.errors import FailureReason, InputError
 
 __all__ = [
@@ -23,9 +25,14 @@ __all__ = [
     "Example",
     "Failure",
     "Fuser",
+    "Fusion",
+    "FusionFlaw",
+    "FusionReason",
+    "FusionReport",
     "Instruction",
     "LabelledPair",
     "Message",
+    "Mode",
     "OnProgress",
     "OnText",
     "Ranker",
@@ -37,7 +44,6 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-Mode = Literal["pick", "fuse"]
 OnText = Callable[[str], None]
 """Called with each new piece of text while an LLM writes."""
 OnProgress = Callable[[int, int], None]
@@ -111,48 +117,8 @@ def instruction_text(instruction: Instruction, input: str = "") -> str:
     return f"{text}\n{input}" if text and input else text or input
 
 
-class _Record:
-    """Plain-dict conversion shared by the dataclasses below."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; fields that are None are left out."""
-        pairs = ((f.name, _plain(getattr(self, f.name))) for f in fields(self))  # type: ignore[arg-type]
-        return {name: value for name, value in pairs if value is not None}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; unknown keys are ignored, nested records are rebuilt by subclasses."""
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        return cls(**{name: value for name, value in values.items() if name in known})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Record):
-        return value.to_dict()
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
-    return value
-
-
 @dataclass(frozen=True)
-class Usage(_Record):
-    """Tokens of one or several calls."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
-
-
-@dataclass(frozen=True)
-class Sampling(_Record):
+class Sampling(Record):
     """How an LLM should write.
 
     Attributes:
@@ -173,7 +139,7 @@ class Sampling(_Record):
 
 
 @dataclass(frozen=True)
-class Candidate(_Record):
+class Candidate(Record):
     """One LLM's answer to an instruction.
 
     Attributes:
@@ -204,7 +170,7 @@ class Candidate(_Record):
 
 
 @dataclass(frozen=True)
-class LabelledPair(_Record):
+class LabelledPair(Record):
     """A judgement: which of two candidates (0-based indices) is better, and who says so."""
 
     a: int
@@ -214,7 +180,7 @@ class LabelledPair(_Record):
 
 
 @dataclass(frozen=True)
-class Example(_Record):
+class Example(Record):
     """One row of a file in MixInstruct's format.
 
     Attributes:
@@ -246,7 +212,7 @@ def _sigmoid(x: float) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison(_Record):
+class Comparison(Record):
     """Candidate A against candidate B, both orders.
 
     Attributes:
@@ -274,7 +240,7 @@ class Comparison(_Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking(_Record):
+class Ranking(Record):
     """An order over the N candidates of one instruction.
 
     Attributes:
@@ -335,7 +301,7 @@ class Ranking(_Record):
 
 
 @dataclass(frozen=True)
-class Failure(_Record):
+class Failure(Record):
     """An LLM that gave no answer, and why."""
 
     model: str
@@ -344,19 +310,20 @@ class Failure(_Record):
 
 
 @dataclass(frozen=True)
-class Answer(_Record):
+class Answer(Record):
     """What an ensemble says to one prompt, and what it rests on.
 
     Attributes:
         text: the answer.
-        mode: ``pick`` (the best candidate as it is) or ``fuse``.
+        mode: what it is: ``pick`` (the best candidate as it is) or ``fuse``.
         candidates: all of them, in the order of the LLMs.
         ranking: over `candidates`.
         failures: LLMs that gave no answer.
         usage: tokens of all calls.
         cost: dollars of all calls; None where a price is unknown.
         seconds: from the question to the answer.
-        degraded: it rests on fewer candidates than were asked for.
+        degraded: it rests on fewer candidates than were asked for, or the fuser failed.
+        fusion: what the fuser did, and why its text was given back or not; None where nobody asked for it.
     """
 
     text: str
@@ -368,6 +335,7 @@ class Answer(_Record):
     cost: float | None
     seconds: float
     degraded: bool
+    fusion: FusionReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``blend ask --json``: each candidate with its rank and score, the ranking in short."""
@@ -429,9 +397,43 @@ class Ranker(Protocol):
         ...
 
 
+@runtime_checkable
 class Fuser(Protocol):
     """Writes one answer from several candidates."""
 
-    def fuse_many(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Iterable[str]:
-        """One fused answer per instruction; candidates are given best first."""
+    @property
+    def name(self) -> str:
+        """What answers and rows say of who wrote the fused text."""
+        ...
+
+    def fuse_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        inputs: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: OnProgress | None = None,
+    ) -> list[Fusion]:
+        """One `Fusion` per instruction.
+
+        Args:
+            instructions: prompts or conversations.
+            candidates: texts of each, best first; lists may differ in length.
+            inputs: MixInstruct's second field, one for each; None has none.
+            seed: of what is drawn.
+            progress: called with the rows done and all of them.
+        """
+        ...
+
+    async def afuse(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        *,
+        input: str = "",
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> Fusion:
+        """`fuse_many` for one instruction; `on_text` gets what is written, where the fuser can. Cancelling ends it."""
         ...

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from llm_blender._calls import run_to_end
 from llm_blender.config import Config, OpenAIConfig, load_config
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
@@ -140,7 +140,7 @@ class Ensemble:
 
     def ask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None) -> Answer:
         """`aask`, for code that is not asynchronous; also inside a notebook, whose event loop is taken."""
-        return _run(lambda: self.aask(prompt, seed=seed, observer=observer))
+        return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer))
 
     async def aask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None) -> Answer:
         """Ask all LLMs, rank their answers, give back the best.
@@ -231,26 +231,3 @@ def _load_ranker(name: str) -> Ranker:
     from llm_blender.rankers import load_ranker
 
     return load_ranker(name)
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-    """Run a coroutine to its end, in a thread of its own where this one already runs an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def run() -> Answer:
-        running.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
-        return await work()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="ensemble") as pool:
-        answer = pool.submit(lambda: asyncio.run(run()))
-        try:
-            return answer.result()
-        except KeyboardInterrupt:  # only this thread hears of it
-            loop, task = running.result()
-            with suppress(RuntimeError):  # the loop is over
-                loop.call_soon_threadsafe(task.cancel)
-            raise

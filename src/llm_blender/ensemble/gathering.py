@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from llm_blender._calls import call
 from llm_blender.ensemble.observer import Observer
-from llm_blender.errors import LLMError, StoreError
-from llm_blender.store import Store, call_key
+from llm_blender.errors import LLMError
+from llm_blender.store import Store
 from llm_blender.types import LLM, Candidate, Failure, Message, Sampling
 
 __all__ = ["Call", "Gathered", "Limits", "gather"]
@@ -67,38 +68,30 @@ async def gather(
     failures: dict[int, Failure] = {}
     new: list[Candidate] = []
 
-    async def ask(index: int, call: Call) -> None:
-        key = call_key(call.llm.identity, messages, call.sampling)
-        stored = None if store is None else await asyncio.to_thread(store.get, key)
-        if stored is not None:
-            candidate = replace(stored, model=call.llm.name)  # it may have been called otherwise then
-        else:
-            candidate = await call.llm.generate(
-                messages, call.sampling, on_text=lambda text: observer.writing(index, text)
-            )
-            new.append(candidate)
-            if store is not None:
-                try:
-                    await _keep(store, key, candidate)
-                except StoreError as error:  # a full disk must not cost what was just paid for
-                    observer.not_kept(error)
+    async def ask(index: int, asked: Call) -> None:
+        reply = await call(
+            asked.llm, messages, asked.sampling, store, lambda text: observer.writing(index, text), new.append
+        )
+        candidate = reply.candidate
+        if reply.not_kept is not None:
+            observer.not_kept(reply.not_kept)
         if candidate.text.strip():
             candidates[index] = candidate
-            observer.wrote(index, candidate, stored=stored is not None)
+            observer.wrote(index, candidate, stored=reply.stored)
         else:
-            fail(index, Failure(call.llm.name, "empty", f"{call.llm.name}: the answer is empty"))
+            fail(index, Failure(asked.llm.name, "empty", f"{asked.llm.name}: the answer is empty"))
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
         observer.failed(index, failure)
 
-    async def attempt(index: int, call: Call) -> None:
+    async def attempt(index: int, asked: Call) -> None:
         try:
-            await ask(index, call)
+            await ask(index, asked)
         except LLMError as error:
-            fail(index, Failure(call.llm.name, error.reason, str(error)))
+            fail(index, Failure(asked.llm.name, error.reason, str(error)))
 
-    tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
+    tasks = {asyncio.create_task(attempt(index, asked)): index for index, asked in enumerate(calls)}
     try:
         await _wait(tasks, candidates, limits)
     finally:
@@ -114,15 +107,6 @@ async def gather(
         elif (error := task.exception()) is not None:
             raise error
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))
-
-
-async def _keep(store: Store, key: str, candidate: Candidate) -> None:
-    """Store an answer, to the end even if the call is cancelled meanwhile: it has been paid for."""
-    putting = asyncio.create_task(asyncio.to_thread(store.put, key, candidate))
-    try:
-        await asyncio.shield(putting)
-    finally:
-        await asyncio.wait([putting])
 
 
 async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:

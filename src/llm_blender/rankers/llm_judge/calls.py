@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from llm_blender._calls import CallStore
 from llm_blender.errors import LLMError, StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
@@ -17,18 +18,6 @@ from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
 __all__ = ["CallStore", "JudgeCalls", "JudgeTotals"]
 
 _T = TypeVar("_T")
-
-
-class CallStore(Protocol):
-    """Where replies are kept between runs, by the keys of their calls; `llm_blender.store.Store` is one."""
-
-    def get(self, key: str) -> Candidate | None:
-        """The reply to a call; None if it was not made yet."""
-        ...
-
-    def put(self, key: str, candidate: Candidate) -> None:
-        """Keep a reply."""
-        ...
 
 
 @dataclass(frozen=True)
