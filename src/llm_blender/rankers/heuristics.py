@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from llm_blender.rankers._inputs import check_inputs
+from llm_blender._inputs import check_inputs
 from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.rankers._inputs import check_inputs
+from llm_blender._inputs import check_inputs
 from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
 from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores

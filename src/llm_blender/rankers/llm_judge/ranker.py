@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from llm_blender._inputs import check_inputs, clean
 from llm_blender.errors import InputError
-from llm_blender.rankers._inputs import check_inputs, clean
 from llm_blender.rankers.llm_judge.calls import CallStore, JudgeCalls, JudgeTotals
 from llm_blender.rankers.llm_judge.prompt import CRITERIA, judge_messages
 from llm_blender.rankers.llm_judge.verdict import read_verdict

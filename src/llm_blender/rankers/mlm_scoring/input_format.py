@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_blender.rankers._inputs import clean
+from llm_blender._inputs import clean
 from llm_blender.rankers._special_tokens import SpecialTokens, token_id
 from llm_blender.rankers.checkpoints import load_tokenizer
 from llm_blender.rankers.pointwise import Reading

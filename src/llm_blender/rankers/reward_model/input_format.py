@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 
 from tokenizers import Tokenizer
 
+from llm_blender._inputs import clean
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers._inputs import clean
 from llm_blender.rankers.pointwise import Reading
 from llm_blender.types import Instruction, instruction_text, to_messages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_blender.rankers._inputs import clean
+from llm_blender._inputs import clean
 from llm_blender.rankers._special_tokens import SpecialTokens, token_id
 from llm_blender.rankers.checkpoints import load_tokenizer
 from llm_blender.rankers.pointwise import Reading

@@ -1,4 +1,4 @@
-"""What a caller gives to a ranker, checked before anything is computed."""
+"""What a caller gives to a ranker or a fuser, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_inputs", "clean"]
 
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
-    """Refuse what cannot be ranked.
+    """Refuse what cannot be ranked or fused.
 
     Raises:
         InputError: the lists differ in length, an instruction has no candidates, or a text is no text; the message
