@@ -64,13 +64,13 @@ class RowError(InputError):
 
     Attributes:
         path: the file, or ``-`` for standard input.
-        line: 1-based line (JSON Lines) or row (Parquet).
+        line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
         reason: what is wrong with it.
     """
 
-    def __init__(self, path: str | PathLike[str], line: int, reason: str) -> None:
+    def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
         self.path, self.line, self.reason = fspath(path), line, reason
-        super().__init__(f"{self.path}, line {line}: {reason}")
+        super().__init__(f"{self.path}, {unit} {line}: {reason}")
 
 
 class ConfigError(InputError):

@@ -27,6 +27,7 @@ from llm_blender.cli._ranking import (
     remark,
     split_names,
 )
+from llm_blender.cli.data_import import import_data
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PreferenceSummary", "app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data from rows.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data: import it, make it of rows.")
+app.command("import")(import_data)
 
 
 @dataclass
@@ -68,8 +70,7 @@ class PreferenceSummary(RankSummary):
 
 @app.callback()
 def _data() -> None:
-    # With a callback, `preferences` stays a command of its own while it is the only one.
-    """Make training data of rows."""
+    """Training data: import it, make it of rows."""
 
 
 @app.command()

@@ -16,10 +16,21 @@ from typing import IO, Any, Self, cast
 
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
 
-__all__ = ["STDIO", "RowWriter", "read_records"]
+__all__ = [
+    "HALF_A_CHARACTER",
+    "STDIO",
+    "RowWriter",
+    "holds_half_a_character",
+    "open_plain",
+    "read_records",
+    "reading",
+]
 
 STDIO = "-"
 """The path that means standard input or standard output."""
+
+HALF_A_CHARACTER = "half of a surrogate pair (such as \\ud83d) stands alone, which is no character"
+"""What is wrong with a record of which `holds_half_a_character`."""
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
@@ -36,25 +47,38 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowEr
     path = str(path)
     if path != STDIO and not Path(path).is_file():
         raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
-    try:
+    with reading(path):
         yield from _parquet(path) if path.endswith(".parquet") else _json_lines(path)
-    except (OSError, EOFError, zlib.error, _zstd_error()) as error:
-        raise InputError(f"{path} cannot be read: {error}. Is it complete, and what its name says?") from error
 
 
 def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    with contextlib.ExitStack() as stack:
-        if path == STDIO:
-            lines: IO[bytes] = sys.stdin.buffer
-        elif path.endswith(".gz"):
-            lines = cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
-        elif path.endswith(".zst"):
-            lines = io.BufferedReader(_ZstdReader(stack.enter_context(Path(path).open("rb"))))
-        else:
-            lines = stack.enter_context(Path(path).open("rb"))
+    with open_plain(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _parse(path, number, line)
+
+
+@contextlib.contextmanager
+def open_plain(path: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, or of standard input, as they were before they were compressed."""
+    with contextlib.ExitStack() as stack:
+        if path == STDIO:
+            yield sys.stdin.buffer
+        elif path.endswith(".gz"):
+            yield cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
+        elif path.endswith(".zst"):
+            yield io.BufferedReader(_ZstdReader(stack.enter_context(Path(path).open("rb"))))
+        else:
+            yield stack.enter_context(Path(path).open("rb"))
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns what goes wrong in the ``with`` block, which reads the file, into an `InputError`."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, _zstd_error()) as error:
+        raise InputError(f"{path} cannot be read: {error}. Is it complete, and what its name says?") from error
 
 
 class _ZstdReader(io.RawIOBase):
@@ -100,12 +124,13 @@ def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
         return RowError(path, number, f"JSON beyond what can be read ({error})")
     if not isinstance(record, dict):
         return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
-    if b"\\ud" in line.lower() and _holds_half_a_character(record):
-        return RowError(path, number, "half of a surrogate pair (such as \\ud83d) stands alone, which is no character")
+    if b"\\ud" in line.lower() and holds_half_a_character(record):
+        return RowError(path, number, HALF_A_CHARACTER)
     return record
 
 
-def _holds_half_a_character(record: dict[str, Any]) -> bool:
+def holds_half_a_character(record: Mapping[str, Any]) -> bool:
+    """Whether a text of the record cannot be written as UTF-8."""
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
