@@ -1,5 +1,8 @@
-"""Measures of answers and of judges: GPT-Rank, and the correlations between rankings."""
+"""Measures of answers and of judges: text metrics, GPT-Rank, and the correlations between rankings."""
 
+from llm_blender.metrics.bart_score import Direction, bartscore
+from llm_blender.metrics.bert_score import bertscore
+from llm_blender.metrics.bleurt_score import bleurt
 from llm_blender.metrics.correlations import (
     CORRELATIONS,
     column_correlations,
@@ -9,6 +12,7 @@ from llm_blender.metrics.correlations import (
     spearman,
     spearman_footrule,
 )
+from llm_blender.metrics.evaluation import METRICS, Evaluation, EvaluationRow, Metric, evaluate, unload_models
 from llm_blender.metrics.gpt_rank import (
     TIES_AS_HALF,
     TIES_AS_WINS,
@@ -22,27 +26,45 @@ from llm_blender.metrics.gpt_rank import (
     versus,
 )
 from llm_blender.metrics.judgements import OUTCOMES, GPTRanking, gpt_ranking, read_cmp_results
+from llm_blender.metrics.overlap import ROUGE, Sentences, bleu, rouge
+from llm_blender.metrics.scores import References, Scores
 
 __all__ = [
     "CORRELATIONS",
+    "METRICS",
     "OUTCOMES",
+    "ROUGE",
     "TIES_AS_HALF",
     "TIES_AS_WINS",
+    "Direction",
+    "Evaluation",
+    "EvaluationRow",
     "GPTRankSummary",
     "GPTRanking",
+    "Metric",
     "Outcome",
     "Reading",
+    "References",
+    "Scores",
     "Selected",
+    "Sentences",
     "Versus",
+    "bartscore",
+    "bertscore",
+    "bleu",
+    "bleurt",
     "column_correlations",
+    "evaluate",
     "find_correlation",
     "gpt_ranking",
     "mean_gpt_rank",
     "pearson",
     "read_cmp_results",
+    "rouge",
     "selected_ranks",
     "set_based",
     "spearman",
     "spearman_footrule",
+    "unload_models",
     "versus",
 ]

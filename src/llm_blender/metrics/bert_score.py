@@ -1,0 +1,93 @@
+"""BERTScore: how much of the meaning of each text's tokens the other text has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_blender.errors import MissingExtraError
+from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.types import OnProgress
+
+if TYPE_CHECKING:
+    from llm_blender.metrics._bert_scorer import BERTScorer
+
+__all__ = ["bertscore", "load_bert_scorer"]
+
+
+def bertscore(
+    predictions: Sequence[str],
+    references: References,
+    *,
+    model: str | os.PathLike[str] = "google-bert/bert-base-multilingual-cased",
+    layer: int | None = None,
+    idf: bool = False,
+    baseline: str | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    max_tokens: int = 2_048,
+    progress: OnProgress | None = None,
+) -> Scores:
+    """BERTScore F1 of each prediction (Zhang et al., arXiv 1904.09675).
+
+    Every token is matched with the token of the other text whose contextual embedding is nearest by cosine. Precision
+    is the mean over the prediction's tokens, recall that over the reference's. The numbers are those of the package
+    ``bert-score``; like there, special tokens have no weight but can be matched, and an empty text has 0. The default
+    model is that of arXiv 2306.02561.
+
+    Args:
+        predictions: the texts.
+        references: one per prediction, or several: the best precision, recall and F1 among them count.
+        model: any encoder of transformers, as a folder or a Hub name.
+        layer: whose states are compared, counted from 1 (0 are the embeddings); None is the one that
+            ``bert-score`` found best for a model of that name, else the last.
+        idf: weigh tokens by how rare they are among the references.
+        baseline: a file of ``bert-score``'s baselines (``LAYER,P,R,F``) to rescale by, so that unrelated texts have
+            about 0; None does not rescale.
+        max_length: tokens of a text that are read; None is what the model can read.
+        revision: on the Hub.
+        device: ``cpu``, ``cuda``, ``mps``, …; None picks.
+        dtype: ``float32``, ``bfloat16``, ``float16``.
+        max_tokens: of a batch, padding included; more suits an accelerator.
+        progress: called with pairs of texts done and to do.
+
+    Returns:
+        `Scores.parts` holds ``precision`` and ``recall``. The model stays loaded for the next call.
+
+    Raises:
+        InputError: as for `check_texts`, or there is no such layer, device or line of the baseline.
+        NotFoundError: there is no such model or baseline; the message says where it was looked for.
+        CheckpointError: it is no encoder, or a file of it is missing or damaged.
+        MissingExtraError: ``metrics`` is not installed.
+    """
+    pairs = check_texts(predictions, references)
+    model = os.fspath(model)
+    scorer = load_bert_scorer(model, layer, max_length, revision, device, dtype)
+    rescale = None if baseline is None else scorer.read_baseline(baseline)
+    texts, flat = pairs.flat
+    found, cut = scorer.score(texts, flat, idf=idf, max_tokens=max_tokens, progress=progress or nobody)
+    best = np.stack([pairs.best(column) for column in found.T])
+    if rescale is not None:
+        best = (best - rescale[:, None]) / (1 - rescale[:, None])
+    precision, recall, f1 = best
+    settings = {"model": model, "layer": scorer.layer, "idf": idf} | ({"baseline": baseline} if baseline else {})
+    parts = {"precision": precision, "recall": recall}
+    return Scores("bertscore", f1, parts, settings, truncated=pairs.examples(cut))
+
+
+@lru_cache(maxsize=1)
+def load_bert_scorer(
+    model: str, layer: int | None, max_length: int | None, revision: str | None, device: str | None, dtype: str
+) -> BERTScorer:
+    """The scorer of one model, kept until another one is asked for."""
+    try:
+        from llm_blender.metrics._bert_scorer import BERTScorer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("BERTScore", "metrics") from error
+    return BERTScorer(model, layer, max_length=max_length, revision=revision, device=device, dtype=dtype)

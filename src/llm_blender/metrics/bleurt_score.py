@@ -1,0 +1,76 @@
+"""BLEURT: what a model that was trained on people's ratings says of a text beside its reference."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from llm_blender.errors import MissingExtraError
+from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.types import OnProgress
+
+if TYPE_CHECKING:
+    from llm_blender.metrics._bleurt_scorer import BLEURTScorer
+
+__all__ = ["bleurt", "load_bleurt_scorer"]
+
+
+def bleurt(
+    predictions: Sequence[str],
+    references: References,
+    *,
+    model: str | os.PathLike[str] = "Elron/bleurt-base-128",
+    max_length: int | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    max_tokens: int = 2_048,
+    progress: OnProgress | None = None,
+) -> Scores:
+    """BLEURT of each prediction (Sellam et al., arXiv 2004.04696): about 1 for the reference itself, often below 0.
+
+    Args:
+        predictions: the texts.
+        references: one per prediction, or several: the one with the best score counts.
+        model: a sequence classifier of transformers with one output that reads reference and prediction, as a folder
+            or a Hub name.
+        max_length: tokens of both texts together that are read; of what is too long, the longer text is cut first.
+            None is the number at the end of the model's name (``bleurt-base-128``), else what the model can read.
+        revision: on the Hub.
+        device: ``cpu``, ``cuda``, ``mps``, …; None picks.
+        dtype: ``float32``, ``bfloat16``, ``float16``.
+        max_tokens: of a batch, padding included; more suits an accelerator.
+        progress: called with pairs of texts done and to do.
+
+    Returns:
+        No parts. The model stays loaded for the next call.
+
+    Raises:
+        InputError: as for `check_texts`, or there is no such device.
+        NotFoundError: there is no such model; the message says where it was looked for.
+        CheckpointError: it is no such classifier, or a file of it is missing or damaged.
+        MissingExtraError: ``metrics`` is not installed.
+    """
+    pairs = check_texts(predictions, references)
+    model = os.fspath(model)
+    if max_length is None and (named := re.search(r"bleurt-\w+-(\d+)$", model)):
+        max_length = int(named.group(1))
+    scorer = load_bleurt_scorer(model, max_length, revision, device, dtype)
+    values, cut = scorer.score(*pairs.flat, max_tokens=max_tokens, progress=progress or nobody)
+    settings = {"model": model, "max_length": scorer.max_length}
+    return Scores("bleurt", pairs.best(values), settings=settings, truncated=pairs.examples(cut))
+
+
+@lru_cache(maxsize=1)
+def load_bleurt_scorer(
+    model: str, max_length: int | None, revision: str | None, device: str | None, dtype: str
+) -> BLEURTScorer:
+    """The scorer of one model, kept until another one is asked for."""
+    try:
+        from llm_blender.metrics._bleurt_scorer import BLEURTScorer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("BLEURT", "metrics") from error
+    return BLEURTScorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
