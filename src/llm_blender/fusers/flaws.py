@@ -1,0 +1,78 @@
+"""Texts that are no answers: nothing, a loop, the prompt again."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from llm_blender.types import FusionFlaw
+
+__all__ = ["find_flaw"]
+
+_COPIES = 4
+_LOOP = 60  # characters that the copies of a loop take at least
+_LONGEST_PERIOD = 400
+_LONGEST_TEXT = 20_000  # what is looked at of a text: a loop goes on to its end
+_LINE = 15  # characters of a line that counts as said again
+_LIST_MARK = re.compile(r"^\W*(?:\d+\W+)?")
+
+
+def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str] = ()) -> FusionFlaw | None:
+    """What makes a fused text no answer; None where nothing does.
+
+    What a candidate does as well is no flaw: the instruction may ask for a song with a refrain, or for a text to be
+    repeated.
+
+    Args:
+        text: what the fuser wrote.
+        instruction: as one text.
+        candidates: what it was given.
+        marks: what stands in the fuser's prompt around the texts, and belongs into no answer.
+    """
+    if not text.strip():
+        return "empty"
+    if _echoes(text, instruction, candidates, marks):
+        return "echo"
+    if _repeats(text) and not any(map(_repeats, candidates)):
+        return "repeats"
+    return None
+
+
+def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str]) -> bool:
+    given = [instruction, *candidates]
+    if any(mark in text and not any(mark in other for other in given) for mark in marks):
+        return True
+    asked, said = _plain(instruction), _plain(text)
+    # The prompt as far as it got, or all of it.
+    echo = said == asked or (asked.startswith(said) and 2 * len(said) > len(asked))
+    return echo and said not in map(_plain, candidates)
+
+
+def _repeats(text: str) -> bool:
+    """Whether the same characters, or the same line, come again and again."""
+    lines = Counter(
+        line for line in (_LIST_MARK.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
+    )
+    if lines and (most := lines.most_common(1)[0][1]) >= _COPIES and 2 * most > lines.total():
+        return True
+    # Rulers, tables and indentation repeat themselves by right.
+    letters = "".join(character for character in text if character.isalnum())[-_LONGEST_TEXT:]
+    values = np.fromiter(map(ord, letters), np.int32, len(letters))
+    for period in range(1, min(_LONGEST_PERIOD, len(values) // _COPIES) + 1):
+        needed = max(_COPIES * period, _LOOP) - period
+        if _longest_run(values[period:] == values[:-period]) >= needed:
+            return True
+    return False
+
+
+def _longest_run(equal: np.ndarray) -> int:
+    """The most values in a row that are true."""
+    ends = np.flatnonzero(np.diff(np.concatenate(([False], equal, [False])).astype(np.int8)))
+    return int((ends[1::2] - ends[::2]).max(initial=0))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,339 @@
+"""GenFuser: a model of our own reads the candidates and writes the fused answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Self
+
+from llm_blender._hub import find_folder
+from llm_blender._inputs import check_inputs
+from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.fusers.flaws import find_flaw
+from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Prompt, PromptFormat, Seq2SeqFormat
+from llm_blender.fusers.gen_fuser.streaming import TextStream
+from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
+
+if TYPE_CHECKING:
+    from llm_blender.fusers.gen_fuser.writing import Writers
+
+__all__ = ["GenFuser"]
+
+_SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
+_CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
+_TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for two candidates; raise max_length"
+
+
+class GenFuser:
+    """A fuser that runs here, on torch; make one by `from_pretrained`.
+
+    What it writes is the same each time: by beams, or greedily, unless options of ``model.generate`` say otherwise.
+
+    Attributes:
+        name: of its checkpoint.
+        options: of ``model.generate``.
+        batch_size: rows that are written together.
+        prompts: how it reads instruction and candidates.
+
+    Example:
+        >>> fuser = GenFuser.from_pretrained("llm-blender/gen_fuser_3b")  # doctest: +SKIP
+        >>> candidates = ["Blue light is scattered most.", "The air scatters light."]
+        >>> fuser.fuse("Why is the sky blue?", candidates).text  # doctest: +SKIP
+        'The air scatters blue light most.'
+    """
+
+    def __init__(
+        self,
+        writers: Writers,
+        tokenizer: Any,
+        prompts: PromptFormat,
+        *,
+        name: str,
+        options: dict[str, Any],
+        max_length: int,
+        batch_size: int = 8,
+    ) -> None:
+        self.name, self.options, self.batch_size, self.prompts = name, options, batch_size, prompts
+        self._writers, self._tokenizer, self._max_length = writers, tokenizer, max_length
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        base: str | os.PathLike[str] | None = None,
+        max_length: int | None = None,
+        candidate_max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        beams: int | None = None,
+        batch_size: int = 8,
+        bits: int | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load a sequence-to-sequence model, a causal LLM, or a LoRA adapter of one of them.
+
+        Args:
+            name: a folder, or a Hub repository.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the weights are stored. None is ``bfloat16``
+                on CUDA, else ``float32``.
+            base: of an adapter, in place of the model that it names.
+            max_length: tokens of the prompt; None is 1,024 for a sequence-to-sequence model, as in 0.0.2; for a causal
+                LLM 4,096, less where its context is shorter.
+            candidate_max_length: tokens of each candidate; None is 128, as in 0.0.2, for a causal LLM 512.
+            max_new_tokens: most tokens of the answer; None as `candidate_max_length`'s default.
+            beams: of the search; None is 4, as in 0.0.2, for a causal LLM 1, which writes greedily.
+            batch_size: rows that are written together.
+            bits: 4 or 8 quantises the weights, by bitsandbytes.
+            revision: on the Hub.
+
+        Raises:
+            NotFoundError: there is no such checkpoint; the message says where it was looked for.
+            CheckpointError: it is no model that writes, or a file of it is missing or damaged.
+            MissingExtraError: ``torch`` is not installed, or, for an adapter, ``lora``.
+            InputError: there is no such device or dtype, a number is out of range, or the context is too short.
+        """
+        try:
+            from llm_blender.fusers.gen_fuser.loading import load
+            from llm_blender.fusers.gen_fuser.writing import Writers
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("GenFuser", "torch") from error
+        numbers = {
+            "max_length": max_length,
+            "candidate_max_length": candidate_max_length,
+            "max_new_tokens": max_new_tokens,
+            "beams": beams,
+        }
+        for what, number in {**numbers, "batch_size": batch_size}.items():
+            if number is not None and number < 1:
+                raise InputError(f"{what} must be above zero, not {number}.")
+        folder = find_folder("fuser", name, revision)
+        loaded = load(folder, dtype=dtype, device=device, base=None if base is None else os.fspath(base), bits=bits)
+        given = {what: number for what, number in numbers.items() if number is not None}
+        sizes = {**(_SEQ2SEQ if loaded.seq2seq else _CAUSAL), **given}
+        if loaded.context is not None:
+            sizes["max_new_tokens"] = min(sizes["max_new_tokens"], loaded.context // 2)
+            sizes["max_length"] = min(sizes["max_length"], loaded.context - sizes["max_new_tokens"])
+        form = (Seq2SeqFormat if loaded.seq2seq else CausalFormat)(
+            loaded.tokenizer, max_length=sizes["max_length"], candidate_max_length=sizes["candidate_max_length"]
+        )
+        return cls(
+            Writers(loaded, device, placed=bits is not None),
+            loaded.tokenizer,
+            form,
+            name=os.fspath(name),
+            options={"max_new_tokens": sizes["max_new_tokens"], "num_beams": sizes["beams"], "do_sample": False},
+            max_length=sizes["max_length"],
+            batch_size=batch_size,
+        )
+
+    def fuse(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        *,
+        input: str = "",
+        seed: int = 0,
+        **options: Any,
+    ) -> Fusion:
+        """Fuse the candidates of one instruction; see `fuse_many`."""
+        (fusion,) = self.fuse_many([instruction], [candidates], inputs=[input], seed=seed, **options)
+        return fusion
+
+    def fuse_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        inputs: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: OnProgress | None = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> list[Fusion]:
+        """Fuse the candidates of many instructions, in batches of rows of about the same length.
+
+        Args:
+            instructions: prompts or conversations.
+            candidates: texts of each, best first; lists may differ in length.
+            inputs: MixInstruct's second field, one for each; None has none.
+            seed: where the options sample.
+            progress: called with the rows done and all of them.
+            batch_size: None is the fuser's own.
+            **options: of ``model.generate``, in place of the fuser's own.
+
+        Raises:
+            InputError: the lists differ in length, an instruction has no candidates, a text is no text, or an option
+                is unknown.
+            WorkError: the memory of the device does not suffice.
+        """
+        prompts = self._read(instructions, candidates, inputs)
+        readable = sorted(
+            (i for i, prompt in enumerate(prompts) if prompt is not None), key=lambda i: -len(_ids(prompts[i]))
+        )
+        size = batch_size or self.batch_size
+        batches = [readable[start : start + size] for start in range(0, len(readable), size)]
+        count, lock = [len(prompts) - len(readable)], threading.Lock()
+
+        def done(rows: int) -> None:
+            with lock:
+                count[0] += rows
+                if progress is not None:
+                    progress(count[0], len(prompts))
+
+        started = time.perf_counter()
+        written = self._writers.write_batches(
+            [[_ids(prompts[i]) for i in batch] for batch in batches], {**self.options, **options}, seed, done
+        )
+        each = (time.perf_counter() - started) / max(len(readable), 1)
+        ids = dict(zip(chain(*batches), chain(*written), strict=True))
+        return [
+            self._fusion(prompt, ids.get(i, []), instruction_text(instruction, extra), texts, each)
+            for i, (prompt, instruction, extra, texts) in enumerate(
+                zip(prompts, instructions, inputs or [""] * len(prompts), candidates, strict=True)
+            )
+        ]
+
+    def stream(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        *,
+        input: str = "",
+        seed: int = 0,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The text of `fuse`, piece by piece while it is written; one that searches by beams gives it in one piece.
+
+        Closing the iterator ends the writing.
+
+        Raises:
+            InputError: as for `fuse_many`, or two candidates do not fit into what the fuser can read.
+        """
+        (prompt,) = self._read([instruction], [candidates], [input])
+        if prompt is None:
+            raise InputError(f"Nothing is fused: {_TOO_SMALL.format(length=self._max_length)}.")
+        pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        stop = threading.Event()
+        broken: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                self._write(prompt, {**self.options, **options}, seed, pieces.put, stop.is_set)
+            except BaseException as error:
+                broken.append(error)
+            finally:
+                pieces.put(None)
+
+        thread = threading.Thread(target=write, name="gen-fuser", daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+        finally:
+            stop.set()
+            thread.join()
+        if broken:
+            raise broken[0]
+
+    async def afuse(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        *,
+        input: str = "",
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> Fusion:
+        """Fuse the candidates of one instruction in a thread; cancelling ends the writing.
+
+        Args:
+            instruction: a prompt or a conversation.
+            candidates: texts, best first.
+            input: MixInstruct's second field.
+            seed: where the options sample.
+            on_text: gets the answer as it comes, in the event loop; from a search by beams in one piece.
+
+        Raises:
+            InputError: there are no candidates, or a text is no text.
+            WorkError: the memory of the device does not suffice.
+        """
+        loop, stop = asyncio.get_running_loop(), threading.Event()
+
+        def tell(piece: str) -> None:
+            if on_text is not None and not stop.is_set():
+                with suppress(RuntimeError):  # the loop is over, and with it whoever listened
+                    loop.call_soon_threadsafe(on_text, piece)
+
+        def run() -> Fusion:
+            (prompt,) = self._read([instruction], [candidates], [input])
+            started = time.perf_counter()
+            ids = [] if prompt is None else self._write(prompt, self.options, seed, tell, stop.is_set)
+            seconds = time.perf_counter() - started
+            return self._fusion(prompt, ids, instruction_text(instruction, input), candidates, seconds)
+
+        try:
+            return await asyncio.to_thread(run)
+        finally:
+            stop.set()
+
+    def _read(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        inputs: Sequence[str] | None,
+    ) -> list[Prompt | None]:
+        check_inputs(instructions, candidates)
+        extra = [""] * len(instructions) if inputs is None else list(inputs)
+        if len(extra) != len(instructions):
+            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
+        return [self.prompts.prompt(*row) for row in zip(instructions, extra, candidates, strict=True)]
+
+    def _write(
+        self,
+        prompt: Prompt,
+        options: dict[str, Any],
+        seed: int,
+        on_text: Callable[[str], object],
+        stopped: Callable[[], bool],
+    ) -> list[int]:
+        """Write one answer, telling its pieces."""
+        stream = TextStream(self._decode, on_text)
+        by_token = not self._writers.seq2seq and options.get("num_beams", 1) == 1
+        (ids,) = self._writers.write(
+            [prompt.ids], options, seed=seed, streamer=stream if by_token else None, stopped=stopped
+        )
+        stream.advance(self._decode(ids).strip())
+        return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _fusion(
+        self, prompt: Prompt | None, ids: list[int], instruction: str, candidates: Sequence[str], seconds: float
+    ) -> Fusion:
+        if prompt is None:
+            error = _TOO_SMALL.format(length=self._max_length)
+            return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
+        text = self._decode(ids).strip()
+        return Fusion(
+            text=text,
+            fuser=self.name,
+            used=prompt.used,
+            truncated=prompt.truncated,
+            flaw=find_flaw(text, instruction, candidates, prompt.marks),
+            usage=Usage(len(prompt.ids), len(ids)),
+            seconds=seconds,
+        )
+
+
+def _ids(prompt: Prompt | None) -> list[int]:
+    return [] if prompt is None else prompt.ids

@@ -1,0 +1,141 @@
+"""Making a model write."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from llm_blender._torch import parse_devices
+from llm_blender.errors import InputError, WorkError
+from llm_blender.fusers.gen_fuser.loading import Loaded
+
+__all__ = ["Writers"]
+
+
+class _Stop(StoppingCriteria):
+    """Ends a text when it is told to."""
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> Any:
+        return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
+
+
+class Writers:
+    """A model on one device or on several, each of which writes one batch at a time.
+
+    Args:
+        loaded: the model.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA where there is one, else the CPU.
+        placed: the model is where it should be.
+
+    Raises:
+        InputError: there is no such device.
+    """
+
+    def __init__(self, loaded: Loaded, device: Any, *, placed: bool = False) -> None:
+        places = parse_devices(device)[:1] if placed else parse_devices(device)
+        self.seq2seq = loaded.seq2seq
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for number, place in enumerate(places):
+            copy = loaded.model if number == 0 else deepcopy(loaded.model)
+            try:
+                self._idle.put(copy if placed else copy.to(place))
+            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
+        self.parallel = len(places)
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        streamer: Any = None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> list[list[int]]:
+        """The answers to a batch of prompts as tokens, by the first device that is free.
+
+        Args:
+            prompts: tokens of each.
+            options: of ``model.generate``.
+            seed: where the options sample.
+            streamer: of one causal prompt: gets the prompt, then each token.
+            stopped: asked after each token; ends the batch where it says so.
+
+        Raises:
+            WorkError: the memory of the device does not suffice.
+            InputError: the options are not ``model.generate``'s.
+        """
+        model = self._idle.get()
+        try:
+            return self._write(model, prompts, dict(options), seed, streamer, stopped)
+        except torch.OutOfMemoryError as error:
+            raise WorkError(
+                f"The fuser needs more memory than {model.device} has: lower batch_size or max_length."
+            ) from error
+        finally:
+            self._idle.put(model)
+
+    def write_batches(
+        self,
+        batches: Sequence[Sequence[Sequence[int]]],
+        options: Mapping[str, Any],
+        seed: int,
+        done: Callable[[int], None],
+    ) -> list[list[list[int]]]:
+        """`write` for many batches, on all devices; `done` is called with the size of each when it is written."""
+
+        def run(batch: Sequence[Sequence[int]]) -> list[list[int]]:
+            written = self.write(batch, options, seed=seed)
+            done(len(batch))
+            return written
+
+        if self.parallel == 1:
+            return [run(batch) for batch in batches]
+        with ThreadPoolExecutor(self.parallel, thread_name_prefix="gen-fuser") as pool:
+            return list(pool.map(run, batches))
+
+    def _write(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        options: dict[str, Any],
+        seed: int,
+        streamer: Any,
+        stopped: Callable[[], bool] | None,
+    ) -> list[list[int]]:
+        pad = model.generation_config.pad_token_id
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            # A causal LLM writes on behind its prompt, which padding must not part from that.
+            place = slice(0, len(prompt)) if self.seq2seq else slice(width - len(prompt), width)
+            ids[row, place], mask[row, place] = torch.tensor(list(prompt)), 1
+        if stopped is not None:
+            options["stopping_criteria"] = StoppingCriteriaList([_Stop(stopped)])
+        with torch.inference_mode(), torch.random.fork_rng(enabled=bool(options.get("do_sample"))):
+            if options.get("do_sample"):
+                torch.manual_seed(seed)
+            try:
+                output = model.generate(
+                    input_ids=ids.to(model.device), attention_mask=mask.to(model.device), streamer=streamer, **options
+                )
+            except (TypeError, ValueError) as error:
+                raise InputError(f"The fuser cannot write so: {' '.join(str(error).split())}") from error
+        start = 1 if self.seq2seq else width
+        return [self._until_end(model, row[start:].tolist()) for row in output]
+
+    @staticmethod
+    def _until_end(model: Any, ids: list[int]) -> list[int]:
+        end = model.generation_config.eos_token_id
+        ends = set(end if isinstance(end, list) else [end])
+        return next((ids[:i] for i, token in enumerate(ids) if token in ends), ids)

@@ -1,0 +1,236 @@
+"""Fusing under guard: what is worth fusing is fused, and given back only where the ranker prefers it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from llm_blender.errors import InputError, WorkError
+from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
+from llm_blender.types import (
+    Fuser,
+    Fusion,
+    FusionReason,
+    FusionReport,
+    Instruction,
+    OnProgress,
+    OnText,
+    Ranker,
+    Ranking,
+    instruction_text,
+)
+
+__all__ = ["GuardedFuser"]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done with the candidates of one instruction.
+
+    Attributes:
+        best: index of the best candidate.
+        chosen: indices of the candidates to be fused, best first; empty where nothing is to be fused.
+        reason: why it is not.
+        decision: of the rule of ``auto``.
+    """
+
+    best: int
+    chosen: tuple[int, ...] = ()
+    reason: FusionReason | None = None
+    decision: Decision | None = None
+
+
+class GuardedFuser:
+    """A fuser, and the ranker that compares what it writes with the best candidate.
+
+    Empty candidates and those that say the same as a better one are not fused. A text without substance (nothing, a
+    loop, the prompt again) and one that the ranker does not prefer to the best candidate, in both orders together,
+    are not given back: then the best candidate is, and the report says why.
+
+    Args:
+        fuser: who writes.
+        ranker: who compares.
+        mode: ``fuse`` always fuses, ``auto`` where `llm_blender.fusers.rule.decide` says so.
+        top_k: candidates to fuse, at most.
+        guard: False gives back every fused text that has no flaw, without a comparison.
+        rule: the thresholds.
+
+    Raises:
+        InputError: `top_k` is below 2, or there is no such mode.
+    """
+
+    def __init__(
+        self,
+        fuser: Fuser,
+        ranker: Ranker,
+        *,
+        mode: Literal["fuse", "auto"] = "fuse",
+        top_k: int = DEFAULT_TOP_K,
+        guard: bool = True,
+        rule: FusionRule = DEFAULT_RULE,
+    ) -> None:
+        if mode not in ("fuse", "auto"):
+            raise InputError(f"A fuser works in the mode fuse or auto, not {mode!r}.")
+        if top_k < 2:
+            raise InputError(f"At least two candidates are fused, not {top_k}: raise top_k.")
+        self.fuser, self.ranker = fuser, ranker
+        self.mode: Literal["fuse", "auto"] = mode
+        self.top_k, self.guard, self.rule = top_k, guard, rule
+
+    def fuse_many(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        rankings: Sequence[Ranking],
+        *,
+        inputs: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: OnProgress | None = None,
+    ) -> list[FusionReport]:
+        """One report per instruction; all that is to be fused is fused together, and then compared together.
+
+        Args:
+            instructions: prompts or conversations.
+            candidates: texts of each.
+            rankings: of the candidates of each.
+            inputs: MixInstruct's second field, one for each; None has none.
+            seed: of the fuser.
+            progress: called with the rows done and all of them.
+
+        Raises:
+            InputError: the lists differ in length, or hold what is no text.
+            WorkError: the fuser or the ranker failed.
+        """
+        if len({len(instructions), len(candidates), len(rankings)}) > 1:
+            raise InputError(
+                f"{len(instructions)} instructions need as many lists of candidates and rankings, not "
+                f"{len(candidates)} and {len(rankings)}."
+            )
+        inputs = [""] * len(instructions) if inputs is None else inputs
+        plans = [self._plan(texts, ranking) for texts, ranking in zip(candidates, rankings, strict=True)]
+        rows = [i for i, plan in enumerate(plans) if plan.chosen]
+        idle = len(plans) - len(rows)
+        fusions = self.fuser.fuse_many(
+            [instructions[i] for i in rows],
+            [[candidates[i][j] for j in plans[i].chosen] for i in rows],
+            inputs=[inputs[i] for i in rows],
+            seed=seed,
+            progress=None if progress is None else lambda done, total: progress(idle + done, idle + total),
+        )
+        written = {i: _as_given(fusion, plans[i]) for i, fusion in zip(rows, fusions, strict=True)}
+        doubtful = [i for i in rows if self._is_doubtful(written[i], candidates[i][plans[i].best])]
+        started = time.perf_counter()
+        verdicts = self._verdicts(
+            [instruction_text(instructions[i], inputs[i]) for i in doubtful],
+            [[candidates[i][plans[i].best], written[i].text] for i in doubtful],
+        )
+        each = (time.perf_counter() - started) / max(len(doubtful), 1)
+        compared = dict(zip(doubtful, verdicts, strict=True))
+        return [
+            self._report(plan, candidates[i][plan.best], written.get(i), compared.get(i), each)
+            for i, plan in enumerate(plans)
+        ]
+
+    async def afuse(
+        self,
+        instruction: Instruction,
+        candidates: Sequence[str],
+        ranking: Ranking,
+        *,
+        input: str = "",
+        seed: int = 0,
+        deadline: float | None = None,
+        on_text: OnText | None = None,
+    ) -> FusionReport:
+        """The report of one instruction; here a fuser that fails or is late costs the fused text, not the answer.
+
+        Args:
+            instruction: a prompt or a conversation.
+            candidates: texts.
+            ranking: of them.
+            input: MixInstruct's second field.
+            seed: of the fuser.
+            deadline: seconds that the fuser has; None lets it take its time.
+            on_text: gets what the fuser writes, which may not be what is given back.
+
+        Raises:
+            InputError: the candidates hold what is no text.
+            WorkError: the ranker failed.
+        """
+        plan = self._plan(candidates, ranking)
+        best = candidates[plan.best]
+        if not plan.chosen:
+            return self._report(plan, best, None, None, 0.0)
+        started = time.perf_counter()
+        chosen = [candidates[i] for i in plan.chosen]
+        try:
+            async with asyncio.timeout(deadline):
+                fusion = await self.fuser.afuse(instruction, chosen, input=input, seed=seed, on_text=on_text)
+        except TimeoutError:
+            fusion = Fusion("", self.fuser.name, flaw="failed", error=f"no fused answer within {deadline:g} s")
+        except WorkError as error:
+            fusion = Fusion("", self.fuser.name, flaw="failed", error=str(error))
+        fusion = replace(_as_given(fusion, plan), seconds=time.perf_counter() - started)
+        verdict, started = None, time.perf_counter()
+        if self._is_doubtful(fusion, best):
+            prompt = instruction_text(instruction, input)
+            (verdict,) = await asyncio.to_thread(self._verdicts, [prompt], [[best, fusion.text]])
+        return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
+
+    def _plan(self, texts: Sequence[str], ranking: Ranking) -> _Plan:
+        said = [i for i in ranking.order if texts[i].strip()]
+        if not said:
+            return _Plan(ranking.best, reason="no_candidates")
+        if len(said) == 1:
+            return _Plan(said[0], reason="one_candidate")
+        different = list({" ".join(texts[i].split()): i for i in reversed(said)}.values())[::-1]
+        if len(different) == 1:
+            return _Plan(said[0], reason="same_candidates")
+        decision = None
+        if self.mode == "auto":
+            decision = decide(ranking, texts, self.rule, self.top_k)
+            if not decision.fuse:
+                return _Plan(said[0], reason="clear", decision=decision)
+        return _Plan(said[0], tuple(different[: self.top_k]), decision=decision)
+
+    def _is_doubtful(self, fusion: Fusion, best: str) -> bool:
+        return self.guard and fusion.flaw is None and fusion.text != best.strip()
+
+    def _verdicts(self, prompts: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[Ranking]:
+        return self.ranker.rank_many(prompts, pairs, strategy="full") if pairs else []
+
+    def _report(
+        self, plan: _Plan, best: str, fusion: Fusion | None, verdict: Ranking | None, seconds: float
+    ) -> FusionReport:
+        probability = None if verdict is None else verdict.probability(1, 0)
+        reason = plan.reason
+        if reason is None and fusion is not None:
+            if fusion.flaw is not None:
+                reason = fusion.flaw
+            elif fusion.text == best.strip():
+                reason = "copy"
+            elif probability is None:
+                reason = "unguarded"
+            else:
+                reason = "better" if probability > self.rule.prefer else "worse"
+        fused = reason in ("better", "unguarded")
+        return FusionReport(
+            asked=self.mode,
+            returned="fuse" if fused else "pick",
+            reason=reason or "no_candidates",
+            answer=fusion.text if fused and fusion is not None else best,
+            probability=probability,
+            lead=None if plan.decision is None else plan.decision.lead,
+            overlap=None if plan.decision is None else plan.decision.overlap,
+            comparisons=0 if verdict is None else verdict.comparisons,
+            seconds=(0.0 if fusion is None else fusion.seconds) + (0.0 if verdict is None else seconds),
+            fusion=fusion,
+        )
+
+
+def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:
+    """With `used` counted among all candidates, not among those that were chosen."""
+    return replace(fusion, used=tuple(plan.chosen[i] for i in fusion.used))

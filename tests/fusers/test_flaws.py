@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from llm_blender.fusers.flaws import find_flaw
+
+ASKED = "Why is the sky blue, and why is the sea blue?"
+GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_nothing(text: str) -> None:
+    assert find_flaw(text, ASKED, GIVEN) == "empty"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Blue light is scattered most. " * 8,
+        "It begins well and then goes on and on " + "and on " * 20,
+        "x" * 80,
+        "空が青いのは、" * 10,
+        "\n".join(f"{i}. Go to bed early every day." for i in range(1, 7)),
+    ],
+)
+def test_loops(text: str) -> None:
+    assert find_flaw(text, ASKED, GIVEN) == "repeats"
+    assert find_flaw(text, ASKED, [*GIVEN, text]) is None  # whoever asked for it, gets it
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Air scatters blue light most, and the sea mirrors the sky.",
+        "very very very good",
+        ", ".join(map(str, range(200))),
+        "| a | b |\n| --- | --- |\n" + "\n".join(f"| {i} | {i * i} |" for i in range(30)),
+        "Heading\n" + "=" * 100,
+        "The chorus comes twice.\n\nLa la la, says the sea.\n\nSomething else stands here.\n\nLa la la, says the sea.",
+        "for i in range(3):\n    print(i)\n" * 2,
+    ],
+)
+def test_what_repeats_by_right(text: str) -> None:
+    assert find_flaw(text, ASKED, GIVEN) is None
+
+
+@pytest.mark.parametrize(
+    "text", [ASKED, f" {ASKED.upper()}\n", "Why is the sky blue, and why is the", "A line with [ab12] in it."]
+)
+def test_the_prompt_again(text: str) -> None:
+    assert find_flaw(text, ASKED, GIVEN, marks=["[ab12]"]) == "echo"
+
+
+@pytest.mark.parametrize("text", [f"{ASKED} Air scatters blue light most.", "Why", "The sea is blue."])
+def test_an_answer_may_begin_with_the_question(text: str) -> None:
+    assert find_flaw(text, ASKED, GIVEN, marks=["[ab12]"]) is None
+
+
+def test_an_echo_that_a_candidate_gives_too_is_asked_for() -> None:
+    assert find_flaw("Say hello.", "Say hello.", ["Say hello.", "Hello."]) is None
+    assert find_flaw("[ab12]", "Print a tag.", ["[ab12]", "b"], marks=["[ab12]"]) is None
+
+
+def test_long_texts_take_no_time() -> None:
+    text = " ".join(str(i * i) for i in range(40_000))
+    started = time.perf_counter()
+    assert find_flaw(text, ASKED, GIVEN) is None
+    assert time.perf_counter() - started < 2

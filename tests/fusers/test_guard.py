@@ -1,0 +1,202 @@
+"""When a fused text is given back, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from llm_blender.errors import InputError, LLMError, WorkError
+from llm_blender.fusers import FusionRule, GuardedFuser
+from llm_blender.testing import FakeRanker
+from llm_blender.types import Fuser, Fusion, FusionReport, Usage
+
+CANDIDATES = ["short", "the longest of all", "a longer one", ""]
+
+
+class FakeFuser:
+    """Writes what it is told; the longer text is the better one for `FakeRanker`."""
+
+    name = "fake"
+
+    def __init__(self, text: str = "", *, delay: float = 0.0, error: Exception | None = None, **fields: Any) -> None:
+        self.text, self.delay, self.error, self.fields = text, delay, error, fields
+        self.asked: list[tuple[Any, ...]] = []
+
+    def _fuse(self, instruction: Any, candidates: Sequence[str], input: str, seed: int) -> Fusion:
+        self.asked.append((instruction, list(candidates), input, seed))
+        if self.error is not None:
+            raise self.error
+        return Fusion(self.text, self.name, tuple(range(len(candidates))), usage=Usage(7, 3), **self.fields)
+
+    def fuse_many(
+        self, instructions: Any, candidates: Any, *, inputs: Any = None, seed: int = 0, progress: Any = None
+    ) -> list[Fusion]:
+        rows = [self._fuse(*row, seed) for row in zip(instructions, candidates, inputs, strict=True)]
+        if progress is not None:
+            progress(len(rows), len(rows))
+        return rows
+
+    async def afuse(
+        self, instruction: Any, candidates: Any, *, input: str = "", seed: int = 0, on_text: Any = None
+    ) -> Fusion:
+        await asyncio.sleep(self.delay)
+        return self._fuse(instruction, candidates, input, seed)
+
+
+def report(fuser: Fuser, candidates: Sequence[str] = CANDIDATES, ranker: Any = None, **options: Any) -> FusionReport:
+    """By both ways, which must agree."""
+    ranker = ranker or FakeRanker()
+    guarded = GuardedFuser(fuser, ranker, **options)
+    ranking = ranker.rank("q", candidates, strategy="full")
+    (one,) = guarded.fuse_many(["q"], [candidates], [ranking], inputs=["more"], seed=5)
+    other = asyncio.run(guarded.afuse("q", candidates, ranking, input="more", seed=5))
+    for name in ("asked", "returned", "reason", "answer", "probability", "lead", "overlap", "comparisons"):
+        assert getattr(one, name) == getattr(other, name)
+    return one
+
+
+def test_a_better_text_is_given_back() -> None:
+    fuser = FakeFuser("much longer than the longest of all")
+    got = report(fuser)
+    assert (got.asked, got.returned, got.reason, got.answer) == ("fuse", "fuse", "better", fuser.text)
+    assert got.probability is not None
+    assert got.probability > 0.5
+    assert got.comparisons == 2
+    assert got.fusion is not None
+    assert got.fusion.used == (1, 2, 0)  # counted among all candidates, best first
+    assert fuser.asked[0] == ("q", ["the longest of all", "a longer one", "short"], "more", 5)
+    assert got.message.startswith("the ranker prefers the fused answer to the best candidate (probability 1.00)")
+
+
+def test_a_worse_text_is_not_given_back() -> None:
+    got = report(FakeFuser("bad"))
+    assert (got.returned, got.reason, got.answer) == ("pick", "worse", "the longest of all")
+    assert got.fusion is not None
+    assert got.fusion.text == "bad"  # what was paid for is not lost
+    assert got.probability == pytest.approx(0, abs=1e-5)
+
+
+def test_both_orders_count() -> None:
+    ranker = FakeRanker(order_bias=100.0)
+    assert report(FakeFuser("bad"), ranker=ranker).reason == "worse"
+    assert report(FakeFuser("much longer than the longest of all"), ranker=ranker).reason == "better"
+    tie = FakeFuser("The longest of all")
+    assert report(tie, ranker=ranker).reason == "worse"  # as good is not better
+
+
+def test_how_much_better_can_be_asked() -> None:
+    fuser = FakeFuser("the longest of all!")
+    assert report(fuser).reason == "better"
+    assert report(fuser, rule=FusionRule(prefer=0.9)).reason == "worse"
+
+
+def test_without_the_guard_nothing_is_compared() -> None:
+    got = report(FakeFuser("bad"), guard=False)
+    assert (got.returned, got.reason, got.answer, got.probability, got.comparisons) == (
+        "fuse", "unguarded", "bad", None, 0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("flaw", ["empty", "repeats", "echo", "too_small"])
+def test_a_flawed_text_is_never_given_back(flaw: Any, guard: bool) -> None:
+    got = report(FakeFuser("much longer than the longest of all", flaw=flaw, error=None), guard=guard)
+    assert (got.returned, got.reason, got.answer, got.comparisons) == ("pick", flaw, "the longest of all", 0)
+
+
+def test_a_copy_of_the_best_is_the_best() -> None:
+    got = report(FakeFuser("the longest of all"))
+    assert (got.returned, got.reason, got.comparisons) == ("pick", "copy", 0)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "reason", "answer"),
+    [
+        (["one"], "one_candidate", "one"),
+        (["one", " ", ""], "one_candidate", "one"),
+        (["same  text", "same text", "same\ntext"], "same_candidates", "same  text"),
+        (["", "  "], "no_candidates", "  "),
+    ],
+)
+def test_what_cannot_be_fused(candidates: list[str], reason: str, answer: str) -> None:
+    fuser = FakeFuser("never asked")
+    got = report(fuser, candidates)
+    assert (got.returned, got.reason, got.answer, got.fusion) == ("pick", reason, answer, None)
+    assert fuser.asked == []
+
+
+def test_candidates_that_say_the_same_are_fused_once() -> None:
+    fuser = FakeFuser("much longer than the longest of all")
+    report(fuser, ["a longer one", "a longer  one", "short"], top_k=2)
+    assert fuser.asked[0][1] == ["a longer  one", "short"]  # of equal ones, the better
+    report(fuser, CANDIDATES, top_k=2)
+    assert fuser.asked[-1][1] == ["the longest of all", "a longer one"]
+
+
+def test_auto_asks_the_rule_first() -> None:
+    fuser = FakeFuser("much longer than the longest of all")
+    clear = ["apples pears plums cherries", "apples"]
+    got = report(fuser, clear, mode="auto")
+    assert (got.asked, got.returned, got.reason, got.answer) == ("auto", "pick", "clear", clear[0])
+    assert got.lead is not None
+    assert got.overlap == 1.0
+    assert fuser.asked == []
+    close = report(fuser, ["apples pears", "pears apples", "x"], mode="auto")
+    assert (close.asked, close.reason, close.lead) == ("auto", "better", 0.5)
+
+
+def test_a_fuser_that_fails_costs_the_fused_text_and_no_more() -> None:
+    fuser = FakeFuser(error=LLMError("llama", "auth", "planted"))
+    ranker = FakeRanker()
+    guarded = GuardedFuser(fuser, ranker)
+    got = asyncio.run(guarded.afuse("q", CANDIDATES, ranker.rank("q", CANDIDATES)))
+    assert (got.returned, got.reason, got.answer) == ("pick", "failed", "the longest of all")
+    assert got.message == "the fuser failed: llama: planted"
+    with pytest.raises(WorkError, match="planted"):  # where there are many rows, somebody should hear of it
+        guarded.fuse_many(["q"], [CANDIDATES], [ranker.rank("q", CANDIDATES)])
+
+
+def test_a_fuser_that_is_late() -> None:
+    ranker = FakeRanker()
+    guarded = GuardedFuser(FakeFuser("text", delay=5), ranker)
+    got = asyncio.run(guarded.afuse("q", CANDIDATES, ranker.rank("q", CANDIDATES), deadline=0.05))
+    assert (got.reason, got.message) == ("failed", "the fuser failed: no fused answer within 0.05 s")
+    assert 0.05 <= got.seconds < 2
+
+
+def test_many_rows_are_compared_together_and_keep_their_order() -> None:
+    ranker, told = FakeRanker(), list[tuple[int, int]]()
+    rows = [["a", "bb"], ["only"], ["ccc", "dddddddddd"]]
+    rankings = ranker.rank_many(["1", "2", "3"], rows)
+    before = len(ranker.batches)
+    reports = GuardedFuser(FakeFuser("fused"), ranker).fuse_many(
+        ["1", "2", "3"], rows, rankings, progress=lambda *count: told.append(count)
+    )
+    assert [got.reason for got in reports] == ["better", "one_candidate", "worse"]
+    assert len(ranker.batches) == before + 1
+    assert told[-1] == (3, 3)
+
+
+def test_the_report_as_json() -> None:
+    got = report(FakeFuser("bad", truncated=0.25, cost=0.5)).to_dict()
+    seconds = got.pop("seconds")
+    assert seconds >= 0
+    assert got.pop("probability") < 0.01
+    assert got == {
+        "asked": "fuse", "returned": "pick", "reason": "worse", "answer": "the longest of all", "comparisons": 2,
+        "text": "bad", "fuser": "fake", "used": [1, 2, 0], "truncated": 0.25,
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3}, "cost": 0.5, "stored": False,
+    }  # fmt: skip
+    assert "text" not in report(FakeFuser("x"), ["one"]).to_dict()
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(InputError, match="At least two candidates are fused, not 1"):
+        GuardedFuser(FakeFuser(), FakeRanker(), top_k=1)
+    with pytest.raises(InputError, match="mode fuse or auto, not 'pick'"):
+        GuardedFuser(FakeFuser(), FakeRanker(), mode="pick")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 instructions need as many lists of candidates and rankings, not 2 and 1"):
+        GuardedFuser(FakeFuser(), FakeRanker()).fuse_many(["a"], [["b"], ["c"]], [FakeRanker().rank("a", ["b"])])
