@@ -4,6 +4,14 @@ And what rows teach about the LLMs that wrote the answers.
 """
 
 from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
+from llm_blender.bench.fused import (
+    FusedRow,
+    FusionMeasure,
+    FusionMeasures,
+    MeasureDifference,
+    fused_rows,
+    measure_fusions,
+)
 from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
 from llm_blender.bench.learn_priors import (
     NamedRow,
@@ -17,13 +25,17 @@ from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.recorded import RecordedRanker
 from llm_blender.bench.scored import ScoredRow, scored_rows
 from llm_blender.bench.select import Selection, baseline_selections, ranker_selections
-from llm_blender.bench.tables import Table, agreement_table, selection_table
+from llm_blender.bench.tables import Table, agreement_table, fusion_table, selection_table
 
 __all__ = [
     "Agreement",
     "Difference",
     "Evidence",
+    "FusedRow",
+    "FusionMeasure",
+    "FusionMeasures",
     "JudgedPairs",
+    "MeasureDifference",
     "NamedRow",
     "RecordedRanker",
     "ReliabilityBin",
@@ -34,8 +46,11 @@ __all__ = [
     "agreements",
     "baseline_evidence",
     "baseline_selections",
+    "fused_rows",
+    "fusion_table",
     "implied_pairs",
     "labelled_pairs",
+    "measure_fusions",
     "named_rows",
     "plot_agreements",
     "priors_from_judgements",

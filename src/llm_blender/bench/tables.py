@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from llm_blender.bench.fused import FusionMeasures
 from llm_blender.bench.pairs import Agreement
 from llm_blender.bench.select import Selection
 from llm_blender.ranking import Interval
 
-__all__ = ["Table", "agreement_table", "selection_table"]
+__all__ = ["Table", "agreement_table", "fusion_table", "selection_table"]
 
 _NOTHING = "–"
 _ALL = "(all)"
@@ -110,6 +111,32 @@ def selection_table(results: Sequence[Selection], *, percent: bool) -> Table:
         ),
         names=1,
     )
+
+
+def fusion_table(results: FusionMeasures) -> Table:
+    """Means on each metric's own scale; a metric that could not be computed has a line without numbers."""
+    other = next((measure.versus.method for measure in results.measures if measure.versus), "")
+    lines = [
+        (
+            measure.metric,
+            measure.method,
+            f"{measure.rows:,}",
+            _significant(measure.mean),
+            f"{_significant(measure.ci95.low)} to {_significant(measure.ci95.high)}",
+            f"{_significant(measure.versus.ci95.low, '+')} to {_significant(measure.versus.ci95.high, '+')}"
+            if measure.versus
+            else _NOTHING,
+        )
+        for measure in results.measures
+    ]
+    lines += [(metric, "unavailable", *(_NOTHING,) * 4) for metric in results.unavailable]
+    against = f"against {other}, 95 %" if other else "difference, 95 %"
+    return Table(("metric", "method", "rows", "mean", "95 %", against), tuple(lines), names=2)
+
+
+def _significant(value: float, sign: str = "") -> str:
+    """Four digits: scales of metrics differ."""
+    return format(value, f"{sign}.4g")
 
 
 def _number(value: float | None, scale: float, sign: str = "") -> str:

@@ -13,6 +13,7 @@ from llm_blender.cli._option_groups import with_options
 from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli.bench_fuse import fuse
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(name="bench", no_args_is_help=True, help="Measure rankers, every baseline on the same rows.")
+app = typer.Typer(
+    name="bench", no_args_is_help=True, help="Measure rankers and fused answers, every baseline on the same rows."
+)
+app.command()(fuse)
 
 
 @dataclass(frozen=True)

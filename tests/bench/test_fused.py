@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llm_blender.bench import fused_rows, fusion_table, measure_fusions
+from llm_blender.data import parse_row
+from llm_blender.errors import InputError
+from llm_blender.metrics import rouge
+from llm_blender.ranking import bootstrap_interval
+
+TEXTS = [
+    ("the sky is blue today", ["the sky", "the sky is blue", "rain falls on the roof of the house"]),
+    ("birds sing in the old tree", ["birds sing", "cats sleep", "the old tree"]),
+    ("drink water and sleep early", ["drink water", "sleep early and drink", "run"]),
+    ("two and two make four", ["four", "five or six", "two and two"]),
+]
+ANSWERS = ["the sky is blue", "birds sing in the tree", "", "two make four"]
+BEST = [1, 0, 1, 2]
+
+
+def record(number, **more):
+    reference, texts = TEXTS[number]
+    candidates = [{"text": text, "model": model} for text, model in zip(texts, ("ann", "bob", "cy"), strict=True)]
+    return {"instruction": f"Say {number}.", "output": reference, "candidates": candidates, **more}
+
+
+def rows_of(*records):
+    return [parse_row(values) for values in records]
+
+
+@pytest.fixture
+def rows():
+    fused = [record(i, fusion={"text": ANSWERS[i], "fuser": "f", "used": [BEST[i], 0]}) for i in range(4)]
+    found, left_out = fused_rows("x", rows_of(*fused))
+    assert not left_out
+    return found
+
+
+def scores(texts, indices=range(4)):
+    return rouge(texts, [TEXTS[i][0] for i in indices]).values
+
+
+class TestRows:
+    def test_which_rows_count(self):
+        records = [
+            record(0, fusion={"text": "a"}),
+            record(1),
+            record(2, fusion={"text": "b"}) | {"output": " "},
+            record(3, fusion={"text": "c"}) | {"candidates": []},
+        ]
+        found, left_out = fused_rows("x", rows_of(*records))
+        assert ([row.answer for row in found], left_out) == (["a"], 3)
+        with pytest.raises(InputError, match="x holds no row with both a fused answer"):
+            fused_rows("x", rows_of(record(1)))
+
+    def test_the_answer_is_what_was_given_back(self):
+        guarded = record(0, fusion={"text": "written", "answer": "given back", "returned": "pick"})
+        unasked = record(1, fusion={"answer": "the only one", "reason": "one_candidate"})
+        found, _ = fused_rows("x", rows_of(guarded, unasked))
+        assert [row.answer for row in found] == ["given back", "the only one"]
+
+    @pytest.mark.parametrize("fusion", ["a text", {"used": [0]}, {"text": 3}])
+    def test_a_fusion_without_text(self, fusion):
+        with pytest.raises(InputError, match=r"x, row 2: `fusion` has no `text`"):
+            fused_rows("x", rows_of(record(0, fusion={"text": "a"}), record(1, fusion=fusion)))
+
+    @pytest.mark.parametrize(
+        ("more", "best"),
+        [
+            ({"ranking": {"best": 2}, "fusion": {"text": "a", "used": [1, 0]}}, 2),
+            ({"fusion": {"text": "a", "used": [1, 0]}}, 1),
+            ({"fusion": {"text": "a", "used": []}}, None),
+            ({"fusion": {"text": "a", "used": [7]}}, None),
+            ({"ranking": {"best": "0"}, "fusion": {"text": "a"}}, None),
+            ({"fusion": {"text": "a"}}, None),
+        ],
+    )
+    def test_which_candidate_was_best(self, more, best):
+        ((row,), _) = fused_rows("x", rows_of(record(0, **more)))
+        assert row.best == best
+
+
+class TestMeasures:
+    def test_answer_and_best_candidate(self, rows):
+        results = measure_fusions(rows, {"rougeL": {}}, seed=2)
+        answer, best = results.measures
+        values, others = scores(ANSWERS), scores([TEXTS[i][1][BEST[i]] for i in range(4)])
+        assert (answer.metric, answer.method, answer.rows, answer.mean) == ("rougeL", "answer", 4, values.mean())
+        assert answer.ci95 == bootstrap_interval(values, seed=2)
+        assert answer.versus.method == "best candidate"
+        assert answer.versus.mean == pytest.approx(values.mean() - others.mean())
+        assert answer.versus.ci95 == bootstrap_interval(values - others, seed=2)
+        assert (best.method, best.mean, best.versus) == ("best candidate", others.mean(), None)
+
+    def test_all_candidates(self, rows):
+        results = measure_fusions(rows, {"rougeL": {}}, candidates=True)
+        found = {measure.method: measure.mean for measure in results.measures}
+        table = np.array([scores([TEXTS[i][1][place] for i in range(4)]) for place in range(3)]).T  # [rows, candidates]
+        longest = [2, 2, 1, 1]
+        assert found == pytest.approx(
+            {
+                "answer": scores(ANSWERS).mean(),
+                "best candidate": table[range(4), BEST].mean(),
+                "random": table.mean(),
+                "longest": table[range(4), longest].mean(),
+                "ann": table[:, 0].mean(),
+                "bob": table[:, 1].mean(),
+                "cy": table[:, 2].mean(),
+                "oracle": table.max(axis=1).mean(),
+            }
+        )
+        assert len(set(found.values())) == 8
+
+    def test_where_the_best_is_not_known_random_stands_in_for_it(self):
+        records = [record(i, fusion={"text": ANSWERS[i], "used": [0] if i else []}) for i in range(4)]
+        found, _ = fused_rows("x", rows_of(*records))
+        (alone,) = measure_fusions(found, {"rougeL": {}}).measures
+        assert (alone.method, alone.mean, alone.versus) == ("answer", scores(ANSWERS).mean(), None)
+        answer, random, *_ = measure_fusions(found, {"rougeL": {}}, candidates=True).measures
+        assert (answer.mean, answer.versus.method, random.versus) == (scores(ANSWERS).mean(), "random", None)
+
+    def test_an_llm_counts_where_it_answered_everywhere(self, rows):
+        lists = [list(row.candidates) for row in rows]
+        del lists[2][0]
+        fewer = [
+            type(row)(row.prompt, row.reference, row.answer, tuple(kept), None)
+            for row, kept in zip(rows, lists, strict=True)
+        ]
+        results = measure_fusions(fewer, {"rougeL": {}}, candidates=True)
+        assert [m.method for m in results.measures] == ["answer", "random", "longest", "bob", "cy", "oracle"]
+
+    def test_rows_of_one_instruction_are_drawn_together(self, rows):
+        same = [type(row)("Say it.", *(getattr(row, name) for name in ("reference", "answer", "candidates", "best")))
+                for row in rows]  # fmt: skip
+        answer, best = measure_fusions(same, {"rougeL": {}}).measures
+        assert answer.ci95 == pytest.approx((answer.mean, answer.mean))
+        assert best.mean != answer.mean
+
+    def test_metrics_that_cannot_be_had(self, rows):
+        results = measure_fusions(rows, {"bertscore": {"model": "/nowhere"}, "rouge1": {}})
+        assert {measure.metric for measure in results.measures} == {"rouge1"}
+        assert results.unavailable["bertscore"].startswith("No model '/nowhere'")
+        table = fusion_table(results)
+        assert table.rows[-1] == ("bertscore", "unavailable", "–", "–", "–", "–")
+
+    def test_progress(self, rows):
+        calls = []
+        measure_fusions(rows, {"rouge1": {}, "rouge2": {}}, progress=lambda *call: calls.append(call))
+        assert calls == [(n, 16) for n in range(1, 17)]
+
+
+def test_table(rows):
+    results = measure_fusions(rows, {"rougeL": {}})
+    table = fusion_table(results)
+    assert table.columns == ("metric", "method", "rows", "mean", "95 %", "against best candidate, 95 %")
+    answer, best = results.measures
+    low, high = answer.versus.ci95
+    assert table.rows[0][:4] == ("rougeL", "answer", "4", f"{answer.mean:.4g}")
+    assert table.rows[0][5] == f"{low:+.4g} to {high:+.4g}"
+    assert table.rows[1] == ("rougeL", "best candidate", "4", f"{best.mean:.4g}", table.rows[1][4], "–")
+    assert answer.to_dict()["versus"]["method"] == "best candidate"

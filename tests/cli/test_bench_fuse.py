@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+ROWS = [
+    {
+        "instruction": f"Say {word}.",
+        "output": f"{word} and {word} again",
+        "candidates": [{"text": word, "model": "ann"}, {"text": f"{word} and", "model": "bob"}],
+        "ranking": {"best": 1},
+        "fusion": {"text": f"{word} and {word}", "fuser": "chat", "used": [1, 0]},
+    }
+    for word in ("one", "two", "three")
+]
+
+
+@pytest.fixture(autouse=True)
+def rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
+    more = {key: value for key, value in ROWS[0].items() if key != "fusion"}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, [*ROWS, more])))
+
+
+def test_json(blend):
+    result = blend("bench", "fuse", "rows.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "rows.jsonl: 1 of 4 rows have no fused answer or no reference" in result.stderr
+    bleu, bleu_best, rouge, rouge_best = json.loads(result.stdout)
+    assert [bleu["metric"], bleu_best["metric"]] == ["bleu", "bleu"]
+    assert rouge == {
+        "metric": "rougeL", "method": "answer", "rows": 3, "mean": pytest.approx(6 / 7),
+        "ci95": [pytest.approx(6 / 7)] * 2,
+        "versus": {"method": "best candidate", "mean": pytest.approx(6 / 7 - 2 / 3),
+                   "ci95": [pytest.approx(6 / 7 - 2 / 3)] * 2},
+    }  # fmt: skip
+    assert (rouge_best["mean"], rouge_best["versus"]) == (pytest.approx(2 / 3), None)
+
+
+def test_tables_with_candidates(blend):
+    result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--candidates")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert lines[0] == ["metric", "method", "rows", "mean", "95 %", "against best candidate, 95 %"]
+    assert [line[1] for line in lines[1:]] == ["answer", "best candidate", "random", "longest", "ann", "bob", "oracle"]
+    markdown = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--markdown").stdout
+    assert markdown.startswith("| metric | method")
+
+
+def test_models_are_named_and_missing_ones_told(blend):
+    result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--metric", "bertscore=no/model", "--json")
+    assert result.exit_code == 0, result.stderr
+    *measures, lost = json.loads(result.stdout)
+    assert [measure["method"] for measure in measures] == ["answer", "best candidate"]
+    assert lost["metric"] == "bertscore"
+    assert "No model 'no/model'" in lost["unavailable"]
+    assert "bertscore is unavailable: No model 'no/model'" in result.stderr
+    alone = blend("bench", "fuse", "rows.jsonl", "--metric", "bertscore=no/model")
+    assert alone.exit_code == 1
+    assert "unavailable" in alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric", "rougeX"], "did you mean 'rouge"),
+        (["--metric", "bleu=model"], "bleu takes no model"),
+        (["--json", "--markdown"], "Choose one"),
+    ],
+)
+def test_wrong_options(blend, arguments, message):
+    result = blend("bench", "fuse", "rows.jsonl", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_file_without_fusions(blend, tmp_path):
+    (tmp_path / "plain.jsonl").write_text(json.dumps({"instruction": "a", "output": "b", "candidates": ["c"]}))
+    result = blend("bench", "fuse", "plain.jsonl")
+    assert result.exit_code == 2
+    assert "`fusion`, from `blend fuse`" in result.stderr
