@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,14 @@ PREDICTIONS = ["the sky is blue", "", "a bird sings early in the air and light",
 REFERENCES = ["the sky", "a bird sings", "sleep early and drink water", "drink water and sleep early in the light"]
 
 
+@cache
+def loaded(folder):
+    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
+
+
 def mean_log_probability(folder, source, target):
     """Of a target, its tokens written one after the other by a model that has read the source."""
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model, tokenizer = loaded(folder)
     read, written = tokenizer(source)["input_ids"], tokenizer(target)["input_ids"]
     logs, before = [], [model.config.decoder_start_token_id]
     with torch.inference_mode():

@@ -21,6 +21,7 @@ METRICS = [bleu, rouge, bertscore, bartscore, bleurt]
         (["a", None], ["a", "b"], r"Prediction 1 \(counted from 0\) is no text but NoneType"),
         (["a", "b"], ["a", None], "Prediction 1 .* has no reference"),
         (["a"], [[]], "Prediction 0 .* has no reference"),
+        (["a"], [2.5], "reference of prediction 0 .* is no text but float"),
         (["a"], [["a", 3]], "reference of prediction 0 .* is no text but int"),
         (["a", "b"], ["a", "  "], "reference of prediction 1 .* is empty"),
         (["a"], [["b", ""]], "reference of prediction 0 .* is empty"),

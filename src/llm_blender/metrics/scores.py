@@ -29,7 +29,7 @@ class Scores:
         parts: ``[n]`` each: what the metric is made of (precision, recall, …).
         settings: what the values depend on besides the texts.
         corpus: of all predictions taken as one text, where that is not the mean: BLEU as papers report it.
-        truncated: how many predictions were not scored in full, because model or reference hold too few tokens.
+        truncated: how many predictions the model could not read to their end, or not to the end of the reference.
     """
 
     metric: str
@@ -97,8 +97,8 @@ def check_texts(predictions: Sequence[str], references: References) -> Pairs:
     for number, (text, given) in enumerate(zip(predictions, references, strict=True)):
         if not isinstance(text, str):
             raise InputError(f"Prediction {number} (counted from 0) is no text but {type(text).__name__}.")
-        found = (given,) if isinstance(given, str) else tuple(given or ())
-        if not found:
+        found = (given,) if isinstance(given, str) or not isinstance(given, Sequence) else tuple(given)
+        if not found or given is None:
             raise InputError(f"Prediction {number} (counted from 0) has no reference: leave it out.")
         for reference in found:
             if not isinstance(reference, str):
