@@ -37,6 +37,11 @@ mode = "pick"
 name = "bundled"
 strategy = "knockout"
 budget = 20
+[fuser]
+name = "chat:small"
+top_k = 2
+guard = false
+prefer = 0.6
 [limits]
 deadline = 60
 quorum = 2
@@ -54,6 +59,8 @@ def test_a_whole_file() -> None:
     assert llama.extra == {"min_p": 0.1, "stop_token_ids": [1]}
     assert small.sampling == Sampling()
     assert (config.ranker.strategy, config.ranker.budget) == ("knockout", 20)
+    assert (config.fuser.name, config.fuser.top_k, config.fuser.guard) == ("chat:small", 2, False)
+    assert (config.fuser.prefer, config.fuser.close) == (0.6, None)
     assert (config.limits.deadline, config.limits.quorum, config.limits.grace) == (60, 2, 0)
 
 
@@ -76,7 +83,11 @@ def test_a_price_makes_a_cost() -> None:
         ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
         ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
         ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, name, priors, strategy'),
-        ("[fuser]\ntop_k = 3", 'unknown key "fuser"; known: ensemble, limits, llm, ranker'),
+        ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker'),
+        ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
+        ("[fuser]\ntop_k = 1", '[fuser]: "top_k": input should be greater than or equal to 2'),
+        ("[fuser]\nclose = 60", '[fuser]: "close": input should be less than or equal to 1'),
+        (LLAMA + "samples = 0", "no [[llm]] is asked: give one of them at least one of `samples`"),
         ("[limits]\nmax_cost = 0.05", '[limits]: unknown key "max_cost"'),
         (LLAMA + 'provider = "embedded"', 'unknown key "base_url"'),
         (LLAMA + 'provider = "opnai"', 'provider should be "openai" or "embedded"'),
@@ -85,7 +96,7 @@ def test_a_price_makes_a_cost() -> None:
         ('[llm]\nname = "a"', "LLMs are written as [[llm]]"),
         ("llm = [1]", "[[llm]] #1"),
         ("ranker = 1", '"ranker": '),
-        ('[ensemble]\nmode = "fuse"', "[ensemble]: \"mode\": input should be 'pick'"),
+        ('[ensemble]\nmode = "merge"', "[ensemble]: \"mode\": input should be 'pick', 'fuse' or 'auto'"),
         ("[ranker]\nbudget = 0", '[ranker]: "budget": input should be greater than or equal to 1'),
         (LLAMA + 'temperature = "hot"', '"temperature": input should be a valid number'),
         (LLAMA + "samples = true", '"samples": input should be a valid integer'),

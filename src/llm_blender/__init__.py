@@ -1,4 +1,4 @@
-"""Ask several LLMs, rank their answers by comparing them in pairs, give back the best."""
+"""Ask several LLMs, rank their answers by comparing them in pairs, give back the best or fuse the best ones."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
         StoreError,
         WorkError,
     )
+    from llm_blender.fusers import FusionRule, GuardedFuser, load_fuser
+    from llm_blender.fusers.chat_fuser import ChatFuser
+    from llm_blender.fusers.gen_fuser import GenFuser
     from llm_blender.legacy.blender.blender import Blender
     from llm_blender.legacy.blender.config import BlenderConfig
     from llm_blender.legacy.gen_fuser.config import GenFuserConfig
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
         Comparison,
         Example,
         Failure,
+        Fuser,
+        Fusion,
+        FusionReport,
         Ranker,
         Ranking,
         Sampling,
@@ -55,6 +61,7 @@ __all__ = [
     "Blender",
     "BlenderConfig",
     "Candidate",
+    "ChatFuser",
     "CheckpointError",
     "Comparison",
     "Config",
@@ -64,7 +71,13 @@ __all__ = [
     "Ensemble",
     "Example",
     "Failure",
+    "Fuser",
+    "Fusion",
+    "FusionReport",
+    "FusionRule",
+    "GenFuser",
     "GenFuserConfig",
+    "GuardedFuser",
     "InputError",
     "LLMBlenderError",
     "LLMError",
@@ -92,6 +105,7 @@ __all__ = [
     "Usage",
     "WorkError",
     "load_config",
+    "load_fuser",
     "load_ranker",
 ]
 
@@ -105,6 +119,9 @@ _HOMES = {
     "config": ("Config", "load_config"),
     "ensemble": ("Ensemble", "Limits", "Member", "Observer"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "fusers": ("FusionRule", "GuardedFuser", "load_fuser"),
+    "fusers.chat_fuser": ("ChatFuser",),
+    "fusers.gen_fuser": ("GenFuser",),
     "gen_fuser.config": ("GenFuserConfig",),
     "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
     "pair_ranker.config": ("RankerConfig",),
@@ -124,6 +141,9 @@ _HOMES = {
         "Comparison",
         "Example",
         "Failure",
+        "Fuser",
+        "Fusion",
+        "FusionReport",
         "Ranker",
         "Ranking",
         "Sampling",

@@ -35,6 +35,7 @@ __all__ = [
     "Config",
     "EmbeddedConfig",
     "EnsembleConfig",
+    "FuserConfig",
     "LLMConfig",
     "LimitsConfig",
     "OpenAIConfig",
@@ -64,6 +65,7 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -89,7 +91,7 @@ class Price(_Section):
 class _LLMConfig(_Section):
     name: Name
     model: Name
-    samples: int = Field(default=1, ge=1)
+    samples: int = Field(default=1, ge=0)
     temperature: float | None = Field(default=None, ge=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -109,7 +111,7 @@ class OpenAIConfig(_LLMConfig):
         model: the name under which the server knows the model.
         base_url: up to and including ``/v1``.
         api_key_env: the environment variable that holds the key; None where the server wants no key.
-        samples: answers to ask for.
+        samples: answers to ask for; 0 is for an LLM that only fuses.
         temperature: None leaves it to the server, as with the next two.
         top_p: share of the probability mass to sample from.
         max_tokens: most tokens of an answer.
@@ -135,7 +137,7 @@ class EmbeddedConfig(_LLMConfig):
     Attributes:
         name: its name in the ensemble.
         model: a name that ``blend models list`` knows, ``repo/file.gguf`` on the Hub, or a local file.
-        samples: answers to ask for.
+        samples: answers to ask for; 0 is for an LLM that only fuses.
         temperature: None leaves it to the LLM, as with the next two.
         top_p: share of the probability mass to sample from.
         max_tokens: most tokens of an answer.
@@ -164,10 +166,11 @@ class EnsembleConfig(_Section):
     """``[ensemble]``: what is done with the candidates.
 
     Attributes:
-        mode: ``pick`` gives back the best candidate as it is.
+        mode: ``pick`` gives back the best candidate as it is, ``fuse`` a text made of the best ones, ``auto`` decides
+            row by row.
     """
 
-    mode: Literal["pick"] = "pick"
+    mode: Literal["pick", "fuse", "auto"] = "pick"
 
 
 class RankerConfig(_Section):
@@ -186,11 +189,31 @@ class RankerConfig(_Section):
     priors: Name | None = None
 
 
+class FuserConfig(_Section):
+    """``[fuser]``: who writes the fused answer, and when it is given back.
+
+    Attributes:
+        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), a checkpoint on the Hub, or a folder.
+        top_k: candidates that are fused, the best ones.
+        guard: give back a fused text only where the ranker prefers it to the best candidate.
+        prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.rule`.
+        close: ``auto`` fuses where the best candidate is better than the next one with less than this probability.
+        overlap: ``auto`` fuses where the best candidate holds less than this share of the others' content.
+    """
+
+    name: Name = "chat"
+    top_k: int = Field(default=3, ge=2)
+    guard: bool = True
+    prefer: Share | None = None
+    close: Share | None = None
+    overlap: Share | None = None
+
+
 class LimitsConfig(_Section):
     """``[limits]``: when to stop waiting.
 
     Attributes:
-        deadline: seconds that the LLMs have for one prompt.
+        deadline: seconds that the LLMs have for one prompt, and then the fuser.
         quorum: answers that suffice; None waits for everybody, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
     """
@@ -207,12 +230,14 @@ class Config(_Section):
         llm: the LLMs to ask; empty means the embedded default.
         ensemble: what is done with their answers.
         ranker: who compares them.
+        fuser: who fuses them.
         limits: when to stop waiting.
     """
 
     llm: tuple[LLMConfig, ...] = Field(default=(), strict=False)
     ensemble: EnsembleConfig = EnsembleConfig()
     ranker: RankerConfig = RankerConfig()
+    fuser: FuserConfig = FuserConfig()
     limits: LimitsConfig = LimitsConfig()
     _path: Path | None = PrivateAttr(default=None)
 
@@ -257,6 +282,8 @@ class Config(_Section):
                     f'two [[llm]] are named "{name}"; give each its own name, or ask one for several samples'
                 )
         answers = sum(entry.samples for entry in self.llm)
+        if self.llm and not answers:
+            raise ValueError("no [[llm]] is asked: give one of them at least one of `samples`")
         if self.llm and self.limits.quorum and self.limits.quorum > answers:
             raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but the [[llm]] give only {answers}")
         return self
@@ -335,6 +362,7 @@ def _locate(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str,
 _SECTIONS: dict[str, type[BaseModel]] = {
     "ensemble": EnsembleConfig,
     "ranker": RankerConfig,
+    "fuser": FuserConfig,
     "limits": LimitsConfig,
 }
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli import ask, bench, compare, config, data, export, models, priors, rank, train
+from llm_blender.cli import ask, bench, compare, config, data, export, fuse, models, priors, rank, train
 from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
 
 __all__ = ["app", "main"]
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command()(ask.ask)
 app.command()(rank.rank)
 app.command()(compare.compare)
+app.command()(fuse.fuse)
 app.command()(export.export)
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")
@@ -47,7 +48,7 @@ def _blend(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Ask several LLMs, rank their answers by comparing them in pairs, give back the best.
+    """Ask several LLMs, rank their answers by comparing them in pairs, give back the best or fuse the best ones.
 
     Results go to standard output, progress to standard error. Exit status: 0 done, 1 the work failed, 2 the input
     or the configuration is wrong, 3 done but degraded (with --strict), 130 interrupted.

@@ -42,12 +42,14 @@ def watched() -> Iterator[Watcher]:
 
 
 class _Bars(Watcher):
-    """One bar for the candidates, with the speed at which they are written, and one for the comparisons."""
+    """A bar for the candidates, with the speed at which they are written, one for the comparisons, one for fusing."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._writing: TaskID | None = None
         self._comparing: TaskID | None = None
+        self._fusing: TaskID | None = None
+        self._fused = 0
         self._pieces, self._total, self._over = 0, 0, 0
         self._since = 0.0
 
@@ -74,6 +76,12 @@ class _Bars(Watcher):
         if self._comparing is None:
             self._comparing = self._bars.add_task("comparing", total=total, said="")
         self._bars.update(self._comparing, completed=done, total=total, said=f"{done} of {total}")
+
+    def fusing(self, text: str) -> None:
+        if self._fusing is None:
+            self._fusing = self._bars.add_task("fusing", total=None, said="")
+        self._fused += 1
+        self._bars.update(self._fusing, said=f"{self._fused} tokens")
 
     def _say(self) -> None:
         if self._writing is None:

@@ -7,8 +7,24 @@ from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["BackendOption", "DeviceOption", "JsonOption", "PrecisionOption", "PriorsOption", "RankerOption"]
+__all__ = [
+    "BackendOption",
+    "DeviceOption",
+    "FuserOption",
+    "JsonOption",
+    "PrecisionOption",
+    "PriorsOption",
+    "RankerOption",
+]
 
+FuserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fuser",
+        metavar="NAME",
+        help="`chat` (the first LLM), `chat:NAME`, a folder, or a Hub repository [default: as configured; chat].",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RankerOption = Annotated[
     str, typer.Option("--ranker", metavar="NAME", help="`bundled`, a folder, or a Hub repository (owner/name).")

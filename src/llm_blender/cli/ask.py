@@ -1,15 +1,15 @@
-"""``blend ask``: one prompt, several LLMs, the best answer."""
+"""``blend ask``: one prompt, several LLMs, the best answer or one made of the best."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llm_blender.cli._arguments import read_text
 from llm_blender.cli._endings import DEGRADED
-from llm_blender.cli._options import JsonOption, PriorsOption
+from llm_blender.cli._options import FuserOption, JsonOption, PriorsOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError, NotFoundError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
-__all__ = ["ask"]
+__all__ = ["ask", "make_ensemble"]
 
 
 def ask(
@@ -34,20 +34,31 @@ def ask(
             "Repeatable."
         ),
     ] = None,
+    mode: Annotated[
+        Literal["pick", "fuse", "auto"] | None,
+        typer.Option(
+            "--mode",
+            help="pick the best candidate, fuse the best ones, or fuse where it may pay [default: as configured; "
+            "pick].",
+        ),
+    ] = None,
+    fuser: FuserOption = None,
     config: ConfigOption = None,
     priors: PriorsOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the LLMs and of the ranking.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the LLMs, the ranking and the fuser.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Print all candidates, with ranks and probabilities.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an LLM gave no answer.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an LLM or the fuser failed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask several LLMs, rank their answers in pairs, print the best.
+    """Ask several LLMs, rank their answers in pairs, print the best, or what a fuser makes of the best ones.
 
     Without a blend.toml, a small embedded model answers several times (best of n). Answers are kept, and found again
-    when the same is asked with the same seed.
+    when the same is asked with the same seed. A fused answer is printed only where the ranker prefers it to the best
+    candidate.
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
-    comparisons}, failures, usage, cost, seconds}.
+    comparisons}, failures, usage, cost, seconds}, and, unless the mode is pick, fusion: {asked, returned, reason,
+    answer, probability?, text?, fuser?, used?, …}.
     """
     prompt = read_text(prompt)
     if not prompt.strip():
@@ -61,13 +72,19 @@ def ask(
         loaded = loaded.model_copy(
             update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
         )
-    ensemble = _ensemble(loaded, llm or [], samples)
+    if mode is not None:
+        loaded = loaded.model_copy(update={"ensemble": loaded.ensemble.model_copy(update={"mode": mode})})
+    if fuser is not None:
+        loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": fuser})})
+    ensemble = make_ensemble(loaded, llm or [], samples)
     note_unknown(ensemble.priors, (member.llm.name for member in ensemble.members))
     note_other_ranker(ensemble.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):
         note(f"no answer: {message}")
+    if answer.fusion is not None:
+        note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
     if observer.trouble:
         note(f"answers were not kept: {observer.trouble}")
     if observer.stored:
@@ -82,7 +99,18 @@ def ask(
         raise typer.Exit(DEGRADED)
 
 
-def _ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble:
+def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble:
+    """The ensemble of a configuration.
+
+    Args:
+        config: what is in force.
+        names: only these LLMs are asked, configured or embedded; empty asks all, and without any the embedded one.
+        samples: answers of each; None leaves it to the configuration.
+
+    Raises:
+        InputError, NotFoundError: an LLM or the fuser is unknown.
+        DownloadError: an embedded model cannot be fetched.
+    """
     from llm_blender.config import EmbeddedConfig
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble
 
@@ -95,7 +123,10 @@ def _ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble
         _explain(DEFAULT_MODEL)
     entries = chosen or list(config.llm)
     if samples is not None:
-        entries = [entry.model_copy(update={"samples": samples}) for entry in entries]
+        entries = [entry.model_copy(update={"samples": samples}) if entry.samples else entry for entry in entries]
+    chat, _, fusing = config.fuser.name.partition(":")
+    if chat == "chat" and fusing in configured and fusing not in names and names:
+        entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and is not asked
     for entry in entries:
         if isinstance(entry, EmbeddedConfig):
             _fetch(entry.model)
@@ -151,4 +182,7 @@ def _show(answer: Answer) -> None:
         win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
         typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}", bold=True)
         typer.echo(f"{answer.candidates[i].text.strip()}\n")
+    if answer.fusion is not None and answer.fusion.fusion is not None and answer.fusion.fusion.text:
+        typer.secho(f"fused by {answer.fusion.fusion.fuser}", bold=True)
+        typer.echo(f"{answer.fusion.fusion.text}\n")
     note(f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s")

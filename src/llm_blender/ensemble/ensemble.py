@@ -1,4 +1,4 @@
-"""One prompt → one Answer: generate, rank, pick (arXiv 2306.02561, figure 2)."""
+"""One prompt → one Answer: generate, rank, pick or fuse (arXiv 2306.02561, figure 2)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,36 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from llm_blender._calls import run_to_end
+from llm_blender._names import unknown_name
 from llm_blender.config import Config, OpenAIConfig, load_config
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
+from llm_blender.fusers import CHAT, DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, load_fuser
+from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
-from llm_blender.types import LLM, Answer, Instruction, Ranker, Ranking, Sampling, Usage, to_messages
+from llm_blender.types import (
+    LLM,
+    Answer,
+    Fuser,
+    FusionReport,
+    Instruction,
+    Ranker,
+    Ranking,
+    Sampling,
+    Usage,
+    to_messages,
+)
 
-__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Member"]
+__all__ = ["DEFAULT_SAMPLES", "MODES", "AskedMode", "Ensemble", "Member"]
+
+AskedMode = Literal["pick", "fuse", "auto"]
+"""What is done with the candidates."""
+MODES: tuple[AskedMode, ...] = get_args(AskedMode)
 
 DEFAULT_SAMPLES = 5
 """Answers of the embedded model, when nothing else is configured: best-of-n."""
@@ -37,7 +55,7 @@ class Member:
 
 
 class Ensemble:
-    """Several LLMs and a ranker that picks the best of their answers.
+    """Several LLMs, a ranker that orders their answers, and perhaps a fuser that makes one of the best.
 
     ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded ones at its
     end.
@@ -50,9 +68,16 @@ class Ensemble:
         limits: when to stop waiting.
         store: where answers are kept, and found again when the same is asked with the same seed; None keeps none.
         priors: strengths of the LLMs, by their names, added to the ranker's evidence; None adds none.
+        mode: ``pick`` gives back the best candidate; ``fuse`` a text that the fuser makes of the best ones, ``auto``
+            where the rule says so, both unless the guard prefers the best candidate, see `GuardedFuser`.
+        fuser: who fuses; or a function that loads it, called while the LLMs write; None where nobody fuses.
+        top_k: candidates to fuse, at most.
+        guard: False gives back fused texts unseen by the ranker.
+        rule: the thresholds of guard and ``auto``.
 
     Raises:
-        InputError: there are no members, two have one name, or the strategy is unknown.
+        InputError: there are no members, two have one name, the strategy or the mode is unknown, nobody fuses, or
+            `top_k` is below 2.
     """
 
     def __init__(
@@ -65,6 +90,11 @@ class Ensemble:
         limits: Limits = _LIMITS,
         store: Store | None = None,
         priors: Priors | None = None,
+        mode: AskedMode = "pick",
+        fuser: Fuser | Callable[[], Fuser] | None = None,
+        top_k: int = DEFAULT_TOP_K,
+        guard: bool = True,
+        rule: FusionRule = DEFAULT_RULE,
     ) -> None:
         if not members:
             raise InputError("An ensemble needs at least one LLM.")
@@ -75,7 +105,11 @@ class Ensemble:
         self.members = tuple(members)
         self.strategy, self.budget, self.limits, self.store = strategy, budget, limits, store
         self.priors = priors
-        self._ranker = ranker
+        self._ranker, self._fuser = ranker, fuser
+        if top_k < 2:
+            raise InputError(f"At least two candidates are fused, not {top_k}: raise top_k.")
+        self.top_k, self.guard, self.rule = top_k, guard, rule
+        self.mode = self._checked(mode)
         self._loading = threading.Lock()
 
     @classmethod
@@ -92,14 +126,22 @@ class Ensemble:
         if not config.llm:
             raise ConfigError(f"{config.path or 'The configuration'} names no LLM: add an [[llm]].")
         limits = Limits(config.limits.deadline, config.limits.quorum, config.limits.grace)
+        store = Store() if store is None else store
+        members = [Member(_llm(entry), entry.samples) for entry in config.llm]
+        thresholds = config.fuser.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True)
         return cls(
-            [Member(_llm(entry), entry.samples) for entry in config.llm],
+            [member for member in members if member.samples],
             lambda: _load_ranker(config.ranker.name),
             strategy=config.ranker.strategy,
             budget=config.ranker.budget,
             limits=limits,
-            store=Store() if store is None else store,
+            store=store,
             priors=None if config.priors_path is None else Priors.load(config.priors_path),
+            mode=config.ensemble.mode,
+            fuser=_fuser(config.fuser.name, [member.llm for member in members], store),
+            top_k=config.fuser.top_k,
+            guard=config.fuser.guard,
+            rule=FusionRule(**thresholds),
         )
 
     @classmethod
@@ -113,8 +155,9 @@ class Ensemble:
         from llm_blender.llms.models import DEFAULT_MODEL, pull
 
         pull(DEFAULT_MODEL)
-        members = [Member(EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), samples)]
-        return cls(members, lambda: _load_ranker("bundled"), store=Store() if store is None else store)
+        llm, store = EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), Store() if store is None else store
+        fuser = ChatFuser(llm, store=store)
+        return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=store, fuser=fuser)
 
     async def __aenter__(self) -> Self:
         for llm in self._managed:
@@ -128,6 +171,8 @@ class Ensemble:
     @property
     def _managed(self) -> list[AbstractAsyncContextManager[Any]]:
         llms: list[object] = [member.llm for member in self.members]
+        if isinstance(self._fuser, ChatFuser) and self._fuser.llm not in llms:
+            llms.append(self._fuser.llm)
         return [llm for llm in llms if isinstance(llm, AbstractAsyncContextManager)]
 
     @property
@@ -138,23 +183,55 @@ class Ensemble:
                 self._ranker = self._ranker()
             return self._ranker
 
-    def ask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None) -> Answer:
-        """`aask`, for code that is not asynchronous; also inside a notebook, whose event loop is taken."""
-        return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer))
+    @property
+    def fuser(self) -> Fuser:
+        """Who fuses; loaded with the first use.
 
-    async def aask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None) -> Answer:
-        """Ask all LLMs, rank their answers, give back the best.
+        Raises:
+            InputError: nobody does.
+        """
+        with self._loading:
+            if self._fuser is None:
+                raise InputError("This ensemble has no fuser: give it one, or ask it in the mode pick.")
+            if not isinstance(self._fuser, Fuser):
+                self._fuser = self._fuser()
+            return self._fuser
+
+    def ask(
+        self,
+        prompt: Instruction,
+        *,
+        seed: int = 0,
+        observer: Observer | None = None,
+        mode: AskedMode | None = None,
+    ) -> Answer:
+        """`aask`, for code that is not asynchronous; also inside a notebook, whose event loop is taken."""
+        return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer, mode=mode))
+
+    async def aask(
+        self,
+        prompt: Instruction,
+        *,
+        seed: int = 0,
+        observer: Observer | None = None,
+        mode: AskedMode | None = None,
+    ) -> Answer:
+        """Ask all LLMs, rank their answers, give back the best or what the fuser makes of the best ones.
+
+        A fuser that fails or is late does not cost the answer: then it is the best candidate, and is `degraded`.
 
         Args:
             prompt: a text or a conversation.
-            seed: of the LLMs (where they know seeds) and of the strategy.
+            seed: of the LLMs (where they know seeds), of the strategy and of the fuser.
             observer: told what happens.
+            mode: in place of the ensemble's own.
 
         Raises:
-            InputError: the prompt is empty.
+            InputError: the prompt is empty, the mode is unknown, or nobody fuses.
             NoAnswerError: no LLM gave an answer within the deadline.
         """
         started = time.perf_counter()
+        mode = self.mode if mode is None else self._checked(mode)
         observer = observer or Observer()
         messages = to_messages(prompt)
         calls = [
@@ -166,6 +243,8 @@ class Ensemble:
         try:
             async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
                 loading = tasks.create_task(asyncio.to_thread(lambda: self.ranker))
+                if mode != "pick":
+                    tasks.create_task(asyncio.to_thread(lambda: self.fuser))
                 gathering = tasks.create_task(gather(calls, messages, self.limits, self.store, observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -173,11 +252,40 @@ class Ensemble:
         if not gathered.candidates:
             reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in gathered.failures.values()))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.")
-        candidates = gathered.candidates.values()
-        ranking = await self._rank(ranker, prompt, [candidate.text for candidate in candidates], seed, observer)
+        texts = [candidate.text for candidate in gathered.candidates.values()]
+        ranking = await self._rank(ranker, prompt, texts, seed, observer)
         if self.priors is not None:
-            ranking = self.priors.apply(ranking, [candidate.model for candidate in candidates])
-        return _answer(calls, gathered, ranking, time.perf_counter() - started)
+            ranking = self.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        report = None
+        if mode != "pick":
+            report = await self._fuse(mode, ranker, prompt, texts, ranking, seed, observer)
+        return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
+
+    async def _fuse(
+        self,
+        mode: Literal["fuse", "auto"],
+        ranker: Ranker,
+        prompt: Instruction,
+        texts: list[str],
+        ranking: Ranking,
+        seed: int,
+        observer: Observer,
+    ) -> FusionReport:
+        fuser = self.fuser
+        guarded = GuardedFuser(fuser, ranker, mode=mode, top_k=self.top_k, guard=self.guard, rule=self.rule)
+        report = await guarded.afuse(
+            prompt, texts, ranking, seed=seed, deadline=self.limits.deadline, on_text=observer.fusing
+        )
+        if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
+            observer.not_kept(fuser.not_kept)
+        return report
+
+    def _checked(self, mode: AskedMode) -> AskedMode:
+        if mode not in MODES:
+            raise unknown_name("mode", mode, MODES)
+        if mode != "pick" and self._fuser is None:
+            raise InputError(f"The mode {mode} needs a fuser: give the ensemble one.")
+        return mode
 
     async def _rank(
         self, ranker: Ranker, prompt: Instruction, texts: list[str], seed: int, observer: Observer
@@ -201,20 +309,34 @@ class Ensemble:
         return ranking
 
 
-def _answer(calls: Sequence[Call], gathered: Gathered, ranking: Ranking, seconds: float) -> Answer:
+def _answer(
+    calls: Sequence[Call], gathered: Gathered, ranking: Ranking, report: FusionReport | None, seconds: float
+) -> Answer:
     candidates = tuple(gathered.candidates.values())
     costs = [candidate.cost for candidate in gathered.new]
+    usage = sum((candidate.usage for candidate in gathered.new if candidate.usage), Usage())
+    if report is not None and report.fusion is not None and not report.fusion.stored:
+        costs.append(report.fusion.cost)
+        usage += report.fusion.usage
+    failed = report is not None and report.reason in ("failed", "too_small")
     return Answer(
-        text=candidates[ranking.best].text,
-        mode="pick",
+        text=candidates[ranking.best].text if report is None else report.answer,
+        mode="pick" if report is None else report.returned,
         candidates=candidates,
         ranking=ranking,
         failures=tuple(gathered.failures.values()),
-        usage=sum((candidate.usage for candidate in gathered.new if candidate.usage), Usage()),
+        usage=usage,
         cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
         seconds=seconds,
-        degraded=len(candidates) < len(calls),
+        degraded=failed or len(candidates) < len(calls),
+        fusion=report,
     )
+
+
+def _fuser(name: str, llms: Sequence[LLM], store: Store) -> Fuser | Callable[[], Fuser]:
+    if name.partition(":")[0] == CHAT:  # a wrong name is told before anybody is asked
+        return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store)
+    return lambda: load_fuser(name)
 
 
 def _llm(entry: Any) -> LLM:

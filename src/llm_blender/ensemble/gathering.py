@@ -20,7 +20,7 @@ class Limits:
     """When to stop waiting.
 
     Attributes:
-        deadline: seconds that the LLMs have for one prompt.
+        deadline: seconds that the LLMs have for one prompt, and then the fuser.
         quorum: answers that suffice; None waits for all, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
     """

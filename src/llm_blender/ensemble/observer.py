@@ -31,3 +31,6 @@ class Observer:
 
     def comparing(self, done: int, total: int) -> None:
         """Comparisons done and expected. Called from another thread."""
+
+    def fusing(self, text: str) -> None:
+        """The fuser has written another piece of a text, which may not be what is given back."""
