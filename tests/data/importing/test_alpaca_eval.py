@@ -209,9 +209,10 @@ def test_files_alone_name_models_and_annotators_themselves(imported, write):
 
 
 def test_equal_answers_have_a_score_and_no_pair(imported, write):
-    ((row,), _) = imported(write("annotations.json", [judged(SKY, "Same.", "Same.", 2)]))
+    ((row,), summary) = imported(write("annotations.json", [judged(SKY, "Same.", "Same.", 2)]))
     assert by_model(row)["m"]["scores"] == {"strict_win_vs_base": 1.0}
     assert row["pairs"] == []
+    assert summary.remarks == ("1 judgements of answers that read the same are scores and no pairs",)
 
 
 def test_a_draw_is_written_in_two_ways(imported, write):
@@ -240,7 +241,7 @@ def test_the_better_answer_stands_on_either_side(imported, write):
         ({"preference": "m"}, "`preference` must be 0 or from 1 to 2, not 'm'"),
         ({"output_2": None}, "`output_2` must be a text, not NoneType"),
         ({"instruction": ["Q"]}, "`instruction` must be a text, not list"),
-        ({"generator_1": None}, "`generator` is missing"),
+        ({"generator_1": None}, "`generator_1` must be a text, not NoneType"),
     ],
 )
 def test_a_wrong_record_stops_the_import_with_file_and_row(write, tmp_path, change, reason):
@@ -269,23 +270,22 @@ def test_a_folder_of_something_else(tmp_path, imported):
         imported(tmp_path / "else")
 
 
+def test_several_folders_are_one(imported, results, write):
+    write("more/fine/model_outputs.json", [output(SKY, "It scatters.", "fine")])
+    (sky, _), summary = imported(results, results.parent / "more")
+    assert "fine" in by_model(sky)
+    assert {"results/good/model_outputs.json", "more/fine/model_outputs.json"} < set(summary.inputs)
+
+
 def test_files_and_folders_do_not_mix(results, write, imported):
     with pytest.raises(InputError, match="import them one by one"):
         imported(results, write("x.json", [output(SKY, "a")]))
 
 
-def test_training_and_bench_read_it(imported, results):
+def test_bench_reads_it(imported, results):
     from llm_blender.bench.judged import labelled_pairs
-    from llm_blender.training.pairs import draw_pairs
-    from llm_blender.training.recipe import Source
 
-    rows = [parse_row(row) for row in imported(results)[0]]
-    implied = draw_pairs(rows, Source(file="x", pairs="implied", scores=("strict_win_vs_base",), comparable=1), 0)
-    assert [(pair.prompt, pair.better, pair.worse) for pair in implied] == [(SKY, "Rayleigh scattering.", "Because.")]
-    labelled = draw_pairs(rows, Source(file="x", pairs="labelled"), 0)
-    assert {(pair.better, pair.worse) for pair in labelled} == {
-        ("Rayleigh scattering.", SKY_BASE),
-        (SKY_BASE, "Because."),
-    }
-    bench = labelled_pairs("x", rows)
+    bench = labelled_pairs("x", [parse_row(row) for row in imported(results)[0]])
+    better = {(pair.prompt, (pair.a if won else pair.b)) for pair, won in zip(bench.pairs, bench.a_wins, strict=True)}
+    assert better == {(SKY, "Rayleigh scattering."), (SKY, SKY_BASE)}
     assert (len(bench.pairs), bench.ties) == (4, 1)

@@ -12,7 +12,7 @@ import pytest
 from llm_blender.data import normalized_key, read_records, read_rows
 from llm_blender.data.importing import FORMATS, ImportPlan, import_rows
 from llm_blender.data.importing.formats import find_format
-from llm_blender.errors import InputError, NotFoundError, RowError
+from llm_blender.errors import InputError, NotFoundError, RowError, WorkError
 
 SHARES = {"train": 0.6, "dev": 0.2, "test": 0.2}
 
@@ -85,6 +85,16 @@ class TestFiles:
         with pytest.raises(NotFoundError, match="no file or folder"):
             imported(tmp_path / "missing.jsonl")
 
+    def test_the_same_file_twice(self, imported, write):
+        path = write("x.jsonl", [pair(0)])
+        with pytest.raises(InputError, match="given twice"):
+            imported(path, path.parent / "." / path.name)
+
+    def test_what_git_lfs_has_not_fetched(self, imported, tmp_path):
+        (tmp_path / "x.jsonl.gz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 875191\n")
+        with pytest.raises(InputError, match=r"x.jsonl.gz is a pointer of Git LFS .* run `git lfs pull`"):
+            imported(tmp_path / "x.jsonl.gz")
+
     @pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("[]", "is empty"), (" \n ", "is empty")])
     def test_an_empty_file(self, imported, tmp_path, text, message):
         (tmp_path / "x.json").write_text(text)
@@ -122,6 +132,15 @@ class TestWhatIsLeftOut:
         assert [row["pairs"][0]["label"] for row in rows] == ["a", "tie"]
         assert summary.left_out == {"duplicate": 1}
 
+    def test_the_same_answers_of_other_models_make_another_row(self, imported, write):
+        voted = [
+            {"instruction": "Q", "response1": "a", "response2": "b", "annotator1": 2, "cmp_key": models}
+            for models in ("x_y", "x_z", "x_y")
+        ]
+        rows, summary = imported(write("x.jsonl", voted))
+        assert [row["candidates"][1]["model"] for row in rows] == ["y", "z"]
+        assert summary.left_out == {"duplicate": 1}
+
     def test_other_scores_make_another_row(self, imported, write):
         rated = [{"prompt": "Q", "responses": ["a", "b"], "scores": scores} for scores in ([1, 2], [1, 3], [1, 2])]
         assert imported(write("x.jsonl", rated))[1].left_out == {"duplicate": 1}
@@ -134,6 +153,12 @@ class TestWhatIsLeftOut:
         assert summary.left_out == {"asked in more.jsonl": 1, "asked in test.jsonl": 1}
         assert summary.rows == 4
         assert summary.excluded == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (test, more)}
+
+    def test_test_files_of_the_same_name(self, imported, write):
+        tests = [write(f"{n}/test.jsonl", [{"instruction": f"Question {n}?", "candidates": []}]) for n in range(2)]
+        _, summary = imported(write("x.jsonl", [pair(n) for n in range(3)]), exclude=tuple(tests))
+        assert summary.left_out == {"asked in 0/test.jsonl": 1, "asked in 1/test.jsonl": 1}
+        assert set(summary.excluded) == {"0/test.jsonl", "1/test.jsonl"}
 
     def test_a_test_file_that_is_none(self, imported, write):
         other = write("raw.jsonl", [pair(0)])
@@ -226,6 +251,15 @@ class TestOutput:
         assert json.loads(capsys.readouterr().out)["instruction"] == "Question 0?"
         assert (result.written[0].card, result.written[0].sha256) == ("", "")
         assert {path.name for path in set(tmp_path.iterdir()) - before} == {"x.jsonl"}
+
+    def test_a_device_has_no_card(self, write):
+        result = import_rows(ImportPlan((write("x.jsonl", [pair(0)]),)), "/dev/null")
+        assert (result.written[0].rows, result.written[0].card) == (1, "")
+
+    def test_a_card_that_cannot_be_written(self, write, tmp_path):
+        (tmp_path / "out.jsonl.md").mkdir()
+        with pytest.raises(WorkError, match="The rows are written, but not their card"):
+            import_rows(ImportPlan((write("x.jsonl", [pair(0)]),)), str(tmp_path / "out.jsonl"))
 
     def test_progress_is_told(self, write, tmp_path):
         told = []

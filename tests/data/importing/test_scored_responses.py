@@ -90,10 +90,11 @@ def test_a_wrong_record_stops_with_file_and_line(imported, write, record, reason
     assert reason in str(caught.value)
 
 
-def test_training_reads_it(imported, write):
-    from llm_blender.training.pairs import draw_pairs
-    from llm_blender.training.recipe import Source
+def test_bench_reads_it(imported, write):
+    from llm_blender.bench.judged import implied_pairs
+    from llm_blender.bench.scored import scored_rows
 
     rows = [parse_row(row) for row in imported(write("ultra.jsonl", [ultra(8.5, 3)]))[0]]
-    (pair,) = draw_pairs(rows, Source(file="x", pairs="implied", scores=("overall_score",), comparable=1), 0)
-    assert (pair.better, pair.worse) == ("Answer 0.", "Answer 1.")
+    bench = implied_pairs("x", scored_rows(rows, "overall_score"))
+    assert [(pair.a, pair.b) for pair in bench.pairs] == [("Answer 0.", "Answer 1.")]
+    assert bench.a_wins == (True,)

@@ -57,6 +57,10 @@ class _Row:
 class AlpacaEval:
     """Gathers outputs and annotations, in any order, into one row an instruction.
 
+    Attributes:
+        equal: judgements of two answers that read the same, counted as `examples` goes on: they are scores and no
+            pairs, since no better one can be told from the texts.
+
     Args:
         models: only what these answered; empty is all. The baselines that they were judged against are always kept.
         annotators: only what these judged; empty is all.
@@ -76,6 +80,7 @@ class AlpacaEval:
     ) -> None:
         self._models, self._annotators = frozenset(models), frozenset(annotators)
         self._reference, self._seed = reference, seed
+        self.equal = 0
         self._rows: dict[str, _Row] = {}
         self._seen_models: dict[str, None] = {}
         self._seen_annotators = dict.fromkeys(known_annotators)
@@ -125,8 +130,8 @@ class AlpacaEval:
 
     def _add_judgement(self, record: Mapping[str, Any], model: str, annotator: str) -> None:
         row = self._row(record)
-        baseline = optional_text(record, "generator_1") or text(record, "generator")
-        model = model or optional_text(record, "generator_2") or text(record, "generator")
+        baseline = _generator(record, "generator_1")
+        model = model or _generator(record, "generator_2")
         annotator = annotator or text(record, "annotator")
         self._check_model(model)
         self._seen_annotators.setdefault(annotator)
@@ -174,7 +179,8 @@ class AlpacaEval:
         ):
             scores[ours][f"{annotator}_win_vs_{names[theirs]}"] = share
             if ours[1] == theirs[1]:
-                continue  # no better one can be told from the texts
+                self.equal += 1
+                continue
             a, b = places[ours], places[theirs]
             if coin(self._seed, "order", key, annotator, names[ours], names[theirs]):
                 a, b, share = b, a, 1 - share
@@ -191,6 +197,11 @@ class AlpacaEval:
             pairs=tuple(pairs),
             extra={"meta": meta},
         )
+
+
+def _generator(record: Mapping[str, Any], key: str) -> str:
+    """Who wrote one of the two answers; where both are by the same, some files say so once."""
+    return optional_text(record, key) or optional_text(record, "generator") or text(record, key)
 
 
 def _share_of_second(record: Mapping[str, Any]) -> float | None:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender.data.files import STDIO, RowWriter
+from llm_blender.data.files import RowWriter
 from llm_blender.data.importing.card import data_card
+from llm_blender.data.importing.inputs import short_names
 from llm_blender.data.importing.plan import ImportPlan
 from llm_blender.data.importing.reading import read_inputs
 from llm_blender.data.importing.records import sha256
 from llm_blender.data.importing.splits import split_of
 from llm_blender.data.rows import normalized_key, read_rows
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, WorkError
 from llm_blender.types import Example, OnProgress
 
 __all__ = ["Imported", "Written", "import_rows"]
@@ -35,8 +36,8 @@ class Written:
         candidates: answers in them.
         pairs: judged pairs in them.
         ties: of these, how many are ties.
-        sha256: of the file; empty for standard output.
-        card: path of its card; empty for standard output.
+        sha256: of the file; empty where it is none, such as standard output.
+        card: path of its card; empty where it is none, such as standard output.
     """
 
     path: str
@@ -117,7 +118,11 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     paths = _paths(out, plan)
     with contextlib.ExitStack() as stack:
         writers = {split: stack.enter_context(RowWriter(path)) for split, path in paths.items()}
-        excluded = {normalized_key(row): path for path in plan.exclude for row in read_rows(path)}
+        excluded = {
+            normalized_key(row): name
+            for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)
+            for row in read_rows(path)
+        }
         reading = read_inputs(plan, progress)
         kept, left_out = _kept(reading.rows, excluded)
         if not kept:
@@ -132,7 +137,7 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
         plan=plan,
         format=reading.format,
         inputs={file.name: sha256(file.path) for file in reading.inputs.files},
-        excluded={path.name: sha256(path) for path in plan.exclude},
+        excluded={name: sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
         records=reading.records,
         skipped=dict(sorted(reading.skipped.items())),
         bad=str(reading.bad[0]) if reading.bad else "",
@@ -143,8 +148,15 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     )
     for file in imported.written:
         if file.card:
-            Path(file.card).write_text(data_card(imported, file), encoding="utf-8", newline="\n")
+            _write_card(Path(file.card), data_card(imported, file))
     return imported
+
+
+def _write_card(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise WorkError(f"The rows are written, but not their card {path}: {error.strerror}.") from error
 
 
 def _paths(out: str, plan: ImportPlan) -> dict[str, str]:
@@ -157,14 +169,14 @@ def _paths(out: str, plan: ImportPlan) -> dict[str, str]:
     return {name: out.replace(_SPLIT, name) for name in plan.split}
 
 
-def _kept(rows: list[Example], excluded: dict[str, Path]) -> tuple[list[tuple[int, str, Example]], Counter[str]]:
+def _kept(rows: list[Example], excluded: dict[str, str]) -> tuple[list[tuple[int, str, Example]], Counter[str]]:
     """The rows to write, with their position among all and their key; and how many others there are, by reason."""
     kept: list[tuple[int, str, Example]] = []
     left_out, seen = Counter[str](), set[tuple[Any, ...]]()
     for position, row in enumerate(rows):
         key = normalized_key(row)
         if key in excluded:
-            left_out[f"asked in {excluded[key].name}"] += 1
+            left_out[f"asked in {excluded[key]}"] += 1
         elif (content := _content(key, row)) in seen:
             left_out["duplicate"] += 1
         else:
@@ -174,9 +186,12 @@ def _kept(rows: list[Example], excluded: dict[str, Path]) -> tuple[list[tuple[in
 
 
 def _content(key: str, row: Example) -> tuple[Any, ...]:
-    """What two rows share that teach the same: prompt, answers with their scores, judgements; not their order."""
+    """What two rows share that teach the same: prompt, answers, models, scores, judgements; not their order."""
     texts = [candidate.text.strip() for candidate in row.candidates]
-    answers = sorted((text, *sorted(c.scores.items())) for text, c in zip(texts, row.candidates, strict=True))
+    answers = sorted(
+        (text, candidate.model or "", *sorted(candidate.scores.items()))
+        for text, candidate in zip(texts, row.candidates, strict=True)
+    )
     judgements = []
     for pair in row.pairs:
         both = sorted((texts[pair.a], texts[pair.b]))
@@ -202,7 +217,7 @@ def _record(row: Example, source: str, position: int) -> dict[str, Any]:
 
 
 def _written(path: str, split: str, rows: Sequence[Example]) -> Written:
-    is_file = path != STDIO
+    is_file = Path(path).is_file()  # and not standard output or a device
     return Written(
         path=path,
         split=split,

@@ -9,7 +9,7 @@ from pathlib import Path
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError, NotFoundError
 
-__all__ = ["InputFile", "Inputs", "find_inputs"]
+__all__ = ["InputFile", "Inputs", "find_inputs", "short_names"]
 
 _OUTPUTS, _ANNOTATIONS = "model_outputs.json", "annotations.json"
 
@@ -56,17 +56,23 @@ def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotator
 
     Raises:
         NotFoundError: one is not there.
-        InputError: a folder holds no results, files and folders are mixed, or a name is unknown.
+        InputError: a folder holds no results, files and folders are mixed, one is given twice, or a name is unknown.
     """
     for path in inputs:
         if not path.exists():
             raise NotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}).")
+    if len({path.resolve() for path in inputs}) < len(inputs):
+        raise InputError("A file or folder is given twice: give each once.")
     folders = [path for path in inputs if path.is_dir()]
     if not folders:
-        return Inputs(tuple(InputFile(path, name) for path, name in zip(inputs, _names(inputs), strict=True)))
+        return Inputs(tuple(InputFile(path, name) for path, name in zip(inputs, short_names(inputs), strict=True)))
     if len(folders) < len(inputs):
         raise InputError(f"{folders[0]} is a folder and others are files: import them one by one.")
-    found = [file for folder in folders for file in _results(folder)]
+    found = [
+        file
+        for folder, name in zip(folders, short_names(folders), strict=True)
+        for file in _results(folder, "" if len(folders) == 1 else f"{name}/")
+    ]
     known = sorted({file.model for file in found})
     for model in models:
         if model not in known:
@@ -81,10 +87,10 @@ def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotator
     return Inputs(files, True, tuple(judges))
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """The paths without the folders that all of them stand in."""
-    if len(paths) == 1:
-        return [paths[0].name]
+    if len(paths) < 2:
+        return [path.name for path in paths]
     parts = [path.absolute().parts for path in paths]
     common = 0
     while all(len(of_path) > common + 1 and of_path[common] == parts[0][common] for of_path in parts):
@@ -92,10 +98,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(of_path[common:]) for of_path in parts]
 
 
-def _results(folder: Path) -> list[InputFile]:
+def _results(folder: Path, prefix: str) -> list[InputFile]:
     root = folder / "results" if (folder / "results").is_dir() else folder
     found = [
-        InputFile(path, path.relative_to(root).as_posix(), model.name, path.parent.name if path.parent != model else "")
+        InputFile(
+            path,
+            prefix + path.relative_to(root).as_posix(),
+            model.name,
+            path.parent.name if path.parent != model else "",
+        )
         for model in sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.name)
         for pattern in (_OUTPUTS, _ANNOTATIONS, f"*/{_ANNOTATIONS}")
         for path in sorted(model.glob(pattern), key=lambda path: path.parent.name)

@@ -112,6 +112,8 @@ def _read_alpaca_eval(plan: ImportPlan, reading: Reading, progress: OnProgress |
             names = ", ".join(f"{name} ({count:,})" for name, count in sorted(others.items()))
             reading.remarks.append(f"{file.name} names other annotators than its folder, which counts: {names}")
     reading.rows = list(gathered.examples())
+    if gathered.equal:
+        reading.remarks.append(f"{gathered.equal:,} judgements of answers that read the same are scores and no pairs")
     if plan.reference and (missing := sum(1 for row in reading.rows if row.reference is None)):
         reading.remarks.append(f"{missing:,} rows have no answer by {plan.reference}, hence no reference")
 

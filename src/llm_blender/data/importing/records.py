@@ -20,6 +20,7 @@ from llm_blender.errors import InputError, NotFoundError, RowError
 __all__ = ["Record", "Records", "SkipRecord", "sha256"]
 
 Record = dict[str, Any]
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class SkipRecord(Exception):  # noqa: N818 - not an error: the record is well made and holds nothing to learn from
@@ -34,13 +35,16 @@ class Records:
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: it cannot be read as what its name says.
+        InputError: it cannot be read as what its name says, or Git LFS has not fetched it.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
         self.path = path
+        with reading(str(path)), path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise InputError(f"{path} is a pointer of Git LFS in the file's place: run `git lfs pull` there.")
         self._is_list = path.suffix != ".parquet" and self._begins_with_a_bracket()
         self.unit = "row" if self._is_list or path.suffix == ".parquet" else "line"
 
