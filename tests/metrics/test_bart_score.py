@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_what_is_too_long_is_cut_and_counted(seq2seq):
     assert np.isfinite(found.values).all()
     shorter = bartscore([long + "and light"], ["a bird"], model=seq2seq("bart"))
     assert shorter.values[0] == pytest.approx(found.values[0], abs=1e-5)
+
+
+def test_a_special_token_that_the_model_does_not_know(seq2seq, tmp_path):
+    folder = tmp_path / "bart"
+    shutil.copytree(seq2seq("bart"), folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens({"mask_token": "<hidden>"})
+    assert len(tokenizer) == 301
+    tokenizer.save_pretrained(folder)
+    found = bartscore(["the sky", "<hidden>"], ["a bird", "a <hidden> bird"], model=folder).values
+    assert found[0] == pytest.approx(bartscore(["the sky"], ["a bird"], model=seq2seq("bart")).values[0], abs=1e-5)
+    assert found[1] == pytest.approx(mean_log_probability(folder, "<unk>", "a <unk> bird"), abs=1e-5)
 
 
 def test_unknown_direction(seq2seq):

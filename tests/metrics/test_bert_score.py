@@ -174,6 +174,16 @@ class TestSettings:
 
 
 class TestLoading:
+    @pytest.mark.parametrize("case", [CASES[1], CASES[6]], ids=lambda case: case["encoder"])
+    def test_a_checkpoint_that_does_not_name_its_special_tokens(self, case, golden, encoder, tmp_path):
+        folder = tmp_path / "old"
+        shutil.copytree(encoder(case["encoder"]), folder)
+        (folder / "special_tokens_map.json").unlink()
+        (folder / "tokenizer_config.json").write_text('{"model_max_length": 40}')
+        assert not case["idf"]  # else the special tokens weigh nothing anyway
+        found = bertscore(golden["predictions"], golden["references"], model=folder, layer=case["layer"])
+        np.testing.assert_allclose(found.values, case["f1"], atol=2e-6)
+
     def test_once(self, encoder, monkeypatch):
         import transformers
 

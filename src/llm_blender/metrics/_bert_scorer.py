@@ -128,7 +128,7 @@ class BERTScorer:
         pairs = [(a.strip(), b.strip()) for a, b in zip(predictions, references, strict=True)]
         weights = self._rarities([ids[b] for _, b in pairs]) if idf else {}
         blank = len(self._loaded.tokenize([""]).ids[0])
-        plain = {self._loaded.tokenizer.cls_token_id: 0.0, self._loaded.tokenizer.sep_token_id: 0.0}
+        plain = {token: 0.0 for token in (self._loaded.special.cls, self._loaded.special.sep) if token is not None}
         unseen = math.log(len(pairs) + 1) if idf else 1.0
 
         def weigh(text: str) -> Tensor:

@@ -74,10 +74,7 @@ class BLEURTScorer:
         self, predictions: Sequence[str], references: Sequence[str], *, max_tokens: int, progress: OnProgress
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The model's output for each pair, ``[m]``, and ``[m]`` whether one of the two texts was cut."""
-        first, second = (
-            self._loaded.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-            for texts in (references, predictions)
-        )
+        first, second = (self._loaded.encode(texts, add_special_tokens=False) for texts in (references, predictions))
         room = self.max_length - len(self._before) - len(self._between) - len(self._after)
         kept = [_shares(len(a), len(b), room) for a, b in zip(first, second, strict=True)]
         opening = [[*self._before, *a[:n], *self._between] for a, (n, _) in zip(first, kept, strict=True)]

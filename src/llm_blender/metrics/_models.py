@@ -39,6 +39,16 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class SpecialIds:
+    """Ids of special tokens, as the tokenizer's own class knows them; None where it has none."""
+
+    pad: int | None
+    unk: int | None
+    cls: int | None
+    sep: int | None
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model on its device, with its tokenizer.
 
@@ -46,6 +56,8 @@ class Loaded:
         folder: the checkpoint.
         model: in evaluation mode.
         tokenizer: of transformers.
+        special: its special tokens.
+        rows: tokens that the model knows.
         device: where the model is.
         max_length: tokens of a sequence, special ones included.
     """
@@ -53,21 +65,31 @@ class Loaded:
     folder: Path
     model: Any
     tokenizer: Any
+    special: SpecialIds
+    rows: int
     device: torch.device
     max_length: int
 
     @property
     def pad_id(self) -> int:
         """Fills up short sequences; it is masked."""
-        return int(self.tokenizer.pad_token_id or 0)
+        return self.special.pad or 0
 
     def tokenize(self, texts: Sequence[str]) -> Texts:
         """Texts with the special tokens of the model, cut at its length."""
-        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        ids = self.encode(texts)
         cut = np.array([len(one) > self.max_length for one in ids], bool)
         if cut.any():
-            ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+            ids = self.encode(texts, truncation=True, max_length=self.max_length)
         return Texts([one or [self.pad_id] for one in ids], cut)
+
+    def encode(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+        """Token ids, all of which the model knows."""
+        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False, **options)["input_ids"]
+        if len(self.tokenizer) <= self.rows:
+            return ids
+        other = self.special.unk or 0  # for the name of a special token, spelled out in a text
+        return [[token if token < self.rows else other for token in one] for one in ids]
 
 
 def load(
@@ -95,15 +117,16 @@ def load(
             model, info = kind.from_pretrained(
                 str(folder), dtype=precision, output_loading_info=True, local_files_only=True, trust_remote_code=False
             )
-            tokenizer = _load_tokenizer(folder)
+            tokenizer, special = _load_tokenizer(folder)
     except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, tokenizers, transformers
         raise CheckpointError(f"{folder} is not read by {kind.__name__}: {shorten(str(error), 300)}") from error
     # Encoders are often stored without a pooler, which no metric reads but with a head.
     headless = kind.__name__ == "AutoModel"
     if missing := sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key)):
         raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    rows = int(model.get_input_embeddings().num_embeddings)
+    # bart-large-cnn has none for <mask>, which no text needs.
+    if set(range(rows, len(tokenizer))) - set(tokenizer.get_added_vocab().values()):
         raise CheckpointError(
             f"The tokenizer in {folder} has {len(tokenizer):,} tokens and the model knows {rows:,}: it is not this "
             "model's."
@@ -115,13 +138,18 @@ def load(
         model = model.eval().to(place)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
         raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
-    return Loaded(folder, model, tokenizer, place, max_length or longest)
+    return Loaded(folder, model, tokenizer, special, rows, place, max_length or longest)
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path) -> tuple[Any, SpecialIds]:
+    def read(kind: Any) -> Any:
+        return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+    # Many a checkpoint leaves the names of its special tokens to the tokenizer's class.
+    named = read(AutoTokenizer)
+    special = SpecialIds(named.pad_token_id, named.unk_token_id, named.cls_token_id, named.sep_token_id)
     # Straight from tokenizer.json where there is one: version 5's classes lose the normaliser of a sentencepiece model.
-    kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return read(PreTrainedTokenizerFast) if (folder / "tokenizer.json").is_file() else named, special
 
 
 def _longest_input(model: nn.Module, tokenizer: Any) -> int:
