@@ -1,10 +1,12 @@
-"""Tiny encoders and rankers with random weights, for tests that need a model and not a good one."""
+"""Tiny encoders, rankers and fusers with random weights, for tests that need a model and not a good one."""
 
 from __future__ import annotations
 
 import string
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,19 @@ the a is are not why what how sky sea sun moon blue green red bright dark light 
 good bad better worse best because scatter water air tree bird sing run sleep tip give three one two be it of
 to
 """
+
+
+_FUSER_TEXTS = [
+    "Why is the sky blue? Air scatters blue light most, and the sea mirrors the sky.",
+    "Instruction: Input: Candidate 0: Candidate 1: Candidate 2:",
+    "Summarize candidates into a better one for the given instruction:",
+    "user assistant system Task Answer Write one answer to the instruction that is better than each of the candidates.",
+    "Go to bed early, read a book, and drink no coffee in the evening. Give three tips for sleeping better!",
+]
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +84,122 @@ def tiny_ranker(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         return made[pooling]
 
     return make
+
+
+def make_t5(folder: Path, *, seed: int = 3, **options: Any) -> Path:
+    """A T5 of 2 layers x 32; its tokenizer, a unigram model as T5's, knows ``<extra_id_0>`` to ``<extra_id_9>``."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    sentinels = [f"<extra_id_{i}>" for i in range(10)]
+    tokenizer = Tokenizer(models.Unigram())
+    # As the character map of the published tokenizer: white space of any kind is a space.
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200,
+        special_tokens=["<pad>", "</s>", "<unk>", *sentinels],
+        unk_token="<unk>",
+        initial_alphabet=[chr(i) for i in range(33, 127)],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_FUSER_TEXTS * 5, trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=sentinels,
+    ).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        initializer_factor=8.0,  # that it writes something else than one word again and again
+        **options,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: int = 512, seed: int = 0) -> Path:
+    """A Llama of 2 layers x 32 with a byte-level tokenizer that has ``<|im_start|>`` and ``<|im_end|>``."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_FUSER_TEXTS * 5, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        extra_special_tokens=["<|im_start|>", "<|endoftext|>"],
+    )
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=context,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a T5; not to be written to."""
+    return make_t5(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a chat model; not to be written to."""
+    return make_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a LoRA adapter of `tiny_llama` that changes what it writes."""
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = AutoModelForCausalLM.from_pretrained(str(tiny_llama))
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name of before
+        adapted = peft.get_peft_model(model, config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 2.0)
+    adapted.save_pretrained(str(folder))
+    return folder

@@ -57,7 +57,7 @@ class TestLoading:
             shutil.copytree(published_ranker / "ranker", local_dir)
             return str(local_dir)
 
-        monkeypatch.setattr("llm_blender.blender._loading.find_config", lambda name: None)
+        monkeypatch.setattr("llm_blender.blender._loading.from_hub", lambda *args, **options: None)
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         options = {"device": "cpu", "cache_dir": str(tmp_path), "model_name": str(published_ranker / "encoder")}
         made = Blender()

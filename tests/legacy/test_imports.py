@@ -10,7 +10,6 @@ import sys
 import pytest
 
 import llm_blender
-from llm_blender.errors import InputError
 
 OLD_NAMES = {
     "llm_blender": ["Blender", "BlenderConfig", "GenFuserConfig", "RankerConfig"],
@@ -36,6 +35,9 @@ OLD_NAMES = {
 SIGNATURES = {
     "__init__": ["blender_config", "ranker_config", "fuser_config"],
     "loadranker": ["ranker_path", "device"],
+    "loadfuser": ["fuser_path", "device"],
+    "fuse": ["inputs", "candidates", "instructions", "batch_size"],
+    "rank_and_fuse": ["inputs", "candidates", "instructions", "return_scores", "batch_size", "top_k"],
     "rank": ["inputs", "candidates", "instructions", "return_scores", "batch_size", "disable_tqdm"],
     "rank_with_ref": [
         *("inputs", "candidates", "instructions", "return_scores", "batch_size", "ref_mode", "ref_candidates"),
@@ -74,12 +76,6 @@ def test_positional_arguments(method):
     parameters = inspect.signature(getattr(llm_blender.Blender, method)).parameters.values()
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == ["self", *SIGNATURES[method]]
-
-
-def test_no_fuser_yet():
-    assert not any(hasattr(llm_blender.Blender, name) for name in ("loadfuser", "fuse", "rank_and_fuse"))
-    with pytest.raises(InputError, match="no GenFuser yet: leave fuser_config out"):
-        llm_blender.Blender(fuser_config=llm_blender.GenFuserConfig())
 
 
 def test_blender_needs_no_torch():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_blender import Blender, BlenderConfig
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "MIGRATION.md").read_text(encoding="utf-8")
 
@@ -22,8 +24,19 @@ def test_its_code_runs():
 
 def test_its_imports_are_there():
     pytest.importorskip("transformers")
-    (code,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
+    (code, _) = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
     exec(compile(code, "MIGRATION.md", "exec"), {})
+
+
+def test_its_fusing_runs(tiny_t5, monkeypatch):
+    (_, code) = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
+    blender, original = Blender(BlenderConfig(device="cpu")), Blender.loadfuser
+    blender.loadranker("bundled", device=None)
+    monkeypatch.setattr(Blender, "loadfuser", lambda self, name: original(self, tiny_t5, candidate_maxlength=8))
+    names = {"blender": blender, "inputs": ["Why?"], "candidates": [["a", "b", "c", "d"]], "instructions": ["Say why."]}
+    exec(compile(code, "MIGRATION.md", "exec"), names)
+    assert len(names["fused"]) == 1
+    assert names["ranks"].shape == (1, 4)
 
 
 def test_its_import_paths():

@@ -157,6 +157,7 @@ class GenFuser:
         seed: int = 0,
         progress: OnProgress | None = None,
         batch_size: int | None = None,
+        candidate_max_length: int | None = None,
         **options: Any,
     ) -> list[Fusion]:
         """Fuse the candidates of many instructions, in batches of rows of about the same length.
@@ -168,6 +169,7 @@ class GenFuser:
             seed: where the options sample.
             progress: called with the rows done and all of them.
             batch_size: None is the fuser's own.
+            candidate_max_length: tokens of each candidate; None is the fuser's own.
             **options: of ``model.generate``, in place of the fuser's own.
 
         Raises:
@@ -175,7 +177,12 @@ class GenFuser:
                 is unknown.
             WorkError: the memory of the device does not suffice.
         """
-        prompts = self._read(instructions, candidates, inputs)
+        for what, number in (("batch_size", batch_size), ("candidate_max_length", candidate_max_length)):
+            if number is not None and number < 1:
+                raise InputError(f"{what} must be above zero, not {number}.")
+        if options.get("num_return_sequences", 1) != 1:
+            raise InputError("A fuser writes one answer to each instruction: leave num_return_sequences out.")
+        prompts = self._read(instructions, candidates, inputs, candidate_max_length)
         readable = sorted(
             (i for i, prompt in enumerate(prompts) if prompt is not None), key=lambda i: -len(_ids(prompts[i]))
         )
@@ -290,12 +297,15 @@ class GenFuser:
         instructions: Sequence[Instruction],
         candidates: Sequence[Sequence[str]],
         inputs: Sequence[str] | None,
+        candidate_max_length: int | None = None,
     ) -> list[Prompt | None]:
         check_inputs(instructions, candidates)
         extra = [""] * len(instructions) if inputs is None else list(inputs)
         if len(extra) != len(instructions):
             raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-        return [self.prompts.prompt(*row) for row in zip(instructions, extra, candidates, strict=True)]
+        return [
+            self.prompts.prompt(*row, candidate_max_length) for row in zip(instructions, extra, candidates, strict=True)
+        ]
 
     def _write(
         self,

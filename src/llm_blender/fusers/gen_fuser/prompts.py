@@ -44,8 +44,17 @@ class Prompt:
 class PromptFormat(Protocol):
     """How a kind of fuser wants its prompt."""
 
-    def prompt(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it."""
+    def prompt(
+        self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
+    ) -> Prompt | None:
+        """The prompt for candidates, best first; None where two of them do not fit into it.
+
+        Args:
+            instruction: a prompt or a conversation.
+            input: MixInstruct's second field.
+            candidates: texts.
+            candidate_max_length: tokens of a candidate; None is the format's own.
+        """
         ...
 
 
@@ -107,8 +116,17 @@ class Seq2SeqFormat:
     def __init__(self, tokenizer: Any, *, max_length: int, candidate_max_length: int) -> None:
         self._tokenizer, self.max_length, self.candidate_max_length = tokenizer, max_length, candidate_max_length
 
-    def prompt(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it."""
+    def prompt(
+        self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
+    ) -> Prompt | None:
+        """The prompt for candidates, best first; None where two of them do not fit into it.
+
+        Args:
+            instruction: a prompt or a conversation.
+            input: MixInstruct's second field.
+            candidates: texts.
+            candidate_max_length: tokens of a candidate; None is the format's own.
+        """
         texts = _Texts(self._tokenizer, [instruction_text(instruction), input, *candidates[:_SENTINELS]])
 
         def render(head: int, limit: int, count: int) -> list[int]:
@@ -123,7 +141,7 @@ class Seq2SeqFormat:
             render,
             texts.length(0) + texts.length(1),
             [texts.length(i) for i in range(2, len(texts))],
-            cap=self.candidate_max_length,
+            cap=candidate_max_length or self.candidate_max_length,
             room=self.max_length,
         )
         if fitted is None:
@@ -146,8 +164,17 @@ class CausalFormat:
     def __init__(self, tokenizer: Any, *, max_length: int, candidate_max_length: int) -> None:
         self._tokenizer, self.max_length, self.candidate_max_length = tokenizer, max_length, candidate_max_length
 
-    def prompt(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it."""
+    def prompt(
+        self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
+    ) -> Prompt | None:
+        """The prompt for candidates, best first; None where two of them do not fit into it.
+
+        Args:
+            instruction: a prompt or a conversation.
+            input: MixInstruct's second field.
+            candidates: texts.
+            candidate_max_length: tokens of a candidate; None is the format's own.
+        """
         texts = _Texts(self._tokenizer, [instruction_text(instruction, input), *candidates])
         code = fence_code(clean(instruction_text(instruction, input)), *map(clean, candidates), digits=4)
 
@@ -161,7 +188,7 @@ class CausalFormat:
             render,
             texts.length(0),
             [texts.length(i) for i in range(1, len(texts))],
-            cap=self.candidate_max_length,
+            cap=candidate_max_length or self.candidate_max_length,
             room=self.max_length,
         )
         if fitted is None:

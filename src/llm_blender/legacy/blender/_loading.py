@@ -7,17 +7,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import find_folder, from_hub
 from llm_blender._names import unknown_name
 from llm_blender.errors import DownloadError, InputError, MissingExtraError
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.checkpoints import find_checkpoint, find_config, has_onnx, read_config
+from llm_blender.rankers.checkpoints import find_checkpoint, has_onnx, read_config
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.rankers.published import is_published
 
+from ..gen_fuser.config import GenFuserConfig
 from ..pair_ranker.config import RankerConfig
 from ._reading import Pointwise
 
-__all__ = ["changed_fields", "load"]
+__all__ = ["changed_fields", "find", "load"]
 
 _SOURCE_SPECIALS = 3  # [CLS], marker, [SEP]: 0.0.2 counts them with the text
 
@@ -44,7 +46,7 @@ def load(
     for field in fields_of_config:
         if field not in known:
             raise unknown_name("field of RankerConfig", field, known)
-    folder = _find(name, fields_of_config.get("cache_dir"))
+    folder = find(name, fields_of_config.get("cache_dir"), "ranker")
     values = read_config(folder) if (folder / "config.json").is_file() else {}
     config = replace(RankerConfig.from_dict(values), **{"load_checkpoint": str(name), **fields_of_config})
     config.device = next((place for place in (device, config.device, default_device) if place is not None), None)
@@ -78,22 +80,33 @@ def load(
     return ranker, config
 
 
-def changed_fields(config: RankerConfig) -> dict[str, Any]:
+def changed_fields(config: RankerConfig | GenFuserConfig) -> dict[str, Any]:
     """What a configuration says that is not a default: the rest is left to the checkpoint."""
-    defaults = RankerConfig()
+    defaults = type(config)()
     return {name: value for name, value in config.to_dict().items() if value != getattr(defaults, name)}
 
 
-def _find(name: str | os.PathLike[str], cache_dir: Any) -> Path:
-    """The folder; with a cache directory, that below it, to which the Hub's files are fetched."""
+def find(name: str | os.PathLike[str], cache_dir: Any, kind: str) -> Path:
+    """The folder of a ranker or a fuser; with a cache directory, that below it, to which the Hub's files are fetched.
+
+    Args:
+        name: a folder, a folder below the cache directory, or a Hub name; of a ranker also ``bundled``.
+        cache_dir: None leaves it to the Hub's client.
+        kind: ``ranker`` or ``fuser``.
+
+    Raises:
+        InputError: the name is none.
+        NotFoundError: there is no such checkpoint; the message says where it was looked for.
+        DownloadError: it could not be fetched.
+    """
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-        raise InputError(f"A ranker is loaded by the name of a folder or a Hub repository, not by {name!r}.")
+        raise InputError(f"A {kind} is loaded by the name of a folder or a Hub repository, not by {name!r}.")
     if cache_dir is None or Path(name).expanduser().is_dir():
-        return find_checkpoint(name)
+        return find_checkpoint(name) if kind == "ranker" else find_folder(kind, name)
     below = Path(cache_dir).expanduser() / name
     if below.is_dir() or os.fspath(name).count("/") != 1 or Path(name).is_absolute():
-        return find_checkpoint(below if below.is_dir() else name)
-    find_config(os.fspath(name))  # soon says so if there is no such ranker or no Hub
+        return find_folder(kind, below if below.is_dir() else name)
+    from_hub(kind, os.fspath(name), files=["config.json"])  # soon says so if there is no such model or no Hub
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
+from llm_blender.fusers.gen_fuser import GenFuser
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.types import Message
 
@@ -19,28 +20,30 @@ from ..gpt_eval.utils import get_ranks_from_scores
 from ..pair_ranker.config import RankerConfig
 from ._contests import by_bubble, by_knockout
 from ._conversations import get_pair_from_conv
+from ._fusing import fuse_texts, load_gen_fuser
 from ._generation import generate
 from ._loading import changed_fields, load
 from ._reading import MODES, Pointwise, Reader, Truncation, make_reader
 from ._references import REF_MODES, references
 from ._texts import read_texts, texts_of
+from .blender_utils import get_topk_candidates_from_ranks
 from .config import BlenderConfig
 
 __all__ = ["Blender"]
 
 
 class Blender:
-    """Ranks candidates, as code written for llm-blender 0.0.2 asks for it; MIGRATION.md says what changed.
+    """Ranks and fuses candidates, as code written for llm-blender 0.0.2 asks for it; MIGRATION.md says what changed.
 
-    New code is better off with `PairRanker`, whose rankings tell more.
+    New code is better off with `PairRanker` and `GenFuser`, whose results tell more.
 
     Args:
         blender_config: device and progress bars.
         ranker_config: of a ranker to load at once; its `load_checkpoint` says which.
-        fuser_config: of a fuser; there is none in this version.
+        fuser_config: of a fuser to load at once; its `model_name` says which.
 
     Raises:
-        InputError: a fuser is asked for; and see `loadranker`.
+        InputError: the ranker's configuration names no checkpoint; and see `loadranker` and `loadfuser`.
 
     Example:
         >>> blender = Blender()
@@ -55,8 +58,6 @@ class Blender:
         ranker_config: RankerConfig | None = None,
         fuser_config: GenFuserConfig | None = None,
     ) -> None:
-        if fuser_config is not None:
-            raise InputError("This version has no GenFuser yet: leave fuser_config out.")
         self.blender_config = blender_config or BlenderConfig()
         self.ranker_config = ranker_config
         self.ranker: PairRanker | Pointwise | None = None
@@ -65,6 +66,11 @@ class Blender:
             if not values.get("load_checkpoint"):
                 raise InputError("The RankerConfig names no checkpoint: set its load_checkpoint.")
             self.loadranker(values.pop("load_checkpoint"), **values)
+        self.fuser: GenFuser | None = None
+        self.fuser_config = fuser_config
+        if fuser_config is not None:
+            values = changed_fields(fuser_config)
+            self.loadfuser(values.pop("model_name", fuser_config.model_name), **values)
 
     def loadranker(self, ranker_path: str | os.PathLike[str], device: Any = None, **kwargs: Any) -> None:
         """Load a ranker.
@@ -85,6 +91,25 @@ class Blender:
         """
         self.ranker, self.ranker_config = load(
             ranker_path, device=device, default_device=self.blender_config.device, **kwargs
+        )
+
+    def loadfuser(self, fuser_path: str | os.PathLike[str], device: Any = None, **kwargs: Any) -> None:
+        """Load a fuser.
+
+        Args:
+            fuser_path: a folder, a folder below ``cache_dir``, or a Hub name such as ``llm-blender/gen_fuser_3b``.
+            device: see `loadranker`.
+            **kwargs: fields of `GenFuserConfig`: ``cache_dir``, ``max_length``, ``candidate_maxlength``,
+                ``torch_dtype``, ``load_in_4bit``, ``load_in_8bit``.
+
+        Raises:
+            InputError: a field is unknown, there is no such device, or bitsandbytes is needed and not installed.
+            NotFoundError: there is no such checkpoint; the message says where it was looked for.
+            CheckpointError: it cannot be read.
+            MissingExtraError: torch is not installed.
+        """
+        self.fuser, self.fuser_config = load_gen_fuser(
+            fuser_path, device=device, default_device=self.blender_config.device, **kwargs
         )
 
     def rank(
@@ -357,10 +382,87 @@ class Blender:
         )
         return self.get_best_of_n(inputs, texts, instructions, pairrm_cmp_type, return_all, batch_size)
 
+    def fuse(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        batch_size: int = 4,
+        **generate_kwargs: Any,
+    ) -> list[str]:
+        """Write one answer to each input from its candidates.
+
+        Args:
+            inputs: what the candidates answer.
+            candidates: texts of each, best first; they are not changed.
+            instructions: of the inputs; the fuser reads both.
+            batch_size: inputs at a time.
+            **generate_kwargs: of ``model.generate``, four beams if nothing else is said; and ``candidate_max_length``,
+                tokens of a candidate and, unless ``max_new_tokens`` is given, of what is written.
+
+        Returns:
+            A text for each input.
+
+        Raises:
+            InputError: no fuser is loaded, lists are empty or differ in length, a text is no text, an option is
+                unknown, or two candidates do not fit into what the fuser reads.
+            WorkError: the memory of the device does not suffice.
+        """
+        shown = self.blender_config.use_tqdm
+        return fuse_texts(
+            self._loaded_fuser(),
+            inputs,
+            candidates,
+            instructions,
+            batch_size=batch_size,
+            shown=shown,
+            **generate_kwargs,
+        )
+
+    def rank_and_fuse(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        return_scores: bool = False,
+        batch_size: int = 4,
+        top_k: int | None = 3,
+        **generate_kwargs: Any,
+    ) -> tuple[list[str], Any]:
+        """`rank`, and `fuse` of the best candidates of each input.
+
+        Args:
+            inputs: what the candidates answer.
+            candidates: texts of each.
+            instructions: see `rank` and `fuse`.
+            return_scores: return scores instead of ranks.
+            batch_size: see `fuse`.
+            top_k: how many candidates are fused; None takes all.
+            **generate_kwargs: see `fuse`.
+
+        Returns:
+            The fused texts, and what `rank` returns.
+
+        Raises:
+            InputError: as for `rank` and `fuse`, or `top_k` is not above zero.
+        """
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be above zero, not {top_k}.")
+        self._loaded_fuser()  # before the long work
+        found = self.rank(inputs, candidates, instructions, return_scores=return_scores)
+        ranks = [-np.asarray(row) for row in found] if return_scores else found
+        best = get_topk_candidates_from_ranks(ranks, candidates, top_k)
+        return self.fuse(inputs, best, instructions, batch_size, **generate_kwargs), found
+
     def _loaded(self) -> PairRanker | Pointwise:
         if self.ranker is None:
             raise InputError("No ranker is loaded: call blender.loadranker('llm-blender/PairRM') first.")
         return self.ranker
+
+    def _loaded_fuser(self) -> GenFuser:
+        if self.fuser is None:
+            raise InputError("No fuser is loaded: call blender.loadfuser('llm-blender/gen_fuser_3b') first.")
+        return self.fuser
 
     def _reader(self, *, title: str, **options: Any) -> Reader:
         return make_reader(self._loaded(), title=title if self.blender_config.use_tqdm else "", **options)
