@@ -41,6 +41,7 @@ __all__ = [
     "OpenAIConfig",
     "Price",
     "RankerConfig",
+    "ServerConfig",
     "load_config",
 ]
 
@@ -147,16 +148,35 @@ class EmbeddedConfig(_LLMConfig):
     provider: Literal["embedded"]
 
 
+class ReplayConfig(_Section):
+    """An ``[[llm]]`` that gives back the answers that stand in a file of rows, and asks nobody.
+
+    Attributes:
+        name: its name in the ensemble.
+        rows: the file, in MixInstruct's format, seen from the folder of this file.
+        model: whose candidates are given back.
+        samples: answers to ask for; 0 is for an LLM that only fuses.
+    """
+
+    provider: Literal["replay"]
+    name: Name
+    rows: Name
+    model: Name
+    samples: int = Field(default=1, ge=0)
+
+
 def _provider(entry: Any) -> Any:
     return entry.get("provider", "openai") if isinstance(entry, Mapping) else getattr(entry, "provider", None)
 
 
 LLMConfig = Annotated[
-    Annotated[OpenAIConfig, Tag("openai")] | Annotated[EmbeddedConfig, Tag("embedded")],
+    Annotated[OpenAIConfig, Tag("openai")]
+    | Annotated[EmbeddedConfig, Tag("embedded")]
+    | Annotated[ReplayConfig, Tag("replay")],
     Discriminator(
         _provider,
         custom_error_type="provider",
-        custom_error_message='provider should be "openai" or "embedded"',
+        custom_error_message='provider should be "openai", "embedded" or "replay"',
     ),
 ]
 """One ``[[llm]]``; ``provider`` says which kind, ``"openai"`` if it is missing."""
@@ -210,17 +230,55 @@ class FuserConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """``[limits]``: when to stop waiting.
+    """``[limits]``: when to stop waiting, and what a prompt may cost.
 
     Attributes:
         deadline: seconds that the LLMs have for one prompt, and then the fuser.
         quorum: answers that suffice; None waits for everybody, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
+        max_cost: dollars that one prompt may cost; an LLM whose answer might cost more than is left is not asked.
+        allow_unpriced: ask LLMs without a price or `max_tokens` in spite of `max_cost`, and count them as free.
     """
 
     deadline: Seconds = 120.0
     quorum: int | None = Field(default=None, ge=1)
     grace: float = Field(default=3.0, ge=0)
+    max_cost: float | None = Field(default=None, gt=0)
+    allow_unpriced: bool = False
+
+
+class ServerConfig(_Section):
+    """``[server]``: `blend serve`. The deadline of ``[limits]`` counts there for the whole of a request.
+
+    Attributes:
+        host: the address to bind to; any other than loopback needs a key.
+        port: 0 takes a free one.
+        keys_env: the environment variable with the keys of the clients, separated by commas; looked at if it is set.
+        keys_file: a file with the SHA-256 of a client's key, in hex, on each line; seen from the folder of this file.
+        concurrency: requests that are worked on at once.
+        queue: requests that wait for their turn; more are sent away.
+        max_body: bytes of a request.
+        max_candidates: texts to rank in one request, or answers to ask for.
+        max_chars: characters of one text.
+        heartbeat: seconds between signs of life in a stream.
+        drain: seconds that requests under way get when the service ends.
+        failures: failures in a row after which an LLM is set aside.
+        set_aside: seconds for which it is; twice as long after each further failure, up to ten minutes.
+    """
+
+    host: Name = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    keys_env: Name = "LLM_BLENDER_KEYS"
+    keys_file: Name | None = None
+    concurrency: int = Field(default=16, ge=1)
+    queue: int = Field(default=64, ge=0)
+    max_body: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_candidates: int = Field(default=64, ge=2)
+    max_chars: int = Field(default=200_000, ge=1)
+    heartbeat: Seconds = 10.0
+    drain: float = Field(default=30.0, ge=0)
+    failures: int = Field(default=3, ge=1)
+    set_aside: Seconds = 15.0
 
 
 class Config(_Section):
@@ -231,7 +289,8 @@ class Config(_Section):
         ensemble: what is done with their answers.
         ranker: who compares them.
         fuser: who fuses them.
-        limits: when to stop waiting.
+        limits: when to stop waiting, and what it may cost.
+        server: how `blend serve` serves.
     """
 
     llm: tuple[LLMConfig, ...] = Field(default=(), strict=False)
@@ -239,6 +298,7 @@ class Config(_Section):
     ranker: RankerConfig = RankerConfig()
     fuser: FuserConfig = FuserConfig()
     limits: LimitsConfig = LimitsConfig()
+    server: ServerConfig = ServerConfig()
     _path: Path | None = PrivateAttr(default=None)
 
     @property
@@ -247,11 +307,16 @@ class Config(_Section):
         return self._path
 
     @property
+    def folder(self) -> Path:
+        """From which the files that it names are seen."""
+        return Path() if self.path is None else self.path.parent
+
+    @property
     def priors_path(self) -> Path | None:
         """Where ``[ranker] priors`` lies; None if there are none."""
         if self.ranker.priors is None:
             return None
-        return (Path() if self.path is None else self.path.parent) / Path(self.ranker.priors).expanduser()
+        return self.folder / Path(self.ranker.priors).expanduser()
 
     @classmethod
     def from_toml(cls, text: str, path: Path | None = None) -> Self:
@@ -349,7 +414,7 @@ def _locate(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str,
     """The place of an error as the user wrote it, and the model whose keys are known there."""
     match loc:
         case ("llm", int(index), *rest):
-            kind: type[BaseModel] = EmbeddedConfig if "embedded" in rest[:1] else OpenAIConfig
+            kind = _PROVIDERS.get(str(rest[0]), OpenAIConfig) if rest else OpenAIConfig
             entry = values["llm"][index]
             name = entry.get("name") if isinstance(entry, Mapping) else None
             place = f"[[llm]] #{index + 1}" + (f' "{name}"' if isinstance(name, str) else "")
@@ -359,11 +424,13 @@ def _locate(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str,
     return "", Config
 
 
+_PROVIDERS: dict[str, type[BaseModel]] = {"openai": OpenAIConfig, "embedded": EmbeddedConfig, "replay": ReplayConfig}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "ensemble": EnsembleConfig,
     "ranker": RankerConfig,
     "fuser": FuserConfig,
     "limits": LimitsConfig,
+    "server": ServerConfig,
 }
 
 

@@ -20,8 +20,12 @@ Each message is one line that says what is wrong and how to mend it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from llm_blender.types import Failure
 
 __all__ = [
     "CheckpointError",
@@ -40,9 +44,22 @@ __all__ = [
 ]
 
 FailureReason = Literal[
-    "timeout", "connection", "auth", "rate_limit", "bad_request", "server", "bad_response", "empty", "not_found"
+    "timeout",
+    "connection",
+    "auth",
+    "rate_limit",
+    "bad_request",
+    "server",
+    "bad_response",
+    "empty",
+    "not_found",
+    "budget",
+    "set_aside",
 ]
-"""Why an LLM gave no answer; the same words in `Answer.failures`, on the command line and over HTTP."""
+"""Why an LLM gave no answer; the same words in `Answer.failures`, on the command line and over HTTP.
+
+The last two were not asked: it might have cost more than was left, or it failed too often lately.
+"""
 
 
 class LLMBlenderError(Exception):
@@ -117,9 +134,17 @@ class LLMError(WorkError):
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists each LLM's reason."""
+    """No LLM gave a usable answer; the message lists each LLM's reason.
+
+    Attributes:
+        failures: one for each LLM.
+    """
 
     http_status = 502
+
+    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+        self.failures = tuple(failures)
+        super().__init__(message)
 
 
 class DownloadError(WorkError):

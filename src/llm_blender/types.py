@@ -128,6 +128,7 @@ class Sampling(Record):
         seed: passed on where the API knows it.
         sample: index of this answer among several of the same LLM to the same prompt.
         stop: texts that end the answer.
+        extra: further keys of the request's body, such as ``tools``, for LLMs behind an API.
     """
 
     temperature: float | None = None
@@ -136,6 +137,7 @@ class Sampling(Record):
     seed: int | None = None
     sample: int = 0
     stop: tuple[str, ...] = ()
+    extra: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Candidate(Record):
         seconds: duration of that call.
         cost: dollars; None where the price is unknown.
         finish_reason: ``stop``, ``length``, … as the API said it.
+        tool_calls: calls of functions as the API gives them, whose JSON `text` ends with; None where there are none.
     """
 
     text: str
@@ -161,12 +164,17 @@ class Candidate(Record):
     seconds: float | None = None
     cost: float | None = None
     finish_reason: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        usage = values.get("usage")
-        return super().from_dict({**values, "usage": None if usage is None else Usage.from_dict(usage)})
+        usage, calls = values.get("usage"), values.get("tool_calls")
+        nested = {
+            "usage": None if usage is None else Usage.from_dict(usage),
+            "tool_calls": None if calls is None else tuple(calls),
+        }
+        return super().from_dict({**values, **nested})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One prompt → one Answer, under a deadline and a quorum."""
+"""One prompt → one Answer, under a deadline, a quorum and a budget."""
 
 from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member
 from llm_blender.ensemble.gathering import Limits

@@ -13,12 +13,14 @@ from typing import Any, Literal, Self, get_args
 
 from llm_blender._calls import run_to_end
 from llm_blender._names import unknown_name
-from llm_blender.config import Config, OpenAIConfig, load_config
+from llm_blender.config import Config, load_config
+from llm_blender.ensemble.budget import Budget
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
 from llm_blender.fusers import CHAT, DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, load_fuser
 from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.llms.loading import load_llm
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
 from llm_blender.types import (
@@ -125,9 +127,9 @@ class Ensemble:
             config = load_config(Path(config))
         if not config.llm:
             raise ConfigError(f"{config.path or 'The configuration'} names no LLM: add an [[llm]].")
-        limits = Limits(config.limits.deadline, config.limits.quorum, config.limits.grace)
+        limits = Limits(**config.limits.model_dump())
         store = Store() if store is None else store
-        members = [Member(_llm(entry), entry.samples) for entry in config.llm]
+        members = [Member(load_llm(entry, config.folder), entry.samples) for entry in config.llm]
         thresholds = config.fuser.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True)
         return cls(
             [member for member in members if member.samples],
@@ -227,43 +229,52 @@ class Ensemble:
             mode: in place of the ensemble's own.
 
         Raises:
-            InputError: the prompt is empty, the mode is unknown, or nobody fuses.
+            InputError: the prompt is empty, the mode is unknown, nobody fuses, or there is a `Limits.max_cost` and an
+                LLM of which nobody knows what an answer may cost.
             NoAnswerError: no LLM gave an answer within the deadline.
         """
         started = time.perf_counter()
         mode = self.mode if mode is None else self._checked(mode)
         observer = observer or Observer()
         messages = to_messages(prompt)
+        budget = Budget(self.limits.max_cost, allow_unpriced=self.limits.allow_unpriced)
         calls = [
-            Call(member.llm, Sampling(seed=seed, sample=sample))
+            Call(budget.llm(member.llm), Sampling(seed=seed, sample=sample))
             for member in self.members
             for sample in range(member.samples)
         ]
+        for call in calls:
+            budget.check(call.llm, messages, call.sampling)
         observer.started([call.llm.name for call in calls])
+        limits = self.limits.for_llms(fusing=mode != "pick")
         try:
             async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
                 loading = tasks.create_task(asyncio.to_thread(lambda: self.ranker))
                 if mode != "pick":
                     tasks.create_task(asyncio.to_thread(lambda: self.fuser))
-                gathering = tasks.create_task(gather(calls, messages, self.limits, self.store, observer))
+                gathering = tasks.create_task(gather(calls, messages, limits, self.store, observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered, ranker = gathering.result(), loading.result()
         if not gathered.candidates:
-            reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in gathered.failures.values()))
-            raise NoAnswerError(f"No LLM gave an answer: {reasons}.")
+            failures = tuple(gathered.failures.values())
+            reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in failures))
+            raise NoAnswerError(f"No LLM gave an answer: {reasons}.", failures)
         texts = [candidate.text for candidate in gathered.candidates.values()]
         ranking = await self._rank(ranker, prompt, texts, seed, observer)
         if self.priors is not None:
             ranking = self.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
         if mode != "pick":
-            report = await self._fuse(mode, ranker, prompt, texts, ranking, seed, observer)
+            fuser, left = budget.fuser(self.fuser), self.limits.for_fuser(time.perf_counter() - started)
+            report = await self._fuse(mode, fuser, left, ranker, prompt, texts, ranking, seed, observer)
         return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
 
     async def _fuse(
         self,
         mode: Literal["fuse", "auto"],
+        fuser: Fuser,
+        seconds: float,
         ranker: Ranker,
         prompt: Instruction,
         texts: list[str],
@@ -271,11 +282,8 @@ class Ensemble:
         seed: int,
         observer: Observer,
     ) -> FusionReport:
-        fuser = self.fuser
         guarded = GuardedFuser(fuser, ranker, mode=mode, top_k=self.top_k, guard=self.guard, rule=self.rule)
-        report = await guarded.afuse(
-            prompt, texts, ranking, seed=seed, deadline=self.limits.deadline, on_text=observer.fusing
-        )
+        report = await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
         if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
             observer.not_kept(fuser.not_kept)
         return report
@@ -337,16 +345,6 @@ def _fuser(name: str, llms: Sequence[LLM], store: Store) -> Fuser | Callable[[],
     if name.partition(":")[0] == CHAT:  # a wrong name is told before anybody is asked
         return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store)
     return lambda: load_fuser(name)
-
-
-def _llm(entry: Any) -> LLM:
-    if isinstance(entry, OpenAIConfig):
-        from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-
-        return OpenAICompatibleLLM.from_config(entry)
-    from llm_blender.llms.embedded import EmbeddedLLM
-
-    return EmbeddedLLM.from_config(entry)
 
 
 def _load_ranker(name: str) -> Ranker:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from llm_blender._calls import call
 from llm_blender.ensemble.observer import Observer
@@ -23,11 +24,35 @@ class Limits:
         deadline: seconds that the LLMs have for one prompt, and then the fuser.
         quorum: answers that suffice; None waits for all, up to the deadline.
         grace: seconds that stragglers get once the quorum is there.
+        total: seconds for everything, from the question to the answer: LLMs and fuser get a share of it, at most
+            their deadline, and the rest is for the ranker; None gives both their deadline.
+        max_cost: dollars that one prompt may cost. Nobody is asked whose answer might cost more than is left.
+        allow_unpriced: ask LLMs whose price is unknown in spite of `max_cost`, and count them as free.
     """
 
     deadline: float = 120.0
     quorum: int | None = None
     grace: float = 3.0
+    total: float | None = None
+    max_cost: float | None = None
+    allow_unpriced: bool = False
+
+    def for_llms(self, *, fusing: bool) -> Self:
+        """With the deadline that the LLMs have."""
+        if self.total is None:
+            return self
+        share = _SHARE_BEFORE_FUSING if fusing else _SHARE
+        return replace(self, deadline=min(self.deadline, round(share * self.total, 3)))
+
+    def for_fuser(self, elapsed: float) -> float:
+        """Seconds that the fuser has, `elapsed` seconds after the question."""
+        if self.total is None:
+            return self.deadline
+        return max(0.0, min(self.deadline, round(_SHARE * (self.total - elapsed), 3)))
+
+
+# Of what is left of the total: the ranker needs the rest, with a fuser before it and after it.
+_SHARE, _SHARE_BEFORE_FUSING = 0.8, 0.5
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ servers that ignore ``stream``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +17,7 @@ from llm_blender.errors import FailureReason
 from llm_blender.llms.reasoning import ReasoningSplitter
 from llm_blender.types import Usage
 
-__all__ = ["MAX_BYTES", "CallError", "ChatResponse"]
+__all__ = ["MAX_BYTES", "CallError", "ChatResponse", "tool_calls_text"]
 
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of one response; a longer one is no answer but a fault."""
@@ -34,10 +36,22 @@ class CallError(Exception):
         self.reason, self.retry_after = reason, retry_after
 
 
+class _Function(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(BaseModel):
+    index: int | None = None
+    id: str | None = None
+    function: _Function = _Function()
+
+
 class _Part(BaseModel):
     content: str | list[dict[str, Any]] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
     @property
     def text(self) -> str:
@@ -82,14 +96,21 @@ class ChatResponse:
         self.done = False
         self._streamed = "text/event-stream" in content_type
         self._answer = ReasoningSplitter()
+        self._tool_calls: dict[int, dict[str, Any]] = {}
         self._choices = 0
         self._bytes = 0
         self._rest = bytearray()
 
     @property
     def text(self) -> str:
-        """The answer so far, without thoughts and without white space around it."""
-        return self._answer.text
+        """The answer so far, without thoughts and without white space around it; at its end its calls of tools."""
+        calls = self.tool_calls
+        return self._answer.text if calls is None else f"{self._answer.text}\n{tool_calls_text(calls)}".strip()
+
+    @property
+    def tool_calls(self) -> tuple[Mapping[str, Any], ...] | None:
+        """Calls of functions, as the API gives them; None if there are none."""
+        return tuple(self._tool_calls[index] for index in sorted(self._tool_calls)) or None
 
     @property
     def reasoning(self) -> str | None:
@@ -156,7 +177,28 @@ class ChatResponse:
         self.finish_reason = choice.finish_reason or self.finish_reason
         part = choice.delta or choice.message or _Part()
         self._answer.think(part.thought)
+        for place, call in enumerate(part.tool_calls or ()):
+            self._take_tool_call(place if call.index is None else call.index, call)
         return self._answer.feed(part.text)
+
+    def _take_tool_call(self, index: int, piece: _ToolCall) -> None:
+        empty = {"id": f"call_{index}", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = self._tool_calls.setdefault(index, empty)
+        call["id"] = piece.id or call["id"]
+        call["function"]["name"] += piece.function.name or ""
+        call["function"]["arguments"] += piece.function.arguments or ""
+
+
+def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Calls of functions as the text that is ranked: their names and arguments as JSON."""
+    return json.dumps([_readable(call["function"]) for call in calls], ensure_ascii=False)
+
+
+def _readable(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = function["arguments"]
+    with suppress(ValueError):  # it stands as the LLM wrote it
+        arguments = json.loads(arguments)
+    return {"name": function["name"], "arguments": arguments}
 
 
 def _glimpse(data: bytes) -> str:

@@ -131,6 +131,10 @@ class EmbeddedLLM:
             call.stop.set()  # no effect on a call that is over
             self._calls.discard(call)
 
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float:
+        """Dollars that an answer costs at most: none."""
+        return 0.0
+
     def close(self) -> None:
         """Stop the calls under way and give the model's memory back; a later call loads it again."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -16,7 +17,8 @@ from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
 from llm_blender.llms.chat_response import CallError, ChatResponse
 from llm_blender.llms.retry import Backoff, retry_after
-from llm_blender.types import Candidate, Message, OnText, Sampling
+from llm_blender.llms.via import via_header
+from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -200,7 +202,19 @@ class OpenAICompatibleLLM:
             seconds=seconds,
             cost=None if usage is None or self._price is None else self._price.cost(usage),
             finish_reason=response.finish_reason,
+            tool_calls=response.tool_calls,
         )
+
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
+        """Dollars that an answer costs at most; None where the price or the most tokens of an answer are unknown.
+
+        No token is shorter than a byte.
+        """
+        body = self._body(messages, sampling)
+        longest = body.get("max_completion_tokens", body.get("max_tokens"))
+        if self._price is None or not isinstance(longest, int):
+            return None
+        return self._price.cost(Usage(len(json.dumps(body, ensure_ascii=False).encode(errors="replace")), longest))
 
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         turns = list(messages)
@@ -208,12 +222,12 @@ class OpenAICompatibleLLM:
             turns.insert(0, {"role": "system", "content": self._system})
         given = {key: value for key, value in sampling.to_dict().items() if value != []}
         options = {**self._sampling.to_dict(), **given}
-        sample = options.pop("sample")
+        sample, extra = options.pop("sample"), options.pop("extra", {})
         if "seed" in options:
             options["seed"] += sample
         if not options["stop"]:
             del options["stop"]
-        return {**options, **self._extra, "model": self.model, "messages": turns}
+        return {**options, **self._extra, **extra, "model": self.model, "messages": turns}
 
     async def _persist(self, client: AsyncOpenAI, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
         """Call until there is an answer, a lasting fault, or no time left for another attempt."""
@@ -251,6 +265,8 @@ class OpenAICompatibleLLM:
 
         create = client.chat.completions.with_streaming_response.create
         options: dict[str, Any] = {"model": body["model"], "messages": body["messages"], "extra_body": body}
+        if headers := via_header():
+            options["extra_headers"] = headers
         try:
             async with create(**options) as raw:
                 response = ChatResponse(raw.headers.get("content-type", ""))

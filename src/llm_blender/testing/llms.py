@@ -113,6 +113,10 @@ class FakeLLM:
             finish_reason="stop",
         )
 
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
+        """Dollars of each call."""
+        return self._cost
+
     def _answer(self, number: int, messages: Sequence[Message], sampling: Sampling) -> str:
         if isinstance(self._answers, str):
             return self._answers
