@@ -59,6 +59,10 @@ class ReplayLLM:
                     self._digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"provider": "replay", "rows_sha256": self._digest, "model": self.model}
 
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float:
+        """Nothing."""
+        return 0.0
+
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:

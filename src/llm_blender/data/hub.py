@@ -1,0 +1,110 @@
+"""Data sets on the Hugging Face Hub as files: JSON Lines, JSON or Parquet, fetched once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from llm_blender.errors import NotFoundError
+
+__all__ = ["hub_files", "is_hub_name"]
+
+_NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz", ".json.zst")
+_CONVERTED = "refs/convert/parquet"
+"""The branch on which the Hub keeps a Parquet copy of every public data set: CONFIG/SPLIT/0000.parquet."""
+_PATIENCE = 3  # seconds for the Hub's first answer
+_SAME = {"val": "validation", "valid": "validation", "dev": "validation"}
+_DESCRIPTIONS = {"dataset_infos.json", "dataset_info.json", "state.json"}
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a text is ``owner/name`` and there is no file or folder of that name."""
+    return bool(_NAME.fullmatch(source)) and not source.endswith(_SUFFIXES) and not Path(source).exists()
+
+
+def hub_files(name: str, split: str | None = None) -> list[Path]:
+    """The files of a data set, fetched where the Hub's cache does not hold them yet.
+
+    Its own JSON Lines, JSON or Parquet files are taken; where it has none, the Hub's Parquet copy.
+
+    Args:
+        name: ``owner/name``.
+        split: only files that bear this name; ``val``, ``dev`` and ``validation`` mean the same. None takes all.
+
+    Raises:
+        NotFoundError: there is no such data set or split, or it cannot be fetched; the message says where it was
+            looked for.
+    """
+    import httpx
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
+        return _cached(name, split, "offline mode is on")
+    api = HfApi(endpoint=endpoint)
+    try:
+        # The Hub's own client waits and retries for much longer than a person does.
+        httpx.head(f"{endpoint}/api/datasets/{name}", timeout=_PATIENCE, follow_redirects=True)
+        listings = {"main": api.list_repo_files(name, repo_type="dataset")}
+        if not _data_files(listings["main"]):
+            try:
+                listings = {_CONVERTED: api.list_repo_files(name, repo_type="dataset", revision=_CONVERTED)}
+            except RevisionNotFoundError:
+                raise NotFoundError(
+                    f"The data set {name} on {endpoint} holds neither JSON nor Parquet: fetch it by hand."
+                ) from None
+        ((revision, listed),) = listings.items()
+        wanted = _of_split(name, _data_files(listed), split)
+        return [Path(api.hf_hub_download(name, file, repo_type="dataset", revision=revision)) for file in wanted]
+    except RepositoryNotFoundError:
+        raise NotFoundError(
+            f"There is no file {name} and no data set {name} on {endpoint}, or it wants a login (HF_TOKEN)."
+        ) from None
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else "no answer"
+        return _cached(name, split, f"not fetched from {endpoint} ({type(error).__name__}: {said})")
+
+
+def _cached(name: str, split: str | None, why: str) -> list[Path]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        raise NotFoundError(
+            f"There is no file {name}; as a data set it is not in the Hub's cache, and {why}."
+        ) from None
+    found = _data_files(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [folder / file for file in _of_split(name, found, split)]
+
+
+def _data_files(files: Iterable[str]) -> list[str]:
+    return sorted(
+        file
+        for file in files
+        if file.lower().endswith(_SUFFIXES)
+        and PurePosixPath(file).name not in _DESCRIPTIONS
+        and not any(part.startswith(".") for part in PurePosixPath(file).parts)
+    )
+
+
+def _of_split(name: str, files: list[str], split: str | None) -> list[str]:
+    if split is None:
+        chosen = files
+    else:
+        wanted = _SAME.get(split, split)
+        chosen = [file for file in files if wanted in _words(file)]
+    if not chosen:
+        raise NotFoundError(
+            f"The data set {name} has no split {split!r}; its files: {', '.join(files) or 'none that can be read'}."
+        )
+    return chosen
+
+
+def _words(file: str) -> set[str]:
+    return {_SAME.get(word, word) for word in re.split(r"[^a-z0-9]+", file.lower())}
