@@ -30,7 +30,7 @@ def rows(tmp_path):
 def recipe(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(
-        "max_length = 64\nsource_max_length = 16\nbatch_size = 4\nalone = 0\n"
+        "max_length = 64\nsource_max_length = 16\nbatch_tokens = 80\nalone = 0\n"
         '[[sources]]\nfile = "train.jsonl"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
     )
     return path
@@ -57,11 +57,11 @@ def test_files_and_what_is_excluded(blend, rows, tiny_encoder, monkeypatch):
 
     asked = {}
     monkeypatch.setattr(module, "new_pair_ranker", lambda recipe, backbone: asked.update(r=recipe, b=backbone) or 1 / 0)
-    result = blend("train", "ranker", rows, "--dev", "dev.jsonl", "--score", "judge", "--max-pairs", 3, "--seed", 7,
+    result = blend("train", "ranker", rows, "--dev", "dev.jsonl", "--score", "judge", "--max-groups", 3, "--seed", 7,
                    "--epochs", 2, "--exclude", "dev.jsonl", "--backbone", tiny_encoder)  # fmt: skip
     assert isinstance(result.exception, ZeroDivisionError)
     (source,), (dev,) = asked["r"].sources, asked["r"].dev_sources
-    assert (source.file, source.scores, source.max_pairs) == (str(rows), ("judge",), 3)
+    assert (source.file, source.scores, source.max_groups) == (str(rows), ("judge",), 3)
     assert dev.file.endswith("dev.jsonl")
     assert (asked["r"].seed, asked["r"].epochs, asked["b"]) == (7, 2, str(tiny_encoder))
 

@@ -54,7 +54,7 @@ def test_states_are_those_of_transformers(twins, length):
     with torch.inference_mode():
         wanted = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
         states = ours(ids, mask).last_hidden_state
-    assert (wanted - states)[mask.bool()].abs().max() < 1e-5
+    assert (wanted - states)[mask.bool()].abs().max() < 3e-5
 
 
 @pytest.mark.parametrize("length", [5, 16, 40])
@@ -66,7 +66,7 @@ def test_some_states_are_those_of_all(twins, length):
         states = ours(ids, mask).last_hidden_state
         some = ours(ids, mask, places).last_hidden_state
     assert some.shape == (3, 3, 32)
-    assert (some - torch.stack([row[place] for row, place in zip(states, places, strict=True)])).abs().max() < 1e-5
+    assert (some - torch.stack([row[place] for row, place in zip(states, places, strict=True)])).abs().max() < 3e-5
 
 
 def test_padding_changes_nothing(twins):
@@ -77,7 +77,7 @@ def test_padding_changes_nothing(twins):
         torch.cat([mask, torch.zeros_like(ids[:, :9])], 1),
     )
     with torch.inference_mode():
-        assert (ours(*longer).last_hidden_state[:, :12] - ours(ids, mask).last_hidden_state).abs().max() < 1e-5
+        assert (ours(*longer).last_hidden_state[:, :12] - ours(ids, mask).last_hidden_state).abs().max() < 3e-5
 
 
 def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
@@ -89,7 +89,7 @@ def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
         ours.load_state_dict(theirs.state_dict())
         after = ours(ids, mask).last_hidden_state
         assert (before - after).abs().max() > 1e-2
-        assert (theirs(input_ids=ids, attention_mask=mask).last_hidden_state - after).abs().max() < 1e-5
+        assert (theirs(input_ids=ids, attention_mask=mask).last_hidden_state - after).abs().max() < 3e-5
         halved = ours.to(torch.bfloat16)(ids, mask).last_hidden_state
         assert halved.dtype == torch.bfloat16
         assert (halved.float() - after).abs().max() < 0.3

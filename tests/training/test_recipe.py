@@ -6,7 +6,7 @@ import pytest
 
 from llm_blender.errors import ConfigError, NotFoundError, RowError
 from llm_blender.training.recipe import Recipe, Source
-from llm_blender.training.sources import excluded_keys, load_pairs
+from llm_blender.training.sources import excluded_keys, load_groups
 
 
 def test_a_recipe_is_toml(tmp_path):
@@ -55,14 +55,19 @@ class TestSources:
         return tmp_path
 
     def test_all_are_mixed_and_counted(self, folder):
-        sources = [Source(file="a.jsonl", max_pairs=5), Source(file="b.jsonl")]
-        pairs, counts = load_pairs(sources, folder, frozenset(), 0)
-        assert [(count.rows, count.excluded, count.pairs) for count in counts] == [(6, 0, 5), (4, 0, 4)]
+        sources = [Source(file="a.jsonl", max_groups=5), Source(file="b.jsonl")]
+        groups, counts = load_groups(sources, folder, frozenset(), 0)
+        assert [(count.rows, count.excluded, count.groups, count.pairs) for count in counts] == [
+            (6, 0, 5, 5),
+            (4, 0, 4, 4),
+        ]
         assert [count.path for count in counts] == [folder / "a.jsonl", folder / "b.jsonl"]
-        names = "".join(pair.prompt[0] for pair in pairs)
+        names = "".join(group.prompt[0] for group in groups)
         assert sorted(names) == list("aaaaabbbb")
         assert names not in ("aaaaabbbb", "bbbbaaaaa")
-        assert load_pairs(sources, folder, frozenset(), 0)[0] == pairs != load_pairs(sources, folder, frozenset(), 1)[0]
+        assert (
+            load_groups(sources, folder, frozenset(), 0)[0] == groups != load_groups(sources, folder, frozenset(), 1)[0]
+        )
 
     def test_what_a_test_file_asks_is_left_out(self, folder):
         test = folder / "test.jsonl"
@@ -71,16 +76,16 @@ class TestSources:
             + "\n"
             + json.dumps({"instruction": "A QUESTION 4", "candidates": []})
         )
-        pairs, (count,) = load_pairs([Source(file="a.jsonl")], folder, excluded_keys([test]), 0)
+        groups, (count,) = load_groups([Source(file="a.jsonl")], folder, excluded_keys([test]), 0)
         # An input follows after a newline, which is white space like any other.
-        assert {pair.prompt for pair in pairs} == {f"a Question {i}" for i in (0, 1, 3, 5)}
-        assert (count.rows, count.excluded, count.pairs) == (6, 2, 4)
+        assert {group.prompt for group in groups} == {f"a Question {i}" for i in (0, 1, 3, 5)}
+        assert (count.rows, count.excluded, count.groups) == (6, 2, 4)
 
     def test_a_file_that_is_not_there(self, folder):
         with pytest.raises(NotFoundError, match=r"no file .*none\.jsonl"):
-            load_pairs([Source(file="none.jsonl")], folder, frozenset(), 0)
+            load_groups([Source(file="none.jsonl")], folder, frozenset(), 0)
 
     def test_a_bad_row(self, folder):
         (folder / "a.jsonl").write_text("{")
         with pytest.raises(RowError, match=r"a\.jsonl, line 1"):
-            load_pairs([Source(file="a.jsonl")], folder, frozenset(), 0)
+            load_groups([Source(file="a.jsonl")], folder, frozenset(), 0)

@@ -13,14 +13,15 @@ import llm_blender.training.ranker as ranker_module
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.checkpoints import new_pair_ranker
-from llm_blender.training.pairs import TrainingPair
-from llm_blender.training.ranker import PairDataset, _last_checkpoint, freeze, train_pair_ranker
+from llm_blender.training.groups import Preference, TrainingGroup
+from llm_blender.training.loop import average_weights, checkpoints
+from llm_blender.training.ranker import freeze, train_pair_ranker
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.run import train_ranker
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
 PAIRS = [  # what is good is better
-    TrainingPair(f"why is the {one}", f"the {other} is good", f"the {other} is bad")
+    TrainingGroup(f"why is the {one}", (f"the {other} is good", f"the {other} is bad"), (Preference(0, 1, 1.0),))
     for one, other in itertools.product(NAMES, NAMES)
 ]
 BASE = {
@@ -28,7 +29,7 @@ BASE = {
     "source_max_length": 16,
     "frozen_layers": -1,
     "learning_rate": 1e-3,
-    "batch_size": 8,
+    "batch_tokens": 8 * 19,
     "save_every": 4,
     "alone": 0.0,
     "orders": "one",
@@ -65,32 +66,6 @@ def evaluations(log: list[dict]) -> list[dict]:
     return [entry for entry in log if "eval_loss" in entry]
 
 
-class TestDataset:
-    @pytest.fixture
-    def form(self, tiny_encoder):
-        return new_pair_ranker(Recipe.model_validate(BASE), str(tiny_encoder))[1]
-
-    def test_both_orders(self, form):
-        data = PairDataset(PAIRS[:3], form, "both")
-        assert [item["labels"] for item in data] == [1.0, -1.0] * 3
-        (first,), (second,) = data[0]["sequences"], data[1]["sequences"]
-        assert first != second
-        assert sorted(first.ids) == sorted(second.ids)
-
-    def test_one_order_has_the_better_one_left_as_often_as_right(self, form):
-        assert [item["labels"] for item in PairDataset(PAIRS[:4], form, "one")] == [1.0, -1.0, 1.0, -1.0]
-
-    def test_alone_each_candidate_has_a_sequence(self, form):
-        (left, right) = PairDataset(PAIRS[:1], form, "alone")[0]["sequences"]
-        assert set(left.segments) == {0, 1, 2}
-        assert set(right.segments) == {0, 1, 3}
-
-    def test_lengths_are_those_of_the_sequences(self, form):
-        data = PairDataset([TrainingPair("why", "sea " * n, "sun") for n in (1, 5, 90)], form, "one")
-        assert data.lengths == [len(item["sequences"][0]) for item in data]
-        assert data.lengths == sorted(data.lengths)
-
-
 class TestLearning:
     @pytest.mark.parametrize(("pooling", "epochs"), [("mean", 3), ("marker", 8)])
     def test_a_plain_rule_is_learnt(self, train, pooling, epochs):
@@ -121,6 +96,31 @@ class TestLearning:
         assert not [name for name in moved if ".embeddings." in name or ".layer.0." in name]
         assert {name.split(".")[0] for name in moved} == {"pretrained_model", "head_layer"}
 
+    def test_a_late_ranker_learns_in_both_its_readings(self, train):
+        log, weights = train(alone_layers=1, alone=0.5, epochs=4)
+        assert [stage for stage, _ in itertools.groupby(entry["stage"] for entry in log)] == ["alone", "late"]
+        assert evaluations(log)[-1]["eval_agreement"] > 0.9
+        assert weights["other_key"].abs().max() > 0
+
+    @pytest.mark.parametrize("loss", ["logistic", "bce", "open_instruct_bce", "mse"])
+    def test_any_loss(self, train, loss):
+        log, _ = train(loss, loss=loss, epochs=3)
+        assert evaluations(log)[-1]["eval_agreement"] > 0.8
+
+    def test_averaged_weights_are_those_of_the_last_checkpoints(self, train, tmp_path):
+        _, weights = train(pairs=PAIRS[:32], average=2, save_every=1)
+        folders = checkpoints(tmp_path / "run" / "one")
+        assert len(folders) == 2
+        assert same(average_weights(folders), weights)
+
+    def test_starting_from_another_ranker(self, tiny_ranker):
+        recipe = Recipe.model_validate(BASE | {"init": str(tiny_ranker()), "alone_layers": 1})
+        model, _, _ = new_pair_ranker(recipe, "")
+        state = safetensors.torch.load_file(tiny_ranker() / "model.safetensors")
+        found = model.state_dict()
+        assert set(state) < set(found)
+        assert all(torch.equal(tensor.float(), found[name]) for name, tensor in state.items())
+
     def test_no_pairs(self, train):
         with pytest.raises(InputError, match="No training pairs"):
             train(pairs=[])
@@ -147,10 +147,10 @@ class TestResuming:
     def test_half_a_checkpoint_is_passed_over(self, tmp_path):
         for step in (9, 10, 100):
             (tmp_path / f"checkpoint-{step}").mkdir()
-        assert _last_checkpoint(tmp_path) is None
+        assert checkpoints(tmp_path) == []
         for step in (9, 10):
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-        assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+        assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
 
 
 class TestEncoders:
@@ -186,7 +186,10 @@ def folder(tmp_path_factory):
         rows = (
             {
                 "instruction": pair.prompt,
-                "candidates": [{"text": pair.better, "scores": {"s": 1}}, {"text": pair.worse, "scores": {"s": 0}}],
+                "candidates": [
+                    {"text": pair.texts[0], "scores": {"s": 1}},
+                    {"text": pair.texts[1], "scores": {"s": 0}},
+                ],
             }
             for pair in pairs
         )
@@ -252,12 +255,12 @@ class TestRun:
     def test_the_run_says_what_it_used_and_found(self, made):
         _, run, told, notes = made
         (count,) = run.sources
-        assert (count.rows, count.excluded, count.pairs) == (64, 8, 56)
+        assert (count.rows, count.excluded, count.groups, count.pairs) == (64, 8, 56, 56)
         assert set(run.dev) == {"pairs", "agreement", "longest", "flip_rate", "ece", "brier"}
         assert run.dev["pairs"] == 8
         assert run.dev["longest"] == 1  # "good" has a letter more than "bad"
         assert 0 <= run.int8["same_decision"] <= 1
-        assert told[-1] == (8, 8)  # 14 pairs alone in 2 steps, 42 compared in 6
+        assert told[-1] == (9, 9)  # 14 pairs alone in 3 steps, 42 compared in 6
         assert notes[-1].startswith("one, step 6 of 6: loss ")
 
     def test_the_temperature_is_the_fitted_one(self, made):
@@ -269,7 +272,7 @@ class TestRun:
 
         card = (made[0] / "README.md").read_text()
         digest = hashlib.sha256((folder / "train.jsonl").read_bytes()).hexdigest()
-        assert f"| [Good and bad](https://example.org/good) | CC0-1.0 | 64 | 8 | 56 | `{digest}` |" in card
+        assert f"| [Good and bad](https://example.org/good) | CC0-1.0 | 64 | 8 | 56 | 56 | `{digest}` |" in card
         assert "stands in a test file: `test.jsonl`" in card
         assert "| learning_rate | 0.001 |" in card
         assert "| agreement | " in card
@@ -300,7 +303,7 @@ class TestRun:
 
     def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):
         recipe = recipe.model_copy(
-            update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_pairs": 8}),)}
+            update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_groups": 8}),)}
         )
         run = train_ranker(recipe, folder, folder, tmp_path / "out", backbone=str(tiny_encoder))
         assert (run.dev, run.temperature) == ({}, 1.0)

@@ -46,7 +46,9 @@ def ranker(
         list[str] | None, typer.Option(metavar="NAME", help="Scores that imply pairs in FILE [default: all].")
     ] = None,
     pairs: Annotated[str, typer.Option(help="Pairs of FILE: implied (by scores) or labelled.")] = "implied",
-    max_pairs: Annotated[int | None, typer.Option(min=1, help="Pairs drawn from each FILE.")] = None,
+    max_groups: Annotated[
+        int | None, typer.Option(min=1, help="Groups of candidates drawn from each FILE [default: 2000].")
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="The encoder: a Hub name or a folder [default: the recipe's].")
     ] = None,
@@ -66,7 +68,7 @@ def ranker(
 
     if dev is not None and not dev.exists():
         raise NotFoundError(f"There is no file or folder {dev}.")
-    plan = _plan(files or [], recipe, dev, score or [], pairs, max_pairs)
+    plan = _plan(files or [], recipe, dev, score or [], pairs, max_groups)
     changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
     plan = plan.model_copy(update=changes)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
@@ -98,14 +100,14 @@ def ranker(
 
 
 def _plan(
-    files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_pairs: int | None
+    files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_groups: int | None
 ) -> Recipe:
     from llm_blender.training.recipe import Recipe, Source
 
     if recipe is not None:
-        if files or scores or max_pairs is not None or (dev is not None and dev.is_file()):
+        if files or scores or max_groups is not None or (dev is not None and dev.is_file()):
             raise InputError(
-                "A recipe names its sources itself: leave out FILE, --score, --max-pairs and a --dev FILE."
+                "A recipe names its sources itself: leave out FILE, --score, --max-groups and a --dev FILE."
             )
         return Recipe.load(recipe)
     if not files:
@@ -113,8 +115,8 @@ def _plan(
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
     options: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
-    if max_pairs is not None:
-        options["max_pairs"] = max_pairs
+    if max_groups is not None:
+        options["max_groups"] = max_groups
     sources = tuple(Source(file=str(path.absolute()), **options) for path in files)
     dev_sources = (Source(file=str(dev.absolute()), **options),) if dev is not None and dev.is_file() else ()
     return Recipe(sources=sources, dev_sources=dev_sources)

@@ -105,12 +105,12 @@ class Replicas:
                 raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
         self.parallel = len(places)
 
-    def __call__(self, *inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The model's output, by the first device that is free."""
+    def __call__(self, *inputs: NDArray[Any], method: str = "forward") -> NDArray[np.float32]:
+        """The output of a method of the model, by the first device that is free."""
         device, model = self._idle.get()
         try:
             with torch.inference_mode():
-                output: Tensor = model(*(torch.from_numpy(array).to(device) for array in inputs))
+                output: Tensor = getattr(model, method)(*(torch.from_numpy(array).to(device) for array in inputs))
                 return np.asarray(output.float().cpu().numpy(), np.float32)
         finally:
             self._idle.put((device, model))

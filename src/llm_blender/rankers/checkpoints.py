@@ -143,13 +143,13 @@ def has_onnx(folder: Path) -> bool:
     return any(folder.glob("onnx/*.onnx"))
 
 
-def onnx_file(folder: Path, precision: str) -> Path:
-    """The ONNX model of a checkpoint, ``int8`` or ``fp32``.
+def onnx_file(folder: Path, precision: str, name: str = "model") -> Path:
+    """The ONNX model of a checkpoint, ``int8`` or ``fp32``, or that part of it which has this name.
 
     Raises:
         CheckpointError: there is none.
     """
-    path = folder / "onnx" / f"model_{precision}.onnx"
+    path = folder / "onnx" / f"{name}_{precision}.onnx"
     if not path.is_file():
         raise CheckpointError(
             f"{folder} holds no onnx/{path.name}: make it with `blend export {folder} DIR`, "

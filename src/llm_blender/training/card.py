@@ -77,16 +77,16 @@ def _data(run: Run) -> str:
     lines = [
         "## Training data",
         "",
-        "| source | licence | rows | left out | pairs | sha256 of the file |",
-        "|---|---|---|---|---|---|",
+        "| source | licence | rows | left out | groups | pairs | sha256 of the file |",
+        "|---|---|---|---|---|---|---|",
     ]
     for count in run.sources:
         source = count.source
         name = source.name or count.path.name
         link = f"[{name}]({source.url})" if source.url else name
         lines.append(
-            f"| {link} | {source.licence or 'unknown'} | {count.rows} | {count.excluded} | {count.pairs} | "
-            f"`{_sha256(count.path)}` |"
+            f"| {link} | {source.licence or 'unknown'} | {count.rows} | {count.excluded} | {count.groups} | "
+            f"{count.pairs} | `{_sha256(count.path)}` |"
         )
     total = sum(count.pairs for count in run.sources)
     excluded = ", ".join(f"`{path.name}`" for path in run.excluded)

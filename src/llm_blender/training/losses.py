@@ -31,6 +31,7 @@ __all__ = [
     "reference_margins",
     "signed_logistic",
     "simcls",
+    "soft_logistic",
     "squared_variation",
     "summareranker",
 ]
@@ -54,6 +55,15 @@ def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: T
     gradient. Shapes: see the module.
     """
     return signed_logistic(left - right, left_targets - right_targets)
+
+
+def soft_logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
+    """Binary cross entropy of σ(difference of the scores) against how sure the judges are: ``(1 + difference) / 2``.
+
+    With targets of 1 and 0 it is `logistic`; a tie pulls the two scores together. Shapes: see the module.
+    """
+    probability = (1 + left_targets - right_targets) / 2
+    return functional.binary_cross_entropy_with_logits(left - right, probability)
 
 
 def bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
@@ -96,6 +106,7 @@ PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, PairLoss] = {
     "logistic": logistic,
     "instructgpt": logistic,  # its name in the configurations of the published checkpoints
+    "soft_logistic": soft_logistic,
     "bce": bce,
     "mse": mse,
     "open_instruct_bce": open_instruct_bce,
@@ -137,7 +148,9 @@ def reference_margins(similarities: Tensor, reference: Tensor) -> Tensor:
     return functional.relu(similarities - reference.unsqueeze(-1)).mean()
 
 
-def rank_margins(similarities: Tensor, targets: Tensor, margin: float | None = None) -> Tensor:
+def rank_margins(
+    similarities: Tensor, targets: Tensor, margin: float | None = None, *, between_equals: bool = True
+) -> Tensor:
     """What a worse candidate lacks of standing a margin below a better one; the margin grows with their distance.
 
     With the candidates sorted by `targets`, best first: Σ_{i<j} max(0, s_j − s_i + (j − i) · margin), averaged over
@@ -147,6 +160,7 @@ def rank_margins(similarities: Tensor, targets: Tensor, margin: float | None = N
         similarities: ``[B, N]`` of instruction and candidate.
         targets: ``[B, N]`` true scores; several metrics are added up before. Among equals the earlier one is first.
         margin: of neighbours; None is LLM-Blender's 1/N.
+        between_equals: also where two targets are the same, as in LLM-Blender.
     """
     count = similarities.shape[-1]
     best_first = torch.argsort(targets, dim=-1, descending=True, stable=True)
@@ -154,6 +168,9 @@ def rank_margins(similarities: Tensor, targets: Tensor, margin: float | None = N
     places = torch.arange(count, device=ordered.device)
     distance = (places[None, :] - places[:, None]).to(ordered.dtype)
     lacking = ordered.unsqueeze(-2) - ordered.unsqueeze(-1) + distance * (1 / count if margin is None else margin)
+    if not between_equals:
+        sorted_targets = targets.gather(-1, best_first)
+        lacking = lacking.masked_fill(sorted_targets.unsqueeze(-2) == sorted_targets.unsqueeze(-1), 0)
     return functional.relu(lacking).triu(diagonal=1).sum((-2, -1)).mean()
 
 

@@ -18,30 +18,38 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """One file of rows and the pairs to make of it.
+    """One file of rows and the groups to make of it.
 
     Attributes:
         file: name of the file, in the folder given to the command (or a path).
         pairs: ``implied`` by differing scores of comparable candidates, ``labelled`` in the rows, or
-            ``mismatched``: the reference against the reference of another instruction.
+            ``reference``: the row's reference against `negatives`.
         scores: which scores imply pairs; empty means all that the rows have.
         exclude_models: candidates of these LLMs are left out.
-        max_pairs: pairs drawn; spread evenly over the rows.
+        max_groups: groups drawn; spread evenly over the rows.
+        candidates: in a group of ``implied`` pairs.
         min_gap: least difference of two scores, as a share of the file's candidates that lie between them.
-        comparable: greatest difference of two LLMs' mean standing (0 worst, 1 best) on a score, so that a pair
-            teaches what is better here and not which LLM is better.
+        comparable: greatest difference between an LLM's mean standing (0 worst, 1 best) and that of the one which a
+            group is drawn around, so that it teaches what is better here and not which LLM is better.
+        distractors: share of the ``implied`` groups that get one more text, which loses: an answer of one of the
+            better LLMs to a similar instruction.
+        negatives: what a reference is set against: the reference of a similar instruction (``neighbour``), that of
+            any (``other``), itself broken off (``cut``).
         name: of the public data set, for the model card.
         url: where to get it.
         licence: of the data.
     """
 
     file: str
-    pairs: Literal["implied", "labelled", "mismatched"] = "implied"
+    pairs: Literal["implied", "labelled", "reference"] = "implied"
     scores: tuple[str, ...] = ()
     exclude_models: tuple[str, ...] = ()
-    max_pairs: int = Field(default=2_000, ge=1)
+    max_groups: int = Field(default=2_000, ge=1)
+    candidates: int = Field(default=2, ge=2)
     min_gap: float = Field(default=0.2, ge=0, le=1)
     comparable: float = Field(default=0.25, ge=0, le=1)
+    distractors: float = Field(default=0, ge=0, le=1)
+    negatives: tuple[Literal["neighbour", "other", "cut"], ...] = ("neighbour", "other", "cut")
     name: str = ""
     url: str = ""
     licence: str = ""
@@ -56,12 +64,16 @@ class Recipe(_Strict):
         sources: files of rows.
         dev_sources: rows that measure the model while it trains.
         orders: ``both`` reads every pair in both orders, ``one`` in one order, as often with the better one left as
-            right: twice the pairs for the same work.
-        alone: share of the pairs whose candidates are first read alone, pointwise, before the others are compared.
+            right: twice the pairs for the same work. Without a meaning where `alone_layers` is above 0.
+        alone: share of the groups whose candidates are first read alone, pointwise, before the others are compared.
+        soft_labels: learn how sure the judges are; else 1 and 0, as soon as they lean to one side.
 
     **Model**
 
         backbone: an encoder, by its Hub name or folder.
+        init: a PairRanker whose weights are the first ones, ``bundled`` or a folder; empty for a fresh one on
+            `backbone`.
+        alone_layers: see `PairRankerConfig`.
         pooling: see `PairRankerConfig`.
         max_length: tokens of a pair.
         source_max_length: tokens of the instruction.
@@ -69,11 +81,14 @@ class Recipe(_Strict):
 
     **Optimisation**
 
+        loss: one of `llm_blender.training.losses.LOSSES`, or ``soft_logistic``.
         learning_rate: peak of a linear schedule.
         warmup: share of the steps.
         weight_decay: of AdamW.
-        batch_size: rows (ordered pairs) a step.
-        epochs: passes over the pairs, each in another order.
+        batch_tokens: tokens a step, padding included.
+        epochs: passes over the groups, each in another order.
+        average: so many of the last checkpoints are averaged in the end.
+        bf16: compute in bfloat16 (weights stay float32): faster on accelerators and on CPUs with AVX512-BF16 or AMX.
         seed: of draws, order, head and dropout.
         save_every: steps between checkpoints (and evaluations).
     """
@@ -82,18 +97,24 @@ class Recipe(_Strict):
     dev_sources: tuple[Source, ...] = ()
     orders: Literal["both", "one"] = "both"
     alone: float = Field(default=0.3, ge=0, le=1)
+    soft_labels: bool = True
 
     backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
+    init: str = ""
+    alone_layers: int = Field(default=0, ge=0)
     pooling: Literal["mean", "marker"] = "mean"
     max_length: int = Field(default=384, ge=32)
     source_max_length: int = Field(default=128, ge=8)
     frozen_layers: int = Field(default=0, ge=-1)
 
+    loss: str = "soft_logistic"
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup: float = Field(default=0.06, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
-    batch_size: int = Field(default=32, ge=1)
+    batch_tokens: int = Field(default=8_192, ge=1)
     epochs: int = Field(default=1, ge=1)
+    average: int = Field(default=1, ge=1)
+    bf16: bool = False
     seed: int = 0
     save_every: int = Field(default=100, ge=1)
 

@@ -14,10 +14,10 @@ from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import brier_score, expected_calibration_error, fit_temperature, probability
 from llm_blender.training.card import Run, model_card
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
-from llm_blender.training.pairs import TrainingPair
+from llm_blender.training.groups import TrainingGroup
 from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipe import Recipe
-from llm_blender.training.sources import excluded_keys, load_pairs
+from llm_blender.training.sources import excluded_keys, load_groups
 from llm_blender.types import OnProgress
 
 __all__ = ["train_ranker"]
@@ -56,8 +56,8 @@ def train_ranker(
         MissingExtraError: ``onnx`` is not installed.
     """
     keys = excluded_keys(exclude)
-    train, counts = load_pairs(recipe.sources, data, keys, recipe.seed)
-    dev, dev_counts = load_pairs(recipe.dev_sources, dev_data, keys, recipe.seed)
+    train, counts = load_groups(recipe.sources, data, keys, recipe.seed)
+    dev, dev_counts = load_groups(recipe.dev_sources, dev_data, keys, recipe.seed)
     _claim(output / "trainer", recipe, backbone, train)
     model, input_format, tokenizer = new_pair_ranker(recipe, backbone or recipe.backbone)
     log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer", progress=progress, note=note)
@@ -70,7 +70,7 @@ def train_ranker(
     return run
 
 
-def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[TrainingPair]) -> None:
+def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[TrainingGroup]) -> None:
     """Leave a mark of this run's recipe and pairs, so that no other run goes on from its checkpoints."""
     mark = hashlib.sha256(repr((recipe, backbone, train)).encode("utf-8", "replace")).hexdigest()
     path = folder / "run.sha256"
@@ -82,14 +82,21 @@ def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[T
     path.write_text(mark)
 
 
-def _measure(folder: Path, dev: Sequence[TrainingPair]) -> tuple[dict[str, float], dict[str, float], float]:
+def _measure(folder: Path, dev: Sequence[TrainingGroup]) -> tuple[dict[str, float], dict[str, float], float]:
     """The checkpoint on the development pairs: its quality, what int8 costs, and the temperature."""
     if not dev:
         return {}, {}, 1.0
-    prompts = [pair.prompt for pair in dev]
+    pairs = [
+        (group.prompt, *(group.texts[i] for i in ((a, b) if probability > 0.5 else (b, a))))
+        for group in dev
+        for a, b, probability in group.preferences
+    ]
+    prompts = [prompt for prompt, _, _ in pairs]
     # The better candidate stands first and second by turns, so that no label is constant.
-    labels = np.arange(len(dev)) % 2 == 0
-    candidates = [[p.better, p.worse] if label else [p.worse, p.better] for p, label in zip(dev, labels, strict=True)]
+    labels = np.arange(len(pairs)) % 2 == 0
+    candidates = [
+        [better, worse] if label else [worse, better] for (_, better, worse), label in zip(pairs, labels, strict=True)
+    ]
     forward, backward = {}, {}
     for precision in ("int8", "fp32"):
         ranker = PairRanker.from_pretrained(folder, precision=precision)
@@ -100,10 +107,10 @@ def _measure(folder: Path, dev: Sequence[TrainingPair]) -> tuple[dict[str, float
     temperature = fit_temperature(logits["int8"], labels)
     probabilities = probability(logits["int8"], temperature)
     agreement = {key: float(np.mean((value > 0) == labels)) for key, value in logits.items()}
-    longest = [float(len(p.better) > len(p.worse)) + 0.5 * (len(p.better) == len(p.worse)) for p in dev]
+    longest = [float(len(better) > len(worse)) + 0.5 * (len(better) == len(worse)) for _, better, worse in pairs]
     return (
         {
-            "pairs": float(len(dev)),
+            "pairs": float(len(pairs)),
             "agreement": agreement["int8"],
             "longest": float(np.mean(longest)),
             "flip_rate": float(np.mean((forward["int8"] > 0) == (backward["int8"] > 0))),

@@ -142,7 +142,7 @@ class TestBroken:
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.save(model, str(checkpoint / "onnx" / "model_int8.onnx"))
-        with pytest.raises(CheckpointError, match="is not a PairRanker: its inputs are x"):
+        with pytest.raises(CheckpointError, match="is not this PairRanker: its inputs are x"):
             PairRanker.from_pretrained(checkpoint)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from llm_blender.errors import MissingExtraError
+from llm_blender.rankers.encoders.bert import BertConfig, BertEncoder
 from llm_blender.rankers.encoders.deberta import DebertaConfig, DebertaEncoder
 
-__all__ = ["DebertaConfig", "DebertaEncoder", "make_encoder"]
+__all__ = ["BertConfig", "BertEncoder", "DebertaConfig", "DebertaEncoder", "make_encoder"]
 
 
 def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:

@@ -14,7 +14,7 @@ from llm_blender.errors import CheckpointError, MissingExtraError
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
-__all__ = ["Backend", "OnnxBackend", "TorchBackend"]
+__all__ = ["Backend", "OnnxBackend", "TorchBackend", "load_session", "load_torch"]
 
 
 class Backend(Protocol):
@@ -43,23 +43,8 @@ class OnnxBackend:
     parallel = 1
 
     def __init__(self, path: Path, *, threads: int | None = None, providers: list[str] | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or available_processors()
-        # Batches come in all lengths; a plan per shape would pile up memory for reuse that never happens.
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=providers or ["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime has no error of its own for this
-            raise CheckpointError(f"{path} is not an ONNX model that can be loaded: {error}") from error
-        names = {value.name for value in self._session.get_inputs()}
-        if names != {"input_ids", "attention_mask", "segment_ids"}:
-            raise CheckpointError(f"{path} is not a PairRanker: its inputs are {', '.join(sorted(names))}.")
-        _sessions.add(self)
+        wanted = {"input_ids", "attention_mask", "segment_ids"}
+        self._session = load_session(path, wanted, threads=threads, providers=providers)
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Logits ``[B, tasks]``."""
@@ -72,9 +57,35 @@ class OnnxBackend:
         return np.asarray(logits, np.float32)
 
 
+def load_session(
+    path: Path, inputs: set[str], *, threads: int | None = None, providers: list[str] | None = None
+) -> Any:
+    """An `onnxruntime.InferenceSession`; for the arguments see `OnnxBackend`.
+
+    Raises:
+        CheckpointError: the file is no ONNX model, or its inputs are not these.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or available_processors()
+    # Batches come in all lengths; a plan per shape would pile up memory for reuse that never happens.
+    options.enable_mem_pattern = False
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no error of its own for this
+        raise CheckpointError(f"{path} is not an ONNX model that can be loaded: {error}") from error
+    names = {value.name for value in session.get_inputs()}
+    if names != inputs:
+        raise CheckpointError(f"{path} is not this PairRanker: its inputs are {', '.join(sorted(names))}.")
+    _sessions.add(session)
+    return session
+
+
 # A session that ends waits for its threads, and a forked process has none of them: there, sessions never end.
-_sessions: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
-_of_parent: list[OnnxBackend] = []
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_of_parent: list[Any] = []
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=lambda: _of_parent.extend(_sessions))
 
@@ -96,18 +107,24 @@ class TorchBackend:
     """
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
-        try:
-            from llm_blender.rankers._torch import Replicas, load_module
-            from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("The torch backend", "torch") from error
-        self.model = load_module(folder, lambda: PairRankerModel(config))
-        self._replicas = Replicas(self.model, device=device, dtype=dtype)
-        self.parallel = self._replicas.parallel
+        self.model, self._replicas = load_torch(folder, config, device, dtype)
+        self.parallel: int = self._replicas.parallel
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Logits ``[B, tasks]``, by the first device that is free."""
-        return self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
+        logits: NDArray[np.float32] = self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
+        return logits
+
+
+def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) -> tuple[Any, Any]:
+    """A checkpoint's module and its `Replicas`; for arguments and errors see `TorchBackend`."""
+    try:
+        from llm_blender.rankers._torch import Replicas, load_module
+        from llm_blender.rankers.pair_ranker.models import make_model
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The torch backend", "torch") from error
+    model = load_module(folder, lambda: make_model(config))
+    return model, Replicas(model, device=device, dtype=dtype)
 
 
 def available_processors() -> int:

@@ -33,6 +33,9 @@ class PairRankerConfig:
             texts, as the published checkpoints were trained.
         pooling: ``mean`` of each segment's last states, or the state of its ``marker`` token (arXiv 2306.02561,
             section 3.2).
+        alone_layers: lowest encoder layers that read instruction and candidate alone; in those above, two such
+            sequences attend to each other (`LatePairRankerModel`). 0: both candidates stand in one sequence from the
+            start (arXiv 2306.02561). Above 0, `max_length` is that of one candidate's sequence.
         markers: tokens before the instruction, the left and the right candidate.
         tasks: what the head's outputs stand for; their mean is the logit.
         temperature: of probabilities, fitted on development rows.
@@ -46,6 +49,7 @@ class PairRankerConfig:
     candidate_tail: float = 0.25
     special_tokens: Literal["once", "each_text"] = "once"
     pooling: Literal["mean", "marker"] = "mean"
+    alone_layers: int = 0
     markers: tuple[str, str, str] = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
@@ -104,27 +108,33 @@ class PairRankerConfig:
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
         """Other lengths, in tokens, each text's own special ones included.
 
-        What the instruction leaves of ``source + 2 * candidate`` is shared by the candidates.
+        What the instruction leaves of ``source + 2 * candidate`` is shared by the candidates of a sequence.
 
         Raises:
             InputError: no text fits into that.
         """
         special = 3  # of the instruction: [CLS], its marker, [SEP]
         now = self.source_max_length + special
-        source, candidate = source or now, candidate or (self.max_length - now) // 2
-        changed = replace(self, max_length=source + 2 * candidate, source_max_length=source - special)
+        source, candidate = source or now, candidate or (self.max_length - now) // self.beside
+        changed = replace(self, max_length=source + self.beside * candidate, source_max_length=source - special)
         if changed.source_max_length < 1 or changed.room < 2:
             raise InputError(f"No text fits into {source} tokens for the instruction and {candidate} for a candidate.")
         return changed
 
     @property
     def overhead(self) -> int:
-        """Tokens of a pair that are not its texts': ``[CLS]``, three markers, three ``[SEP]``."""
-        return 7 if self.special_tokens == "once" else 9
+        """Tokens of a sequence that are not its texts': ``[CLS]``, and a marker and ``[SEP]`` for each."""
+        texts = 1 + self.beside
+        return 1 + 2 * texts if self.special_tokens == "once" else 3 * texts
+
+    @property
+    def beside(self) -> int:
+        """Candidates in a sequence."""
+        return 1 if self.alone_layers else 2
 
     @property
     def room(self) -> int:
-        """Tokens for both candidates beside the longest instruction."""
+        """Tokens for the candidates of a sequence beside the longest instruction."""
         return self.max_length - self.source_max_length - self.overhead
 
     def save(self, folder: Path) -> None:

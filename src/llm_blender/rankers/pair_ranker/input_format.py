@@ -125,8 +125,8 @@ class InputFormat:
         return _cut(ids, self.config.source_max_length, self.config.source_tail if tail is None else tail)
 
     def fit_candidate(self, ids: list[int], source_length: int) -> list[int]:
-        """A candidate within half of what the (fitted) instruction leaves: the same for both."""
-        room = (self.config.max_length - self.config.overhead - source_length) // 2
+        """A candidate within what the (fitted) instruction leaves: half of it where two stand in a sequence."""
+        room = (self.config.max_length - self.config.overhead - source_length) // self.config.beside
         return _cut(ids, room, self.config.candidate_tail)
 
     def join(self, source: list[int], left: list[int] | None, right: list[int] | None) -> PairSequence:

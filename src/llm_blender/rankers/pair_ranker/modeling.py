@@ -11,7 +11,7 @@ from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
-__all__ = ["PairRankerModel"]
+__all__ = ["PairRankerModel", "make_head", "segment_mean"]
 
 
 class PairRankerModel(nn.Module):
@@ -31,13 +31,7 @@ class PairRankerModel(nn.Module):
         self.pretrained_model = backbone
         self._marked = config.pooling == "marker"
         width = int(cast(Any, backbone).config.hidden_size)
-        self.head_layer = nn.Sequential(
-            nn.Dropout(config.head_dropout),
-            nn.Linear(2 * width, width),
-            nn.Tanh(),
-            nn.Dropout(config.head_dropout),
-            nn.Linear(width, len(config.tasks)),
-        )
+        self.head_layer = make_head(width, config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
         """Logits ``[B, tasks]`` of ordered pairs, int64 ``[B, T]`` each (`PairBatch`)."""
@@ -51,10 +45,22 @@ class PairRankerModel(nn.Module):
             source, left, right = self.pretrained_model(input_ids, attention_mask, markers).last_hidden_state.unbind(1)
         else:
             states = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            source, left, right = (_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
+            source, left, right = (segment_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT, RIGHT))
         return self.head_layer(torch.cat([source, left], -1)), self.head_layer(torch.cat([source, right], -1))
 
 
-def _mean(states: Tensor, chosen: Tensor) -> Tensor:
+def make_head(width: int, config: PairRankerConfig) -> nn.Sequential:
+    """From the vectors of instruction and candidate, ``[B, 2 * width]``, to scores ``[B, tasks]``."""
+    return nn.Sequential(
+        nn.Dropout(config.head_dropout),
+        nn.Linear(2 * width, width),
+        nn.Tanh(),
+        nn.Dropout(config.head_dropout),
+        nn.Linear(width, len(config.tasks)),
+    )
+
+
+def segment_mean(states: Tensor, chosen: Tensor) -> Tensor:
+    """Mean ``[B, H]`` of the states ``[B, T, H]`` where `chosen` ``[B, T]``; 0 where there are none."""
     weights = chosen.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,8 +1,8 @@
 """Float32 ONNX to int8, so that a pair's logits do not depend on the batch.
 
 ONNX Runtime's dynamic quantisation takes one activation scale over the whole batch: a pair's logits would change
-with its neighbours. Here weights are int8 in blocks, and ``MatMulNBits`` quantises activations row by row, block by
-block, as it reads them. The embedding table is int8 with a scale for each token.
+with its neighbours. Here weights are int8 in blocks, and ``MatMulNBits`` multiplies them with float32 activations. The
+embedding table is int8 with a scale for each token.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _matmul(graph: Any, node: Any, weight: NDArray[np.float32]) -> Any:
         N=n,
         bits=8,
         block_size=_BLOCK,
-        accuracy_level=4,  # activations as int8
+        accuracy_level=0,  # activations stay float32: see docs/decisions/0001-int8-weights.md
     )
 
 

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from llm_blender._inputs import check_inputs
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
-from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
+from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
 from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, TorchBackend
+from llm_blender.rankers.pair_ranker.comparing import PairComparer
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch
+from llm_blender.rankers.pair_ranker.input_format import InputFormat
+from llm_blender.rankers.pair_ranker.late import LateComparer
+from llm_blender.rankers.pair_ranker.late.backends import LateBackend, LateOnnxBackend, LateTorchBackend
 from llm_blender.rankers.pair_ranker.texts import FittedTexts
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
+from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Compare, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
 __all__ = ["PairRanker"]
@@ -50,7 +53,7 @@ class PairRanker:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | LateBackend,
         input_format: InputFormat,
         folder: Path,
         *,
@@ -106,13 +109,17 @@ class PairRanker:
         if backend is None:
             wants_torch = device is not None or dtype is not None or not has_onnx(folder)
             backend = "torch" if wants_torch else "onnx"
-        runner: Backend
-        if backend == "onnx":
-            runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
-        elif backend == "torch":
-            runner = TorchBackend(folder, config, device=device, dtype=dtype or "float32")
-        else:
+        if backend not in ("onnx", "torch"):
             raise InputError(f"Unknown backend {backend!r}: onnx or torch.")
+        runner: Backend | LateBackend
+        if backend == "torch":
+            make = LateTorchBackend if config.alone_layers else TorchBackend
+            runner = make(folder, config, device=device, dtype=dtype or "float32")
+        elif config.alone_layers:
+            parts = (onnx_file(folder, precision, part) for part in ("reader", "comparer"))
+            runner = LateOnnxBackend(*parts, threads=threads)
+        else:
+            runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
         form = InputFormat.load(folder, config)
         return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation)
 
@@ -172,7 +179,7 @@ class PairRanker:
         texts = self._texts(instructions, candidates)
         rankings = rank_with(
             candidates,
-            lambda pool, advance: self._logits(texts, pool, advance),
+            self._comparer(texts),
             strategy=strategy,
             seed=seed,
             budget=budget,
@@ -222,7 +229,7 @@ class PairRanker:
             if progress is not None:
                 progress(done, len(pairs))
 
-        return np.asarray(self._logits(texts, list(pairs), advance), np.float32)
+        return np.asarray(self._comparer(texts)(list(pairs), advance), np.float32)
 
     def _texts(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
@@ -239,22 +246,7 @@ class PairRanker:
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
 
-    def _logits(self, texts: FittedTexts, pool: Pool, advance: Advance) -> NDArray[np.float64]:
-        """The logits of a pool of ordered pairs, whatever their number and order; pairs that read the same once."""
-        places: dict[tuple[int, int, int], list[int]] = {}
-        for number, pair in enumerate(pool):
-            places.setdefault(texts.key(*pair), []).append(number)
-        rows_of = list(places.values())
-        lengths = [texts.length(*pool[first]) for first, *_ in rows_of]
-        logits = np.empty(len(pool))
-
-        def run(batch: NDArray[np.intp]) -> int:
-            rows = [rows_of[number] for number in batch]
-            padded = PairBatch.pad([texts.sequence(*pool[first]) for first, *_ in rows], self.input_format.pad_id)
-            for same, logit in zip(rows, self.backend(padded).mean(axis=-1), strict=True):
-                logits[same] = logit
-            return sum(map(len, rows))
-
-        for count in side_by_side(run, token_batches(lengths, self.max_tokens), self.backend.parallel):
-            advance(count)
-        return logits
+    def _comparer(self, texts: FittedTexts) -> Compare:
+        make: Any = LateComparer if self.config.alone_layers else PairComparer
+        compare: Compare = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
+        return compare

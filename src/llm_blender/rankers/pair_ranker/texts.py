@@ -48,6 +48,7 @@ class FittedTexts:
         self._candidate_numbers = [
             [numbers.setdefault(tuple(text), len(numbers)) for text in texts] for texts in self._candidates
         ]
+        self._whole = [[len(ids[text]) for text in texts] for texts in candidates]
         whole = [
             len(ids[prompt]) + sum(len(ids[text]) for text in texts)
             for prompt, texts in zip(prompts, candidates, strict=True)
@@ -71,6 +72,18 @@ class FittedTexts:
         """A pair as the model reads it."""
         texts = self._candidates[prompt]
         return self._format.join(self._sources[prompt], texts[left], texts[right])
+
+    def text_key(self, prompt: int, candidate: int) -> tuple[int, int, int]:
+        """Equal for candidates that, with their instructions, read the same and are as long as a whole.
+
+        The last part is that length, in tokens, those that are not read included.
+        """
+        numbers, lengths = self._candidate_numbers[prompt], self._whole[prompt]
+        return self._source_numbers[prompt], numbers[candidate], lengths[candidate]
+
+    def alone(self, prompt: int, candidate: int) -> PairSequence:
+        """A candidate as the model reads it when it stands alone beside its instruction."""
+        return self._format.join(self._sources[prompt], self._candidates[prompt][candidate], None)
 
 
 def _longest(lengths: list[int], size: int) -> list[int]:

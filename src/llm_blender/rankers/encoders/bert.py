@@ -1,0 +1,183 @@
+"""BERT whose upper layers can read two texts side by side; else the same as transformers' `BertModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llm_blender.rankers.encoders.deberta import Encoded
+
+__all__ = ["BertConfig", "BertEncoder"]
+
+_OTHER_BIAS = -2.0
+"""Added to attention logits of the other text: at first an encoder reads what it was trained to read, little disturbed.
+
+A constant, since one with a gradient would rule out the fused attention. The keys learn what is to be seen more.
+"""
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The hyper-parameters that `BertEncoder` knows, by transformers' names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self | None:
+        """From transformers' configuration; None if it is another model, or a variant that only transformers knows."""
+        wanted = {
+            "model_type": ("bert",),
+            "hidden_act": ("gelu", None),
+            "position_embedding_type": ("absolute", None),
+            "is_decoder": (False, None),
+        }
+        if any(values.get(name) not in allowed for name, allowed in wanted.items()):
+            return None
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+
+
+class BertEncoder(nn.Module):
+    """Token ids to states, in float32. Parameters have transformers' names; dropout is on the states alone.
+
+    `lower` and `upper` are its two parts, for who wants to do something between them.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Layers(config)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0."""
+        return Encoded(self.upper(self.lower(input_ids, attention_mask, 0), attention_mask, 0))
+
+    def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """States ``[B, T, H]`` after the embeddings and the `layers` lowest layers."""
+        states = cast(Tensor, self.embeddings(input_ids))
+        hidden = _hidden(attention_mask, states.dtype)
+        for layer in self.encoder.layer[:layers]:
+            states = layer(states, hidden)
+        return states
+
+    def upper(
+        self, states: Tensor, attention_mask: Tensor, layers: int, other_keys: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """States ``[B, T, H]`` after the layers above the `layers` lowest ones.
+
+        With `other_keys`, a vector ``[H]`` for each of them, rows i and i + B / 2 stand beside each other: a token
+        attends to those of both, and the vector, added to the keys of the other text, tells them from one's own.
+        """
+        hidden = _hidden(attention_mask, states.dtype)
+        for number, layer in enumerate(self.encoder.layer[layers:]):
+            states = layer(states, hidden, other_keys[number] if other_keys is not None else None)
+        return states
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        words, first_type = self.word_embeddings(input_ids), self.token_type_embeddings.weight[0]
+        states = self.LayerNorm(words + self.position_embeddings(places) + first_type)
+        return cast(Tensor, self.dropout(states))
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = _Attention(config)
+        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
+        self.output = _Output(config.intermediate_size, config)
+
+    def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None = None) -> Tensor:
+        states = self.attention(states, hidden, other_key)
+        return cast(Tensor, self.output(functional.gelu(self.intermediate.dense(states)), states))
+
+
+class _Dense(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+
+
+class _Output(nn.Module):
+    """Projection, dropout, residual, norm."""
+
+    def __init__(self, inputs: int, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, values: Tensor, states: Tensor) -> Tensor:
+        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(values)) + states))
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.self = _Projections(config)
+        self.output = _Output(config.hidden_size, config)
+        self._heads = config.num_attention_heads
+
+    def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None) -> Tensor:
+        query, key, value = (
+            self._split(project(states)) for project in (self.self.query, self.self.key, self.self.value)
+        )
+        mask = hidden
+        if other_key is not None:
+            key = torch.cat([key, _swap(key) + other_key.view(1, self._heads, 1, -1)], 2)
+            value = torch.cat([value, _swap(value)], 2)
+            mask = torch.cat([hidden, _swap(hidden) + _OTHER_BIAS], -1)
+        mixed = functional.scaled_dot_product_attention(query, key, value, mask.to(query.dtype))
+        return cast(Tensor, self.output(mixed.transpose(1, 2).flatten(2), states))
+
+    def _split(self, states: Tensor) -> Tensor:
+        batch, length, _ = states.shape
+        return states.view(batch, length, self._heads, -1).transpose(1, 2)
+
+
+class _Projections(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+
+
+def _swap(values: Tensor) -> Tensor:
+    """The second half of the rows before the first."""
+    first, second = values.chunk(2)
+    return torch.cat([second, first])
+
+
+def _hidden(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[B, 1, 1, T]``, to be added to attention logits. Not -inf: a row of padding alone would be NaN."""
+    return (mask == 0)[:, None, None, :].to(dtype) * -1e4

@@ -1,0 +1,126 @@
+"""Logits of many pairs, each text read once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.rankers.batching import side_by_side, token_batches
+from llm_blender.rankers.pair_ranker.input_format import PairBatch, PairSequence
+from llm_blender.rankers.pair_ranker.late.backends import LateBackend, Reading
+from llm_blender.rankers.pair_ranker.texts import FittedTexts
+from llm_blender.ranking import Advance, Pool
+
+__all__ = ["LateComparer"]
+
+_KEPT = 65_536  # tokens whose states are kept: 100 MB of 384 floats each
+
+_Text = tuple[int, int, int]
+"""An instruction and a candidate, by number, and the whole candidate's tokens (`FittedTexts.text_key`)."""
+
+
+class LateComparer:
+    """Compares the candidates of one call, over all the rounds of its strategies.
+
+    The model's logits change sign when the candidates change places, so that each pair is computed once, whichever of
+    its orders are asked for.
+
+    Args:
+        backend: runs the model.
+        texts: of the call.
+        pad_id: of the tokenizer.
+        max_tokens: of a batch.
+    """
+
+    def __init__(self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int) -> None:
+        self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self._states: OrderedDict[_Text, NDArray[np.float32]] = OrderedDict()
+        self._sequences: dict[_Text, PairSequence] = {}
+
+    def __call__(self, pool: Pool, advance: Advance) -> NDArray[np.float64]:
+        """The logits of a pool of ordered pairs."""
+        places: dict[tuple[_Text, _Text], list[tuple[int, int]]] = {}
+        for number, (prompt, left, right) in enumerate(pool):
+            pair = self._text(prompt, left), self._text(prompt, right)
+            sign = 1 if pair[0] <= pair[1] else -1
+            places.setdefault(pair if sign > 0 else pair[::-1], []).append((number, sign))
+        logits = np.empty(len(pool))
+        for pairs in self._chunks(places):
+            self._read(text for pair in pairs for text in pair)
+            for batch, values in self._compare(pairs):
+                asked = [places[pairs[row]] for row in batch]
+                for entries, value in zip(asked, values, strict=True):
+                    for number, sign in entries:
+                        logits[number] = sign * value
+                advance(sum(map(len, asked)))
+        return logits
+
+    def _text(self, prompt: int, candidate: int) -> _Text:
+        text = self._texts.text_key(prompt, candidate)
+        if text not in self._sequences:
+            self._sequences[text] = self._texts.alone(prompt, candidate)
+        return text
+
+    def _chunks(self, pairs: Iterable[tuple[_Text, _Text]]) -> Iterator[list[tuple[_Text, _Text]]]:
+        """Pairs in the order given, by as many as have room for their texts' states."""
+        chunk: list[tuple[_Text, _Text]] = []
+        inside: set[_Text] = set()
+        tokens = 0
+        for pair in pairs:
+            new = {text for text in pair if text not in inside}
+            needed = sum(len(self._sequences[text]) for text in new)
+            if chunk and tokens + needed > _KEPT:
+                yield chunk
+                chunk, inside, tokens = [], set(), 0
+                new = set(pair)
+                needed = sum(len(self._sequences[text]) for text in new)
+            chunk.append(pair)
+            inside |= new
+            tokens += needed
+        if chunk:
+            yield chunk
+
+    def _read(self, texts: Iterable[_Text]) -> None:
+        """Have the states of these texts, and forget the longest unused ones that there is no room for."""
+        wanted = list(dict.fromkeys(texts))
+        for text in wanted:
+            if text in self._states:
+                self._states.move_to_end(text)
+        missing = [text for text in wanted if text not in self._states]
+        kept = sum(map(len, self._states.values())) + sum(len(self._sequences[text]) for text in missing)
+        for text in [text for text in self._states if text not in set(wanted)]:
+            if kept > _KEPT:
+                kept -= len(self._states.pop(text))
+
+        def run(batch: NDArray[np.intp]) -> None:
+            rows = [missing[number] for number in batch]
+            states = self._backend.read(PairBatch.pad([self._sequences[text] for text in rows], self._pad_id))
+            for text, state in zip(rows, states, strict=True):
+                self._states[text] = state[: len(self._sequences[text])].copy()
+
+        lengths = [len(self._sequences[text]) for text in missing]
+        for _ in side_by_side(run, token_batches(lengths, self._max_tokens), self._backend.parallel):
+            pass
+
+    def _compare(self, pairs: Sequence[tuple[_Text, _Text]]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        # Both sequences of a pair are padded to the longer one.
+        lengths = [2 * max(len(self._sequences[text]) for text in pair) for pair in pairs]
+
+        def run(batch: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+            rows = [pairs[number] for number in batch]
+            reading = self._pad([left for left, _ in rows] + [right for _, right in rows])
+            return batch, self._backend.compare(reading).mean(axis=-1)
+
+        yield from side_by_side(run, token_batches(lengths, self._max_tokens), self._backend.parallel)
+
+    def _pad(self, texts: Sequence[_Text]) -> Reading:
+        batch = PairBatch.pad([self._sequences[text] for text in texts], self._pad_id)
+        width = self._states[texts[0]].shape[-1]
+        states = np.zeros((*batch.input_ids.shape, width), np.float32)
+        for row, text in enumerate(texts):
+            states[row, : len(self._sequences[text])] = self._states[text]
+        whole = np.array([length for _, _, length in texts], np.int64)
+        return states, batch.attention_mask, batch.segment_ids, whole

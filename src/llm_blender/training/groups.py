@@ -1,0 +1,222 @@
+"""From rows to training groups: answers to one instruction, and which of them are better."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.training.neighbours import nearest
+from llm_blender.training.recipe import Source
+from llm_blender.types import Example
+
+__all__ = ["Preference", "TrainingGroup", "draw_groups"]
+
+_FULL_GAP = 0.5
+"""The difference of standing from which a preference is certain: that between winning and losing."""
+_NEAR = 5  # similar instructions among which one is drawn
+_BEATEN = 3  # candidates to which a distractor loses
+
+
+class Preference(NamedTuple):
+    """`probability` that text `a` is better than text `b`, both by index."""
+
+    a: int
+    b: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class TrainingGroup:
+    """Answers to one prompt and what is known of which is better.
+
+    Reading n answers once teaches up to n (n − 1) / 2 comparisons.
+    """
+
+    prompt: str
+    texts: tuple[str, ...]
+    preferences: tuple[Preference, ...]
+
+
+def draw_groups(rows: Sequence[Example], source: Source, seed: int) -> list[TrainingGroup]:
+    """Draw `source.max_groups` groups (or as many as there are), spread evenly over the rows.
+
+    Rows take turns: each gives one group before any gives a second. ``labelled`` and ``reference`` rows give one
+    each; an ``implied`` row gives others until a few draws in a row bring nothing new.
+    """
+    rng = np.random.default_rng(seed)
+    kinds: dict[str, type[_Draw]] = {"implied": _Implied, "labelled": _Labelled, "reference": _Reference}
+    make = kinds[source.pairs](rows, source, rng)
+    groups: list[TrainingGroup] = []
+    seen: set[tuple[int, frozenset[str]]] = set()
+    order = rng.permutation(len(rows)).tolist()
+    while order and len(groups) < source.max_groups:
+        fruitful = []
+        for index in order:
+            for _ in range(make.tries):
+                group = make.draw(index)
+                key = (index, frozenset(group.texts)) if group else None
+                if group and key and key not in seen:
+                    seen.add(key)
+                    groups.append(group)
+                    fruitful.append(index)
+                    break
+            if len(groups) == source.max_groups:
+                break
+        order = fruitful if make.tries > 1 else []
+    return groups
+
+
+class _Draw(Protocol):
+    tries: int
+    """Draws in a turn, until one is new; with one, a row has a single group to give."""
+
+    def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None: ...
+
+    def draw(self, index: int) -> TrainingGroup | None:
+        """A group of this row, if it has one."""
+        ...
+
+
+def _group(row: Example, texts: Sequence[str], preferences: Iterable[Preference]) -> TrainingGroup | None:
+    kept = tuple(p for p in preferences if texts[p.a].strip() != texts[p.b].strip())
+    return TrainingGroup(row.prompt, tuple(texts), kept) if kept else None
+
+
+class _Labelled:
+    tries = 1
+
+    def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
+        self._rows, self._excluded = rows, set(source.exclude_models)
+
+    def draw(self, index: int) -> TrainingGroup | None:
+        row = self._rows[index]
+        preferences = []
+        for pair in row.pairs:
+            if pair.label != "tie" and not {row.candidates[i].model for i in (pair.a, pair.b)} & self._excluded:
+                preferences.append(Preference(pair.a, pair.b, float(pair.label == "a")))
+        used = sorted({i for p in preferences for i in (p.a, p.b)})
+        place = {i: n for n, i in enumerate(used)}
+        moved = [Preference(place[p.a], place[p.b], p.probability) for p in preferences]
+        return _group(row, [row.candidates[i].text for i in used], moved)
+
+
+class _Reference:
+    """The reference against what does not answer the instruction, or not wholly."""
+
+    tries = 1
+
+    def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
+        self._rows, self._rng, self._kinds = rows, rng, source.negatives
+        self._referenced = [i for i, row in enumerate(rows) if row.reference]
+        wanted = "neighbour" in self._kinds
+        near = nearest([rows[i].prompt for i in self._referenced], _NEAR) if wanted else []
+        self._near = {i: [self._referenced[n] for n in found] for i, found in zip(self._referenced, near, strict=False)}
+
+    def draw(self, index: int) -> TrainingGroup | None:
+        row = self._rows[index]
+        if not row.reference:
+            return None
+        negatives = [text for kind in self._kinds if (text := self._negative(kind, index, row.reference))]
+        preferences = [Preference(0, n, 1.0) for n in range(1, len(negatives) + 1)]
+        return _group(row, [row.reference, *negatives], preferences)
+
+    def _negative(self, kind: str, index: int, reference: str) -> str | None:
+        if kind == "cut":
+            words = reference.split(" ")
+            least, most = max(1, len(words) // 4), 3 * len(words) // 4
+            return " ".join(words[: int(self._rng.integers(least, most))]) if most > least + 2 else None
+        others = self._near[index] if kind == "neighbour" else [i for i in self._referenced if i != index]
+        return self._rows[others[int(self._rng.integers(len(others)))]].reference if others else None
+
+
+class _Implied:
+    """Candidates of LLMs that are comparable, by their scores."""
+
+    tries = 5
+
+    def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
+        self._rows, self._source, self._rng = rows, source, rng
+        names = source.scores or tuple(sorted({name for row in rows for c in row.candidates for name in c.scores}))
+        self._standings = {name: _standings(rows, name) for name in names}
+        self._strength = _strengths(rows, self._standings)
+        wanted = source.distractors > 0
+        self._near = nearest([row.prompt for row in rows], _NEAR) if wanted else []
+
+    def draw(self, index: int) -> TrainingGroup | None:
+        row = self._rows[index]
+        known = [i for i in range(len(row.candidates)) if self._usable(index, i)]
+        if len(known) < 2:
+            return None
+        anchor = self._strength[row.candidates[known[int(self._rng.integers(len(known)))]].model]
+        near = [i for i in known if abs(self._strength[row.candidates[i].model] - anchor) <= self._source.comparable]
+        chosen = [near[n] for n in self._rng.permutation(len(near))[: self._source.candidates]]
+        preferences = [
+            Preference(a, b, probability)
+            for a, b in itertools.combinations(range(len(chosen)), 2)
+            if (probability := self._probability(index, chosen[a], chosen[b])) is not None
+        ]
+        texts = [row.candidates[i].text for i in chosen]
+        if self._near and self._rng.random() < self._source.distractors and (other := self._distractor(index)):
+            beaten = self._rng.permutation(len(texts))[:_BEATEN].tolist()
+            preferences += [Preference(n, len(texts), 1.0) for n in beaten]
+            texts.append(other)
+        return _group(row, texts, preferences)
+
+    def _usable(self, row: int, candidate: int) -> bool:
+        found = self._rows[row].candidates[candidate]
+        return found.model not in self._source.exclude_models and any(
+            (row, candidate) in standings for standings in self._standings.values()
+        )
+
+    def _probability(self, row: int, a: int, b: int) -> float | None:
+        """Mean over the scores that tell the two apart; None if none does."""
+        gaps = [
+            gap
+            for standings in self._standings.values()
+            if (row, a) in standings and (row, b) in standings
+            for gap in [standings[row, a] - standings[row, b]]
+            if gap and abs(gap) >= self._source.min_gap
+        ]
+        mean = float(np.mean(np.clip(np.array(gaps) / _FULL_GAP, -1, 1))) if gaps else 0.0
+        return 0.5 + mean / 2 if mean else None
+
+    def _distractor(self, index: int) -> str | None:
+        """An answer to a similar instruction, by one of the better LLMs."""
+        near = self._near[index]
+        if not near:
+            return None
+        other = near[int(self._rng.integers(len(near)))]
+        known = [i for i in range(len(self._rows[other].candidates)) if self._usable(other, i)]
+        known.sort(key=lambda i: -self._strength[self._rows[other].candidates[i].model])
+        better = known[: max(1, len(known) // 2)]
+        return self._rows[other].candidates[better[int(self._rng.integers(len(better)))]].text if better else None
+
+
+def _standings(rows: Sequence[Example], name: str) -> dict[tuple[int, int], float]:
+    """Per (row, candidate): its score's mid-rank among all scores of that name, 0 worst to 1 best.
+
+    Any scale, binary to continuous, becomes one on which a gap means the same: between the two values of a binary
+    score it is 0.5.
+    """
+    keys = [(r, i) for r, row in enumerate(rows) for i, c in enumerate(row.candidates) if name in c.scores]
+    values: NDArray[np.float64] = np.array([rows[r].candidates[i].scores[name] for r, i in keys])
+    ordered = np.sort(values)
+    below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return dict(zip(keys, ((below + upto) / (2 * max(len(values), 1))).tolist(), strict=True))
+
+
+def _strengths(
+    rows: Sequence[Example], standings: Mapping[str, Mapping[tuple[int, int], float]]
+) -> dict[str | None, float]:
+    """Mean standing of each LLM, over all scores."""
+    found: dict[str | None, list[float]] = defaultdict(list)
+    for of_score in standings.values():
+        for (r, i), standing in of_score.items():
+            found[rows[r].candidates[i].model].append(standing)
+    return {model: float(np.mean(values)) for model, values in found.items()}

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from llm_blender.errors import CheckpointError
+from llm_blender.rankers.encoders import BertConfig, BertEncoder, make_encoder
+from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
+from llm_blender.rankers.pair_ranker.export import export_checkpoint
+from llm_blender.rankers.pair_ranker.late import comparing
+from llm_blender.rankers.pair_ranker.models import make_model
+from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
+from llm_blender.training.recipe import Recipe
+
+PROMPT = "Why is the sky blue, and the sea green?"
+TEXTS = ["", "Because.", "Blue light scatters in the air.", "It is not! " * 3, "the sun is bright " * 9, "sea " * 300]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("late")
+    recipe = Recipe.model_validate({"alone_layers": 1, "max_length": 96, "source_max_length": 32})
+    model, input_format, tokenizer = new_pair_ranker(recipe, str(tiny_encoder))
+    with torch.no_grad():
+        model.head_layer[-1].weight *= 20
+        model.pretrained_model.encoder.layer[1].attention.self.value.weight *= 10  # random attention says little
+        model.other_key.normal_(std=0.02)
+        model.length_weight += 0.01
+    write_checkpoint(model, input_format.config, tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8", "torch"])
+def ranker(request, folder):
+    options = {"backend": "torch", "device": "cpu"} if request.param == "torch" else {"precision": request.param}
+    return PairRanker.from_pretrained(folder, **options)
+
+
+def all_pairs(n: int) -> list[tuple[int, int, int]]:
+    return [(0, i, j) for i in range(n) for j in range(n) if i != j]
+
+
+def matrix(ranker: PairRanker, texts: list[str]) -> np.ndarray:
+    logits = np.zeros((len(texts), len(texts)))
+    pairs = all_pairs(len(texts))
+    logits[tuple(np.array(pairs).T[1:])] = ranker.pair_logits([PROMPT], [texts], pairs)
+    return logits
+
+
+class TestEncoder:
+    def test_states_are_those_of_transformers(self, tiny_encoder):
+        from transformers import BertModel
+
+        theirs = BertModel.from_pretrained(tiny_encoder).eval()
+        ours = BertEncoder(BertConfig.read(theirs.config.to_dict())).eval()
+        state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("pooler.")}
+        ours.load_state_dict(state)
+        ids, mask = torch.randint(5, 40, (3, 20)), torch.ones(3, 20, dtype=torch.long)
+        mask[1, 7:] = 0
+        with torch.inference_mode():
+            wanted, states = (m(input_ids=ids, attention_mask=mask).last_hidden_state for m in (theirs, ours))
+            parts = ours.upper(ours.lower(ids, mask, 1), mask, 1)
+        assert (wanted - states)[mask.bool()].abs().max() < 1e-5
+        assert torch.equal(parts, states)
+
+    @pytest.mark.parametrize("change", [{"model_type": "roberta"}, {"hidden_act": "relu"}, {"is_decoder": True}])
+    def test_variants_are_left_to_transformers(self, change):
+        sizes = dict.fromkeys(BertConfig.__dataclass_fields__, 4)
+        assert BertConfig.read({"model_type": "bert", **sizes}) is not None
+        assert BertConfig.read({"model_type": "bert", **sizes, **change}) is None
+
+
+class TestModel:
+    def test_swapped_candidates_swap_their_scores(self, ranker):
+        logits = matrix(ranker, TEXTS)
+        assert np.ptp(logits) > 0.5
+        np.testing.assert_array_equal(logits, -logits.T)
+
+    def test_that_is_so_in_the_module_too(self, folder):
+        model = make_model(PairRankerConfig.load(folder)).eval()
+        torch.nn.init.normal_(model.other_key)
+        states, mask = torch.randn(4, 9, 128), torch.ones(4, 9, dtype=torch.long)
+        mask[1, 5:] = 0
+        segments = torch.tensor([[0, 1, 1, 0, 2, 2, 2, 2, 0]] * 4) * mask
+        read = states, mask, segments, torch.tensor([4, 2, 7, 90])
+        swapped = [values[[2, 3, 0, 1]] for values in read]
+        with torch.inference_mode():
+            np.testing.assert_allclose(model(*read), -model(*swapped), atol=1e-6)
+
+    def test_the_other_candidate_matters(self, ranker):
+        """Else the logits were differences of scores, and the model no comparison."""
+        logits = matrix(ranker, TEXTS)
+        assert np.abs(logits[1, 2] + logits[2, 3] - logits[1, 3]) > 1e-3
+
+    def test_what_is_not_read_still_counts_as_length(self, folder):
+        ranker = PairRanker.from_pretrained(folder, precision="fp32")
+        same_beginning = ["sea " * 300, "sea " * 600]
+        assert len({len(ids) for ids in map(tuple, ranker.input_format.tokenize(same_beginning))}) == 2
+        weight = float(ranker_weight(folder))
+        expected = weight * (np.log(301) - np.log(601))
+        assert matrix(ranker, same_beginning)[0, 1] == pytest.approx(expected, abs=1e-3)
+
+    def test_backends_agree(self, folder):
+        fp32, int8 = (PairRanker.from_pretrained(folder, precision=name) for name in ("fp32", "int8"))
+        torch_ = PairRanker.from_pretrained(folder, backend="torch", device="cpu")
+        np.testing.assert_allclose(matrix(fp32, TEXTS), matrix(torch_, TEXTS), atol=1e-4)
+        np.testing.assert_allclose(matrix(int8, TEXTS), matrix(torch_, TEXTS), atol=0.5)
+
+    @pytest.mark.parametrize(("change", "message"), [({"alone_layers": 2}, "none is left to compare"), (
+        {"backbone": {"model_type": "roberta"}}, "needs a BERT encoder, not 'roberta'")])  # fmt: skip
+    def test_encoders_that_do_not_suit(self, folder, change, message):
+        config = dataclasses.replace(PairRankerConfig.load(folder), **change)
+        with pytest.raises(CheckpointError, match=message):
+            make_model(config)
+
+
+def ranker_weight(folder) -> float:
+    from safetensors.torch import load_file
+
+    return 20 * float(load_file(folder / "model.safetensors")["length_weight"][0])
+
+
+class TestComparing:
+    def test_neighbours_and_padding_do_not_matter(self, ranker):
+        logits = matrix(ranker, TEXTS)
+        for pair in all_pairs(len(TEXTS)):
+            (found,) = ranker.pair_logits([PROMPT], [TEXTS], [pair])
+            assert found == pytest.approx(logits[pair[1:]], abs=1e-5)
+
+    def test_each_text_is_read_once_over_all_rounds(self, folder, monkeypatch):
+        ranker = PairRanker.from_pretrained(folder)
+        counts = count(ranker, monkeypatch)
+        ranking = ranker.rank(PROMPT, TEXTS, strategy="knockout")
+        assert counts == {"read": len(TEXTS), "compared": ranking.comparisons // 2}
+
+    def test_both_orders_are_one_computation(self, folder, monkeypatch):
+        ranker = PairRanker.from_pretrained(folder)
+        counts = count(ranker, monkeypatch)
+        told = []
+        ranker.rank_many(
+            [PROMPT, PROMPT],
+            [TEXTS, TEXTS[:3]],
+            strategy="full",
+            progress=lambda done, total: told.append((done, total)),
+        )
+        assert counts["compared"] == 15  # the second prompt's pairs are among the first's
+        assert told[-1] == (36, 36)
+
+    def test_little_memory_changes_nothing_but_the_work(self, folder, monkeypatch):
+        ranker = PairRanker.from_pretrained(folder)
+        wanted = ranker.rank_many([PROMPT, "what"], [TEXTS, TEXTS[::-1]], strategy="full")
+        monkeypatch.setattr(comparing, "_KEPT", 150)
+        counts = count(ranker, monkeypatch)
+        found = ranker.rank_many([PROMPT, "what"], [TEXTS, TEXTS[::-1]], strategy="full")
+        assert counts["read"] > 2 * len(TEXTS)
+        for one, other in zip(wanted, found, strict=True):
+            np.testing.assert_allclose(one.logits, other.logits, atol=2e-4)
+
+    def test_exported_again_it_is_the_same(self, folder, tmp_path):
+        files = export_checkpoint(str(folder), tmp_path)
+        assert [file.name for file in files] == [
+            "reader_fp32.onnx", "reader_int8.onnx", "comparer_fp32.onnx", "comparer_int8.onnx",
+        ]  # fmt: skip
+        one, other = (PairRanker.from_pretrained(path) for path in (folder, tmp_path))
+        np.testing.assert_allclose(matrix(one, TEXTS), matrix(other, TEXTS), atol=1e-5)
+
+    def test_a_part_that_is_missing(self, folder, tmp_path):
+        export_checkpoint(str(folder), tmp_path)
+        (tmp_path / "onnx" / "comparer_int8.onnx").unlink()
+        with pytest.raises(CheckpointError, match=r"no onnx/comparer_int8\.onnx"):
+            PairRanker.from_pretrained(tmp_path)
+
+    def test_parts_that_are_another_model(self, folder, tmp_path):
+        export_checkpoint(str(folder), tmp_path)
+        (tmp_path / "onnx" / "comparer_int8.onnx").write_bytes((folder / "onnx" / "reader_int8.onnx").read_bytes())
+        with pytest.raises(CheckpointError, match="is not this PairRanker: its inputs are"):
+            PairRanker.from_pretrained(tmp_path)
+
+
+def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    counts = {"read": 0, "compared": 0}
+    read, compare = ranker.backend.read, ranker.backend.compare
+
+    def reading(batch):
+        counts["read"] += len(batch.input_ids)
+        return read(batch)
+
+    def comparing(reading):
+        counts["compared"] += len(reading[0]) // 2
+        return compare(reading)
+
+    monkeypatch.setattr(ranker.backend, "read", reading)
+    monkeypatch.setattr(ranker.backend, "compare", comparing)
+    return counts
+
+
+def test_lengths_of_one_candidate_a_sequence(folder):
+    config = PairRankerConfig.load(folder)
+    assert (config.overhead, config.room) == (5, 96 - 32 - 5)
+    longer = config.with_lengths(50, 100)
+    assert (longer.max_length, longer.source_max_length) == (150, 47)
+
+
+def test_the_encoder_of_a_pair_reader_is_that_of_transformers():
+    assert type(make_encoder({"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 12})).__name__ == "BertModel"
