@@ -22,6 +22,8 @@ def test_nothing(text: str) -> None:
         "It begins well and then goes on and on " + "and on " * 20,
         "x" * 80,
         "空が青いのは、" * 10,
+        "It is ))" + ")" * 100,
+        "| --- " * 40,
         "\n".join(f"{i}. Go to bed early every day." for i in range(1, 7)),
     ],
 )
@@ -37,7 +39,10 @@ def test_loops(text: str) -> None:
         "very very very good",
         ", ".join(map(str, range(200))),
         "| a | b |\n| --- | --- |\n" + "\n".join(f"| {i} | {i * i} |" for i in range(30)),
-        "Heading\n" + "=" * 100,
+        "A heading of some length, and text below it:\n"
+        + "=" * 80
+        + "\n"
+        + "Air scatters blue light most, as it is. " * 2,
         "The chorus comes twice.\n\nLa la la, says the sea.\n\nSomething else stands here.\n\nLa la la, says the sea.",
         "for i in range(3):\n    print(i)\n" * 2,
     ],

@@ -139,6 +139,6 @@ def test_what_is_refused(blender, fusing, tiny_t5):
         fusing.fuse(INPUTS, CANDIDATES, batch_size=0)
     with pytest.raises(InputError, match="top_k must be above zero, not 0"):
         fusing.rank_and_fuse(INPUTS, CANDIDATES, top_k=0)
-    fusing.loadfuser(tiny_t5, max_length=80)
-    with pytest.raises(InputError, match=r"inputs\[0\] and its candidates are not fused: the prompt holds at most 80"):
+    fusing.loadfuser(tiny_t5, max_length=44)
+    with pytest.raises(InputError, match=r"inputs\[0\] and its candidates are not fused: the prompt holds at most 44"):
         fusing.fuse(INPUTS, CANDIDATES)

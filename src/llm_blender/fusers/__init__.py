@@ -31,6 +31,8 @@ __all__ = [
 CHAT = "chat"
 """Name of the fuser that is the first of the LLMs; with a colon and a name, another one of them."""
 
+_CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
+
 
 def load_fuser(
     name: str | os.PathLike[str] = CHAT,
@@ -70,4 +72,4 @@ def load_fuser(
         raise unknown_name("LLM", wanted, known)
     from llm_blender.fusers.chat_fuser import ChatFuser
 
-    return ChatFuser(known[wanted], store=store)
+    return ChatFuser(known[wanted], concurrency=_CONCURRENCY, store=store)

@@ -58,14 +58,20 @@ def _repeats(text: str) -> bool:
     )
     if lines and (most := lines.most_common(1)[0][1]) >= _COPIES and 2 * most > lines.total():
         return True
-    # Rulers, tables and indentation repeat themselves by right.
-    letters = "".join(character for character in text if character.isalnum())[-_LONGEST_TEXT:]
-    values = np.fromiter(map(ord, letters), np.int32, len(letters))
+    visible = "".join(text.split())
+    # Rulers, tables and indentation repeat themselves by right, unless they are all there is.
+    return _longest_loop("".join(filter(str.isalnum, text))) > 0 or 2 * _longest_loop(visible) > len(visible)
+
+
+def _longest_loop(text: str) -> int:
+    """Characters of the longest stretch that is one text again and again; 0 where there is none to speak of."""
+    values = np.fromiter(map(ord, text[-_LONGEST_TEXT:]), np.int32)
+    longest = 0
     for period in range(1, min(_LONGEST_PERIOD, len(values) // _COPIES) + 1):
-        needed = max(_COPIES * period, _LOOP) - period
-        if _longest_run(values[period:] == values[:-period]) >= needed:
-            return True
-    return False
+        stretch = _longest_run(values[period:] == values[:-period]) + period
+        if stretch >= max(_COPIES * period, _LOOP):
+            longest = max(longest, stretch)
+    return longest
 
 
 def _longest_run(equal: np.ndarray) -> int:

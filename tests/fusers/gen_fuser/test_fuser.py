@@ -27,7 +27,7 @@ CANDIDATES = [
 
 
 def load(folder: Path, **options: Any) -> GenFuser:
-    return GenFuser.from_pretrained(folder, device="cpu", **{"max_new_tokens": 16, **options})
+    return GenFuser.from_pretrained(folder, device="cpu", **{"max_new_tokens": 10, **options})
 
 
 @pytest.fixture(scope="module")
@@ -62,23 +62,23 @@ def test_it_writes_what_the_model_generates(t5: GenFuser, tiny_t5: Path) -> None
     prompt = t5.prompts.prompt(ROWS[0], "", CANDIDATES[0])
     assert prompt is not None
     model = AutoModelForSeq2SeqLM.from_pretrained(str(tiny_t5), dtype=torch.float32)
-    (ids,) = model.generate(torch.tensor([prompt.ids]), max_new_tokens=16, num_beams=4)
+    (ids,) = model.generate(torch.tensor([prompt.ids]), max_new_tokens=10, num_beams=4)
     fusion = t5.fuse(ROWS[0], CANDIDATES[0])
     assert fusion.text == t5._tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert fusion.text
     assert (fusion.fuser, fusion.used) == (str(tiny_t5), (0, 1))
     assert fusion.usage.prompt_tokens == len(prompt.ids)
-    assert 0 < fusion.usage.completion_tokens <= 16
+    assert 0 < fusion.usage.completion_tokens <= 10
     assert fusion.seconds > 0
 
 
 def test_batches_write_what_each_row_alone_does(fuser: GenFuser) -> None:
     alone = [fuser.fuse(*row) for row in zip(ROWS, CANDIDATES, strict=True)]
     assert len({fusion.text for fusion in alone}) == 3  # a model that heeds its prompt
-    for size in (1, 2, 8):
-        together = fuser.fuse_many(ROWS * 2, CANDIDATES * 2, batch_size=size)
-        assert [fusion.text for fusion in together] == [fusion.text for fusion in alone] * 2
-        assert [fusion.usage for fusion in together] == [fusion.usage for fusion in alone] * 2
+    for size in (2, 8):
+        together = fuser.fuse_many(ROWS, CANDIDATES, batch_size=size)
+        assert [fusion.text for fusion in together] == [fusion.text for fusion in alone]
+        assert [fusion.usage for fusion in together] == [fusion.usage for fusion in alone]
 
 
 def test_batches_are_sorted_by_length(t5: GenFuser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_pickled_weights_of_tensors_alone(tiny_t5: Path, t5: GenFuser, tmp_path:
     assert load(tmp_path / "bin").fuse(ROWS[0], CANDIDATES[0]).text == t5.fuse(ROWS[0], CANDIDATES[0]).text
 
 
-@pytest.mark.parametrize("kind", ["cut", "missing", "no tokenizer", "no config", "classifier"])
+@pytest.mark.parametrize("kind", ["cut", "missing", "no tokenizer", "other tokenizer", "no config", "classifier"])
 def test_what_is_no_fuser(kind: str, tiny_t5: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(tiny_encoder if kind == "classifier" else tiny_t5, folder)
@@ -221,6 +221,10 @@ def test_what_is_no_fuser(kind: str, tiny_t5: Path, tiny_encoder: Path, tmp_path
         save_file({k: v for k, v in state.items() if "decoder.block.1" not in k}, folder / "model.safetensors")
     elif kind == "no tokenizer":
         (folder / "tokenizer.json").write_text("{}")
+    elif kind == "other tokenizer":
+        values = json.loads((folder / "tokenizer.json").read_text())
+        values["model"]["vocab"] += [[f"more{i}", -9.0] for i in range(9)]
+        (folder / "tokenizer.json").write_text(json.dumps(values))
     elif kind == "no config":
         (folder / "config.json").unlink()
     else:
@@ -230,6 +234,7 @@ def test_what_is_no_fuser(kind: str, tiny_t5: Path, tiny_encoder: Path, tmp_path
         "cut": "cannot be read",
         "missing": "are not whole: decoder.block.1",
         "no tokenizer": "The tokenizer of .* cannot be read",
+        "other tokenizer": "has 175 tokens and the model knows 166: it is not this model's",
         "no config": "is no fuser: it holds neither config.json nor adapter_config.json",
         "classifier": "is a vit, which writes no text",
     }
@@ -267,7 +272,7 @@ def test_precision_and_several_devices(tiny_t5: Path, t5: GenFuser) -> None:
 
     half = load(tiny_t5, dtype="bfloat16")
     assert half._writers._idle.get().dtype == torch.bfloat16
-    two = GenFuser.from_pretrained(tiny_t5, device=["cpu", "cpu"], max_new_tokens=16)
+    two = GenFuser.from_pretrained(tiny_t5, device=["cpu", "cpu"], max_new_tokens=10)
     assert two._writers.parallel == 2
     texts = [fusion.text for fusion in two.fuse_many(ROWS * 3, CANDIDATES * 3, batch_size=1)]
     assert texts == [fusion.text for fusion in t5.fuse_many(ROWS, CANDIDATES)] * 3
@@ -283,13 +288,42 @@ def test_sampling_follows_the_seed_and_leaves_torch_alone(llama: GenFuser) -> No
 
 
 def test_what_does_not_fit_is_said(tiny_t5: Path) -> None:
-    small = load(tiny_t5, max_length=80)
+    small = load(tiny_t5, max_length=44)
     long, short = small.fuse_many(["Why?", "Why?"], [CANDIDATES[1][:1] * 2, ["a", "b"]])
     assert (long.text, long.flaw, long.truncated) == ("", "too_small", 1.0)
-    assert long.error == "the prompt holds at most 80 tokens, which leaves no room for two candidates; raise max_length"
+    assert long.error == "the prompt holds at most 44 tokens, which leaves no room for two candidates; raise max_length"
     assert short.text
-    with pytest.raises(InputError, match="Nothing is fused: the prompt holds at most 80 tokens"):
+    with pytest.raises(InputError, match="Nothing is fused: the prompt holds at most 44 tokens"):
         list(small.stream("Why?", CANDIDATES[1][:1] * 2))
+
+
+def test_thoughts_are_no_part_of_the_answer(llama: GenFuser, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = llama._tokenizer
+
+    def write(text: str) -> tuple[str, list[str]]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+
+        def planted(prompts: Any, options: Any, *, streamer: Any = None, **more: Any) -> list[list[int]]:
+            import torch
+
+            if streamer is not None:
+                for token in (prompts[0], *ids):
+                    streamer.put(torch.tensor([token]))
+            return [list(ids)]
+
+        monkeypatch.setattr(llama._writers, "write", planted)
+        return llama.fuse(ROWS[0], CANDIDATES[0]).text, list(llama.stream(ROWS[0], CANDIDATES[0]))
+
+    text, pieces = write("<think>\nLet me see.\n</think>\n\nBlue light scatters.\n")
+    assert (text, "".join(pieces)) == ("Blue light scatters.", text)
+    assert len(pieces) > 3
+    assert write("<think> and no end") == ("", [])
+    assert write("It is <think> blue")[0] == "It is <think> blue"
+    # A template may open the thoughts itself.
+    opened = tokenizer.chat_template.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    monkeypatch.setattr(tokenizer, "chat_template", opened)
+    text, pieces = write("Let me see. </think> Blue.")
+    assert (text, "".join(pieces)) == ("Blue.", text)
 
 
 def test_a_loop_is_noticed(tiny_t5: Path) -> None:

@@ -27,6 +27,8 @@ __all__ = ["GenFuser"]
 
 _SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
 _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
+_THOUGHTS = ("<think>", "</think>")
+_TAIL = 12  # tokens of a prompt in which the beginning of thoughts may stand
 _TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for two candidates; raise max_length"
 
 
@@ -316,16 +318,26 @@ class GenFuser:
         stopped: Callable[[], bool],
     ) -> list[int]:
         """Write one answer, telling its pieces."""
-        stream = TextStream(self._decode, on_text)
+        stream = TextStream(lambda ids: self._text(prompt, ids, whole=False), on_text)
         by_token = not self._writers.seq2seq and options.get("num_beams", 1) == 1
         (ids,) = self._writers.write(
             [prompt.ids], options, seed=seed, streamer=stream if by_token else None, stopped=stopped
         )
-        stream.advance(self._decode(ids).strip())
+        stream.advance(self._text(prompt, ids))
         return ids
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def _text(self, prompt: Prompt, ids: list[int], *, whole: bool = True) -> str:
+        """The answer, without the thoughts of a model that thinks aloud first; none of it while they may be coming."""
+        text = self._decode(ids, skip_special_tokens=True).strip()
+        if not whole and _THOUGHTS[0].startswith(text):
+            return ""
+        if text.startswith(_THOUGHTS[0]) or self._decode(prompt.ids[-_TAIL:]).rstrip().endswith(_THOUGHTS[0]):
+            text = text.partition(_THOUGHTS[1])[2].strip()
+        return text
+
+    def _decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        decode = self._tokenizer.decode
+        return str(decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False))
 
     def _fusion(
         self, prompt: Prompt | None, ids: list[int], instruction: str, candidates: Sequence[str], seconds: float
@@ -333,7 +345,7 @@ class GenFuser:
         if prompt is None:
             error = _TOO_SMALL.format(length=self._max_length)
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
-        text = self._decode(ids).strip()
+        text = self._text(prompt, ids)
         return Fusion(
             text=text,
             fuser=self.name,

@@ -98,6 +98,12 @@ def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits
         tokenizer = _tokenizer(adapter if adapter is not None and (adapter / "tokenizer.json").is_file() else folder)
         if adapter is not None:
             model = _adapted(model, adapter)
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"The tokenizer of {folder if adapter is None else adapter} has {len(tokenizer):,} tokens and the model "
+            f"knows {rows:,}: it is not this model's."
+        )
     known = {name: getattr(model.generation_config, name, None) for name in _KEPT}
     known = {name: value for name, value in known.items() if value is not None}
     known.setdefault("eos_token_id", tokenizer.eos_token_id)

@@ -14,7 +14,7 @@ class TextStream:
     """Turns tokens into pieces of text that, put together, are the whole text without white space around it.
 
     Args:
-        decode: from all tokens so far to their text.
+        decode: from all tokens so far to their text, without white space around it.
         on_text: gets each piece.
     """
 
@@ -32,7 +32,7 @@ class TextStream:
         self._ids += value.flatten().tolist()
         text = self._decode(self._ids)
         if not text.endswith(_HALF):
-            self.advance(text.strip())
+            self.advance(text)
 
     def end(self) -> None:
         """Called by ``model.generate`` when nothing more comes."""
