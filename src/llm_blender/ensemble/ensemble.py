@@ -186,6 +186,11 @@ class Ensemble:
             return self._ranker
 
     @property
+    def fuses(self) -> bool:
+        """Whether somebody fuses."""
+        return self._fuser is not None
+
+    @property
     def fuser(self) -> Fuser:
         """Who fuses; loaded with the first use.
 
@@ -261,7 +266,7 @@ class Ensemble:
             reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in failures))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.", failures)
         texts = [candidate.text for candidate in gathered.candidates.values()]
-        ranking = await self._rank(ranker, prompt, texts, seed, observer)
+        ranking = await self.arank(prompt, texts, seed=seed, observer=observer)
         if self.priors is not None:
             ranking = self.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
@@ -295,18 +300,20 @@ class Ensemble:
             raise InputError(f"The mode {mode} needs a fuser: give the ensemble one.")
         return mode
 
-    async def _rank(
-        self, ranker: Ranker, prompt: Instruction, texts: list[str], seed: int, observer: Observer
+    async def arank(
+        self, prompt: Instruction, texts: Sequence[str], *, seed: int = 0, observer: Observer | None = None
     ) -> Ranking:
+        """Rank texts with the ensemble's ranker and strategy, without its priors, in a thread; cancelling ends it."""
+        watched = observer or Observer()
         cancelled = threading.Event()
 
         def progress(done: int, total: int) -> None:
             if cancelled.is_set():
                 raise RuntimeError("cancelled")  # ends the thread, which nobody waits for any more
-            observer.comparing(done, total)
+            watched.comparing(done, total)
 
         def rank() -> list[Ranking]:
-            return ranker.rank_many(
+            return self.ranker.rank_many(
                 [prompt], [texts], strategy=self.strategy, seed=seed, budget=self.budget, progress=progress
             )
 

@@ -1,0 +1,67 @@
+"""The whole service as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble
+from llm_blender.server import chat, comparing, status
+from llm_blender.server.door import Door
+from llm_blender.server.keys import Keys
+from llm_blender.server.problems import add_handlers
+from llm_blender.server.schemas import Problem
+from llm_blender.server.service import Service
+
+__all__ = ["create_app"]
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request is wrong, or too much."},
+    "5XX": {"model": Problem, "description": "The LLMs, or the service, failed."},
+}
+
+
+def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Keys | None = None) -> FastAPI:
+    """The service of an ensemble, to be run by any ASGI server; `serve` runs it well.
+
+    Its connections are opened, and its ranker is loaded, when the application starts.
+
+    Args:
+        ensemble: who answers.
+        config: within which limits; None for the defaults.
+        keys: of those who may ask; None for everybody on this machine.
+
+    Raises:
+        ConfigError: an LLM has a name that means the ensemble.
+    """
+    service = Service(ensemble, config or ServerConfig())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with ensemble:
+            await asyncio.to_thread(lambda: ensemble.ranker)
+            service.loaded = True
+            yield
+            await service.gate.drain(0)
+
+    app = FastAPI(
+        title="LLM-Blender",
+        summary="Several LLMs behind one endpoint: asked, ranked, and the best answer given back.",
+        version=version("llm-blender"),
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        responses=_PROBLEMS,
+    )
+    app.state.service = service
+    for part in (chat, comparing, status):
+        app.include_router(part.router)
+    add_handlers(app)
+    app.add_middleware(Door, service=service, keys=keys or Keys())
+    return app

@@ -1,0 +1,213 @@
+"""A request becomes an ensemble of its own: whom it asks, in which mode, within which limits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llm_blender._names import unknown_name
+from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+from llm_blender.ensemble.ensemble import AskedMode
+from llm_blender.errors import NoAnswerError
+from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.llms.chat_response import tool_calls_text
+from llm_blender.server.members import AskedLLM, Wishes
+from llm_blender.server.problems import RefusedError
+from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
+from llm_blender.server.service import PRESETS, Service
+from llm_blender.types import Answer, Failure, Fuser, Message, Sampling, Usage
+
+__all__ = ["Question", "conversation", "question"]
+
+_NOTHING = BlendOptions()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that is understood.
+
+    Attributes:
+        ensemble: that is asked.
+        prompt: the conversation as the ranker reads it.
+        seed: the client's, or drawn.
+        choices: answers that the client wants.
+        model: as the client named it.
+        deadline: seconds for all of it.
+        wishes: what is asked of the LLMs.
+        left_out: LLMs that are not asked, and why.
+    """
+
+    ensemble: Ensemble
+    prompt: list[Message]
+    seed: int
+    choices: int
+    model: str
+    deadline: float
+    wishes: Wishes
+    left_out: tuple[Failure, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one answer to wait for, which needs no ranking."""
+        return sum(member.samples for member in self.ensemble.members) == 1 and not self.wishes.need_api
+
+    async def ask(self, observer: Observer) -> Answer:
+        """The answer, with the LLMs that were left out among its failures, and what was thrown away in its cost."""
+        try:
+            answer = await self.ensemble.aask(self.prompt, seed=self.seed, observer=observer)
+        except NoAnswerError as error:
+            raise NoAnswerError(str(error), (*self.left_out, *error.failures)) from None
+        costs = [answer.cost, *(candidate.cost for candidate in self.wishes.discarded)]
+        return replace(
+            answer,
+            failures=(*self.left_out, *answer.failures),
+            degraded=answer.degraded or bool(self.left_out),
+            usage=sum((candidate.usage or Usage() for candidate in self.wishes.discarded), answer.usage),
+            cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
+        )
+
+
+def question(service: Service, request: ChatRequest) -> Question:
+    """Understand a request.
+
+    Raises:
+        NotFoundError: there is no such model, or LLM.
+        InputError, RefusedError: a value is wrong, or asks for more than is allowed.
+        NoAnswerError: nobody can be asked just now.
+    """
+    options, wishes = request.blend or _NOTHING, Wishes.of(request)
+    base, names = service.ensemble, _names(service, request.model, options)
+    members, left_out = _members(service, names, options, wishes)
+    choices = request.n or 1
+    answers = sum(member.samples for member in members)
+    if choices > answers:  # everybody is asked more often
+        times = -(-choices // answers)
+        members = [replace(member, samples=member.samples * times) for member in members]
+        answers *= times
+    if answers > service.config.max_candidates:
+        raise RefusedError(
+            400, "too_many", f"That are {answers} answers, and {service.config.max_candidates} are the most.", param="n"
+        )
+    limits = _limits(base.limits, request.model, options, answers, choices)
+    sampling = wishes.sampling
+    guard, top_k = options.guard, options.top_k
+    ensemble = Ensemble(
+        [replace(member, llm=AskedLLM(member.llm, wishes)) for member in members],
+        lambda: base.ranker,
+        strategy=options.strategy or {"blend-fast": "knockout", "blend-best": "full"}.get(request.model, base.strategy),
+        budget=options.budget or base.budget,
+        limits=limits,
+        store=None if request.seed is None else base.store,  # without a seed, answers are not to be found again
+        priors=base.priors,
+        mode=_mode(base, request.model, options, wishes),
+        fuser=(lambda: _within(base.fuser, sampling)) if base.fuses else None,
+        top_k=base.top_k if top_k is None else top_k,
+        guard=base.guard if guard is None else guard,
+        rule=base.rule,
+    )
+    return Question(
+        ensemble,
+        conversation(request.messages),
+        random.randrange(2**31) if request.seed is None else request.seed % 2**31,
+        choices,
+        request.model,
+        limits.total or limits.deadline,
+        wishes,
+        left_out,
+    )
+
+
+def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The turns as texts: a call of a tool is its JSON, and the result of one is told by the user."""
+    turns: list[Message] = []
+    for message in messages:
+        text = message.text
+        if message.tool_calls:
+            calls = tool_calls_text([call.model_dump() for call in message.tool_calls])
+            text = f"{text}\n{calls}".strip()
+        role = "user" if message.role == "tool" else message.role
+        turns.append({"role": role, "content": f"Result of a tool: {text}" if message.role == "tool" else text})
+    return turns
+
+
+def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
+    """The LLMs that are to be asked."""
+    service.check_model(model)
+    names = options.llms or (service.llms if model in PRESETS else [model])
+    for name in names:
+        if name not in service.llms:
+            raise unknown_name("LLM", name, service.llms)
+    return list(dict.fromkeys(names))
+
+
+def _members(
+    service: Service, names: Sequence[str], options: BlendOptions, wishes: Wishes
+) -> tuple[list[Member], tuple[Failure, ...]]:
+    """Those who can be asked, and why the others cannot."""
+    known = {member.llm.name: member for member in service.ensemble.members}
+    members, left_out = [], []
+    for name in names:
+        member = known[name]
+        if wishes.refused_by(member.llm):
+            reason = "it knows neither tools nor response_format: only LLMs behind an API do"
+            left_out.append(Failure(name, "bad_request", f"{name}: {reason}"))
+        elif aside := service.breakers.take(name):
+            left_out.append(aside)
+        else:
+            members.append(member if options.samples is None else replace(member, samples=options.samples))
+    if not members:
+        reasons = "; ".join(failure.message for failure in left_out)
+        raise NoAnswerError(f"Nobody can be asked: {reasons}.", left_out)
+    return members, tuple(left_out)
+
+
+def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choices: int) -> Limits:
+    """Those of the configuration, or narrower ones; as many answers are waited for as the client wants choices."""
+    deadline = min(options.deadline or base.deadline, base.deadline)
+    quorum, grace = options.quorum or base.quorum, base.grace if options.grace is None else options.grace
+    if model == "blend-fast":
+        quorum, grace = options.quorum or -(-answers // 2), 0.5 if options.grace is None else options.grace
+    elif model == "blend-best":
+        quorum = options.quorum
+    if quorum is not None:
+        quorum = min(max(quorum, choices), answers)
+    costs = [cost for cost in (options.max_cost, base.max_cost) if cost is not None]
+    return replace(
+        base, deadline=deadline, total=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None)
+    )
+
+
+def _mode(base: Ensemble, model: str, options: BlendOptions, wishes: Wishes) -> AskedMode:
+    if wishes.need_api:  # nobody fuses calls of tools, or JSON
+        if options.mode not in (None, "pick"):
+            raise RefusedError(
+                400, "invalid_value", "Tools and response_format go with the mode pick alone.", param="blend.mode"
+            )
+        return "pick"
+    if options.mode is not None:
+        return options.mode
+    match model:
+        case "blend-fast":
+            return "pick"
+        case "blend-best":
+            return "auto" if base.fuses else "pick"
+        case "blend":
+            return base.mode
+        case _:
+            return "pick"
+
+
+def _within(fuser: Fuser, sampling: Sampling) -> Fuser:
+    """A fuser that keeps to the client's max_tokens and stop, where it is an LLM."""
+    if not isinstance(fuser, ChatFuser) or (sampling.max_tokens is None and not sampling.stop):
+        return fuser
+    own = fuser.sampling
+    return ChatFuser(
+        fuser.llm,
+        criteria=fuser.criteria,
+        sampling=replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop),
+        max_chars=fuser.max_chars,
+        concurrency=fuser.concurrency,
+        store=fuser.store,
+    )

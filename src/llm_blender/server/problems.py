@@ -1,0 +1,138 @@
+"""What goes wrong, in the shape of OpenAI's errors: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from llm_blender.errors import FailureReason, InputError, LLMBlenderError, MissingExtraError, NoAnswerError
+
+__all__ = ["RefusedError", "add_handlers", "problem", "problem_body"]
+
+logger = logging.getLogger(__name__)
+
+_UNFORESEEN = "The service met an error that nobody foresaw; its log says more."
+
+
+class RefusedError(LLMBlenderError):
+    """A request that the service does not work on, or not to its end.
+
+    Attributes:
+        status: of HTTP.
+        code: what is wrong, in a word.
+        param: the key of the body that is wrong.
+        retry_after: seconds after which it is worth trying again.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+        super().__init__(message)
+
+
+# When all LLMs failed for one reason, that is the reason of the whole.
+_STATUS: Mapping[FailureReason, int] = {
+    "timeout": 504,
+    "rate_limit": 429,
+    "bad_request": 400,
+    "budget": 402,
+    "set_aside": 503,
+}
+
+
+def problem(error: Exception) -> JSONResponse:
+    """The response that tells of an error."""
+    refusal, more = _refusal(error)
+    headers = {}
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))
+    if refusal.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(_body(refusal, more), refusal.status, headers)
+
+
+def problem_body(error: Exception) -> dict[str, Any]:
+    """Its body alone, for a stream that has begun."""
+    if not isinstance(error, LLMBlenderError):
+        logger.error("an error that nobody foresaw", exc_info=error)
+    return _body(*_refusal(error))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Every error of the app is told in this shape."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return problem(error)
+
+    for kind in (LLMBlenderError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
+
+
+def _body(refusal: RefusedError, more: Mapping[str, Any]) -> dict[str, Any]:
+    said = {
+        "message": str(refusal),
+        "type": _type(refusal.status),
+        "param": refusal.param,
+        "code": refusal.code,
+    }
+    return {"error": said, **more}
+
+
+def _type(status: int) -> str:
+    match status:
+        case 401:
+            return "authentication_error"
+        case 402:
+            return "insufficient_quota"
+        case 429:
+            return "rate_limit_error"
+        case _:
+            return "invalid_request_error" if status < 500 else "server_error"
+
+
+def _refusal(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
+    match error:
+        case RefusedError():
+            return error, {}
+        case NoAnswerError():
+            failures = [failure.to_dict() for failure in error.failures]
+            reasons = {failure.reason for failure in error.failures}
+            alone = reasons.pop() if len(reasons) == 1 else None
+            status = error.http_status if alone is None else _STATUS.get(alone, error.http_status)
+            again = 5.0 if status in (429, 503) else None
+            refusal = RefusedError(status, f"all_{alone}" if alone else "no_answer", str(error), retry_after=again)
+            return refusal, {"blend": {"failures": failures}}
+        case LLMBlenderError():
+            return RefusedError(error.http_status, _code(error), str(error)), {}
+        case RequestValidationError():
+            return _invalid(error), {}
+        case HTTPException():
+            return RefusedError(error.status_code, f"http_{error.status_code}", f"{error.detail}"), {}
+    return RefusedError(500, "internal_error", _UNFORESEEN), {}
+
+
+def _code(error: LLMBlenderError) -> str:
+    if error.http_status == 404:
+        return "not_found"
+    if isinstance(error, MissingExtraError):
+        return "missing_extra"
+    return "invalid_value" if isinstance(error, InputError) else "work_failed"
+
+
+def _invalid(error: RequestValidationError) -> RefusedError:
+    """The first thing that is wrong with the body."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "json_invalid":
+        return RefusedError(400, "invalid_json", f"The body is not JSON: {first['ctx']['error']}.")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    where = f"{path}: " if path else ""
+    return RefusedError(400, "invalid_value", f"{where}{message}.", param=path or None)

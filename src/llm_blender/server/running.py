@@ -1,0 +1,122 @@
+"""A port, and an end: on SIGTERM nobody is let in any more, and what runs is brought to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble
+from llm_blender.errors import ConfigError, WorkError
+from llm_blender.server.app import create_app
+from llm_blender.server.keys import Keys, is_loopback
+
+__all__ = ["serve"]
+
+
+def serve(
+    ensemble: Ensemble,
+    config: ServerConfig,
+    *,
+    folder: Path | None = None,
+    started: Callable[[str], None] = lambda url: None,
+    logs: bool = False,
+) -> None:
+    """Serve an ensemble until SIGTERM or SIGINT comes.
+
+    Then `/readyz` says no, new requests are refused, those under way get `ServerConfig.drain` seconds, and the rest is
+    cancelled. A second signal ends it at once.
+
+    Args:
+        ensemble: who answers.
+        config: where and within which limits.
+        folder: that `ServerConfig.keys_file` is seen from; None is the working directory.
+        started: called with the base URL when the port is open.
+        logs: write a line for each request to standard error.
+
+    Raises:
+        ConfigError: another address than loopback and no key, or a file of keys that is none.
+        WorkError: the port cannot be had.
+        KeyboardInterrupt: it was SIGINT, and all is brought to its end.
+    """
+    keys = Keys.of(config, os.environ, folder or Path())
+    if not keys and not is_loopback(config.host):
+        raise ConfigError(
+            f"{config.host} can be reached from other machines, and there is no key: put one into the environment "
+            f"variable {config.keys_env}, name a keys_file, or bind to 127.0.0.1."
+        )
+    _ = ensemble.ranker  # what is wrong with it is told before the port is open
+    server = _Server(ensemble, config, keys, started, logs)
+    server.run()
+    if server.failed:
+        raise WorkError(f"{config.host}:{config.port} cannot be had: is another service there? Choose another --port.")
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self, ensemble: Ensemble, config: ServerConfig, keys: Keys, started: Callable[[str], None], logs: bool
+    ) -> None:
+        self._app = create_app(ensemble, config, keys)
+        self._drain, self._on_start = config.drain, started
+        self.interrupted = self.failed = False
+        self._ending: asyncio.Task[None] | None = None
+        settings = uvicorn.Config(
+            self._app,
+            config.host,
+            config.port,
+            log_level="info" if logs else "warning",
+            access_log=logs,
+            server_header=False,
+            timeout_graceful_shutdown=2,  # only idle connections are left then
+        )
+        super().__init__(settings)
+
+    async def startup(self, sockets: object = None) -> None:
+        try:
+            await super().startup()
+        except SystemExit:  # uvicorn's way to say so
+            self.failed = self.should_exit = True
+            return
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        port = self.servers[0].sockets[0].getsockname()[1]
+        self._on_start(f"http://{host}:{port}/v1")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        if sys.platform == "win32":
+            for number in signals:
+                signal.signal(number, lambda got, frame: loop.call_soon_threadsafe(self._end, signal.Signals(got)))
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in signals}
+        for number in signals:
+            loop.add_signal_handler(number, self._end, number)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _end(self, number: signal.Signals) -> None:
+        self.interrupted = self.interrupted or number == signal.SIGINT
+        if self._ending is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._ending = asyncio.get_running_loop().create_task(self._bring_to_end())
+
+    async def _bring_to_end(self) -> None:
+        await self._app.state.service.gate.drain(self._drain)
+        await asyncio.sleep(0)  # answers that are there go out
+        self.should_exit = True

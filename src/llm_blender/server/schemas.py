@@ -1,0 +1,329 @@
+"""What may be asked, and what is answered; OpenAI's names where it has one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "BlendOptions",
+    "ChatCompletion",
+    "ChatMessage",
+    "ChatRequest",
+    "CompareRequest",
+    "Comparison",
+    "FuseRequest",
+    "Fused",
+    "Health",
+    "Model",
+    "ModelList",
+    "Problem",
+    "RankRequest",
+    "Ranked",
+    "RerankRequest",
+    "Reranked",
+    "ScoredText",
+]
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _OpenRequest(BaseModel):
+    """OpenAI's own objects grow new keys: they are handed on to the LLMs."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class BlendOptions(_Request):
+    """How this request differs from the configuration.
+
+    Attributes:
+        mode: pick the best candidate, fuse the best ones, or decide.
+        llms: only these are asked.
+        samples: answers of each.
+        strategy: which pairs are compared.
+        budget: most comparisons.
+        quorum: answers that suffice.
+        grace: seconds for stragglers after that.
+        deadline: seconds for the whole request; at most the configured ones.
+        max_cost: dollars; at most the configured ones.
+        top_k: candidates to fuse.
+        guard: give back a fused text only where the ranker prefers it.
+        candidates: False leaves the texts of the candidates out of the answer.
+        watch: in a stream, tell what the LLMs write while they write it.
+    """
+
+    mode: Literal["pick", "fuse", "auto"] | None = None
+    llms: Annotated[list[str], Field(min_length=1)] | None = None
+    samples: Annotated[int, Field(ge=1, le=1000)] | None = None
+    strategy: str | None = None
+    budget: Count | None = None
+    quorum: Count | None = None
+    grace: Annotated[float, Field(ge=0)] | None = None
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    top_k: Annotated[int, Field(ge=2, le=1000)] | None = None
+    guard: bool | None = None
+    candidates: bool = True
+    watch: bool = False
+
+
+class _TextPart(_OpenRequest):
+    type: Literal["text"]
+    text: str
+
+
+class _Function(_OpenRequest):
+    name: str
+    arguments: str
+
+
+class _ToolCall(_OpenRequest):
+    id: str
+    type: Literal["function"]
+    function: _Function
+
+
+class ChatMessage(_OpenRequest):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[_TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message needs a text as `content`")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content without its parts."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class _StreamOptions(_OpenRequest):
+    include_usage: bool = False
+
+
+class _Tool(_OpenRequest):
+    type: Literal["function"]
+    function: dict[str, Any]
+
+
+class _ResponseFormat(_OpenRequest):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class ChatRequest(_OpenRequest):
+    """OpenAI's chat request; keys that are not named here are handed on to the LLMs."""
+
+    model: Text
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Seed | None = None
+    tools: Annotated[list[_Tool], Field(min_length=1)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: _ResponseFormat | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[None] = None
+    functions: Literal[None] = None
+    function_call: Literal[None] = None
+    blend: BlendOptions | None = None
+
+
+class _Contest(_Request):
+    instruction: Text | Annotated[list[ChatMessage], Field(min_length=1)]
+    seed: Seed = 0
+
+
+class RankRequest(_Contest):
+    """Candidates to put in order."""
+
+    candidates: Annotated[list[str], Field(min_length=1)]
+    strategy: str | None = None
+    budget: Count | None = None
+
+
+class CompareRequest(_Contest):
+    """Two answers."""
+
+    a: str
+    b: str
+
+
+class FuseRequest(_Contest):
+    """Candidates to make one answer of."""
+
+    candidates: Annotated[list[str], Field(min_length=1)]
+    mode: Literal["fuse", "auto"] = "fuse"
+    top_k: Annotated[int, Field(ge=2, le=1000)] | None = None
+    guard: bool | None = None
+
+
+class RerankRequest(_OpenRequest):
+    """Cohere's and Jina's `documents`, or TEI's `texts`."""
+
+    query: Text
+    documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
+    texts: Annotated[list[str], Field(min_length=1)] | None = None
+    model: str | None = None
+    top_n: Count | None = None
+    return_documents: bool = False
+    return_text: bool = False
+    raw_scores: bool = False
+
+
+# What is answered. These document the API; answers are made where the work is done.
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Problem(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Problem(_Answer):
+    """An error, as OpenAI tells it."""
+
+    error: _Problem
+
+
+class _Usage(_Answer):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Reply(_Answer):
+    role: Literal["assistant"]
+    content: str | None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(_Answer):
+    index: int
+    message: _Reply
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    logprobs: None = None
+
+
+class _Standing(_Answer):
+    best: int
+    ranks: list[int]
+    scores: list[float]
+    strategy: str
+    comparisons: int
+    probabilities: list[list[float | None]]
+
+
+class _Report(_Answer):
+    mode: Literal["pick", "fuse"]
+    degraded: bool
+    seed: int
+    candidates: list[dict[str, Any]]
+    ranking: _Standing
+    failures: list[dict[str, Any]]
+    cost: float | None
+    seconds: float
+
+
+class ChatCompletion(_Answer):
+    """The answer, and under `blend` what it rests on."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[_Choice]
+    usage: _Usage
+    blend: _Report
+
+
+class Model(_Answer):
+    """A name that `model` may be."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(_Answer):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Ranked(_Standing):
+    """An order of candidates."""
+
+    order: list[int]
+
+
+class Comparison(_Answer):
+    """Which is better."""
+
+    winner: Literal["A", "B", "tie"]
+    probability: float
+    logit: float
+
+
+class Fused(_Answer):
+    """One answer out of many."""
+
+    text: str
+    mode: Literal["pick", "fuse"]
+    ranking: _Standing
+    fusion: dict[str, Any]
+
+
+class _Result(_Answer):
+    index: int
+    relevance_score: float
+
+
+class Reranked(_Answer):
+    """The answer to `documents`."""
+
+    id: str
+    model: str
+    results: list[_Result]
+
+
+class ScoredText(_Answer):
+    """One of the answer to `texts`."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class Health(_Answer):
+    """How the service is."""
+
+    status: Literal["ok", "ready", "not ready"]

@@ -1,0 +1,115 @@
+"""What the routes share: the ensemble, the limits, and what is remembered between requests."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from llm_blender._names import unknown_name
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble
+from llm_blender.errors import ConfigError
+from llm_blender.server.breakers import Breakers
+from llm_blender.server.gate import Gate
+from llm_blender.server.metrics import Metrics
+from llm_blender.server.problems import RefusedError
+
+__all__ = ["PRESETS", "Service", "unless_gone"]
+
+_T = TypeVar("_T")
+PRESETS = ("blend", "blend-fast", "blend-best")
+"""Names of the ensemble, for `model`: as it is configured, for a quick answer, and for the best one."""
+
+
+class Service:
+    """One ensemble that serves.
+
+    Args:
+        ensemble: who answers.
+        config: within which limits.
+
+    Attributes:
+        name: tells this service from others in the headers of its calls.
+        llms: names of the LLMs.
+
+    Raises:
+        ConfigError: an LLM has a name that means the ensemble.
+    """
+
+    def __init__(self, ensemble: Ensemble, config: ServerConfig) -> None:
+        self.ensemble, self.config = ensemble, config
+        self.name = uuid.uuid4().hex[:12]
+        self.llms = [member.llm.name for member in ensemble.members]
+        for name in PRESETS:
+            if name in self.llms:
+                raise ConfigError(f"An LLM is named {name}, which means the ensemble: give it another name.")
+        self.gate = Gate(config.concurrency, config.queue)
+        self.breakers = Breakers(self.llms, config.failures, config.set_aside)
+        self.metrics = Metrics()
+        self.metrics.watch("blend_running", "Requests at work.", lambda: self.gate.running)
+        self.metrics.watch("blend_waiting", "Requests waiting.", lambda: self.gate.admitted - self.gate.running)
+        for name in self.llms:
+            self.metrics.watch_llm(name, lambda name=name: self.breakers.aside(name))  # type: ignore[misc]
+        self.loaded = False
+
+    @classmethod
+    def of(cls, request: Request) -> Service:
+        """The one that a request came to."""
+        service: Service = request.app.state.service
+        return service
+
+    def check_model(self, name: str) -> None:
+        """Refuse a name that means neither the ensemble nor an LLM.
+
+        Raises:
+            RefusedError: such is this one.
+        """
+        known = [*PRESETS, *self.llms]
+        if name not in known:
+            raise RefusedError(404, "model_not_found", str(unknown_name("model", name, known)), param="model")
+
+    def check_texts(self, texts: Iterable[str], param: str) -> None:
+        """Refuse too many texts, or too long ones.
+
+        Raises:
+            RefusedError: such are these.
+        """
+        for count, text in enumerate(texts, start=1):
+            if count > self.config.max_candidates:
+                raise RefusedError(
+                    400, "too_many", f"At most {self.config.max_candidates} texts are ranked at a time.", param=param
+                )
+            if len(text) > self.config.max_chars:
+                raise RefusedError(
+                    400,
+                    "too_long",
+                    f"Text {count - 1} has {len(text)} characters, and {self.config.max_chars} are the most.",
+                    param=param,
+                )
+
+
+async def unless_gone(request: Request, task: asyncio.Task[_T]) -> _T:
+    """The result of a task; it is cancelled when the client goes away.
+
+    Raises:
+        RefusedError: the client is gone, and nobody reads this.
+    """
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RefusedError(499, "client_gone", "The client went away.")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,61 @@
+"""What there is, and how it is: models, health, metrics."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
+
+from llm_blender.server.schemas import Health, Model, ModelList
+from llm_blender.server.service import PRESETS, Service
+from llm_blender.server.strict_json import StrictRoute
+
+__all__ = ["OPEN", "router"]
+
+router = APIRouter(route_class=StrictRoute)
+OPEN = frozenset({"/healthz", "/readyz"})
+"""Paths that want no key."""
+
+_STARTED = int(time.time())
+
+
+@router.get("/v1/models", responses={200: {"model": ModelList}})
+async def models(request: Request) -> Response:
+    """What `model` may be: the ensemble in three manners, and each LLM by itself."""
+    names = [*PRESETS, *Service.of(request).llms]
+    return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
+
+
+@router.get("/v1/models/{name:path}", responses={200: {"model": Model}})
+async def model(name: str, request: Request) -> Response:
+    """One of them."""
+    Service.of(request).check_model(name)
+    return JSONResponse(_model(name))
+
+
+@router.get("/healthz", responses={200: {"model": Health}})
+async def healthz() -> Response:
+    """Whether the process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", responses={200: {"model": Health}, 503: {"model": Health}})
+async def readyz(request: Request) -> Response:
+    """Whether requests should be sent here."""
+    service = Service.of(request)
+    anybody = not all(service.breakers.aside(name) for name in service.llms)
+    ready = service.loaded and not service.gate.closed and anybody
+    return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+
+@router.get(
+    "/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response
+)
+async def metrics(request: Request) -> Response:
+    """Counters for Prometheus."""
+    return Response(Service.of(request).metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "llm-blender"}

@@ -1,0 +1,104 @@
+"""A service on a free port of loopback, around whatever ensemble a test plants."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("fastapi")
+
+import uvicorn
+
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble, Limits, Member
+from llm_blender.server import create_app
+from llm_blender.server.keys import Keys
+from llm_blender.server.service import Service
+from llm_blender.testing import FakeLLM, FakeRanker
+from llm_blender.types import LLM
+
+
+@dataclass
+class Running:
+    """A service that runs in a thread."""
+
+    url: str
+    service: Service
+    http: httpx.Client
+
+    def ask(self, prompt: str = "Say something.", *, model: str = "blend", **body: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": prompt}]
+        return self.http.post("/v1/chat/completions", json={"model": model, "messages": messages, **body})
+
+    def idle(self) -> bool:
+        """Whether nothing is at work any more, after a moment."""
+        end = time.monotonic() + 5
+        while self.service.gate.admitted and time.monotonic() < end:
+            time.sleep(0.01)
+        return not self.service.gate.admitted
+
+
+class Serving:
+    """Starts services, and stops them."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+
+    def __call__(
+        self,
+        *llms: LLM,
+        ranker: Any = None,
+        limits: Limits | None = None,
+        keys: Keys | None = None,
+        options: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Running:
+        made = llms or (FakeLLM("a", "Short."), FakeLLM("b", "A longer answer."))
+        limits = limits or Limits(deadline=20)
+        ensemble = Ensemble([Member(llm) for llm in made], ranker or FakeRanker(), limits=limits, **more)
+        app = create_app(ensemble, ServerConfig(**(options or {})), keys)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+
+        self._stack.callback(stop)
+        end = time.monotonic() + 20
+        while not server.started and time.monotonic() < end:
+            time.sleep(0.005)
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        http = self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
+        return Running(url, app.state.service, http)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serving]:
+    """For services with something planted."""
+    with contextlib.ExitStack() as stack:
+        yield Serving(stack)
+
+
+@pytest.fixture(scope="module")
+def serve_for_all() -> Iterator[Serving]:
+    """For a service that all tests of a module use."""
+    with contextlib.ExitStack() as stack:
+        yield Serving(stack)
+
+
+@pytest.fixture(scope="module")
+def plain(serve_for_all: Serving) -> Running:
+    """Two LLMs, the second of which writes more, and a fuser, within the default limits."""
+    from llm_blender.fusers.chat_fuser import ChatFuser
+
+    llms = [FakeLLM("a", "Short."), FakeLLM("b", "A longer answer.")]
+    return serve_for_all(*llms, fuser=ChatFuser(FakeLLM("f", "An answer that is made of both of them.")))
