@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -136,6 +137,7 @@ def work_through(
     *,
     lanes: Mapping[str, int] | None = None,
     budget: Budget | None = None,
+    resources: Sequence[object] = (),
     on_rows: OnRows | None = None,
     on_stopping: Callable[[int], None] | None = None,
 ) -> Rows:
@@ -151,6 +153,7 @@ def work_through(
         work: makes the result of a row.
         lanes: how many rows of each lane are worked on at a time; 1 where it is not said.
         budget: within which rows are begun; None is no cap.
+        resources: those of them that are asynchronous context managers, such as LLMs, are open meanwhile.
         on_rows: see there.
         on_stopping: told how many rows are waited for when the work stops early.
 
@@ -158,7 +161,15 @@ def work_through(
         ValueError: two rows share a key.
         StoreError, WorkError: what was paid for could not be kept, and other errors of `work`.
     """
-    return run_to_end(lambda: _work(journal, items, work, lanes or {}, budget or Budget(), on_rows, on_stopping))
+
+    async def run() -> Rows:
+        async with contextlib.AsyncExitStack() as stack:
+            for resource in resources:
+                if isinstance(resource, contextlib.AbstractAsyncContextManager):
+                    await stack.enter_async_context(resource)
+            return await _work(journal, items, work, lanes or {}, budget or Budget(), on_rows, on_stopping)
+
+    return run_to_end(run)
 
 
 async def _work(
@@ -187,7 +198,8 @@ async def _work(
             result = Result(None, str(error))
             lasting = error.reason in _LASTING
         except NoAnswerError as error:
-            result, lasting = Result(None, str(error)), True
+            result = Result(None, str(error))
+            lasting = all(failure.reason in _LASTING for failure in error.failures)
         else:
             lasting = False
         finally:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli import ask, bench, compare, config, data, export, fuse, models, priors, rank, serve, train
+from llm_blender.cli import ask, bench, compare, config, data, export, fuse, models, priors, rank, run, serve, train
 from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app.command()(ask.ask)
 app.command()(rank.rank)
 app.command()(compare.compare)
 app.command()(fuse.fuse)
+app.command()(run.run)
 app.command()(serve.serve)
 app.command()(export.export)
 app.add_typer(train.app, name="train")

@@ -22,13 +22,14 @@ _EVERY = 30.0  # seconds between lines in a log
 
 
 @contextmanager
-def progress(label: str, unit: str, *, show: bool = True) -> Iterator[Report]:
+def progress(label: str, unit: str, *, show: bool = True, said: Callable[[], str] | None = None) -> Iterator[Report]:
     """Show how far the work in the ``with`` block is, how fast it goes and how long it will take.
 
     Args:
         label: what is done, e.g. ``ranking``.
         unit: what is counted, in the plural; ``bytes`` are written as kB and MB.
         show: False is silent, for when a bar would stand between rows on the same terminal.
+        said: what else stands there, such as the cost so far.
     """
     from rich.console import Console
 
@@ -36,22 +37,26 @@ def progress(label: str, unit: str, *, show: bool = True) -> Iterator[Report]:
     if not show:
         yield lambda done, total: None
     elif console.is_terminal:
-        with _bar(console, label, unit) as report:
+        with _bar(console, label, unit, said) as report:
             yield report
     else:
-        yield _Log(label, unit)
+        yield _Log(label, unit, said)
 
 
 @contextmanager
-def _bar(console: Console, label: str, unit: str) -> Iterator[Report]:
+def _bar(console: Console, label: str, unit: str, said: Callable[[], str] | None) -> Iterator[Report]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns: list[str | ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *_counts(unit)]
+    if said is not None:
+        columns.append(TextColumn("{task.fields[said]}"))
     columns += [TimeRemainingColumn(compact=True), TextColumn("left")]
     # Redirected, what the command prints meanwhile would reach standard error instead of standard output.
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        task = bar.add_task(label, total=None, said="")
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total or None, said=said() if said is not None else ""
+        )
 
 
 def _counts(unit: str) -> list[ProgressColumn]:
@@ -71,8 +76,8 @@ def _counts(unit: str) -> list[ProgressColumn]:
 class _Log:
     """Says every now and then how far the work is; quick work says nothing."""
 
-    def __init__(self, label: str, unit: str) -> None:
-        self._label, self._unit = label, unit
+    def __init__(self, label: str, unit: str, said: Callable[[], str] | None = None) -> None:
+        self._label, self._unit, self._said = label, unit, said
         self._started = self._told = time.monotonic()
 
     def __call__(self, done: float, total: float) -> None:
@@ -82,6 +87,7 @@ class _Log:
         self._told = now
         rate = done / (now - self._started)
         line = f"{self._label}: {done:,.0f}/{total or '?':,.0f} {self._unit}, {_number(rate)}/s"
+        line += f", {self._said()}" if self._said is not None else ""
         note(line + (f", {(total - done) / rate / 60:.0f} min left" if total else ""))
 
 

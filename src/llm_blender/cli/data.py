@@ -27,6 +27,8 @@ from llm_blender.cli._ranking import (
     remark,
     split_names,
 )
+from llm_blender.cli.data_build import build
+from llm_blender.cli.data_check import check
 from llm_blender.cli.data_import import import_data
 from llm_blender.errors import InputError
 
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PreferenceSummary", "app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data: import it, make it of rows.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data: build, import, check it; make preferences.")
+app.command()(build)
 app.command("import")(import_data)
+app.command()(check)
 
 
 @dataclass
@@ -70,7 +74,7 @@ class PreferenceSummary(RankSummary):
 
 @app.callback()
 def _data() -> None:
-    """Training data: import it, make it of rows."""
+    """Data: build, import, check it; make preferences."""
 
 
 @app.command()

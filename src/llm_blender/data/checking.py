@@ -74,7 +74,7 @@ def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
         sizes[len(row.candidates)] += 1
         for candidate in row.candidates:
             models[candidate.model or ""] += 1
-            scores.update(candidate.scores)
+            scores.update(list(candidate.scores))
     return RowsReport(
         rows=count,
         bad=len(bad),
