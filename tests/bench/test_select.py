@@ -25,6 +25,7 @@ def test_baselines():
     assert qualities == {
         "random": pytest.approx((1.5 + 1.4 + 1.2) / 9),
         "longest": pytest.approx((0.5 + 0 + (0 + 1) / 2) / 3),  # two equally long: what is expected of a draw
+        "consensus": pytest.approx((1.5 + 1.4 + 1.2) / 9),  # no word is said twice: a draw
         "first": pytest.approx(2 / 3),
         "best in hindsight: ann": pytest.approx(2 / 3),
         "oracle": 1,
@@ -56,7 +57,7 @@ def test_an_llm_without_an_answer_counts_as_a_draw():
 
 def test_without_names_there_is_no_single_llm():
     selections = baseline_selections([row("one", (1, 0, 0), models=(None,) * 3)])
-    assert [selection.method for selection in selections] == ["random", "longest", "first", "oracle"]
+    assert [selection.method for selection in selections] == ["random", "longest", "consensus", "first", "oracle"]
 
 
 def test_a_ranker_selects_what_it_calls_best():

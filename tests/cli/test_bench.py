@@ -91,8 +91,8 @@ def test_select_json(blend, ranker):
     assert result.exit_code == 0, result.stderr
     found = {row["method"]: row for row in json.loads(result.stdout)}
     assert list(found) == [
-        "bundled, full", "bundled, knockout", "random", "longest", "first", "best single: bob",
-        "best in hindsight: bob", "oracle",
+        "bundled, full", "bundled, knockout", "random", "longest", "consensus", "first",
+        "best single: bob", "best in hindsight: bob", "oracle",
     ]  # fmt: skip
     assert found["bundled, full"] == {
         "method": "bundled, full", "rows": 3, "quality": 1.0, "ci95": [1.0, 1.0], "vs_random_ci95": [0.5, 0.5],

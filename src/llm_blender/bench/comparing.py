@@ -36,12 +36,20 @@ def rank_pairs(ranker: Ranker, pairs: Sequence[TextPair], *, progress: OnProgres
     )
 
 
-def compare_pairs(ranker: Ranker, pairs: Sequence[TextPair], *, progress: OnProgress | None = None) -> list[Comparison]:
+def compare_pairs(
+    ranker: Ranker,
+    pairs: Sequence[TextPair],
+    *,
+    consensus: Sequence[float] | None = None,
+    progress: OnProgress | None = None,
+) -> list[Comparison]:
     """Compare a with b in each pair; what occurs more than once, in whichever order, is compared once.
 
     Args:
         ranker: any; a pointwise one compares by differences of scores.
         pairs: of texts.
+        consensus: per pair, by how much a agrees more than b with all candidates of its prompt; weighted as the ranker
+            does when it sees them all, it is added to the evidence.
         progress: called with comparisons done and expected.
 
     Returns:
@@ -50,10 +58,13 @@ def compare_pairs(ranker: Ranker, pairs: Sequence[TextPair], *, progress: OnProg
     unique = list(dict.fromkeys(pair.sorted() for pair in pairs))
     found = dict(zip(unique, rank_pairs(ranker, unique, progress=progress), strict=True))
 
-    def comparison(pair: TextPair) -> Comparison:
+    weight = getattr(ranker, "consensus", 0.0)
+
+    def comparison(pair: TextPair, gain: float) -> Comparison:
         ranking = found[pair.sorted()]
         a, b = (0, 1) if pair == pair.sorted() else (1, 0)
         forward, backward = float(ranking.logits[a, b]), float(ranking.logits[b, a])
-        return Comparison.from_logits(forward, backward, ranking.temperature)
+        return Comparison.from_logits(forward + gain, backward - gain, ranking.temperature)
 
-    return [comparison(pair) for pair in pairs]
+    gains = [0.0] * len(pairs) if consensus is None else [weight * share for share in consensus]
+    return [comparison(pair, gain) for pair, gain in zip(pairs, gains, strict=True)]

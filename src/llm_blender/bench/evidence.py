@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.comparing import compare_pairs
 from llm_blender.bench.judged import JudgedPairs
-from llm_blender.rankers.heuristics import First, Heuristic, Longest, Random
+from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest, Random
 from llm_blender.types import OnProgress, Ranker
 
 __all__ = ["Evidence", "baseline_evidence", "lengths_compared", "ranker_evidence"]
@@ -56,20 +56,31 @@ def ranker_evidence(judged: JudgedPairs, ranker: Ranker, name: str, *, progress:
         name: for `Evidence.method`.
         progress: called with comparisons done and expected.
     """
-    comparisons = compare_pairs(ranker, judged.pairs, progress=progress)
+    comparisons = compare_pairs(ranker, judged.pairs, consensus=judged.consensus, progress=progress)
+    gains = getattr(ranker, "consensus", 0.0) * np.array(judged.consensus)
+    # The model's own wish in either order; the consensus knows none.
+    forward = np.array([comparison.forward for comparison in comparisons]) - gains
+    backward = np.array([comparison.backward for comparison in comparisons]) + gains
     return Evidence(
         name,
         np.array([comparison.logit for comparison in comparisons]),
         np.array([comparison.probability for comparison in comparisons]),
-        np.array([np.sign(comparison.forward) != -np.sign(comparison.backward) for comparison in comparisons]),
+        np.sign(forward.round(9)) != -np.sign(backward.round(9)),
     )
 
 
 def baseline_evidence(judged: JudgedPairs) -> list[Evidence]:
-    """What needs no model: ``random`` (a half, by definition), ``longest`` by characters, and ``first``, always a."""
+    """What needs no model: ``random`` (a half, by definition), ``longest`` by characters, ``first``, always a.
+
+    And ``consensus``, where there is any: what all candidates of the prompt say.
+    """
     n = len(judged.pairs)
-    random = Evidence(Random.name, np.zeros(n), np.full(n, 0.5), drawn=True)
-    return [random, *(Evidence(heuristic.name, _preferred(judged, heuristic)) for heuristic in (Longest(), First()))]
+    shares = np.sign(judged.consensus)
+    return [
+        Evidence(Random.name, np.zeros(n), np.full(n, 0.5), drawn=True),
+        *(Evidence(heuristic.name, _preferred(judged, heuristic)) for heuristic in (Longest(), First())),
+        *([Evidence(Consensus.name, shares)] if shares.any() else []),
+    ]
 
 
 def _preferred(judged: JudgedPairs, heuristic: Heuristic) -> _Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,13 +13,14 @@ from llm_blender.bench.comparing import TextPair
 from llm_blender.bench.scored import ScoredRow, group_ids
 from llm_blender.bench.subsets import subset_names
 from llm_blender.errors import InputError
+from llm_blender.ranking import consensus
 from llm_blender.types import Example
 
 __all__ = ["JudgedPairs", "implied_pairs", "labelled_pairs"]
 
 _Floats = NDArray[np.float64]
-_Judgement = tuple[str, str, float]
-"""Text a, text b, and by how much a is better."""
+_Judgement = tuple[str, str, float, float]
+"""Text a, text b, by how much a is better, and by how much it agrees more with all candidates."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class JudgedPairs:
         a_wins: per pair, whether a is the better one.
         groups: per pair, a number of its instruction.
         subsets: per pair, the part of the file that it belongs to; None where the file was not divided.
+        consensus: per pair, that of a minus that of b among all candidates of their row
+            (`llm_blender.ranking.consensus`).
         tied: the subsets of the pairs that were left out since the judge preferred neither.
         subset: the part of the file that this is; None for all of it.
     """
@@ -41,6 +44,7 @@ class JudgedPairs:
     a_wins: tuple[bool, ...]
     groups: tuple[int, ...]
     subsets: tuple[str | None, ...]
+    consensus: tuple[float, ...]
     tied: tuple[str | None, ...] = ()
     subset: str | None = None
 
@@ -66,6 +70,7 @@ class JudgedPairs:
             tuple(self.a_wins[place] for place in places),
             tuple(self.groups[place] for place in places),
             subsets=(name,) * len(places),
+            consensus=tuple(self.consensus[place] for place in places),
             tied=tuple(other for other in self.tied if other == name),
             subset=name,
         )
@@ -85,9 +90,7 @@ def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None)
     """
     margins = {"a": 1.0, "b": -1.0, "tie": 0.0}
     examples = list(rows)
-    judgements = [
-        [(row.candidates[p.a].text, row.candidates[p.b].text, margins[p.label]) for p in row.pairs] for row in examples
-    ]
+    judgements = [_labelled(row, margins) for row in examples]
     if not any(judgements):
         raise InputError(f"{file} holds no labelled pairs: its rows need `pairs`, or name a score to compare by.")
     subsets = None if by is None else subset_names((row.extra for row in examples), by)
@@ -106,12 +109,20 @@ def implied_pairs(file: str, rows: Iterable[ScoredRow], *, by: str | None = None
         InputError: there are only ties; or see `subset_names`.
     """
     scored = list(rows)
-    judgements = [
-        [(a, b, x - y) for (a, x), (b, y) in combinations(zip(row.texts, row.qualities, strict=True), 2)]
-        for row in scored
-    ]
+    judgements = [_implied(row) for row in scored]
     subsets = None if by is None else subset_names((row.extra for row in scored), by)
     return _judged(file, [row.prompt for row in scored], judgements, subsets)
+
+
+def _labelled(row: Example, margins: Mapping[str, float]) -> list[_Judgement]:
+    texts = [candidate.text for candidate in row.candidates]
+    shares = consensus(texts)
+    return [(texts[p.a], texts[p.b], margins[p.label], float(shares[p.a] - shares[p.b])) for p in row.pairs]
+
+
+def _implied(row: ScoredRow) -> list[_Judgement]:
+    entries = zip(row.texts, row.qualities, consensus(row.texts).tolist(), strict=True)
+    return [(a, b, x - y, u - v) for (a, x, u), (b, y, v) in combinations(entries, 2)]
 
 
 def _judged(
@@ -120,12 +131,12 @@ def _judged(
     """From prompts with their judgements and, where asked for, their subsets."""
     of_row: Sequence[str | None] = subsets or [None] * len(prompts)
     found = [
-        (TextPair(prompt, a, b), margin, group, subset)
+        (TextPair(prompt, a, b), margin, group, subset, share)
         for prompt, group, subset, of_prompt in zip(prompts, group_ids(prompts), of_row, judgements, strict=True)
-        for a, b, margin in of_prompt
+        for a, b, margin, share in of_prompt
     ]
-    tied = tuple(subset for _, margin, _, subset in found if not margin)
+    tied = tuple(subset for _, margin, _, subset, _ in found if not margin)
     if len(tied) == len(found):
         raise InputError(f"{file} holds no pair with a better answer, only ties: {len(tied):,}.")
-    pairs, margins, groups, of_subset = zip(*(entry for entry in found if entry[1]), strict=True)
-    return JudgedPairs(file, pairs, tuple(margin > 0 for margin in margins), groups, of_subset, tied)
+    pairs, margins, groups, of_subset, shares = zip(*(entry for entry in found if entry[1]), strict=True)
+    return JudgedPairs(file, pairs, tuple(margin > 0 for margin in margins), groups, of_subset, shares, tied)

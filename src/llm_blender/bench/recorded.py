@@ -40,6 +40,7 @@ class RecordedRanker:
     def __init__(self, ranker: Ranker, path: str | Path, name: str) -> None:
         self._ranker, self._path, self._name = ranker, Path(path), name
         self._trusted, self._temperature = False, 1.0
+        self.consensus: float = getattr(ranker, "consensus", 0.0)  # added anew: what is recorded is the model's own
         with self._database() as database:
             database.execute("CREATE TABLE IF NOT EXISTS comparisons (pair BLOB PRIMARY KEY, logit REAL NOT NULL)")
             self._logits: dict[bytes, float] = dict(database.execute("SELECT pair, logit FROM comparisons"))
@@ -70,7 +71,15 @@ class RecordedRanker:
             self._complete(pairs, advance)
             return [self._logits[self._key(pair)] for pair in pairs]
 
-        rankings = rank_with(candidates, compare, strategy=strategy, seed=seed, budget=budget, progress=progress)
+        rankings = rank_with(
+            candidates,
+            compare,
+            strategy=strategy,
+            seed=seed,
+            budget=budget,
+            consensus_weight=self.consensus,
+            progress=progress,
+        )
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]
 
     def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.scored import ScoredRow, group_ids
 from llm_blender.errors import InputError
-from llm_blender.rankers.heuristics import First, Heuristic, Longest
+from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest
 from llm_blender.ranking import Interval, Priors, bootstrap_interval
 from llm_blender.types import OnProgress, Ranker, Ranking
 
@@ -98,7 +98,7 @@ def baseline_selections(
     """
     picks: dict[str, _Floats] = {
         "random": _picked(rows, _all),
-        **{heuristic.name: _picked(rows, _best_by(heuristic)) for heuristic in (Longest(), First())},
+        **{heuristic.name: _picked(rows, _best_by(heuristic)) for heuristic in (Longest(), Consensus(), First())},
     }
     if train is not None:
         best = _best_model(rows, train)

@@ -40,12 +40,22 @@ class BenchOptions:
         typer.Option(
             "--ranker",
             metavar="NAME",
-            help="`bundled`, a folder, or a Hub repository; `longest`, `shortest`, `first`, `random`; `mlm:` and a "
-            "masked language model; `judge:` and an LLM of the configuration. May be given several times.",
+            help="`bundled`, a folder, or a Hub repository; `longest`, `shortest`, `consensus`, `first`, `random`; "
+            "`mlm:` and a masked language model; `judge:` and an LLM of the configuration. May be given several times.",
             show_default="bundled",
         ),
     ] = None
     models: Annotated[str, typer.Option("--models", metavar="A,B,…", help="Only these LLMs' candidates.")] = ""
+    consensus: Annotated[
+        float | None,
+        typer.Option(
+            "--consensus",
+            metavar="WEIGHT",
+            min=0,
+            help="Of what the candidates say of each other, in a PairRanker's logits; 0 lets the model alone decide.",
+            show_default="the checkpoint's",
+        ),
+    ] = None
     complete: Annotated[bool, typer.Option("--complete", help="Only rows in which each of --models has the score.")] = (
         False
     )
@@ -94,10 +104,10 @@ def pairs(
 
     The pairs are those that the rows label (`pairs`), or with --score those that differ in a score; the judges' ties
     are left out and counted. Both orders are compared; equal evidence is half right. Beside the rankers stand random
-    (0.5 by definition), longest (by characters; equally long is half right) and first, all on the same pairs and
-    compared with the first ranker in paired intervals. Intervals are bootstrapped over instructions. `longer` is how
-    often a method, and in the line `judges` the judges, prefer the longer answer; there, Brier is that of the constant
-    base rate.
+    (0.5 by definition), longest (by characters; equally long is half right), first and, where a row has three
+    candidates or more, consensus (what says most of what all of them say), all on the same pairs and compared with the
+    first ranker in paired intervals. Intervals are bootstrapped over instructions. `longer` is how often a method, and
+    in the line `judges` the judges, prefer the longer answer; there, Brier is that of the constant base rate.
 
     JSON: [{file, subset, method, pairs, ties, accuracy, ci95, with_ties, undecided, longest, prefers_longer, flip_rate,
     ece, brier, brier_base_rate, versus: {method, accuracy, ci95}, bins: [{pairs, confidence, accuracy, ci95}]}], where
@@ -172,10 +182,11 @@ def select(
     """Measure the quality of the answers that a ranker selects.
 
     The rows are those in which at least two candidates have the score. Beside the ranker stand random (what is
-    expected of a draw), longest, first, the best single LLM (chosen with --choose-on), the best in hindsight, and the
-    oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the others takes its
-    place. With --priors, each ranker stands there twice: alone, and with the strengths of the LLMs added to the same
-    comparisons. Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in percent.
+    expected of a draw), longest, consensus, first, the best single LLM (chosen with --choose-on), the best in
+    hindsight, and the oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the
+    others takes its place. With --priors, each ranker stands there twice: alone, and with the strengths of the LLMs
+    added to the same comparisons. Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in
+    percent.
 
     JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons}], on the score's own scale.
     """
@@ -244,7 +255,11 @@ def _load(options: BenchOptions) -> _Loaded:
     rankers: dict[str, Ranker] = {}
     for name in names:
         ranker = judges.get(name) or load_ranker(
-            name, backend=options.backend, device=options.device, precision=options.precision
+            name,
+            backend=options.backend,
+            device=options.device,
+            precision=options.precision,
+            consensus=options.consensus,
         )
         rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
     return _Loaded(rankers, judges)

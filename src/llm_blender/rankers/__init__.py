@@ -40,18 +40,20 @@ def load_ranker(
     backend: Backend | None = None,
     device: Any = None,
     precision: Precision = "int8",
+    consensus: float | None = None,
 ) -> PairRanker | PointwiseRanker | Heuristic:
     """The ranker of that name, of whichever kind its ``config.json`` says; the one door from names to rankers.
 
     Args:
         name: ``bundled``, a folder, or a Hub repository: a `PairRanker`, a `SummaReranker`, a `SimCLS`, or a reward
             model (a sequence classifier of transformers), this package's or published by llm-blender 0.0.2. Or a
-            baseline: ``longest``, ``shortest``, ``first``, ``random``, or ``mlm:`` and the folder or repository of a
-            masked language model. A folder of such a name is ``./longest``.
+            baseline: ``longest``, ``shortest``, ``consensus``, ``first``, ``random``, or ``mlm:`` and the folder or
+            repository of a masked language model. A folder of such a name is ``./longest``.
         backend: of a PairRanker; None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
             The others are torch's.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
         precision: of the ``onnx`` backend.
+        consensus: weight of the candidates' consensus in a PairRanker's logits; None takes the checkpoint's.
 
     Raises:
         NotFoundError: there is no such checkpoint; the message says where it was looked for.
@@ -73,7 +75,9 @@ def load_ranker(
     if kind == "pairranker":
         from llm_blender.rankers.pair_ranker import PairRanker
 
-        return PairRanker.from_pretrained(folder, backend=backend, precision=precision, device=device)
+        return PairRanker.from_pretrained(
+            folder, backend=backend, precision=precision, device=device, consensus=consensus
+        )
     if backend == "onnx":
         raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
     ranker: PointwiseRanker = _pointwise(kind).from_pretrained(folder, device=device)

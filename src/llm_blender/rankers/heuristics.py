@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from llm_blender._inputs import check_inputs
-from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
+from llm_blender.ranking import DEFAULT_BUDGET, consensus, ranking_from_scores
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
-__all__ = ["HEURISTICS", "First", "Heuristic", "Longest", "Random", "Shortest"]
+__all__ = ["HEURISTICS", "Consensus", "First", "Heuristic", "Longest", "Random", "Shortest"]
 
 
 class Heuristic(ABC):
@@ -116,6 +116,19 @@ class Shortest(Heuristic):
         return [-math.log1p(len(text)) for text in texts]
 
 
+class Consensus(Heuristic):
+    """Prefers what says most of what the others say; see `llm_blender.ranking.consensus`.
+
+    Of one or two candidates it prefers none. Its logits promise no probability.
+    """
+
+    name = "consensus"
+
+    def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
+        scores: list[float] = consensus(texts).tolist()
+        return scores
+
+
 class First(Heuristic):
     """Prefers what stands first; a score is minus the 0-based place."""
 
@@ -150,5 +163,5 @@ class Random(Heuristic):
         return int.from_bytes(drawn[:6], "big") / 2**48
 
 
-HEURISTICS: dict[str, type[Heuristic]] = {kind.name: kind for kind in (Longest, Shortest, First, Random)}
+HEURISTICS: dict[str, type[Heuristic]] = {kind.name: kind for kind in (Longest, Shortest, Consensus, First, Random)}
 """By name, as `llm_blender.rankers.load_ranker` knows them."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, WorkError
+from llm_blender.ranking.consensus import consensus
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -41,6 +42,7 @@ def rank_with(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
     temperature: float = 1.0,
+    consensus_weight: float = 0.0,
     progress: OnProgress | None = None,
 ) -> list[Ranking]:
     """`rank_many` with the same strategy, by name, for every prompt.
@@ -54,6 +56,7 @@ def rank_with(
         k: how many ``top_k`` puts in order.
         aggregation: of ``full`` and ``single``.
         temperature: of the rankings' probabilities.
+        consensus_weight: of the candidates' `consensus`, whose differences, so weighted, are added to the logits.
         progress: called with comparisons done and expected.
 
     Raises:
@@ -64,11 +67,22 @@ def rank_with(
     return rank_many(
         candidates,
         [make_strategy(strategy, n, seed=seed, budget=budget, k=k, aggregation=aggregation) for n in sizes],
-        compare,
+        _agreeing(compare, candidates, consensus_weight) if consensus_weight else compare,
         temperature=temperature,
         progress=progress,
         expected=sum(comparison_count(strategy, n, budget=budget, k=k) for n in sizes),
     )
+
+
+def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weight: float) -> Compare:
+    """A ranker's logits and, by weight, which of two candidates agrees more with all of them."""
+    shares = [weight * consensus(texts) for texts in candidates]
+
+    def agreeing(pool: Pool, advance: Advance) -> NDArray[np.float64]:
+        gains = np.array([shares[prompt][left] - shares[prompt][right] for prompt, left, right in pool])
+        return np.asarray(compare(pool, advance), np.float64) + gains
+
+    return agreeing
 
 
 def rank_many(

@@ -40,6 +40,8 @@ class PairRankerConfig:
         tasks: what the head's outputs stand for; their mean is the logit.
         temperature: of probabilities, fitted on development rows.
         head_dropout: of the head, in training.
+        consensus: weight, in logits, of what the candidates of one prompt say of each other
+            (`llm_blender.ranking.consensus`), fitted on development rows; 0 lets the model alone decide.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +56,7 @@ class PairRankerConfig:
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
     head_dropout: float = 0.05
+    consensus: float = 0.0
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:

@@ -44,6 +44,8 @@ class PairRanker:
         max_tokens: of a batch, padding included; more suits an accelerator.
         truncation: what a too long instruction loses: its end (``right``), its beginning (``left``), its
             ``middle``, or (``auto``) what the checkpoint was trained to lose, but never a conversation's last turn.
+        consensus: weight of the candidates' consensus, where there are three or more; None takes the checkpoint's,
+            0 lets the model alone decide.
 
     Example:
         >>> ranker = PairRanker.from_pretrained()
@@ -59,12 +61,14 @@ class PairRanker:
         *,
         max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
+        consensus: float | None = None,
     ) -> None:
         if truncation != "auto" and truncation not in _TAILS:
             raise unknown_name("truncation", truncation, ["auto", *_TAILS])
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
+        self.consensus = self.config.consensus if consensus is None else consensus
 
     @classmethod
     def from_pretrained(
@@ -80,6 +84,7 @@ class PairRanker:
         max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
         backbone: str | Mapping[str, Any] | None = None,
+        consensus: float | None = None,
     ) -> Self:
         """Load a checkpoint, this package's or one in the layout of llm-blender/PairRM, pair-ranker or PairRM-hf.
 
@@ -97,6 +102,7 @@ class PairRanker:
             truncation: what a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
                 checkpoint whose encoder is neither named nor a DeBERTa-v3.
+            consensus: weight of the candidates' consensus; None takes the checkpoint's.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message says where it was looked for.
@@ -121,7 +127,7 @@ class PairRanker:
         else:
             runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
         form = InputFormat.load(folder, config)
-        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation)
+        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, consensus=consensus)
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
         """The same model reading other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
@@ -185,6 +191,7 @@ class PairRanker:
             budget=budget,
             k=k,
             temperature=self.config.temperature,
+            consensus_weight=self.consensus,
             progress=progress,
         )
         return [replace(ranking, truncated=cut) for ranking, cut in zip(rankings, texts.truncated, strict=True)]
@@ -204,7 +211,7 @@ class PairRanker:
         coupled: int = 0,
         progress: OnProgress | None = None,
     ) -> NDArray[np.float32]:
-        """The model's own logits of ordered pairs, neither rounded nor averaged over both orders.
+        """The model's own logits of ordered pairs, neither rounded nor averaged over both orders, without consensus.
 
         Args:
             instructions: prompts or conversations.
