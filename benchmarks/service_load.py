@@ -1,0 +1,152 @@
+"""The service's own overhead: what it adds to two mock LLMs that answer at once.
+
+    python benchmarks/service_load.py --rate 50 --seconds 60
+
+Starts two mock LLMs and the service, each in a process of its own, sends requests at a fixed rate whether or not the
+earlier ones are answered, and prints one line of JSON. The overhead of a request is its duration less the mock LLMs'
+delay and the ranker's time (`--ranker longest` takes next to none), as the client sees it; what the client and the mock
+LLMs need on the same cores is in it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+_MOCK = """
+import asyncio, json, sys
+delay = float(sys.argv[1])
+chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": sys.argv[2]}, "finish_reason": "stop"}],
+                    "usage": {"prompt_tokens": 5, "completion_tokens": 9}})
+body = f"data: {chunk}\\n\\ndata: [DONE]\\n\\n".encode()
+head = b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
+
+async def serve(reader, writer):
+    try:
+        while True:
+            lines = (await reader.readuntil(b"\\r\\n\\r\\n")).lower().split(b"\\r\\n")
+            await reader.readexactly(next(int(line[15:]) for line in lines if line.startswith(b"content-length:")))
+            await asyncio.sleep(delay)
+            writer.write(head + body)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+_ANSWERS = ("Because the air scatters blue light most.", "The sky is blue, as the air scatters its light.")
+
+
+def _memory(process: int) -> float:
+    """Resident MiB of a process."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _cpu(process: int) -> float:
+    """Seconds of CPU that a process has taken, user's and system's."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _load(url: str, rate: float, seconds: float, process: int) -> dict[str, object]:
+    body = {"model": "blend", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+    durations, statuses, memory = [], [], []
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+
+        async def ask() -> None:
+            started = time.perf_counter()
+            response = await client.post("/chat/completions", json=body)
+            durations.append(time.perf_counter() - started)
+            statuses.append(response.status_code)
+
+        for _ in range(20):  # connections and caches
+            await ask()
+        durations.clear()
+        statuses.clear()
+        begun, cpu, tasks = time.perf_counter(), _cpu(process), []
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(ask()))
+            if number % max(int(rate), 1) == 0:
+                memory.append(_memory(process))
+        await asyncio.gather(*tasks)
+        took, cpu = time.perf_counter() - begun, _cpu(process) - cpu
+    milliseconds = 1000 * np.array(durations)
+    return {
+        "requests": len(statuses),
+        "failed": sum(status != 200 for status in statuses),
+        "per_second": round(len(statuses) / took, 1),
+        "milliseconds": {name: round(float(np.percentile(milliseconds, q)), 1) for name, q in _PERCENTILES.items()},
+        "cpu_milliseconds": round(1000 * cpu / len(statuses), 2),  # of the service, per request
+        "memory_mib": {"first": round(memory[0], 1), "last": round(memory[-1], 1), "most": round(max(memory), 1)},
+    }
+
+
+_PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=50, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the mock LLMs take")
+    parser.add_argument("--ranker", default="longest", help="bundled measures the throughput with it")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        mocks = [
+            subprocess.Popen(
+                [sys.executable, "-c", _MOCK, str(options.delay), answer], stdout=subprocess.PIPE, text=True
+            )
+            for answer in _ANSWERS
+        ]
+        ports = [mock.stdout.readline().strip() for mock in mocks if mock.stdout]
+        config = Path(folder) / "blend.toml"
+        config.write_text(
+            "".join(
+                f'[[llm]]\nname = "mock{port}"\nmodel = "m"\nconcurrency = 100\nbase_url = "http://127.0.0.1:{port}/v1"\n'
+                for port in ports
+            )
+            + f'[ranker]\nname = "{options.ranker}"\n[server]\nport = 0\nconcurrency = 64\nqueue = 1000\n'
+        )
+        service = subprocess.Popen(
+            [sys.executable, "-c", "from llm_blender.cli import main; main()", "serve", "--config", str(config)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "LLM_BLENDER_STORE": str(Path(folder) / "blend.db")},
+        )
+        try:
+            assert service.stderr is not None
+            url = service.stderr.readline().split()[2]
+            result = asyncio.run(_load(url, options.rate, options.seconds, service.pid))
+            print(json.dumps({**vars(options), **result, "cores": os.cpu_count(), "load": os.getloadavg()[0]}))
+        finally:
+            service.send_signal(signal.SIGTERM)
+            service.wait()
+            for mock in mocks:
+                mock.kill()
+                mock.wait()
+
+
+if __name__ == "__main__":
+    main()

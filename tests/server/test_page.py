@@ -1,0 +1,45 @@
+"""What docs/service.md shows is run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+COMMANDS = [
+    command
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
+    for command in re.findall(r"^curl .*?(?=^\S|\Z)", block.replace("\\\n", " ").replace("\n}'", "\n }'"), re.M | re.S)
+]
+
+
+def test_all_commands_are_found():
+    assert len(COMMANDS) == PAGE.count("curl -s") == 12
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_curl(plain, command):
+    command = command.replace(ADDRESS, plain.url).replace("curl -s", "curl --fail-with-body -s", 1)
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    if " -sN " in command:
+        assert result.stdout.endswith("data: [DONE]\n\n")
+    elif "/metrics" in command:
+        assert "blend_requests_total" in result.stdout
+    else:
+        assert json.loads(result.stdout)
+
+
+def test_the_client(plain, capsys):
+    (code,) = re.findall(r"^```py\n(.*?)^```", PAGE, re.M | re.S)
+    names = {}
+    exec(compile(code.replace(ADDRESS, plain.url), "page", "exec"), names)
+    names["client"].close()
+    assert capsys.readouterr().out == "A longer answer. [2, 1]\n"

@@ -1,0 +1,150 @@
+"""The routes besides chat, and the parts without a network: gate and breakers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble, Member
+from llm_blender.errors import ConfigError
+from llm_blender.server import create_app
+from llm_blender.server.breakers import Breakers
+from llm_blender.server.gate import Gate
+from llm_blender.server.problems import RefusedError
+from llm_blender.testing import FakeLLM, FakeRanker
+from llm_blender.types import Failure
+
+TEXTS = ["two words", "a", "these are three"]
+
+
+def test_rank(plain):
+    values = plain.http.post("/v1/rank", json={"instruction": "Go.", "candidates": TEXTS}).json()
+    assert (values["best"], values["order"], values["ranks"]) == (2, [2, 0, 1], [2, 3, 1])
+    assert (values["strategy"], values["comparisons"]) == ("full", 6)
+    body = {"instruction": [{"role": "user", "content": "Go."}], "candidates": TEXTS, "strategy": "knockout"}
+    knockout = plain.http.post("/v1/rank", json=body).json()
+    assert (knockout["strategy"], knockout["comparisons"]) == ("knockout", 4)
+    assert any(None in row for row in knockout["probabilities"])
+    assert plain.http.post("/v1/rank", json={"instruction": " ", "candidates": TEXTS}).status_code == 400
+
+
+def test_compare(plain):
+    values = plain.http.post("/v1/compare", json={"instruction": "Go.", "a": "a", "b": "longer"}).json()
+    assert (values["winner"], values["logit"]) == ("B", -5.0)
+    assert values["probability"] < 0.01
+
+
+def test_fuse(plain, serve):
+    values = plain.http.post("/v1/fuse", json={"instruction": "Go.", "candidates": TEXTS}).json()
+    assert (values["mode"], values["text"]) == ("fuse", "An answer that is made of both of them.")
+    assert (values["fusion"]["reason"], values["ranking"]["best"]) == ("better", 2)
+    nobody = serve().http.post("/v1/fuse", json={"instruction": "Go.", "candidates": TEXTS})
+    assert (nobody.status_code, nobody.json()["error"]["code"]) == (400, "no_fuser")
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_rerank_as_cohere_and_jina(plain, path):
+    body = {"model": "any", "query": "Go.", "documents": TEXTS, "top_n": 2, "return_documents": True}
+    values = plain.http.post(path, json=body).json()
+    assert [(result["index"], result["document"]["text"]) for result in values["results"]] == [
+        (2, "these are three"),
+        (0, "two words"),
+    ]
+    scores = [result["relevance_score"] for result in values["results"]]
+    assert 1 >= scores[0] > scores[1] >= 0
+    objects = {"query": "Go.", "documents": [{"text": text} for text in TEXTS]}
+    assert len(plain.http.post(path, json=objects).json()["results"]) == 3
+
+
+def test_rerank_as_tei(plain):
+    values = plain.http.post("/rerank", json={"query": "Go.", "texts": TEXTS, "return_text": True}).json()
+    assert [value["text"] for value in values] == ["these are three", "two words", "a"]
+    raw = plain.http.post("/rerank", json={"query": "Go.", "texts": TEXTS, "raw_scores": True}).json()
+    assert raw[0]["score"] > 1
+    for body in ({"query": "Go."}, {"query": "Go.", "documents": [{"image": "x"}]}):
+        assert plain.http.post("/rerank", json=body).status_code == 400
+
+
+def test_metrics_are_prometheus_text(plain):
+    plain.ask()
+    page = plain.http.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain")
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    calls = {(s.labels["llm"], s.labels["outcome"]): s.value for s in families["blend_llm_calls"].samples[::2]}
+    assert calls["a", "answer"] >= 1
+    routes = {sample.labels["route"] for sample in families["blend_requests"].samples}
+    assert "/v1/chat/completions" in routes
+    assert all(route != "/v1/models/nix" for route in routes)
+
+
+def test_health_and_readiness(plain, serve):
+    assert plain.http.get("/healthz").json() == {"status": "ok"}
+    assert plain.http.get("/readyz").json() == {"status": "ready"}
+    alone = serve(FakeLLM("a", errors="server"), options={"failures": 1})
+    alone.ask()
+    assert alone.http.get("/readyz").status_code == 503
+    assert alone.http.get("/healthz").status_code == 200
+
+
+def test_the_openapi_names_every_route(plain):
+    page = plain.http.get("/openapi.json").json()
+    assert {
+        "/v1/chat/completions", "/v1/models", "/v1/models/{name}", "/v1/rank", "/v1/compare", "/v1/fuse", "/rerank",
+        "/healthz", "/readyz", "/metrics",
+    } <= set(page["paths"])  # fmt: skip
+    responses = page["paths"]["/v1/rank"]["post"]["responses"]
+    assert {"200", "4XX", "5XX"} == set(responses)
+
+
+def test_an_llm_cannot_be_named_as_the_ensemble():
+    with pytest.raises(ConfigError, match="named blend"):
+        create_app(Ensemble([Member(FakeLLM("blend"))], FakeRanker()), ServerConfig())
+
+
+def test_a_breaker_doubles_its_pause_and_lets_one_request_try():
+    now = 0.0
+    breakers = Breakers(["a"], 2, 10.0, lambda: now)
+    failure = Failure("a", "server", "a: down")
+    breakers.failed(Failure("a", "bad_request", "a: the client's fault"))
+    breakers.failed(failure)
+    assert breakers.take("a") is None
+    breakers.failed(failure)
+    aside = breakers.take("a")
+    assert aside is not None
+    assert aside.message == "a: set aside after 2 failures in a row, tried again in 10 s; the last: a: down"
+    now = 10.0
+    assert breakers.take("a") is None  # this one tries
+    assert breakers.take("a") is not None
+    breakers.failed(failure)
+    now = 29.0
+    assert breakers.aside("a")
+    now = 30.0
+    assert breakers.take("a") is None
+    breakers.answered("a")
+    assert breakers.take("a") is None
+    assert not breakers.aside("a")
+
+
+def test_the_gate_lets_go_of_what_is_cancelled_before_it_began():
+    async def run():
+        gate = Gate(1, 1)
+        tasks = [gate.begin(lambda: asyncio.sleep(60), 60) for _ in range(2)]
+        with pytest.raises(RefusedError, match="2 requests are at work"):
+            gate.begin(lambda: asyncio.sleep(0), 60)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert gate.admitted == gate.running == 0
+        waiting = gate.begin(lambda: asyncio.sleep(60), 60)
+        with pytest.raises(RefusedError, match=r"no answer within 0\.05 s"):
+            await gate.begin(lambda: asyncio.sleep(0), 0.05)  # it counts while it waits
+        assert not await gate.drain(0.01)
+        with pytest.raises(RefusedError, match="shut down"):
+            await waiting
+        with pytest.raises(RefusedError, match="shutting down"):
+            gate.begin(lambda: asyncio.sleep(0), 60)
+
+    asyncio.run(run())

@@ -1,0 +1,116 @@
+"""`blend serve` as a process: how it starts, and how it ends under load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from llm_blender.testing import FakeOpenAIServer, FakeReply
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+BLEND = [sys.executable, "-W", "ignore", "-c", "from llm_blender.cli import main; main()"]
+BODY = {"model": "blend", "messages": [{"role": "user", "content": "Go."}]}
+
+
+@contextlib.contextmanager
+def blend_serve(tmp_path, llm_url, *more, server=""):
+    config = tmp_path / "blend.toml"
+    llms = "".join(f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{llm_url}"\n' for name in "ab")
+    config.write_text(f'{llms}[ranker]\nname = "longest"\n[server]\nport = 0\n{server}\n')
+    environment = {**os.environ, "LLM_BLENDER_STORE": str(tmp_path / "blend.db")}
+    process = subprocess.Popen(
+        [*BLEND, "serve", "--config", str(config), *more],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("serving at http://"), line + process.stderr.read()
+        yield process, line.split()[2]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def post(url, **options):
+    return httpx.post(f"{url}/chat/completions", json={**BODY, **options}, timeout=30)
+
+
+def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
+    with (
+        FakeOpenAIServer([FakeReply("An answer.", delay=2.0)]) as llm,
+        blend_serve(tmp_path, llm.base_url) as (process, url),
+        ThreadPoolExecutor(8) as pool,
+    ):
+        with httpx.Client(base_url=url.removesuffix("/v1")) as client:
+            assert client.get("/readyz").status_code == 200
+            asked = [pool.submit(post, url, stream=i % 2 == 1) for i in range(8)]
+            end = time.monotonic() + 10
+            while len(llm.requests) < 8 and time.monotonic() < end:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            while client.get("/readyz").status_code == 200 and time.monotonic() < end:
+                time.sleep(0.02)
+            assert client.get("/readyz").json() == {"status": "not ready"}
+            late = client.post("/v1/chat/completions", json=BODY)
+            assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+            assert "retry-after" in late.headers
+        answers = [future.result() for future in asked]
+        assert [answer.status_code for answer in answers] == [200] * 8
+        assert all("An answer." in answer.text for answer in answers)
+        assert process.wait(10) == 0
+        with pytest.raises(ProcessLookupError):  # nobody of its group is left
+            os.killpg(process.pid, 0)
+
+
+def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
+    with (
+        FakeOpenAIServer([FakeReply("again ", endless=True)]) as llm,
+        blend_serve(tmp_path, llm.base_url, server="drain = 0.3") as (process, url),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(post, url)
+        end = time.monotonic() + 10
+        while not llm.requests and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert asked.result().json()["error"]["code"] == "shutting_down"
+        assert process.wait(10) == 130
+
+
+def test_what_is_wrong_is_told_before_it_serves(tmp_path, serve):
+    def end(*arguments):
+        environment = {key: value for key, value in os.environ.items() if key != "LLM_BLENDER_KEYS"}
+        config = tmp_path / "blend.toml"
+        config.write_text('[[llm]]\nname = "a"\nmodel = "m"\nbase_url = "http://127.0.0.1:9/v1"\n')
+        command = [*BLEND, "serve", "--config", str(config), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+    taken = serve().url.rpartition(":")[2]
+    results = []
+    threads = [
+        threading.Thread(target=lambda arguments=arguments: results.append(end(*arguments)))
+        for arguments in (["--host", "0.0.0.0"], ["--port", taken])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    codes = sorted((result.returncode, result.stderr.splitlines()[-1]) for result in results)
+    assert codes[0] == (1, f"error: 127.0.0.1:{taken} cannot be had: is another service there? Choose another --port.")
+    assert codes[1][0] == 2
+    assert codes[1][1].startswith("error: 0.0.0.0 can be reached from other machines, and there is no key")
