@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +32,7 @@ _SAMPLING, _BACKOFF = Sampling(), Backoff()
 _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "server"})
 _OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is worth making without
 _LONGEST_MESSAGE = 300  # characters
+_PATIENCE = 0.05  # seconds
 _NO_KEY = "no-key"  # the client wants one, a local server does not look at it
 
 
@@ -264,7 +266,8 @@ class OpenAICompatibleLLM:
         from openai import APIConnectionError, APIStatusError
 
         create = client.chat.completions.with_streaming_response.create
-        options: dict[str, Any] = {"model": body["model"], "messages": body["messages"], "extra_body": body}
+        # The client would look through all messages for what it has to rename; as extra_body they go as they are.
+        options: dict[str, Any] = {"model": body["model"], "messages": [], "extra_body": body}
         if headers := via_header():
             options["extra_headers"] = headers
         try:
@@ -274,6 +277,7 @@ class OpenAICompatibleLLM:
                 while not response.done and (block := await _next(blocks)):
                     emit(response.feed(block))
                 emit(response.close())
+                await _finish(blocks)
                 return response
         except APIStatusError as error:
             raise self._refusal(error) from None
@@ -311,6 +315,16 @@ class OpenAICompatibleLLM:
         if len(message) > _LONGEST_MESSAGE:
             message = message[:_LONGEST_MESSAGE] + "…"
         return LLMError(self.name, error.reason, message)
+
+
+async def _finish(blocks: AsyncIterator[bytes]) -> None:
+    """Read what may follow the answer, mostly nothing: a connection is used again if its response was read to the end.
+
+    A server that lets one wait for it, or goes on writing, is not waited for.
+    """
+    with suppress(CallError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            await _next(blocks)
 
 
 async def _next(blocks: AsyncIterator[bytes]) -> bytes:
