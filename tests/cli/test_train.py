@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from llm_blender.rankers.pair_ranker import PairRanker
+from llm_blender.ranking import consensus
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
 
@@ -90,3 +93,51 @@ def test_export_of_what_is_nowhere(blend):
     result = blend("export", "nowhere", "out")
     assert result.exit_code == 2
     assert "No ranker 'nowhere'" in result.stderr
+
+
+class TestCalibrate:
+    @pytest.fixture
+    def checkpoint(self, tiny_ranker, tmp_path):
+        shutil.copytree(tiny_ranker(), tmp_path / "ranker")
+        return tmp_path / "ranker"
+
+    @pytest.fixture
+    def pools(self, tmp_path):
+        texts = ["the sky is blue", "the sky is blue and bright", "the sky is dark", "sing a bird"]
+        candidates = [{"text": text, "model": f"m{i}", "scores": {"judge": s}} for i, (text, s) in
+                      enumerate(zip(texts, (2, 3, 1, 0), strict=True))]  # fmt: skip
+        lines = ({"instruction": f"why {name}", "candidates": candidates} for name in ("sea", "sun", "moon", "air"))
+        path = tmp_path / "pools.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    def test_both_numbers_are_written_and_used(self, blend, checkpoint, pools):
+        result = blend("train", "calibrate", checkpoint, pools, "--score", "judge", "--json")
+        assert result.exit_code == 0, result.stderr
+        fit = json.loads(result.stdout)
+        assert fit["pairs"] == 4 * 6
+        assert fit["consensus"] > 0
+        ranker = PairRanker.from_pretrained(checkpoint)
+        assert ranker.config.temperature == pytest.approx(fit["temperature"], abs=1e-4)
+        assert ranker.consensus == pytest.approx(fit["consensus"], abs=1e-4)
+        texts = ["the sky is blue", "the sky is blue and bright", "sing"]
+        alone = PairRanker.from_pretrained(checkpoint, consensus=0).rank("why sea", texts, strategy="full")
+        together, shares = ranker.rank("why sea", texts, strategy="full"), fit["consensus"] * consensus(texts)
+        gains = shares[:, None] - shares
+        assert np.nanmax(np.abs(together.logits - alone.logits - gains)) < 1e-3
+        assert gains[1, 2] > 0.1
+
+    def test_recorded_comparisons_are_the_models_own(self, blend, checkpoint, pools):
+        args = ("train", "calibrate", checkpoint, pools, "--score", "judge", "--comparisons", "kept.db", "--json")
+        first, second = (json.loads(blend(*args).stdout) for _ in range(2))
+        assert first == second
+
+    @pytest.mark.parametrize(("args", "message"), [
+        (["--score", "none"], "No file holds a score named none"),
+        (["--models", "m0"], "name one with --score"),
+        ([], "no labelled pairs"),
+    ])  # fmt: skip
+    def test_wrong_options(self, blend, checkpoint, pools, args, message):
+        result = blend("train", "calibrate", checkpoint, pools, *args)
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
-from llm_blender.ranking import consensus, rank_with
+from llm_blender.ranking import consensus, fit_evidence, rank_with
 
 
 def test_recall_against_each_of_the_others():
@@ -59,3 +60,53 @@ def test_as_a_ranker():
     assert ranking.order == (0, 2, 1)
     assert ranking.comparisons == 0
     assert load_ranker("consensus").compare("q", "a b", "x").winner == "tie"
+
+
+class TestFit:
+    def drawn(self, n: int, temperature: float, weight: float, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        logits, shares = rng.normal(0, 2, n), rng.normal(0, 0.2, n)
+        labels = rng.random(n) < 1 / (1 + np.exp(-(logits + weight * shares) / temperature))
+        return logits, shares, labels.astype(float), np.arange(n) // 5
+
+    def test_both_numbers_are_found_again(self):
+        fit = fit_evidence(*([part] for part in self.drawn(20_000, 1.5, 8)))
+        assert fit.temperature == pytest.approx(1.5, rel=0.05)
+        assert fit.consensus == pytest.approx(8, rel=0.08)
+        assert fit.ci95[0] < 8 < fit.ci95[1]
+        assert fit.log_loss < fit.log_loss_without
+        assert fit.pairs == 20_000
+
+    def test_a_consensus_that_does_harm_gets_no_weight(self):
+        fit = fit_evidence(*([part] for part in self.drawn(5_000, 1, -5)))
+        assert fit.consensus == 0
+        assert fit.log_loss == pytest.approx(fit.log_loss_without)
+
+    def test_without_consensus_it_is_the_temperature_alone(self):
+        from llm_blender.ranking import fit_temperature
+
+        logits, _, labels, _ = self.drawn(3_000, 2, 0)
+        fit = fit_evidence([logits], [np.zeros(3_000)], [labels], [np.arange(3_000)])
+        assert fit.consensus == 0
+        assert fit.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
+
+    def test_files_count_alike_whatever_their_size(self):
+        large, small = self.drawn(9_000, 1, 2), self.drawn(900, 1, 14, seed=1)
+        fit = fit_evidence(*map(list, zip(large, small, strict=True)))
+        assert 6 < fit.consensus < 10
+
+    def test_instructions_count_alike_whatever_their_pairs(self):
+        logits, shares, labels, groups = self.drawn(4_000, 1, 6)
+        again = [np.concatenate([part, part[:2_000]]) for part in (logits, shares, labels, groups)]
+        assert fit_evidence(*([part] for part in again)).consensus == pytest.approx(
+            fit_evidence([logits], [shares], [labels], [groups]).consensus, rel=1e-4
+        )
+
+    def test_nothing_to_learn_from(self):
+        with pytest.raises(InputError, match="no judged pair"):
+            fit_evidence([np.zeros(0)], [np.zeros(0)], [np.zeros(0)], [np.zeros(0, int)])
+
+    def test_labels_that_are_all_foretold(self):
+        logits = np.array([1.0, -1.0, 2.0])
+        fit = fit_evidence([logits], [np.zeros(3)], [(logits > 0).astype(float)], [np.arange(3)])
+        assert 0 < fit.temperature < 0.2

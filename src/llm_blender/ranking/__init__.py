@@ -28,7 +28,7 @@ from llm_blender.ranking.confidence import (
     probability_matrix,
     win_probabilities,
 )
-from llm_blender.ranking.consensus import consensus
+from llm_blender.ranking.consensus import EvidenceFit, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
 from llm_blender.ranking.games import Game, games_from_pairs, games_from_ranking, games_from_votes, pairs_from_scores
 from llm_blender.ranking.prior_weight import JudgedRanking, WeightFit, fit_weight
@@ -58,6 +58,7 @@ __all__ = [
     "Aggregation",
     "CalibrationBin",
     "Compare",
+    "EvidenceFit",
     "Game",
     "Interval",
     "JudgedRanking",
@@ -77,6 +78,7 @@ __all__ = [
     "evidence",
     "expected_calibration_error",
     "find_aggregation",
+    "fit_evidence",
     "fit_priors",
     "fit_temperature",
     "fit_weight",

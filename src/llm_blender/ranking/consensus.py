@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["consensus"]
+from llm_blender.errors import InputError
+from llm_blender.ranking._math import Floats, sigmoid
+from llm_blender.ranking.confidence import Interval
 
+__all__ = ["EvidenceFit", "consensus", "fit_evidence"]
+
+_STEPS = 100
+_RESAMPLES = 200
+_LEAST_SLOPE = 1e-3  # 1 / temperature of a ranker that says nothing
 _LEAST = 3  # different candidates from which on there are others to agree
 
 # Scripts without spaces between words: each character counts as one.
@@ -45,3 +53,114 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
     recall = shared / np.maximum(said.sum(axis=1), 1)
     np.fill_diagonal(recall, 0)
     return np.asarray(recall.sum(axis=1) / (len(texts) - 1))
+
+
+@dataclass(frozen=True)
+class EvidenceFit:
+    """How a ranker's logit and the consensus together become a probability.
+
+    Attributes:
+        temperature: of the evidence.
+        consensus: weight of the consensus, in logits, never below 0.
+        ci95: its interval, resampled by instruction.
+        pairs: judged pairs it rests on.
+        log_loss: of these pairs, in nats, each file counting alike.
+        log_loss_without: with the temperature alone.
+    """
+
+    temperature: float
+    consensus: float
+    ci95: Interval
+    pairs: int
+    log_loss: float
+    log_loss_without: float
+
+
+def fit_evidence(
+    logits: Sequence[Floats],
+    shares: Sequence[Floats],
+    labels: Sequence[Floats],
+    groups: Sequence[NDArray[np.int64]],
+    *,
+    seed: int = 0,
+) -> EvidenceFit:
+    """The temperature T and the weight w that make a judge's labels likeliest.
+
+    P(a is better than b) = sigmoid((logit + w · (consensus of a − consensus of b)) / T): a logistic regression on two
+    numbers, by Newton's method. Every file counts alike, and within it every instruction.
+
+    Args:
+        logits: of each file ``[n]``, the ranker's evidence that a is better.
+        shares: of each file ``[n]``, by how much a agrees more than b with all candidates of its prompt.
+        labels: of each file ``[n]``, 1 where a is better, 0 where b is.
+        groups: of each file ``[n]``, the number of the instruction.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: there is no pair.
+    """
+    if not sum(map(len, labels)):
+        raise InputError("There is no judged pair to calibrate on.")
+    files = [_File.of(*parts) for parts in zip(logits, shares, labels, groups, strict=True) if len(parts[2])]
+    temperature, weight = _fit(files)
+    rng = np.random.default_rng(seed)
+    drawn = [_fit([file.drawn(rng) for file in files])[1] for _ in range(_RESAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    alone = _fit([file.without_consensus() for file in files])[0]
+    return EvidenceFit(
+        temperature,
+        weight,
+        (float(low), float(high)),
+        sum(len(file.labels) for file in files),
+        float(np.mean([file.loss(temperature, weight) for file in files])),
+        float(np.mean([file.loss(alone, 0.0) for file in files])),
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    features: Floats  # [n, 2]: logit, consensus
+    labels: Floats
+    groups: NDArray[np.int64]
+    weights: Floats  # sum 1
+
+    @classmethod
+    def of(cls, logits: Floats, shares: Floats, labels: Floats, groups: NDArray[np.int64]) -> _File:
+        _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        weights = 1 / (sizes[numbers] * len(sizes))
+        return cls(np.stack([logits, shares], -1), np.asarray(labels, np.float64), numbers, weights)
+
+    def drawn(self, rng: np.random.Generator) -> _File:
+        """As many instructions, drawn with replacement."""
+        times = np.bincount(rng.integers(self.groups.max() + 1, size=self.groups.max() + 1), minlength=len(self.groups))
+        weights = self.weights * times[self.groups]
+        return _File(self.features, self.labels, self.groups, weights / weights.sum())
+
+    def without_consensus(self) -> _File:
+        return _File(self.features * [1, 0], self.labels, self.groups, self.weights)
+
+    def loss(self, temperature: float, weight: float) -> float:
+        evidence = (self.features @ [1, weight]) / temperature
+        return float(self.weights @ np.logaddexp(0, np.where(self.labels == 1, -evidence, evidence)))
+
+
+def _fit(files: Sequence[_File]) -> tuple[float, float]:
+    """(temperature, weight); log loss is convex in (1 / temperature, weight / temperature)."""
+    features = np.concatenate([file.features for file in files])
+    labels = np.concatenate([file.labels for file in files])
+    weights = np.concatenate([file.weights for file in files]) / len(files)
+    free = np.array([True, bool(features[:, 1].any())])
+    slopes = np.array([1.0, 0.0])
+    for _ in range(_STEPS):
+        promised = sigmoid(features @ slopes)
+        gradient = features.T @ (weights * (promised - labels))
+        curvature = (features.T * (weights * promised * (1 - promised))) @ features
+        free[1] = free[1] and (slopes[1] > 0 or gradient[1] < 0)
+        step = np.zeros(2)
+        step[free] = np.linalg.solve(curvature[np.ix_(free, free)] + 1e-9 * np.eye(free.sum()), gradient[free])
+        moved = slopes - np.clip(step, -2, 2)
+        moved = np.maximum(moved, [_LEAST_SLOPE, 0.0])
+        if np.abs(moved - slopes).max() < 1e-9:
+            break
+        slopes = moved
+    return float(1 / slopes[0]), float(slopes[1] / slopes[0])
