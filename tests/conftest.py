@@ -108,7 +108,6 @@ def make_t5(folder: Path, *, seed: int = 3, **options: Any) -> Path:
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
-        extra_special_tokens=sentinels,
     ).save_pretrained(folder)
     torch.manual_seed(seed)
     config = T5Config(
@@ -146,7 +145,6 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
-        extra_special_tokens=["<|im_start|>", "<|endoftext|>"],
     )
     fast.chat_template = template
     fast.save_pretrained(folder)

@@ -450,7 +450,7 @@ class Blender:
             raise InputError(f"top_k must be above zero, not {top_k}.")
         self._loaded_fuser()  # before the long work
         found = self.rank(inputs, candidates, instructions, return_scores=return_scores)
-        ranks = [-np.asarray(row) for row in found] if return_scores else found
+        ranks: Any = [-np.asarray(row) for row in found] if return_scores else found
         best = get_topk_candidates_from_ranks(ranks, candidates, top_k)
         return self.fuse(inputs, best, instructions, batch_size, **generate_kwargs), found
 
