@@ -20,6 +20,8 @@ from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
 from llm_blender.types import LLM, Answer, Example, Message, Sampling, to_messages
 
+_FUSED_CHARS = 20_000  # of what a fuser reads that takes everything, for the cap
+
 __all__ = ["Ran", "at_once", "run_prompts", "run_settings"]
 
 
@@ -226,7 +228,7 @@ def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_u
         (member.llm, messages, sample) for member in ensemble.members for sample in range(member.samples)
     ]
     if ensemble.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
-        texts: Message = {"role": "user", "content": "x" * fuser.max_chars}
+        texts: Message = {"role": "user", "content": "x" * (fuser.max_chars or _FUSED_CHARS)}
         calls.append((fuser.llm, [*messages, texts], 0))
     total = 0.0
     for llm, asked, sample in calls:

@@ -170,7 +170,7 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
     if plan.judge is not None and plan.judge not in entries:
         raise unknown_name("LLM", plan.judge, entries)
     pool = [_writer(entry, plan, config) for entry in config.llm if entry.samples]
-    judge = None if plan.judge is None else _judge(entries[plan.judge], config)
+    judge = None if plan.judge is None else _judge(entries[plan.judge], plan, config)
     names = [name for participant in pool for name in participant.candidate_names()]
     for name in names:
         if judge is not None and "," in name:
@@ -200,11 +200,12 @@ def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
     return Participant(entry, load_llm(entry, config.folder), Sampling(max_tokens=tokens, seed=plan.seed))
 
 
-def _judge(entry: LLMConfig, config: Config) -> Participant:
+def _judge(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
     if isinstance(entry, ReplayConfig):
         raise InputError(f"{entry.name} gives back recorded answers and cannot judge: name another LLM.")
     sampling = Sampling(
         temperature=0.0 if entry.temperature is None else entry.temperature,
         max_tokens=entry.max_tokens or _JUDGE_TOKENS,
+        seed=plan.seed,  # with another sample it is another seed: asked again, a server's cache does not answer
     )
     return Participant(entry, load_llm(entry, config.folder), sampling)
