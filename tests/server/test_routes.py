@@ -99,6 +99,12 @@ def test_the_openapi_names_every_route(plain):
     assert {"200", "4XX", "5XX"} == set(responses)
 
 
+def test_a_wrong_method_or_path(plain):
+    response = plain.http.get("/v1/rank")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert plain.http.get("/v1/nowhere").json()["error"]["code"] == "http_404"
+
+
 def test_an_llm_cannot_be_named_as_the_ensemble():
     with pytest.raises(ConfigError, match="named blend"):
         create_app(Ensemble([Member(FakeLLM("blend"))], FakeRanker()), ServerConfig())

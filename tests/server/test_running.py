@@ -92,6 +92,14 @@ def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
         assert process.wait(10) == 130
 
 
+def test_without_the_extra_the_pip_line_is_told():
+    without = "import sys; sys.modules['fastapi'] = None; sys.argv = ['blend', 'serve']"
+    code = f"{without}; from llm_blender.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "pip install 'llm-blender[server]'" in result.stderr
+
+
 def test_what_is_wrong_is_told_before_it_serves(tmp_path, serve):
     def end(*arguments):
         environment = {key: value for key, value in os.environ.items() if key != "LLM_BLENDER_KEYS"}

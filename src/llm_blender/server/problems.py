@@ -51,7 +51,7 @@ _STATUS: Mapping[FailureReason, int] = {
 def problem(error: Exception) -> JSONResponse:
     """The response that tells of an error."""
     refusal, more = _refusal(error)
-    headers = {}
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))
     if refusal.status == 401:
