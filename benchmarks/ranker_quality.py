@@ -1,0 +1,173 @@
+"""How good rankers are: every test file, every ranker, every baseline, in one table.
+
+    python benchmarks/ranker_quality.py $DATA/test --ranker bundled --ranker runs/reward_model -o runs/quality
+
+Comparisons are kept in OUTPUT/comparisons.db, so that an interrupted run goes on and another strategy costs nothing.
+Writes OUTPUT/quality.json and quality.md. ``--priors`` is learned on the rows that are given, never on these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from llm_blender.bench import (
+    Agreement,
+    JudgedPairs,
+    RecordedRanker,
+    ScoredRow,
+    Selection,
+    agreement_table,
+    agreements,
+    baseline_evidence,
+    baseline_selections,
+    implied_pairs,
+    labelled_pairs,
+    ranker_evidence,
+    ranker_selections,
+    scored_rows,
+    selection_table,
+)
+from llm_blender.cli._progress import progress
+from llm_blender.data import read_rows
+from llm_blender.rankers import load_ranker
+from llm_blender.ranking import Priors
+from llm_blender.types import Ranker
+
+
+class Pool(NamedTuple):
+    """Candidates of comparable LLMs, and the score that tells how good each one is."""
+
+    name: str
+    file: str
+    score: str
+    models: tuple[str, ...]
+
+
+CLAUDE = Pool(
+    "pool-claude",
+    "alpacaeval_v1",
+    "claude_win_vs_text_davinci_003",
+    (
+        "vicuna-13b",
+        "guanaco-65b",
+        "nous-hermes-13b",
+        "guanaco-33b",
+        "oasst-rlhf-llama-33b",
+        "vicuna-7b",
+        "guanaco-13b",
+        "oasst-sft-llama-33b",
+        "guanaco-7b",
+        "falcon-40b-instruct",
+        "pythia-12b-mix-sft",
+    ),
+)
+GPT4_TURBO = Pool(
+    "pool-gpt4turbo",
+    "alpacaeval_v2",
+    "gpt-4-turbo(logprob)_win_vs_gpt4_1106_preview",
+    (
+        "vicuna-13b",
+        "minotaur-13b",
+        "nous-hermes-13b",
+        "ultralm-13b",
+        "oasst-sft-llama-33b",
+        "baize-v2-13b",
+        "falcon-40b-instruct",
+        "chatglm2-6b",
+        "alpaca-7b",
+        "pythia-12b-mix-sft",
+        "oasst-sft-pythia-12b",
+    ),
+)
+POOLS = (CLAUDE, GPT4_TURBO)
+LABELLED = ("hhh_alignment", "llmbar", "pandalm_test", "prometheus_vicuna", "finegrained_qa", "hh_harmless")
+
+
+def main() -> None:
+    """Measure, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="folder of the test files")
+    parser.add_argument("--ranker", action="append", dest="rankers", help="as for `blend bench` [default: bundled]")
+    parser.add_argument("--choose-on", type=Path, help="folder in which the best single LLM is chosen")
+    parser.add_argument("--priors", type=Path, help="strengths of pool-claude's LLMs, by `blend priors fit`")
+    parser.add_argument(
+        "--strategy", action="append", dest="strategies", help="as for `blend bench` [default: full, auto]"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    rankers: dict[str, Ranker] = {
+        name: RecordedRanker(load_ranker(name), options.output / "comparisons.db", name)
+        for name in options.rankers or ["bundled"]
+    }
+    found = pair_agreements(options.data, rankers)
+    strategies = options.strategies or ["full", "auto"]
+    priors = None if options.priors is None else Priors.load(options.priors)
+    selections = {
+        pool.name: pool_selections(pool, options.data, rankers, strategies, options.choose_on, priors) for pool in POOLS
+    }
+    write(options.output, found, selections)
+
+
+def pair_agreements(folder: Path, rankers: dict[str, Ranker]) -> list[Agreement]:
+    """Agreement on all files, the labelled ones by their parts too."""
+    parts: list[JudgedPairs] = []
+    for pool in POOLS:
+        parts.append(implied_pairs(pool.name, rows_of(pool, folder)))
+    for name in LABELLED:
+        rows = read_rows(folder / f"{name}.jsonl.zst")
+        parts.append(labelled_pairs(name, rows, by="meta.subset" if name in ("llmbar", "hhh_alignment") else None))
+    results: list[Agreement] = []
+    for part in parts:
+        methods = []
+        for name, ranker in rankers.items():
+            with progress(f"{name}, {part.file}", "comparisons") as report:
+                methods.append(ranker_evidence(part, ranker, name, progress=report))
+        results += agreements(part, [*methods, *baseline_evidence(part)])
+    return results
+
+
+def pool_selections(
+    pool: Pool,
+    folder: Path,
+    rankers: dict[str, Ranker],
+    strategies: Sequence[str],
+    choose_on: Path | None,
+    priors: Priors | None,
+) -> list[Selection]:
+    """What each ranker picks in a pool, by each strategy."""
+    rows = rows_of(pool, folder)
+    results: list[Selection] = []
+    for name, ranker in rankers.items():
+        for strategy in strategies:
+            with progress(f"{name}, {pool.name}, {strategy}", "comparisons") as report:
+                own = priors if pool is CLAUDE else None
+                results += ranker_selections(rows, ranker, name, strategy=strategy, priors=own, progress=report)
+    train = None if choose_on is None else rows_of(pool, choose_on)
+    return results + baseline_selections(rows, train)
+
+
+def rows_of(pool: Pool, folder: Path) -> list[ScoredRow]:
+    """A pool's rows in a folder."""
+    return list(scored_rows(read_rows(folder / f"{pool.file}.jsonl.zst"), pool.score, pool.models))
+
+
+def write(folder: Path, found: Sequence[Agreement], selections: dict[str, list[Selection]]) -> None:
+    """JSON for machines, Markdown for people."""
+    values = {
+        "pairs": [result.to_dict() for result in found],
+        "select": {name: [result.to_dict() for result in results] for name, results in selections.items()},
+    }
+    (folder / "quality.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    tables = ["## Agreement on pairs\n", agreement_table(found).markdown()]
+    for name, results in selections.items():
+        tables += [f"\n## What is selected in {name}\n", selection_table(results, percent=True).markdown()]
+    (folder / "quality.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
