@@ -270,7 +270,7 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, ge=0, le=65535)
     keys_env: Name = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
-    concurrency: int = Field(default=16, ge=1)
+    concurrency: int = Field(default=32, ge=1)
     queue: int = Field(default=64, ge=0)
     max_body: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_candidates: int = Field(default=64, ge=2)

@@ -185,6 +185,9 @@ class Ensemble:
                 self._ranker = self._ranker()
             return self._ranker
 
+    async def _loaded_ranker(self) -> Ranker:
+        return self._ranker if isinstance(self._ranker, Ranker) else await asyncio.to_thread(lambda: self.ranker)
+
     @property
     def fuses(self) -> bool:
         """Whether somebody fuses."""
@@ -254,7 +257,7 @@ class Ensemble:
         limits = self.limits.for_llms(fusing=mode != "pick")
         try:
             async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
-                loading = tasks.create_task(asyncio.to_thread(lambda: self.ranker))
+                loading = tasks.create_task(self._loaded_ranker())
                 if mode != "pick":
                     tasks.create_task(asyncio.to_thread(lambda: self.fuser))
                 gathering = tasks.create_task(gather(calls, messages, limits, self.store, observer))

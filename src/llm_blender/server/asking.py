@@ -94,7 +94,7 @@ def question(service: Service, request: ChatRequest) -> Question:
     guard, top_k = options.guard, options.top_k
     ensemble = Ensemble(
         [replace(member, llm=AskedLLM(member.llm, wishes)) for member in members],
-        lambda: base.ranker,
+        service.ranker,
         strategy=options.strategy or {"blend-fast": "knockout", "blend-best": "full"}.get(request.model, base.strategy),
         budget=options.budget or base.budget,
         limits=limits,

@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 async def rank(body: RankRequest, request: Request) -> Response:
     """Put candidates in order."""
     service, prompt = Service.of(request), _instruction(body.instruction)
-    ensemble = _with(service.ensemble, body.strategy, body.budget)
+    ensemble = _with(service, body.strategy, body.budget)
     service.check_texts(body.candidates, "candidates")
     ranking = await _work(request, lambda: ensemble.arank(prompt, body.candidates, seed=_seed(body.seed)))
     return JSONResponse({**standing(ranking), "order": list(ranking.order)})
@@ -56,7 +56,7 @@ async def compare(body: CompareRequest, request: Request) -> Response:
     """Say which of two answers is better, and how surely."""
     service, prompt = Service.of(request), _instruction(body.instruction)
     service.check_texts([body.a, body.b], "a")
-    ensemble = _with(service.ensemble, "full", None)
+    ensemble = _with(service, "full", None)
     ranking = await _work(request, lambda: ensemble.arank(prompt, [body.a, body.b], seed=_seed(body.seed)))
     forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
     result = Compared.from_logits(forward, backward, ranking.temperature)
@@ -156,10 +156,11 @@ def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
     return prompt
 
 
-def _with(ensemble: Ensemble, strategy: str | None, budget: int | None) -> Ensemble:
+def _with(service: Service, strategy: str | None, budget: int | None) -> Ensemble:
+    ensemble = service.ensemble
     return Ensemble(
         ensemble.members,
-        lambda: ensemble.ranker,
+        service.ranker,
         strategy=strategy or ensemble.strategy,
         budget=budget or ensemble.budget,
         limits=ensemble.limits,

@@ -76,6 +76,7 @@ class _Server(uvicorn.Server):
             log_level="info" if logs else "warning",
             access_log=logs,
             server_header=False,
+            timeout_keep_alive=75,  # longer than the proxies in front of it keep theirs
             timeout_graceful_shutdown=2,  # only idle connections are left then
         )
         super().__init__(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from llm_blender.server.breakers import Breakers
 from llm_blender.server.gate import Gate
 from llm_blender.server.metrics import Metrics
 from llm_blender.server.problems import RefusedError
+from llm_blender.types import Ranker
 
 __all__ = ["PRESETS", "Service", "unless_gone"]
 
@@ -55,6 +56,11 @@ class Service:
         for name in self.llms:
             self.metrics.watch_llm(name, lambda name=name: self.breakers.aside(name))  # type: ignore[misc]
         self.loaded = False
+
+    @property
+    def ranker(self) -> Ranker | Callable[[], Ranker]:
+        """The ensemble's, or who loads it."""
+        return self.ensemble.ranker if self.loaded else lambda: self.ensemble.ranker
 
     @classmethod
     def of(cls, request: Request) -> Service:

@@ -140,7 +140,9 @@ class _Chunks:
 
 def _rest(candidate: Candidate, told: str) -> dict[str, Any]:
     said = message(candidate)
-    delta = {"content": (said["content"] or "").removeprefix(told)}
+    text = said["content"] or ""
+    # Thoughts that began without a tag are recognised at their end alone: what was told then holds them, and all else.
+    delta: dict[str, Any] = {"content": text.removeprefix(told) if text.startswith(told) else ""}
     if "tool_calls" in said:
         delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(said["tool_calls"])]
     return delta
