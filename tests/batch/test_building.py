@@ -337,6 +337,17 @@ def test_recorded_answers_are_built_from_without_asking(server):
     assert rows("again.jsonl")[0]["candidates"][0]["decoding_method"] == "replay"
 
 
+def test_the_same_call_by_two_names_is_made_once(server):
+    text = config_text(server.fake.base_url).replace('model = "bob"', 'model = "ann"')
+    server.answer = lambda body: None if is_judgement(body) else FakeReply(f"{body['model']}", delay=0.05)
+    built = build_data(plan(judge="judge"), Config.from_toml(text))
+    assert built.complete
+    assert (server.of_model("ann"), server.of_model("bob"), server.of_model("cy")) == (4, 0, 4)
+    # Per row: ann and bob read the same, and each of them against cy is the same question.
+    assert server.of_model("judge") == 4 * 3
+    assert len(rows()[0]["cmp_results"]) == 6
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from llm_blender.cli import app
 from llm_blender.store import Store
 
 from .conftest import Server, config_text, write_prompts
@@ -77,9 +79,8 @@ def survive(instructions: int, writers: tuple[str, ...], kills: int, seed: int, 
         # The same build, undisturbed and from the store alone, gives the same rows.
         calls = server.calls
         Path("rows.jsonl").rename("killed.jsonl")
-        undisturbed = build(*options, "--restart")
-        assert undisturbed.wait(timeout=120) == 0
-        undisturbed.communicate()
+        undisturbed = CliRunner().invoke(app, ["data", "build", "in.jsonl", "-o", "rows.jsonl", *options, "--restart"])
+        assert undisturbed.exit_code == 0, undisturbed.stderr
         assert server.calls == calls
         assert Path("rows.jsonl").read_bytes() == Path("killed.jsonl").read_bytes()
 

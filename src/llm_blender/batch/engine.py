@@ -161,31 +161,32 @@ def work_through(
         ValueError: two rows share a key.
         StoreError, WorkError: what was paid for could not be kept, and other errors of `work`.
     """
+    waiting = _waiting(journal, items)
 
     async def run() -> Rows:
         async with contextlib.AsyncExitStack() as stack:
-            for resource in resources:
+            for resource in resources if waiting else ():  # what is not needed is not loaded
                 if isinstance(resource, contextlib.AbstractAsyncContextManager):
                     await stack.enter_async_context(resource)
-            return await _work(journal, items, work, lanes or {}, budget or Budget(), on_rows, on_stopping)
+            count = _Count(len(items), len(items) - len(waiting), on_rows)
+            await _work(journal, waiting, count, work, lanes or {}, budget or Budget(), on_stopping)
+            return count.rows
 
     return run_to_end(run)
 
 
 async def _work(
     journal: Journal,
-    items: Sequence[Item[T]],
+    waiting: Sequence[Item[T]],
+    count: _Count,
     work: Callable[[T], Awaitable[Result]],
     lanes: Mapping[str, int],
     budget: Budget,
-    on_rows: OnRows | None,
     on_stopping: Callable[[int], None] | None,
-) -> Rows:
+) -> None:
     queues: dict[str, deque[Item[T]]] = {}
-    for item in _waiting(journal, items):
+    for item in waiting:
         queues.setdefault(item.lane, deque()).append(item)
-    waiting = sum(map(len, queues.values()))
-    count = _Count(len(items), len(items) - waiting, on_rows)
     stop = asyncio.Event()
 
     async def attempt(item: Item[T]) -> bool:
@@ -229,7 +230,7 @@ async def _work(
         for _ in range(min(lanes.get(lane, 1), len(queue))):
             tasks.add(asyncio.create_task(worker(queue, failures)))
     if not tasks:
-        return count.rows
+        return
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
@@ -240,7 +241,6 @@ async def _work(
             await asyncio.wait(pending)
     for task in tasks:
         task.result()
-    return count.rows
 
 
 def work_through_batches(

@@ -12,6 +12,7 @@ from typing import Any
 from llm_blender.batch.budget import Budget
 from llm_blender.batch.engine import Item, OnRows, Result, Rows, work_through
 from llm_blender.batch.job import Job
+from llm_blender.batch.once import Turns
 from llm_blender.data import STDIO, RowWriter
 from llm_blender.ensemble import Ensemble, Observer
 from llm_blender.ensemble.budget import Priced
@@ -150,10 +151,11 @@ def run_prompts(
     items = [Item(row.id or "", row, most=_most_cost(ensemble, row, max_cost, allow_unknown_prices)) for row in rows]
     if any(journal.status(item.key) != "done" for item in items):
         _ = ensemble.ranker  # a ranker that is not there is told before anybody is asked
-    watcher = _Watcher()
+    watcher, turns = _Watcher(), Turns()
 
     async def answer(row: Example) -> Result:
-        given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watcher)
+        async with turns.of(row.prompt):  # what asks the same finds the answers of the first one in the store
+            given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watcher)
         return Result(_record(row, given), _lacks(given, ensemble.limits.quorum), given.cost)
 
     done = work_through(

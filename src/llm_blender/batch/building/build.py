@@ -27,6 +27,7 @@ from llm_blender.batch.building.tokens import token_counter
 from llm_blender.batch.building.writing import WrittenRows, write_rows
 from llm_blender.batch.engine import OnRows, Rows, work_through
 from llm_blender.batch.job import Job
+from llm_blender.batch.once import Turns
 from llm_blender.config import Config
 from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
 from llm_blender.errors import WorkError
@@ -195,7 +196,7 @@ class _Building:
         self.plan, self.store, self.observer = plan, store, observer
         self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
         self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
-        self.calls = 0
+        self.calls, self.turns = 0, Turns()
 
     def ask(self) -> None:
         """Every instruction to every LLM."""
@@ -207,7 +208,7 @@ class _Building:
         done = work_through(
             self._candidates,
             items,
-            lambda written: ask(written, self.store),
+            lambda written: ask(written, self.store, self.turns),
             lanes={participant.name: participant.lane for participant in self.pool},
             budget=self._budget(),
             resources=[participant.llm for participant in self.pool],
@@ -237,7 +238,7 @@ class _Building:
         done = work_through(
             self._judgements,
             items,
-            lambda asked: judge_pair(asked, judge, self.store),
+            lambda asked: judge_pair(asked, judge, self.store, self.turns),
             lanes={"judge": judge.lane},
             budget=self._budget(),
             resources=[judge.llm],

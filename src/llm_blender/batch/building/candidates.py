@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender._calls import CallStore, call
+from llm_blender._calls import CallStore
 from llm_blender.batch.building.estimates import Estimate, estimate_call, most_cost
 from llm_blender.batch.building.plan import Participant
 from llm_blender.batch.engine import Item, Result
 from llm_blender.batch.journal import Journal
+from llm_blender.batch.once import Turns, call_once
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, Message, Sampling, to_messages
 
@@ -69,13 +70,13 @@ def estimate_candidates(
     return total
 
 
-async def ask(written: Written, store: CallStore) -> Result:
+async def ask(written: Written, store: CallStore, turns: Turns) -> Result:
     """Make the call, or find it again.
 
     Raises:
         LLMError: there is no answer.
     """
-    reply = await call(written.participant.llm, written.messages, written.sampling, store)
+    reply = await call_once(turns, written.participant.llm, written.messages, written.sampling, store)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from llm_blender._calls import CallStore, call
+from llm_blender._calls import CallStore
 from llm_blender._outcomes import OUTCOMES
 from llm_blender.batch.building.estimates import Estimate, estimate_call, most_cost
 from llm_blender.batch.building.plan import BuildPlan, Participant
 from llm_blender.batch.engine import Item, Result
 from llm_blender.batch.journal import Journal
+from llm_blender.batch.once import Turns, call_once
 from llm_blender.data.importing.draws import coin, fraction
 from llm_blender.rankers.llm_judge import outcome_messages, read_outcome
 from llm_blender.store import call_key
@@ -144,13 +145,13 @@ def estimate_judgements(
     return total
 
 
-async def judge_pair(asked: Asked, judge: Participant, store: CallStore) -> Result:
+async def judge_pair(asked: Asked, judge: Participant, store: CallStore, turns: Turns) -> Result:
     """Ask the judge, or find its reply again. A reply without an outcome is one: it is counted, not asked for again.
 
     Raises:
         LLMError: there is no reply.
     """
-    reply = await call(judge.llm, asked.messages, _sampling(judge, asked), store)
+    reply = await call_once(turns, judge.llm, asked.messages, _sampling(judge, asked), store)
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_blender.data import read_rows
+from llm_blender.store import Store
+from llm_blender.testing import FakeOpenAIServer, FakeReply
+
+FAKE_RANKER = """
+import llm_blender.rankers
+from llm_blender.cli import main
+from llm_blender.testing import FakeRanker
+llm_blender.rankers.load_ranker = lambda name, **options: FakeRanker()
+main()
+"""
+
+
+def reply(body):
+    return FakeReply(f"{body['model']} says {body['messages'][-1]['content']}")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "blend.db"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with FakeOpenAIServer(reply, models=("a", "bb")) as server:
+        yield server
+
+
+@pytest.fixture
+def prompts(server, tmp_path):
+    configure(server)
+    rows = [{"id": f"p{i}", "prompt": f"Question {i}?", "output": "Reference."} for i in range(6)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "in.jsonl"
+
+
+def configure(server, *, price="price = { input = 1.0, output = 2.0 }", extra="max_tokens = 50", ending=""):
+    entries = (
+        f'[[llm]]\nname = "{name}"\nmodel = "{name}"\nbase_url = "{server.base_url}"\n{price}\n{extra}\n'
+        for name in ("a", "bb")
+    )
+    Path("blend.toml").write_text("".join(entries) + ending)
+
+
+def rows(path="out.jsonl"):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]
+    first = rows()[0]
+    assert (first["text"], first["mode"], first["degraded"]) == ("bb says Question 0?", "pick", False)
+    assert (first["instruction"], first["output"]) == ("Question 0?", "Reference.")
+    assert first["ranking"]["best"] == 1
+    assert json.loads(result.stdout) == {
+        "rows": 6,
+        "resumed": 0,
+        "fused": 0,
+        "failed": 0,
+        "partial": 0,
+        "cost": pytest.approx(12 * 7e-6),
+        "unpriced_rows": 0,
+        "seconds": json.loads(result.stdout)["seconds"],
+    }
+    assert "rows/s, $0.0001" in result.stderr
+    assert [len(row.candidates) for row in read_rows("out.jsonl")] == [2] * 6
+    assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
+
+
+def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
+    blend("run", prompts, "-o", "out.jsonl")
+    before, calls = Path("out.jsonl").read_bytes(), len(server.requests)
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert "6 rows, 6 of them by earlier runs" in result.stderr
+    assert (Path("out.jsonl").read_bytes(), len(server.requests)) == (before, calls)
+    result = blend("run", prompts, "-o", "out.jsonl", "--seed", 1)
+    assert result.exit_code == 2
+    assert "out.jsonl.job was begun with other settings (seed: 0 then, 1 now)" in result.stderr
+    assert blend("run", prompts, "-o", "out.jsonl", "--seed", 1, "--restart").exit_code == 0
+    assert len(server.requests) == 2 * calls
+
+
+def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, prompts):
+    def broken(body):
+        asked = body["messages"][-1]["content"]
+        bad = asked == "Question 1?" or (asked == "Question 3?" and body["model"] == "a")
+        return FakeReply("no", status=400) if bad else reply(body)
+
+    server._replies = broken
+    result = blend("run", prompts, "-o", "out.jsonl", "--strict")
+    assert result.exit_code == 3
+    assert "1 rows have no answer, the first: No LLM gave an answer" in result.stderr
+    assert "1 rows rest on less than was asked for, the first: a: the server refuses" in result.stderr
+    assert [row["id"] for row in rows()] == ["p0", "p2", "p3", "p4", "p5"]
+    (failed,) = rows("out.jsonl.failed.jsonl")
+    assert (failed["id"], failed["instruction"]) == ("p1", "Question 1?")
+    assert "(400): no" in failed["reason"]
+    calls = len(server.requests)
+    server._replies = reply
+    result = blend("run", prompts, "-o", "out.jsonl", "--strict")
+    assert result.exit_code == 0, result.stderr
+    assert len(server.requests) == calls + 3  # two LLMs of one row, one of the other
+    assert [row["degraded"] for row in rows()] == [False] * 6
+    assert not Path("out.jsonl.failed.jsonl").exists()
+
+
+def test_a_quorum_that_is_met_is_all_that_was_asked_for(blend, ranker, server, prompts):
+    configure(server, ending="[limits]\nquorum = 1\n")
+    server._replies = lambda body: FakeReply("no", status=400) if body["model"] == "a" else reply(body)
+    assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 0
+    assert all(row["degraded"] for row in rows())
+
+
+def test_nobody_answers(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("no", status=400)
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert result.exit_code == 1
+    assert "No prompt has an answer. The first: No LLM gave an answer: a: the server refuses" in result.stderr
+    assert not Path("out.jsonl").exists()
+
+
+def test_a_cap(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("dear", usage=(10, 50))
+    result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 0.001)
+    assert result.exit_code == 1
+    assert "more than is left of --max-cost 0.001" in result.stderr
+    asked = len(server.requests)
+    assert 0 < asked < 12
+    assert asked * 110e-6 <= 0.001
+    assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1).exit_code == 0
+    assert len(server.requests) == 12
+
+
+@pytest.mark.parametrize("setting", [{"price": ""}, {"extra": ""}])
+def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, ranker, server, prompts, setting):
+    configure(server, **setting)
+    result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1)
+    assert result.exit_code == 2
+    assert "a: what an answer may cost is not known, and is not taken for zero" in result.stderr
+    assert not server.requests
+    assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1, "--allow-unknown-prices").exit_code == 0
+
+
+def test_costs_that_are_not_known_are_said_to_be(blend, ranker, server, prompts):
+    configure(server, price="")
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert "$0.0000 and 6 calls of unknown price" in result.stderr
+    assert json.loads(result.stdout)["unpriced_rows"] == 6
+
+
+def test_from_standard_input_to_standard_output(blend, ranker, server, prompts):
+    result = blend("run", "-", "-o", "-", stdin='{"prompt": "One?"}\n{"prompt": "One?"}\n')
+    assert result.exit_code == 0, result.stderr
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["row-1", "row-2"]
+    assert len(server.requests) == 2  # the same question is the same call
+    assert not list(Path().glob("*.job"))
+
+
+def test_fused_answers(blend, ranker, server, prompts):
+    def fusing(body):
+        return (
+            FakeReply("A much longer fused answer than any.") if "system" in str(body["messages"][0]) else reply(body)
+        )
+
+    server._replies = fusing
+    result = blend("run", prompts, "-o", "out.jsonl", "--mode", "fuse", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["fused"] == 6
+    assert rows()[0]["text"] == "A much longer fused answer than any."
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("", "in.jsonl holds no prompt"),
+        ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl, line 2: there is no prompt"),
+        ('{"prompt": " "}\n', "the prompt is empty"),
+        ("not json\n", "line 1: not JSON"),
+    ],
+)
+def test_wrong_input(blend, ranker, server, prompts, given, error):
+    Path("in.jsonl").write_text(given)
+    result = blend("run", "in.jsonl", "-o", "out.jsonl")
+    assert result.exit_code == 2
+    assert error in result.stderr
+    assert not server.requests
+
+
+def test_bad_rows_can_be_left_out(blend, ranker, server, prompts):
+    Path("in.jsonl").write_text('{"prompt": "a"}\n{"x": 1}\n')
+    result = blend("run", "in.jsonl", "-o", "out.jsonl", "--skip-bad")
+    assert result.exit_code == 0
+    assert "1 bad rows left out, the first: in.jsonl, line 2" in result.stderr
+    assert blend("run", "in.jsonl", "-o", "no/out.jsonl").exit_code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_a_killed_run_goes_on(server, prompts, tmp_path):
+    command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def killing(body):
+        if len(server.requests) >= 7:  # two come at a time
+            os.kill(process.pid, signal.SIGKILL)
+        return reply(body)
+
+    server._replies = killing
+    assert process.wait(timeout=90) == -signal.SIGKILL
+    assert not Path("out.jsonl").exists()
+    done = len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines())
+    with Store(tmp_path / "blend.db") as store:
+        stored = len(store)
+    assert (done, stored in (6, 7)) == (3, True)
+    asked = len(server.requests)
+    server._replies = reply
+    again = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert again.returncode == 0, again.stderr
+    assert "6 rows, 3 of them by earlier runs" in again.stderr
+    assert len(server.requests) - asked == 12 - stored
+    assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]
