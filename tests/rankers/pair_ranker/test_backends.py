@@ -54,9 +54,9 @@ def test_poolings_differ(tiny_ranker):
     assert np.abs(logits(mean, sequences(mean)) - logits(marker, sequences(marker))).max() > 0.1
 
 
-@pytest.fixture(scope="module", params=[BUNDLED, "tiny"])
-def ranker(request, tiny_ranker):
-    return PairRanker.from_pretrained(BUNDLED if request.param == BUNDLED else tiny_ranker())
+@pytest.fixture(scope="module")
+def ranker(tiny_ranker):
+    return PairRanker.from_pretrained(tiny_ranker())
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ class TestInt8:
         for row, expected in zip(sequences(ranker)[:2], alone, strict=False):
             np.testing.assert_allclose(logits(ranker, [odd, row, odd])[1], expected, atol=1e-5)
 
-    def test_ranks_do_not_depend_on_the_other_prompts(self, ranker):
+    @pytest.mark.parametrize("name", [BUNDLED, "tiny"])
+    def test_ranks_do_not_depend_on_the_other_prompts(self, name, tiny_ranker):
+        ranker = PairRanker.from_pretrained(BUNDLED if name == BUNDLED else tiny_ranker())
         instructions = [INSTRUCTION, "Give three tips.", "What is the best answer, and why is it not the other one?"]
         candidates = [TEXTS[:4], TEXTS[4:], [TEXTS[2], TEXTS[1], TEXTS[3]]]
         together = ranker.rank_many(instructions, candidates)
@@ -114,7 +116,9 @@ def test_int8_is_close_to_float32(tiny_ranker):
 
 def test_the_bundled_int8_is_close_to_its_weights():
     int8, torch = PairRanker.from_pretrained(), PairRanker.from_pretrained(backend="torch", device="cpu")
-    found, expected = (logits(ranker, sequences(ranker)) for ranker in (int8, torch))
+    pairs = [(0, left, right) for left, right in PAIRS]
+    found, expected = (ranker.pair_logits([INSTRUCTION], [TEXTS], pairs) for ranker in (int8, torch))
+    assert np.ptp(expected) > 1
     assert np.abs(found - expected).max() < 0.15
 
 
@@ -131,11 +135,13 @@ def test_threads_are_the_callers_choice(tiny_ranker, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["torch", "safetensors.torch", "transformers"])
-def test_without_torch_the_pip_line_is_said(monkeypatch, missing):
+def test_without_torch_the_pip_line_is_said(monkeypatch, missing, tiny_ranker):
+    folder = tiny_ranker()
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "llm_blender.rankers.pair_ranker.modeling", raising=False)
+    for module in ("modeling", "models", "late.modeling"):
+        monkeypatch.delitem(sys.modules, f"llm_blender.rankers.pair_ranker.{module}", raising=False)
     with pytest.raises(MissingExtraError, match=r"needs an optional part: pip install 'llm-blender\[torch\]'"):
-        PairRanker.from_pretrained(find_checkpoint(BUNDLED), backend="torch")
+        PairRanker.from_pretrained(folder, backend="torch")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

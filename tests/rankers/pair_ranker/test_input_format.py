@@ -82,14 +82,16 @@ class TestTruncation:
             form.fit_candidate([52] * 999, len(instruction)),
         )
         assert len(left) == len(right)
-        length = len(form.join(instruction, left, right))
-        assert form.config.max_length - 1 <= length <= form.config.max_length
-        assert length == 7 + len(instruction) + len(left) + len(right)
+        sequences = [(left, right)] if form.config.beside == 2 else [(left, None), (right, None)]
+        for pair in sequences:
+            length = len(form.join(instruction, *pair))
+            assert form.config.max_length - 1 <= length <= form.config.max_length
+            assert length == form.config.overhead + len(instruction) + sum(len(text) for text in pair if text)
 
     def test_a_long_candidate_keeps_its_end(self, form):
         text = list(range(1_000))
         kept = form.fit_candidate(text, 0)
-        tail = round(len(kept) * form.config.candidate_tail)
+        tail = int(len(kept) * form.config.candidate_tail)
         assert kept[-1] == text[-1]
         assert kept == text[: len(kept) - tail] + text[-tail:]
 

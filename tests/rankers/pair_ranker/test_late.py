@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llm_blender.errors import CheckpointError
+from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.encoders import BertConfig, BertEncoder, make_encoder
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_checkpoint
@@ -33,8 +34,10 @@ def folder(tiny_encoder, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8", "torch"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "torch", BUNDLED])
 def ranker(request, folder):
+    if request.param == BUNDLED:
+        return PairRanker.from_pretrained()
     options = {"backend": "torch", "device": "cpu"} if request.param == "torch" else {"precision": request.param}
     return PairRanker.from_pretrained(folder, **options)
 
