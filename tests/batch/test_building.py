@@ -294,6 +294,23 @@ def test_splits_and_cards(server):
         assert row["licence"] == "CC BY 4.0"
 
 
+def test_parquet_has_the_hubs_spelling(server):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    Path("in.jsonl").write_text('{"prompt": "One?"}\n{"prompt": "Two?"}\n')
+    server.answer = failing("cy", when=lambda body: "Two" in str(body))
+    build(server, plan(judge="judge", out="rows.parquet"))
+    assert isinstance(parquet.read_table("rows.parquet").to_pylist()[0]["cmp_results"], str)
+    assert [len(row.extra["cmp_results"]) for row in read_mix_instruct("rows.parquet")] == [6, 2]
+
+
+def test_recorded_answers_of_the_judge_are_its_own(server):
+    build(server, plan())
+    text = config_text(server.fake.base_url, ("ann",)).replace('model = "judge"', 'model = "bob"')
+    text += '[[llm]]\nprovider = "replay"\nname = "recorded"\nmodel = "bob"\nrows = "rows.jsonl"\n'
+    built = build_data(plan(judge="judge", out="again.jsonl"), Config.from_toml(text))
+    assert built.consistency.in_pool == ("recorded",)
+
+
 def test_a_metric_that_cannot_be_had_is_told_with_the_reason(server, monkeypatch):
     from llm_blender.metrics import evaluation
 
@@ -321,7 +338,7 @@ def test_samples_have_names_of_their_own(server):
     text = config_text(server.fake.base_url, ("ann",), judge=None, samples=3)
     build_data(plan(), Config.from_toml(text))
     assert [candidate["model"] for candidate in rows()[0]["candidates"]] == ["ann", "ann#2", "ann#3"]
-    assert [body["seed"] for body in server.fake.requests if "Question 0" in str(body)] == [0, 1, 2]
+    assert sorted(body["seed"] for body in server.fake.requests if "Question 0" in str(body)) == [0, 1, 2]
 
 
 def test_recorded_answers_are_built_from_without_asking(server):

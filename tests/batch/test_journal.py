@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
@@ -88,23 +87,34 @@ def test_a_row_keeps_its_result_when_trying_again_fails(tmp_path):
         assert (journal.status("a"), journal.value("a"), journal.reason("a")) == ("partial", {"x": 1}, "all failed")
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+class FullDisk:
+    """A file on a disk that has room for half of the next write."""
+
+    def __init__(self, file):
+        self._file, self._written = file, False
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data):
+        if self._written:
+            raise OSError(28, "No space left on device")
+        self._written = True
+        return self._file.write(data[: len(data) // 2])
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path):
     path = tmp_path / "j.jsonl"
-    write = os.pwrite
     with Journal(path) as journal:
         journal.add(entries(1)[0])
         before = path.read_bytes()
-
-        def half(file, data, at):
-            if at > len(before):
-                raise OSError(28, "No space left on device")
-            return write(file, data[: len(data) // 2], at)
-
-        monkeypatch.setattr(os, "pwrite", half)
+        whole = journal._file
+        journal._file = FullDisk(whole)
         with pytest.raises(WorkError, match="No space left on device; make room"):
             journal.add(entries(1, start=1)[0])
-        monkeypatch.setattr(os, "pwrite", write)
+        journal._file = whole
         assert path.read_bytes() == before
+        assert journal.status("row 1") is None
         journal.add(entries(1, start=1)[0])
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["row 0", "row 1"]
 

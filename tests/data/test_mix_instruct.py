@@ -48,6 +48,11 @@ def test_a_row_that_was_not_judged(nothing):
     assert (row.pairs, row.extra["cmp_results"]) == ((), {})
 
 
+def test_pairs_that_a_row_of_parquet_does_not_have():
+    row = parse_mix_instruct_row({**ROW, "cmp_results": {**RESULTS, "ann,dan": None}})
+    assert row.extra["cmp_results"] == RESULTS
+
+
 def test_a_row_without_the_key():
     row = parse_mix_instruct_row({key: value for key, value in ROW.items() if key != "cmp_results"})
     assert (row.pairs, row.extra) == ((), {})

@@ -73,13 +73,14 @@ class Journal:
         self.cost, self.unpriced = 0.0, 0
         self._places: dict[str, _Place] = {}
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
         except OSError as error:
             raise WorkError(f"{path} cannot be opened: {error.strerror}; check the folder's permissions.") from error
         try:
             self._size = self._recover()
         except BaseException:
-            os.close(self._file)
+            self._file.close()
             raise
         self._synced = time.monotonic()
 
@@ -109,7 +110,8 @@ class Journal:
         place = self._places.get(key)
         if place is None:
             return None
-        return json.loads(os.pread(self._file, place.size, place.start)).get("value")
+        self._file.seek(place.start)
+        return json.loads(self._file.read(place.size)).get("value")
 
     def values(self, keys: Iterable[str]) -> Iterator[Any]:
         """The results of rows, in the order of the keys."""
@@ -136,24 +138,23 @@ class Journal:
 
     def close(self) -> None:
         """Bring all to the disk and close the file."""
-        if self._file >= 0:
+        if not self._file.closed:
             self._sync()
-            os.close(self._file)
-            self._file = -1
+            self._file.close()
 
     def _append(self, line: bytes) -> None:
-        written = 0
         try:
-            while written < len(line):
-                written += os.pwrite(self._file, line[written:], self._size + written)
+            self._file.seek(self._size)
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            self._file.truncate(self._size)
             raise WorkError(
                 f"{self.path} cannot be written: {error.strerror}; make room and run the same command again."
             ) from error
 
     def _sync(self) -> None:
-        os.fsync(self._file)
+        os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def _recover(self) -> int:
@@ -172,7 +173,7 @@ class Journal:
                     break
                 self._learn(entry, whole, len(line))
                 whole += len(line)
-        os.ftruncate(self._file, whole)
+        self._file.truncate(whole)
         return whole
 
     def _learn(self, entry: Entry, start: int, size: int) -> None:

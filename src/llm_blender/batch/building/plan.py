@@ -192,7 +192,7 @@ def judge_in_pool(judge: Participant, pool: Sequence[Participant]) -> list[str]:
 
 
 def _same_model(one: LLMConfig, other: LLMConfig) -> bool:
-    return not isinstance(one, ReplayConfig) and one.model.lower() == other.model.lower()
+    return one.model.lower() == other.model.lower()  # recorded answers of the judge are its own, too
 
 
 def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ def write_rows(
     paths = {split: plan.out.replace(SPLIT, split) for split in plan.split} or {"": plan.out}
     counts: dict[str, Counter[str]] = {split: Counter() for split in paths}
     judged = _judged(rows, plan, judgements)
+    parquet = plan.out.endswith(".parquet")
     decoding = {name: participant.decoding for participant in pool for name in participant.candidate_names()}
     with contextlib.ExitStack() as stack:
         writers = {split: stack.enter_context(RowWriter(path)) for split, path in paths.items()}
@@ -70,10 +72,14 @@ def write_rows(
                     "input": row.input,
                     "output": row.reference or "",
                     "candidates": [
-                        {"decoding_method": decoding[candidate.model or ""], **_candidate(candidate, own)}
+                        {
+                            "decoding_method": decoding[candidate.model or ""],
+                            **_candidate(candidate, own, parquet=parquet),
+                        }
                         for candidate, own in zip(candidates, of_each, strict=True)
                     ],
-                    "cmp_results": results,
+                    # As a column of objects, each row would have every pair of the file.
+                    "cmp_results": json.dumps(results) if parquet else results,
                     "pairs": pairs,
                     **row.extra,
                 }
@@ -93,12 +99,13 @@ def write_rows(
     ]
 
 
-def _candidate(candidate: Candidate, scores: Mapping[str, float]) -> dict[str, Any]:
+def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
     """What it cost and how long it took stands beside it, for the question whether an LLM is worth its price."""
+    without_keys = None if parquet else {}  # Parquet knows no object without keys
     return {
         "model": candidate.model,
         "text": candidate.text,
-        "scores": dict(scores),
+        "scores": dict(scores) or without_keys,
         "usage": None if candidate.usage is None else candidate.usage.to_dict(),
         "seconds": None if candidate.seconds is None else round(candidate.seconds, 3),
         "cost": candidate.cost,
