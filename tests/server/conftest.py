@@ -39,7 +39,7 @@ class Running:
 
     def idle(self) -> bool:
         """Whether nothing is at work any more, after a moment."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 20
         while self.service.gate.admitted and time.monotonic() < end:
             time.sleep(0.01)
         return not self.service.gate.admitted

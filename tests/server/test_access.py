@@ -78,7 +78,7 @@ def test_long_bodies_and_texts_are_refused(serve):
         yield from [b"x" * 1000] * 4
 
     chunked = running.http.post("/v1/rank", content=slowly(), headers={"content-type": "application/json"})
-    assert (chunked.status_code, chunked.json()["error"]["type"]) == (413, "invalid_request_error")
+    assert (chunked.status_code, chunked.json()["error"]["code"]) == (413, "too_large")
     for candidates, code in ((["a"] * 4, "too_many"), (["a", "b" * 101], "too_long"), (["a", "b"], None)):
         response = running.http.post("/v1/rank", json={"instruction": "Go.", "candidates": candidates})
         assert response.json().get("error", {}).get("code") == code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 
@@ -10,6 +11,7 @@ import pytest
 
 from llm_blender.config import Price, ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
+from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.llms.retry import Backoff
 from llm_blender.ranking import Priors
@@ -83,31 +85,43 @@ def test_presets(serve):
     assert (best["ranking"]["strategy"], best["mode"]) == ("full", "pick")
 
 
-def test_options_reach_the_llms():
-    llm = FakeLLM("a")
+def asked(request, *llms, waited=0.0, deadline=20.0):
+    """The answer to a request that has waited for some seconds, without a network."""
 
     async def ask():
-        service = Service(Ensemble([Member(llm)], FakeRanker()), ServerConfig())
-        request = ChatRequest(
-            model="blend",
-            messages=[{"role": "developer", "content": "Rhyme."}, {"role": "user", "content": "Go."}],
-            temperature=0.5,
-            top_p=0.9,
-            max_completion_tokens=7,
-            stop=["x"],
-            seed=-1,
-            presence_penalty=1.0,
-            user="somebody",
-        )
-        asked = question(service, request)
-        await asked.ask(Watch(service, asked))
+        limits = Limits(deadline=deadline)
+        service = Service(Ensemble([Member(llm) for llm in llms], FakeRanker(), limits=limits), ServerConfig())
+        made = question(service, ChatRequest(model="blend", **request))
+        made = dataclasses.replace(made, begun=made.begun - waited)
+        return await made.ask(Watch(service, made))
 
-    asyncio.run(ask())
+    return asyncio.run(ask())
+
+
+def test_options_reach_the_llms():
+    llm = FakeLLM("a")
+    request = {
+        "messages": [{"role": "developer", "content": "Rhyme."}, {"role": "user", "content": "Go."}],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_completion_tokens": 7,
+        "stop": ["x"],
+        "seed": -1,
+        "presence_penalty": 1.0,
+        "user": "somebody",
+    }
+    asked(request, llm)
     (call,) = llm.calls
     sampling = call.sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop) == (0.5, 0.9, 7, ("x",))
     assert (sampling.seed, sampling.extra) == (2**31 - 1, {"presence_penalty": 1.0})
     assert call.messages == ({"role": "system", "content": "Rhyme."}, {"role": "user", "content": "Go."})
+
+
+def test_what_a_request_waited_is_taken_from_the_time_of_its_llms():
+    request = {"messages": [{"role": "user", "content": "Go."}]}
+    answer = asked(request, FakeLLM("a"), FakeLLM("b", never_ends=True), waited=99.0, deadline=100.0)
+    assert 0 <= float(answer.failures[0].message.removeprefix("b: no answer within ").removesuffix(" s")) <= 0.8
 
 
 def test_a_seed_finds_the_answer_again_and_without_one_everybody_is_asked(serve, tmp_path):
@@ -122,6 +136,16 @@ def test_a_seed_finds_the_answer_again_and_without_one_everybody_is_asked(serve,
         assert len(store) == 2
         running.ask()
         assert (len(llm.calls), len(store)) == (3, 2)
+
+
+def test_without_a_seed_what_is_fused_is_not_kept_either(serve, tmp_path):
+    with Store(tmp_path / "blend.db") as store:
+        fuser = ChatFuser(FakeLLM("f", "An answer that is made of both of them."), store=store)
+        running = serve(FakeLLM("a", "Short."), FakeLLM("b", "A longer answer."), fuser=fuser, store=store)
+        assert running.ask(blend={"mode": "fuse"}).json()["blend"]["mode"] == "fuse"
+        assert len(store) == 0
+        running.ask(blend={"mode": "fuse"}, seed=1)
+        assert len(store) == 3
 
 
 def test_priors_count(serve):
@@ -239,7 +263,7 @@ def test_the_cost_is_capped(serve):
 
 def test_an_llm_that_keeps_failing_is_set_aside_and_tried_again(serve):
     good, bad = FakeLLM("a"), FakeLLM("b", "A longer answer.", errors=["server", "server", None])
-    running = serve(good, bad, options={"failures": 2, "set_aside": 0.5})
+    running = serve(good, bad, options={"failures": 2, "set_aside": 60})
     reasons = [running.ask().json()["blend"]["failures"][0]["reason"] for _ in range(4)]
     assert reasons == ["server", "server", "set_aside", "set_aside"]
     assert len(bad.calls) == 2
@@ -247,6 +271,6 @@ def test_an_llm_that_keeps_failing_is_set_aside_and_tried_again(serve):
     alone = running.ask(model="b")
     assert (alone.status_code, alone.json()["error"]["code"]) == (503, "all_set_aside")
     assert int(alone.headers["retry-after"]) >= 1
-    time.sleep(0.5)
+    running.service.breakers._clock = lambda: time.monotonic() + 61
     assert running.ask().json()["blend"]["failures"] == []
     assert running.ask().json()["blend"]["failures"] == []

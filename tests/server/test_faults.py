@@ -15,7 +15,7 @@ from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.llms.retry import Backoff
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
-DEADLINE, TIMEOUT, COST = 5.0, 0.8, 0.005
+DEADLINE, TIMEOUT, COST = 15.0, 0.8, 0.005
 WELL = FakeReply("It is well.", usage=(3, 2))
 # fault: what the server does, the reason in `failures`, the status when all do it, and how often each is asked
 FAULTS = {
@@ -53,18 +53,18 @@ class Planted:
             )
             for name, server in zip("abc", self.servers, strict=True)
         ]
-        limits = Limits(deadline=DEADLINE, quorum=1, grace=3)
+        limits = Limits(deadline=DEADLINE, quorum=1, grace=10)
         self.running = serve(*self.llms, limits=limits, options={"failures": 10_000})
 
     def plant(self, fault: str, faulty: int) -> None:
         """What the first `faulty` of them do from now on; the others do well."""
         self.replies = [FAULTS[fault][0]] * faulty + [WELL] * (3 - faulty)
         for llm in self.llms:
-            llm.timeout = 4.0 if fault == "huge" else TIMEOUT  # a busy machine needs a while for so many bytes
+            llm.timeout = 10.0 if fault == "huge" else TIMEOUT  # a busy machine needs a while for so many bytes
 
     def quiet(self) -> bool:
         """Whether no server has a request left, after a moment."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 20
         while any(server._running for server in self.servers) and time.monotonic() < end:
             time.sleep(0.01)
         return not any(server._running for server in self.servers)
@@ -84,7 +84,7 @@ def test_the_answer_or_the_right_error(planted, fault, faulty):
     before = [len(server.requests) for server in planted.servers]
     started = time.monotonic()
     response = planted.running.ask()
-    assert time.monotonic() - started < DEADLINE + 0.5
+    assert time.monotonic() - started < DEADLINE + 2
     values = response.json()
     if faulty == 3:
         assert response.status_code == status
@@ -123,7 +123,7 @@ def test_nothing_is_left_open(planted):
         planted.running.ask()
     assert planted.running.idle()
     assert planted.quiet()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while (now := len(os.listdir("/proc/self/fd"))) > before + 3 and time.monotonic() < end:  # noqa: PTH208
         time.sleep(0.05)
     assert now <= before + 3

@@ -47,7 +47,7 @@ def blend_serve(tmp_path, llm_url, *more, server=""):
 
 
 def post(url, **options):
-    return httpx.post(f"{url}/chat/completions", json={**BODY, **options}, timeout=30)
+    return httpx.post(f"{url}/chat/completions", json={**BODY, **options}, timeout=60)
 
 
 def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
@@ -59,7 +59,7 @@ def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
         with httpx.Client(base_url=url.removesuffix("/v1")) as client:
             assert client.get("/readyz").status_code == 200
             asked = [pool.submit(post, url, stream=i % 2 == 1) for i in range(8)]
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while len(llm.requests) < 8 and time.monotonic() < end:
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
@@ -72,7 +72,7 @@ def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
         answers = [future.result() for future in asked]
         assert [answer.status_code for answer in answers] == [200] * 8
         assert all("An answer." in answer.text for answer in answers)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         with pytest.raises(ProcessLookupError):  # nobody of its group is left
             os.killpg(process.pid, 0)
 
@@ -84,18 +84,18 @@ def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
         ThreadPoolExecutor(1) as pool,
     ):
         asked = pool.submit(post, url)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not llm.requests and time.monotonic() < end:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert asked.result().json()["error"]["code"] == "shutting_down"
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
 
 
 def test_without_the_extra_the_pip_line_is_told():
     without = "import sys; sys.modules['fastapi'] = None; sys.argv = ['blend', 'serve']"
     code = f"{without}; from llm_blender.cli import main; main()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 2
     assert "pip install 'llm-blender[server]'" in result.stderr
 
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_told_before_it_serves(tmp_path, serve):
         config = tmp_path / "blend.toml"
         config.write_text('[[llm]]\nname = "a"\nmodel = "m"\nbase_url = "http://127.0.0.1:9/v1"\n')
         command = [*BLEND, "serve", "--config", str(config), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
     taken = serve().url.rpartition(":")[2]
     results = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from llm_blender.server.members import AskedLLM, Wishes
 from llm_blender.server.problems import RefusedError
 from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
 from llm_blender.server.service import PRESETS, Service
+from llm_blender.store import Store
 from llm_blender.types import Answer, Failure, Fuser, Message, Sampling, Usage
 
 __all__ = ["Question", "conversation", "question"]
@@ -34,6 +36,7 @@ class Question:
         choices: answers that the client wants.
         model: as the client named it.
         deadline: seconds for all of it.
+        begun: when it came, by `time.monotonic`.
         wishes: what is asked of the LLMs.
         left_out: LLMs that are not asked, and why.
     """
@@ -44,6 +47,7 @@ class Question:
     choices: int
     model: str
     deadline: float
+    begun: float
     wishes: Wishes
     left_out: tuple[Failure, ...]
 
@@ -53,7 +57,12 @@ class Question:
         return sum(member.samples for member in self.ensemble.members) == 1 and not self.wishes.need_api
 
     async def ask(self, observer: Observer) -> Answer:
-        """The answer, with the LLMs that were left out among its failures, and what was thrown away in its cost."""
+        """The answer, with the LLMs that were left out among its failures, and what was thrown away in its cost.
+
+        What the question waited for its turn is taken from its time.
+        """
+        left = max(0.0, self.deadline - (time.monotonic() - self.begun))
+        self.ensemble.limits = replace(self.ensemble.limits, deadline=left, total=left)
         try:
             answer = await self.ensemble.aask(self.prompt, seed=self.seed, observer=observer)
         except NoAnswerError as error:
@@ -87,10 +96,13 @@ def question(service: Service, request: ChatRequest) -> Question:
         answers *= times
     if answers > service.config.max_candidates:
         raise RefusedError(
-            400, "too_many", f"That are {answers} answers, and {service.config.max_candidates} are the most.", param="n"
+            400,
+            "too_many",
+            f"That makes {answers} answers, and {service.config.max_candidates} are the most.",
+            param="n",
         )
     limits = _limits(base.limits, request.model, options, answers, choices)
-    sampling = wishes.sampling
+    store = None if request.seed is None else base.store  # without a seed, answers are not to be found again
     guard, top_k = options.guard, options.top_k
     ensemble = Ensemble(
         [replace(member, llm=AskedLLM(member.llm, wishes)) for member in members],
@@ -98,10 +110,10 @@ def question(service: Service, request: ChatRequest) -> Question:
         strategy=options.strategy or {"blend-fast": "knockout", "blend-best": "full"}.get(request.model, base.strategy),
         budget=options.budget or base.budget,
         limits=limits,
-        store=None if request.seed is None else base.store,  # without a seed, answers are not to be found again
+        store=store,
         priors=base.priors,
         mode=_mode(base, request.model, options, wishes),
-        fuser=(lambda: _within(base.fuser, sampling)) if base.fuses else None,
+        fuser=(lambda: _fuser(base.fuser, wishes.sampling, store)) if base.fuses else None,
         top_k=base.top_k if top_k is None else top_k,
         guard=base.guard if guard is None else guard,
         rule=base.rule,
@@ -112,7 +124,8 @@ def question(service: Service, request: ChatRequest) -> Question:
         random.randrange(2**31) if request.seed is None else request.seed % 2**31,
         choices,
         request.model,
-        limits.total or limits.deadline,
+        limits.deadline,
+        time.monotonic(),
         wishes,
         left_out,
     )
@@ -173,9 +186,7 @@ def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choic
     if quorum is not None:
         quorum = min(max(quorum, choices), answers)
     costs = [cost for cost in (options.max_cost, base.max_cost) if cost is not None]
-    return replace(
-        base, deadline=deadline, total=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None)
-    )
+    return replace(base, deadline=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None))
 
 
 def _mode(base: Ensemble, model: str, options: BlendOptions, wishes: Wishes) -> AskedMode:
@@ -198,9 +209,9 @@ def _mode(base: Ensemble, model: str, options: BlendOptions, wishes: Wishes) -> 
             return "pick"
 
 
-def _within(fuser: Fuser, sampling: Sampling) -> Fuser:
-    """A fuser that keeps to the client's max_tokens and stop, where it is an LLM."""
-    if not isinstance(fuser, ChatFuser) or (sampling.max_tokens is None and not sampling.stop):
+def _fuser(fuser: Fuser, sampling: Sampling, store: Store | None) -> Fuser:
+    """A fuser that keeps to the client's max_tokens and stop, and keeps answers in the store, where it is an LLM."""
+    if not isinstance(fuser, ChatFuser):
         return fuser
     own = fuser.sampling
     return ChatFuser(
@@ -209,5 +220,5 @@ def _within(fuser: Fuser, sampling: Sampling) -> Fuser:
         sampling=replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop),
         max_chars=fuser.max_chars,
         concurrency=fuser.concurrency,
-        store=fuser.store,
+        store=None if store is None else fuser.store,
     )

@@ -115,7 +115,8 @@ def _refusal(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
         case RequestValidationError():
             return _invalid(error), {}
         case HTTPException():
-            return RefusedError(error.status_code, f"http_{error.status_code}", f"{error.detail}"), {}
+            code = "too_large" if error.status_code == 413 else f"http_{error.status_code}"
+            return RefusedError(error.status_code, code, f"{error.detail}"), {}
     return RefusedError(500, "internal_error", _UNFORESEEN), {}
 
 
