@@ -92,7 +92,7 @@ def test_a_price_makes_a_cost() -> None:
         ("[limits]\nmax_cost = 0", '[limits]: "max_cost": input should be greater than 0'),
         ("[server]\nprot = 80", '[server]: unknown key "prot"; did you mean "port"?'),
         (LLAMA + 'provider = "embedded"', 'unknown key "base_url"'),
-        (LLAMA + 'provider = "opnai"', 'provider should be "openai" or "embedded"'),
+        (LLAMA + 'provider = "opnai"', 'provider should be "openai", "embedded" or "replay"'),
         ('[[llm]]\nname = "a"\nmodel = "b"', '[[llm]] #1 "a": "base_url" is missing'),
         (LLAMA + LLAMA, 'two [[llm]] are named "llama"'),
         ('[llm]\nname = "a"', "LLMs are written as [[llm]]"),

@@ -42,8 +42,7 @@ def read_cmp_results(value: Mapping[str, str] | str | None) -> Mapping[str, str]
         return {}
     if not isinstance(results, Mapping):
         raise InputError(f"`cmp_results` must hold outcomes by pair of LLMs, not {type(results).__name__}.")
-    # A column of a Parquet file has every pair of the file in each row.
-    return {pair: outcome for pair, outcome in results.items() if outcome is not None}
+    return results
 
 
 def resolve_pair(pair: str, models: Sequence[str]) -> tuple[int, int]:

@@ -64,7 +64,9 @@ def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
     example = parse_row(record)
     models = _models(example)
     try:
-        results = read_cmp_results(record.get("cmp_results"))
+        found = read_cmp_results(record.get("cmp_results"))
+        # As a column of objects in Parquet, each row has every pair of the file.
+        results = {pair: outcome for pair, outcome in found.items() if outcome is not None}
         pairs = _pairs(results, models)
     except InputError as error:
         raise ValueError(str(error).rstrip(".")) from None
@@ -75,7 +77,7 @@ def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
         candidates=example.candidates,
         pairs=example.pairs or pairs,
         id=example.id,
-        extra={**example.extra, "cmp_results": dict(results)} if "cmp_results" in record else example.extra,
+        extra={**example.extra, "cmp_results": results} if "cmp_results" in record else example.extra,
     )
 
 

@@ -101,7 +101,7 @@ def write_rows(
 
 def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
     """What it cost and how long it took stands beside it, for the question whether an LLM is worth its price."""
-    without_keys = None if parquet else {}  # Parquet knows no object without keys
+    without_keys: dict[str, float] | None = None if parquet else {}  # Parquet knows no object without keys
     return {
         "model": candidate.model,
         "text": candidate.text,
