@@ -113,6 +113,24 @@ class TestLearning:
         assert len(folders) == 2
         assert same(average_weights(folders), weights)
 
+    def test_steps_count_whatever_the_number_of_groups(self, train):
+        log, _ = train(alone=0.5, steps=6, epochs=9)
+        assert [max(e["step"] for e in log if e["stage"] == stage) for stage in ("alone", "one")] == [3, 3]
+
+    def test_fewer_can_be_compared_than_are_left(self, train):
+        log, _ = train(alone=0.5, compared=0.125)
+        assert log[-1]["stage"] == "one"
+        assert log[-1]["step"] == 1
+
+    def test_a_share_of_the_first_weights_can_be_kept(self, train, tiny_ranker):
+        changes = {"init": str(tiny_ranker()), "pairs": PAIRS[:32]}
+        trained, kept = (train(f"kept{share}", keep_init=share, **changes)[1] for share in (0, 0.25))
+        first = new_pair_ranker(Recipe.model_validate(BASE | {"init": str(tiny_ranker())}), "")[0].state_dict()
+        for name in ("head_layer.1.weight", "pretrained_model.encoder.layer.1.output.dense.weight"):
+            assert not torch.equal(first[name], trained[name])
+            expected = 0.25 * first[name] + 0.75 * trained[name]
+            torch.testing.assert_close(kept[name], expected)
+
     def test_starting_from_another_ranker(self, tiny_ranker):
         recipe = Recipe.model_validate(BASE | {"init": str(tiny_ranker()), "alone_layers": 1})
         model, _, _ = new_pair_ranker(recipe, "")

@@ -21,7 +21,8 @@ def calibrate(
     score: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Take all pairs of a row that differ in this score; without it, the labelled pairs."
+            metavar="NAME",
+            help="Take all pairs of a row that differ in this score; of a file without it, the labelled pairs.",
         ),
     ] = None,
     models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
@@ -59,14 +60,19 @@ def calibrate(
     names = [name for name in (part.strip() for part in models.split(",")) if name]
     if names and not score:
         raise InputError("--models chooses among scores: name one with --score.")
-    judged = []
+    judged, unseen = [], set(names)
     for file in files:
         rows = list(read_rows(file))
-        known = {name for row in rows for candidate in row.candidates for name in candidate.scores}
-        if score:
-            judged += [implied_pairs(file, scored_rows(rows, name, names)) for name in score if name in known]
-        else:
+        candidates = [candidate for row in rows for candidate in row.candidates]
+        scored = {name for candidate in candidates for name in candidate.scores}
+        here = [name for name in names if name in {candidate.model for candidate in candidates}]
+        unseen -= set(here)
+        if not score or (not scored & set(score) and any(row.pairs for row in rows)):
             judged.append(labelled_pairs(file, rows))
+        elif here or not names:
+            judged += [implied_pairs(file, scored_rows(rows, name, here)) for name in score if name in scored]
+    if unseen:
+        raise InputError(f"No file holds candidates of {', '.join(sorted(unseen))}: look at the spelling.")
     if not judged:
         raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
     loaded = PairRanker.from_pretrained(checkpoint, backend=backend, device=device, precision=precision, consensus=0)

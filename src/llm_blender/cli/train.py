@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_blender._names import unknown_name
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
+from llm_blender.cli.calibrate import calibrate
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers.", rich_markup_mode=None)
+app.command()(calibrate)
 
 
 @app.callback()
@@ -33,6 +36,14 @@ def ranker(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the checkpoint.")] = Path(
         "ranker"
     ),
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--ranker",
+            help="pair_ranker, or a baseline: summa_reranker, simcls, reward_model, mlm_scoring "
+            "[default: the recipe's, or pair_ranker].",
+        ),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
     dev: Annotated[
@@ -56,11 +67,13 @@ def ranker(
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a PairRanker; goes on where an earlier run with the same output stopped.
+    """Train a PairRanker, or a baseline; goes on where an earlier run with the same output stopped.
 
-    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}.
+    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; of a
+    baseline, flip_rate is left out and int8 is empty.
     """
     try:
+        from llm_blender.training.recipe import RANKERS
         from llm_blender.training.run import train_ranker
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "train") from error
@@ -68,8 +81,12 @@ def ranker(
 
     if dev is not None and not dev.exists():
         raise NotFoundError(f"There is no file or folder {dev}.")
+    if kind is not None and kind not in RANKERS:
+        raise unknown_name("ranker", kind, RANKERS)
     plan = _plan(files or [], recipe, dev, score or [], pairs, max_groups)
-    changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    changes = {
+        name: value for name, value in {"epochs": epochs, "seed": seed, "ranker": kind}.items() if value is not None
+    }
     plan = plan.model_copy(update=changes)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
     with progress("training", "steps") as report:

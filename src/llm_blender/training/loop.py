@@ -20,7 +20,7 @@ from llm_blender.types import OnProgress
 __all__ = ["Told", "arguments", "average_weights", "checkpoints", "last_checkpoint", "silence", "without_bars"]
 
 
-def arguments(recipe: Recipe, output: Path, *, evaluate: bool) -> TrainingArguments:
+def arguments(recipe: Recipe, output: Path, *, evaluate: bool, steps: int | None = None) -> TrainingArguments:
     """Those of a recipe, for data sets whose items are whole batches; evaluated are its ``targets``."""
     output.mkdir(parents=True, exist_ok=True)
     return TrainingArguments(
@@ -28,6 +28,7 @@ def arguments(recipe: Recipe, output: Path, *, evaluate: bool) -> TrainingArgume
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         num_train_epochs=recipe.epochs,
+        max_steps=steps or -1,  # what is not -1 counts instead of the epochs
         learning_rate=recipe.learning_rate,
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -102,10 +103,12 @@ class Told(TrainerCallback):
         self._stage, self._before, self._progress, self._note = stage, before, progress, note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After each step."""
         if self._progress:
             self._progress(self._before + state.global_step, self._before + state.max_steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        """After each evaluation."""
         if self._note and metrics:
             names = [name for name in ("loss", "agreement", "accuracy") if f"eval_{name}" in metrics]
             found = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in names)

@@ -102,7 +102,7 @@ def train_pair_ranker(
     `progress` is told the steps done and known of, `note` each evaluation, in a line.
 
     First the candidates of the first `recipe.alone` of the groups are read alone, from which a small encoder learns
-    what a good answer is several times faster; then those of the others are compared.
+    what a good answer is several times faster; then those of others are compared.
 
     Returns:
         The trainer's log: stage, step, loss, agreement.
@@ -113,14 +113,20 @@ def train_pair_ranker(
     if not train:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
     freeze(model, recipe.frozen_layers)
+    first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     cut = round(len(train) * recipe.alone)
     compared: Reading = "late" if recipe.alone_layers else recipe.orders
-    stages: list[tuple[Reading, Sequence[TrainingGroup]]] = [("alone", train[:cut]), (compared, train[cut:])]
+    end = cut + round(len(train) * recipe.compared)
+    stages: list[tuple[Reading, float, Sequence[TrainingGroup]]] = [
+        ("alone", recipe.alone, train[:cut]),
+        (compared, 1 - recipe.alone, train[cut:end]),
+    ]
     log: list[dict[str, Any]] = []
     done = 0
-    for reading, groups in stages:
+    for reading, share, groups in stages:
         if groups:
-            trainer = _trainer(recipe, model, input_format, reading, groups, dev, output / reading)
+            steps = recipe.steps and max(1, round(recipe.steps * share))
+            trainer = _trainer(recipe, model, input_format, reading, groups, dev, output / reading, steps)
             trainer.add_callback(Told(reading, done, progress, note))
             trainer.train(resume_from_checkpoint=last_checkpoint(output / reading))
             done += trainer.state.max_steps
@@ -128,6 +134,9 @@ def train_pair_ranker(
             last = output / reading
     if recipe.average > 1:
         model.load_state_dict(average_weights(checkpoints(last)[-recipe.average :]))
+    if recipe.keep_init:
+        trained = model.state_dict()
+        model.load_state_dict({name: torch.lerp(trained[name], first[name], recipe.keep_init) for name in first})
     return log
 
 
@@ -139,13 +148,14 @@ def _trainer(
     train: Sequence[TrainingGroup],
     dev: Sequence[TrainingGroup],
     output: Path,
+    steps: int | None,
 ) -> Trainer:
     def batches(groups: Sequence[TrainingGroup], as_read: Reading) -> Batches:
         return Batches(groups, input_format, as_read, recipe.batch_tokens, recipe.soft_labels)
 
     trainer = _PairTrainer(
         model=model,
-        args=arguments(recipe, output, evaluate=bool(dev)),
+        args=arguments(recipe, output, evaluate=bool(dev), steps=steps),
         train_dataset=batches(train, reading),
         eval_dataset=batches(dev, "one" if reading == "both" else reading) if dev else None,
         data_collator=_collate,

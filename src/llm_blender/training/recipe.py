@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm_blender.errors import ConfigError, NotFoundError
 
-__all__ = ["Recipe", "Source"]
+__all__ = ["RANKERS", "RankerKind", "Recipe", "Source"]
+
+RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
+"""What can be trained: the PairRanker and the paper's baselines."""
+RANKERS: tuple[str, ...] = get_args(RankerKind)
 
 
 class _Strict(BaseModel):
@@ -63,30 +67,38 @@ class Recipe(_Strict):
     Attributes:
         sources: files of rows.
         dev_sources: rows that measure the model while it trains.
-        orders: ``both`` reads every pair in both orders, ``one`` in one order, as often with the better one left as
-            right: twice the pairs for the same work. Without a meaning where `alone_layers` is above 0.
-        alone: share of the groups whose candidates are first read alone, pointwise, before the others are compared.
+        orders: of a PairRanker. ``both`` reads every pair in both orders, ``one`` in one order, as often with the
+            better one left as right: twice the pairs for the same work. Without a meaning where `alone_layers` is
+            above 0.
+        alone: of a PairRanker. Share of the groups whose candidates are first read alone, pointwise, before
+            others are compared.
+        compared: of a PairRanker. Share of the groups that are compared then, if fewer than are left.
         soft_labels: learn how sure the judges are; else 1 and 0, as soon as they lean to one side.
 
     **Model**
 
+        ranker: what is trained. Fields that are said to be of a PairRanker mean nothing to the others.
         backbone: an encoder, by its Hub name or folder.
-        init: a PairRanker whose weights are the first ones, ``bundled`` or a folder; empty for a fresh one on
+        init: of a PairRanker. One whose weights are the first ones, ``bundled`` or a folder; empty for a fresh one on
             `backbone`.
-        alone_layers: see `PairRankerConfig`.
-        pooling: see `PairRankerConfig`.
-        max_length: tokens of a pair.
+        keep_init: share of `init`'s weights in the final ones, so that what is learned does not cost what was known
+            (arXiv 2109.01903).
+        alone_layers: of a PairRanker, see `PairRankerConfig`.
+        pooling: of a PairRanker, see `PairRankerConfig`.
+        max_length: tokens of a pair; of the others, of an instruction with one candidate.
         source_max_length: tokens of the instruction.
         frozen_layers: lowest encoder layers that stay as they are, with the embeddings; -1 freezes nothing.
 
     **Optimisation**
 
-        loss: one of `llm_blender.training.losses.LOSSES`, or ``soft_logistic``.
+        loss: of a PairRanker or a reward model, one of `llm_blender.training.losses.LOSSES`.
         learning_rate: peak of a linear schedule.
         warmup: share of the steps.
         weight_decay: of AdamW.
         batch_tokens: tokens a step, padding included.
         epochs: passes over the groups, each in another order.
+        steps: of the whole run, whatever the number of groups, divided between a PairRanker's stages as `alone` says;
+            None is as many as the epochs make.
         average: so many of the last checkpoints are averaged in the end.
         bf16: compute in bfloat16 (weights stay float32): faster on accelerators and on CPUs with AVX512-BF16 or AMX.
         seed: of draws, order, head and dropout.
@@ -97,10 +109,13 @@ class Recipe(_Strict):
     dev_sources: tuple[Source, ...] = ()
     orders: Literal["both", "one"] = "both"
     alone: float = Field(default=0.3, ge=0, le=1)
+    compared: float = Field(default=1, ge=0, le=1)
     soft_labels: bool = True
 
+    ranker: RankerKind = "pair_ranker"
     backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
     init: str = ""
+    keep_init: float = Field(default=0, ge=0, le=1)
     alone_layers: int = Field(default=0, ge=0)
     pooling: Literal["mean", "marker"] = "mean"
     max_length: int = Field(default=384, ge=32)
@@ -113,6 +128,7 @@ class Recipe(_Strict):
     weight_decay: float = Field(default=0.01, ge=0)
     batch_tokens: int = Field(default=8_192, ge=1)
     epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     average: int = Field(default=1, ge=1)
     bf16: bool = False
     seed: int = 0
@@ -126,19 +142,28 @@ class Recipe(_Strict):
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """Read a TOML file.
+        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
 
         Raises:
             NotFoundError: there is none.
             ConfigError: it is no TOML, or a key or value is wrong.
         """
+        values = _read(path)
+        base = values.pop("base", None)
+        if base is not None:
+            values = _read(path.parent / str(base)) | values
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no recipe {path}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}.") from None
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
             raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no recipe {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from None

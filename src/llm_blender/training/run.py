@@ -12,7 +12,8 @@ import numpy as np
 from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import brier_score, expected_calibration_error, fit_temperature, probability
-from llm_blender.training.card import Run, model_card
+from llm_blender.training.baselines import train_baseline
+from llm_blender.training.card import Run, Trained, model_card
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
 from llm_blender.training.groups import TrainingGroup
 from llm_blender.training.ranker import train_pair_ranker
@@ -34,7 +35,7 @@ def train_ranker(
     progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Run:
-    """Train a PairRanker and write its checkpoint: weights, tokenizer, ONNX, model card.
+    """Train a PairRanker, or the baseline that `recipe.ranker` names, and write its checkpoint with its model card.
 
     Goes on from the last checkpoint in ``output/trainer``, if an earlier run of the same recipe was cut short; one of
     another recipe, or on other pairs, is refused.
@@ -59,15 +60,49 @@ def train_ranker(
     train, counts = load_groups(recipe.sources, data, keys, recipe.seed)
     dev, dev_counts = load_groups(recipe.dev_sources, dev_data, keys, recipe.seed)
     _claim(output / "trainer", recipe, backbone, train)
-    model, input_format, tokenizer = new_pair_ranker(recipe, backbone or recipe.backbone)
-    log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer", progress=progress, note=note)
-    config = input_format.config
-    write_checkpoint(model, config, tokenizer, output)
-    dev_results, int8, temperature = _measure(output, dev)
-    dataclasses.replace(config, temperature=temperature).save(output)
-    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(exclude), tuple(log), temperature, dev_results, int8)
+    if recipe.ranker == "pair_ranker":
+        made = _train_pair_ranker(recipe, backbone or recipe.backbone, train, dev, output, progress, note)
+    else:
+        made = train_baseline(
+            recipe,
+            train,
+            dev,
+            data,
+            dev_data,
+            output,
+            backbone=backbone or recipe.backbone,
+            progress=progress,
+            note=note,
+        )
+    run = Run(
+        recipe,
+        tuple(counts),
+        tuple(dev_counts),
+        tuple(exclude),
+        log=made.log,
+        temperature=made.temperature,
+        dev=made.dev,
+        int8=made.int8,
+    )
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
+
+
+def _train_pair_ranker(
+    recipe: Recipe,
+    backbone: str,
+    train: Sequence[TrainingGroup],
+    dev: Sequence[TrainingGroup],
+    output: Path,
+    progress: OnProgress | None,
+    note: Callable[[str], None] | None,
+) -> Trained:
+    model, input_format, tokenizer = new_pair_ranker(recipe, backbone)
+    log = train_pair_ranker(recipe, model, input_format, train, dev, output / "trainer", progress=progress, note=note)
+    write_checkpoint(model, input_format.config, tokenizer, output)
+    results, int8, temperature = _measure(output, dev)
+    dataclasses.replace(input_format.config, temperature=temperature).save(output)
+    return Trained(tuple(log), results, temperature, int8)
 
 
 def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[TrainingGroup]) -> None:

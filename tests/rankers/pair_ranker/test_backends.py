@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from llm_blender.errors import MissingExtraError
-from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
+from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.rankers.pair_ranker.backends import OnnxBackend
 from llm_blender.rankers.pair_ranker.input_format import PairBatch

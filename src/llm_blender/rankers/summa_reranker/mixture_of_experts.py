@@ -68,7 +68,8 @@ class MixtureOfExperts(nn.Module):
             noisy = clean + torch.randn_like(clean) * deviation
         experts = noisy.shape[1]
         best, places = noisy.topk(min(self.k + 1, experts), dim=1)
-        gates = torch.zeros_like(noisy).scatter(1, places[:, : self.k], best[:, : self.k].softmax(1))
+        weights = best[:, : self.k].softmax(1).to(noisy.dtype)  # under autocast, a softmax is float32
+        gates = torch.zeros_like(noisy).scatter(1, places[:, : self.k], weights)
         if deviation is None or self.k >= experts:
             return gates, (gates > 0).sum(0).to(rows.dtype)
         # With other noise, each expert would be among the k best with this probability; unlike the count of rows,

@@ -1,0 +1,209 @@
+"""How the paper's baselines are trained: what they share, and what each must bring."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer
+
+from llm_blender.errors import InputError
+from llm_blender.rankers.pointwise import Reading
+from llm_blender.training.baselines.backbone import freeze_encoder
+from llm_blender.training.baselines.packing import PackedGroups
+from llm_blender.training.baselines.scored import ScoredGroup
+from llm_blender.training.loop import (
+    Told,
+    arguments,
+    average_weights,
+    checkpoints,
+    last_checkpoint,
+    silence,
+    without_bars,
+)
+from llm_blender.training.recipe import Recipe
+from llm_blender.types import OnProgress
+
+__all__ = ["GroupLearner", "Learned", "Learner", "train_learner"]
+
+Batch = dict[str, Any]
+
+
+class Learned(NamedTuple):
+    """What a batch came to.
+
+    Attributes:
+        loss: a scalar.
+        predictions: what is measured on development rows, ``[P]``.
+        targets: what it is measured against, ``[P]``.
+    """
+
+    loss: Tensor
+    predictions: Tensor
+    targets: Tensor
+
+
+class Learner(ABC):
+    """A model to train.
+
+    Attributes:
+        name: as in `Recipe.ranker`.
+        scored: whether it learns from scores and references, beside preferences.
+        draws: whether each pass over the groups is another one; then its data set holds them all.
+        model: what is trained.
+        encoder: the part of it that `Recipe.frozen_layers` freezes.
+    """
+
+    name: ClassVar[str]
+    scored: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    model: nn.Module
+    encoder: nn.Module
+
+    @abstractmethod
+    def dataset(self, groups: Sequence[ScoredGroup], *, epochs: int = 1) -> Dataset[Batch]:
+        """Batches of groups, of so many passes over them."""
+
+    @abstractmethod
+    def learn(self, batch: Batch) -> Learned:
+        """Loss and predictions of one batch."""
+
+    @abstractmethod
+    def measure(self, prediction: Any) -> dict[str, float]:
+        """From transformers' `EvalPrediction` of all predictions and targets to figures by name."""
+
+    @abstractmethod
+    def save(self, folder: Path, temperature: float = 1.0) -> None:
+        """Write a checkpoint that `load_ranker` loads."""
+
+
+class GroupLearner(Learner):
+    """A model that gives each text of a group a score.
+
+    Args:
+        recipe: for the size of a batch.
+        pad_id: fills up short sequences.
+    """
+
+    def __init__(self, recipe: Recipe, pad_id: int) -> None:
+        self._recipe, self._pad_id = recipe, pad_id
+
+    @abstractmethod
+    def read(self, groups: Sequence[ScoredGroup]) -> Iterable[Sequence[Reading]]:
+        """The sequences of each group."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """The loss of a batch, and for each group the scores of its texts, ``[texts]``."""
+
+    def dataset(self, groups: Sequence[ScoredGroup], *, epochs: int = 1) -> PackedGroups:
+        """See `Learner`; of one pass."""
+        return PackedGroups(groups, self.read, self._pad_id, self._recipe.batch_tokens)
+
+    def learn(self, batch: Batch) -> Learned:
+        """See `Learner`; predictions are logits of preferences, targets their probabilities."""
+        loss, scores = self.score(batch)
+        logits, targets = [], []
+        for found, of_texts in zip(batch["groups"], scores, strict=True):
+            a, b, probabilities = columns(found, of_texts)
+            logits.append(of_texts[a] - of_texts[b])
+            targets.append(probabilities)
+        return Learned(loss, torch.cat(logits), torch.cat(targets))
+
+    def measure(self, prediction: Any) -> dict[str, float]:
+        """The share of preferences that are ordered as labelled."""
+        logits, targets = (np.asarray(values) for values in (prediction.predictions, prediction.label_ids))
+        return {"agreement": float(np.mean(logits * (targets - 0.5) > 0))}
+
+
+def columns(scored: ScoredGroup, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The preferences of a group: indices of their texts and probabilities, ``[P]`` each."""
+    a, b, probabilities = zip(*scored.group.preferences, strict=True)
+    device = like.device
+    return (
+        torch.tensor(a, device=device),
+        torch.tensor(b, device=device),
+        torch.tensor(probabilities, dtype=torch.float32, device=device),
+    )
+
+
+class _LearnerTrainer(Trainer):
+    learner: Learner
+    bfloat16: bool
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.bfloat16):
+            learned = self.learner.learn(inputs)
+        return (learned.loss, learned) if return_outputs else learned.loss
+
+    def prediction_step(
+        self, model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.inference_mode():
+            loss, learned = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
+        return loss, learned.predictions.float(), learned.targets
+
+
+def _collate(batches: Sequence[Batch]) -> Batch:
+    (batch,) = batches
+    return batch
+
+
+def train_learner(
+    learner: Learner,
+    recipe: Recipe,
+    train: Sequence[ScoredGroup],
+    dev: Sequence[ScoredGroup],
+    output: Path,
+    *,
+    progress: OnProgress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train; goes on from the last checkpoint in `output`, if there is one.
+
+    Args:
+        learner: what to train; it holds the trained weights afterwards.
+        recipe: how.
+        train: groups to learn from.
+        dev: groups that measure it while it trains.
+        output: folder of the trainer's checkpoints.
+        progress: told the steps done and to do.
+        note: told each evaluation, in a line.
+
+    Returns:
+        The trainer's log: stage, step, loss, and what `Learner.measure` found.
+
+    Raises:
+        InputError: there are no groups.
+    """
+    if not train:
+        raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
+    freeze_encoder(learner.encoder, recipe.frozen_layers)
+    settings = arguments(recipe, output, evaluate=bool(dev), steps=recipe.steps)
+    if learner.draws:
+        settings.num_train_epochs = 1
+    trainer = _LearnerTrainer(
+        model=learner.model,
+        args=settings,
+        train_dataset=learner.dataset(train, epochs=recipe.epochs if learner.draws else 1),
+        eval_dataset=learner.dataset(dev) if dev else None,
+        data_collator=_collate,
+        compute_metrics=learner.measure,
+    )
+    trainer.learner, trainer.bfloat16 = learner, recipe.bf16
+    silence(trainer)
+    trainer.add_callback(Told(learner.name, 0, progress, note))
+    with without_bars():
+        trainer.train(resume_from_checkpoint=last_checkpoint(output))
+    if recipe.average > 1:
+        # Not strict: of weights that are tied, a checkpoint holds one.
+        learner.model.load_state_dict(average_weights(checkpoints(output)[-recipe.average :]), strict=False)
+    return [{"stage": learner.name, **entry} for entry in trainer.state.log_history]
