@@ -89,8 +89,9 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    rounded = {"temperature": round(fit.temperature, 4), "consensus": round(fit.consensus, 4)}
-    dataclasses.replace(config, **rounded).save(checkpoint)
+    dataclasses.replace(config, temperature=round(fit.temperature, 4), consensus=round(fit.consensus, 4)).save(
+        checkpoint
+    )
     if as_json:
         print_json(dataclasses.asdict(fit))
         return

@@ -24,13 +24,23 @@ _MLM = "mlm:"
 
 @overload
 def load_ranker(
-    name: os.PathLike[str], *, backend: Backend | None = ..., device: Any = ..., precision: Precision = ...
+    name: os.PathLike[str],
+    *,
+    backend: Backend | None = ...,
+    device: Any = ...,
+    precision: Precision = ...,
+    consensus: float | None = ...,
 ) -> PairRanker | PointwiseRanker: ...
 
 
 @overload
 def load_ranker(
-    name: str = ..., *, backend: Backend | None = ..., device: Any = ..., precision: Precision = ...
+    name: str = ...,
+    *,
+    backend: Backend | None = ...,
+    device: Any = ...,
+    precision: Precision = ...,
+    consensus: float | None = ...,
 ) -> PairRanker | PointwiseRanker | Heuristic: ...
 
 

@@ -119,7 +119,7 @@ def fit_evidence(
     return EvidenceFit(
         temperature,
         weight,
-        (float(low), float(high)),
+        Interval(float(low), float(high)),
         sum(len(file.labels) for file in files),
         float(np.mean([file.loss(temperature, weight) for file in files])),
         float(np.mean([file.loss(alone, 0.0) for file in files])),

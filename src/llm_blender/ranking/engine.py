@@ -80,7 +80,7 @@ def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weight: flo
 
     def agreeing(pool: Pool, advance: Advance) -> NDArray[np.float64]:
         gains = np.array([shares[prompt][left] - shares[prompt][right] for prompt, left, right in pool])
-        return np.asarray(compare(pool, advance), np.float64) + gains
+        return np.asarray(np.asarray(compare(pool, advance), np.float64) + gains)
 
     return agreeing
 

@@ -70,7 +70,7 @@ class SummaRerankerLearner(GroupLearner):
         targets = torch.from_numpy(wanted).to(logits.device, torch.float32)
         known = ~targets.isnan()
         loss = functional.binary_cross_entropy_with_logits(logits.float()[known], targets[known])
-        return loss + balance.float(), list(logits.float().mean(-1).split(batch["sizes"]))
+        return loss + balance.float(), list(torch.split(logits.float().mean(-1), batch["sizes"]))
 
     def save(self, folder: Path, temperature: float = 1.0) -> None:
         """See `Learner`."""
