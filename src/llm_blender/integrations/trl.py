@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from copy import copy
+from typing import Any, Literal, cast
 
 from llm_blender.errors import InputError
 from llm_blender.integrations._shared import as_ranker
@@ -89,6 +90,9 @@ class WinProbabilityReward:
     are rewarded equally. A completion without siblings gets one half: nothing speaks for or against it. Where a
     trainer spreads a prompt's completions over several processes, siblings are those on the same process.
 
+    The consensus of the siblings does not count, whatever the ranker does elsewhere: a policy would be rewarded for
+    saying the same again and again.
+
     For ``GRPOTrainer`` and ``RLOOTrainer``, and in the place of a judge for ``OnlineDPOTrainer``.
 
     Args:
@@ -114,7 +118,7 @@ class WinProbabilityReward:
     ) -> None:
         if strategy not in ("full", "single"):
             raise InputError(f"A reward needs all pairs compared: the strategy is full or single, not {strategy!r}.")
-        self.ranker, self.strategy = as_ranker(ranker), strategy
+        self.ranker, self.strategy = _without_consensus(as_ranker(ranker)), strategy
         self.__name__ = "win_probability"  # TRL logs the reward under this name
 
     def __call__(
@@ -150,6 +154,14 @@ class WinProbabilityReward:
                 for i, reward in zip(group, win_probabilities(ranking).tolist(), strict=True):
                     rewards[i] = reward
         return rewards
+
+
+def _without_consensus(ranker: Ranker) -> Ranker:
+    if not getattr(ranker, "consensus", 0.0):
+        return ranker
+    other: Any = copy(ranker)
+    other.consensus = 0.0
+    return cast(Ranker, other)
 
 
 def _instruction(prompt: str | Conversation) -> Instruction:
