@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,8 +43,9 @@ def pair_scores(model: nn.Module, batch: dict[str, Any], reading: Reading) -> tu
             return alone[left], alone[right]
         both = torch.cat([left, right])
         return model.scores(*(values[both] for values in read))
-    assert isinstance(model, PairRankerModel)
-    of_left, of_right = model.scores(batch["input_ids"], batch["attention_mask"], batch["segment_ids"])
+    of_left, of_right = cast(PairRankerModel, model).scores(
+        batch["input_ids"], batch["attention_mask"], batch["segment_ids"]
+    )
     return of_left[left], (of_left if reading == "alone" else of_right)[right]
 
 
