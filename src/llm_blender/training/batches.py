@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
 from llm_blender.training.groups import Preference, TrainingGroup
+from llm_blender.training.packing import pack
 
 __all__ = ["Batches", "Reading", "TrainingBatch"]
 
 Reading = Literal["both", "one", "late", "alone"]
 """How a ranker reads a group: each pair in one sequence, in ``both`` orders or in ``one`` (the better candidate by
 turns left and right); each text in a sequence of its own and then beside another (``late``), or not (``alone``)."""
-_WINDOW = 64  # batches whose groups are put in order of length
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Batches(Dataset[TrainingBatch]):
         texts = list(dict.fromkeys(text for group in groups for text in (group.prompt, *group.texts)))
         self._ids = dict(zip(texts, input_format.tokenize(texts), strict=True))
         self._groups, self._format, self._reading, self._soft = groups, input_format, reading, soft
-        self._packed = self._pack(max_tokens)
+        self._packed = pack([self._size(number) for number in range(len(groups))], max_tokens)
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -121,25 +120,7 @@ class Batches(Dataset[TrainingBatch]):
             return [self._format.join(source, text, None) for text in texts]
         return [self._format.join(source, texts[a], texts[b]) for a, b, _ in preferences]
 
-    def _pack(self, max_tokens: int) -> list[list[int]]:
-        """Neighbours in order of length together, so that little is padding; windows in the order given."""
-        sizes = []
-        for number, group in enumerate(self._groups):
-            sequences = self._sequences(group, self._preferences(number))
-            sizes.append((max(map(len, sequences)), len(sequences)))
-        mean = float(np.mean([length * count for length, count in sizes])) if sizes else 1.0
-        step = max(1, round(_WINDOW * max_tokens / mean))
-        packed: list[list[int]] = []
-        for start in range(0, len(sizes), step):
-            window = sorted(range(start, min(start + step, len(sizes))), key=lambda number: sizes[number])
-            rows = longest = 0
-            for number in window:
-                length, count = sizes[number]
-                longest = max(longest, length)
-                rows += count
-                if rows > count and rows * longest <= max_tokens:
-                    packed[-1].append(number)
-                else:
-                    packed.append([number])
-                    longest, rows = length, count
-        return packed
+    def _size(self, number: int) -> tuple[int, int]:
+        """A group's longest sequence, and how many it has."""
+        sequences = self._sequences(self._groups[number], self._preferences(number))
+        return max(map(len, sequences)), len(sequences)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.baselines.packing import PackedGroups, pack, pad
+from llm_blender.training.baselines.packing import PackedGroups, pad
 from llm_blender.training.baselines.scored import ScoredGroup
 from llm_blender.training.groups import TrainingGroup
+from llm_blender.training.packing import pack
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 1_000])

@@ -17,9 +17,10 @@ from transformers import AutoModelForMaskedLM
 from llm_blender.rankers.mlm_scoring.input_format import MaskedInput
 from llm_blender.training.baselines.backbone import load_backbone
 from llm_blender.training.baselines.learner import Batch, Learned, Learner
-from llm_blender.training.baselines.packing import pack, pad
+from llm_blender.training.baselines.packing import pad
 from llm_blender.training.baselines.scored import ScoredGroup
 from llm_blender.training.loop import without_bars
+from llm_blender.training.packing import pack
 from llm_blender.training.recipe import Recipe
 
 __all__ = ["MLMHeadLearner", "MaskedTexts"]
