@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._judges import JUDGE, load_judges, note_judges
+from llm_blender.cli._bench_options import BenchOptions, check_output, load_rankers, model_names
+from llm_blender.cli._judges import note_judges
 from llm_blender.cli._option_groups import with_options
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, PriorsOption
+from llm_blender.cli._options import PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.bench_fuse import fuse
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_blender.bench import Agreement, JudgedPairs, ScoredRow, Selection, Table
-    from llm_blender.rankers.llm_judge import LLMJudge
-    from llm_blender.types import Ranker
 
 __all__ = ["app"]
 
@@ -29,55 +27,6 @@ app = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure rankers and fused answers, every baseline on the same rows."
 )
 app.command()(fuse)
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What both benches ask: which rankers on which candidates, and how the results are shown."""
-
-    rankers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ranker",
-            metavar="NAME",
-            help="`bundled`, a folder, or a Hub repository; `longest`, `shortest`, `consensus`, `first`, `random`; "
-            "`mlm:` and a masked language model; `judge:` and an LLM of the configuration. May be given several times.",
-            show_default="bundled",
-        ),
-    ] = None
-    models: Annotated[str, typer.Option("--models", metavar="A,B,…", help="Only these LLMs' candidates.")] = ""
-    consensus: Annotated[
-        float | None,
-        typer.Option(
-            "--consensus",
-            metavar="WEIGHT",
-            min=0,
-            help="Of what the candidates say of each other, in a PairRanker's logits; 0 lets the model alone decide.",
-            show_default="the checkpoint's",
-        ),
-    ] = None
-    complete: Annotated[bool, typer.Option("--complete", help="Only rows in which each of --models has the score.")] = (
-        False
-    )
-    comparisons: Annotated[
-        Path | None,
-        typer.Option(
-            "--comparisons",
-            metavar="FILE",
-            help="Keep the comparisons in this file and make none twice, whatever strategy or bench asks; an "
-            "interrupted run goes on where it stopped.",
-        ),
-    ] = None
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="Names the LLMs that judge.", show_default="blend.toml"),
-    ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0
-    backend: BackendOption = None
-    device: DeviceOption = None
-    precision: PrecisionOption = "int8"
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False
-    as_json: JsonOption = False
 
 
 @app.command()
@@ -127,7 +76,7 @@ def pairs(
     )
     from llm_blender.data import read_rows
 
-    _check(options)
+    check_output(options)
     if plot is not None:
         require_matplotlib()
     if score is None and (options.models or options.complete):
@@ -139,7 +88,7 @@ def pairs(
         return implied_pairs(file, _scored(file, score, options), by=by)
 
     judged = [judged_pairs(file) for file in files]  # all are checked before the work begins
-    loaded = _load(options)
+    loaded = load_rankers(options)
     results: list[Agreement] = []
     for part in judged:
         methods = []
@@ -194,7 +143,7 @@ def select(
     from llm_blender.cli._priors import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
-    _check(options)
+    check_output(options)
     strategies = strategies or ["auto"]
     for strategy in strategies:
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
@@ -202,7 +151,7 @@ def select(
     train = None if choose_on is None else _scored(choose_on, score, options)
     strengths = load_priors(priors)
     note_unknown(strengths, (model for row in rows for model in row.models))
-    loaded = _load(options)
+    loaded = load_rankers(options)
     results: list[Selection] = []
     for name, ranker in loaded.rankers.items():
         note_other_ranker(strengths, name)
@@ -217,16 +166,11 @@ def select(
     _print(results, selection_table(results, percent=percent), options)
 
 
-def _check(options: BenchOptions) -> None:
-    if options.as_json and options.markdown:
-        raise InputError("Choose one of --json and --markdown.")
-
-
 def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
     from llm_blender.bench import scored_rows
     from llm_blender.data import read_rows
 
-    names = [name for name in (part.strip() for part in options.models.split(",")) if name]
+    names = model_names(options)
     if options.complete and not names:
         raise InputError("--complete asks for rows with all of --models: name them.")
     rows = scored_rows(read_rows(file), score, names, complete=options.complete)
@@ -236,33 +180,6 @@ def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
             f"{file}: in {ragged:,} of {len(rows):,} rows not all of the {len(names)} LLMs have the score (--complete)"
         )
     return rows
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """Rankers by name, and those of them that are LLMs."""
-
-    rankers: dict[str, Ranker]
-    judges: dict[str, LLMJudge]
-
-
-def _load(options: BenchOptions) -> _Loaded:
-    from llm_blender.bench import RecordedRanker
-    from llm_blender.rankers import load_ranker
-
-    names = options.rankers or ["bundled"]
-    judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
-    rankers: dict[str, Ranker] = {}
-    for name in names:
-        ranker = judges.get(name) or load_ranker(
-            name,
-            backend=options.backend,
-            device=options.device,
-            precision=options.precision,
-            consensus=options.consensus,
-        )
-        rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
-    return _Loaded(rankers, judges)
 
 
 def _print(results: Sequence[Agreement | Selection], table: Table, options: BenchOptions) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from llm_blender.cli._metric_options import metric_settings
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError
 
 __all__ = ["fuse"]
-
-_BY_MODEL = ("bertscore", "bartscore", "bleurt")
 
 
 def fuse(
@@ -52,7 +51,7 @@ def fuse(
 
     if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
-    wanted = _settings(metrics or ["bleu", "rougeL"], device)
+    wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
     rows, left_out = fused_rows(file, read_rows(file))
     if left_out:
         note(f"{file}: {left_out:,} of {left_out + len(rows):,} rows have no fused answer or no reference")
@@ -70,14 +69,3 @@ def fuse(
         print_table(table.columns, table.rows)
     if not results.measures:
         raise typer.Exit(1)
-
-
-def _settings(names: list[str], device: str | None) -> dict[str, dict[str, Any]]:
-    wanted: dict[str, dict[str, Any]] = {}
-    for given in names:
-        name, _, model = given.partition("=")
-        if model and name not in _BY_MODEL:
-            raise InputError(f"--metric {given}: {name} takes no model; these do: {', '.join(_BY_MODEL)}.")
-        own = {"device": device} if device and name in _BY_MODEL else {}
-        wanted[name] = own | ({"model": model} if model else {})
-    return wanted
