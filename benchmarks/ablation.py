@@ -5,7 +5,8 @@
 The file is a recipe with a table ``[ablation]`` beside it: ``seeds``, and ``[ablation.options.NAME]`` with the keys of
 a recipe that this option changes; ``[ablation.options.NAME.sources]`` changes keys of all sources, where they are set.
 Every cell takes the recipe's ``steps`` of its ``batch_tokens``, is measured on the development pools and pairs without
-consensus, and is kept, so that an interrupted run goes on with the next one.
+consensus, and is kept, so that an interrupted run goes on with the next one. ``--seed`` and ``--option`` train a part,
+so that two processes share the work; the run without them joins the cells.
 
 Writes OUTPUT/ablation.json and ablation.md: agreement of each option, and its difference from the base, paired over
 instructions, the seeds averaged.
@@ -15,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ BASE = "base"
 LABELLED = ("hh_harmless", "finegrained_qa")
 HELD_OUT = ("pandalm_test", "prometheus_vicuna")  # test files whose prompts are left out of the training rows
 ROWS = 40  # of each pool
+PAIRS = 400  # of each pool
 
 
 def main() -> None:
@@ -46,14 +50,18 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with train, dev and test")
     parser.add_argument("--backbone", help="where the recipe's encoder is found, if not under its own name")
+    parser.add_argument("--seed", type=int, action="append", help="train these alone of the recipe's seeds")
+    parser.add_argument("--option", action="append", help="train these alone of the recipe's options")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     values = tomllib.loads(options.recipe.read_text(encoding="utf-8"))
     plan = values.pop("ablation")
     judged = development_pairs(options.data / "dev")
     cells: dict[str, list[dict[str, Any]]] = {}
-    for seed in plan["seeds"]:  # all options with one seed, before any has a second
-        for name, change in {BASE: {}, **plan["options"]}.items():
+    plans = {BASE: {}, **plan["options"]}
+    for seed in options.seed or plan["seeds"]:  # all options with one seed, before any has a second
+        for name in [BASE, *(options.option or plan["options"])]:
+            change = plans[name]
             recipe = Recipe.model_validate({**changed(values, change), "seed": seed, "dev_sources": []})
             cell = options.output / f"{name}-{seed}"
             cells.setdefault(name, []).append(run_cell(recipe, cell, judged, options.data, options.backbone))
@@ -70,8 +78,18 @@ def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def development_pairs(folder: Path) -> list[JudgedPairs]:
     """The pairs of both pools, and those that people labelled."""
-    pools = [implied_pairs(pool.name, rows_of(pool, folder)[:ROWS]) for pool in POOLS]
+    pools = [sampled(implied_pairs(pool.name, rows_of(pool, folder)[:ROWS]), PAIRS) for pool in POOLS]
     return pools + [labelled_pairs(name, read_rows(folder / f"{name}.jsonl.zst")) for name in LABELLED]
+
+
+def sampled(judged: JudgedPairs, size: int) -> JudgedPairs:
+    """At most ``size`` of the pairs, always the same ones."""
+    places = sorted(random.Random(0).sample(range(len(judged.pairs)), min(size, len(judged.pairs))))
+    kept = {
+        name: tuple(getattr(judged, name)[place] for place in places)
+        for name in ("pairs", "a_wins", "groups", "subsets", "consensus")
+    }
+    return replace(judged, **kept)
 
 
 def run_cell(
