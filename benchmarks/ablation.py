@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train, dev and test")
     parser.add_argument("--backbone", help="where the recipe's encoder is found, if not under its own name")
     parser.add_argument("--seed", type=int, action="append", help="train these alone of the recipe's seeds")
-    parser.add_argument("--option", action="append", help="train these alone of the recipe's options")
+    parser.add_argument("--option", action="append", help="train these alone of the recipe's options, or `base`")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     values = tomllib.loads(options.recipe.read_text(encoding="utf-8"))
@@ -60,12 +60,12 @@ def main() -> None:
     cells: dict[str, list[dict[str, Any]]] = {}
     plans = {BASE: {}, **plan["options"]}
     for seed in options.seed or plan["seeds"]:  # all options with one seed, before any has a second
-        for name in [BASE, *(options.option or plan["options"])]:
-            change = plans[name]
-            recipe = Recipe.model_validate({**changed(values, change), "seed": seed, "dev_sources": []})
+        for name in options.option or plans:
+            recipe = Recipe.model_validate({**changed(values, plans[name]), "seed": seed, "dev_sources": []})
             cell = options.output / f"{name}-{seed}"
             cells.setdefault(name, []).append(run_cell(recipe, cell, judged, options.data, options.backbone))
-            write(options.output, cells, judged)
+            if BASE in cells:
+                write(options.output, cells, judged)
 
 
 def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
