@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
+
+from llm_blender.ranking import EvidenceWeights
 from llm_blender.types import Comparison, OnProgress, Ranker, Ranking
 
-__all__ = ["TextPair", "compare_pairs", "rank_pairs"]
+__all__ = ["TextPair", "compare_pairs", "evidence_weights", "rank_pairs"]
 
 
 class TextPair(NamedTuple):
@@ -48,8 +51,8 @@ def compare_pairs(
     Args:
         ranker: any; a pointwise one compares by differences of scores.
         pairs: of texts.
-        consensus: per pair, by how much a agrees more than b with all candidates of its prompt; weighted as the ranker
-            does when it sees them all, it is added to the evidence.
+        consensus: per pair, by how much a agrees more than b with all candidates of its prompt, NaN where there are
+            no others; it counts as it does where the ranker sees them all.
         progress: called with comparisons done and expected.
 
     Returns:
@@ -57,14 +60,23 @@ def compare_pairs(
     """
     unique = list(dict.fromkeys(pair.sorted() for pair in pairs))
     found = dict(zip(unique, rank_pairs(ranker, unique, progress=progress), strict=True))
+    rankings = [found[pair.sorted()] for pair in pairs]
+    forward, backward = (
+        np.array([ranking.logits[order] for ranking, order in zip(rankings, orders, strict=True)])
+        for orders in zip(
+            *(((0, 1), (1, 0)) if pair == pair.sorted() else ((1, 0), (0, 1)) for pair in pairs), strict=True
+        )
+    )
+    if consensus is not None:
+        weights, gains = evidence_weights(ranker), np.array(consensus)
+        forward, backward = weights.evidence(forward, gains), weights.evidence(backward, -gains)
+    return [
+        Comparison.from_logits(float(one), float(other), ranking.temperature)
+        for one, other, ranking in zip(forward, backward, rankings, strict=True)
+    ]
 
-    weight = getattr(ranker, "consensus", 0.0)
 
-    def comparison(pair: TextPair, gain: float) -> Comparison:
-        ranking = found[pair.sorted()]
-        a, b = (0, 1) if pair == pair.sorted() else (1, 0)
-        forward, backward = float(ranking.logits[a, b]), float(ranking.logits[b, a])
-        return Comparison.from_logits(forward + gain, backward - gain, ranking.temperature)
-
-    gains = [0.0] * len(pairs) if consensus is None else [weight * share for share in consensus]
-    return [comparison(pair, gain) for pair, gain in zip(pairs, gains, strict=True)]
+def evidence_weights(ranker: Ranker) -> EvidenceWeights:
+    """What a ranker that sees all candidates of a prompt makes of their consensus."""
+    weights: EvidenceWeights = getattr(ranker, "evidence_weights", EvidenceWeights())
+    return weights

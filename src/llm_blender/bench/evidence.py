@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.comparing import compare_pairs
+from llm_blender.bench.comparing import compare_pairs, evidence_weights
 from llm_blender.bench.judged import JudgedPairs
 from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest, Random
 from llm_blender.types import OnProgress, Ranker
@@ -57,8 +57,8 @@ def ranker_evidence(judged: JudgedPairs, ranker: Ranker, name: str, *, progress:
         progress: called with comparisons done and expected.
     """
     comparisons = compare_pairs(ranker, judged.pairs, consensus=judged.consensus, progress=progress)
-    gains = getattr(ranker, "consensus", 0.0) * np.array(judged.consensus)
     # The model's own wish in either order; the consensus knows none.
+    gains = evidence_weights(ranker).consensus * np.nan_to_num(judged.consensus)
     forward = np.array([comparison.forward for comparison in comparisons]) - gains
     backward = np.array([comparison.backward for comparison in comparisons]) + gains
     return Evidence(
@@ -75,7 +75,7 @@ def baseline_evidence(judged: JudgedPairs) -> list[Evidence]:
     And ``consensus``, where there is any: what all candidates of the prompt say.
     """
     n = len(judged.pairs)
-    shares = np.sign(judged.consensus)
+    shares = np.sign(np.nan_to_num(judged.consensus))
     return [
         Evidence(Random.name, np.zeros(n), np.full(n, 0.5), drawn=True),
         *(Evidence(heuristic.name, _preferred(judged, heuristic)) for heuristic in (Longest(), First())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -34,7 +35,7 @@ class JudgedPairs:
         groups: per pair, a number of its instruction.
         subsets: per pair, the part of the file that it belongs to; None where the file was not divided.
         consensus: per pair, that of a minus that of b among all candidates of their row
-            (`llm_blender.ranking.consensus`).
+            (`llm_blender.ranking.consensus`); NaN where these have none.
         tied: the subsets of the pairs that were left out since the judge preferred neither.
         subset: the part of the file that this is; None for all of it.
     """
@@ -116,13 +117,19 @@ def implied_pairs(file: str, rows: Iterable[ScoredRow], *, by: str | None = None
 
 def _labelled(row: Example, margins: Mapping[str, float]) -> list[_Judgement]:
     texts = [candidate.text for candidate in row.candidates]
-    shares = consensus(texts)
-    return [(texts[p.a], texts[p.b], margins[p.label], float(shares[p.a] - shares[p.b])) for p in row.pairs]
+    shares = _shares(texts)
+    return [(texts[p.a], texts[p.b], margins[p.label], shares[p.a] - shares[p.b]) for p in row.pairs]
 
 
 def _implied(row: ScoredRow) -> list[_Judgement]:
-    entries = zip(row.texts, row.qualities, consensus(row.texts).tolist(), strict=True)
+    entries = zip(row.texts, row.qualities, _shares(row.texts), strict=True)
     return [(a, b, x - y, u - v) for (a, x, u), (b, y, v) in combinations(entries, 2)]
+
+
+def _shares(texts: Sequence[str]) -> list[float]:
+    """The consensus of each one, NaN where there is none."""
+    shares: list[float] = consensus(texts).tolist()
+    return shares if any(shares) else [math.nan] * len(texts)
 
 
 def _judged(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llm_blender.bench.comparing import TextPair, rank_pairs
+from llm_blender.bench.comparing import TextPair, evidence_weights, rank_pairs
 from llm_blender.errors import InputError
 from llm_blender.ranking import DEFAULT_BUDGET, Advance, Pool, rank_with
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
@@ -40,7 +40,7 @@ class RecordedRanker:
     def __init__(self, ranker: Ranker, path: str | Path, name: str) -> None:
         self._ranker, self._path, self._name = ranker, Path(path), name
         self._trusted, self._temperature = False, 1.0
-        self.consensus: float = getattr(ranker, "consensus", 0.0)  # added anew: what is recorded is the model's own
+        self.evidence_weights = evidence_weights(ranker)  # applied anew: what is recorded is the model's own
         with self._database() as database:
             database.execute("CREATE TABLE IF NOT EXISTS comparisons (pair BLOB PRIMARY KEY, logit REAL NOT NULL)")
             self._logits: dict[bytes, float] = dict(database.execute("SELECT pair, logit FROM comparisons"))
@@ -77,7 +77,7 @@ class RecordedRanker:
             strategy=strategy,
             seed=seed,
             budget=budget,
-            consensus_weight=self.consensus,
+            evidence_weights=self.evidence_weights,
             progress=progress,
         )
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]

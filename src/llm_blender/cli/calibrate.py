@@ -35,13 +35,14 @@ def calibrate(
     precision: PrecisionOption = "int8",
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a PairRanker's temperature and its weight of the candidates' consensus, and write them to its config.json.
+    """Fit a PairRanker's temperature and what the candidates' consensus counts, and write them to its config.json.
 
-    P(a is better) = sigmoid((logit + weight * difference of consensus) / temperature), with the two numbers that make
-    the judges' preferences likeliest; every FILE and score counts alike. Use rows like those that will be ranked, with
-    as many candidates.
+    P(a is better) = sigmoid((model * logit + consensus * difference of consensus) / temperature), with the numbers that
+    make the judges' preferences likeliest: the temperature as if there were no other candidates, then the two weights;
+    every FILE and score counts alike. Use rows like those that will be ranked, with as many candidates.
 
-    JSON: {temperature, consensus, ci95, pairs, log_loss, log_loss_without}, where `ci95` is the weight's interval.
+    JSON: {temperature, weights: {consensus, model}, ci95, pairs, log_loss, log_loss_without}; `ci95` is the interval of
+    the consensus' weight.
     """
     import dataclasses
 
@@ -52,7 +53,7 @@ def calibrate(
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import fit_evidence
+    from llm_blender.ranking import EvidenceWeights, fit_evidence
     from llm_blender.types import Ranker
 
     if is_published(read_config(checkpoint)):
@@ -89,17 +90,17 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    dataclasses.replace(config, temperature=round(fit.temperature, 4), consensus=round(fit.consensus, 4)).save(
-        checkpoint
-    )
+    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
         print_json(dataclasses.asdict(fit))
         return
     low, high = fit.ci95
     typer.echo(
-        f"temperature {fit.temperature:.3f}, weight of the consensus {fit.consensus:.2f} ({low:.2f} to {high:.2f})"
+        f"temperature {fit.temperature:.3f}; beside a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
+        f"{high:.2f}) the model counts {weights.model:.2f}"
     )
     note(
         f"{fit.pairs:,} pairs; log loss {fit.log_loss:.4f}, without consensus {fit.log_loss_without:.4f}; "
-        f"both numbers are in {checkpoint / 'config.json'}"
+        f"the numbers are in {checkpoint / 'config.json'}"
     )

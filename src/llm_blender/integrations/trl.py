@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from llm_blender.errors import InputError
 from llm_blender.integrations._shared import as_ranker
 from llm_blender.llms.reasoning import split_reasoning
-from llm_blender.ranking import probability, win_probabilities
+from llm_blender.ranking import EvidenceWeights, probability, win_probabilities
 from llm_blender.types import Instruction, Message, Ranker, instruction_text
 
 __all__ = ["PairwiseJudge", "WinProbabilityReward"]
@@ -157,10 +157,10 @@ class WinProbabilityReward:
 
 
 def _without_consensus(ranker: Ranker) -> Ranker:
-    if not getattr(ranker, "consensus", 0.0):
+    if not hasattr(ranker, "evidence_weights"):
         return ranker
     other: Any = copy(ranker)
-    other.consensus = 0.0
+    other.evidence_weights = EvidenceWeights()
     return cast(Ranker, other)
 
 

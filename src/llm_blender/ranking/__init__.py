@@ -28,7 +28,7 @@ from llm_blender.ranking.confidence import (
     probability_matrix,
     win_probabilities,
 )
-from llm_blender.ranking.consensus import EvidenceFit, consensus, fit_evidence
+from llm_blender.ranking.consensus import EvidenceFit, EvidenceWeights, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
 from llm_blender.ranking.games import Game, games_from_pairs, games_from_ranking, games_from_votes, pairs_from_scores
 from llm_blender.ranking.prior_weight import JudgedRanking, WeightFit, fit_weight
@@ -59,6 +59,7 @@ __all__ = [
     "CalibrationBin",
     "Compare",
     "EvidenceFit",
+    "EvidenceWeights",
     "Game",
     "Interval",
     "JudgedRanking",

@@ -19,7 +19,7 @@ from llm_blender.errors import InputError
 from llm_blender.ranking._math import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
-__all__ = ["EvidenceFit", "consensus", "fit_evidence"]
+__all__ = ["EvidenceFit", "EvidenceWeights", "consensus", "fit_evidence"]
 
 _STEPS = 100
 _RESAMPLES = 200
@@ -65,20 +65,47 @@ def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
+class EvidenceWeights:
+    """What a ranker's own logit and the candidates' consensus count.
+
+    Where a prompt has three or more different candidates, evidence(a, b) = model · logit + consensus · (share of a −
+    share of b). Of two candidates the logit alone decides, in full.
+
+    Attributes:
+        consensus: in logits; 0 lets the ranker's own logit alone decide everywhere, in full.
+        model: of the ranker's own logit beside the consensus.
+    """
+
+    consensus: float = 0.0
+    model: float = 1.0
+
+    def evidence(self, logits: Floats, gains: Floats) -> NDArray[np.float64]:
+        """Both together.
+
+        Args:
+            logits: ``[n]``: the ranker's own.
+            gains: ``[n]``: share of a minus share of b; NaN where the prompt has no consensus.
+        """
+        if not self.consensus:
+            return np.asarray(logits, np.float64)
+        return np.where(np.isnan(gains), logits, self.model * logits + self.consensus * np.nan_to_num(gains))
+
+
+@dataclass(frozen=True)
 class EvidenceFit:
     """How a ranker's logit and the consensus together become a probability.
 
     Attributes:
         temperature: of the evidence.
-        consensus: weight of the consensus, in logits, never below 0.
-        ci95: its interval, resampled by instruction.
-        pairs: judged pairs it rests on.
-        log_loss: of these pairs, in nats, each file counting alike.
-        log_loss_without: with the temperature alone.
+        weights: of its two parts, neither below 0.
+        ci95: interval of the consensus' weight, resampled by instruction.
+        pairs: judged pairs that all rests on.
+        log_loss: of the pairs with a consensus, in nats, each file counting alike; of all where none has one.
+        log_loss_without: of the same pairs, the ranker's logit alone, at the best temperature for them.
     """
 
     temperature: float
-    consensus: float
+    weights: EvidenceWeights
     ci95: Interval
     pairs: int
     log_loss: float
@@ -87,20 +114,22 @@ class EvidenceFit:
 
 def fit_evidence(
     logits: Sequence[Floats],
-    shares: Sequence[Floats],
+    gains: Sequence[Floats],
     labels: Sequence[Floats],
     groups: Sequence[NDArray[np.int64]],
     *,
     seed: int = 0,
 ) -> EvidenceFit:
-    """The temperature T and the weight w that make a judge's labels likeliest.
+    """The temperature T and the `EvidenceWeights` that make a judge's labels likeliest.
 
-    P(a is better than b) = sigmoid((logit + w · (consensus of a − consensus of b)) / T): a logistic regression on two
-    numbers, by Newton's method. Every file counts alike, and within it every instruction.
+    P(a is better than b) = sigmoid(evidence(a, b) / T). T is that of the ranker's logit alone, on all pairs, as if
+    there were no other candidates; at this T the weights are fitted on the pairs that have a consensus. Both are
+    logistic regressions, by Newton's method. Every file counts alike, and within it every instruction.
 
     Args:
-        logits: of each file ``[n]``, the ranker's evidence that a is better.
-        shares: of each file ``[n]``, by how much a agrees more than b with all candidates of its prompt.
+        logits: of each file ``[n]``, the ranker's own, that a is better.
+        gains: of each file ``[n]``, by how much a agrees more than b with all candidates of its prompt; NaN where the
+            prompt has no consensus.
         labels: of each file ``[n]``, 1 where a is better, 0 where b is.
         groups: of each file ``[n]``, the number of the instruction.
         seed: of the bootstrap.
@@ -108,21 +137,29 @@ def fit_evidence(
     Raises:
         InputError: there is no pair.
     """
-    if not sum(map(len, labels)):
+    parts = list(zip(logits, gains, labels, groups, strict=True))
+    alone = [_File.of(part) for part in parts if len(part[2])]
+    if not alone:
         raise InputError("There is no judged pair to calibrate on.")
-    files = [_File.of(*parts) for parts in zip(logits, shares, labels, groups, strict=True) if len(parts[2])]
-    temperature, weight = _fit(files)
+    pairs = sum(len(file.labels) for file in alone)
+    temperature = 1 / _fit(alone, [True, False])[0]
+    agreeing = [_File.of(tuple(column[~np.isnan(part[1])] for column in part)) for part in parts]
+    agreeing = [file for file in agreeing if file.features[:, 1].any()]
+    if not agreeing:
+        loss = _loss(alone, np.array([1 / temperature, 0.0]))
+        return EvidenceFit(temperature, EvidenceWeights(), Interval(0.0, 0.0), pairs, loss, loss)
+    slopes = _fit(agreeing)
     rng = np.random.default_rng(seed)
-    drawn = [_fit([file.drawn(rng) for file in files])[1] for _ in range(_RESAMPLES)]
+    drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    alone = _fit([file.without_consensus() for file in files])[0]
+    model, weight = slopes * temperature
     return EvidenceFit(
         temperature,
-        weight,
+        EvidenceWeights(float(weight), float(model)) if weight else EvidenceWeights(),
         Interval(float(low), float(high)),
-        sum(len(file.labels) for file in files),
-        float(np.mean([file.loss(temperature, weight) for file in files])),
-        float(np.mean([file.loss(alone, 0.0) for file in files])),
+        pairs,
+        _loss(agreeing, slopes),
+        _loss(agreeing, _fit(agreeing, [True, False])),
     )
 
 
@@ -134,10 +171,12 @@ class _File:
     weights: Floats  # sum 1
 
     @classmethod
-    def of(cls, logits: Floats, shares: Floats, labels: Floats, groups: NDArray[np.int64]) -> _File:
+    def of(cls, part: tuple[NDArray[Any], ...]) -> _File:
+        logits, gains, labels, groups = part
         _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         weights = 1 / (sizes[numbers] * len(sizes))
-        return cls(np.stack([logits, shares], -1), np.asarray(labels, np.float64), numbers, weights)
+        features = np.stack([logits, np.nan_to_num(gains)], -1)
+        return cls(features, np.asarray(labels, np.float64), numbers, weights)
 
     def drawn(self, rng: np.random.Generator) -> _File:
         """As many instructions, drawn with replacement."""
@@ -145,31 +184,36 @@ class _File:
         weights = self.weights * times[self.groups]
         return _File(self.features, self.labels, self.groups, weights / weights.sum())
 
-    def without_consensus(self) -> _File:
-        return _File(self.features * [1, 0], self.labels, self.groups, self.weights)
 
-    def loss(self, temperature: float, weight: float) -> float:
-        evidence = (self.features @ [1, weight]) / temperature
-        return float(self.weights @ np.logaddexp(0, np.where(self.labels == 1, -evidence, evidence)))
+def _loss(files: Sequence[_File], slopes: Floats) -> float:
+    """Log loss, each file counting alike."""
+    return float(
+        np.mean(
+            [
+                file.weights @ np.logaddexp(0, np.where(file.labels == 1, -1, 1) * (file.features @ slopes))
+                for file in files
+            ]
+        )
+    )
 
 
-def _fit(files: Sequence[_File]) -> tuple[float, float]:
-    """(temperature, weight); log loss is convex in (1 / temperature, weight / temperature)."""
+def _fit(files: Sequence[_File], fitted: Sequence[bool] = (True, True)) -> NDArray[np.float64]:
+    """``[2]``: slopes of logit and consensus, of which log loss is a convex function; those not fitted are 0."""
     features = np.concatenate([file.features for file in files])
     labels = np.concatenate([file.labels for file in files])
     weights = np.concatenate([file.weights for file in files]) / len(files)
-    free = np.array([True, bool(features[:, 1].any())])
-    slopes = np.array([1.0, 0.0])
+    wanted = np.array(fitted) & features.any(axis=0)
+    least = np.array([_LEAST_SLOPE, 0.0])
+    slopes = np.maximum(wanted.astype(float) * [1, 0], least)
     for _ in range(_STEPS):
         promised = sigmoid(features @ slopes)
         gradient = features.T @ (weights * (promised - labels))
         curvature = (features.T * (weights * promised * (1 - promised))) @ features
-        free[1] = free[1] and (slopes[1] > 0 or gradient[1] < 0)
+        free = wanted & ((slopes > least) | (gradient < 0))
         step = np.zeros(2)
         step[free] = np.linalg.solve(curvature[np.ix_(free, free)] + 1e-9 * np.eye(free.sum()), gradient[free])
-        moved = slopes - np.clip(step, -2, 2)
-        moved = np.maximum(moved, [_LEAST_SLOPE, 0.0])
+        moved = np.maximum(slopes - np.clip(step, -2, 2), least)
         if np.abs(moved - slopes).max() < 1e-9:
             break
         slopes = moved
-    return float(1 / slopes[0]), float(slopes[1] / slopes[0])
+    return slopes

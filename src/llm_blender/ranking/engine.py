@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.ranking.consensus import consensus
+from llm_blender.ranking.consensus import EvidenceWeights, consensus
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -42,7 +42,7 @@ def rank_with(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
     temperature: float = 1.0,
-    consensus_weight: float = 0.0,
+    evidence_weights: EvidenceWeights | None = None,
     progress: OnProgress | None = None,
 ) -> list[Ranking]:
     """`rank_many` with the same strategy, by name, for every prompt.
@@ -56,7 +56,7 @@ def rank_with(
         k: how many ``top_k`` puts in order.
         aggregation: of ``full`` and ``single``.
         temperature: of the rankings' probabilities.
-        consensus_weight: of the candidates' `consensus`, whose differences, so weighted, are added to the logits.
+        evidence_weights: of the ranker's logits and of the candidates' `consensus`; None takes the logits alone.
         progress: called with comparisons done and expected.
 
     Raises:
@@ -67,20 +67,23 @@ def rank_with(
     return rank_many(
         candidates,
         [make_strategy(strategy, n, seed=seed, budget=budget, k=k, aggregation=aggregation) for n in sizes],
-        _agreeing(compare, candidates, consensus_weight) if consensus_weight else compare,
+        compare if evidence_weights is None else _agreeing(compare, candidates, evidence_weights),
         temperature=temperature,
         progress=progress,
         expected=sum(comparison_count(strategy, n, budget=budget, k=k) for n in sizes),
     )
 
 
-def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weight: float) -> Compare:
+def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: EvidenceWeights) -> Compare:
     """A ranker's logits and, by weight, which of two candidates agrees more with all of them."""
-    shares = [weight * consensus(texts) for texts in candidates]
+    if not weights.consensus:
+        return compare
+    shares = [consensus(texts) for texts in candidates]
+    shares = [of_prompt if of_prompt.any() else np.full(len(of_prompt), np.nan) for of_prompt in shares]
 
     def agreeing(pool: Pool, advance: Advance) -> NDArray[np.float64]:
         gains = np.array([shares[prompt][left] - shares[prompt][right] for prompt, left, right in pool])
-        return np.asarray(np.asarray(compare(pool, advance), np.float64) + gains)
+        return weights.evidence(np.asarray(compare(pool, advance), np.float64), gains)
 
     return agreeing
 

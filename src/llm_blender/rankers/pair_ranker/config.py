@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers.checkpoints import read_config
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
+from llm_blender.ranking import EvidenceWeights
 
 __all__ = ["FORMAT_VERSION", "PairRankerConfig"]
 
@@ -40,8 +41,8 @@ class PairRankerConfig:
         tasks: what the head's outputs stand for; their mean is the logit.
         temperature: of probabilities, fitted on development rows.
         head_dropout: of the head, in training.
-        consensus: weight, in logits, of what the candidates of one prompt say of each other
-            (`llm_blender.ranking.consensus`), fitted on development rows; 0 lets the model alone decide.
+        evidence_weights: what the model's logit and the candidates' consensus (`llm_blender.ranking.consensus`)
+            count, fitted on development rows.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class PairRankerConfig:
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
     head_dropout: float = 0.05
-    consensus: float = 0.0
+    evidence_weights: EvidenceWeights = field(default_factory=EvidenceWeights)
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:

@@ -68,7 +68,8 @@ class PairRanker:
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
-        self.consensus = self.config.consensus if consensus is None else consensus
+        fitted = self.config.evidence_weights
+        self.evidence_weights = fitted if consensus is None else replace(fitted, consensus=consensus)
 
     @classmethod
     def from_pretrained(
@@ -191,7 +192,7 @@ class PairRanker:
             budget=budget,
             k=k,
             temperature=self.config.temperature,
-            consensus_weight=self.consensus,
+            evidence_weights=self.evidence_weights,
             progress=progress,
         )
         return [replace(ranking, truncated=cut) for ranking, cut in zip(rankings, texts.truncated, strict=True)]
