@@ -7,18 +7,40 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender._names import unknown_name
 from llm_blender.errors import MissingExtraError
 from llm_blender.ranking import Advance, Pool, knockout, rank_many
 
 from ._reading import FORWARD, Reader
 from ._texts import Texts
 
-__all__ = ["bubble", "by_bubble", "by_knockout", "start_orders"]
+__all__ = ["bubble", "by_bubble", "by_knockout", "contest", "start_orders"]
 
 Order = list[int]
 """Indices of candidates, the one that is looked for first."""
 Step = tuple[int, int, int]
 """Who stands, who challenges, who goes on."""
+
+
+def contest(kind: str, reader: Reader, texts: Texts, batch_size: int, *, worst: bool) -> list[Order]:
+    """Orders of each source's candidates, the best one first, or the worst, by the original's ``pairrm_cmp_type``.
+
+    A pointwise ranker knows one kind.
+
+    Raises:
+        InputError: the kind is unknown.
+    """
+    kinds = ("bubble", "full", "reference")
+    if kind not in kinds:
+        raise unknown_name("pairrm_cmp_type", kind, kinds)
+    if kind == "full" or not reader.pairwise:
+        sign = 1 if worst else -1
+        return [np.argsort(sign * row, kind="stable").tolist() for row in reader.scores(texts)]
+    return (
+        by_knockout(reader, texts, worst=worst)
+        if kind == "bubble"
+        else by_bubble(reader, texts, batch_size, worst=worst)
+    )
 
 
 def by_knockout(reader: Reader, texts: Texts, *, worst: bool) -> list[Order]:

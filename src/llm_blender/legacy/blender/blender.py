@@ -18,7 +18,7 @@ from llm_blender.types import Message
 from ..gen_fuser.config import GenFuserConfig
 from ..gpt_eval.utils import get_ranks_from_scores
 from ..pair_ranker.config import RankerConfig
-from ._contests import by_bubble, by_knockout
+from ._contests import contest
 from ._conversations import get_pair_from_conv
 from ._fusing import fuse_texts, load_gen_fuser
 from ._generation import generate
@@ -478,18 +478,9 @@ class Blender:
         truncation: str,
         worst: bool,
     ) -> Any:
-        kinds = ("bubble", "full", "reference")
-        if kind not in kinds:
-            raise unknown_name("pairrm_cmp_type", kind, kinds)
         reader = self._reader(batch_size=batch_size, truncation=truncation, title="Choosing")
         texts = read_texts(inputs, candidates, instructions)
-        if kind == "full" or not reader.pairwise:
-            sign = 1 if worst else -1
-            orders = [np.argsort(sign * row, kind="stable").tolist() for row in reader.scores(texts)]
-        elif kind == "bubble":
-            orders = by_knockout(reader, texts, worst=worst)
-        else:
-            orders = by_bubble(reader, texts, batch_size, worst=worst)
+        orders = contest(kind, reader, texts, batch_size, worst=worst)
         found = [[row[place] for place in order] for row, order in zip(texts.candidates, orders, strict=True)]
         if not return_all:
             return [row[0] for row in found]
