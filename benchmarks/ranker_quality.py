@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument(
         "--strategy", action="append", dest="strategies", help="as for `blend bench` [default: full, auto]"
     )
+    parser.add_argument("--rows", type=int, help="the first so many rows of each file alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -104,22 +106,25 @@ def main() -> None:
         name: RecordedRanker(load_ranker(name), options.output / "comparisons.db", name)
         for name in options.rankers or ["bundled"]
     }
-    found = pair_agreements(options.data, rankers)
+    found = pair_agreements(options.data, rankers, options.rows)
     strategies = options.strategies or ["full", "auto"]
     priors = None if options.priors is None else Priors.load(options.priors)
     selections = {
-        pool.name: pool_selections(pool, options.data, rankers, strategies, options.choose_on, priors) for pool in POOLS
+        pool.name: pool_selections(
+            pool, rows_of(pool, options.data)[: options.rows], rankers, strategies, options.choose_on, priors
+        )
+        for pool in POOLS
     }
     write(options.output, found, selections)
 
 
-def pair_agreements(folder: Path, rankers: dict[str, Ranker]) -> list[Agreement]:
+def pair_agreements(folder: Path, rankers: dict[str, Ranker], limit: int | None = None) -> list[Agreement]:
     """Agreement on all files, the labelled ones by their parts too."""
     parts: list[JudgedPairs] = []
     for pool in POOLS:
-        parts.append(implied_pairs(pool.name, rows_of(pool, folder)))
+        parts.append(implied_pairs(pool.name, rows_of(pool, folder)[:limit]))
     for name in LABELLED:
-        rows = read_rows(folder / f"{name}.jsonl.zst")
+        rows = islice(read_rows(folder / f"{name}.jsonl.zst"), limit)
         parts.append(labelled_pairs(name, rows, by="meta.subset" if name in ("llmbar", "hhh_alignment") else None))
     results: list[Agreement] = []
     for part in parts:
@@ -133,14 +138,13 @@ def pair_agreements(folder: Path, rankers: dict[str, Ranker]) -> list[Agreement]
 
 def pool_selections(
     pool: Pool,
-    folder: Path,
+    rows: list[ScoredRow],
     rankers: dict[str, Ranker],
     strategies: Sequence[str],
     choose_on: Path | None,
     priors: Priors | None,
 ) -> list[Selection]:
     """What each ranker picks in a pool, by each strategy."""
-    rows = rows_of(pool, folder)
     results: list[Selection] = []
     for name, ranker in rankers.items():
         for strategy in strategies:
