@@ -16,6 +16,8 @@ FILES = [
     "generation_config.json",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "adapter.gguf",
+    "fuser.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -119,4 +121,4 @@ def _looked(folder: Path) -> str:
 
 def _has_weights(folder: Path) -> bool:
     """Whether a checkpoint holds weights, in any form."""
-    return any(any(folder.glob(pattern)) for pattern in ("onnx/*.onnx", "*.safetensors", PICKLED_FILES[0]))
+    return any(any(folder.glob(pattern)) for pattern in ("onnx/*.onnx", "*.safetensors", "*.gguf", PICKLED_FILES[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
-__all__ = ["ask", "make_ensemble"]
+__all__ = ["ask", "fetch_model", "make_ensemble"]
 
 
 def ask(
@@ -113,6 +114,7 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
     """
     from llm_blender.config import EmbeddedConfig
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble
+    from llm_blender.fusers import base_model
 
     configured = {entry.name: entry for entry in config.llm}
     chosen = [configured.get(name) or _embedded(name, configured) for name in names]
@@ -127,9 +129,11 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
     chat, _, fusing = config.fuser.name.partition(":")
     if chat == "chat" and fusing in configured and fusing not in names and names:
         entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and is not asked
-    for entry in entries:
-        if isinstance(entry, EmbeddedConfig):
-            _fetch(entry.model)
+    models = [entry.model for entry in entries if isinstance(entry, EmbeddedConfig)]
+    if (base := base_model(config.fuser.name)) is not None:
+        models.append(base)
+    for model in dict.fromkeys(models):
+        fetch_model(model)
     return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
 
 
@@ -147,13 +151,20 @@ def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
     return EmbeddedConfig(name=name, model=name, provider="embedded")
 
 
-def _fetch(model: str) -> None:
+def fetch_model(model: str) -> Path:
+    """The file of an embedded model, downloaded where it is not there yet.
+
+    Raises:
+        NotFoundError: there is no such model.
+        DownloadError: it cannot be fetched.
+    """
     from llm_blender.cli._progress import progress
     from llm_blender.llms.models import pull, resolve
 
-    if resolve(model) is None:
-        with progress(f"downloading {model}", "bytes") as report:
-            pull(model, report)
+    if (path := resolve(model)) is not None:
+        return path
+    with progress(f"downloading {model}", "bytes") as report:
+        return pull(model, report)
 
 
 def _explain(model: str) -> None:

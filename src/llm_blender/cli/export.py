@@ -1,4 +1,4 @@
-"""``blend export``: a checkpoint's ONNX files from its weights."""
+"""``blend export``: from trained weights to the files that run without torch."""
 
 from __future__ import annotations
 
@@ -9,32 +9,85 @@ import typer
 
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
-from llm_blender.errors import MissingExtraError
+from llm_blender.errors import InputError, MissingExtraError
 
 __all__ = ["export"]
 
+_CONTEXT = 4096  # tokens of prompt and answer together, of an embedded LLM
+
 
 def export(
-    ranker: Annotated[str, typer.Argument(metavar="RANKER", help="`bundled`, a folder, or a Hub repository.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A ranker: `bundled`, a folder, or a Hub repository; or a LoRA adapter's folder."
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the whole checkpoint goes.")],
     backbone: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Folder or Hub name of the encoder's config.json, if the ranker names none."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Of an adapter: the embedded model, or GGUF file, it adapts [default: smollm2-135m]."
+        ),
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=64, help="Of an adapter: tokens of the prompt.")] = 3584,
+    candidate_max_length: Annotated[int, typer.Option(min=1, help="Of an adapter: tokens of each candidate.")] = 512,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an adapter: most tokens of the answer.")] = 512,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a ranker's checkpoint with its ONNX models, in float32 and int8, made from its weights.
+    """Write what runs without torch: of a ranker its ONNX models, of a LoRA adapter an embedded fuser.
+
+    A ranker's whole checkpoint goes to DIR, with ONNX models in float32 and int8 made from its weights. A LoRA adapter
+    of a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`;
+    give the lengths that it was trained with.
 
     JSON: {output, files}.
     """
+    if (Path(checkpoint) / "adapter_config.json").is_file():
+        if backbone is not None:
+            raise InputError(f"{checkpoint} is a LoRA adapter, which has no --backbone: leave that out.")
+        if max_length + max_new_tokens > _CONTEXT:
+            raise InputError(
+                f"An embedded LLM reads and writes {_CONTEXT:,} tokens: lower max-length or max-new-tokens."
+            )
+        lengths = {
+            "max_length": max_length,
+            "candidate_max_length": candidate_max_length,
+            "max_new_tokens": max_new_tokens,
+        }
+        files = _fuser(Path(checkpoint), folder, base, lengths)
+    elif base is not None:
+        raise InputError(f"{checkpoint} is no folder of a LoRA adapter, so it has no --base: leave that out.")
+    else:
+        files = _ranker(checkpoint, folder, backbone)
+    if as_json:
+        print_json({"output": str(folder), "files": [str(file) for file in files]})
+    else:
+        for file in files:
+            note(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def _ranker(checkpoint: str, folder: Path, backbone: str | None) -> list[Path]:
     try:
         from llm_blender.rankers.pair_ranker.export import export_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError("Export to ONNX", "train") from error
+    return export_checkpoint(checkpoint, folder, backbone)
 
-    files = [str(path) for path in export_checkpoint(ranker, folder, backbone)]
-    if as_json:
-        print_json({"output": str(folder), "files": files})
-    else:
-        for file in files:
-            note(f"wrote {file}")
+
+def _fuser(adapter: Path, folder: Path, base: str | None, lengths: dict[str, int]) -> list[Path]:
+    try:
+        from llm_blender.fusers.embedded_fuser.export import export_fuser
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Export of a LoRA adapter", "lora") from error
+    from llm_blender.cli.ask import fetch_model
+    from llm_blender.llms.models import DEFAULT_MODEL
+
+    model = base or DEFAULT_MODEL
+    file = fetch_model(model)
+    local = Path(model).expanduser().is_file()
+    return export_fuser(adapter, folder, model=str(file.absolute()) if local else model, base=file, **lengths)

@@ -134,9 +134,9 @@ def _load(name: str, device: str | None, config: Path | None) -> Fuser:
     """The fuser of that name; an LLM of the configuration, or the embedded one where there is none."""
     from llm_blender.cli.ask import make_ensemble
     from llm_blender.config import load_config
-    from llm_blender.fusers import CHAT, load_fuser
+    from llm_blender.fusers import CHAT, base_model, load_fuser
 
-    if name.partition(":")[0] != CHAT or device is not None:
+    if device is not None or (name.partition(":")[0] != CHAT and base_model(name) is None):
         return load_fuser(name, device=device)
     loaded = load_config(config)
     loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": name})})

@@ -18,8 +18,9 @@ from llm_blender.ensemble.budget import Budget
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
-from llm_blender.fusers import CHAT, DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, load_fuser
+from llm_blender.fusers import CHAT, DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, base_model, load_fuser
 from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms.loading import load_llm
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
@@ -173,7 +174,7 @@ class Ensemble:
     @property
     def _managed(self) -> list[AbstractAsyncContextManager[Any]]:
         llms: list[object] = [member.llm for member in self.members]
-        if isinstance(self._fuser, ChatFuser) and self._fuser.llm not in llms:
+        if isinstance(self._fuser, ChatFuser | EmbeddedFuser) and self._fuser.llm not in llms:
             llms.append(self._fuser.llm)
         return [llm for llm in llms if isinstance(llm, AbstractAsyncContextManager)]
 
@@ -352,9 +353,15 @@ def _answer(
 
 
 def _fuser(name: str, llms: Sequence[LLM], store: Store) -> Fuser | Callable[[], Fuser]:
-    if name.partition(":")[0] == CHAT:  # a wrong name is told before anybody is asked
-        return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store)
+    if name.partition(":")[0] == CHAT or base_model(name) is not None:  # what is wrong is told before anybody is asked
+        return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store, run=_embedded)
     return lambda: load_fuser(name)
+
+
+def _embedded(model: str) -> AdaptableLLM:
+    from llm_blender.llms.embedded import EmbeddedLLM
+
+    return EmbeddedLLM(model, model, parallel=1)
 
 
 def _load_ranker(name: str) -> Ranker:

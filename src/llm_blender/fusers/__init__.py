@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_blender._hub import find_folder
 from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, NotFoundError
 from llm_blender.fusers.guard import GuardedFuser
 from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
 from llm_blender.types import LLM
@@ -15,22 +17,28 @@ from llm_blender.types import LLM
 if TYPE_CHECKING:
     from llm_blender._calls import CallStore
     from llm_blender.fusers.chat_fuser import ChatFuser
+    from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
     from llm_blender.fusers.gen_fuser import GenFuser
 
 __all__ = [
     "CHAT",
     "DEFAULT_RULE",
     "DEFAULT_TOP_K",
+    "EMBEDDED",
     "Decision",
     "FusionRule",
     "GuardedFuser",
+    "base_model",
     "decide",
     "load_fuser",
 ]
 
 CHAT = "chat"
 """Name of the fuser that is the first of the LLMs; with a colon and a name, another one of them."""
+EMBEDDED = "embedded"
+"""Name of the bundled adapter of the embedded LLM; with a colon, of another one."""
 
+_BUNDLED = Path(__file__).parents[1] / "bundled" / "fuser"
 _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
@@ -40,16 +48,19 @@ def load_fuser(
     llms: Mapping[str, LLM] | None = None,
     store: CallStore | None = None,
     device: Any = None,
-) -> ChatFuser | GenFuser:
+    run: Callable[[str], AdaptableLLM] | None = None,
+) -> ChatFuser | EmbeddedFuser | GenFuser:
     """The fuser of that name; the one door from names to fusers.
 
     Args:
-        name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; or a folder or Hub repository: a
-            sequence-to-sequence model such as ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one.
-            A folder of such a name is ``./chat``.
+        name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``embedded``, the bundled adapter of the
+            embedded LLM; ``embedded:`` and a folder or Hub repository, that one, where for a folder its name alone
+            does, too; or a folder or Hub repository with a sequence-to-sequence model such as
+            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A folder of such a name is ``./chat``.
         llms: by their names.
         store: where the answers of an LLM are kept; None keeps none.
-        device: of a model that runs here: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
+        device: of a model that runs on torch: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
+        run: makes an embedded LLM from the name of its model, where an adapter needs one that none of `llms` is.
 
     Raises:
         NotFoundError: there is no such checkpoint; the message says where it was looked for.
@@ -59,12 +70,17 @@ def load_fuser(
     """
     text, known = os.fspath(name), llms or {}
     chat, _, wanted = text.partition(":")
-    if chat != CHAT:
+    embedded = None if chat == CHAT else _embedded_folder(text)
+    if chat != CHAT and embedded is None:
         from llm_blender.fusers.gen_fuser import GenFuser
 
         return GenFuser.from_pretrained(name, device=device)
     if device is not None:
-        raise InputError(f"The device {device!r} is for a fuser that runs here, not for {text}: leave it out.")
+        raise InputError(f"The device {device!r} is for a fuser that runs on torch, not for {text}: leave it out.")
+    if embedded is not None:
+        from llm_blender.fusers.embedded_fuser import EmbeddedFuser
+
+        return EmbeddedFuser.load(embedded, known.values(), run, name=text)
     if not known:
         raise InputError(f"The fuser {text} is an LLM, and none is configured: add an [[llm]] to blend.toml.")
     wanted = wanted or next(iter(known))
@@ -73,3 +89,34 @@ def load_fuser(
     from llm_blender.fusers.chat_fuser import ChatFuser
 
     return ChatFuser(known[wanted], concurrency=_CONCURRENCY, store=store)
+
+
+def base_model(name: str | os.PathLike[str]) -> str | None:
+    """The embedded model that the fuser of that name is an adapter of; None for a fuser of another kind.
+
+    Raises:
+        NotFoundError: there is no such adapter.
+        CheckpointError: a file of it is missing or damaged.
+    """
+    folder = _embedded_folder(os.fspath(name))
+    if folder is None:
+        return None
+    from llm_blender.fusers.embedded_fuser import Settings
+
+    return Settings.load(folder).base.model
+
+
+def _embedded_folder(name: str) -> Path | None:
+    """The folder of an embedded fuser; None where the name means another one."""
+    kind, _, place = name.partition(":")
+    if kind != EMBEDDED:
+        folder = Path(name).expanduser()
+        return folder if (folder / "adapter.gguf").is_file() else None
+    if place:
+        return find_folder("embedded fuser", place)
+    if not _BUNDLED.is_dir():
+        raise NotFoundError(
+            "This version bundles no adapter for the embedded LLM: name one as embedded:DIR (`blend export` makes it "
+            "of a LoRA adapter), or let an LLM fuse (chat)."
+        )
+    return _BUNDLED

@@ -1,11 +1,11 @@
-"""llama.cpp in this process, through xllamacpp: load a GGUF file, run a chat request, stop it."""
+"""llama.cpp in this process, through xllamacpp: load a GGUF file, run a request, stop it."""
 
 from __future__ import annotations
 
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,20 +23,34 @@ _BATCH = 256
 class Llama:
     """A loaded model with `parallel` slots, each answering one request at a time.
 
+    Attributes:
+        adapters: see below.
+
     Args:
         path: a GGUF file.
+        adapters: GGUF files of LoRA adapters of the model; a request that names none of them is answered without.
         context: tokens of prompt and answer together, in each slot.
         parallel: slots.
         threads: of the computation; None takes the available cores.
 
     Raises:
-        RuntimeError: llama.cpp cannot load the file; it does not say why.
+        RuntimeError: llama.cpp cannot load the file or an adapter; it does not say why.
     """
 
-    def __init__(self, path: Path, *, context: int, parallel: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        parallel: int,
+        threads: int | None = None,
+        adapters: Sequence[Path] = (),
+    ) -> None:
+        self.adapters = tuple(adapters)
         xllamacpp = _import_xllamacpp()
         params = xllamacpp.CommonParams()
         params.model.path = os.fspath(path)
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(os.fspath(adapter), 0.0) for adapter in adapters]
         params.verbosity = -1  # else it logs to the process's stderr
         params.warmup = False  # costs more than it saves on a model this small
         params.n_gpu_layers = 0  # a GPU's results depend on what else is in its batch
@@ -54,13 +68,14 @@ class Llama:
         params.ui = params.endpoint_slots = params.endpoint_props = False
         self._server = xllamacpp.Server(params)
 
-    def chat(self, request: Mapping[str, Any], on_chunk: Callable[[Chunk], bool]) -> None:
-        """Run one streamed chat request to its end, waiting for a free slot first.
+    def run(self, request: Mapping[str, Any], on_chunk: Callable[[Chunk], bool], adapter: Path | None = None) -> None:
+        """Run one streamed request to its end, waiting for a free slot first.
 
         Args:
-            request: the body of an OpenAI chat completion.
+            request: the body of an OpenAI chat completion; or, with a ``prompt`` of text or tokens, of a completion.
             on_chunk: called with each piece, an ``error`` among them, and after each batch of the prompt; True
                 stops the request. What it raises stops the request too, and is raised here.
+            adapter: one of `adapters`, through which it is answered.
 
         Raises:
             RuntimeError: the request cannot be read.
@@ -77,7 +92,10 @@ class Llama:
         # Without a cached prompt the same request gives the same bits whatever ran in its slot before.
         extra = {"stream": True, "return_progress": True, "cache_prompt": False}
         usage = {"stream_options": {"include_usage": True}}
-        self._server.handle_chat_completions({**request, **extra, **usage}, relay)
+        lora = {} if adapter is None else {"lora": [{"id": self.adapters.index(adapter), "scale": 1.0}]}
+        server = self._server
+        handle = server.handle_completions if "prompt" in request else server.handle_chat_completions
+        handle({**request, **extra, **usage, **lora}, relay)
         if raised:
             raise raised[0]
 

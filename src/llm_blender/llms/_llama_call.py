@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from llm_blender.errors import FailureReason, LLMError
@@ -22,13 +23,16 @@ class LlamaCall:
 
     Args:
         llm: name of the LLM, for the candidate and for errors.
-        request: the body of an OpenAI chat completion.
+        request: see `Llama.run`.
         on_text: called in that thread with each new piece of text.
+        adapter: through which the model answers; None is the model as it is.
     """
 
-    def __init__(self, llm: str, request: Mapping[str, Any], on_text: OnText | None) -> None:
+    def __init__(
+        self, llm: str, request: Mapping[str, Any], on_text: OnText | None, adapter: Path | None = None
+    ) -> None:
         self.stop = threading.Event()
-        self._llm, self._request, self._on_text = llm, request, on_text
+        self._llm, self._request, self._on_text, self._adapter = llm, request, on_text, adapter
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._usage: Usage | None = None
@@ -38,11 +42,16 @@ class LlamaCall:
         """Write the answer, waiting for a free slot first.
 
         Raises:
-            LLMError: the request does not fit or is refused, the answer is empty, or it was stopped.
+            LLMError: the request does not fit or is refused, its adapter is not loaded, the answer is empty, or it
+                was stopped.
         """
         start = time.perf_counter()
+        if self._adapter not in (None, *llama.adapters):
+            raise self._error(
+                "server", f"llama.cpp cannot use the adapter {self._adapter}: it is damaged, or of another model."
+            )
         try:
-            llama.chat(self._request, self._take)
+            llama.run(self._request, self._take, self._adapter)
         except RuntimeError as error:
             raise self._error("bad_request", f"llama.cpp refuses the request: {error}") from error
         if self.stop.is_set():
@@ -69,7 +78,7 @@ class LlamaCall:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             delta = choice.get("delta", {})
             self._reasoning.append(delta.get("reasoning_content") or "")
-            if piece := delta.get("content"):
+            if piece := delta.get("content") or choice.get("text"):
                 self._text.append(piece)
                 if self._on_text is not None and not self.stop.is_set():
                     self._on_text(piece)

@@ -80,6 +80,8 @@ class EmbeddedLLM:
         self._parallel = _safe_parallel(os.fspath(model)) if parallel is None else parallel
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._llama: Llama | None = None
+        self._adapters: tuple[Path, ...] = ()
+        self._loaded = self._adapters  # with `_llama`, if llama.cpp could
         self._pool: ThreadPoolExecutor | None = None
         self._calls: set[LlamaCall] = set()
 
@@ -117,10 +119,39 @@ class EmbeddedLLM:
         Raises:
             LLMError: the conversation does not fit the context, the answer is empty, or the file cannot be run.
         """
+        return await self._answer(self._request(messages, sampling), on_text)
+
+    async def complete(
+        self, prompt: Sequence[int], *, max_tokens: int, adapter: Path | None = None, on_text: OnText | None = None
+    ) -> Candidate:
+        """Write on behind a prompt, always the likeliest token.
+
+        Args:
+            prompt: tokens, read as they are.
+            max_tokens: of the answer, at most.
+            adapter: the GGUF file of a LoRA adapter, see `adapt`; None writes without.
+            on_text: gets the answer as it comes, in the event loop.
+
+        Raises:
+            LLMError: as for `generate`, or the adapter is damaged or of another model.
+        """
+        if adapter is not None:
+            self.adapt(adapter)
+        request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0.0}
+        return await self._answer(request, on_text, adapter)
+
+    def adapt(self, adapter: Path) -> None:
+        """Load a LoRA adapter together with the model; only a `complete` that names it writes through it.
+
+        After the first call, the model is loaded anew.
+        """
+        with self._lock:
+            if adapter not in self._adapters:
+                self._adapters += (adapter,)
+
+    async def _answer(self, request: dict[str, Any], on_text: OnText | None, adapter: Path | None = None) -> Candidate:
         loop = asyncio.get_running_loop()
-        call = LlamaCall(
-            self.name, self._request(messages, sampling), on_text and (lambda text: _later(loop, on_text, text))
-        )
+        call = LlamaCall(self.name, request, on_text and (lambda text: _later(loop, on_text, text)), adapter)
         with self._lock:
             self._pool = self._pool or ThreadPoolExecutor(self._parallel, thread_name_prefix="embedded-llm")
             future = self._pool.submit(self._run, call)
@@ -154,19 +185,26 @@ class EmbeddedLLM:
 
     def _run(self, call: LlamaCall) -> Candidate:
         with self._loading:
-            if self._llama is None:
-                try:
-                    self._llama = Llama(
-                        self.path, context=self._context, parallel=self._parallel, threads=self._threads
-                    )
-                except RuntimeError:
-                    message = (
-                        f"llama.cpp cannot load {self.path}: it is damaged (delete it and fetch it again), of a kind"
-                        " that this llama.cpp does not know, or larger than the free memory."
-                    )
-                    raise LLMError(self.name, "server", message) from None
+            if self._llama is None or self._loaded != self._adapters:
+                self._llama = None  # its memory goes back with the last call that runs on it
+                self._loaded = self._adapters
+                self._llama = self._load(self._loaded)
             llama = self._llama
         return call.run(llama)
+
+    def _load(self, adapters: tuple[Path, ...]) -> Llama:
+        try:
+            return Llama(
+                self.path, context=self._context, parallel=self._parallel, threads=self._threads, adapters=adapters
+            )
+        except RuntimeError:
+            if adapters:  # a bad one must not cost the answers that need none
+                return self._load(())
+            message = (
+                f"llama.cpp cannot load {self.path}: it is damaged (delete it and fetch it again), of a kind"
+                " that this llama.cpp does not know, or larger than the free memory."
+            )
+            raise LLMError(self.name, "server", message) from None
 
     def _request(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         own, variation = self._sampling, self._variations[sampling.sample % len(self._variations)]

@@ -23,7 +23,7 @@ from llm_blender._torch import parse_devices, parse_dtype
 from llm_blender._transformers import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "load_tokenizer"]
 
 ADAPTER = "adapter_config.json"
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
@@ -112,6 +112,17 @@ def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits
     model.generation_config = cast(Any, GenerationConfig)(**known)
     context = None if seq2seq else getattr(config, "max_position_embeddings", None)
     return Loaded(model.eval(), tokenizer, seq2seq, context)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint; of a LoRA adapter its own, else its base's.
+
+    Raises:
+        NotFoundError: there is no base.
+        CheckpointError: a file is missing or damaged.
+    """
+    whole = (folder / "tokenizer.json").is_file() or not (folder / ADAPTER).is_file()
+    return _tokenizer(folder if whole else _base(folder, None))
 
 
 def _base(adapter: Path, given: str | None) -> Path:
