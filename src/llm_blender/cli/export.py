@@ -13,8 +13,6 @@ from llm_blender.errors import InputError, MissingExtraError
 
 __all__ = ["export"]
 
-_CONTEXT = 4096  # tokens of prompt and answer together, of an embedded LLM
-
 
 def export(
     checkpoint: Annotated[
@@ -34,34 +32,35 @@ def export(
             metavar="MODEL", help="Of an adapter: the embedded model, or GGUF file, it adapts [default: smollm2-135m]."
         ),
     ] = None,
-    max_length: Annotated[int, typer.Option(min=64, help="Of an adapter: tokens of the prompt.")] = 3584,
-    candidate_max_length: Annotated[int, typer.Option(min=1, help="Of an adapter: tokens of each candidate.")] = 512,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an adapter: most tokens of the answer.")] = 512,
+    max_length: Annotated[
+        int | None, typer.Option(min=64, help="Of an adapter: tokens of the prompt [default: as trained; 3584].")
+    ] = None,
+    candidate_max_length: Annotated[
+        int | None, typer.Option(min=1, help="Of an adapter: tokens of each candidate [default: as trained; 512].")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of an adapter: most tokens of the answer [default: as trained; 512].")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write what runs without torch: of a ranker its ONNX models, of a LoRA adapter an embedded fuser.
 
     A ranker's whole checkpoint goes to DIR, with ONNX models in float32 and int8 made from its weights. A LoRA adapter
-    of a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`;
-    give the lengths that it was trained with.
+    of a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`.
 
     JSON: {output, files}.
     """
+    lengths = {
+        "max_length": max_length,
+        "candidate_max_length": candidate_max_length,
+        "max_new_tokens": max_new_tokens,
+    }
     if (Path(checkpoint) / "adapter_config.json").is_file():
         if backbone is not None:
             raise InputError(f"{checkpoint} is a LoRA adapter, which has no --backbone: leave that out.")
-        if max_length + max_new_tokens > _CONTEXT:
-            raise InputError(
-                f"An embedded LLM reads and writes {_CONTEXT:,} tokens: lower max-length or max-new-tokens."
-            )
-        lengths = {
-            "max_length": max_length,
-            "candidate_max_length": candidate_max_length,
-            "max_new_tokens": max_new_tokens,
-        }
         files = _fuser(Path(checkpoint), folder, base, lengths)
-    elif base is not None:
-        raise InputError(f"{checkpoint} is no folder of a LoRA adapter, so it has no --base: leave that out.")
+    elif base is not None or any(lengths.values()):
+        raise InputError(f"{checkpoint} is no folder of a LoRA adapter: leave out --base and the lengths.")
     else:
         files = _ranker(checkpoint, folder, backbone)
     if as_json:
@@ -79,7 +78,7 @@ def _ranker(checkpoint: str, folder: Path, backbone: str | None) -> list[Path]:
     return export_checkpoint(checkpoint, folder, backbone)
 
 
-def _fuser(adapter: Path, folder: Path, base: str | None, lengths: dict[str, int]) -> list[Path]:
+def _fuser(adapter: Path, folder: Path, base: str | None, lengths: dict[str, int | None]) -> list[Path]:
     try:
         from llm_blender.fusers.embedded_fuser.export import export_fuser
     except ModuleNotFoundError as error:

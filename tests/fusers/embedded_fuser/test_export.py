@@ -16,6 +16,7 @@ from llm_blender.errors import CheckpointError, InputError
 from llm_blender.fusers import load_fuser
 from llm_blender.fusers.embedded_fuser import EmbeddedFuser, Settings
 from llm_blender.fusers.embedded_fuser.export import export_fuser
+from llm_blender.fusers.gen_fuser import CausalFormat, GenFuser, Lengths
 from llm_blender.llms.embedded import EmbeddedLLM
 
 LENGTHS = {"max_length": 400, "candidate_max_length": 40, "max_new_tokens": 24}
@@ -41,11 +42,26 @@ def test_the_command(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     assert isinstance(load_fuser(out, llms={"tiny": llm}), EmbeddedFuser)
 
 
+def test_lengths_of_the_training(adapter: Path, tiny_gguf: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    given, trained = shutil.copytree(adapter, tmp_path / "adapter"), Lengths(**LENGTHS)
+    trained.save(given)
+    export_fuser(given, tmp_path / "x", model="tiny", base=tiny_gguf, max_new_tokens=30)
+    settings = Settings.load(tmp_path / "x")
+    assert (settings.max_length, settings.candidate_max_length, settings.max_new_tokens) == (400, 40, 30)
+    by_torch = GenFuser.from_pretrained(given, device="cpu", max_new_tokens=30)
+    assert by_torch.options["max_new_tokens"] == 30
+    assert isinstance(by_torch.prompts, CausalFormat)
+    assert (by_torch.prompts.max_length, by_torch.prompts.candidate_max_length) == (400, 40)
+    (given / "fuser.json").write_text('{"max_length": 1}')
+    with pytest.raises(CheckpointError, match=r"fuser\.json: candidate_max_length: Field required"):
+        GenFuser.from_pretrained(given, device="cpu")
+
+
 def test_options_of_the_other_kind(adapter: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((adapter, tmp_path / "x", "--backbone", "y"), "has no --backbone"),
         ((adapter, tmp_path / "x", "--max-length", 4000), "reads and writes 4,096 tokens"),
-        (("bundled", tmp_path / "x", "--base", "y"), "has no --base"),
+        (("bundled", tmp_path / "x", "--base", "y"), "leave out --base"),
     ):
         result = export(*arguments)
         assert result.exit_code == 2

@@ -1,26 +1,22 @@
-"""The folder of an embedded fuser, and its ``fuser.json``."""
+"""The folder of an embedded fuser."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from llm_blender.errors import CheckpointError
+from llm_blender.fusers.gen_fuser.lengths import SETTINGS, Lengths
 
 __all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "Base", "Settings"]
 
-ADAPTER, SETTINGS, TOKENIZER = "adapter.gguf", "fuser.json", "tokenizer.json"
+ADAPTER, TOKENIZER = "adapter.gguf", "tokenizer.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Base(_Frozen):
+class Base(BaseModel):
     """The GGUF file that the adapter adapts.
 
     Attributes:
@@ -28,6 +24,8 @@ class Base(_Frozen):
         size: bytes of the file.
         sha256: of the file.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     size: int
@@ -43,23 +41,17 @@ class Base(_Frozen):
         return path.stat().st_size == self.size and _sha256(path) == self.sha256
 
 
-class Settings(_Frozen):
-    """How an embedded fuser reads and writes.
+class Settings(Lengths):
+    """How an embedded fuser reads and writes; its ``fuser.json``.
 
     Attributes:
         base: what it adapts.
         chat: what the base's chat template writes before and after the user's message; None where it has none.
-        max_length: tokens of the prompt.
-        candidate_max_length: tokens of each candidate.
-        max_new_tokens: most tokens of the answer.
         format_version: of the folder.
     """
 
     base: Base
     chat: tuple[str, str] | None
-    max_length: int = Field(ge=1)
-    candidate_max_length: int = Field(ge=1)
-    max_new_tokens: int = Field(ge=1)
     format_version: Literal[1] = 1
 
     @classmethod
@@ -74,16 +66,7 @@ class Settings(_Frozen):
                 raise CheckpointError(
                     f"{folder} is no embedded fuser: it lacks {name}. Make one by `blend export ADAPTER DIR`."
                 )
-        try:
-            return cls.model_validate_json((folder / SETTINGS).read_bytes())
-        except ValidationError as error:
-            first: Any = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CheckpointError(f"{folder / SETTINGS}: {where}: {first['msg']}.") from error
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``fuser.json``."""
-        (Path(folder) / SETTINGS).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return super().load(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from llm_blender._hub import find_folder
 from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError
 from llm_blender.fusers.flaws import find_flaw
+from llm_blender.fusers.gen_fuser.lengths import Lengths
 from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Prompt, PromptFormat, Seq2SeqFormat
 from llm_blender.fusers.gen_fuser.streaming import TextStream
 from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
@@ -88,10 +89,10 @@ class GenFuser:
             dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the weights are stored. None is ``bfloat16``
                 on CUDA, else ``float32``.
             base: of an adapter, in place of the model that it names.
-            max_length: tokens of the prompt; None is 1,024 for a sequence-to-sequence model, as in 0.0.2; for a causal
-                LLM 4,096, less where its context is shorter.
-            candidate_max_length: tokens of each candidate; None is 128, as in 0.0.2, for a causal LLM 512.
-            max_new_tokens: most tokens of the answer; None as `candidate_max_length`'s default.
+            max_length: tokens of the prompt; None is what the checkpoint's ``fuser.json`` says, else 1,024 for a
+                sequence-to-sequence model, as in 0.0.2; for a causal LLM 4,096, less where its context is shorter.
+            candidate_max_length: tokens of each candidate; None likewise, else 128, as in 0.0.2, for a causal LLM 512.
+            max_new_tokens: most tokens of the answer; None likewise, else as `candidate_max_length`'s default.
             beams: of the search; None is 4, as in 0.0.2, for a causal LLM 1, which writes greedily.
             batch_size: rows that are written together.
             bits: 4 or 8 quantises the weights, by bitsandbytes.
@@ -120,7 +121,9 @@ class GenFuser:
         folder = find_folder("fuser", name, revision)
         loaded = load(folder, dtype=dtype, device=device, base=None if base is None else os.fspath(base), bits=bits)
         given = {what: number for what, number in numbers.items() if number is not None}
-        sizes = {**(_SEQ2SEQ if loaded.seq2seq else _CAUSAL), **given}
+        trained = Lengths.of_training(folder)
+        named = {} if trained is None else trained.model_dump()
+        sizes = {**(_SEQ2SEQ if loaded.seq2seq else _CAUSAL), **named, **given}
         if loaded.context is not None:
             sizes["max_new_tokens"] = min(sizes["max_new_tokens"], loaded.context // 2)
             sizes["max_length"] = min(sizes["max_length"], loaded.context - sizes["max_new_tokens"])
