@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llm_blender.bench._drawing import LIGHT, headline, require_matplotlib, save_figure, short_names
 from llm_blender.bench.pairs import Agreement
-from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["plot_agreements", "require_matplotlib"]
-
-# Dark to light, so that they stay apart in greyscale; baselines are lighter than any ranker.
-_RANKERS = ("#1b3a5c", "#a3431f", "#4f9f94", "#b08cc4", "#c4b24a")
-_BASELINE = "#d4d4d4"
-_INK, _QUIET = "#222222", "#777777"
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _QUIET,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "llm-blender",  # the same results, the same bytes
-}
 
 
 def plot_agreements(results: Sequence[Agreement], folder: Path) -> list[Path]:
@@ -56,33 +37,11 @@ def plot_agreements(results: Sequence[Agreement], folder: Path) -> list[Path]:
     require_matplotlib()
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(LIGHT.style):
         figures = {"agreement": _bars(results)}
         if any(result.bins for result in results):
             figures["reliability"] = _reliability(results)
-        return [path for name, figure in figures.items() for path in _save(figure, folder / name)]
-
-
-def require_matplotlib() -> None:
-    """For who wants to know before hours of comparisons.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("Drawing plots", "plot")
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, dpi=160, metadata=metadata)
-    except OSError as error:
-        raise InputError(f"{stem.parent} cannot hold the plots ({error.strerror or error}).") from error
-    return paths
+        return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def _bars(results: Sequence[Agreement]) -> Figure:
@@ -93,14 +52,14 @@ def _bars(results: Sequence[Agreement]) -> Figure:
     heights = [len(panel) + 0.6 for panel in panels]
     figure = Figure(figsize=(6.4, 0.7 + 0.27 * sum(heights) + 0.3 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    colours, names, limits = _colours(results), _short_names(results), _limits(results)
+    colours, names, limits = _colours(results), short_names([result.method for result in results]), _limits(results)
     for axis, panel in zip(axes, panels, strict=True):
-        _headline(axis, _title(panel[0]), f"{panel[0].pairs:,} pairs")
-        axis.grid(axis="x", color="#eeeeee", linewidth=0.8)
-        axis.axvline(50, color=_INK, linewidth=0.8)
+        headline(axis, _title(panel[0]), f"{panel[0].pairs:,} pairs", LIGHT)
+        axis.grid(axis="x", color=LIGHT.grid, linewidth=0.8)
+        axis.axvline(50, color=LIGHT.ink, linewidth=0.8)
         for row, result in enumerate(panel):
             _bar(axis, row, result, colours[result.method])
-        axis.set_yticks(range(len(panel)), [names[result.method] for result in panel], color=_INK)
+        axis.set_yticks(range(len(panel)), [names[result.method] for result in panel], color=LIGHT.ink)
         axis.set(xlim=limits, ylim=(len(panel) - 0.4, -0.6), axisbelow=True)
         axis.tick_params(length=0)
         axis.spines[["left", "bottom"]].set_visible(False)
@@ -115,7 +74,7 @@ def _bar(axis: Axes, row: int, result: Agreement, colour: str) -> None:
     axis.barh(row, value - 50, left=50, height=0.62, color=colour)
     ends = [100 * end for end in result.ci95 or ()]
     halo = withStroke(linewidth=3, foreground="white")  # a thin line is lost on a dark bar
-    axis.plot(ends, [row] * len(ends), color=_INK, linewidth=1, solid_capstyle="butt", path_effects=[halo])
+    axis.plot(ends, [row] * len(ends), color=LIGHT.ink, linewidth=1, solid_capstyle="butt", path_effects=[halo])
     # All numbers in one column to the right, where no bar or whisker can run into them.
     axis.annotate(
         f"{value:.1f}", (1, row), xycoords=("axes fraction", "data"), xytext=(28, 0), textcoords="offset points",
@@ -133,12 +92,13 @@ def _reliability(results: Sequence[Agreement]) -> Figure:
     down = -(-len(drawn) // across)
     figure = Figure(figsize=(0.4 + 2.9 * across, 0.4 + 2.9 * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    colours, names = _colours(results), _short_names(results)
+    colours, names = _colours(results), short_names([result.method for result in results])
     lowest = 100 * min(part.ci95.low for result in drawn for part in result.bins)
     for place, (axis, result) in enumerate(zip(axes, drawn, strict=False)):
         title = _title(result) if rankers == 1 else f"{names[result.method]}, {_title(result)}"
         base = f"base rate's {result.brier_base_rate:.3f}"
-        _headline(axis, title, f"ECE {100 * (result.ece or 0):.1f} %, Brier {result.brier:.3f} ({base})", below=True)
+        remark = f"ECE {100 * (result.ece or 0):.1f} %, Brier {result.brier:.3f} ({base})"
+        headline(axis, title, remark, LIGHT, below=True)
         axis.set(xlim=(49, 101), ylim=(min(45.0, lowest - 3), 105), xlabel="promised, %")
         _curve(axis, result, colours[result.method])
         axis.tick_params(length=2)
@@ -150,25 +110,12 @@ def _reliability(results: Sequence[Agreement]) -> Figure:
 
 
 def _curve(axis: Axes, result: Agreement, colour: str) -> None:
-    axis.plot([50, 100], [50, 100], color=_QUIET, linewidth=0.8, dashes=(4, 3))
+    axis.plot([50, 100], [50, 100], color=LIGHT.quiet, linewidth=0.8, dashes=(4, 3))
     promised = [100 * part.confidence for part in result.bins]
     for x, part in zip(promised, result.bins, strict=True):
         axis.plot([x, x], [100 * end for end in part.ci95], color=colour, linewidth=1, alpha=0.45)
     kept = [100 * part.accuracy for part in result.bins]
     axis.plot(promised, kept, color=colour, linewidth=1.2, marker="o", markersize=4)
-
-
-def _headline(axis: Axes, title: str, remark: str, *, below: bool = False) -> None:
-    """A bold title and a quiet remark, beside or below it."""
-    written = axis.annotate(
-        title, (0, 1), xycoords="axes fraction", xytext=(0, 16 if below else 4), textcoords="offset points",
-        fontweight="bold", va="bottom",
-    )  # fmt: skip
-    place, offset = ((0, 1), (0, 5)) if below else ((1, 0), (6, 0))
-    axis.annotate(
-        remark, place, xycoords="axes fraction" if below else written, xytext=offset, textcoords="offset points",
-        fontsize=8, color=_QUIET, va="bottom",
-    )  # fmt: skip
 
 
 def _panels(results: Sequence[Agreement]) -> list[list[Agreement]]:
@@ -180,17 +127,10 @@ def _title(result: Agreement) -> str:
     return name if result.subset is None else f"{name}: {result.subset}"
 
 
-def _short_names(results: Sequence[Agreement]) -> dict[str, str]:
-    """Methods without the folder or owner before their name, unless two would be called the same."""
-    short = {result.method: result.method.rstrip("/").rpartition("/")[2] for result in results}
-    twice = {name for name, count in Counter(short.values()).items() if count > 1}
-    return {method: method if name in twice else name for method, name in short.items()}
-
-
 def _colours(results: Sequence[Agreement]) -> dict[str, str]:
     rankers = dict.fromkeys(result.method for result in results if result.bins)
-    colours = {result.method: _BASELINE for result in results}
-    return colours | {name: _RANKERS[place % len(_RANKERS)] for place, name in enumerate(rankers)}
+    colours = {result.method: LIGHT.baseline for result in results}
+    return colours | {name: LIGHT.accents[place % len(LIGHT.accents)] for place, name in enumerate(rankers)}
 
 
 def _limits(results: Sequence[Agreement]) -> tuple[float, float]:

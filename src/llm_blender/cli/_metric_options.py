@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llm_blender._names import unknown_name
 from llm_blender.errors import InputError
 
 __all__ = ["metric_settings"]
@@ -19,11 +20,15 @@ def metric_settings(names: list[str], device: str | None) -> dict[str, dict[str,
         device: of the models.
 
     Raises:
-        InputError: a model is named for a metric that has none.
+        InputError: there is no such metric, or a model is named for one that has none.
     """
+    from llm_blender.metrics import METRICS
+
     wanted: dict[str, dict[str, Any]] = {}
     for given in names:
         name, _, model = given.partition("=")
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
         if model and name not in _BY_MODEL:
             raise InputError(f"--metric {given}: {name} takes no model; these do: {', '.join(_BY_MODEL)}.")
         own = {"device": device} if device and name in _BY_MODEL else {}

@@ -14,6 +14,7 @@ from llm_blender.cli._options import PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.bench_fuse import fuse
+from llm_blender.cli.bench_table import table
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure rankers and fused answers, every baseline on the same rows."
 )
 app.command()(fuse)
+app.command()(table)
 
 
 @app.command()

@@ -1,0 +1,251 @@
+"""Table 2 of arXiv 2306.02561 for any file of judged rows: LLMs, oracles, rankers and the fused answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.bench.table.census import Census
+from llm_blender.bench.table.columns import GPT_RANK, Column, best_models, judge_columns, metric_columns
+from llm_blender.bench.table.correlating import Correlation, correlate, metric_ranks
+from llm_blender.bench.table.methods import (
+    Method,
+    Ranked,
+    model_methods,
+    oracle_methods,
+    plain_methods,
+    rank_pool,
+    ranker_method,
+)
+from llm_blender.bench.table.pool import TablePool
+from llm_blender.bench.table.resampling import Resampling
+from llm_blender.bench.table.standings import BestShare, LengthBias, PairRate, best_shares, length_biases, pair_rates
+from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
+from llm_blender.rankers.heuristics import Longest, Random
+from llm_blender.ranking import Interval
+from llm_blender.types import OnProgress
+
+__all__ = ["Cell", "Line", "PaperTable", "paper_table", "with_tradeoff"]
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method by one measure.
+
+    Attributes:
+        value: mean over the rows that count, on the measure's own scale.
+        ci95: interval of that, resampled by instruction.
+        rows: that count.
+    """
+
+    value: float
+    ci95: Interval | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method.
+
+    Attributes:
+        method: its name.
+        kind: ``LLM``, ``oracle``, ``baseline``, ``ranker`` or ``fusion``.
+        cells: by the columns' keys; None where there is nothing to say, as of an LLM against itself.
+        comparisons: ordered pairs that went through a model, over all rows.
+    """
+
+    method: str
+    kind: str
+    cells: Mapping[str, Cell | None]
+    comparisons: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        cells = {key: None if cell is None else vars(cell) for key, cell in self.cells.items()}
+        return {"method": self.method, "kind": self.kind, "comparisons": self.comparisons, "cells": cells}
+
+
+@dataclass(frozen=True, eq=False)
+class PaperTable:
+    """The table, and what the pictures show.
+
+    Attributes:
+        caption: what the judge is, and how to read the table.
+        columns: of the table.
+        lines: of the table; LLMs by GPT-Rank, then oracles, baselines, rankers, the fused answers.
+        bases: the two LLMs of the best mean GPT-Rank.
+        correlations: with GPT-Rank.
+        best: who is best how often.
+        pairs: who beats whom.
+        lengths: who prefers the longer answer.
+        tradeoff: quality against comparisons, see `with_tradeoff`.
+        quality: the column that the trade-off measures by.
+        census: what the file held.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    bases: tuple[str, ...]
+    correlations: tuple[Correlation, ...]
+    best: tuple[BestShare, ...]
+    pairs: tuple[PairRate, ...]
+    lengths: tuple[LengthBias, ...]
+    quality: Column
+    census: Census
+    tradeoff: tuple[TradeoffPoint, ...] = ()
+
+    def cell(self, method: str, column: str) -> Cell | None:
+        """One cell, by name of method and key of column; None where there is none."""
+        return next((line.cells.get(column) for line in self.lines if line.method == method), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "caption": self.caption,
+            "bases": list(self.bases),
+            "columns": [column.describe() for column in self.columns],
+            "lines": [line.to_dict() for line in self.lines],
+            "correlations": [correlation.to_dict() for correlation in self.correlations],
+            "best": [best.to_dict() for best in self.best],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "lengths": [length.to_dict() for length in self.lengths],
+            "tradeoff": [point.to_dict() for point in self.tradeoff],
+            "quality": self.quality.key,
+            "census": self.census.to_dict(),
+        }
+
+
+def paper_table(
+    pool: TablePool,
+    rankers: Sequence[Ranked],
+    *,
+    computed: Mapping[str, Mapping[tuple[int, str], float]] | None = None,
+    unavailable: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> PaperTable:
+    """Every method by every measure, all intervals from the same draws of instructions.
+
+    Args:
+        pool: the rows.
+        rankers: of `rank_pool`, on these rows.
+        computed: metric values that the rows do not hold, see `measure_pool`.
+        unavailable: metrics that could not be computed, and why.
+        seed: of the bootstrap, and of the ranker ``random`` among the correlations.
+    """
+    metrics, missing = metric_columns(pool, computed or {})
+    bases = best_models(pool)
+    judged = judge_columns(pool, bases)
+    columns = [*metrics, *judged]
+    resampling = Resampling(pool.groups, seed=seed)
+    known = [column for column in (*metrics, judged[0]) if column.key != pool.score]  # GPT-Rank's oracle is the score's
+    models = sorted(_lines(model_methods(pool), columns, resampling), key=_by_rank)
+    named = {ranked.name for ranked in rankers}
+    plain = [method for method in plain_methods(pool) if method.name not in named]
+    others = [*oracle_methods(known), *plain, *(ranker_method(pool, ranked) for ranked in rankers)]
+    lines = [*models, *_lines(others, columns, resampling), *_fused_line(pool, columns, resampling)]
+    baselines = [rank_pool(pool, Random(), "random", seed=seed), rank_pool(pool, Longest(), "longest")]
+    return PaperTable(
+        caption=_caption(pool, bases, columns),
+        columns=tuple(columns),
+        lines=tuple(lines),
+        bases=tuple(bases),
+        correlations=tuple(
+            correlate(
+                {ranked.name: ranked.ranks for ranked in baselines if ranked.name not in named}
+                | {column.title: metric_ranks(column) for column in metrics if column.key != pool.score}
+                | {ranked.name: ranked.ranks for ranked in rankers},
+                columns,
+                pool.groups,
+                seed,
+            )
+        ),
+        best=tuple(best_shares(pool, columns, resampling)),
+        pairs=tuple(pair_rates(pool, resampling)),
+        lengths=tuple(length_biases(pool, [column for column in known if column.kind == "metric"], rankers, seed=seed)),
+        quality=next((column for column in columns if column.key == pool.score), judged[0]),
+        census=replace(pool.census, missing_scores=missing, unavailable=unavailable or {}),
+    )
+
+
+def with_tradeoff(
+    table: PaperTable,
+    pool: TablePool,
+    rankers: Sequence[Ranked],
+    *,
+    seed: int = 0,
+    progress: OnProgress | None = None,
+) -> PaperTable:
+    """The table and, for each ranker that compares pairs, every strategy on its full matrix."""
+    comparing = [ranked for ranked in rankers if ranked.comparisons]
+    resampling = Resampling(pool.groups, seed=seed)
+    points: list[TradeoffPoint] = []
+    for ranked in comparing:
+        points += tradeoff(pool, table.quality, ranked, resampling, seed=seed, progress=progress)
+    return replace(table, tradeoff=tuple(points))
+
+
+def _lines(methods: Sequence[Method], columns: Sequence[Column], resampling: Resampling) -> list[Line]:
+    values = [method.chosen(column.values) for method in methods for column in columns]
+    cells = iter(_cells(values, resampling))
+    lines = []
+    for method in methods:
+        of_method = {column.key: next(cells) for column in columns}
+        if method.kind == "LLM":
+            of_method |= {column.key: None for column in columns if column.base == method.name}
+        lines.append(Line(method.name, method.kind, of_method, method.comparisons))
+    return lines
+
+
+def _fused_line(pool: TablePool, columns: Sequence[Column], resampling: Resampling) -> list[Line]:
+    answers = [row.fused for row in pool.rows if row.fused is not None]
+    if not answers:
+        return []
+    used = {answer.used for answer in answers if answer.used}
+    fusers = {answer.fuser for answer in answers if answer.fuser}
+    parts = [f"top-{max(used)}"] if used else []
+    name = f"LLM-Blender ({', '.join([*parts, *sorted(fusers)])})" if parts or fusers else "LLM-Blender"
+    cells = _cells([column.fused for column in columns], resampling)
+    return [Line(name, "fusion", {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
+
+
+def _cells(values: Sequence[_Floats], resampling: Resampling) -> list[Cell | None]:
+    table = np.stack(values, axis=1)
+    return [
+        None if ci95 is None else Cell(float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
+        for column, ci95 in zip(table.T, resampling.means(table), strict=True)
+    ]
+
+
+def _by_rank(line: Line) -> float:
+    cell = line.cells[GPT_RANK]
+    return np.inf if cell is None else cell.value
+
+
+def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -> str:
+    judged = sum(row.is_judged for row in pool.rows)
+    judge = (
+        "the judge's pairwise outcomes (`cmp_results`)"
+        if pool.score is None
+        else f"the pairs that the score `{pool.score}` implies, not from judged pairs (the higher score wins, equal "
+        "ones tie)"
+    )
+    fused = " The fused answer is ranked among itself and all candidates." if _has_fused(columns) else ""
+    return (
+        f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better) and what "
+        f"stands right of it follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
+        f"k, ties sharing the smaller rank. {' and '.join(bases)} have the best GPT-Rank here; ≥ is how often an "
+        "answer is at least as good as theirs, a tie or their own answer being a win, or half of one (ties ½). Random "
+        "is what is expected of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "
+        f"bootstrapped over instructions.{fused}"
+    )
+
+
+def _has_fused(columns: Sequence[Column]) -> bool:
+    return any(not np.isnan(column.fused).all() for column in columns if column.key == GPT_RANK)

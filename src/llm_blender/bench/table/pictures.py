@@ -1,0 +1,185 @@
+"""The paper's table as pictures; matplotlib is an extra."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm_blender.bench._drawing import LIGHT, Theme, headline, require_matplotlib, save_figure, short_names
+from llm_blender.bench.table.paper import PaperTable
+from llm_blender.bench.table.standings import JUDGE
+from llm_blender.bench.table.tradeoff_picture import draw_tradeoff
+from llm_blender.ranking import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_table", "svg_pictures"]
+
+_NUMBERED = 20  # LLMs up to which a heat map has room for numbers
+_WIDTH = 6.4
+
+
+def plot_table(table: PaperTable, folder: Path) -> list[Path]:
+    """Draw ``best``, ``wins``, ``lengths`` and, where there is a trade-off, ``tradeoff``, each as PNG and SVG.
+
+    Args:
+        table: see `llm_blender.bench.table.with_tradeoff` for the last one.
+        folder: made if it is not there.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InputError: the folder cannot be written.
+    """
+    require_matplotlib()
+    import matplotlib
+
+    with matplotlib.rc_context(LIGHT.style):
+        figures = {name: draw(table, LIGHT) for name, draw in _pictures(table).items()}
+        return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
+
+
+def svg_pictures(table: PaperTable, theme: Theme) -> dict[str, str]:
+    """The same pictures as the text of an SVG each, by name.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    import matplotlib
+
+    found = {}
+    with matplotlib.rc_context(theme.style):
+        for name, draw in _pictures(table).items():
+            written = io.StringIO()
+            draw(table, theme).savefig(written, format="svg", metadata={"Date": None})
+            found[name] = written.getvalue()
+    return found
+
+
+def _pictures(table: PaperTable) -> dict[str, Callable[[PaperTable, Theme], Figure]]:
+    pictures = {"best": _best, "wins": _wins, "tradeoff": draw_tradeoff, "lengths": _lengths}
+    return {
+        name: draw
+        for name, draw in pictures.items()
+        if (name != "tradeoff" or table.tradeoff) and (name != "lengths" or table.lengths)
+    }
+
+
+def _best(table: PaperTable, theme: Theme) -> Figure:
+    """A bar an LLM: the part of the instructions in which it is best."""
+    axis, figure = _bar_axes(len(table.best), theme)
+    for row, best in enumerate(table.best):
+        axis.barh(row, 100 * best.share, height=0.62, color=theme.accents[2])
+        _whisker(axis, row, best.ci95, theme)
+        _number_at_the_right(axis, row, best.share)
+    axis.set_yticks(range(len(table.best)), [best.model for best in table.best], color=theme.ink)
+    axis.set_xlim(left=0)
+    headline(axis, "Who is best how often", "those who are best together share the instruction", theme)
+    axis.set_xlabel("% of the instructions, whiskers are 95 % intervals")
+    return figure
+
+
+def _lengths(table: PaperTable, theme: Theme) -> Figure:
+    """A dot a method: how often it prefers the longer answer, beside the judge."""
+    axis, figure = _bar_axes(len(table.lengths), theme)
+    names = short_names([bias.method for bias in table.lengths])
+    judge = table.lengths[0]
+    axis.axvline(50, color=theme.quiet, linewidth=0.8, dashes=(4, 3))
+    axis.axvline(100 * judge.rate, color=theme.accents[1], linewidth=1)
+    for row, bias in enumerate(table.lengths):
+        colour = theme.accents[1] if bias.method == JUDGE else theme.accents[0]
+        if bias.ci95 is not None:
+            axis.plot([100 * end for end in bias.ci95], [row, row], color=colour, linewidth=1.2)
+        axis.plot(100 * bias.rate, row, color=colour, marker="o", markersize=5)
+        _number_at_the_right(axis, row, bias.rate)
+    axis.set_yticks(range(len(table.lengths)), [names[bias.method] for bias in table.lengths], color=theme.ink)
+    headline(axis, "Who prefers the longer answer", f"{judge.pairs:,} pairs of which the judge prefers one", theme)
+    axis.set_xlabel("the longer one is preferred, % of the pairs (line: by the judge; dashed: by a coin)")
+    axis.margins(x=0.06)
+    return figure
+
+
+def _wins(table: PaperTable, theme: Theme) -> Figure:
+    """Rows win against columns: LLMs by GPT-Rank, numbers bold where the interval is on one side of 50."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    models = [line.method for line in table.lines if line.kind == "LLM"]
+    rates = {(pair.model, pair.other): pair for pair in table.pairs}
+    found = np.array([[rates[a, b].rate if (a, b) in rates else np.nan for b in models] for a in models])
+    side = 2.6 + (0.36 if len(models) <= _NUMBERED else 0.16) * len(models)
+    figure = Figure(figsize=(side, side - 0.7), layout="constrained")
+    axis = figure.subplots()
+    # Blue and orange are told apart by the colour-blind; the middle is the paper's colour.
+    colours = LinearSegmentedColormap.from_list("wins", [theme.accents[1], theme.paper, theme.accents[0]])
+    colours = colours.with_extremes(bad=theme.grid)
+    reach = 10 * np.ceil(10 * max(0.1, np.nanmax(np.abs(found - 0.5))))
+    image = axis.imshow(100 * found, cmap=colours, vmin=50 - reach, vmax=50 + reach)
+    if len(models) <= _NUMBERED:
+        for (row, column), rate in np.ndenumerate(found):
+            if not np.isnan(rate):
+                sure = _is_sure(rates[models[row], models[column]].ci95)
+                axis.text(
+                    column, row, f"{100 * rate:.0f}", ha="center", va="center", fontsize=8,
+                    color=_readable_on(image.to_rgba(100 * rate)), fontweight="bold" if sure else "normal",
+                )  # fmt: skip
+    size = 9 if len(models) <= _NUMBERED else 6
+    axis.set_yticks(range(len(models)), models, color=theme.ink, fontsize=size)
+    axis.set_xticks(
+        range(len(models)), models, color=theme.ink, fontsize=size, rotation=40, ha="right", rotation_mode="anchor"
+    )
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    headline(axis, "Who beats whom", "bold: the 95 % interval is on one side of 50", theme, below=True)
+    bar = figure.colorbar(image, ax=axis, shrink=0.6, aspect=24, label="the row wins, % (ties half)")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0)
+    return figure
+
+
+def _bar_axes(rows: int, theme: Theme) -> tuple[Axes, Figure]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, 0.9 + 0.27 * rows), layout="constrained")
+    axis = figure.subplots()
+    axis.grid(axis="x", color=theme.grid, linewidth=0.8)
+    axis.set(ylim=(rows - 0.4, -0.6), axisbelow=True)
+    axis.tick_params(length=0)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    return axis, figure
+
+
+def _whisker(axis: Axes, row: int, interval: Interval | None, theme: Theme) -> None:
+    from matplotlib.patheffects import withStroke
+
+    if interval is not None:
+        halo = withStroke(linewidth=3, foreground=theme.paper)  # a thin line is lost on a bar
+        ends = [100 * end for end in interval]
+        axis.plot(ends, [row, row], color=theme.ink, linewidth=1, solid_capstyle="butt", path_effects=[halo])
+
+
+def _number_at_the_right(axis: Axes, row: int, share: float) -> None:
+    axis.annotate(
+        f"{100 * share:.1f}", (1, row), xycoords=("axes fraction", "data"), xytext=(28, 0), textcoords="offset points",
+        va="center", ha="right", annotation_clip=False,
+    )  # fmt: skip
+
+
+def _is_sure(interval: Interval | None) -> bool:
+    return interval is not None and not interval.low <= 0.5 <= interval.high
+
+
+def _readable_on(colour: Sequence[float] | Any) -> str:
+    """Black or white, whichever stands out more (relative luminance as in WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if luminance > 0.179 else "#ffffff"

@@ -1,0 +1,137 @@
+"""Quality against the number of comparisons (the trade-off figure of arXiv 2306.02561), from one full matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.bench.table.columns import Column
+from llm_blender.bench.table.methods import Ranked
+from llm_blender.bench.table.pool import TablePool
+from llm_blender.bench.table.resampling import Resampling
+from llm_blender.ranking import Advance, Interval, Pool, rank_with
+from llm_blender.types import OnProgress, Ranking
+
+__all__ = ["TradeoffPoint", "tradeoff"]
+
+_SEEDS = 3
+_BUDGETS = (0.15, 0.25, 0.4, 0.6, 0.8)  # of the full matrix, for `active`
+_PLANS: tuple[tuple[str, str], ...] = (
+    ("knockout", "max_logits"),
+    ("bubble", "max_logits"),
+    ("top_k", "max_logits"),
+    ("single", "max_logits"),
+    ("single", "max_wins"),
+    ("full", "max_logits"),
+    ("full", "max_wins"),
+)
+
+
+@dataclass(frozen=True)
+class TradeoffPoint:
+    """What a ranker selects for so many comparisons.
+
+    Attributes:
+        ranker: its name.
+        strategy: one of `llm_blender.ranking.STRATEGIES`; ``random`` compares nothing.
+        aggregation: of ``full`` and ``single``; None for the others.
+        comparisons: per row, mean.
+        quality: mean of the column's values of what is selected, over rows and three seeds.
+        ci95: interval of that, resampled by instruction.
+    """
+
+    ranker: str
+    strategy: str
+    aggregation: str | None
+    comparisons: float
+    quality: float
+    ci95: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def tradeoff(
+    pool: TablePool,
+    column: Column,
+    ranked: Ranked,
+    resampling: Resampling,
+    *,
+    seed: int = 0,
+    progress: OnProgress | None = None,
+) -> list[TradeoffPoint]:
+    """Every strategy on the comparisons that `ranked` holds already; nothing is compared anew.
+
+    Args:
+        pool: n rows.
+        column: what quality is.
+        ranked: by the full matrix.
+        resampling: of the rows.
+        seed: the first of three.
+        progress: called with strategies done and to do.
+    """
+    found = [_random(pool, column, ranked, resampling)]
+    plans = list(_plans(max(len(row.candidates) for row in pool.rows)))
+    for done, (strategy, aggregation, budget) in enumerate(plans, 1):
+        runs = [
+            _replayed(pool, ranked, strategy, aggregation, budget, seed + more)
+            for more in range(1 if strategy == "full" else _SEEDS)
+        ]
+        values = np.mean([_selected(pool, column, rankings) for rankings in runs], axis=0)
+        made = float(np.mean([ranking.comparisons for rankings in runs for ranking in rankings]))
+        label = aggregation if strategy in ("full", "single") else None
+        found.append(_point(ranked.name, strategy, label, made, values, resampling))
+        if progress is not None:
+            progress(done, len(plans))
+    return found
+
+
+def _plans(most: int) -> Iterator[tuple[str, str, int]]:
+    whole = most * (most - 1)
+    for strategy, aggregation in _PLANS:
+        yield strategy, aggregation, whole
+    least = 2 * (most - 1)  # below that, not everybody has been compared
+    for budget in sorted({max(least, round(part * whole)) for part in _BUDGETS}):
+        yield "active", "max_logits", budget
+
+
+def _replayed(
+    pool: TablePool, ranked: Ranked, strategy: str, aggregation: str, budget: int, seed: int
+) -> list[Ranking]:
+    def compare(pairs: Pool, advance: Advance) -> list[float]:
+        return [float(ranked.rankings[row].logits[left, right]) for row, left, right in pairs]
+
+    texts = [row.texts for row in pool.rows]
+    return rank_with(texts, compare, strategy=strategy, aggregation=aggregation, budget=budget, seed=seed)
+
+
+def _selected(pool: TablePool, column: Column, rankings: Sequence[Ranking]) -> NDArray[np.float64]:
+    """``[n]``: the column's value of what each ranking calls best."""
+    best = [
+        pool.models.index(list(row.candidates)[ranking.best]) for row, ranking in zip(pool.rows, rankings, strict=True)
+    ]
+    return np.asarray(column.values[np.arange(len(best)), best])
+
+
+def _random(pool: TablePool, column: Column, ranked: Ranked, resampling: Resampling) -> TradeoffPoint:
+    known = ~np.isnan(column.values)
+    sizes = known.sum(axis=1)
+    means = np.where(sizes > 0, np.nansum(column.values, axis=1) / np.maximum(sizes, 1), np.nan)
+    return _point(ranked.name, "random", None, 0.0, means, resampling)
+
+
+def _point(
+    ranker: str,
+    strategy: str,
+    aggregation: str | None,
+    made: float,
+    values: NDArray[np.float64],
+    resampling: Resampling,
+) -> TradeoffPoint:
+    (ci95,) = resampling.means(values[:, None])
+    return TradeoffPoint(ranker, strategy, aggregation, made, float(np.nanmean(values)), ci95)
