@@ -264,6 +264,7 @@ class ServerConfig(_Section):
         drain: seconds that requests under way get when the service ends.
         failures: failures in a row after which an LLM is set aside.
         set_aside: seconds for which it is; twice as long after each further failure, up to ten minutes.
+        playground: show the page at ``/``, and keep its questions and votes in the store.
     """
 
     host: Name = "127.0.0.1"
@@ -279,6 +280,7 @@ class ServerConfig(_Section):
     drain: float = Field(default=30.0, ge=0)
     failures: int = Field(default=3, ge=1)
     set_aside: Seconds = 15.0
+    playground: bool = True
 
 
 class Config(_Section):

@@ -1,5 +1,7 @@
 """One SQLite file that remembers what was paid for: every answer of an LLM, under the key of its call.
 
+It also holds what `llm_blender.history` keeps: questions asked in the playground, and votes.
+
 Several processes and threads may use the same file.
 """
 
@@ -35,6 +37,27 @@ _MIGRATIONS = (
         key TEXT PRIMARY KEY,
         candidate TEXT NOT NULL,
         created_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE answers (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        messages TEXT NOT NULL,
+        text TEXT NOT NULL,
+        report TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE votes (
+        answer INTEGER NOT NULL REFERENCES answers (number) ON DELETE CASCADE,
+        a INTEGER NOT NULL,
+        b INTEGER NOT NULL CHECK (a < b),
+        label TEXT NOT NULL CHECK (label IN ('a', 'b', 'tie')),
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (answer, a, b)
     ) WITHOUT ROWID
     """,
 )
@@ -97,13 +120,13 @@ class Store:
 
     def __len__(self) -> int:
         """Number of answers."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             (count,) = connection.execute("SELECT count(*) FROM calls").fetchone()
         return int(count)
 
     def __iter__(self) -> Iterator[StoredCall]:
         """All answers, oldest first; those that come meanwhile may be missing."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             rows = connection.execute("SELECT key, candidate, created_at FROM calls ORDER BY created_at, key")
             calls = rows.fetchall()
         for key, candidate, created_at in calls:
@@ -111,14 +134,14 @@ class Store:
 
     def get(self, key: str) -> Candidate | None:
         """The answer to a call; None if it was not made yet."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             row = connection.execute("SELECT candidate FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._candidate(key, row[0])
 
     def put(self, key: str, candidate: Candidate) -> None:
         """Keep an answer; others see it when this returns; it replaces an older one under the same key."""
         row = (key, json.dumps(candidate.to_dict()), datetime.now(UTC).isoformat())
-        with self._connection() as connection:
+        with self.connection() as connection:
             connection.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", row)
 
     def close(self) -> None:
@@ -135,7 +158,8 @@ class Store:
             raise StoreError(f"{self.path}: the answer {key} is damaged ({error}); delete that row.") from error
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """The open file, for one thread at a time; what goes wrong with it is a `StoreError`."""
         with self._lock:
             try:
                 if self._opened is None:
@@ -159,6 +183,7 @@ class Store:
 
 def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
     if _version(connection) < len(_MIGRATIONS):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")  # and look again: another process may have been faster

@@ -21,6 +21,7 @@ from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.server import create_app
 from llm_blender.server.keys import Keys
 from llm_blender.server.service import Service
+from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import LLM
 
@@ -96,9 +97,10 @@ def serve_for_all() -> Iterator[Serving]:
 
 
 @pytest.fixture(scope="module")
-def plain(serve_for_all: Serving) -> Running:
-    """Two LLMs, the second of which writes more, and a fuser, within the default limits."""
+def plain(serve_for_all: Serving, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """Two LLMs, the second of which writes more, a fuser, and a store, within the default limits."""
     from llm_blender.fusers.chat_fuser import ChatFuser
 
     llms = [FakeLLM("a", "Short."), FakeLLM("b", "A longer answer.")]
-    return serve_for_all(*llms, fuser=ChatFuser(FakeLLM("f", "An answer that is made of both of them.")))
+    store = Store(tmp_path_factory.mktemp("store") / "blend.db")
+    return serve_for_all(*llms, fuser=ChatFuser(FakeLLM("f", "An answer that is made of both of them.")), store=store)

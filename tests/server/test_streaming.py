@@ -41,6 +41,7 @@ def test_candidates_can_be_watched_while_they_are_written(plain):
     told = events(plain.ask(stream=True, blend={"watch": True, "mode": "fuse"}).text)
     pieces = [event["text"] for event in told if event["event"] == "writing" and event["call"] == 1]
     assert pieces == ["A ", "longer ", "answer."]
+    assert [event["text"] for event in told if event["event"] == "wrote"] == ["Short.", "A longer answer."]
     assert "".join(event["text"] for event in told if event["event"] == "fusing").startswith("An answer")
 
 

@@ -13,7 +13,22 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli import ask, bench, compare, config, data, export, fuse, models, priors, rank, run, serve, train
+from llm_blender.cli import (
+    ask,
+    bench,
+    compare,
+    config,
+    data,
+    export,
+    fuse,
+    models,
+    priors,
+    rank,
+    run,
+    serve,
+    train,
+    votes,
+)
 from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
 
 __all__ = ["app", "main"]
@@ -33,6 +48,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(priors.app, name="priors")
+app.add_typer(votes.app, name="votes")
 app.add_typer(config.app, name="config")
 
 

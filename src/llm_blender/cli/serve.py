@@ -28,6 +28,10 @@ def serve(
         Path | None,
         typer.Option("--keys-file", metavar="FILE", help="SHA-256 hashes of the clients' keys, one a line."),
     ] = None,
+    playground: Annotated[
+        bool | None,
+        typer.Option("--playground/--no-playground", help="The page at / [default: as configured; with it]."),
+    ] = None,
     config: ConfigOption = None,
     logs: Annotated[bool, typer.Option("--logs", help="Write a line for each request to standard error.")] = False,
 ) -> None:
@@ -41,12 +45,23 @@ def serve(
     from llm_blender.server import serve as run
 
     loaded = load_config(config)
-    given = {"host": host, "port": port, "keys_file": None if keys_file is None else str(keys_file.absolute())}
+    given = {
+        "host": host,
+        "port": port,
+        "keys_file": None if keys_file is None else str(keys_file.absolute()),
+        "playground": playground,
+    }
     server = loaded.server.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+    def started(url: str) -> None:
+        note(f"serving at {url} (interrupt with ctrl-C)")
+        if server.playground:
+            note(f"the playground is at {url.removesuffix('v1')}")
+
     run(
         make_ensemble(loaded, llm or [], samples),
         server,
         folder=None if loaded.path is None else loaded.path.parent,
-        started=lambda url: note(f"serving at {url} (interrupt with ctrl-C)"),
+        started=started,
         logs=logs,
     )

@@ -22,6 +22,7 @@ from llm_blender.data.preferences import (
 )
 from llm_blender.data.rows import keep_candidates, normalized_key, parse_row, parse_rows, read_rows
 from llm_blender.data.stored_rankings import stored_ranking
+from llm_blender.data.votes import VOTE_FORMATS, VoteFormat, vote_records
 
 __all__ = [
     "MIX_INSTRUCT",
@@ -30,6 +31,7 @@ __all__ = [
     "PAPER_LENGTHS",
     "PREFERENCE_FORMATS",
     "STDIO",
+    "VOTE_FORMATS",
     "Chosen",
     "ChosenPairs",
     "Lengths",
@@ -39,6 +41,7 @@ __all__ = [
     "Preferences",
     "RowWriter",
     "RowsReport",
+    "VoteFormat",
     "choose_instructions",
     "choose_pairs",
     "compare_chosen",
@@ -55,4 +58,5 @@ __all__ = [
     "report_rows",
     "source_files",
     "stored_ranking",
+    "vote_records",
 ]

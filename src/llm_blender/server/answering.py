@@ -10,7 +10,6 @@ from typing import Any
 from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.ranking import probability_matrix
 from llm_blender.server.asking import Question
-from llm_blender.server.schemas import ChatRequest
 from llm_blender.types import Answer, Candidate, Ranking
 
 __all__ = ["choices_of", "finish_reason", "head", "message", "report", "standing", "usage"]
@@ -53,14 +52,12 @@ def usage(answer: Answer) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def report(question: Question, answer: Answer, request: ChatRequest) -> dict[str, Any]:
+def report(question: Question, answer: Answer) -> dict[str, Any]:
     """What the answer rests on."""
     values = answer.to_dict()
     del values["text"]
-    if request.blend is not None and not request.blend.candidates:
-        for candidate in values["candidates"]:
-            candidate.pop("text")
-            candidate.pop("reasoning", None)
+    if answer.fusion is not None:
+        values["fusion"]["message"] = answer.fusion.message
     return {**values, "ranking": standing(answer.ranking), "seed": question.seed}
 
 

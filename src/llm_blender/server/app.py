@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
-from llm_blender.server import chat, comparing, status
+from llm_blender.server import chat, comparing, playground, remembering, status
 from llm_blender.server.door import Door
 from llm_blender.server.keys import Keys
 from llm_blender.server.problems import add_handlers
@@ -60,8 +60,10 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         responses=_PROBLEMS,
     )
     app.state.service = service
-    for part in (chat, comparing, status):
+    for part in (chat, comparing, remembering, status):
         app.include_router(part.router)
+    if service.config.playground:
+        app.include_router(playground.router)
     add_handlers(app)
     app.add_middleware(Door, service=service, keys=keys or Keys())
     return app

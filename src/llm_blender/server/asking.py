@@ -88,6 +88,10 @@ def question(service: Service, request: ChatRequest) -> Question:
     options, wishes = request.blend or _NOTHING, Wishes.of(request)
     base, names = service.ensemble, _names(service, request.model, options)
     members, left_out = _members(service, names, options, wishes)
+    if options.keep and service.history is None:
+        raise RefusedError(
+            400, "no_history", "This service keeps no history: it has no playground, or no store.", param="blend.keep"
+        )
     choices = request.n or 1
     answers = sum(member.samples for member in members)
     if choices > answers:  # everybody is asked more often

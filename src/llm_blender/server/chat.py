@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from llm_blender.server.answering import choices_of, finish_reason, head, message, report, usage
+from llm_blender.server.answering import choices_of, finish_reason, head, message, usage
 from llm_blender.server.asking import question
+from llm_blender.server.keeping import reported
 from llm_blender.server.schemas import ChatCompletion, ChatRequest
-from llm_blender.server.service import Service, unless_gone
+from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.server.streaming import stream
 from llm_blender.server.strict_json import StrictRoute
 from llm_blender.server.watching import Watch
@@ -31,7 +32,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service = Service.of(request)
     asked = question(service, body)
     if body.stream:
-        return stream(service, asked, body)
+        return stream(service, asked, body, owner(request))
 
     async def work() -> Answer:
         return await asked.ask(Watch(service, asked))
@@ -42,5 +43,6 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
         for index, candidate in enumerate(choices_of(answer, asked.choices))
     ]
-    said = {"choices": choices, "usage": usage(answer), "blend": report(asked, answer, body)}
-    return JSONResponse({**head("chat.completion", asked.model), **said})
+    begin = head("chat.completion", asked.model)
+    blend = await reported(service, asked, answer, body, begin["id"], owner(request))
+    return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})

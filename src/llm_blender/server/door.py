@@ -10,14 +10,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_blender.llms.via import VIA, came_through
 from llm_blender.server.keys import Keys, is_loopback
+from llm_blender.server.playground import PATHS
 from llm_blender.server.problems import RefusedError, problem
-from llm_blender.server.service import Service
+from llm_blender.server.service import OWNER, Service
 from llm_blender.server.status import OPEN
 
 __all__ = ["Door"]
 
 _PORT = re.compile(r":\d+$")
 _MOST_SERVICES = 4  # that a request comes through
+_UNLOCKED = OPEN | PATHS
+_NO_GUESSING = (b"x-content-type-options", b"nosniff")
 
 
 class Door:
@@ -44,6 +47,7 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", []), _NO_GUESSING]
             await send(message)
 
         try:
@@ -70,6 +74,7 @@ class Door:
                 raise HTTPException(413, f"The body is longer than {most} bytes.")
             return message
 
+        scope[OWNER] = self._keys.owner(headers.get(b"authorization", b"")) or ""
         with came_through((*via, self._service.name)):
             await self._app(scope, measured, send)
 
@@ -79,7 +84,7 @@ class Door:
             raise RefusedError(
                 403, "wrong_host", f"Without keys, this service answers on loopback alone, not as {host!r}."
             )
-        if self._keys and path not in OPEN and not self._keys.know(headers.get(b"authorization", b"")):
+        if self._keys and path not in _UNLOCKED and not self._keys.know(headers.get(b"authorization", b"")):
             raise RefusedError(
                 401, "invalid_api_key", "Send one of this service's keys as `Authorization: Bearer KEY`."
             )

@@ -13,17 +13,20 @@ __all__ = [
     "ChatRequest",
     "CompareRequest",
     "Comparison",
+    "EnsembleInfo",
     "FuseRequest",
     "Fused",
     "Health",
     "Model",
     "ModelList",
+    "OpenAnswer",
     "Problem",
     "RankRequest",
     "Ranked",
     "RerankRequest",
     "Reranked",
     "ScoredText",
+    "StrictRequest",
 ]
 
 Text = Annotated[str, Field(min_length=1)]
@@ -31,7 +34,9 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class _Request(BaseModel):
+class StrictRequest(BaseModel):
+    """Refuses unknown keys, and values of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -41,7 +46,7 @@ class _OpenRequest(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class BlendOptions(_Request):
+class BlendOptions(StrictRequest):
     """How this request differs from the configuration.
 
     Attributes:
@@ -58,6 +63,7 @@ class BlendOptions(_Request):
         guard: give back a fused text only where the ranker prefers it.
         candidates: False leaves the texts of the candidates out of the answer.
         watch: in a stream, tell what the LLMs write while they write it.
+        keep: keep question and answers in the history, where they can be voted upon.
     """
 
     mode: Literal["pick", "fuse", "auto"] | None = None
@@ -73,6 +79,7 @@ class BlendOptions(_Request):
     guard: bool | None = None
     candidates: bool = True
     watch: bool = False
+    keep: bool = False
 
 
 class _TextPart(_OpenRequest):
@@ -152,7 +159,7 @@ class ChatRequest(_OpenRequest):
     blend: BlendOptions | None = None
 
 
-class _Contest(_Request):
+class _Contest(StrictRequest):
     instruction: Text | Annotated[list[ChatMessage], Field(min_length=1)]
     seed: Seed = 0
 
@@ -195,7 +202,9 @@ class RerankRequest(_OpenRequest):
 
 
 # What is answered. These document the API; answers are made where the work is done.
-class _Answer(BaseModel):
+class OpenAnswer(BaseModel):
+    """May hold more than is documented."""
+
     model_config = ConfigDict(extra="allow")
 
 
@@ -206,32 +215,32 @@ class _Problem(BaseModel):
     code: str | None
 
 
-class Problem(_Answer):
+class Problem(OpenAnswer):
     """An error, as OpenAI tells it."""
 
     error: _Problem
 
 
-class _Usage(_Answer):
+class _Usage(OpenAnswer):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class _Reply(_Answer):
+class _Reply(OpenAnswer):
     role: Literal["assistant"]
     content: str | None
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(_Answer):
+class _Choice(OpenAnswer):
     index: int
     message: _Reply
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     logprobs: None = None
 
 
-class _Standing(_Answer):
+class _Standing(OpenAnswer):
     best: int
     ranks: list[int]
     scores: list[float]
@@ -240,7 +249,7 @@ class _Standing(_Answer):
     probabilities: list[list[float | None]]
 
 
-class _Report(_Answer):
+class _Report(OpenAnswer):
     mode: Literal["pick", "fuse"]
     degraded: bool
     seed: int
@@ -249,9 +258,10 @@ class _Report(_Answer):
     failures: list[dict[str, Any]]
     cost: float | None
     seconds: float
+    kept: bool | None = None
 
 
-class ChatCompletion(_Answer):
+class ChatCompletion(OpenAnswer):
     """The answer, and under `blend` what it rests on."""
 
     id: str
@@ -263,7 +273,7 @@ class ChatCompletion(_Answer):
     blend: _Report
 
 
-class Model(_Answer):
+class Model(OpenAnswer):
     """A name that `model` may be."""
 
     id: str
@@ -272,7 +282,22 @@ class Model(_Answer):
     owned_by: str
 
 
-class ModelList(_Answer):
+class _Asked(OpenAnswer):
+    name: str
+    samples: int
+
+
+class EnsembleInfo(OpenAnswer):
+    """Who answers."""
+
+    llms: list[_Asked]
+    mode: Literal["pick", "fuse", "auto"]
+    modes: list[Literal["pick", "fuse", "auto"]]
+    strategy: str
+    history: bool
+
+
+class ModelList(OpenAnswer):
     """All of them."""
 
     object: Literal["list"]
@@ -285,7 +310,7 @@ class Ranked(_Standing):
     order: list[int]
 
 
-class Comparison(_Answer):
+class Comparison(OpenAnswer):
     """Which is better."""
 
     winner: Literal["A", "B", "tie"]
@@ -293,7 +318,7 @@ class Comparison(_Answer):
     logit: float
 
 
-class Fused(_Answer):
+class Fused(OpenAnswer):
     """One answer out of many."""
 
     text: str
@@ -302,12 +327,12 @@ class Fused(_Answer):
     fusion: dict[str, Any]
 
 
-class _Result(_Answer):
+class _Result(OpenAnswer):
     index: int
     relevance_score: float
 
 
-class Reranked(_Answer):
+class Reranked(OpenAnswer):
     """The answer to `documents`."""
 
     id: str
@@ -315,7 +340,7 @@ class Reranked(_Answer):
     results: list[_Result]
 
 
-class ScoredText(_Answer):
+class ScoredText(OpenAnswer):
     """One of the answer to `texts`."""
 
     index: int
@@ -323,7 +348,7 @@ class ScoredText(_Answer):
     text: str | None = None
 
 
-class Health(_Answer):
+class Health(OpenAnswer):
     """How the service is."""
 
     status: Literal["ok", "ready", "not ready"]

@@ -13,17 +13,20 @@ from llm_blender._names import unknown_name
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError
+from llm_blender.history import History
 from llm_blender.server.breakers import Breakers
 from llm_blender.server.gate import Gate
 from llm_blender.server.metrics import Metrics
 from llm_blender.server.problems import RefusedError
 from llm_blender.types import Ranker
 
-__all__ = ["PRESETS", "Service", "unless_gone"]
+__all__ = ["OWNER", "PRESETS", "Service", "owner", "unless_gone"]
 
 _T = TypeVar("_T")
 PRESETS = ("blend", "blend-fast", "blend-best")
 """Names of the ensemble, for `model`: as it is configured, for a quick answer, and for the best one."""
+OWNER = "llm_blender.owner"
+"""Under this key, the scope of a request holds the name of who asks; empty where there are no keys."""
 
 
 class Service:
@@ -36,6 +39,7 @@ class Service:
     Attributes:
         name: tells this service from others in the headers of its calls.
         llms: names of the LLMs.
+        history: what the playground keeps; None without a store, or without the playground.
 
     Raises:
         ConfigError: an LLM has a name that means the ensemble.
@@ -55,6 +59,8 @@ class Service:
         self.metrics.watch("blend_waiting", "Requests waiting.", lambda: self.gate.admitted - self.gate.running)
         for name in self.llms:
             self.metrics.watch_llm(name, lambda name=name: self.breakers.aside(name))  # type: ignore[misc]
+        store = ensemble.store
+        self.history = History(store) if config.playground and store is not None else None
         self.loaded = False
 
     @property
@@ -96,6 +102,12 @@ class Service:
                     f"Text {count - 1} has {len(text)} characters, and {self.config.max_chars} are the most.",
                     param=param,
                 )
+
+
+def owner(request: Request) -> str:
+    """The name of who asks: whose history it is."""
+    name: str = request.scope[OWNER]
+    return name
 
 
 async def unless_gone(request: Request, task: asyncio.Task[_T]) -> _T:

@@ -7,7 +7,8 @@ import time
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from llm_blender.server.schemas import Health, Model, ModelList
+from llm_blender.ensemble.ensemble import MODES
+from llm_blender.server.schemas import EnsembleInfo, Health, Model, ModelList
 from llm_blender.server.service import PRESETS, Service
 from llm_blender.server.strict_json import StrictRoute
 
@@ -32,6 +33,22 @@ async def model(name: str, request: Request) -> Response:
     """One of them."""
     Service.of(request).check_model(name)
     return JSONResponse(_model(name))
+
+
+@router.get("/v1/ensemble", responses={200: {"model": EnsembleInfo}})
+async def ensemble(request: Request) -> Response:
+    """Who answers by default, and what may be asked for."""
+    service = Service.of(request)
+    asked = service.ensemble
+    return JSONResponse(
+        {
+            "llms": [{"name": member.llm.name, "samples": member.samples} for member in asked.members],
+            "mode": asked.mode,
+            "modes": list(MODES if asked.fuses else MODES[:1]),
+            "strategy": asked.strategy,
+            "history": service.history is not None,
+        }
+    )
 
 
 @router.get("/healthz", responses={200: {"model": Health}})

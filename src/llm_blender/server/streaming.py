@@ -10,8 +10,9 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from llm_blender.server.answering import choices_of, finish_reason, head, message, report, usage
+from llm_blender.server.answering import choices_of, finish_reason, head, message, usage
 from llm_blender.server.asking import Question
+from llm_blender.server.keeping import reported
 from llm_blender.server.problems import problem_body
 from llm_blender.server.schemas import ChatRequest
 from llm_blender.server.service import Service
@@ -23,7 +24,7 @@ __all__ = ["stream"]
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def stream(service: Service, question: Question, request: ChatRequest) -> StreamingResponse:
+def stream(service: Service, question: Question, request: ChatRequest, owner: str) -> StreamingResponse:
     """Begin to answer, and the response that tells of it.
 
     Raises:
@@ -58,7 +59,8 @@ def stream(service: Service, question: Question, request: ChatRequest) -> Stream
             yield _data(problem_body(error))
         else:
             service.metrics.answered(answer)
-            for line in chunks.end(answer, live.told):
+            blend = await reported(service, question, answer, request, chunks.id, owner)
+            for line in chunks.end(answer, live.told, blend):
                 yield line
         yield b"data: [DONE]\n\n"
 
@@ -105,23 +107,28 @@ class _Chunks:
     """OpenAI's events of one answer."""
 
     def __init__(self, question: Question, request: ChatRequest) -> None:
-        self._question, self._request = question, request
+        self._question = question
         self._head = head("chat.completion.chunk", question.model)
         options = request.stream_options
         self._usage = options is not None and options.include_usage
         self._begun: set[int] = set()
 
+    @property
+    def id(self) -> str:
+        """Of the completion."""
+        return str(self._head["id"])
+
     def text(self, index: int, text: str) -> bytes:
         """A piece of a choice."""
         return self._delta(index, {"content": text})
 
-    def end(self, answer: Answer, told: str) -> list[bytes]:
-        """What is still to be told: `told` has been, of the first choice."""
+    def end(self, answer: Answer, told: str, blend: Mapping[str, Any]) -> list[bytes]:
+        """What is still to be told: `told` has been, of the first choice; `blend` goes with the last."""
         choices = choices_of(answer, self._question.choices)
         lines = []
         for index, candidate in enumerate(choices):
             lines.append(self._delta(index, _rest(candidate, told if index == 0 else "")))
-            more = {"blend": report(self._question, answer, self._request)} if index == len(choices) - 1 else {}
+            more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
             lines.append(_data({**self._head, "choices": [], "usage": usage(answer)}))

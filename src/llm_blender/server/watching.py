@@ -50,7 +50,10 @@ class Watch(Observer):
         self._service.metrics.wrote(name, candidate, stored=stored)
         if not stored:
             self._service.breakers.answered(name)
-        self._tell({"event": "wrote", "call": call, "llm": name, "seconds": candidate.seconds, "stored": stored})
+        text = {"text": candidate.text} if self._pieces else {}  # pieces may begin anew, or never have come
+        self._tell(
+            {"event": "wrote", "call": call, "llm": name, "seconds": candidate.seconds, "stored": stored, **text}
+        )
 
     def failed(self, call: int, failure: Failure) -> None:
         """A call has none: a mark against its LLM."""

@@ -1,0 +1,230 @@
+"""Questions that were asked in the playground, what was answered, and which answers people preferred.
+
+All of it stands in the SQLite file of a `Store`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from llm_blender.errors import InputError, NotFoundError, StoreError
+from llm_blender.store import Store
+from llm_blender.types import Candidate, Example, LabelledPair, Message
+
+__all__ = ["History", "KeptAnswer"]
+
+_COLUMNS = "number, id, created_at, messages, text, report"
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """A question, and what came of it.
+
+    Attributes:
+        id: of the completion.
+        created_at: when it was kept, UTC.
+        messages: the conversation that was answered.
+        text: the answer that was given back.
+        report: what it rests on, as the service told it under the key ``blend``.
+        votes: what people prefer, as pairs of indices into `candidates`.
+    """
+
+    id: str
+    created_at: datetime
+    messages: tuple[Message, ...]
+    text: str
+    report: Mapping[str, Any]
+    votes: tuple[LabelledPair, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What can be voted for: the candidates and, as the last, what was fused of them, unless it copies one."""
+        candidates = [Candidate.from_dict(values) for values in self.report["candidates"]]
+        fusion = self.report.get("fusion") or {}
+        fused = fusion.get("text")
+        if fused and fused not in {candidate.text.strip() for candidate in candidates}:
+            candidates.append(Candidate(fused, model=fusion.get("fuser")))
+        return tuple(candidates)
+
+    @property
+    def example(self) -> Example:
+        """As a row whose labelled pairs are the votes: what rankers are trained from."""
+        alone = len(self.messages) == 1 and self.messages[0]["role"] == "user"
+        instruction = self.messages[0]["content"] if alone else self.messages
+        candidates = tuple(Candidate(candidate.text, candidate.model) for candidate in self.candidates)
+        return Example(instruction, candidates=candidates, pairs=self.votes, id=self.id)
+
+
+class History:
+    """The kept answers of a store, and the votes on them.
+
+    Every method takes the `owner` of what it reads or changes: a name that keeps the clients of a service apart, or
+    None for everybody's.
+
+    Args:
+        store: whose file it is kept in.
+
+    Raises:
+        StoreError: by every method: the file cannot be opened, read or written.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(
+        self, id: str, messages: Sequence[Message], text: str, report: Mapping[str, Any], *, owner: str = ""
+    ) -> None:
+        """Keep an answer; others see it when this returns."""
+        row = (id, owner, _now(), json.dumps(list(messages)), text, json.dumps(dict(report)))
+        with self._store.connection() as connection:
+            connection.execute(
+                "INSERT INTO answers (id, owner, created_at, messages, text, report) VALUES (?, ?, ?, ?, ?, ?)", row
+            )
+
+    def get(self, id: str, *, owner: str | None = None) -> KeptAnswer:
+        """One answer.
+
+        Raises:
+            NotFoundError: it is not there, or somebody else's.
+        """
+        with self._store.connection() as connection:
+            return self._answer(connection, self._find(connection, id, owner))
+
+    def latest(self, limit: int, *, before: str | None = None, owner: str | None = None) -> list[KeptAnswer]:
+        """The newest answers, newest first.
+
+        Args:
+            limit: how many at most.
+            before: only such as are older than the one with this id.
+            owner: whose.
+
+        Raises:
+            NotFoundError: `before` is not there.
+        """
+        with self._store.connection() as connection:
+            end = 2**62 if before is None else self._find(connection, before, owner)[0]
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND ifnull(?, owner) = owner "
+                "ORDER BY number DESC LIMIT ?",
+                (end, owner, limit),
+            ).fetchall()
+            return [self._answer(connection, row) for row in rows]
+
+    def voted(self, *, owner: str | None = None) -> Iterator[KeptAnswer]:
+        """The answers that there are votes on, oldest first; those that come meanwhile may be missing."""
+        with self._store.connection() as connection:
+            ids = connection.execute(
+                "SELECT id FROM answers WHERE ifnull(?, owner) = owner AND number IN (SELECT answer FROM votes) "
+                "ORDER BY number",
+                (owner,),
+            ).fetchall()
+        for (id,) in ids:
+            try:
+                yield self.get(id, owner=owner)
+            except NotFoundError:  # deleted meanwhile
+                continue
+
+    def vote(
+        self, id: str, preferred: int, over: Sequence[int] | None = None, *, tie: bool = False, owner: str | None = None
+    ) -> KeptAnswer:
+        """Say that a candidate is better than others; replaces what was said of the same pairs before.
+
+        Args:
+            id: of the answer.
+            preferred: 0-based index of the better candidate; see `KeptAnswer.candidates`.
+            over: the worse ones; None is all others.
+            tie: they are equally good.
+            owner: whose the answer is.
+
+        Raises:
+            NotFoundError: the answer is not there.
+            InputError: an index leads nowhere, or there is nothing to compare.
+        """
+        with self._changing() as connection:
+            row = self._find(connection, id, owner)
+            answer = self._answer(connection, row)
+            others = _others(len(answer.candidates), preferred, over)
+            pairs = [_pair(preferred, other, tie) for other in others]
+            connection.executemany(
+                "INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?, ?)",
+                [(row[0], pair.a, pair.b, pair.label, _now()) for pair in pairs],
+            )
+            return self._answer(connection, row)
+
+    def take_back(self, id: str, *, owner: str | None = None) -> KeptAnswer:
+        """Forget the votes on an answer.
+
+        Raises:
+            NotFoundError: the answer is not there.
+        """
+        with self._changing() as connection:
+            row = self._find(connection, id, owner)
+            connection.execute("DELETE FROM votes WHERE answer = ?", row[:1])
+            return self._answer(connection, row)
+
+    def forget(self, id: str, *, owner: str | None = None) -> None:
+        """Delete an answer, and the votes on it.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        with self._store.connection() as connection:
+            connection.execute("DELETE FROM answers WHERE number = ?", self._find(connection, id, owner)[:1])
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """What is read and written in the block belongs together."""
+        with self._store.connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _find(self, connection: sqlite3.Connection, id: str, owner: str | None) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = connection.execute(
+            f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND ifnull(?, owner) = owner", (id, owner)
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` lists what it holds.")
+        return row
+
+    def _answer(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> KeptAnswer:
+        number, id, created_at, messages, text, report = row
+        votes = connection.execute("SELECT a, b, label FROM votes WHERE answer = ? ORDER BY a, b", (number,))
+        pairs = tuple(LabelledPair(a, b, label, by="human") for a, b, label in votes)
+        try:
+            turns = tuple(json.loads(messages))
+            return KeptAnswer(id, datetime.fromisoformat(created_at), turns, text, json.loads(report), pairs)
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self._store.path}: the kept answer {id} is damaged ({error}); delete it.") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _others(count: int, preferred: int, over: Sequence[int] | None) -> list[int]:
+    others = [i for i in range(count) if i != preferred] if over is None else list(dict.fromkeys(over))
+    for index in (preferred, *others):
+        if not 0 <= index < count:
+            raise InputError(f"There is no candidate {index}: an index is from 0 to {count - 1}.")
+    if not others:
+        raise InputError("There is nothing to compare it with: a vote needs two candidates.")
+    if preferred in others:
+        raise InputError(f"Candidate {preferred} cannot be preferred to itself.")
+    return others
+
+
+def _pair(preferred: int, other: int, tie: bool) -> LabelledPair:
+    first = preferred < other
+    label = "tie" if tie else "a" if first else "b"
+    return LabelledPair(min(preferred, other), max(preferred, other), label)  # type: ignore[arg-type]

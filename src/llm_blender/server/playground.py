@@ -1,0 +1,57 @@
+"""The page at `/`, and what belongs to it: files that know nothing, and need no key."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter, Response
+
+__all__ = ["PATHS", "router"]
+
+router = APIRouter(include_in_schema=False)
+
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page/results.js": ("results.js", "text/javascript; charset=utf-8"),
+    "/page/service.js": ("service.js", "text/javascript; charset=utf-8"),
+    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+PATHS = frozenset(_FILES)
+"""Paths that want no key."""
+
+# Nothing from elsewhere, nothing inline, nothing that turns a text into markup.
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ]
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+def _add(path: str, name: str, media_type: str) -> None:
+    content = files("llm_blender.server").joinpath("page", name).read_bytes()
+
+    @router.get(path)
+    async def show() -> Response:
+        return Response(content, media_type=media_type, headers=_HEADERS)
+
+
+for _path, (_name, _media_type) in _FILES.items():
+    _add(_path, _name, _media_type)

@@ -1,0 +1,108 @@
+"""Routes of the history: what was asked in the playground, and which answers people prefer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import JSONResponse
+
+from llm_blender.data import VoteFormat, vote_records
+from llm_blender.errors import NotFoundError
+from llm_blender.history import History, KeptAnswer
+from llm_blender.server.kept_schemas import Kept, KeptList, VoteRequest
+from llm_blender.server.service import Service, owner
+from llm_blender.server.strict_json import StrictRoute
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=StrictRoute)
+
+_T = TypeVar("_T")
+_SHOWN = 200  # characters of a prompt in the list
+_LINES = {
+    "description": "JSON Lines.",
+    "content": {"application/jsonl": {"schema": {"type": "string"}}},
+}
+
+
+@router.get("/v1/history", responses={200: {"model": KeptList}})
+async def latest(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: str | None = None
+) -> Response:
+    """The newest questions that were asked with this key, newest first; `before` an older one's id goes on."""
+    answers = await _with(request, lambda history, name: history.latest(limit + 1, before=before, owner=name))
+    shown = [
+        {
+            "id": answer.id,
+            "created": int(answer.created_at.timestamp()),
+            "prompt": answer.messages[-1]["content"][:_SHOWN],
+            "votes": len(answer.votes),
+        }
+        for answer in answers[:limit]
+    ]
+    return JSONResponse({"data": shown, "more": len(answers) > limit})
+
+
+@router.get("/v1/history/{id}", responses={200: {"model": Kept}})
+async def one(id: str, request: Request) -> Response:
+    """One of them, with its answer, what that rests on, and the votes."""
+    return _kept(await _with(request, lambda history, name: history.get(id, owner=name)))
+
+
+@router.delete("/v1/history/{id}", status_code=204, response_class=Response)
+async def forget(id: str, request: Request) -> None:
+    """Delete a question, its answer and the votes."""
+    await _with(request, lambda history, name: history.forget(id, owner=name))
+
+
+@router.post("/v1/history/{id}/votes", responses={200: {"model": Kept}})
+async def vote(id: str, body: VoteRequest, request: Request) -> Response:
+    """Prefer a candidate to others; replaces earlier votes on the same pairs."""
+
+    def record(history: History, name: str) -> KeptAnswer:
+        return history.vote(id, body.preferred, body.over, tie=body.tie, owner=name)
+
+    return _kept(await _with(request, record))
+
+
+@router.delete("/v1/history/{id}/votes", responses={200: {"model": Kept}})
+async def take_back(id: str, request: Request) -> Response:
+    """Take all votes on an answer back."""
+    return _kept(await _with(request, lambda history, name: history.take_back(id, owner=name)))
+
+
+@router.get("/v1/votes", responses={200: _LINES}, response_class=Response)
+async def export(request: Request, format: VoteFormat = "rows") -> Response:
+    """All votes made with this key: rows that rankers are trained from, or preference records."""
+
+    def lines(history: History, name: str) -> list[str]:
+        examples = (answer.example for answer in history.voted(owner=name))
+        return [json.dumps(record) for record in vote_records(examples, format)]
+
+    text = "".join(f"{line}\n" for line in await _with(request, lines))
+    headers = {"content-disposition": 'attachment; filename="votes.jsonl"'}
+    return Response(text, media_type="application/jsonl", headers=headers)
+
+
+async def _with(request: Request, work: Callable[[History, str], _T]) -> _T:
+    """Work with the history, in a thread: the file may be slow, or held by another process."""
+    history, name = Service.of(request).history, owner(request)
+    if history is None:
+        raise NotFoundError("This service keeps no history: it has no playground, or no store.")
+    return await asyncio.to_thread(work, history, name)
+
+
+def _kept(answer: KeptAnswer) -> Response:
+    values: dict[str, Any] = {
+        "id": answer.id,
+        "created": int(answer.created_at.timestamp()),
+        "messages": list(answer.messages),
+        "text": answer.text,
+        "blend": answer.report,
+        "votes": [{"a": vote.a, "b": vote.b, "label": vote.label} for vote in answer.votes],
+    }
+    return JSONResponse(values)

@@ -1,0 +1,126 @@
+"""The playground in a real Chromium, around LLMs on loopback that write slowly enough to be watched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+import uvicorn
+from playwright.sync_api import sync_playwright
+
+from llm_blender.config import ServerConfig
+from llm_blender.ensemble import Ensemble, Limits, Member
+from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.server import create_app
+from llm_blender.server.keys import Keys
+from llm_blender.store import Store
+from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
+from llm_blender.types import LLM
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+class Texts:
+    """What is answered, the later the longer: the better, for the ranker."""
+
+    short = "Because."
+    long = "The air scatters short waves more strongly than long ones, and blue is short."
+    markup = "It <img src=x onerror=\"document.title='broken'\"> is <b>scattered</b> light & nothing else."
+    fused = f"{long} At sunset the way is longer, and red is left. This is called Rayleigh scattering, and well known."
+
+
+@pytest.fixture
+def texts() -> type[Texts]:
+    return Texts
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: `apt-get install chromium`, or name one in CHROMIUM")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., Any]]:
+    """Opens pages; what a page says on its console, or throws, fails the test."""
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def open_(url: str, **options: Any) -> Any:
+            context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(20_000)
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto(url)
+            return page
+
+        yield open_
+    planted = ("401", "TrustedHTML")  # what tests provoke
+    assert [text for text in said if not any(word in text for word in planted)] == []
+
+
+@pytest.fixture
+def playground(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts services, and gives the address of their page."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(*llms: LLM, keys: Keys | None = None, fuser: ChatFuser | None = None, **more: Any) -> str:
+            made = llms or slow_llms(stack)
+            ensemble = Ensemble(
+                [Member(llm) for llm in made],
+                FakeRanker(lambda text: len(text) / 100),
+                limits=Limits(deadline=20),
+                store=Store(tmp_path / "blend.db"),
+                fuser=fuser,
+                **more,
+            )
+            app = create_app(ensemble, ServerConfig(), keys)
+            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
+            thread = threading.Thread(target=server.run)
+            thread.start()
+
+            def stop() -> None:
+                server.should_exit = True
+                thread.join()
+
+            stack.callback(stop)
+            end = time.monotonic() + 20
+            while not server.started and time.monotonic() < end:
+                time.sleep(0.005)
+            return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+
+        yield serve
+
+
+def slow_llms(stack: contextlib.ExitStack) -> list[LLM]:
+    """Three behind an API that write word by word, and one that fails."""
+    llms: list[LLM] = []
+    for name, text in (("llama", Texts.short), ("qwen", Texts.long), ("gemma", Texts.markup)):
+        api = stack.enter_context(FakeOpenAIServer([FakeReply(text, drip=0.1)]))
+        llms.append(OpenAICompatibleLLM(name, "fake", api.base_url))
+    return [*llms, FakeLLM("down", errors="auth")]
+
+
+@pytest.fixture
+def fuser() -> ChatFuser:
+    return ChatFuser(FakeLLM("writer", Texts.fused))

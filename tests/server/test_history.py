@@ -1,0 +1,134 @@
+"""Answers that are kept, and votes on them, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+
+import pytest
+
+from llm_blender.server.keys import Keys
+from llm_blender.store import Store
+from llm_blender.testing import FakeLLM
+
+KEEP = {"keep": True}
+
+
+@pytest.fixture
+def running(serve, tmp_path):
+    return serve(store=Store(tmp_path / "blend.db"))
+
+
+def kept(running, **body):
+    blend = {**KEEP, **body.pop("blend", {})}
+    return running.ask("Why?", blend=blend, **body)
+
+
+def test_an_answer_is_kept_where_it_is_wished(running):
+    assert "kept" not in running.ask().json()["blend"]
+    answer = kept(running).json()
+    assert answer["blend"]["kept"] is True
+    found = running.http.get(f"/v1/history/{answer['id']}").json()
+    assert found["messages"] == [{"role": "user", "content": "Why?"}]
+    assert (found["text"], found["votes"]) == ("A longer answer.", [])
+    assert {**found["blend"], "kept": True} == answer["blend"]
+    listed = running.http.get("/v1/history").json()
+    assert [(entry["id"], entry["prompt"], entry["votes"]) for entry in listed["data"]] == [(answer["id"], "Why?", 0)]
+    assert listed["more"] is False
+
+
+def test_a_stream_is_kept_with_all_its_texts(running):
+    text = kept(running, stream=True, blend={"candidates": False}).text
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    assert chunks[-1]["blend"]["kept"] is True
+    assert "text" not in chunks[-1]["blend"]["candidates"][0]
+    found = running.http.get(f"/v1/history/{chunks[0]['id']}").json()
+    assert [candidate["text"] for candidate in found["blend"]["candidates"]] == ["Short.", "A longer answer."]
+
+
+def test_votes(running):
+    id = kept(running).json()["id"]
+    path = f"/v1/history/{id}/votes"
+    assert running.http.post(path, json={"preferred": 0}).json()["votes"] == [{"a": 0, "b": 1, "label": "a"}]
+    tie = running.http.post(path, json={"preferred": 1, "over": [0], "tie": True})
+    assert tie.json()["votes"] == [{"a": 0, "b": 1, "label": "tie"}]
+    assert running.http.get("/v1/history").json()["data"][0]["votes"] == 1
+    assert running.http.delete(path).json()["votes"] == []
+    assert running.http.delete(f"/v1/history/{id}").status_code == 204
+    gone = running.http.get(f"/v1/history/{id}")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("body", [{}, {"preferred": 2}, {"preferred": 0, "over": []}, {"preferred": -1}, {"best": 0}])
+def test_a_wrong_vote_is_refused(running, body):
+    id = kept(running).json()["id"]
+    response = running.http.post(f"/v1/history/{id}/votes", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+
+
+def test_votes_are_exported(running):
+    id = kept(running).json()["id"]
+    running.http.post(f"/v1/history/{id}/votes", json={"preferred": 0})
+    response = running.http.get("/v1/votes")
+    assert response.headers["content-type"].startswith("application/jsonl")
+    assert "attachment" in response.headers["content-disposition"]
+    row = json.loads(response.text)
+    assert (row["id"], row["pairs"]) == (id, [{"a": 0, "b": 1, "label": "a", "by": "human"}])
+    record = json.loads(running.http.get("/v1/votes?format=standard").text)
+    assert (record["chosen"], record["rejected_model"]) == ("Short.", "b")
+    assert running.http.get("/v1/votes?format=csv").status_code == 400
+
+
+def test_pages(running):
+    ids = [kept(running).json()["id"] for _ in range(3)]
+    first = running.http.get("/v1/history?limit=2").json()
+    assert ([entry["id"] for entry in first["data"]], first["more"]) == ([ids[2], ids[1]], True)
+    second = running.http.get(f"/v1/history?limit=2&before={ids[1]}").json()
+    assert ([entry["id"] for entry in second["data"]], second["more"]) == ([ids[0]], False)
+    assert running.http.get("/v1/history?limit=0").status_code == 400
+    assert running.http.get("/v1/history?before=nowhere").status_code == 404
+
+
+def test_everybody_with_a_key_has_a_history_of_their_own(serve, tmp_path):
+    keys = Keys([hashlib.sha256(key).hexdigest() for key in (b"ann", b"bob")])
+    running = serve(store=Store(tmp_path / "blend.db"), keys=keys)
+    ann, bob = ({"authorization": f"Bearer {name}"} for name in ("ann", "bob"))
+    body = {"model": "blend", "messages": [{"role": "user", "content": "Why?"}], "blend": KEEP}
+    id = running.http.post("/v1/chat/completions", json=body, headers=ann).json()["id"]
+    assert len(running.http.get("/v1/history", headers=ann).json()["data"]) == 1
+    assert running.http.get("/v1/history", headers=bob).json()["data"] == []
+    for method, path in (("GET", ""), ("DELETE", ""), ("DELETE", "/votes")):
+        assert running.http.request(method, f"/v1/history/{id}{path}", headers=bob).status_code == 404
+    assert running.http.post(f"/v1/history/{id}/votes", json={"preferred": 0}, headers=bob).status_code == 404
+    assert running.http.get("/v1/history").status_code == 401
+
+
+@pytest.mark.parametrize("without", ["a store", "the playground"])
+def test_without_a_history_nothing_is_kept(serve, tmp_path, without):
+    store = None if without == "a store" else Store(tmp_path / "blend.db")
+    running = serve(store=store, options={"playground": without == "a store"})
+    refused = kept(running)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_history")
+    assert running.http.get("/v1/history").status_code == 404
+    assert running.http.get("/v1/ensemble").json()["history"] is False
+    assert running.http.get("/").status_code == (200 if without == "a store" else 404)
+
+
+def test_an_answer_that_cannot_be_kept_is_told(running, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("llm_blender.store._PATIENCE", 0.1)
+    other = sqlite3.connect(tmp_path / "blend.db", isolation_level=None)
+    assert running.http.get("/v1/history").json()["data"] == []  # makes the tables
+    other.execute("BEGIN IMMEDIATE")
+    answer = kept(running)
+    other.close()
+    assert (answer.status_code, answer.json()["blend"]["kept"]) == (200, False)
+    assert answer.json()["choices"][0]["message"]["content"] == "A longer answer."
+    assert "was not kept" in caplog.text
+
+
+def test_who_answers(plain, serve):
+    told = plain.http.get("/v1/ensemble").json()
+    assert told["llms"] == [{"name": "a", "samples": 1}, {"name": "b", "samples": 1}]
+    assert (told["mode"], told["modes"], told["history"]) == ("pick", ["pick", "fuse", "auto"], True)
+    assert serve(FakeLLM("a")).http.get("/v1/ensemble").json()["modes"] == ["pick"]

@@ -1,0 +1,173 @@
+"""What the playground keeps."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_blender import store as store_module
+from llm_blender.data import parse_row, vote_records
+from llm_blender.errors import InputError, NotFoundError, StoreError
+from llm_blender.history import History
+from llm_blender.store import Store
+from llm_blender.types import Candidate, Message
+
+QUESTION: list[Message] = [{"role": "user", "content": "Why?"}]
+REPORT: dict[str, Any] = {
+    "mode": "pick",
+    "candidates": [
+        {"text": "A.", "model": "a", "rank": 1},
+        {"text": "B. ", "model": "b"},
+        {"text": "C.", "model": "c"},
+    ],
+    "ranking": {"best": 0},
+}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    history = History(Store(tmp_path / "blend.db"))
+    history.keep("one", QUESTION, "A.", REPORT)
+    return history
+
+
+def labels(history: History, id: str = "one") -> list[tuple[int, int, str]]:
+    return [(vote.a, vote.b, vote.label) for vote in history.get(id).votes]
+
+
+def test_an_answer_comes_back_as_it_was(history: History) -> None:
+    kept = history.get("one")
+    assert (kept.messages, kept.text, kept.report, kept.votes) == (tuple(QUESTION), "A.", REPORT, ())
+    assert datetime.now(UTC) - kept.created_at < timedelta(minutes=1)
+    assert [candidate.text for candidate in kept.candidates] == ["A.", "B. ", "C."]
+
+
+def test_what_was_fused_is_the_last_candidate_unless_it_copies_one(history: History) -> None:
+    for id, text, count in (("new", "A and B.", 4), ("copy", "B.", 3), ("none", "", 3)):
+        history.keep(id, QUESTION, "A.", {**REPORT, "fusion": {"text": text, "fuser": "chat:f"}})
+        assert len(history.get(id).candidates) == count
+    assert history.get("new").candidates[-1] == Candidate("A and B.", model="chat:f")
+
+
+def test_votes_are_pairs_and_the_last_word_counts(history: History) -> None:
+    history.vote("one", 1)
+    assert labels(history) == [(0, 1, "b"), (1, 2, "a")]
+    history.vote("one", 0, [1])
+    history.vote("one", 2, [0, 0], tie=True)
+    assert labels(history) == [(0, 1, "a"), (0, 2, "tie"), (1, 2, "a")]
+    assert history.take_back("one").votes == ()
+
+
+@pytest.mark.parametrize(
+    ("preferred", "over", "message"),
+    [(3, None, "no candidate 3: an index is from 0 to 2"), (0, [1, -1], "no candidate -1"), (1, [1], "to itself")],
+)
+def test_a_wrong_vote_changes_nothing(history: History, preferred: int, over: list[int] | None, message: str) -> None:
+    history.vote("one", 1, [0])
+    with pytest.raises(InputError, match=message):
+        history.vote("one", preferred, over)
+    assert labels(history) == [(0, 1, "b")]
+
+
+def test_an_only_answer_has_no_rival(history: History) -> None:
+    history.keep("alone", QUESTION, "A.", {**REPORT, "candidates": REPORT["candidates"][:1]})
+    with pytest.raises(InputError, match="needs two candidates"):
+        history.vote("alone", 0)
+
+
+def test_what_is_deleted_takes_its_votes_along(history: History) -> None:
+    history.vote("one", 0)
+    history.forget("one")
+    with pytest.raises(NotFoundError, match="no answer 'one'"):
+        history.get("one")
+    assert list(history.voted()) == []
+    history.keep("one", QUESTION, "A.", REPORT)
+    assert labels(history) == []
+
+
+def test_clients_do_not_see_each_other(history: History) -> None:
+    history.keep("hers", QUESTION, "A.", REPORT, owner="ann")
+    history.vote("hers", 0, owner="ann")
+    assert [kept.id for kept in history.latest(9, owner="ann")] == ["hers"]
+    assert [kept.id for kept in history.latest(9, owner="")] == ["one"]
+    assert [kept.id for kept in history.latest(9)] == ["hers", "one"]
+    assert [kept.id for kept in history.voted(owner="")] == []
+    for change in (history.vote, lambda id, _, owner: history.forget(id, owner=owner)):
+        with pytest.raises(NotFoundError):
+            change("hers", 0, owner="bob")
+
+
+def test_pages_of_the_list(history: History) -> None:
+    for number in range(5):
+        history.keep(str(number), QUESTION, "A.", REPORT)
+    assert [kept.id for kept in history.latest(2)] == ["4", "3"]
+    assert [kept.id for kept in history.latest(2, before="3")] == ["2", "1"]
+    with pytest.raises(NotFoundError):
+        history.latest(2, before="nowhere")
+
+
+def test_votes_become_rows_and_preferences(history: History) -> None:
+    history.vote("one", 1, [0])
+    history.vote("one", 1, [2], tie=True)
+    history.keep("unvoted", QUESTION, "A.", REPORT)
+    examples = [kept.example for kept in history.voted()]
+    (row,) = vote_records(examples)
+    assert parse_row(row) == examples[0]
+    assert row["pairs"] == [
+        {"a": 0, "b": 1, "label": "b", "by": "human"},
+        {"a": 1, "b": 2, "label": "tie", "by": "human"},
+    ]
+    (record,) = vote_records(examples, "standard")
+    assert (record["prompt"], record["chosen"], record["rejected"]) == ("Why?", "B. ", "A.")
+    assert (record["margin"], record["probability"], record["chosen_model"]) == (0.0, None, "b")
+    (record,) = vote_records(examples, "conversational")
+    assert (record["prompt"], record["chosen"]) == (QUESTION, [{"role": "assistant", "content": "B. "}])
+    with pytest.raises(InputError, match="Unknown format"):
+        list(vote_records(examples, "dpo"))  # type: ignore[arg-type]
+
+
+def test_a_conversation_stays_one(history: History) -> None:
+    turns: list[Message] = [{"role": "system", "content": "Be brief."}, *QUESTION]
+    history.keep("two", turns, "A.", REPORT)
+    history.vote("two", 0)
+    (row,) = vote_records(kept.example for kept in history.voted())
+    assert row["instruction"] == turns
+    assert parse_row(row).prompt == "System: Be brief.\n\nUser: Why?"
+
+
+def test_threads_share_it(history: History) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda i: history.keep(f"t{i}", QUESTION, "A.", REPORT), range(40)))
+        list(threads.map(lambda i: history.vote(f"t{i}", i % 3), range(40)))
+    assert sum(len(kept.votes) for kept in history.voted()) == 80
+
+
+def test_a_damaged_answer(history: History, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "blend.db")
+    with other:
+        other.execute("UPDATE answers SET report = '[1'")
+    other.close()
+    with pytest.raises(StoreError, match="the kept answer one is damaged"):
+        history.get("one")
+    history.forget("one")
+
+
+def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "blend.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_MIGRATIONS", store_module._MIGRATIONS[:1])
+        with Store(path) as old:
+            old.put("a", Candidate("Paid for."))
+    with Store(path) as store:
+        assert store.get("a") == Candidate("Paid for.")
+        History(store).keep("one", QUESTION, "A.", REPORT)
+        assert len(store) == 1
+    other = sqlite3.connect(path)
+    assert other.execute("PRAGMA user_version").fetchone() == (3,)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
