@@ -13,9 +13,10 @@ import llm_blender.training.ranker as ranker_module
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.checkpoints import new_pair_ranker
+from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import Preference, TrainingGroup
 from llm_blender.training.loop import average_weights, checkpoints
-from llm_blender.training.ranker import freeze, train_pair_ranker
+from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.run import train_ranker
 
@@ -190,7 +191,7 @@ class TestEncoders:
         config = AutoConfig.for_model(kind, vocab_size=30, pad_token_id=0, **sizes)
         model = torch.nn.Module()
         model.pretrained_model = AutoModel.from_config(config)
-        freeze(model, 1)
+        freeze(model.pretrained_model, 1)
         frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
         assert [name for name in frozen if "word_embeddings" in name or "tok_embeddings" in name]
         assert {layer for layer in "012" if any(f".{layer}." in name for name in frozen)} == {"0"}
@@ -316,7 +317,7 @@ class TestRun:
 
     def test_another_run_does_not_go_on_from_its_checkpoints(self, made, folder, recipe, tiny_encoder):
         for changed, exclude in ((recipe, []), (recipe.model_copy(update={"seed": 5}), [folder / "test.jsonl"])):
-            with pytest.raises(InputError, match="belongs to a run with another recipe or other pairs"):
+            with pytest.raises(InputError, match="belongs to a run with another recipe or other data"):
                 train_ranker(changed, folder, folder, made[0], exclude=exclude, backbone=str(tiny_encoder))
 
     def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.sources import SourceCount
 
-__all__ = ["Run", "Trained", "model_card"]
+__all__ = ["Run", "Trained", "file_sha256", "model_card", "table"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _data(run: Run) -> str:
         link = f"[{name}]({source.url})" if source.url else name
         lines.append(
             f"| {link} | {source.licence or 'unknown'} | {count.rows} | {count.excluded} | {count.groups} | "
-            f"{count.pairs} | `{_sha256(count.path)}` |"
+            f"{count.pairs} | `{file_sha256(count.path)}` |"
         )
     total = sum(count.pairs for count in run.sources)
     excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
@@ -154,18 +155,17 @@ def _data(run: Run) -> str:
 def _settings(recipe: Recipe) -> str:
     useless = set() if recipe.ranker == "pair_ranker" else _OF_PAIR_RANKERS
     values = recipe.model_dump(exclude={"sources", "dev_sources", *useless})
-    rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
-    return f"## Recipe\n\n| setting | value |\n|---|---|\n{rows}"
+    return "## Recipe\n\n" + table(("setting", "value"), values.items())
 
 
 def _measured(run: Run) -> str:
     if not run.dev:
         return "## Measured\n\nThere were no development pairs."
-    rows = [f"| {key} | {value:.4g} |" for key, value in {**run.dev, "temperature": run.temperature}.items()]
     precision = ", int8" if run.int8 else ""
-    table = "\n".join([f"| on development pairs{precision} | |", "|---|---|", *rows])
+    found = {**run.dev, "temperature": run.temperature}
+    measured = table((f"on development pairs{precision}", ""), ((key, f"{value:.4g}") for key, value in found.items()))
     fitted = "The temperature was fitted on these same pairs, so ECE and Brier flatter it here."
-    return "\n\n".join(["## Measured", table, fitted, *_int8(run), "Learning curve:", _curve(run)])
+    return "\n\n".join(["## Measured", measured, fitted, *_int8(run), "Learning curve:", _curve(run)])
 
 
 def _int8(run: Run) -> list[str]:
@@ -189,9 +189,16 @@ def _curve(run: Run) -> str:
     names = [name for name in measured if any(name in entry for entry in entries)]
     head = ["stage", "step", *(measured[name] for name in names)]
     lines = [[entry["stage"], str(entry["step"]), *(f"{entry[name]:.4f}" for name in names)] for entry in entries]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+    return table(head, lines)
 
 
-def _sha256(path: Path) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -14,39 +15,109 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
-from llm_blender.training.recipe import Recipe
+from llm_blender.errors import InputError
 from llm_blender.types import OnProgress
 
-__all__ = ["Told", "arguments", "average_weights", "checkpoints", "last_checkpoint", "silence", "without_bars"]
+__all__ = [
+    "Optimisation",
+    "Told",
+    "arguments",
+    "average_weights",
+    "checkpoints",
+    "claim",
+    "last_checkpoint",
+    "silence",
+    "without_bars",
+]
 
 
-def arguments(recipe: Recipe, output: Path, *, evaluate: bool, steps: int | None = None) -> TrainingArguments:
-    """Those of a recipe, for data sets whose items are whole batches; evaluated are its ``targets``."""
+class Optimisation(Protocol):
+    """What every recipe says of its optimisation."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak of a linear schedule."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of AdamW."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data."""
+
+    @property
+    def seed(self) -> int:
+        """Of order and dropout."""
+
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints, and evaluations."""
+
+
+def arguments(
+    recipe: Optimisation, output: Path, *, evaluate: bool, steps: int | None = None, keep: int = 2, **others: Any
+) -> TrainingArguments:
+    """Those of a recipe, for data sets whose items are whole batches; evaluated are its ``targets``.
+
+    Args:
+        recipe: how to optimise.
+        output: folder of the trainer's checkpoints.
+        evaluate: whether there is anything to evaluate on.
+        steps: in place of the recipe's epochs.
+        keep: the last checkpoints, of which two always stay.
+        **others: of ``TrainingArguments``, in place of those that all trainings have.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    return TrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=1,
-        per_device_eval_batch_size=1,
-        num_train_epochs=recipe.epochs,
-        max_steps=steps or -1,  # what is not -1 counts instead of the epochs
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=recipe.save_every,
-        save_strategy="steps",
-        save_steps=recipe.save_every,
-        save_total_limit=max(2, recipe.average),
-        logging_steps=10,
-        report_to="none",
-        remove_unused_columns=False,
-        label_names=["targets"],
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+    common: dict[str, Any] = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "num_train_epochs": recipe.epochs,
+        "max_steps": steps or -1,  # what is not -1 counts instead of the epochs
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": recipe.warmup,
+        "weight_decay": recipe.weight_decay,
+        "lr_scheduler_type": "linear",
+        "optim": "adamw_torch_fused",
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "eval_strategy": "steps" if evaluate else "no",
+        "eval_steps": recipe.save_every,
+        "save_strategy": "steps",
+        "save_steps": recipe.save_every,
+        "save_total_limit": max(2, keep),
+        "logging_steps": 10,
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "label_names": ["targets"],
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    return TrainingArguments(**{**common, **others})
+
+
+def claim(folder: Path, *parts: Any) -> None:
+    """Leave a mark of this run's recipe and data, so that no other run goes on from its checkpoints.
+
+    Args:
+        folder: holds a folder of checkpoints for each stage.
+        *parts: what makes a run this one, by their ``repr``.
+
+    Raises:
+        InputError: the folder belongs to another run.
+    """
+    mark = hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
+    path = folder / "run.sha256"
+    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != mark:
+        raise InputError(
+            f"{folder} belongs to a run with another recipe or other data: remove it, or choose another output."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(mark)
 
 
 def silence(trainer: Trainer) -> None:

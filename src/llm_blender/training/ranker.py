@@ -18,6 +18,7 @@ from llm_blender.rankers.pair_ranker.late.modeling import LatePairRankerModel
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
 from llm_blender.rankers.pair_ranker.models import AnyPairRanker
 from llm_blender.training.batches import Batches, Reading, TrainingBatch
+from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import TrainingGroup
 from llm_blender.training.loop import Told, arguments, average_weights, checkpoints, last_checkpoint, silence
 from llm_blender.training.losses import PairLoss, find_loss
@@ -113,7 +114,7 @@ def train_pair_ranker(
     """
     if not train:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
-    freeze(model, recipe.frozen_layers)
+    freeze(model.pretrained_model, recipe.frozen_layers)
     first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     cut = round(len(train) * recipe.alone)
     compared: Reading = "late" if recipe.alone_layers else recipe.orders
@@ -156,7 +157,7 @@ def _trainer(
 
     trainer = _PairTrainer(
         model=model,
-        args=arguments(recipe, output, evaluate=bool(dev), steps=steps),
+        args=arguments(recipe, output, evaluate=bool(dev), steps=steps, keep=recipe.average),
         train_dataset=batches(train, reading),
         eval_dataset=batches(dev, "one" if reading == "both" else reading) if dev else None,
         data_collator=_collate,
@@ -165,13 +166,3 @@ def _trainer(
     trainer.reading, trainer.loss, trainer.bfloat16 = reading, find_loss(recipe.loss), recipe.bf16
     silence(trainer)
     return trainer
-
-
-def freeze(model: AnyPairRanker, layers: int) -> None:
-    """Freeze the embeddings and the `layers` lowest encoder layers; -1 freezes nothing."""
-    if layers < 0:
-        return
-    backbone: Any = model.pretrained_model
-    stack = next(module for module in backbone.modules() if isinstance(module, torch.nn.ModuleList))  # of its layers
-    for module in (backbone.embeddings, *stack[:layers]):
-        module.requires_grad_(False)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm_blender.errors import ConfigError, NotFoundError
 
-__all__ = ["RANKERS", "RankerKind", "Recipe", "Source"]
+__all__ = ["RANKERS", "RankerKind", "Recipe", "Source", "StrictModel", "load_recipe"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
 """What can be trained: the PairRanker and the paper's baselines."""
 RANKERS: tuple[str, ...] = get_args(RankerKind)
 
 
-class _Strict(BaseModel):
+class StrictModel(BaseModel):
+    """Refuses unknown keys, and does not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Strict):
+class Source(StrictModel):
     """One file of rows and the groups to make of it.
 
     Attributes:
@@ -59,7 +63,7 @@ class Source(_Strict):
     licence: str = ""
 
 
-class Recipe(_Strict):
+class Recipe(StrictModel):
     """A whole training run; its fields are the options of ``blend train ranker``.
 
     **Data**
@@ -148,16 +152,21 @@ class Recipe(_Strict):
             NotFoundError: there is none.
             ConfigError: it is no TOML, or a key or value is wrong.
         """
-        values = _read(path)
-        base = values.pop("base", None)
-        if base is not None:
-            values = _read(path.parent / str(base)) | values
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
-            raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
+        return load_recipe(cls, path)
+
+
+def load_recipe(kind: type[_Model], path: Path) -> _Model:
+    """A recipe of either kind from its TOML file; see `Recipe.load`."""
+    values = _read(path)
+    base = values.pop("base", None)
+    if base is not None:
+        values = _read(path.parent / str(base)) | values
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
+        raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

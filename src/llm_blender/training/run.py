@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import brier_score, expected_calibration_error, fit_temperature, probability
 from llm_blender.training.baselines import train_baseline
 from llm_blender.training.card import Run, Trained, model_card
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
 from llm_blender.training.groups import TrainingGroup
+from llm_blender.training.loop import claim
 from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.sources import excluded_keys, load_groups
@@ -59,7 +58,7 @@ def train_ranker(
     keys = excluded_keys(exclude)
     train, counts = load_groups(recipe.sources, data, keys, recipe.seed)
     dev, dev_counts = load_groups(recipe.dev_sources, dev_data, keys, recipe.seed)
-    _claim(output / "trainer", recipe, backbone, train)
+    claim(output / "trainer", recipe, backbone, train)
     if recipe.ranker == "pair_ranker":
         made = _train_pair_ranker(recipe, backbone or recipe.backbone, train, dev, output, progress, note)
     else:
@@ -103,18 +102,6 @@ def _train_pair_ranker(
     results, int8, temperature = _measure(output, dev)
     dataclasses.replace(input_format.config, temperature=temperature).save(output)
     return Trained(tuple(log), results, temperature, int8)
-
-
-def _claim(folder: Path, recipe: Recipe, backbone: str | None, train: Sequence[TrainingGroup]) -> None:
-    """Leave a mark of this run's recipe and pairs, so that no other run goes on from its checkpoints."""
-    mark = hashlib.sha256(repr((recipe, backbone, train)).encode("utf-8", "replace")).hexdigest()
-    path = folder / "run.sha256"
-    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != mark:
-        raise InputError(
-            f"{folder} belongs to a run with another recipe or other pairs: remove it, or choose another output."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(mark)
 
 
 def _measure(folder: Path, dev: Sequence[TrainingGroup]) -> tuple[dict[str, float], dict[str, float], float]:

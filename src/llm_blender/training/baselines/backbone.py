@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from tokenizers import processors
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
 from llm_blender._transformers import quiet_loading
@@ -14,7 +13,7 @@ from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers.mlm_scoring.modeling import longest_input
 from llm_blender.training.recipe import Recipe
 
-__all__ = ["freeze_encoder", "load_backbone"]
+__all__ = ["load_backbone"]
 
 
 def load_backbone(name: str, kind: Any, recipe: Recipe, **settings: Any) -> tuple[Any, Any]:
@@ -51,13 +50,3 @@ def load_backbone(name: str, kind: Any, recipe: Recipe, **settings: Any) -> tupl
     if (places := longest_input(model)) < recipe.max_length:
         raise InputError(f"{name!r} reads {places} tokens: max_length cannot be {recipe.max_length}.")
     return model, fast
-
-
-def freeze_encoder(encoder: nn.Module, layers: int) -> None:
-    """Freeze the embeddings and the `layers` lowest layers; -1 freezes nothing."""
-    if layers < 0:
-        return
-    stack = next(module for module in encoder.modules() if isinstance(module, nn.ModuleList))  # of its layers
-    embeddings = getattr(encoder, "embeddings", None) or encoder.get_input_embeddings()  # type: ignore[operator]
-    for module in (embeddings, *stack[:layers]):
-        module.requires_grad_(False)

@@ -15,9 +15,9 @@ from transformers import Trainer
 
 from llm_blender.errors import InputError
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.baselines.backbone import freeze_encoder
 from llm_blender.training.baselines.packing import PackedGroups
 from llm_blender.training.baselines.scored import ScoredGroup
+from llm_blender.training.freezing import freeze
 from llm_blender.training.loop import (
     Told,
     arguments,
@@ -186,8 +186,8 @@ def train_learner(
     """
     if not train:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
-    freeze_encoder(learner.encoder, recipe.frozen_layers)
-    settings = arguments(recipe, output, evaluate=bool(dev), steps=recipe.steps)
+    freeze(learner.encoder, recipe.frozen_layers)
+    settings = arguments(recipe, output, evaluate=bool(dev), steps=recipe.steps, keep=recipe.average)
     if learner.draws:
         settings.num_train_epochs = 1
     trainer = _LearnerTrainer(
