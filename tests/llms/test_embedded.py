@@ -13,7 +13,7 @@ from llm_blender.errors import CheckpointError, LLMError, NotFoundError
 from llm_blender.llms.embedded import EmbeddedLLM
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
 from llm_blender.llms.variations import default_variations
-from llm_blender.types import LLM, Candidate, Message, Sampling
+from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
 
 PROMPT: list[Message] = [{"role": "user", "content": "Give three tips for sleeping better."}]
 SHORT = Sampling(max_tokens=16)
@@ -49,6 +49,17 @@ def test_it_answers_and_counts(llm):
     assert candidate.usage.prompt_tokens > 8
     assert candidate.seconds is not None
     assert candidate.seconds > 0
+
+
+@needs_model
+def test_it_writes_on_behind_tokens(llm):
+    prompt = [504, 3575, 282, 4649, 314]  # "The capital of France is"
+    pieces: list[str] = []
+    first = asyncio.run(llm.complete(prompt, max_tokens=8, on_text=pieces.append))
+    assert first.text == "".join(pieces).strip() == asyncio.run(llm.complete(prompt, max_tokens=8)).text
+    assert first.usage == Usage(5, 8)
+    with pytest.raises(LLMError, match=r"too long: 5000 tokens"):
+        asyncio.run(llm.complete([504] * 5000, max_tokens=8))
 
 
 @needs_model
