@@ -44,9 +44,9 @@ class BenchOptions:
             show_default="the checkpoint's",
         ),
     ] = None
-    complete: Annotated[bool, typer.Option("--complete", help="Only rows in which each of --models has the score.")] = (
-        False
-    )
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only rows in which each of --models has the score, or was judged.")
+    ] = False
     comparisons: Annotated[
         Path | None,
         typer.Option(

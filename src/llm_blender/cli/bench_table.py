@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
 
 __all__ = ["table"]
+
+_ON_A_TERMINAL = (("metric",), ("rank", "top"), ("versus",))
 
 
 @with_options(BenchOptions)
@@ -123,11 +126,14 @@ def _print(found: PaperTable, options: BenchOptions) -> None:
     if options.as_json:
         print_json(found.to_dict())
         return
-    tables = [method_table(found), correlation_table(found)]
+    correlations = correlation_table(found)
     if options.markdown:
+        tables = [method_table(found), correlations]
         typer.echo("\n\n".join([found.caption, *(part.markdown() for part in tables if part.rows)]))
         return
     note(found.caption)
-    for part in tables:
-        if part.rows:
+    wide = not sys.stdout.isatty()  # a terminal has no room for all columns side by side
+    parts = [method_table(found)] if wide else [method_table(found, kinds) for kinds in _ON_A_TERMINAL]
+    for part in (*parts, correlations):
+        if part.rows and len(part.columns) > 1:
             print_table(part.columns, part.rows)

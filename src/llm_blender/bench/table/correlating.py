@@ -106,11 +106,12 @@ def resampled_correlations(one: _Floats, other: _Floats, weights: _Floats) -> di
         weights: ``[resamples, n]`` how often each row is drawn.
     """
     by_column: dict[str, list[_Floats]] = {"pearson": [], "spearman": []}
+    counts = weights.astype(np.float32)  # holds counts of rows exactly, at half the cost
     for a, b in zip(one.T, other.T, strict=True):
         levels_a, place_a = np.unique(a, return_inverse=True)
         levels_b, place_b = np.unique(b, return_inverse=True)
-        cells = np.eye(len(levels_a) * len(levels_b))[place_a * len(levels_b) + place_b]
-        table = (weights @ cells).reshape(len(weights), len(levels_a), len(levels_b))
+        cells = np.eye(len(levels_a) * len(levels_b), dtype=np.float32)[place_a * len(levels_b) + place_b]
+        table = (counts @ cells).astype(np.float64).reshape(len(counts), len(levels_a), len(levels_b))
         by_column["pearson"].append(_correlation(table, levels_a[None], levels_b[None]))
         by_column["spearman"].append(
             _correlation(table, _mean_ranks(table.sum(axis=2)), _mean_ranks(table.sum(axis=1)))

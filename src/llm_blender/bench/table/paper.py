@@ -238,8 +238,8 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
     )
     fused = " The fused answer is ranked among itself and all candidates." if _has_fused(columns) else ""
     return (
-        f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better) and what "
-        f"stands right of it follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
+        f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better), top-k "
+        f"and ≥ follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
         f"k, ties sharing the smaller rank. {' and '.join(bases)} have the best GPT-Rank here; ≥ is how often an "
         "answer is at least as good as theirs, a tie or their own answer being a win, or half of one (ties ½). Random "
         "is what is expected of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "

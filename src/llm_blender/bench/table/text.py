@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llm_blender.bench.table.columns import Column
 from llm_blender.bench.table.correlating import Estimate
 from llm_blender.bench.table.paper import Cell, PaperTable
@@ -19,13 +21,18 @@ _MEASURES = {
 }
 
 
-def method_table(table: PaperTable) -> Table:
-    """Methods by measures; shares and rates in percent, each with half the width of its interval."""
+def method_table(table: PaperTable, kinds: Sequence[str] = ("metric", "rank", "versus", "top")) -> Table:
+    """Methods by measures; shares and rates in percent, each with half the width of its interval.
+
+    Args:
+        table: the figures.
+        kinds: of columns, see `Column.kind`; all of them make a table that is wide for a terminal.
+    """
+    columns = [column for column in table.columns if column.kind in kinds]
     return Table(
-        ("method", *(column.title for column in table.columns)),
+        ("method", *(column.title for column in columns)),
         tuple(
-            (line.method, *(_with_width(column, line.cells[column.key]) for column in table.columns))
-            for line in table.lines
+            (line.method, *(_with_width(column, line.cells[column.key]) for column in columns)) for line in table.lines
         ),
         names=1,
     )
