@@ -194,6 +194,9 @@ def test_tables_and_json(table):
     assert shown.columns[:3] == ("method", "BERTScore", "GPT-Rank")
     assert shown.rows[0][:3] == ("ann", "63.3 ±15.0", "1.33 ±0.50")
     assert "–" in shown.rows[0]
+    parts = [method_table(table, kinds) for kinds in (("metric",), ("rank", "top"), ("versus",))]  # for a terminal
+    assert sum(len(part.columns) - 1 for part in parts) == len(shown.columns) - 1
+    assert parts[1].columns == ("method", "GPT-Rank", "top-1", "top-2", "top-3")
     assert correlation_table(table).rows[-1][0] == "ours"
     values = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert values["lines"][0]["cells"]["gpt_rank"]["rows"] == 3
