@@ -58,7 +58,7 @@ def test_only_chosen_members_are_asked_and_in_the_chosen_mode(playground, open_p
     expect(page.get_by_role("article")).to_have_count(2)
     expect(page.locator("#answer-text")).to_have_text(texts.fused)
     expect(page.locator("#source")).to_have_text(
-        re.compile(r"Fused by chat:writer from B and A: the ranker prefers the fused answer .*probability 0\.\d\d")
+        re.compile(r"Fused by chat:writer from A and B: the ranker prefers the fused answer .*probability 0\.\d\d")
     )
     page.get_by_role("button", name="Prefer Fused, to all others").click()
     expect(page.locator("#votes")).to_have_text("Kept: Fused is better than A; Fused is better than B.")

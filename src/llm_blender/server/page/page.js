@@ -1,7 +1,8 @@
 // The page: asks, shows what comes, takes votes, and finds earlier questions again.
 
-import { ask, call, forgetKey, hasKey, json, onKeyWanted } from "./service.js";
+import { connectHistory } from "./past.js";
 import { Card, element, facts, fusedText, matrix, source } from "./results.js";
+import { ask, forgetKey, hasKey, json, onKeyWanted } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -204,6 +205,19 @@ function setAside(text, fusion) {
 
 const textOf = (report) => (report.mode === "fuse" ? report.fusion.text : report.candidates[report.ranking.best].text);
 
+async function openKept(id) {
+  asking?.abort();
+  const kept = await json(`v1/history/${encodeURIComponent(id)}`);
+  const question = kept.messages.at(-1).content;
+  clear(question);
+  $("question").value = question;
+  location.replace(`#${id}`);
+  const cards = kept.blend.candidates.map((candidate, index) => new Card(index, candidate.model ?? "unknown"));
+  $("candidates").replaceChildren(...cards.map(({ root }) => root));
+  show(kept.blend, kept.text, cards, [], kept.id, kept.votes);
+  say("");
+}
+
 // ── Votes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 async function vote(body) {
@@ -239,68 +253,6 @@ function showVotes(votes) {
     : label === "a" ? `${short(a)} is better than ${short(b)}` : `${short(b)} is better than ${short(a)}`));
   $("votes").textContent = words.length ? `Kept: ${words.join("; ")}.` : "Which answer do you prefer? Votes train rankers.";
   $("take-back").hidden = !votes.length;
-}
-
-// ── History ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-$("open-history").addEventListener("click", () => attempt(async () => {
-  $("entries").replaceChildren();
-  await more();
-  $("history").showModal();
-}));
-$("close-history").addEventListener("click", () => $("history").close());
-$("older").addEventListener("click", () => attempt(more));
-for (const button of document.querySelectorAll("[data-export]")) {
-  button.addEventListener("click", () => attempt(() => download(button.dataset.export)));
-}
-
-async function more() {
-  const last = $("entries").lastElementChild?.dataset.id;
-  const page = await json(`v1/history?limit=30${last ? `&before=${encodeURIComponent(last)}` : ""}`);
-  $("entries").append(...page.data.map(entry));
-  $("older").hidden = !page.more;
-  $("history-empty").hidden = $("entries").children.length > 0;
-}
-
-function entry({ id, created, prompt, votes }) {
-  const when = new Date(created * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-  const open = element("button", { type: "button", className: "entry" }, element("span", { className: "prompt" }, prompt),
-    element("span", { className: "fine" }, votes ? `${when} · ${votes} ${votes === 1 ? "vote" : "votes"}` : when));
-  open.addEventListener("click", () => attempt(async () => {
-    await openKept(id);
-    $("history").close();
-    $("answer").focus();
-  }));
-  const remove = element("button", { type: "button", className: "quiet", "aria-label": `Delete: ${prompt}` }, "Delete");
-  const item = element("li", {}, open, remove);
-  item.dataset.id = id;
-  remove.addEventListener("click", () => attempt(async () => {
-    await call(`v1/history/${id}`, { method: "DELETE" });
-    item.remove();
-    $("history-empty").hidden = $("entries").children.length > 0;
-    $("close-history").focus();
-  }));
-  return item;
-}
-
-async function openKept(id) {
-  asking?.abort();
-  const kept = await json(`v1/history/${encodeURIComponent(id)}`);
-  const question = kept.messages.at(-1).content;
-  clear(question);
-  $("question").value = question;
-  location.replace(`#${id}`);
-  const cards = kept.blend.candidates.map((candidate, index) => new Card(index, candidate.model ?? "unknown"));
-  $("candidates").replaceChildren(...cards.map(({ root }) => root));
-  show(kept.blend, kept.text, cards, [], kept.id, kept.votes);
-  say("");
-}
-
-async function download(format) {
-  const file = await (await call(`v1/votes?format=${format}`)).blob();
-  const url = URL.createObjectURL(file);
-  element("a", { href: url, download: `votes-${format}.jsonl` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 // ── Saying what happens ───────────────────────────────────────────────────────────────────────────────────────────
@@ -344,4 +296,5 @@ function stages(now) {
     element("li", { className: i < place ? "past" : i === place ? "now" : "" }, word))));
 }
 
+connectHistory(openKept, attempt);
 attempt(begin);
