@@ -2,7 +2,8 @@
 
     python benchmarks/ranker_quality.py $DATA/test --ranker bundled --ranker runs/reward_model -o runs/quality
 
-Comparisons are kept in OUTPUT/comparisons.db, so that an interrupted run goes on and another strategy costs nothing.
+Comparisons of PairRankers, and with ``--rows`` of all, are kept in OUTPUT/comparisons.db, so that an interrupted run
+goes on and another strategy costs nothing.
 Writes OUTPUT/quality.json and quality.md. ``--priors`` is learned on the rows that are given, never on these.
 """
 
@@ -35,6 +36,7 @@ from llm_blender.bench import (
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.rankers import load_ranker
+from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import Priors
 from llm_blender.types import Ranker
 
@@ -98,15 +100,17 @@ def main() -> None:
     parser.add_argument(
         "--strategy", action="append", dest="strategies", help="as for `blend bench` [default: full, auto]"
     )
+    parser.add_argument("--file", action="append", dest="files", help="only this pool, or labelled file [default: all]")
     parser.add_argument("--rows", type=int, help="the first so many rows of each file alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    rankers: dict[str, Ranker] = {
-        name: RecordedRanker(load_ranker(name), options.output / "comparisons.db", name)
+    rankers = {
+        name: loaded(name, options.output / "comparisons.db", sampled=options.rows is not None)
         for name in options.rankers or ["bundled"]
     }
-    found = pair_agreements(options.data, rankers, options.rows)
+    files = options.files or [*(pool.name for pool in POOLS), *LABELLED]
+    found = pair_agreements(options.data, rankers, files, options.rows)
     strategies = options.strategies or ["full", "auto"]
     priors = None if options.priors is None else Priors.load(options.priors)
     selections = {
@@ -114,16 +118,26 @@ def main() -> None:
             pool, rows_of(pool, options.data)[: options.rows], rankers, strategies, options.choose_on, priors
         )
         for pool in POOLS
+        if pool.name in files
     }
     write(options.output, found, selections)
 
 
-def pair_agreements(folder: Path, rankers: dict[str, Ranker], limit: int | None = None) -> list[Agreement]:
+def loaded(name: str, record: Path, *, sampled: bool) -> Ranker:
+    """A ranker by its name; comparisons that cost much are recorded."""
+    ranker = load_ranker(name)
+    slow = isinstance(ranker, PairRanker) or sampled
+    return RecordedRanker(ranker, record, name) if slow else ranker
+
+
+def pair_agreements(
+    folder: Path, rankers: dict[str, Ranker], files: Sequence[str], limit: int | None = None
+) -> list[Agreement]:
     """Agreement on all files, the labelled ones by their parts too."""
     parts: list[JudgedPairs] = []
-    for pool in POOLS:
+    for pool in (pool for pool in POOLS if pool.name in files):
         parts.append(implied_pairs(pool.name, rows_of(pool, folder)[:limit]))
-    for name in LABELLED:
+    for name in (name for name in LABELLED if name in files):
         rows = islice(read_rows(folder / f"{name}.jsonl.zst"), limit)
         parts.append(labelled_pairs(name, rows, by="meta.subset" if name in ("llmbar", "hhh_alignment") else None))
     results: list[Agreement] = []
@@ -147,7 +161,8 @@ def pool_selections(
     """What each ranker picks in a pool, by each strategy."""
     results: list[Selection] = []
     for name, ranker in rankers.items():
-        for strategy in strategies:
+        pairwise = isinstance(ranker, RecordedRanker)
+        for strategy in strategies if pairwise else strategies[:1]:
             with progress(f"{name}, {pool.name}, {strategy}", "comparisons") as report:
                 own = priors if pool is CLAUDE else None
                 results += ranker_selections(rows, ranker, name, strategy=strategy, priors=own, progress=report)
