@@ -182,7 +182,7 @@ def test_a_wrong_fuser_or_device(blend, rows, ranker, server):
     assert "No fuser 'nowhere'" in result.stderr
     result = blend("fuse", rows, "--device", "cpu")
     assert result.exit_code == 2
-    assert "The device 'cpu' is for a fuser that runs here" in result.stderr
+    assert "The device 'cpu' is for a fuser that runs on torch" in result.stderr
 
 
 # blend ask

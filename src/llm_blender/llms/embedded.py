@@ -81,7 +81,7 @@ class EmbeddedLLM:
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._llama: Llama | None = None
         self._adapters: tuple[Path, ...] = ()
-        self._loaded = self._adapters  # with `_llama`, if llama.cpp could
+        self._loaded: tuple[Path, ...] = ()  # those that `_llama` was to have
         self._pool: ThreadPoolExecutor | None = None
         self._calls: set[LlamaCall] = set()
 

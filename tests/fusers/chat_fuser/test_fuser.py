@@ -270,7 +270,7 @@ def test_by_name() -> None:
         load_fuser("chat:c", llms=llms)
     with pytest.raises(InputError, match=r"none is configured: add an \[\[llm\]\]"):
         load_fuser("chat:a")
-    with pytest.raises(InputError, match="The device 'cpu' is for a fuser that runs here, not for chat"):
+    with pytest.raises(InputError, match="The device 'cpu' is for a fuser that runs on torch, not for chat"):
         load_fuser("chat", llms=llms, device="cpu")
 
 
