@@ -12,15 +12,17 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
+(VOTING,) = re.findall(r"^```bash\n(url=.*?)^```", PAGE, re.M | re.S)
 COMMANDS = [
     command
     for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
     for command in re.findall(r"^curl .*?(?=^\S|\Z)", block.replace("\\\n", " ").replace("\n}'", "\n }'"), re.M | re.S)
+    if block != VOTING
 ]
 
 
 def test_all_commands_are_found():
-    assert len(COMMANDS) == PAGE.count("curl -s") == 12
+    assert len(COMMANDS) == PAGE.count("curl -s") - VOTING.count("curl -s") == 12
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl")
@@ -35,6 +37,15 @@ def test_curl(plain, command):
         assert "blend_requests_total" in result.stdout
     else:
         assert json.loads(result.stdout)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl")
+def test_voting(plain):
+    script = VOTING.replace(ADDRESS, plain.url).replace("curl -s", "curl --fail-with-body -s")
+    result = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    record = json.loads('{"prompt"' + result.stdout.rpartition('{"prompt"')[2])
+    assert (record["chosen"][0]["content"], record["rejected"][0]["content"]) == ("A longer answer.", "Short.")
 
 
 def test_the_client(plain, capsys):

@@ -92,6 +92,15 @@ def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
         assert process.wait(60) == 130
 
 
+@pytest.mark.parametrize(("option", "status"), [("--playground", 200), ("--no-playground", 404)])
+def test_the_playground_can_be_left_out(tmp_path, option, status):
+    with FakeOpenAIServer() as llm, blend_serve(tmp_path, llm.base_url, option) as (process, url):
+        assert httpx.get(url.removesuffix("v1")).status_code == status
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert ("the playground is at http://127.0.0.1" in said) == (status == 200)
+
+
 def test_without_the_extra_the_pip_line_is_told():
     without = "import sys; sys.modules['fastapi'] = None; sys.argv = ['blend', 'serve']"
     code = f"{without}; from llm_blender.cli import main; main()"

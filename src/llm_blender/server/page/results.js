@@ -113,7 +113,7 @@ export function source(report, cards) {
   const best = cards[ranking.best];
   const [, next] = order(ranking);
   if (report.mode === "fuse") {
-    const used = (fusion.used ?? []).map((index) => cards[index].letter);
+    const used = (fusion.used ?? []).toSorted((i, j) => i - j).map((index) => cards[index].letter);
     return `Fused by ${fusion.fuser} from ${listed(used)}: ${fusion.message}.`;
   }
   let words = `Picked: ${best.name}`;
