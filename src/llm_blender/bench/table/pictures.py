@@ -120,8 +120,8 @@ def _wins(table: PaperTable, theme: Theme) -> Figure:
     figure = Figure(figsize=(side, side - 0.7), layout="constrained")
     axis = figure.subplots()
     # Blue and orange are told apart by the colour-blind; the middle is the paper's colour.
-    colours = LinearSegmentedColormap.from_list("wins", [theme.accents[1], theme.paper, theme.accents[0]])
-    colours = colours.with_extremes(bad=theme.grid)
+    ends = LinearSegmentedColormap.from_list("wins", [theme.accents[1], theme.paper, theme.accents[0]])
+    colours = ends.with_extremes(bad=theme.grid)
     reach = 10 * np.ceil(10 * max(0.1, np.nanmax(np.abs(found - 0.5))))
     image = axis.imshow(100 * found, cmap=colours, vmin=50 - reach, vmax=50 + reach)
     if len(models) <= _NUMBERED:
@@ -141,7 +141,7 @@ def _wins(table: PaperTable, theme: Theme) -> Figure:
     axis.spines[:].set_visible(False)
     headline(axis, "Who beats whom", "bold: the 95 % interval is on one side of 50", theme, below=True)
     bar = figure.colorbar(image, ax=axis, shrink=0.6, aspect=24, label="the row wins, % (ties half)")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     return figure
 

@@ -91,11 +91,12 @@ class LengthBias:
 def best_shares(pool: TablePool, columns: Sequence[Column], resampling: Resampling) -> list[BestShare]:
     """One per LLM, best first."""
     ranks = _ranks(columns)
-    first = np.where(np.isnan(ranks), 0.0, ranks == 1)
-    judged = first.any(axis=1, keepdims=True)
-    parts = np.where(judged, first / np.maximum(first.sum(axis=1, keepdims=True), 1), np.nan)
+    first = (ranks == 1).astype(np.float64)
+    sizes = first.sum(axis=1)
+    judged = sizes > 0
+    parts = np.where(judged[:, None], first / np.maximum(sizes, 1)[:, None], np.nan)
     found = [
-        BestShare(model, float(np.nanmean(parts[:, place])), ci95, float(first[judged[:, 0], place].mean()))
+        BestShare(model, float(np.nanmean(parts[:, place])), ci95, float(first[judged, place].mean()))
         for place, (model, ci95) in enumerate(zip(pool.models, resampling.means(parts), strict=True))
     ]
     return sorted(found, key=lambda best: -best.share)
@@ -129,9 +130,9 @@ def length_biases(
     """The judge first, then rankers and metrics, all on the pairs of which the judge prefers one."""
     groups: list[int] = []
     longer: list[float] = []
-    signs: dict[str, list[float]] = {JUDGE: []} | {ranked.name: [] for ranked in rankers}
     metrics = [column for column in columns if column.kind == "metric"]
-    signs |= {column.title: [] for column in metrics}
+    names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in metrics)]
+    signs: dict[str, list[float]] = {name: [] for name in names}
     for number, (row, group) in enumerate(zip(pool.rows, pool.groups, strict=True)):
         verdict = row.judged.matrix - row.judged.matrix.T
         lengths, places = [len(text) for text in row.texts], [pool.models.index(model) for model in row.candidates]

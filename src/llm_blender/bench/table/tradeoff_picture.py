@@ -49,16 +49,17 @@ def _panel(axis: Axes, table: PaperTable, points: Sequence[TradeoffPoint], best:
     if line:
         x, y = [point.comparisons for point in line], [scale * point.quality for point in line]
         axis.plot(x, y, color=theme.quiet, linewidth=1.2, marker=".", label="active, by budget", zorder=1)
-        ends = [[scale * end for end in point.ci95 or (point.quality, point.quality)] for point in line]
-        axis.fill_between(x, *zip(*ends, strict=True), color=theme.quiet, alpha=0.15, linewidth=0)
+        ends = [point.ci95 or (point.quality, point.quality) for point in line]
+        low, high = [scale * end for end, _ in ends], [scale * end for _, end in ends]
+        axis.fill_between(x, low, high, color=theme.quiet, alpha=0.15, linewidth=0)
     for point, place in _placed([point for point in points[1:] if point.strategy != "active"], _DODGE * most):
         _mark(axis, point, place, colours[point.strategy], scale, theme)
-    low, high = _reach(points[1:], scale)
+    reach = _reach(points[1:], scale)
     cell = best.cells[table.quality.key]
     if cell is not None:
-        _level(axis, scale * cell.value, f"always {best.method}", (4, 3), (low, high), theme)
-    _level(axis, scale * points[0].quality, "random", (1, 2), (low, high), theme)
-    axis.set_ylim((high, low) if table.quality.better == "lower" else (low, high))
+        _level(axis, scale * cell.value, f"always {best.method}", (4, 3), reach, theme)
+    _level(axis, scale * points[0].quality, "random", (1, 2), reach, theme)
+    axis.set_ylim(reach if table.quality.better == "higher" else reach[::-1])
     axis.set(ylabel=table.quality.title + (", %" if scale == 100 else ""), xlim=(0, 1.04 * most))
 
 
