@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_blender.cli._rankable import RankableRow
+    from llm_blender.llms import EmbeddedLLM
     from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
 
 __all__ = ["fuse"]
@@ -134,13 +135,20 @@ def _load(name: str, device: str | None, config: Path | None) -> Fuser:
     """The fuser of that name; an LLM of the configuration, or the embedded one where there is none."""
     from llm_blender.cli.ask import make_ensemble
     from llm_blender.config import load_config
-    from llm_blender.fusers import CHAT, base_model, load_fuser
+    from llm_blender.fusers import CHAT, load_fuser
 
-    if device is not None or (name.partition(":")[0] != CHAT and base_model(name) is None):
-        return load_fuser(name, device=device)
+    if name.partition(":")[0] != CHAT or device is not None:
+        return load_fuser(name, device=device, run=_embedded)
     loaded = load_config(config)
     loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": name})})
     return make_ensemble(loaded, [], None).fuser
+
+
+def _embedded(model: str) -> EmbeddedLLM:
+    from llm_blender.cli.ask import fetch_model
+    from llm_blender.llms import EmbeddedLLM
+
+    return EmbeddedLLM(model, fetch_model(model))
 
 
 def _stored(chunk: Sequence[RankableRow]) -> dict[int, Ranking]:

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from llm_blender.cli import app
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import CheckpointError, InputError, LLMError, NotFoundError
 from llm_blender.fusers import base_model, load_fuser
@@ -146,6 +148,17 @@ def test_beside_other_llms_it_runs_a_model_of_its_own(exported: Path, tiny_gguf:
         load_fuser(exported)
     with pytest.raises(InputError, match="runs on torch"):
         load_fuser(exported, device="cpu")
+
+
+def test_rows_of_a_file(exported: Path, fuser: EmbeddedFuser, tmp_path: Path) -> None:
+    row = {"instruction": ROWS[0], "candidates": CANDIDATES[0]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    arguments = ["fuse", str(tmp_path / "rows.jsonl"), "--fuser", str(exported), "--ranker", "first", "--no-guard"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    fusion = json.loads(result.stdout)["fusion"]
+    assert fusion["text"] == fuser.fuse(ROWS[0], CANDIDATES[0]).text
+    assert "No LLM is configured" not in result.stderr
 
 
 def test_names(tmp_path: Path) -> None:
