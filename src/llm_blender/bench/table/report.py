@@ -90,7 +90,8 @@ def _prose(text: str) -> str:
 
 
 def _head(table: PaperTable) -> str:
-    titles = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in table.columns)
+    # Long names of scores may break after their underscores.
+    titles = "".join(f'<th scope="col">{escape(column.title).replace("_", "_<wbr>")}</th>' for column in table.columns)
     return f'<thead><tr><th scope="col">method</th>{titles}</tr></thead>'
 
 
