@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +145,79 @@ class TestCalibrate:
         result = blend("train", "calibrate", checkpoint, pools, *args)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+class TestFuser:
+    @pytest.fixture
+    def rows(self, tmp_path):
+        for file, names in (("train", NAMES), ("dev", NAMES[:2])):
+            lines = (
+                {
+                    "instruction": f"why is the {name}",
+                    "output": f"the {name} is good",
+                    "candidates": [
+                        {"text": f"the {name} is good", "scores": {"judge": 1}},
+                        {"text": f"the {name} is bad", "scores": {"judge": 0}},
+                    ],
+                }
+                for name in names
+            )
+            (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "fuser.toml").write_text(
+            "max_length = 400\nanswer_max_length = 20\nsteps = 9\n"
+            '[[sources]]\nfile = "train.jsonl"\nscore = "judge"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
+        )
+
+    def test_a_recipe_makes_a_fuser_that_fuse_takes(self, blend, rows, tiny_llama):
+        result = blend("train", "fuser", "--recipe", "fuser.toml", "-o", "made", "--backbone", tiny_llama,
+                       "--steps", 2, "--lora-rank", 2, "--json")  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        summary = json.loads(result.stdout)
+        assert (summary["output"], summary["rows"], summary["too_long"], summary["steps"]) == ("made", 6, 0, 2)
+        assert [entry["step"] for entry in summary["dev"]] == [0, 2]
+        assert "fuser, step 2 of 2: loss " in result.stderr
+        assert "chance" not in result.stdout
+
+        result = blend("fuse", "dev.jsonl", "-o", "fused.jsonl", "--fuser", "./made", "--no-guard")
+        assert result.exit_code == 0, result.stderr
+
+    def test_files_and_what_is_excluded(self, blend, rows, tiny_llama, monkeypatch):
+        from llm_blender.training.fuser import run as module
+
+        asked = {}
+        monkeypatch.setattr(module, "new_fuser", lambda recipe, backbone: asked.update(r=recipe, b=backbone) or 1 / 0)
+        result = blend("train", "fuser", "train.jsonl", "--dev", "dev.jsonl", "--score", "judge", "--seed", 7,
+                       "--epochs", 2, "--backbone", tiny_llama)  # fmt: skip
+        assert isinstance(result.exception, ZeroDivisionError)
+        (source,), (dev,) = asked["r"].sources, asked["r"].dev_sources
+        assert source.file.endswith("train.jsonl")
+        assert dev.file.endswith("dev.jsonl")
+        assert source.score == dev.score == "judge"
+        assert (asked["r"].seed, asked["r"].epochs, asked["r"].backbone, asked["b"]) == (7, 2, *[str(tiny_llama)] * 2)
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            ([], "Nothing to learn from"),
+            (["none.jsonl"], "no file"),
+            (["train.jsonl", "--recipe", "fuser.toml"], "A recipe names its sources itself"),
+            (["--recipe", "fuser.toml", "--dev", "dev.jsonl"], "A recipe names its sources itself"),
+            (["--recipe", "none.toml"], "no recipe"),
+            (["train.jsonl", "--dev", "none"], "no file or folder none"),
+            (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
+            (["train.jsonl", "--exclude", "train.jsonl"], "no rows but those that a test file asks"),
+        ],
+    )
+    def test_wrong_options(self, blend, rows, args, message):
+        result = blend("train", "fuser", *args)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stdout == ""
+
+
+def test_the_fusers_recipe_is_one():
+    from llm_blender.training.fuser import FuserRecipe
+
+    recipe = FuserRecipe.load(Path(__file__).parents[2] / "recipes" / "fuser.toml")
+    assert recipe.lora_rank
+    assert all(source.licence for source in recipe.sources)

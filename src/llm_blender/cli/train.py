@@ -1,4 +1,4 @@
-"""``blend train``: make a ranker from rows."""
+"""``blend train``: make a ranker, or a fuser, from rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
 from llm_blender.cli.calibrate import calibrate
+from llm_blender.cli.train_fuser import fuser
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers.", rich_markup_mode=None)
+app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers and fusers.", rich_markup_mode=None)
 app.command()(calibrate)
+app.command()(fuser)
 
 
 @app.callback()
 def _train() -> None:
-    """Train rankers."""
+    """Train rankers and fusers."""
 
 
 @app.command()

@@ -1,0 +1,126 @@
+"""A fuser's examples, drawn anew on each pass, as the tensors of single batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from llm_blender.training.fuser.reading import Reader, Tokens
+from llm_blender.training.fuser.recipe import FuserRecipe
+from llm_blender.training.fuser.rows import FuserRow
+from llm_blender.training.packing import pack
+
+__all__ = ["IGNORED", "FuserBatches", "causal_batch", "draw_candidates", "seq2seq_batch"]
+
+IGNORED = -100
+"""The label of a token that is not learnt."""
+
+
+class FuserBatches(Dataset[dict[str, Tensor]]):
+    """Rows of about the same length together, in as many batches as the recipe has.
+
+    An item is one batch, see `causal_batch` and `seq2seq_batch`. In each pass, every row is one example. Which of its
+    candidates are read, and in which order, depends on seed, pass and row alone.
+
+    Args:
+        rows: that fit.
+        lengths: tokens of each, with all its candidates.
+        reader: makes tokens of them.
+        seq2seq: which kind of batch is wanted.
+        pad_id: fills up the shorter ones.
+        recipe: how many passes or steps, tokens of a batch, draws.
+        fixed: one pass in the order given, with all candidates, best first.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[FuserRow],
+        lengths: Sequence[int],
+        reader: Reader,
+        *,
+        seq2seq: bool,
+        pad_id: int,
+        recipe: FuserRecipe,
+        fixed: bool = False,
+    ) -> None:
+        self._rows, self._reader, self._recipe, self._fixed = rows, reader, recipe, fixed
+        self._seq2seq, self._pad_id = seq2seq, pad_id
+        self._batches = list(self._pass(0, lengths))
+        passes = 1
+        while not fixed and (
+            passes < recipe.epochs if recipe.steps is None else len(self._batches) < recipe.steps * recipe.accumulate
+        ):
+            self._batches += self._pass(passes, lengths)
+            passes += 1
+        if recipe.steps is not None and not fixed:
+            del self._batches[recipe.steps * recipe.accumulate :]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        number, members = self._batches[index]
+        examples = [self._read(number, member) for member in members]
+        return (seq2seq_batch if self._seq2seq else causal_batch)(examples, self._pad_id)
+
+    def _pass(self, number: int, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        rng = np.random.default_rng([self._recipe.seed, number])
+        order = np.arange(len(lengths)) if self._fixed else rng.permutation(len(lengths))
+        packed = pack([(lengths[i], 1) for i in order], self._recipe.batch_tokens)
+        for place in np.arange(len(packed)) if self._fixed else rng.permutation(len(packed)):
+            yield number, [int(order[i]) for i in packed[place]]
+
+    def _read(self, number: int, member: int) -> Tokens:
+        row = self._rows[member]
+        if self._fixed:
+            return self._reader.read(row, row.candidates)
+        rng = np.random.default_rng([self._recipe.seed, number, member])
+        return self._reader.read(row, draw_candidates(row.candidates, self._recipe.fewer, rng))
+
+
+def draw_candidates(candidates: Sequence[str], fewer: float, rng: np.random.Generator) -> list[str]:
+    """The best candidates in an order that tells nothing: all of them, or with probability `fewer` not so many."""
+    count = len(candidates)
+    if count > 1 and rng.random() < fewer:
+        count = int(rng.integers(1, count))
+    return [candidates[i] for i in rng.permutation(count)]
+
+
+def causal_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
+    """Prompts with their answers, which all end in the last column.
+
+    ``input_ids``, ``attention_mask`` and ``position_ids`` ``[B, T]``; ``labels`` ``[B, A + 1]``, those of the last
+    columns: A are the tokens of the longest answer, and the first label is never learnt.
+    """
+    width = max(len(prompt) + len(answer) for prompt, answer in examples)
+    longest = max(len(answer) for _, answer in examples)
+    ids, mask = np.full((len(examples), width), pad_id), np.zeros((len(examples), width), np.int64)
+    labels = np.full((len(examples), longest + 1), IGNORED)
+    for row, (prompt, answer) in enumerate(examples):
+        start = width - len(prompt) - len(answer)
+        ids[row, start:], mask[row, start:] = [*prompt, *answer], 1
+        labels[row, longest + 1 - len(answer) :] = answer
+    return _tensors(input_ids=ids, attention_mask=mask, position_ids=np.maximum(mask.cumsum(1) - 1, 0), labels=labels)
+
+
+def seq2seq_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
+    """Prompts, and beside them their answers.
+
+    ``input_ids`` and ``attention_mask`` ``[B, T]``, ``labels`` ``[B, A]``.
+    """
+    width, longest = (max(map(len, side)) for side in zip(*examples, strict=True))
+    ids, mask = np.full((len(examples), width), pad_id), np.zeros((len(examples), width), np.int64)
+    labels = np.full((len(examples), longest), IGNORED)
+    for row, (prompt, answer) in enumerate(examples):
+        ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
+        labels[row, : len(answer)] = answer
+    return _tensors(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def _tensors(**arrays: Any) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(array, np.int64)) for name, array in arrays.items()}

@@ -1,0 +1,120 @@
+"""What a fuser is trained on and how: the recipe, a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from llm_blender.training.recipe import StrictModel, load_recipe
+
+__all__ = ["FuserRecipe", "FuserSource"]
+
+
+class FuserSource(StrictModel):
+    """One file of rows with references and candidates.
+
+    A row's candidates are taken best first: by the `ranking` that stands in it, as ``blend rank`` writes it; else by
+    `score`; where there is neither, in an order drawn by the seed.
+
+    Attributes:
+        file: name of the file, in the folder given to the command (or a path).
+        score: which of the candidates' scores orders them, higher first; candidates without it are left out.
+        models: candidates of these LLMs alone; empty means all.
+        exclude_models: candidates of these LLMs are left out.
+        max_rows: rows drawn; None takes all.
+        name: of the public data set, for the model card.
+        url: where to get it.
+        licence: of the data.
+    """
+
+    file: str
+    score: str = ""
+    models: tuple[str, ...] = ()
+    exclude_models: tuple[str, ...] = ()
+    max_rows: int | None = Field(default=None, ge=1)
+    name: str = ""
+    url: str = ""
+    licence: str = ""
+
+
+class FuserRecipe(StrictModel):
+    """A whole training run; its fields are the options of ``blend train fuser``.
+
+    **Data**
+
+    Attributes:
+        sources: files of rows.
+        dev_sources: rows that measure the model while it trains.
+        top_k: best candidates of a row that are read, each time in another order.
+        fewer: share of the examples that read fewer of them, drawn evenly from 1 to `top_k` - 1.
+
+    **Model**
+
+        backbone: a sequence-to-sequence model or a causal LLM, by its Hub name or folder.
+        max_length: tokens of prompt and answer. Candidates are shortened evenly until the prompt fits, and the task
+            that stands at its end is never cut.
+        candidate_max_length: tokens of a candidate.
+        answer_max_length: tokens of an answer that are learnt; where there are more, its end is not.
+        frozen_layers: lowest layers that stay as they are, with the embeddings; -1 freezes nothing. Of no meaning
+            beside `lora_rank`.
+        lora_rank: of an adapter (arXiv 2106.09685) that is trained in the model's place; 0 trains the model itself.
+        lora_alpha: of the adapter: its part is scaled by `lora_alpha` / `lora_rank`.
+        lora_targets: names of the layers that it adapts; empty means all linear ones but the last.
+
+    **Optimisation**
+
+        learning_rate: peak of a linear schedule.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        batch_tokens: tokens of a batch, padding included; a longer example is a batch of its own.
+        accumulate: batches a step.
+        epochs: passes over the rows, each with other candidates and orders.
+        steps: of the whole run; None is as many as the epochs make.
+        bf16: compute in bfloat16, and hold the weights beside an adapter in it: faster on accelerators and on CPUs
+            with AVX512-BF16 or AMX.
+        seed: of draws, order, adapter and dropout.
+        save_every: steps between checkpoints (and evaluations).
+    """
+
+    sources: tuple[FuserSource, ...] = ()
+    dev_sources: tuple[FuserSource, ...] = ()
+    top_k: int = Field(default=3, ge=1)
+    fewer: float = Field(default=0.25, ge=0, le=1)
+
+    backbone: str = "google/flan-t5-large"
+    max_length: int = Field(default=1_024, ge=64)
+    candidate_max_length: int = Field(default=128, ge=1)
+    answer_max_length: int = Field(default=128, ge=1)
+    frozen_layers: int = Field(default=0, ge=-1)
+    lora_rank: int = Field(default=0, ge=0)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_targets: tuple[str, ...] = ()
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    batch_tokens: int = Field(default=4_096, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    bf16: bool = False
+    seed: int = 0
+    save_every: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> Self:
+        if self.max_length - self.answer_max_length < 32:
+            raise ValueError("answer_max_length must leave at least 32 tokens of max_length to the prompt")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> FuserRecipe:
+        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
+
+        Raises:
+            NotFoundError: there is none.
+            ConfigError: it is no TOML, or a key or value is wrong.
+        """
+        return load_recipe(cls, path)
