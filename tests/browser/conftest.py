@@ -75,7 +75,7 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
             return page
 
         yield open_
-    planted = ("401", "TrustedHTML")  # what tests provoke
+    planted = ("401", "TrustedHTML", "ERR_FAILED")  # what tests provoke
     assert [text for text in said if not any(word in text for word in planted)] == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from llm_blender.data import parse_row
 from llm_blender.server.keys import Keys
+from llm_blender.testing import FakeLLM
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -206,6 +207,20 @@ def test_a_phone_scrolls_in_one_direction(playground, open_page, viewport):
     assert box["width"] <= viewport["width"]
 
 
+def test_many_candidates_are_wide_only_in_their_table(playground, open_page):
+    llms = [FakeLLM(f"model-of-some-length-{i}", "word " * 20 * (i + 1)) for i in range(9)]
+    page = open_page(playground(*llms, strategy="knockout"), viewport=PHONE)
+    ask(page)
+    answered(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    scroller = page.get_by_role("region", name="Comparison").locator(".scroller")
+    assert scroller.evaluate("element => element.scrollWidth > element.clientWidth")
+    scroller.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.scroller').scrollLeft > 0")
+    expect(page.get_by_text("not compared").first).to_be_attached()
+
+
 def test_it_asks_for_the_key_and_keeps_it_in_the_tab(playground, open_page, texts):
     page = open_page(playground(keys=Keys([hashlib.sha256(b"right").hexdigest()])))
     dialog = page.get_by_role("dialog", name="This service wants a key")
@@ -241,6 +256,9 @@ def test_trouble_is_told_and_a_question_can_be_stopped(playground, open_page, te
     answered(page)
     expect(page.locator("#answer-text")).to_have_text(texts.long)
     expect(page.locator("#comparison")).to_be_hidden()
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.click("#go")
+    expect(page.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
 
 
 # Texts whose contrast with what is behind them is below WCAG's 4.5, as `tag.class ratio`.

@@ -25,13 +25,22 @@ export async function call(path, { method = "GET", body, signal } = {}) {
     const headers = {};
     if (key !== null) headers.authorization = `Bearer ${key}`;
     if (body !== undefined) headers["content-type"] = "application/json";
-    const response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
+    const response = await reached(fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }));
     if (response.ok) return response;
     if (response.status === 401) {
       sessionStorage.setItem(KEY, await askForKey(key !== null));
       continue;
     }
     throw new Refused(response.status, (await response.json().catch(() => null))?.error);
+  }
+}
+
+/** What comes over the network; browsers tell of its trouble in words of their own. */
+async function reached(coming) {
+  try {
+    return await coming;
+  } catch (error) {
+    throw error instanceof TypeError ? new Error("The service cannot be reached: does it still run?") : error;
   }
 }
 
@@ -66,7 +75,7 @@ async function* lines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reached(reader.read());
     if (done) return;
     const parts = (rest + value).split("\n");
     rest = parts.pop();
