@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,17 @@ def test_it_writes_what_gen_fuser_writes_on_torch(fuser: EmbeddedFuser, by_torch
         assert (mine.used, mine.truncated) == (theirs.used, theirs.truncated)
         assert mine.usage.prompt_tokens == theirs.usage.prompt_tokens
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_it_needs_neither_torch_nor_transformers(fuser: EmbeddedFuser, exported: Path, tiny_gguf: Path) -> None:
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'peft', 'gguf')))\n"
+        "from llm_blender import EmbeddedFuser, EmbeddedLLM\n"
+        f"fuser = EmbeddedFuser({str(exported)!r}, EmbeddedLLM('x', {str(tiny_gguf)!r}, context=512, threads=1))\n"
+        f"sys.stdout.buffer.write(fuser.fuse({ROWS[0]!r}, {CANDIDATES[0]!r}).text.encode())"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert result.stdout.decode() == fuser.fuse(ROWS[0], CANDIDATES[0]).text
 
 
 def test_it_streams_what_it_writes(fuser: EmbeddedFuser) -> None:
