@@ -193,7 +193,7 @@ def test_the_card_is_written_from_the_run(train, tmp_path):
     assert "max_length=308, candidate_max_length=16, max_new_tokens=12" in card
     last = run.evaluations[-1]
     assert f"| 2 | {last['loss']:.4f} | {last['loss_low']:.4f} to {last['loss_high']:.4f} |" in card
-    assert "Steps: 2, in 0." in card
+    assert "Steps: 2, in " in card
     assert str(tmp_path) not in card
 
 
