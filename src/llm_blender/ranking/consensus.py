@@ -88,7 +88,8 @@ class EvidenceWeights:
         """
         if not self.consensus:
             return np.asarray(logits, np.float64)
-        return np.where(np.isnan(gains), logits, self.model * logits + self.consensus * np.nan_to_num(gains))
+        both = self.model * logits + self.consensus * np.nan_to_num(gains)
+        return np.where(np.isnan(gains), logits, both)
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _fit(files: Sequence[_File], fitted: Sequence[bool] = (True, True)) -> NDArr
     weights = np.concatenate([file.weights for file in files]) / len(files)
     wanted = np.array(fitted) & features.any(axis=0)
     least = np.array([_LEAST_SLOPE, 0.0])
-    slopes = np.maximum(wanted.astype(float) * [1, 0], least)
+    slopes: NDArray[np.float64] = np.maximum(wanted.astype(float) * [1, 0], least)
     for _ in range(_STEPS):
         promised = sigmoid(features @ slopes)
         gradient = features.T @ (weights * (promised - labels))
