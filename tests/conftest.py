@@ -188,10 +188,10 @@ def tiny_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("adapter")
     model = AutoModelForCausalLM.from_pretrained(str(tiny_llama))
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name of before
         adapted = peft.get_peft_model(model, config)
-    torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:

@@ -14,7 +14,7 @@ import torch
 
 import llm_blender.training.fuser.learner as learner
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
-from llm_blender.fusers.gen_fuser import GenFuser
+from llm_blender.fusers.gen_fuser import GenFuser, Lengths
 from llm_blender.fusers.gen_fuser.loading import load
 from llm_blender.training.fuser import FuserRecipe, FuserRun, train_fuser
 from llm_blender.training.fuser.rows import load_rows
@@ -85,7 +85,7 @@ def test_it_learns_and_a_genfuser_loads_it(train, tmp_path, kind, changes, share
 
     recipe = make_recipe(**DEV, **changes)
     assert loss_of(tmp_path / "run", recipe, tmp_path) == pytest.approx(last["loss"], rel=tolerance)
-    fusion = GenFuser.from_pretrained(tmp_path / "run", device="cpu", max_new_tokens=12).fuse("Why?", ["a", "b"])
+    fusion = GenFuser.from_pretrained(tmp_path / "run", device="cpu").fuse("Why?", ["a", "b"])
     assert fusion.used == (0, 1)
 
 
@@ -101,6 +101,7 @@ class TestAdapter:
             "README.md",
             "adapter_config.json",
             "adapter_model.safetensors",
+            "fuser.json",
             "trainer",
         }
         kept = weights(folder)
@@ -190,7 +191,8 @@ def test_the_card_is_written_from_the_run(train, tmp_path):
     assert "| dev.jsonl | unknown | 4 | 1 | 0 | 0 | 3 | score (3) |" in card
     assert "stands in a test file: `test.jsonl`" in card
     assert "| learning_rate | 0.01 |" in card
-    assert "max_length=308, candidate_max_length=16, max_new_tokens=12" in card
+    lengths = Lengths(max_length=308, candidate_max_length=16, max_new_tokens=12)
+    assert Lengths.of_training(tmp_path / "run") == lengths
     last = run.evaluations[-1]
     assert f"| 2 | {last['loss']:.4f} | {last['loss_low']:.4f} to {last['loss_high']:.4f} |" in card
     assert "Steps: 2, in " in card

@@ -68,9 +68,7 @@ Reads an instruction with the best candidate answers to it and writes one answer
 ```python
 from llm_blender import GenFuser
 
-fuser = GenFuser.from_pretrained(
-    "{folder}", max_length={prompt}, candidate_max_length={candidate}, max_new_tokens={answer}
-)
+fuser = GenFuser.from_pretrained("{folder}")
 fuser.fuse("Why is the sky blue?", ["Blue light is scattered most.", "Because."]).text
 ```
 
@@ -105,9 +103,6 @@ def fuser_card(run: FuserRun, folder: Path, *, licence: str = "other") -> str:
         name=name,
         kind=adapter if recipe.lora_rank else "The weights are whole.",
         folder=folder.name,
-        prompt=recipe.max_length - recipe.answer_max_length,
-        candidate=recipe.candidate_max_length,
-        answer=recipe.answer_max_length,
         data=_data(run),
         settings=table(("setting", "value"), settings.items()),
         measured=_measured(run),

@@ -11,6 +11,7 @@ import torch
 from llm_blender._hub import find_folder
 from llm_blender._transformers import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.fusers.gen_fuser import Lengths
 from llm_blender.fusers.gen_fuser.loading import ADAPTER, Loaded, load
 from llm_blender.training.freezing import freeze
 from llm_blender.training.fuser.recipe import FuserRecipe
@@ -65,8 +66,16 @@ def _adapted(loaded: Loaded, recipe: FuserRecipe, folder: Path) -> Any:
 
 
 def save_fuser(loaded: Loaded, recipe: FuserRecipe, backbone: str, folder: Path) -> None:
-    """Write a folder that `GenFuser.from_pretrained` loads: a whole model, or an adapter that names its base."""
+    """Write a folder that `GenFuser.from_pretrained` loads: a whole model, or an adapter that names its base.
+
+    With the lengths of its training, which it keeps to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    Lengths(
+        max_length=recipe.max_length - recipe.answer_max_length,
+        candidate_max_length=recipe.candidate_max_length,
+        max_new_tokens=recipe.answer_max_length,
+    ).save(folder)
     with quiet_loading():
         if not recipe.lora_rank:
             loaded.model.save_pretrained(folder)
