@@ -147,6 +147,72 @@ class TestCalibrate:
         assert message in result.stderr
 
 
+class TestVotes:
+    @pytest.fixture
+    def votes(self, tmp_path):
+        lines = (
+            {
+                "instruction": f"why is the {one} a {other}",
+                "candidates": [f"the {one} is bad", f"the {one} is good"],
+                "pairs": [{"a": 0, "b": 1, "label": "b", "by": "human"}],
+            }
+            for one in [*NAMES, "air", "water"]
+            for other in [*NAMES, "air", "water"]
+        )
+        (tmp_path / "votes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    @pytest.fixture
+    def current(self, tiny_ranker, tmp_path):
+        shutil.copytree(tiny_ranker(), tmp_path / "current")
+        return tmp_path / "current"
+
+    @pytest.mark.parametrize("rate", [1e-3, 1e-9])
+    def test_only_a_better_one_replaces_the_current_one(self, blend, votes, current, monkeypatch, rate):
+        from llm_blender.training import votes as module
+
+        monkeypatch.setattr(module, "_SETTINGS", module._SETTINGS | {"learning_rate": rate, "keep_init": 0.0})
+        before = (current / "model.safetensors").read_bytes()
+        result = blend("train", "ranker", "--votes", "votes.jsonl", "-o", "new", "--init", "current", "--replace",
+                       "current", "--seed", 3, "--json")  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        told = json.loads(result.stdout)
+        better = rate == 1e-3
+        assert (told["output"], told["init"], told["current"]) == ("new", "current", "current")
+        assert told["learnt"]["instructions"] + told["held_out"]["instructions"] == 64
+        assert told["better"] is better
+        assert told["replaced"] == ("current" if better else None)
+        assert told["reason"] in result.stderr
+        assert told["reason"] in Path("new/README.md").read_text()
+        after = (current / "model.safetensors").read_bytes()
+        if better:
+            assert Path(told["former"], "model.safetensors").read_bytes() == before
+            assert after == Path("new/model.safetensors").read_bytes()
+            assert "from its next start" in result.stderr
+        else:
+            assert after == before
+            assert "current stays as it is" in result.stderr
+            assert Path("new/model.safetensors").is_file()
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["--votes", "none.db"], "no file none.db"),
+            (["--votes", "few.jsonl"], "Vote on 49 more"),
+            (["--votes", "votes.jsonl", "--replace", "bundled"], "blend export bundled my-ranker"),
+            (["--votes", "votes.jsonl", "votes.jsonl", "--dev", "votes.jsonl"], "leave out FILE, --dev"),
+            (["--votes", "votes.jsonl", "--init", "longest"], "No ranker 'longest'"),
+            (["votes.jsonl", "--replace", "current"], "--init and --replace are of --votes"),
+        ],
+    )
+    def test_wrong_options(self, blend, votes, args, message):
+        with Path("votes.jsonl").open() as lines:
+            Path("few.jsonl").write_text(next(lines))
+        result = blend("train", "ranker", *args)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stdout == ""
+
+
 class TestFuser:
     @pytest.fixture
     def rows(self, tmp_path):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_blender._names import unknown_name
+from llm_blender.cli._option_groups import with_options
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
 from llm_blender.cli.calibrate import calibrate
 from llm_blender.cli.train_fuser import fuser
+from llm_blender.cli.train_votes import VotesOptions, train_on
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def _train() -> None:
 
 
 @app.command()
+@with_options(VotesOptions)
 def ranker(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to learn from, when there is no --recipe.")
@@ -68,11 +71,19 @@ def ranker(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
     as_json: JsonOption = False,
+    *,
+    options: VotesOptions,
 ) -> None:
     """Train a PairRanker, or a baseline; goes on where an earlier run with the same output stopped.
 
+    With --votes, the new ranker is compared with the current one (that of --replace, else that of --init) on the votes
+    that were held out. It is better if its log loss is lower, the whole 95 % interval of the difference below zero, and
+    it agrees with no fewer votes; only then it replaces the folder, which is kept as DIR.1, DIR.2, …
+
     JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; of a
-    baseline, flip_rate is left out and int8 is empty.
+    baseline, flip_rate is left out and int8 is empty. With --votes: {output, init, current, learnt:
+    {instructions, votes}, held_out: {instructions, votes, current: {agreement: {value, ci95}, log_loss: {value, ci95}},
+    new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
     """
     try:
         from llm_blender.training.recipe import RANKERS
@@ -81,6 +92,12 @@ def ranker(
         raise MissingExtraError("Training", "train") from error
     from transformers.utils import logging
 
+    if options != VotesOptions():
+        others = {"FILE": files, "--ranker": kind, "--recipe": recipe, "--data": data != Path(), "--dev": dev}
+        others |= {"--score": score, "--max-groups": max_groups, "--backbone": backbone}
+        refused = [name for name, value in others.items() if value]
+        train_on(options, output, refused, exclude=exclude or [], epochs=epochs, seed=seed or 0, as_json=as_json)
+        return
     if dev is not None and not dev.exists():
         raise NotFoundError(f"There is no file or folder {dev}.")
     if kind is not None and kind not in RANKERS:

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llm_blender.data import read_rows
+from llm_blender.errors import CheckpointError, InputError, NotFoundError, WorkError
+from llm_blender.history import History
+from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
+from llm_blender.ranking import EvidenceWeights, Interval
+from llm_blender.store import Store
+from llm_blender.training import votes as module
+from llm_blender.training.trial import (
+    Estimate,
+    Measured,
+    Trial,
+    replace_ranker,
+    replaceable,
+    trial_section,
+    try_ranker,
+)
+from llm_blender.training.votes import count_votes, read_votes, split_votes, train_on_votes
+from llm_blender.types import Candidate, Example, LabelledPair
+
+NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
+
+
+def voted(number: int = 64) -> list[Example]:
+    """What is good is better; a and b by turns."""
+    rows = []
+    for i, (one, other) in enumerate(itertools.islice(itertools.product(NAMES, NAMES), number)):
+        texts = [f"the {one} is good", f"the {other} is bad"][:: 1 if i % 2 else -1]
+        pair = LabelledPair(0, 1, "a" if i % 2 else "b")
+        rows.append(Example(f"why {one} {other}", candidates=tuple(map(Candidate, texts)), pairs=(pair,)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """A tiny ranker learns fast, or not at all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SETTINGS", module._SETTINGS | {"learning_rate": 1e-3, "keep_init": 0.0})
+        yield
+
+
+class TestReading:
+    def test_rows_without_what_decides_nothing(self, tmp_path):
+        pairs = [
+            {"a": 0, "b": 1, "label": "tie"},
+            {"a": 0, "b": 2, "label": "a"},
+            {"a": 1, "b": 2, "label": "b"},
+        ]
+        rows = [
+            {"instruction": "Why?", "input": "Say.", "candidates": ["A", "B", " A"], "pairs": pairs},
+            {"instruction": "How?", "candidates": ["A", "B"], "pairs": pairs[:1]},
+            {"instruction": "Who?", "candidates": ["A", "B"]},
+        ]
+        path = tmp_path / "votes.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (row,) = read_votes(path)
+        assert (row.prompt, row.pairs) == ("Why?\nSay.", (LabelledPair(1, 2, "b"),))
+
+    def test_the_store_of_the_service(self, tmp_path):
+        report = {"candidates": [{"text": "A.", "model": "a"}, {"text": "B.", "model": "b"}]}
+        with Store(tmp_path / "any.name") as store:
+            history = History(store)
+            for owner in ("ann", "bob"):
+                history.keep(owner, [{"role": "user", "content": "Why?"}], "A.", report, owner=owner)
+            history.vote("bob", 1)
+        (row,) = read_votes(tmp_path / "any.name")
+        assert (row.instruction, row.id, row.pairs) == ("Why?", "bob", (LabelledPair(0, 1, "b", "human"),))
+
+    def test_nothing(self, tmp_path):
+        with pytest.raises(NotFoundError, match="store of `blend serve`"):
+            read_votes(tmp_path / "none")
+
+
+class TestSplitting:
+    def test_whole_instructions_are_held_out(self):
+        rows = voted()
+        again = [dataclasses.replace(row, instruction=f" {row.prompt.upper()}") for row in rows[:9]]
+        split = split_votes([*rows, *again], 0)
+        learnt, held_out = ({row.prompt.strip().lower() for row in part} for part in (split.learnt, split.held_out))
+        assert not learnt & held_out
+        assert len(learnt) + len(held_out) == 64
+        assert len(held_out) == 20
+        assert len(split.learnt) + len(split.held_out) == 73
+
+    def test_a_fifth_of_many(self):
+        rows = [dataclasses.replace(row, instruction=f"{row.prompt} {n}") for row in voted() for n in range(32)]
+        assert 0.18 < len(split_votes(rows, 0).held_out) / len(rows) < 0.22
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_what_was_learnt_from_is_not_held_out_later(self, seed):
+        rows = [dataclasses.replace(row, instruction=f"{row.prompt} {n}") for row in voted() for n in range(4)]
+        learnt: set[str] = set()
+        for number in range(50, len(rows), 30):
+            split = split_votes(rows[:number], seed)
+            assert not learnt & {row.prompt for row in split.held_out}
+            learnt |= {row.prompt for row in split.learnt}
+
+    def test_the_seed_decides(self):
+        assert split_votes(voted(), 1) == split_votes(voted(), 1) != split_votes(voted(), 2)
+
+    def test_too_few(self):
+        with pytest.raises(InputError, match=r"votes on 47 instructions .* 50 are needed: 30 .* 20 .* on 3 more"):
+            split_votes(voted(47), 0)
+
+
+@pytest.fixture(scope="module")
+def init(tiny_ranker, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("init") / "ranker"
+    shutil.copytree(tiny_ranker(), folder)
+    weights = EvidenceWeights(consensus=1.5, model=0.5)
+    dataclasses.replace(PairRankerConfig.load(folder), temperature=2.0, evidence_weights=weights).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(init, settings, tmp_path_factory):
+    split, output = split_votes(voted(), 0), tmp_path_factory.mktemp("trained")
+    told: list[tuple[int, int]] = []
+    run = train_on_votes(split, output, init=str(init), epochs=3, progress=lambda *counts: told.append(counts))
+    return split, output, run, told
+
+
+class TestTraining:
+    def test_it_reads_as_the_first_one_reads(self, init, trained):
+        _, output, run, told = trained
+        assert PairRankerConfig.load(output) == PairRankerConfig.load(init)
+        assert run.recipe.epochs == 3
+        assert told[-1][0] == told[-1][1] > 0
+
+    def test_the_votes_stand_beside_it(self, trained):
+        split, output, *_ = trained
+        parts = {"learnt": split.learnt, "held-out": split.held_out}
+        assert all(tuple(read_rows(output / "votes" / f"{name}.jsonl")) == rows for name, rows in parts.items())
+
+    def test_all_votes_are_learnt_from(self, trained):
+        split, _, run, _ = trained
+        assert count_votes(split.learnt) == {"instructions": 44, "votes": 44}
+        assert [(count.groups, count.pairs) for count in run.sources] == [(44, 44)]
+
+    def test_other_votes_want_another_output(self, init, trained):
+        _, output, *_ = trained
+        before = (output / "votes" / "learnt.jsonl").read_bytes()
+        with pytest.raises(InputError, match="belongs to a run on other votes"):
+            train_on_votes(split_votes(voted(60), 0), output, init=str(init), epochs=3)
+        assert (output / "votes" / "learnt.jsonl").read_bytes() == before
+
+    def test_what_reads_otherwise_is_refused(self, init, tmp_path):
+        shutil.copytree(init, tmp_path / "other")
+        config = dataclasses.replace(PairRankerConfig.load(init), special_tokens="each_text")
+        config.save(tmp_path / "other")
+        with pytest.raises(InputError, match=r"reads texts as training does not \(special_tokens\)"):
+            train_on_votes(split_votes(voted(), 0), tmp_path / "out", init=str(tmp_path / "other"))
+
+    def test_the_bundled_rankers_settings_make_a_recipe(self):
+        from llm_blender.rankers.checkpoints import find_checkpoint
+
+        config = PairRankerConfig.load(find_checkpoint("bundled"))
+        recipe = module._recipe("bundled", config, 5, 3, None)
+        assert (recipe.alone_layers, recipe.max_length) == (config.alone_layers, config.max_length)
+        assert (recipe.init, recipe.seed, recipe.epochs) == ("bundled", 3, module._SETTINGS["epochs"])
+
+
+class TestTrial:
+    def test_what_learnt_the_rule_is_better(self, init, trained):
+        split, output, *_ = trained
+        told = []
+        trial = try_ranker(split.held_out, output, init, progress=lambda *counts: told.append(counts))
+        assert (trial.instructions, trial.votes) == (20, 20)
+        assert trial.new.agreement.value > 0.9
+        assert trial.agreement_gain.value == pytest.approx(trial.new.agreement.value - trial.current.agreement.value)
+        change = trial.new.log_loss.value - trial.current.log_loss.value
+        assert trial.log_loss_change.value == pytest.approx(change)
+        assert trial.log_loss_change.ci95.low <= change <= trial.log_loss_change.ci95.high < 0
+        assert trial.better
+        assert told[-1] == (80, 80)
+        section = trial_section(trial)
+        assert f"| log loss | {trial.current.log_loss} | {trial.new.log_loss} | {trial.log_loss_change} |" in section
+
+    def test_against_itself_nothing_is_better(self, init, trained):
+        trial = try_ranker(trained[0].held_out, init, init)
+        assert (trial.agreement_gain.value, trial.log_loss_change.value) == (0, 0)
+        assert not trial.better
+
+    @pytest.mark.parametrize(
+        ("loss", "high", "gain", "better", "reason"),
+        [
+            (-0.1, -0.01, 0.0, True, "agrees with no fewer votes"),
+            (-0.1, 0.01, 0.1, False, "not all below zero"),
+            (0.1, 0.2, 0.1, False, "not all below zero"),
+            (-0.1, -0.01, -0.05, False, "agrees with fewer votes"),
+        ],
+    )
+    def test_the_rule(self, loss, high, gain, better, reason):
+        any_one = Measured(Estimate(0.5, Interval(0.4, 0.6)), Estimate(0.7, Interval(0.6, 0.8)))
+        change = Estimate(loss, Interval(-0.2, high))
+        trial = Trial(20, 30, any_one, any_one, Estimate(gain, Interval(-0.1, 0.1)), change)
+        assert trial.better is better
+        assert reason in trial.reason
+
+
+class TestReplacing:
+    @pytest.fixture
+    def current(self, init, tmp_path):
+        shutil.copytree(init, tmp_path / "current")
+        (tmp_path / "current" / "notes.txt").write_text("mine")
+        return (tmp_path / "current").resolve()
+
+    def test_the_former_one_is_kept(self, current, trained):
+        output = trained[1]
+        kept = [replace_ranker(output, current) for _ in range(2)]
+        assert [path.name for path in kept] == ["current.1", "current.2"]
+        assert (kept[0] / "notes.txt").read_text() == "mine"
+        assert sorted(path.name for path in current.parent.iterdir()) == ["current", "current.1", "current.2"]
+        assert current.stat().st_mode == kept[0].stat().st_mode
+        one, other = (PairRanker.from_pretrained(folder).compare("why", "good", "bad") for folder in (current, output))
+        assert one == other
+        assert not (current / "votes").exists()
+
+    def test_a_link_stays_one(self, current, trained):
+        link = current.with_name("link")
+        link.symlink_to(current)
+        assert replaceable(str(link), trained[1]) == current
+
+    def test_what_fails_is_undone(self, current, trained, monkeypatch):
+        real = Path.rename
+
+        def rename(path, target):
+            if path.parent != current.parent:
+                raise OSError("no room")
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+        with pytest.raises(WorkError, match="was not replaced"):
+            replace_ranker(trained[1], current)
+        assert [path.name for path in current.parent.iterdir()] == ["current"]
+        assert (current / "notes.txt").exists()
+
+    def test_what_cannot_be_replaced(self, current, tmp_path):
+        from llm_blender.rankers.checkpoints import find_checkpoint
+
+        out = tmp_path / "out"
+        for name in ("bundled", str(find_checkpoint("bundled"))):
+            with pytest.raises(InputError, match=r"belongs to the package .*blend export bundled my-ranker"):
+                replaceable(name, out)
+        with pytest.raises(NotFoundError, match=r"no folder .*blend export bundled my-ranker"):
+            replaceable(str(tmp_path / "none"), out)
+        with pytest.raises(InputError, match="choose another output"):
+            replaceable(str(current), current / "new")
+        with pytest.raises(CheckpointError, match="is no checkpoint"):
+            replaceable(str(tmp_path), tmp_path.parent / "out")
