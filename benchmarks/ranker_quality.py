@@ -100,13 +100,14 @@ def main() -> None:
     parser.add_argument(
         "--strategy", action="append", dest="strategies", help="as for `blend bench` [default: full, auto]"
     )
+    parser.add_argument("--consensus", type=float, help="its weight in PairRankers; 0: the model alone")
     parser.add_argument("--file", action="append", dest="files", help="only this pool, or labelled file [default: all]")
     parser.add_argument("--rows", type=int, help="the first so many rows of each file alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     rankers = {
-        name: loaded(name, options.output / "comparisons.db", sampled=options.rows is not None)
+        name: loaded(name, options.output / "comparisons.db", options.consensus, sampled=options.rows is not None)
         for name in options.rankers or ["bundled"]
     }
     files = options.files or [*(pool.name for pool in POOLS), *LABELLED]
@@ -123,9 +124,9 @@ def main() -> None:
     write(options.output, found, selections)
 
 
-def loaded(name: str, record: Path, *, sampled: bool) -> Ranker:
+def loaded(name: str, record: Path, consensus: float | None, *, sampled: bool) -> Ranker:
     """A ranker by its name; comparisons that cost much are recorded."""
-    ranker = load_ranker(name)
+    ranker = load_ranker(name, consensus=consensus)
     slow = isinstance(ranker, PairRanker) or sampled
     return RecordedRanker(ranker, record, name) if slow else ranker
 
