@@ -93,7 +93,13 @@ def ranker(
     from transformers.utils import logging
 
     if options != VotesOptions():
-        others = {"FILE": files, "--ranker": kind, "--recipe": recipe, "--data": data != Path(), "--dev": dev}
+        others: dict[str, Any] = {
+            "FILE": files,
+            "--ranker": kind,
+            "--recipe": recipe,
+            "--data": data != Path(),
+            "--dev": dev,
+        }
         others |= {"--score": score, "--max-groups": max_groups, "--backbone": backbone}
         refused = [name for name, value in others.items() if value]
         train_on(options, output, refused, exclude=exclude or [], epochs=epochs, seed=seed or 0, as_json=as_json)
