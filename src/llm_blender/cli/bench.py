@@ -14,6 +14,7 @@ from llm_blender.cli._options import PriorsOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.bench_fuse import fuse
+from llm_blender.cli.bench_pays import pays
 from llm_blender.cli.bench_table import table
 from llm_blender.errors import InputError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(fuse)
 app.command()(table)
+app.command()(pays)
 
 
 @app.command()

@@ -1,0 +1,69 @@
+import importlib.util
+import math
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llm_blender.bench.pays import PaidRow, Played, payoffs, plot_payoffs
+from llm_blender.bench.scored import ScoredRow
+from llm_blender.errors import InputError, MissingExtraError
+
+UNPAID = PaidRow(ScoredRow("", ("a", "b"), ("ann", "bob"), (0, 1)), np.ones(2), np.ones(2))
+ROWS = [replace(UNPAID, scored=replace(UNPAID.scored, prompt=f"{i}")) for i in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def matplotlib():
+    return pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+
+
+def played(method, kind, quality, dollars, calls=1, seconds=math.nan):
+    values = (quality + 0.1 * (np.arange(20) % 3), *(np.full(20, value) for value in (dollars, seconds, calls, 0)))
+    return Played(method, kind, *values)
+
+
+def results(seconds=math.nan):
+    return payoffs(
+        ROWS,
+        [
+            played("best single: ann", "single", 0.5, 0.001, seconds=seconds),
+            played("single: bob", "single", 0.4, 0.0001),
+            played("single: cy", "single", 0.4, math.nan),
+            played("routing, 20 nearest", "routing", 0.55, 0.002),
+            played("fake, all 3", "pick", 0.6, 0.03, 3),
+            played("fake, best 2", "pick", 0.6, 0.02, 2),
+            played("random", "random", 0.3, 0.001),
+            played("oracle, routing", "oracle", 0.7, 0.001),
+        ],
+    )
+
+
+def words(path):
+    return " | ".join(text for element in ElementTree.parse(path).iter() if (text := (element.text or "").strip()))
+
+
+def test_what_is_drawn(tmp_path):
+    paths = plot_payoffs(results(), tmp_path / "pictures", percent=True)
+    assert [path.name for path in paths] == ["pays-dollars.png", "pays-dollars.svg"]  # no seconds are known
+    text = words(paths[1])
+    for word in ("best single: ann", "routing, 20 nearest", "fake, best 2, 3, … LLMs", "oracle, routing", "20 instr"):
+        assert word in text
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    first, second = (plot_payoffs(results(2), tmp_path / name, percent=False) for name in ("one", "two"))
+    assert [path.name for path in first[2:]] == ["pays-seconds.png", "pays-seconds.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_nothing_to_draw(tmp_path):
+    with pytest.raises(InputError, match="nothing to draw"):
+        plot_payoffs(results()[2:3], tmp_path, percent=True)
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="plot"):
+        plot_payoffs(results(), tmp_path, percent=True)
