@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llm_blender.bench.pays import PaidRow, Played, payoffs, plot_payoffs
+from llm_blender.bench.pays.pictures import _figure
 from llm_blender.bench.scored import ScoredRow
 from llm_blender.errors import InputError, MissingExtraError
 
@@ -50,6 +51,16 @@ def test_what_is_drawn(tmp_path):
     text = words(paths[1])
     for word in ("best single: ann", "routing, 20 nearest", "fake, best 2, 3, … LLMs", "oracle, routing", "20 instr"):
         assert word in text
+
+
+@pytest.mark.parametrize("count", [2, 8])  # of lines: an axis as it is, and a logarithmic one
+def test_all_lies_within_the_axes(count):
+    drawn = [line for line in results()[:count] if line.dollars is not None]
+    (axis,) = _figure(drawn, "dollars", 100).axes
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    for line in drawn:
+        assert left < line.dollars.value < right
+        assert bottom < 100 * line.quality.ci95.low <= 100 * line.quality.ci95.high < top
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):

@@ -70,11 +70,15 @@ def _figure(results: Sequence[Payoff], axis_of: str, scale: int) -> Figure:
     axis.set_axisbelow(True)
     axis.tick_params(length=2)
     costs = [cost for _, cost in drawn]
-    if min(costs) > 0 and max(costs) > _WIDE * min(costs):
-        axis.set_xscale("log")
+    cheapest, dearest = min(costs), max(costs)
+    if cheapest > 0 and dearest > _WIDE * cheapest:
+        axis.set(xscale="log", xlim=(cheapest / 1.2, dearest * 1.2))
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.set_xlim(_around(costs))
+    axis.set_ylim(_around([scale * end for result, _ in drawn for end in _ends(result)]))
     singles = [(result, cost) for result, cost in drawn if result.kind == "single"]
     best = results[0]
     _points(axis, [pair for pair in singles if pair[0] is best], scale, LIGHT.ink, "h", best.method)
@@ -92,6 +96,16 @@ def _figure(results: Sequence[Payoff], axis_of: str, scale: int) -> Figure:
     axis.set(xlabel=_AXES[axis_of], ylabel="quality, %" if scale == 100 else "quality")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return figure
+
+
+def _ends(result: Payoff) -> Sequence[float]:
+    return result.quality.ci95 or (result.quality.value or 0,)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis: matplotlib's own are wrong where points are moved aside."""
+    room = 0.05 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1
+    return min(values) - room, max(values) + room
 
 
 def _curves(drawn: Sequence[tuple[Payoff, float]]) -> list[tuple[str, list[tuple[Payoff, float]]]]:
