@@ -130,7 +130,7 @@ def _points(
     """Marks with whiskers; a curve is joined, and each one stands a little to the right of the one before."""
     from matplotlib.transforms import offset_copy
 
-    moved = offset_copy(axis.transData, axis.figure, x=_DODGE * (curve or 0), units="points")
+    moved = offset_copy(axis.transData, axis.get_figure(root=True), x=_DODGE * (curve or 0), units="points")
     for result, cost in points:
         ends = [scale * end for end in result.quality.ci95 or ()]
         axis.plot([cost] * len(ends), ends, color=colour, linewidth=1, alpha=0.4, zorder=1, transform=moved)
