@@ -15,7 +15,7 @@ from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import Preference, TrainingGroup
-from llm_blender.training.loop import average_weights, checkpoints
+from llm_blender.training.loop import checkpoints
 from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipe import Recipe
 from llm_blender.training.run import train_ranker
@@ -107,12 +107,6 @@ class TestLearning:
     def test_any_loss(self, train, loss):
         log, _ = train(loss, loss=loss, epochs=3)
         assert evaluations(log)[-1]["eval_agreement"] > 0.8
-
-    def test_averaged_weights_are_those_of_the_last_checkpoints(self, train, tmp_path):
-        _, weights = train(pairs=PAIRS[:32], average=2, save_every=1)
-        folders = checkpoints(tmp_path / "run" / "one")
-        assert len(folders) == 2
-        assert same(average_weights(folders), weights)
 
     def test_steps_count_whatever_the_number_of_groups(self, train):
         log, _ = train(alone=0.5, steps=6, epochs=9)

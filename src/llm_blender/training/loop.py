@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
-from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
@@ -22,7 +20,6 @@ __all__ = [
     "Optimisation",
     "Told",
     "arguments",
-    "average_weights",
     "checkpoints",
     "claim",
     "last_checkpoint",
@@ -60,7 +57,7 @@ class Optimisation(Protocol):
 
 
 def arguments(
-    recipe: Optimisation, output: Path, *, evaluate: bool, steps: int | None = None, keep: int = 2, **others: Any
+    recipe: Optimisation, output: Path, *, evaluate: bool, steps: int | None = None, **others: Any
 ) -> TrainingArguments:
     """Those of a recipe, for data sets whose items are whole batches; evaluated are its ``targets``.
 
@@ -69,7 +66,6 @@ def arguments(
         output: folder of the trainer's checkpoints.
         evaluate: whether there is anything to evaluate on.
         steps: in place of the recipe's epochs.
-        keep: the last checkpoints, of which two always stay.
         **others: of ``TrainingArguments``, in place of those that all trainings have.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -90,7 +86,7 @@ def arguments(
         "eval_steps": recipe.save_every,
         "save_strategy": "steps",
         "save_steps": recipe.save_every,
-        "save_total_limit": max(2, keep),
+        "save_total_limit": 2,
         "logging_steps": 10,
         "report_to": "none",
         "remove_unused_columns": False,
@@ -150,12 +146,6 @@ def last_checkpoint(folder: Path) -> str | None:
     """The checkpoint to go on from, if there is one."""
     found = checkpoints(folder)
     return str(found[-1]) if found else None
-
-
-def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of several checkpoints' weights (arXiv 1803.05407, 2203.05482)."""
-    states = [safetensors.torch.load_file(folder / "model.safetensors") for folder in folders]
-    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 class Told(TrainerCallback):

@@ -20,7 +20,7 @@ from llm_blender.rankers.pair_ranker.models import AnyPairRanker
 from llm_blender.training.batches import Batches, Reading, TrainingBatch
 from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import TrainingGroup
-from llm_blender.training.loop import Told, arguments, average_weights, checkpoints, last_checkpoint, silence
+from llm_blender.training.loop import Told, arguments, last_checkpoint, silence
 from llm_blender.training.losses import PairLoss, find_loss
 from llm_blender.training.recipe import Recipe
 from llm_blender.types import OnProgress
@@ -133,9 +133,6 @@ def train_pair_ranker(
             trainer.train(resume_from_checkpoint=last_checkpoint(output / reading))
             done += trainer.state.max_steps
             log += [{"stage": reading, **entry} for entry in trainer.state.log_history]
-            last = output / reading
-    if recipe.average > 1:
-        model.load_state_dict(average_weights(checkpoints(last)[-recipe.average :]))
     if recipe.keep_init:
         trained = model.state_dict()
         model.load_state_dict({name: torch.lerp(trained[name], first[name], recipe.keep_init) for name in first})
@@ -157,7 +154,7 @@ def _trainer(
 
     trainer = _PairTrainer(
         model=model,
-        args=arguments(recipe, output, evaluate=bool(dev), steps=steps, keep=recipe.average),
+        args=arguments(recipe, output, evaluate=bool(dev), steps=steps),
         train_dataset=batches(train, reading),
         eval_dataset=batches(dev, "one" if reading == "both" else reading) if dev else None,
         data_collator=_collate,

@@ -103,7 +103,6 @@ class Recipe(StrictModel):
         epochs: passes over the groups, each in another order.
         steps: of the whole run, whatever the number of groups, divided between a PairRanker's stages as `alone` says;
             None is as many as the epochs make.
-        average: so many of the last checkpoints are averaged in the end.
         bf16: compute in bfloat16 (weights stay float32): faster on accelerators and on CPUs with AVX512-BF16 or AMX.
         seed: of draws, order, head and dropout.
         save_every: steps between checkpoints (and evaluations).
@@ -133,7 +132,6 @@ class Recipe(StrictModel):
     batch_tokens: int = Field(default=8_192, ge=1)
     epochs: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
-    average: int = Field(default=1, ge=1)
     bf16: bool = False
     seed: int = 0
     save_every: int = Field(default=100, ge=1)

@@ -144,15 +144,6 @@ class TestLearning:
         with pytest.raises(InputError, match="No training pairs"):
             train(kind, [])
 
-    @every_kind
-    def test_the_last_checkpoints_are_averaged(self, train, kind):
-        groups = groups_of("good", "bad", NAMES[:2])
-        last = weights(train(kind, groups, (), "one", save_every=1, **SMALL[kind])[0])
-        mean = weights(train(kind, groups, (), "two", save_every=1, average=2, **SMALL[kind])[0])
-        assert not same(last, mean)
-        if kind == "mlm_scoring":
-            assert torch.equal(mean["cls.predictions.decoder.weight"], mean["bert.embeddings.word_embeddings.weight"])
-
 
 class TestResuming:
     @every_kind

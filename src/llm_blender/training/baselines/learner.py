@@ -21,8 +21,6 @@ from llm_blender.training.freezing import freeze
 from llm_blender.training.loop import (
     Told,
     arguments,
-    average_weights,
-    checkpoints,
     last_checkpoint,
     silence,
     without_bars,
@@ -187,7 +185,7 @@ def train_learner(
     if not train:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
     freeze(learner.encoder, recipe.frozen_layers)
-    settings = arguments(recipe, output, evaluate=bool(dev), steps=recipe.steps, keep=recipe.average)
+    settings = arguments(recipe, output, evaluate=bool(dev), steps=recipe.steps)
     if learner.draws:
         settings.num_train_epochs = 1
     trainer = _LearnerTrainer(
@@ -203,7 +201,4 @@ def train_learner(
     trainer.add_callback(Told(learner.name, 0, progress, note))
     with without_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(output))
-    if recipe.average > 1:
-        # Not strict: of weights that are tied, a checkpoint holds one.
-        learner.model.load_state_dict(average_weights(checkpoints(output)[-recipe.average :]), strict=False)
     return [{"stage": learner.name, **entry} for entry in trainer.state.log_history]
