@@ -60,6 +60,11 @@ class TestCandidates:
         for options in ({"models": ["bad", "fair"]}, {"exclude_models": ["good"]}):
             assert {frozenset(models(row)) for row in load(path, **options)[0]} == {frozenset({"bad", "fair"})}
 
+    def test_an_llm_whose_answers_are_the_references(self, path):
+        rows, _ = load(path, reference_model="fair")
+        assert rows[3].answer == "the light is fair"
+        assert {tuple(sorted(models(row))) for row in rows} == {("bad", "good")}
+
     def test_the_same_text_and_no_text_are_read_once_and_never(self, tmp_path):
         row = make_row(1, candidates=["one", " one ", "two", "  "])
         assert sorted(text.strip() for text in load(write_rows(tmp_path / "a.jsonl", [row]))[0][0].candidates) == [
@@ -93,6 +98,7 @@ class TestRows:
             ([], {}, "holds no rows"),
             ([make_row(1, output=None)], {}, r"has a reference \(`output` or `reference`\)"),
             ([make_row(1, candidates=[])], {}, "reference and candidates: `blend data build`"),
+            ([make_row(1)], {"reference_model": "x"}, "has an answer of x, which is to be the reference"),
             ([make_row(1)], {"models": ["x"]}, "candidates of the LLMs that the source takes"),
         ],
     )

@@ -126,7 +126,10 @@ def _data(run: FuserRun) -> str:
 
 
 def _sources(counts: Sequence[FuserRowCount]) -> str:
-    head = ("source", "licence", "rows", "excluded", "no reference", "no candidates", "used", "chosen by", "sha256")
+    head = (
+        *("source", "licence", "rows", "excluded", "no reference", "no candidates", "used", "chosen by"),
+        *("references", "sha256"),
+    )
     return table(head, [_source(count) for count in counts])
 
 
@@ -142,6 +145,7 @@ def _source(count: FuserRowCount) -> tuple[Any, ...]:
         count.without_candidates,
         count.used,
         ", ".join(f"{how} ({number})" for how, number in sorted(count.chosen_by.items())),
+        source.reference_model or "the rows'",
         f"`{file_sha256(count.path)}`",
     )
 

@@ -23,6 +23,8 @@ class FuserSource(StrictModel):
         score: which of the candidates' scores orders them, higher first; candidates without it are left out.
         models: candidates of these LLMs alone; empty means all.
         exclude_models: candidates of these LLMs are left out.
+        reference_model: what this LLM answered is the reference, and no candidate: what stands in the row as its
+            reference does not count then. Empty means the row's own.
         max_rows: rows drawn; None takes all.
         name: of the public data set, for the model card.
         url: where to get it.
@@ -33,6 +35,7 @@ class FuserSource(StrictModel):
     score: str = ""
     models: tuple[str, ...] = ()
     exclude_models: tuple[str, ...] = ()
+    reference_model: str = ""
     max_rows: int | None = Field(default=None, ge=1)
     name: str = ""
     url: str = ""

@@ -87,12 +87,13 @@ def _load(
 ) -> tuple[list[FuserRow], FuserRowCount]:
     read = list(parse_rows(path, _parse))
     kept = [row for row in read if not excluded or normalized_key(row[0]) not in excluded]
-    answered = [(example, ranking) for example, ranking in kept if example.reference and example.reference.strip()]
+    referred = [(example, ranking, _reference(example, source)) for example, ranking in kept]
+    answered = [(example, ranking, answer) for example, ranking, answer in referred if answer.strip()]
     usable = []
-    for example, ranking in answered:
+    for example, ranking, answer in answered:
         chosen_by, texts = _candidates(example, ranking, source, rng)
         if texts:
-            row = FuserRow(example.instruction, example.input, tuple(texts[:top_k]), str(example.reference))
+            row = FuserRow(example.instruction, example.input, tuple(texts[:top_k]), answer)
             usable.append((chosen_by, row))
     drawn = [usable[i] for i in sorted(rng.permutation(len(usable))[: source.max_rows])]
     count = FuserRowCount(
@@ -114,6 +115,13 @@ def _parse(record: Mapping[str, Any]) -> tuple[Example, Ranking | None]:
     return example, None if example.extra.get("ranking") is None else stored_ranking(example)
 
 
+def _reference(example: Example, source: FuserSource) -> str:
+    """The answer to learn; empty where there is none."""
+    if not source.reference_model:
+        return example.reference or ""
+    return next((c.text for c in example.candidates if c.model == source.reference_model), "")
+
+
 def _candidates(
     example: Example, ranking: Ranking | None, source: FuserSource, rng: np.random.Generator
 ) -> tuple[str, list[str]]:
@@ -123,7 +131,7 @@ def _candidates(
         for i in rng.permutation(len(example.candidates))  # the seed orders what nothing else does
         if example.candidates[i].text.strip()
         and (not source.models or example.candidates[i].model in source.models)
-        and example.candidates[i].model not in source.exclude_models
+        and example.candidates[i].model not in (*source.exclude_models, source.reference_model)
     ]
     scored = [i for i in known if source.score in example.candidates[i].scores]
     chosen_by = "chance"
@@ -138,6 +146,8 @@ def _nothing(count: FuserRowCount) -> str:
     """Why no row of a file can be used."""
     if count.rows == count.excluded:
         return f"{count.path} holds no rows{' but those that a test file asks' if count.rows else ''}."
+    if not count.without_candidates and count.source.reference_model:
+        return f"No row of {count.path} has an answer of {count.source.reference_model}, which is to be the reference."
     if not count.without_candidates:
         return (
             f"No row of {count.path} has a reference (`output` or `reference`), which the fuser is to learn to write."
