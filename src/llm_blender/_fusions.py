@@ -90,8 +90,10 @@ class FusionReport(Record):
         answer: the text that is given back.
         probability: by the ranker, from both orders, that the fused text is better than the best candidate; None
             where they were not compared.
-        lead: for ``auto``, the probability that the best candidate is better than the next one; None where unknown.
-        overlap: for ``auto``, how much of the other candidates' content the best one holds, 0 to 1.
+        lead: the probability that the best candidate is better than the next one; None where unknown. With `overlap`,
+            what ``auto`` decides by.
+        overlap: how much of the other candidates' content the best one holds, 0 to 1; None where nothing could be
+            fused.
         comparisons: ordered pairs that the guard compared.
         seconds: of fusing and guarding.
         fusion: what the fuser wrote, given back or not; None where it was not asked.

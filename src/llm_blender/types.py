@@ -289,6 +289,15 @@ class Ranking(Record):
         logit = 0.0 if i == j else self.logit(i, j)
         return logit if math.isnan(logit) else _sigmoid(logit / self.temperature)
 
+    @property
+    def lead(self) -> float | None:
+        """P(the best is better than the next one), or than the closest it was compared with; None with nobody."""
+        known = [self.probability(self.best, other) for other in self.order if other != self.best]
+        compared = [probability for probability in known if not math.isnan(probability)]
+        if not compared:
+            return None
+        return min(compared) if math.isnan(known[0]) else known[0]
+
     def sorted(self, items: Sequence[_T]) -> list[_T]:
         """What belongs to the candidates (texts, models, scores, …), best candidate first.
 
@@ -303,9 +312,12 @@ class Ranking(Record):
         return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
-        """What a row or an answer says of its ranking: everything but the matrix and what follows from the rest."""
+        """What a row or an answer says of its ranking: not the matrix, and of that the lead alone."""
         values = self.to_dict()
-        return {key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")}
+        return {
+            **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
+            "lead": self.lead,
+        }
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm_blender.bench import fused_rows, fusion_table, measure_fusions
+from llm_blender.bench import (
+    fused_rows,
+    fusion_effort,
+    fusion_effort_table,
+    fusion_table,
+    judge_fusions,
+    measure_fusions,
+)
 from llm_blender.data import parse_row
 from llm_blender.errors import InputError
+from llm_blender.fusers import FusionRule
 from llm_blender.metrics import rouge
 from llm_blender.ranking import bootstrap_interval
+from llm_blender.testing import FakeRanker
 
 TEXTS = [
     ("the sky is blue today", ["the sky", "the sky is blue", "rain falls on the roof of the house"]),
@@ -141,22 +150,85 @@ class TestMeasures:
         results = measure_fusions(rows, {"bertscore": {"model": "/nowhere"}, "rouge1": {}})
         assert {measure.metric for measure in results.measures} == {"rouge1"}
         assert results.unavailable["bertscore"].startswith("No model '/nowhere'")
-        table = fusion_table(results)
-        assert table.rows[-1] == ("bertscore", "unavailable", "–", "–", "–", "–")
+        table = fusion_table({"x": results})
+        assert table.rows[-1] == ("bertscore", "unavailable", "–", "–", "–", "–", "–")
 
     def test_progress(self, rows):
         calls = []
         measure_fusions(rows, {"rouge1": {}, "rouge2": {}}, progress=lambda *call: calls.append(call))
-        assert calls == [(n, 16) for n in range(1, 17)]
+        assert calls == [(n, 14) for n in range(1, 15)]  # one answer is its best candidate
+
+
+FUSIONS = [
+    {"returned": "fuse", "reason": "better", "answer": "the sky is blue", "text": "the sky is blue", "lead": 0.9,
+     "overlap": 0.5, "fuser": "f", "usage": {"prompt_tokens": 10, "completion_tokens": 4}, "seconds": 2.0, "cost": 0.5},
+    {"returned": "pick", "reason": "worse", "answer": "birds sing", "text": "birds sing in the tree", "lead": 0.5,
+     "overlap": 0.5, "fuser": "f", "usage": {"prompt_tokens": 20, "completion_tokens": 6}, "seconds": 1.0, "cost": 0.0},
+    {"returned": "pick", "reason": "repeats", "answer": "sleep early and drink", "text": "a a a", "flaw": "repeats",
+     "lead": 0.9, "overlap": 0.5, "fuser": "f", "truncated": 0.3, "cost": 0.0},
+    {"returned": "fuse", "reason": "better", "answer": "two two make four", "text": "two two make four", "lead": 0.9,
+     "overlap": 0.1, "fuser": "f", "cost": 0.0},
+]  # fmt: skip
+
+
+class TestGuarded:
+    @pytest.fixture
+    def rows(self):
+        best = [0, 0, 1, 2]
+        return fused_rows("x", rows_of(*(record(i, fusion=FUSIONS[i], ranking={"best": best[i]}) for i in range(4))))[0]
+
+    def test_what_was_written_let_through_and_left_alone(self, rows):
+        results = measure_fusions(rows, {"rougeL": {}}, seed=2)
+        found = {measure.method: measure for measure in results.measures}
+        assert list(found) == ["answer", "let through", "fused", "auto", "best candidate"]
+        best = scores(["the sky", "birds sing", "sleep early and drink", "two and two"])
+        fused = scores(["the sky is blue", "birds sing in the tree", "sleep early and drink", "two two make four"])
+        assert found["fused"].mean == pytest.approx(fused.mean())
+        answer = np.array([fused[0], best[1], best[2], fused[3]])
+        assert found["answer"].mean == pytest.approx(answer.mean())
+        through = found["let through"]
+        assert (through.rows, through.mean) == (2, pytest.approx(answer[[0, 3]].mean()))
+        assert through.versus.mean == pytest.approx((answer - best)[[0, 3]].mean())
+        assert through.versus.ci95 == bootstrap_interval((answer - best)[[0, 3]], seed=2)
+        # Of the first, the best candidate is clear; of the last, the others hold what it lacks.
+        assert found["auto"].mean == pytest.approx(np.array([best[0], best[1], best[2], fused[3]]).mean())
+
+    def test_the_rule_is_the_callers(self, rows):
+        results = measure_fusions(rows, {"rougeL": {}}, rule=FusionRule(close=1.0))
+        assert "auto" not in {measure.method for measure in results.measures}  # it would have fused everywhere
+
+    def test_effort(self, rows):
+        effort = fusion_effort(rows)
+        assert (effort.rows, effort.asked, effort.let_through) == (4, 4, 2)
+        assert effort.reasons == {"better": 2, "worse": 1, "repeats": 1}
+        assert (effort.prompt_tokens, effort.completion_tokens, effort.seconds) == (7.5, 2.5, 0.75)
+        assert (effort.cost, effort.truncated) == (0.5, pytest.approx(0.075))
+        unknown = {key: value for key, value in FUSIONS[0].items() if key != "cost"}
+        assert fusion_effort(fused_rows("x", rows_of(record(0, fusion=unknown)))[0]).cost is None
+
+    def test_a_judge(self, rows):
+        longer = judge_fusions(rows, FakeRanker(), "long")
+        assert (longer.judge, longer.rows, longer.wins, longer.ties, longer.share) == ("long", 2, 2, 0, 1.0)
+        shorter = judge_fusions(rows, FakeRanker(lambda text: -len(text)), "short")
+        assert (shorter.wins, shorter.share) == (0, 0.0)
+        even = judge_fusions(rows, FakeRanker(lambda text: 0.0), "even")
+        assert (even.wins, even.ties, even.share) == (0, 2, 0.5)
+        assert judge_fusions(rows[1:3], FakeRanker(), "long") is None
+        table = fusion_effort_table({"a": fusion_effort(rows), "b": fusion_effort(rows)}, {"b": longer})
+        assert table.columns[0] == "file"
+        assert [row[-1] for row in table.rows] == ["–", "100.0 (100.0 to 100.0) of 2"]
+        assert table.rows[0][1] == "better 2, worse 1, repeats 1"
 
 
 def test_table(rows):
     results = measure_fusions(rows, {"rougeL": {}})
-    table = fusion_table(results)
-    assert table.columns == ("metric", "method", "rows", "mean", "95 %", "against best candidate, 95 %")
+    table = fusion_table({"x": results})
+    assert table.columns == ("metric", "method", "rows", "mean", "95 %", "against best candidate", "95 %")
     answer, best = results.measures
     low, high = answer.versus.ci95
     assert table.rows[0][:4] == ("rougeL", "answer", "4", f"{answer.mean:.4g}")
-    assert table.rows[0][5] == f"{low:+.4g} to {high:+.4g}"
-    assert table.rows[1] == ("rougeL", "best candidate", "4", f"{best.mean:.4g}", table.rows[1][4], "–")
+    assert table.rows[0][5:] == (f"{answer.versus.mean:+.4g}", f"{low:+.4g} to {high:+.4g}")
+    assert table.rows[1] == ("rougeL", "best candidate", "4", f"{best.mean:.4g}", table.rows[1][4], "–", "–")
     assert answer.to_dict()["versus"]["method"] == "best candidate"
+    both = fusion_table({"x": results, "y": results})
+    assert (both.columns[0], [row[0] for row in both.rows]) == ("file", ["x", "x", "y", "y"])

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from llm_blender.testing import FakeOpenAIServer, FakeReply
+
 ROWS = [
     {
         "instruction": f"Say {word}.",
@@ -27,10 +29,13 @@ def test_json(blend):
     result = blend("bench", "fuse", "rows.jsonl", "--json")
     assert result.exit_code == 0, result.stderr
     assert "rows.jsonl: 1 of 4 rows have no fused answer or no reference" in result.stderr
-    bleu, bleu_best, rouge, rouge_best = json.loads(result.stdout)
+    report = json.loads(result.stdout)
+    assert set(report) == {"measures", "unavailable", "effort", "judge"}
+    assert report["effort"][0]["rows"] == 3
+    bleu, bleu_best, rouge, rouge_best = report["measures"]
     assert [bleu["metric"], bleu_best["metric"]] == ["bleu", "bleu"]
     assert rouge == {
-        "metric": "rougeL", "method": "answer", "rows": 3, "mean": pytest.approx(6 / 7),
+        "file": "rows.jsonl", "metric": "rougeL", "method": "answer", "rows": 3, "mean": pytest.approx(6 / 7),
         "ci95": [pytest.approx(6 / 7)] * 2,
         "versus": {"method": "best candidate", "mean": pytest.approx(6 / 7 - 2 / 3),
                    "ci95": [pytest.approx(6 / 7 - 2 / 3)] * 2},
@@ -42,8 +47,10 @@ def test_tables_with_candidates(blend):
     result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--candidates")
     assert result.exit_code == 0, result.stderr
     lines = [line.split("\t") for line in result.stdout.splitlines()]
-    assert lines[0] == ["metric", "method", "rows", "mean", "95 %", "against best candidate, 95 %"]
-    assert [line[1] for line in lines[1:]] == ["answer", "best candidate", "random", "longest", "ann", "bob", "oracle"]
+    assert lines[0] == ["metric", "method", "rows", "mean", "95 %", "against best candidate", "95 %"]
+    methods = ["answer", "best candidate", "random", "longest", "ann", "bob", "oracle"]
+    assert [line[1] for line in lines[1:8]] == methods
+    assert lines[9][:4] == ["reasons", "rows", "fused", "let through"]
     markdown = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--markdown").stdout
     assert markdown.startswith("| metric | method")
 
@@ -51,14 +58,31 @@ def test_tables_with_candidates(blend):
 def test_models_are_named_and_missing_ones_told(blend):
     result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--metric", "bertscore=no/model", "--json")
     assert result.exit_code == 0, result.stderr
-    *measures, lost = json.loads(result.stdout)
-    assert [measure["method"] for measure in measures] == ["answer", "best candidate"]
-    assert lost["metric"] == "bertscore"
-    assert "No model 'no/model'" in lost["unavailable"]
+    report = json.loads(result.stdout)
+    assert [measure["method"] for measure in report["measures"]] == ["answer", "best candidate"]
+    (lost,) = report["unavailable"]
+    assert (lost["file"], lost["metric"]) == ("rows.jsonl", "bertscore")
+    assert "No model 'no/model'" in lost["reason"]
     assert "bertscore is unavailable: No model 'no/model'" in result.stderr
     alone = blend("bench", "fuse", "rows.jsonl", "--metric", "bertscore=no/model")
     assert alone.exit_code == 1
     assert "unavailable" in alone.stdout
+
+
+def test_several_files_and_a_judge(blend, tmp_path):
+    more = [{**row, "fusion": {**row["fusion"], "returned": "fuse", "reason": "better"}} for row in ROWS]
+    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, more)))
+    with FakeOpenAIServer([FakeReply("A")]) as server:  # always the first: both orders together are a tie
+        (tmp_path / "blend.toml").write_text(f'[[llm]]\nname = "j"\nmodel = "fake"\nbase_url = "{server.base_url}"\n')
+        result = blend("bench", "fuse", "rows.jsonl", "more.jsonl", "--metric", "rouge1", "--judge", "j", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [entry["file"] for entry in report["effort"]] == ["rows.jsonl", "more.jsonl"]
+    (judged,) = report["judge"]
+    assert (judged["file"], judged["judge"], judged["rows"], judged["ties"]) == ("more.jsonl", "j", 3, 3)
+    unknown = blend("bench", "fuse", "rows.jsonl", "--judge", "k")
+    assert unknown.exit_code == 2
+    assert "LLM" in unknown.stderr
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def test_what_a_ranking_wrote_of_itself_is_read_again(strategy):
         ranking.scores,
         strategy,
     )
-    assert np.isnan(stored.logits).all()
-    assert math.isnan(stored.probability(0, 1))
+    assert np.isnan(stored.logits).sum() == 35
+    assert stored.lead == pytest.approx(ranking.lead)
     assert stored.comparisons == 0
 
 
@@ -53,3 +53,11 @@ def test_what_is_wrong_is_said(ranking, reason):
 
 def test_a_good_one_is_good():
     assert stored_ranking(parse_row({**ROW, "ranking": GOOD})).order == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("lead", "read"), [(0.7, 0.7), (1.0, 1.0), (0, 0.0), (None, None), ("high", None), (1.5, None), (math.nan, None)]
+)
+def test_its_lead(lead, read):
+    ranking = stored_ranking(parse_row({**ROW, "ranking": {**GOOD, "lead": lead}}))
+    assert ranking.lead == (None if read is None else pytest.approx(read))

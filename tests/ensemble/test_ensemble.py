@@ -110,7 +110,7 @@ def test_the_json_is_that_of_the_design() -> None:
     assert set(values) == {
         "text", "mode", "degraded", "candidates", "ranking", "failures", "usage", "cost", "seconds",
     }  # fmt: skip
-    assert set(values["ranking"]) == {"best", "ranks", "scores", "strategy", "comparisons"}
+    assert set(values["ranking"]) == {"best", "ranks", "scores", "strategy", "comparisons", "lead"}
     assert [(c["model"], c["text"], c["rank"]) for c in values["candidates"]] == [
         ("a", "short", 2),
         ("b", "not short", 1),

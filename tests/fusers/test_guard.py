@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_blender.errors import InputError, LLMError, WorkError
-from llm_blender.fusers import FusionRule, GuardedFuser
+from llm_blender.fusers import FusionRule, GuardedFuser, LongestFuser
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Fuser, Fusion, FusionReport, Usage
 
@@ -136,6 +136,32 @@ def test_candidates_that_say_the_same_are_fused_once() -> None:
     assert fuser.asked[-1][1] == ["the longest of all", "a longer one"]
 
 
+def test_they_are_read_in_the_order_wanted() -> None:
+    fuser = FakeFuser("much longer than the longest of all")
+    best_first = ["the longest of all", "a longer one", "short"]
+    report(fuser, order="best_last")
+    assert fuser.asked[0][1] == best_first[::-1]
+    for _ in range(2):  # by both ways, and again: the same
+        report(fuser, order="shuffled")
+    (drawn,) = {tuple(asked[1]) for asked in fuser.asked[2:]}
+    assert sorted(drawn) == sorted(best_first)
+    orders = set()
+    for i in range(8):
+        other = FakeFuser("much longer than the longest of all")
+        report(other, [*best_first[:2], f"short {i}"], order="shuffled")
+        orders.add(tuple(text[:5] for text in other.asked[0][1]))
+    assert len(orders) > 2
+    got = report(fuser, top_k=1)
+    assert (fuser.asked[-1][1], got.reason) == (["the longest of all"], "better")
+
+
+def test_the_longest_is_the_baseline() -> None:
+    ranker = FakeRanker(lambda text: text.count("e"))
+    got = report(LongestFuser(), ["eee", "the longest", "x"], ranker=ranker)
+    assert got.fusion is not None
+    assert (got.reason, got.fusion.text, got.fusion.used) == ("worse", "the longest", (1,))
+
+
 def test_auto_asks_the_rule_first() -> None:
     fuser = FakeFuser("much longer than the longest of all")
     clear = ["apples pears plums cherries", "apples"]
@@ -185,6 +211,7 @@ def test_the_report_as_json() -> None:
     seconds = got.pop("seconds")
     assert seconds >= 0
     assert got.pop("probability") < 0.01
+    assert (got.pop("lead") > 0.9, got.pop("overlap")) == (True, 0.0)
     assert got == {
         "asked": "fuse", "returned": "pick", "reason": "worse", "answer": "the longest of all", "comparisons": 2,
         "text": "bad", "fuser": "fake", "used": [1, 2, 0], "truncated": 0.25,
@@ -194,8 +221,10 @@ def test_the_report_as_json() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(InputError, match="At least two candidates are fused, not 1"):
-        GuardedFuser(FakeFuser(), FakeRanker(), top_k=1)
+    with pytest.raises(InputError, match="At least one candidate is fused, not 0"):
+        GuardedFuser(FakeFuser(), FakeRanker(), top_k=0)
+    with pytest.raises(InputError, match="best_first, best_last, shuffled, not 'worst'"):
+        GuardedFuser(FakeFuser(), FakeRanker(), order="worst")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="mode fuse or auto, not 'pick'"):
         GuardedFuser(FakeFuser(), FakeRanker(), mode="pick")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 instructions need as many lists of candidates and rankings, not 2 and 1"):

@@ -6,10 +6,14 @@ And what rows teach about the LLMs that wrote the answers.
 from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
 from llm_blender.bench.fused import (
     FusedRow,
+    FusionEffort,
     FusionMeasure,
     FusionMeasures,
+    FusionWins,
     MeasureDifference,
     fused_rows,
+    fusion_effort,
+    judge_fusions,
     measure_fusions,
 )
 from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
@@ -25,15 +29,17 @@ from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.recorded import RecordedRanker
 from llm_blender.bench.scored import ScoredRow, scored_rows
 from llm_blender.bench.select import Selection, baseline_selections, ranker_selections
-from llm_blender.bench.tables import Table, agreement_table, fusion_table, selection_table
+from llm_blender.bench.tables import Table, agreement_table, fusion_effort_table, fusion_table, selection_table
 
 __all__ = [
     "Agreement",
     "Difference",
     "Evidence",
     "FusedRow",
+    "FusionEffort",
     "FusionMeasure",
     "FusionMeasures",
+    "FusionWins",
     "JudgedPairs",
     "MeasureDifference",
     "NamedRow",
@@ -47,8 +53,11 @@ __all__ = [
     "baseline_evidence",
     "baseline_selections",
     "fused_rows",
+    "fusion_effort",
+    "fusion_effort_table",
     "fusion_table",
     "implied_pairs",
+    "judge_fusions",
     "labelled_pairs",
     "measure_fusions",
     "named_rows",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from llm_blender.bench.fused import FusionMeasures
+from llm_blender.bench.fused import FusionEffort, FusionMeasures, FusionWins
 from llm_blender.bench.pairs import Agreement
 from llm_blender.bench.select import Selection
 from llm_blender.ranking import Interval
 
-__all__ = ["Table", "agreement_table", "fusion_table", "selection_table"]
+__all__ = ["Table", "agreement_table", "fusion_effort_table", "fusion_table", "selection_table"]
 
 _NOTHING = "–"
 _ALL = "(all)"
@@ -113,25 +113,86 @@ def selection_table(results: Sequence[Selection], *, percent: bool) -> Table:
     )
 
 
-def fusion_table(results: FusionMeasures) -> Table:
-    """Means on each metric's own scale; a metric that could not be computed has a line without numbers."""
-    other = next((measure.versus.method for measure in results.measures if measure.versus), "")
+def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
+    """Means on each metric's own scale; a metric that could not be computed has a line without numbers.
+
+    Args:
+        results: by file; of one file alone, its name is left out.
+    """
+    measures = [measure for of_file in results.values() for measure in of_file.measures]
+    other = next((measure.versus.method for measure in measures if measure.versus), "")
     lines = [
         (
+            file,
             measure.metric,
             measure.method,
             f"{measure.rows:,}",
             _significant(measure.mean),
             f"{_significant(measure.ci95.low)} to {_significant(measure.ci95.high)}",
+            _significant(measure.versus.mean, "+") if measure.versus else _NOTHING,
             f"{_significant(measure.versus.ci95.low, '+')} to {_significant(measure.versus.ci95.high, '+')}"
             if measure.versus
             else _NOTHING,
         )
-        for measure in results.measures
+        for file, of_file in results.items()
+        for measure in of_file.measures
     ]
-    lines += [(metric, "unavailable", *(_NOTHING,) * 4) for metric in results.unavailable]
-    against = f"against {other}, 95 %" if other else "difference, 95 %"
-    return Table(("metric", "method", "rows", "mean", "95 %", against), tuple(lines), names=2)
+    lines += [
+        (file, metric, "unavailable", *(_NOTHING,) * 5)
+        for file, of_file in results.items()
+        for metric in of_file.unavailable
+    ]
+    against = f"against {other}" if other else "difference"
+    columns = ("file", "metric", "method", "rows", "mean", "95 %", against, "95 %")
+    return _without_file(Table(columns, tuple(lines), names=3), len(results))
+
+
+def fusion_effort_table(efforts: Mapping[str, FusionEffort], wins: Mapping[str, FusionWins]) -> Table:
+    """What fusing took in each file, and how often a judge preferred the fused text, where one was asked.
+
+    Args:
+        efforts: by file; of one file alone, its name is left out.
+        wins: likewise, of the files that were judged.
+    """
+    lines = []
+    for file, effort in efforts.items():
+        won = wins.get(file)
+        lines.append(
+            (
+                file,
+                ", ".join(f"{reason} {count:,}" for reason, count in effort.reasons.items()),
+                f"{effort.rows:,}",
+                f"{effort.asked:,}",
+                f"{effort.let_through:,}",
+                f"{effort.prompt_tokens:,.0f}",
+                f"{effort.completion_tokens:,.0f}",
+                f"{effort.seconds:,.2f}",
+                _NOTHING if effort.cost is None else f"{effort.cost:.4f}",
+                f"{100 * effort.truncated:.1f}",
+                f"{100 * won.share:.1f} ({_interval(won.ci95, 100)}) of {won.rows:,}" if won else _NOTHING,
+            )
+        )
+    columns = (
+        "file",
+        "reasons",
+        "rows",
+        "fused",
+        "let through",
+        "tokens in",
+        "out",
+        "s",
+        "$",
+        "cut %",
+        "judge, wins %",
+    )
+    return _without_file(Table(columns, tuple(lines), names=2), len(efforts))
+
+
+def _without_file(table: Table, files: int) -> Table:
+    """The table without its first column where all its lines have the same."""
+    if files > 1:
+        return table
+    return Table(table.columns[1:], tuple(row[1:] for row in table.rows), table.names - 1)
 
 
 def _significant(value: float, sign: str = "") -> str:

@@ -22,8 +22,8 @@ FuserOption = Annotated[
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help="`chat` (the first LLM), `chat:NAME`, `embedded:DIR` (an adapter of the embedded LLM), a folder, or a Hub "
-        "repository [default: as configured; chat].",
+        help="`chat` (the first LLM), `chat:NAME`, `embedded:DIR` (an adapter of the embedded LLM), a folder, a Hub "
+        "repository, or `longest`, which copies the longest candidate [default: as configured; chat].",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

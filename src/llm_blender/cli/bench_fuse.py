@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,13 +10,22 @@ from llm_blender.cli._metric_options import metric_settings
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_blender.bench import FusionWins
 
 __all__ = ["fuse"]
 
 
 def fuse(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Rows from `blend fuse`; - is standard input.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…", help="Rows from `blend fuse`; several files stand side by side; - is standard input."
+        ),
+    ],
     metrics: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,42 +39,93 @@ def fuse(
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Measure all candidates too: random, longest, each LLM, oracle.")
     ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="NAME", help="The LLM of the configuration that compares, in both orders."),
+    ] = None,
+    config: ConfigOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="Of the metrics' models: cpu, cuda, mps, ….")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure fused answers against references.
 
-    The rows are those with a `fusion` and a reference (`output`). Beside the answer that was given back stands the
-    candidate that the ranker put first, and with --candidates what could have been chosen: random (what is expected
-    of a draw), longest, each LLM with an answer in every row, and oracle, the best candidate of each row by that very
-    metric. Methods are compared with the best candidate in paired intervals, bootstrapped over instructions. A metric
-    whose model cannot be had is named, and the others are measured. BLEU is the mean over the rows.
+    The rows are those with a `fusion` and a reference (`output`). answer is what was given back, let through the same
+    on the rows in which that is a fused text, fused what the fuser wrote whether the guard let it through or not, auto
+    what --mode auto would have given back by the configured thresholds. Beside them stands the candidate that the
+    ranker put first, and with --candidates what could have been chosen: random (what is expected of a draw), longest,
+    each LLM with an answer in every row, and oracle, the best candidate of each row by that very metric. Methods are
+    compared with the best candidate in paired intervals, bootstrapped over instructions. A metric whose model cannot
+    be had is named, and the others are measured. BLEU is the mean over the rows.
 
-    JSON: [{metric, method, rows, mean, ci95, versus: {method, mean, ci95}}], and {metric, unavailable} for a metric
-    that could not be computed.
+    A second table says what fusing took: tokens and seconds are means of the rows that were fused. A judge compares
+    the fused texts that were given back with the best candidates; ties are half a win.
+
+    JSON: {measures: [{file, metric, method, rows, mean, ci95, versus: {method, mean, ci95}}], unavailable: [{file,
+    metric, reason}], effort: [{file, rows, asked, let_through, reasons, prompt_tokens, completion_tokens, seconds,
+    cost, truncated}], judge: [{file, judge, rows, wins, ties, share, ci95}]}.
     """
-    from llm_blender.bench import fused_rows, fusion_table, measure_fusions
+    from llm_blender.bench import (
+        fused_rows,
+        fusion_effort,
+        fusion_effort_table,
+        fusion_table,
+        judge_fusions,
+        measure_fusions,
+    )
+    from llm_blender.cli._judges import JUDGE, load_judges, note_judges
+    from llm_blender.config import load_config
     from llm_blender.data import read_rows
+    from llm_blender.fusers import FusionRule
 
     if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
     wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
-    rows, left_out = fused_rows(file, read_rows(file))
-    if left_out:
-        note(f"{file}: {left_out:,} of {left_out + len(rows):,} rows have no fused answer or no reference")
-    with progress("measuring", "texts") as report:
-        results = measure_fusions(rows, wanted, candidates=candidates, seed=seed, progress=report)
-    for metric, reason in results.unavailable.items():
-        note(f"{metric} is unavailable: {reason}")
+    settings = load_config(config).fuser
+    rule = FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True))
+    rows = {}
+    for file in dict.fromkeys(files):
+        rows[file], left_out = fused_rows(file, read_rows(file))
+        if left_out:
+            note(f"{file}: {left_out:,} of {left_out + len(rows[file]):,} rows have no fused answer or no reference")
+    judges = load_judges([] if judge is None else [JUDGE + judge], config)
+    results = {}
+    wins: dict[str, FusionWins] = {}
+    for file, of_file in rows.items():
+        with progress(f"measuring {file}", "texts") as report:
+            results[file] = measure_fusions(
+                of_file, wanted, candidates=candidates, rule=rule, seed=seed, progress=report
+            )
+        for name, ranker in judges.items():
+            with progress(f"judging {file}", "comparisons") as report:
+                won = judge_fusions(of_file, ranker, name.removeprefix(JUDGE), seed=seed, progress=report)
+            wins |= {} if won is None else {file: won}
+    note_judges(judges)
+    efforts = {file: fusion_effort(of_file) for file, of_file in rows.items()}
+    lost = [
+        {"file": file, "metric": metric, "reason": reason}
+        for file, of_file in results.items()
+        for metric, reason in of_file.unavailable.items()
+    ]
+    for entry in lost:
+        note(f"{entry['metric']} is unavailable: {entry['reason']}")
+    tables = (fusion_table(results), fusion_effort_table(efforts, wins))
     if as_json:
-        lost = [{"metric": metric, "unavailable": reason} for metric, reason in results.unavailable.items()]
-        print_json([*(measure.to_dict() for measure in results.measures), *lost])
+        measures = [{"file": file, **measure.to_dict()} for file, one in results.items() for measure in one.measures]
+        print_json(
+            {
+                "measures": measures,
+                "unavailable": lost,
+                "effort": [{"file": file, **effort.to_dict()} for file, effort in efforts.items()],
+                "judge": [{"file": file, **won.to_dict()} for file, won in wins.items()],
+            }
+        )
     elif markdown:
-        typer.echo(fusion_table(results).markdown())
+        typer.echo("\n\n".join(table.markdown() for table in tables))
     else:
-        table = fusion_table(results)
-        print_table(table.columns, table.rows)
-    if not results.measures:
+        for table in tables:
+            print_table(table.columns, table.rows)
+            typer.echo("")
+    if not any(of_file.measures for of_file in results.values()):
         raise typer.Exit(1)

@@ -47,8 +47,15 @@ def fuse(
         Literal["fuse", "auto"], typer.Option("--mode", help="fuse every row, or where it may pay.")
     ] = "fuse",
     top_k: Annotated[
-        int | None, typer.Option("--top-k", min=2, help="Candidates to fuse, at most [default: as configured; 3].")
+        int | None,
+        typer.Option(
+            "--top-k", min=1, help="Candidates to fuse, at most; 1 rewrites the best [default: as configured; 3]."
+        ),
     ] = None,
+    order: Annotated[
+        Literal["best_first", "best_last", "shuffled"],
+        typer.Option("--order", help="In which order the fuser reads them."),
+    ] = "best_first",
     guard: Annotated[
         bool | None,
         typer.Option(
@@ -100,6 +107,7 @@ def fuse(
             judge,
             mode=mode,
             top_k=top_k or settings.top_k,
+            order=order,
             guard=settings.guard if guard is None else guard,
             rule=FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True)),
         )
@@ -107,8 +115,7 @@ def fuse(
         show = out != STDIO or not sys.stdout.isatty()
         with RowWriter(out) as writer, progress("fusing", "rows", show=show) as tell:
             for chunk in rows.chunks(_CHUNK):
-                # What a row says of its ranking holds no probabilities, which auto wants.
-                known = _stored(chunk) if ranker is None and mode == "fuse" else {}
+                known = {} if ranker else _stored(chunk, with_lead=mode == "auto")
                 rankings = _ranked(chunk, known, judge, strategy=strategy, seed=seed, budget=budget)
                 before = len(reports)
                 reports += guarded.fuse_many(
@@ -151,14 +158,16 @@ def _embedded(model: str) -> EmbeddedLLM:
     return EmbeddedLLM(model, fetch_model(model))
 
 
-def _stored(chunk: Sequence[RankableRow]) -> dict[int, Ranking]:
-    """The rankings that rows hold, where they can be used."""
+def _stored(chunk: Sequence[RankableRow], *, with_lead: bool) -> dict[int, Ranking]:
+    """The rankings that rows hold, where they can be used; on request only those whose lead is known."""
     from llm_blender.data import stored_ranking
 
     rankings = {}
     for i, row in enumerate(chunk):
         with suppress(ValueError):
-            rankings[i] = stored_ranking(row.example)
+            ranking = stored_ranking(row.example)
+            if not with_lead or len(ranking) < 2 or ranking.lead is not None:
+                rankings[i] = ranking
     return rankings
 
 

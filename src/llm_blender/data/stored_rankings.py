@@ -12,9 +12,11 @@ from llm_blender.types import Example, Ranking
 
 __all__ = ["stored_ranking"]
 
+_SURE = 1e-12  # from 0 and 1, whose logits are infinite
+
 
 def stored_ranking(example: Example) -> Ranking:
-    """The row's `ranking`: {best, ranks, scores, strategy, comparisons}; of its logits nothing is known.
+    """The row's `ranking`: {best, ranks, scores, strategy, comparisons, lead}; of its logits only the lead is known.
 
     Raises:
         ValueError: there is none, or it does not fit the candidates or itself.
@@ -32,6 +34,10 @@ def stored_ranking(example: Example) -> Ranking:
     ranking = ranking_from_scores(str(value.get("strategy")), scores, np.full((count, count), np.nan))
     if value.get("ranks") != list(ranking.ranks) or value.get("best") != ranking.best:
         raise ValueError("the `ranks` and `best` of `ranking` do not follow from its scores: rank the row again")
+    lead = value.get("lead")
+    if isinstance(lead, int | float) and 0 <= lead <= 1 and count > 1:
+        inside = min(max(lead, _SURE), 1 - _SURE)
+        ranking.logits[ranking.order[:2]] = math.log(inside / (1 - inside))
     return ranking
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llm_blender._hub import find_folder
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError, NotFoundError
-from llm_blender.fusers.guard import GuardedFuser
+from llm_blender.fusers.guard import GuardedFuser, Order
+from llm_blender.fusers.longest import LongestFuser
 from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
 from llm_blender.types import LLM
 
@@ -25,9 +26,12 @@ __all__ = [
     "DEFAULT_RULE",
     "DEFAULT_TOP_K",
     "EMBEDDED",
+    "LONGEST",
     "Decision",
     "FusionRule",
     "GuardedFuser",
+    "LongestFuser",
+    "Order",
     "base_model",
     "decide",
     "load_fuser",
@@ -37,6 +41,8 @@ CHAT = "chat"
 """Name of the fuser that is the first of the LLMs; with a colon and a name, another one of them."""
 EMBEDDED = "embedded"
 """Name of the bundled adapter of the embedded LLM; with a colon, of another one."""
+LONGEST = "longest"
+"""Name of the fuser that copies the longest candidate, the baseline."""
 
 _BUNDLED = Path(__file__).parents[1] / "bundled" / "fuser"
 _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
@@ -49,14 +55,15 @@ def load_fuser(
     store: CallStore | None = None,
     device: Any = None,
     run: Callable[[str], AdaptableLLM] | None = None,
-) -> ChatFuser | EmbeddedFuser | GenFuser:
+) -> ChatFuser | EmbeddedFuser | GenFuser | LongestFuser:
     """The fuser of that name; the one door from names to fusers.
 
     Args:
         name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``embedded``, the bundled adapter of the
             embedded LLM; ``embedded:`` and a folder or Hub repository, that one, where for a folder its name alone
-            does, too; or a folder or Hub repository with a sequence-to-sequence model such as
-            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A folder of such a name is ``./chat``.
+            does, too; ``longest``, which copies the longest candidate; or a folder or Hub repository with a
+            sequence-to-sequence model such as ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A
+            folder of such a name is ``./chat``.
         llms: by their names.
         store: where the answers of an LLM are kept; None keeps none.
         device: of a model that runs on torch: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
@@ -69,9 +76,11 @@ def load_fuser(
         InputError: there is no such LLM, or a device for one.
     """
     text, known = os.fspath(name), llms or {}
+    if text == LONGEST and device is None:
+        return LongestFuser()
     chat, _, wanted = text.partition(":")
     embedded = None if chat == CHAT else _embedded_folder(text)
-    if chat != CHAT and embedded is None:
+    if chat != CHAT and embedded is None and text != LONGEST:
         from llm_blender.fusers.gen_fuser import GenFuser
 
         return GenFuser.from_pretrained(name, device=device)

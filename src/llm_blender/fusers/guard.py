@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
@@ -23,7 +24,10 @@ from llm_blender.types import (
     instruction_text,
 )
 
-__all__ = ["GuardedFuser"]
+__all__ = ["GuardedFuser", "Order"]
+
+Order = Literal["best_first", "best_last", "shuffled"]
+"""In which order a fuser reads the candidates; shuffled by the seed and the candidates alone."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class _Plan:
 
     Attributes:
         best: index of the best candidate.
-        chosen: indices of the candidates to be fused, best first; empty where nothing is to be fused.
+        chosen: indices of the candidates to be fused, as they are read; empty where nothing is to be fused.
         reason: why it is not.
-        decision: of the rule of ``auto``.
+        decision: of the rule of ``auto``, whether it counts or not.
     """
 
     best: int
@@ -54,12 +58,13 @@ class GuardedFuser:
         fuser: who writes.
         ranker: who compares.
         mode: ``fuse`` always fuses, ``auto`` where `llm_blender.fusers.rule.decide` says so.
-        top_k: candidates to fuse, at most.
+        top_k: candidates to fuse, at most; with 1, the fuser rewrites the best one.
+        order: in which they are given to it.
         guard: False gives back every fused text that has no flaw, without a comparison.
         rule: the thresholds.
 
     Raises:
-        InputError: `top_k` is below 2, or there is no such mode.
+        InputError: `top_k` is below 1, or there is no such mode or order.
     """
 
     def __init__(
@@ -69,16 +74,19 @@ class GuardedFuser:
         *,
         mode: Literal["fuse", "auto"] = "fuse",
         top_k: int = DEFAULT_TOP_K,
+        order: Order = "best_first",
         guard: bool = True,
         rule: FusionRule = DEFAULT_RULE,
     ) -> None:
         if mode not in ("fuse", "auto"):
             raise InputError(f"A fuser works in the mode fuse or auto, not {mode!r}.")
-        if top_k < 2:
-            raise InputError(f"At least two candidates are fused, not {top_k}: raise top_k.")
+        if order not in get_args(Order):
+            raise InputError(f"Candidates are read {', '.join(get_args(Order))}, not {order!r}.")
+        if top_k < 1:
+            raise InputError(f"At least one candidate is fused, not {top_k}: raise top_k.")
         self.fuser, self.ranker = fuser, ranker
         self.mode: Literal["fuse", "auto"] = mode
-        self.top_k, self.guard, self.rule = top_k, guard, rule
+        self.top_k, self.order, self.guard, self.rule = top_k, order, guard, rule
 
     def fuse_many(
         self,
@@ -110,7 +118,7 @@ class GuardedFuser:
                 f"{len(candidates)} and {len(rankings)}."
             )
         inputs = [""] * len(instructions) if inputs is None else inputs
-        plans = [self._plan(texts, ranking) for texts, ranking in zip(candidates, rankings, strict=True)]
+        plans = [self._plan(texts, ranking, seed) for texts, ranking in zip(candidates, rankings, strict=True)]
         rows = [i for i, plan in enumerate(plans) if plan.chosen]
         idle = len(plans) - len(rows)
         fusions = self.fuser.fuse_many(
@@ -160,7 +168,7 @@ class GuardedFuser:
             InputError: the candidates hold what is no text.
             WorkError: the ranker failed.
         """
-        plan = self._plan(candidates, ranking)
+        plan = self._plan(candidates, ranking, seed)
         best = candidates[plan.best]
         if not plan.chosen:
             return self._report(plan, best, None, None, 0.0)
@@ -180,7 +188,7 @@ class GuardedFuser:
             (verdict,) = await asyncio.to_thread(self._verdicts, [prompt], [[best, fusion.text]])
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
-    def _plan(self, texts: Sequence[str], ranking: Ranking) -> _Plan:
+    def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:
         said = [i for i in ranking.order if texts[i].strip()]
         if not said:
             return _Plan(ranking.best, reason="no_candidates")
@@ -189,12 +197,19 @@ class GuardedFuser:
         different = list({" ".join(texts[i].split()): i for i in reversed(said)}.values())[::-1]
         if len(different) == 1:
             return _Plan(said[0], reason="same_candidates")
-        decision = None
-        if self.mode == "auto":
-            decision = decide(ranking, texts, self.rule, self.top_k)
-            if not decision.fuse:
-                return _Plan(said[0], reason="clear", decision=decision)
-        return _Plan(said[0], tuple(different[: self.top_k]), decision=decision)
+        decision = decide(ranking, texts, self.rule, self.top_k)
+        if self.mode == "auto" and not decision.fuse:
+            return _Plan(said[0], reason="clear", decision=decision)
+        return _Plan(said[0], tuple(self._in_order(different[: self.top_k], texts, seed)), decision=decision)
+
+    def _in_order(self, chosen: Sequence[int], texts: Sequence[str], seed: int) -> list[int]:
+        """The chosen candidates as the fuser is to read them."""
+        if self.order == "best_first":
+            return list(chosen)
+        if self.order == "best_last":
+            return list(chosen)[::-1]
+        drawn = random.Random("\n".join([str(seed), *(texts[i] for i in chosen)]))
+        return drawn.sample(chosen, len(chosen))
 
     def _is_doubtful(self, fusion: Fusion, best: str) -> bool:
         return self.guard and fusion.flaw is None and fusion.text != best.strip()

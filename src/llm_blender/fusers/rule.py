@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +42,12 @@ class FusionRule:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"The threshold {name} is a number from 0 to 1, not {getattr(self, name)}.")
 
+    def reason(self, lead: float | None, overlap: float) -> Literal["close", "complementary", "clear"]:
+        """Why ``auto`` fuses, or, where the best candidate is ``clear``, does not: see `Decision`."""
+        if lead is not None and lead < self.close:
+            return "close"
+        return "complementary" if overlap < self.overlap else "clear"
+
 
 DEFAULT_RULE = FusionRule()
 
@@ -76,14 +81,11 @@ def decide(
         rule: the thresholds.
         top_k: how many would be fused.
     """
-    lead = _lead(ranking)
+    lead = ranking.lead
     best, *others = [texts[i] for i in ranking.order[:top_k]]
     overlap = content_overlap(best, others)
-    if lead is not None and lead < rule.close:
-        return Decision(True, "close", lead, overlap)
-    if overlap < rule.overlap:
-        return Decision(True, "complementary", lead, overlap)
-    return Decision(False, "clear", lead, overlap)
+    reason = rule.reason(lead, overlap)
+    return Decision(reason != "clear", reason, lead, overlap)
 
 
 def content_overlap(best: str, others: Sequence[str]) -> float:
@@ -98,12 +100,3 @@ def content_overlap(best: str, others: Sequence[str]) -> float:
 
 def _content(text: str) -> set[str]:
     return set(_CONTENT.findall(text.casefold()))
-
-
-def _lead(ranking: Ranking) -> float | None:
-    """P(the best is better than the second), or than the closest it was compared with."""
-    known = [ranking.probability(ranking.best, other) for other in ranking.order if other != ranking.best]
-    compared = [probability for probability in known if not math.isnan(probability)]
-    if not compared:
-        return None
-    return min(compared) if math.isnan(known[0]) else known[0]
