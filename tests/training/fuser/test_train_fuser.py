@@ -114,6 +114,10 @@ class TestAdapter:
         train(steps=1, lora_rank=2, lora_targets=["q_proj", "v_proj"])
         assert {name.split(".")[-3] for name in weights(tmp_path / "run")} == {"q_proj", "v_proj"}
 
+    def test_of_the_upper_layers(self, train, tmp_path):
+        train(steps=1, lora_rank=2, frozen_layers=1)
+        assert {name.split(".layers.")[1][0] for name in weights(tmp_path / "run")} == {"1"}
+
     def test_layers_that_are_not_there(self, train):
         with pytest.raises(InputError, match="lora_targets query are no layers"):
             train(lora_rank=2, lora_targets=["query"])

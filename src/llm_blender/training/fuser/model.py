@@ -13,7 +13,7 @@ from llm_blender._transformers import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 from llm_blender.fusers.gen_fuser import Lengths
 from llm_blender.fusers.gen_fuser.loading import ADAPTER, Loaded, load
-from llm_blender.training.freezing import freeze
+from llm_blender.training.freezing import freeze, lower_layers
 from llm_blender.training.fuser.recipe import FuserRecipe
 
 __all__ = ["new_fuser", "save_fuser"]
@@ -53,6 +53,7 @@ def _adapted(loaded: Loaded, recipe: FuserRecipe, folder: Path) -> Any:
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         target_modules=list(recipe.lora_targets) or "all-linear",
+        exclude_modules=lower_layers(loaded.model, recipe.frozen_layers),
         task_type="SEQ_2_SEQ_LM" if loaded.seq2seq else "CAUSAL_LM",
     )
     torch.manual_seed(recipe.seed)

@@ -60,8 +60,8 @@ class FuserRecipe(StrictModel):
             that stands at its end is never cut.
         candidate_max_length: tokens of a candidate.
         answer_max_length: tokens of an answer that are learnt; where there are more, its end is not.
-        frozen_layers: lowest layers that stay as they are, with the embeddings; -1 freezes nothing. Of no meaning
-            beside `lora_rank`.
+        frozen_layers: lowest layers that stay as they are, with the embeddings; -1 freezes nothing. Of an adapter,
+            which never changes the embeddings, layers without one: they cost a step half of what others do.
         lora_rank: of an adapter (arXiv 2106.09685) that is trained in the model's place; 0 trains the model itself.
         lora_alpha: of the adapter: its part is scaled by `lora_alpha` / `lora_rank`.
         lora_targets: names of the layers that it adapts; empty means all linear ones but the last.
