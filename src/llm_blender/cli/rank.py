@@ -67,8 +67,9 @@ def rank(
     """Rank the candidates of each row of FILE.
 
     A row is {instruction, input?, candidates: [{text, model?}] or [text], …}. It comes out with all its keys and
-    `ranking`: {best, ranks, scores, strategy, comparisons}, where best counts from 0 and ranks from 1. The file is
-    checked to its end before the work begins; OUT appears whole or not at all.
+    `ranking`: {best, ranks, scores, strategy, comparisons, lead}, where best counts from 0 and ranks from 1, and lead
+    is the probability that the best is better than the next one (null where that is not known). The file is checked to
+    its end before the work begins; OUT appears whole or not at all.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -14,10 +14,10 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from llm_blender.errors import InputError
+from llm_blender.training.recipe import Optimisation
 from llm_blender.types import OnProgress
 
 __all__ = [
-    "Optimisation",
     "Told",
     "arguments",
     "checkpoints",
@@ -26,34 +26,6 @@ __all__ = [
     "silence",
     "without_bars",
 ]
-
-
-class Optimisation(Protocol):
-    """What every recipe says of its optimisation."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Peak of a linear schedule."""
-
-    @property
-    def warmup(self) -> float:
-        """Share of the steps."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Of AdamW."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the data."""
-
-    @property
-    def seed(self) -> int:
-        """Of order and dropout."""
-
-    @property
-    def save_every(self) -> int:
-        """Steps between checkpoints, and evaluations."""
 
 
 def arguments(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm_blender.errors import ConfigError, NotFoundError
 
-__all__ = ["RANKERS", "RankerKind", "Recipe", "Source", "StrictModel", "load_recipe"]
-
-_Model = TypeVar("_Model", bound=BaseModel)
+__all__ = ["RANKERS", "Optimisation", "RankerKind", "Recipe", "Source", "StrictModel"]
 
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
 """What can be trained: the PairRanker and the paper's baselines."""
@@ -23,6 +21,52 @@ class StrictModel(BaseModel):
     """Refuses unknown keys, and does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimisation(StrictModel):
+    """What every recipe says of the way to its weights.
+
+    Attributes:
+        learning_rate: peak of a linear schedule.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        batch_tokens: tokens of a batch, padding included.
+        epochs: passes over the data, each in another order.
+        steps: of the whole run, whatever there is to learn from; None is as many as the epochs make.
+        bf16: compute in bfloat16: faster on accelerators and on CPUs with AVX512-BF16 or AMX. What is trained stays
+            float32.
+        seed: of everything drawn: data, order, fresh weights, dropout.
+        save_every: steps between checkpoints (and evaluations).
+    """
+
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    batch_tokens: int = Field(default=8_192, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    bf16: bool = False
+    seed: int = 0
+    save_every: int = Field(default=100, ge=1)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
+
+        Raises:
+            NotFoundError: there is none.
+            ConfigError: it is no TOML, or a key or value is wrong.
+        """
+        values = _read(path)
+        base = values.pop("base", None)
+        if base is not None:
+            values = _read(path.parent / str(base)) | values
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
+            raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
 
 
 class Source(StrictModel):
@@ -63,8 +107,10 @@ class Source(StrictModel):
     licence: str = ""
 
 
-class Recipe(StrictModel):
-    """A whole training run; its fields are the options of ``blend train ranker``.
+class Recipe(Optimisation):
+    """A whole training run; its fields, and those of `Optimisation`, are the options of ``blend train ranker``.
+
+    A batch is a step. With `steps`, a PairRanker's two stages share them as `alone` says.
 
     **Data**
 
@@ -96,16 +142,6 @@ class Recipe(StrictModel):
     **Optimisation**
 
         loss: of a PairRanker or a reward model, one of `llm_blender.training.losses.LOSSES`.
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        batch_tokens: tokens a step, padding included.
-        epochs: passes over the groups, each in another order.
-        steps: of the whole run, whatever the number of groups, divided between a PairRanker's stages as `alone` says;
-            None is as many as the epochs make.
-        bf16: compute in bfloat16 (weights stay float32): faster on accelerators and on CPUs with AVX512-BF16 or AMX.
-        seed: of draws, order, head and dropout.
-        save_every: steps between checkpoints (and evaluations).
     """
 
     sources: tuple[Source, ...] = ()
@@ -126,45 +162,12 @@ class Recipe(StrictModel):
     frozen_layers: int = Field(default=0, ge=-1)
 
     loss: str = "soft_logistic"
-    learning_rate: float = Field(default=5e-5, gt=0)
-    warmup: float = Field(default=0.06, ge=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    batch_tokens: int = Field(default=8_192, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    bf16: bool = False
-    seed: int = 0
-    save_every: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
     def _leave_room(self) -> Self:
         if self.max_length - self.source_max_length < 32:
             raise ValueError("source_max_length must leave at least 32 tokens of max_length to the candidates")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> Recipe:
-        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
-
-        Raises:
-            NotFoundError: there is none.
-            ConfigError: it is no TOML, or a key or value is wrong.
-        """
-        return load_recipe(cls, path)
-
-
-def load_recipe(kind: type[_Model], path: Path) -> _Model:
-    """A recipe of either kind from its TOML file; see `Recipe.load`."""
-    values = _read(path)
-    base = values.pop("base", None)
-    if base is not None:
-        values = _read(path.parent / str(base)) | values
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
-        raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from llm_blender.training.recipe import StrictModel, load_recipe
+from llm_blender.training.recipe import Optimisation, StrictModel
 
 __all__ = ["FuserRecipe", "FuserSource"]
 
@@ -42,8 +41,11 @@ class FuserSource(StrictModel):
     licence: str = ""
 
 
-class FuserRecipe(StrictModel):
-    """A whole training run; its fields are the options of ``blend train fuser``.
+class FuserRecipe(Optimisation):
+    """A whole training run; its fields, and those of `Optimisation`, are the options of ``blend train fuser``.
+
+    An example that is longer than `batch_tokens` is a batch of its own. With `bf16`, the weights beside an adapter are
+    held in it, too.
 
     **Data**
 
@@ -68,17 +70,7 @@ class FuserRecipe(StrictModel):
 
     **Optimisation**
 
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        batch_tokens: tokens of a batch, padding included; a longer example is a batch of its own.
         accumulate: batches a step.
-        epochs: passes over the rows, each with other candidates and orders.
-        steps: of the whole run; None is as many as the epochs make.
-        bf16: compute in bfloat16, and hold the weights beside an adapter in it: faster on accelerators and on CPUs
-            with AVX512-BF16 or AMX.
-        seed: of draws, order, adapter and dropout.
-        save_every: steps between checkpoints (and evaluations).
     """
 
     sources: tuple[FuserSource, ...] = ()
@@ -96,28 +88,11 @@ class FuserRecipe(StrictModel):
     lora_targets: tuple[str, ...] = ()
 
     learning_rate: float = Field(default=1e-4, gt=0)
-    warmup: float = Field(default=0.06, ge=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0)
     batch_tokens: int = Field(default=4_096, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    bf16: bool = False
-    seed: int = 0
-    save_every: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
     def _leave_room(self) -> Self:
         if self.max_length - self.answer_max_length < 32:
             raise ValueError("answer_max_length must leave at least 32 tokens of max_length to the prompt")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> FuserRecipe:
-        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
-
-        Raises:
-            NotFoundError: there is none.
-            ConfigError: it is no TOML, or a key or value is wrong.
-        """
-        return load_recipe(cls, path)
