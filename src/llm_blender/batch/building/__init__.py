@@ -1,6 +1,7 @@
 """A data set in MixInstruct's format from nothing: instructions, candidates, metrics, judgements, rows, a card."""
 
-from llm_blender.batch.building.build import BuildObserver, Built, build_data
+from llm_blender.batch.building.build import BuildObserver, build_data
+from llm_blender.batch.building.built import Built
 from llm_blender.batch.building.consistency import Consistency
 from llm_blender.batch.building.estimates import Estimate
 from llm_blender.batch.building.plan import BuildPlan

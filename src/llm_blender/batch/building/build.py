@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_blender.batch.budget import Budget
+from llm_blender.batch.building.built import Built
 from llm_blender.batch.building.candidates import (
     ask,
     candidate_items,
@@ -22,9 +22,9 @@ from llm_blender.batch.building.consistency import Consistency, measure_consiste
 from llm_blender.batch.building.estimates import Estimate, check_cost
 from llm_blender.batch.building.judging import estimate_judgements, judge_pair, judgement_items, row_outcomes
 from llm_blender.batch.building.plan import BuildPlan, Participant, judge_in_pool, load_participants
-from llm_blender.batch.building.scoring import Measured, measure
+from llm_blender.batch.building.scoring import measure
 from llm_blender.batch.building.tokens import token_counter
-from llm_blender.batch.building.writing import WrittenRows, write_rows
+from llm_blender.batch.building.writing import write_rows
 from llm_blender.batch.engine import OnRows, Rows, work_through
 from llm_blender.batch.job import Job
 from llm_blender.batch.once import Turns
@@ -34,7 +34,7 @@ from llm_blender.errors import WorkError
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example
 
-__all__ = ["BuildObserver", "Built", "build_data"]
+__all__ = ["BuildObserver", "build_data"]
 
 
 class BuildObserver:
@@ -59,65 +59,6 @@ class BuildObserver:
 
     def stopping(self, rows: int) -> None:
         """The work stops early, and waits for so many calls under way."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a build came to.
-
-    Attributes:
-        plan: what was asked for.
-        settings: what the data depend on; their sha256 is `digest`.
-        digest: see there.
-        chosen: the instructions.
-        missing: answers that LLMs owe, with the reason of the first, by name.
-        dropped: rows that were left out for that.
-        measured: the metrics.
-        consistency: of the judge; None where there is none.
-        unjudged: pairs about which the judge could not be asked; the next run asks again.
-        written: the files.
-        cost: dollars of all runs, as far as prices are known.
-        unpriced: calls whose price is not known.
-        calls: made now, or found in the store.
-    """
-
-    plan: BuildPlan
-    settings: dict[str, Any]
-    digest: str
-    chosen: Chosen
-    missing: dict[str, tuple[int, str]]
-    dropped: int
-    measured: Measured
-    consistency: Consistency | None
-    unjudged: int
-    written: tuple[WrittenRows, ...]
-    cost: float
-    unpriced: int
-    calls: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing that was asked for is missing."""
-        return not (self.missing or self.measured.unavailable or self.unjudged)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "read": self.chosen.read,
-            "left_out": self.chosen.left_out,
-            "first_bad": self.chosen.first_bad or None,
-            "instructions": len(self.chosen.rows),
-            "missing": {name: {"answers": count, "reason": reason} for name, (count, reason) in self.missing.items()},
-            "dropped": self.dropped,
-            "metrics": list(self.measured.settings),
-            "unavailable": self.measured.unavailable,
-            "judge": None if self.consistency is None else self.consistency.to_dict(),
-            "unjudged": self.unjudged,
-            "written": [dict(vars(file)) for file in self.written],
-            "cost": self.cost,
-            "unpriced_calls": self.unpriced,
-            "complete": self.complete,
-        }
 
 
 def build_data(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from llm_blender.batch.building.built import Built
 from llm_blender.batch.building.plan import Participant
+from llm_blender.batch.building.writing import WrittenRows
 from llm_blender.config import OpenAIConfig, ReplayConfig
-
-if TYPE_CHECKING:
-    from llm_blender.batch.building.build import Built
-    from llm_blender.batch.building.writing import WrittenRows
 
 __all__ = ["build_card"]
 

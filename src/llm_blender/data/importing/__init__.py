@@ -1,7 +1,8 @@
 """Rows out of what other projects publish: results, preferences, labelled pairs, scored answers."""
 
 from llm_blender.data.importing.formats import FORMATS, Format
-from llm_blender.data.importing.importing import Imported, Written, import_rows
+from llm_blender.data.importing.imported import Imported, Written
+from llm_blender.data.importing.importing import import_rows
 from llm_blender.data.importing.plan import ImportPlan
 from llm_blender.data.importing.splits import parse_split
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from llm_blender.data.importing.importing import Imported, Written
+from llm_blender.data.importing.imported import Imported, Written
 
 __all__ = ["data_card"]
 
