@@ -45,7 +45,7 @@ def main() -> None:
         options.fuser, base=options.base, dtype=options.dtype, batch_size=options.batch_size, **lengths
     )
     ranker = load_ranker()
-    records = list(read_records(str(options.file)))
+    records = [record for _, record in read_records(str(options.file))]
     rows = [parse_row(record) for record in records]
     rankings = [stored_ranking(row) for row in rows]
     for top_k, order in product(options.top_k, options.order):

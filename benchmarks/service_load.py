@@ -3,9 +3,9 @@
     python benchmarks/service_load.py --rate 50 --seconds 60
 
 Starts two mock LLMs and the service, each in a process of its own, sends requests at a fixed rate whether or not the
-earlier ones are answered, and prints one line of JSON. The overhead of a request is its duration less the mock LLMs'
-delay and the ranker's time (`--ranker longest` takes next to none), as the client sees it; what the client and the mock
-LLMs need on the same cores is in it too.
+earlier ones are answered, and prints one line of JSON. `milliseconds` are a request's, as the client sees it; `direct`
+the same client's at the same rate without the service, from a mock LLM, and `overhead` the difference: what the service
+adds, with two calls in place of one, and the ranker (`--ranker longest` takes next to none).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -67,7 +68,7 @@ def _cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _load(url: str, rate: float, seconds: float, process: int) -> dict[str, object]:
+async def _load(url: str, rate: float, seconds: float, process: int) -> dict[str, Any]:
     body = {"model": "blend", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
     durations, statuses, memory = [], [], []
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
@@ -102,6 +103,7 @@ async def _load(url: str, rate: float, seconds: float, process: int) -> dict[str
     }
 
 
+_DIRECT = 20.0  # seconds
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
 
 
@@ -138,8 +140,12 @@ def main() -> None:
         try:
             assert service.stderr is not None
             url = service.stderr.readline().split()[2]
+            mock = f"http://127.0.0.1:{ports[0]}/v1"
+            direct = asyncio.run(_load(mock, options.rate, min(options.seconds, _DIRECT), mocks[0].pid))["milliseconds"]
             result = asyncio.run(_load(url, options.rate, options.seconds, service.pid))
-            print(json.dumps({**vars(options), **result, "cores": os.cpu_count(), "load": os.getloadavg()[0]}))
+            overhead = {name: round(value - direct[name], 1) for name, value in result["milliseconds"].items()}
+            compared = {"direct": direct, "overhead": overhead, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+            print(json.dumps({**vars(options), **result, **compared}))
         finally:
             service.send_signal(signal.SIGTERM)
             service.wait()

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
@@ -22,7 +23,9 @@ from llm_blender.llms.via import via_header
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    import ssl
+
+    import httpx
 
 __all__ = ["OpenAICompatibleLLM"]
 
@@ -33,14 +36,15 @@ _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "s
 _OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is worth making without
 _LONGEST_MESSAGE = 300  # characters
 _PATIENCE = 0.05  # seconds
-_NO_KEY = "no-key"  # the client wants one, a local server does not look at it
+_LONGEST_REFUSAL = 65_536  # bytes of it that are read
+_IDLE = 100  # connections that are kept for the next call
 
 
 @dataclass
 class _Session:
     """What belongs to one event loop: its connections, and how many calls use them."""
 
-    client: AsyncOpenAI
+    client: httpx.AsyncClient
     slots: asyncio.Semaphore
     users: int = 0
 
@@ -160,15 +164,17 @@ class OpenAICompatibleLLM:
         session.users -= 1
         if not session.users:
             del self._sessions[loop]
-            await session.client.close()
+            await session.client.aclose()
 
     def _connect(self) -> _Session:
-        from openai import AsyncOpenAI
+        import httpx
 
-        # Time is kept by `generate` alone, and attempts are counted there.
-        client = AsyncOpenAI(api_key=self._api_key or _NO_KEY, base_url=self.base_url, timeout=None, max_retries=0)
-        # They come from the environment, and are meant for OpenAI, not for whoever is at base_url.
-        client.organization = client.project = None
+        headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "llm-blender"}
+        if self._api_key is not None:
+            headers["authorization"] = f"Bearer {self._api_key}"
+        # Time is kept by `generate` alone, and calls wait for their turn there.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE)
+        client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, verify=_tls(), follow_redirects=True)
         return _Session(client, asyncio.Semaphore(self.concurrency))
 
     async def generate(
@@ -231,7 +237,7 @@ class OpenAICompatibleLLM:
             del options["stop"]
         return {**options, **self._extra, **extra, "model": self.model, "messages": turns}
 
-    async def _persist(self, client: AsyncOpenAI, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
+    async def _persist(self, client: httpx.AsyncClient, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
         """Call until there is an answer, a lasting fault, or no time left for another attempt."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.timeout
@@ -262,48 +268,42 @@ class OpenAICompatibleLLM:
             attempt += 1
             await asyncio.sleep(pause)
 
-    async def _call(self, client: AsyncOpenAI, body: dict[str, Any], emit: OnText) -> ChatResponse:
-        from openai import APIConnectionError, APIStatusError
+    async def _call(self, client: httpx.AsyncClient, body: dict[str, Any], emit: OnText) -> ChatResponse:
+        import httpx
 
-        create = client.chat.completions.with_streaming_response.create
-        # The client would look through all messages for what it has to rename; as extra_body they go as they are.
-        options: dict[str, Any] = {"model": body["model"], "messages": [], "extra_body": body}
-        if headers := via_header():
-            options["extra_headers"] = headers
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        url = f"{self.base_url}/chat/completions"
         try:
-            async with create(**options) as raw:
+            async with client.stream("POST", url, content=content, headers=via_header()) as raw:
+                blocks = raw.aiter_bytes()
+                if not raw.is_success:
+                    raise self._refusal(raw.status_code, raw.headers, await _said(blocks))
                 response = ChatResponse(raw.headers.get("content-type", ""))
-                blocks = raw.iter_bytes()
                 while not response.done and (block := await _next(blocks)):
                     emit(response.feed(block))
                 emit(response.close())
                 await _finish(blocks)
                 return response
-        except APIStatusError as error:
-            raise self._refusal(error) from None
-        except APIConnectionError:
+        except (httpx.RequestError, httpx.InvalidURL):
             where = f"no connection to {self.base_url}; is the server running?"
             raise CallError("connection", where) from None
 
-    def _refusal(self, error: APIStatusError) -> CallError:
-        said = error.body.get("message") if isinstance(error.body, dict) else error.body
-        said = f": {said}" if said else ""
-        match error.status_code:
+    def _refusal(self, status: int, headers: Mapping[str, str], said: str) -> CallError:
+        match status:
             case 401 | 403 if self._api_key is None:
                 return CallError("auth", f"the server wants a key; name its variable with api_key_env{said}")
             case 401 | 403:
                 where = f"in {self._api_key_env}" if self._api_key_env else "that was given"
-                return CallError("auth", f"the server refuses the key {where} ({error.status_code}){said}")
+                return CallError("auth", f"the server refuses the key {where} ({status}){said}")
             case 404:
                 fix = f'does {self.base_url} end in /v1, and has the server a model "{self.model}"?'
                 return CallError("not_found", f"not found (404); {fix}{said}")
             case 429:
-                asked = retry_after(error.response.headers)
+                asked = retry_after(headers)
                 wait = "" if asked is None else f", asks to wait {asked:.0f} s"
                 return CallError("rate_limit", f"the server is asked too much (429){wait}{said}", asked)
             case status if status >= 500:
-                asked = retry_after(error.response.headers)
-                return CallError("server", f"the server failed ({status}){said}", asked)
+                return CallError("server", f"the server failed ({status}){said}", retry_after(headers))
             case status:
                 return CallError("bad_request", f"the server refuses the request ({status}){said}")
 
@@ -315,6 +315,29 @@ class OpenAICompatibleLLM:
         if len(message) > _LONGEST_MESSAGE:
             message = message[:_LONGEST_MESSAGE] + "…"
         return LLMError(self.name, error.reason, message)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The certificates that are trusted: reading them takes longer than a short call."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+async def _said(blocks: AsyncIterator[bytes]) -> str:
+    """What a refusal says, to be put behind other words."""
+    content = bytearray()
+    while len(content) < _LONGEST_REFUSAL and (block := await _next(blocks)):
+        content += block
+    text = content.decode(errors="replace")
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return f": {text}" if text.strip() else ""
+    said = body.get("error", body) if isinstance(body, dict) else body
+    said = said.get("message") if isinstance(said, dict) else said
+    return f": {said}" if said else ""
 
 
 async def _finish(blocks: AsyncIterator[bytes]) -> None:
@@ -329,9 +352,11 @@ async def _finish(blocks: AsyncIterator[bytes]) -> None:
 
 async def _next(blocks: AsyncIterator[bytes]) -> bytes:
     """The next bytes, none at the end."""
+    import httpx
+
     try:
         return await anext(blocks, b"")
-    except Exception as error:  # of httpx or of httpx2, as this version of openai has it
+    except httpx.RequestError as error:
         message = f"the connection broke during the answer ({type(error).__name__})"
         raise CallError("connection", message) from None
 
