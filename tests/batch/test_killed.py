@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def finished() -> set[str]:
         return {call.candidate.text.split()[-1] for call in store}
 
 
+def settle(server: Server) -> None:
+    """Wait for the calls that were on their way to the server when the process died."""
+    calls = -1
+    while calls != server.calls:
+        calls = server.calls
+        time.sleep(0.2)
+
+
 def survive(instructions: int, writers: tuple[str, ...], kills: int, seed: int, options: list[str]) -> None:
     pairs = len(writers) * (len(writers) - 1) // 2
     total = instructions * (len(writers) + pairs)
@@ -56,6 +65,7 @@ def survive(instructions: int, writers: tuple[str, ...], kills: int, seed: int, 
                 out, err = process.communicate(timeout=900)  # many times what it takes on a machine with nothing else
             finally:
                 process.kill()
+            settle(server)
             asked = server.digests[begun:]
             assert not before & set(asked), "a call that was finished is made again"
             before = finished()

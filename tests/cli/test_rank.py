@@ -56,6 +56,7 @@ def test_each_row_comes_out_with_all_its_keys_and_its_ranking(blend, rows, ranke
         "scores": [-10.0, 10.0],
         "strategy": "full",
         "comparisons": 2,
+        "lead": pytest.approx(1, abs=1e-4),
     }
     assert [row["ranking"]["best"] for row in out] == [1, 2, 0]
     assert out[2]["ranking"]["comparisons"] == 0

@@ -25,7 +25,9 @@ BODY = {"model": "blend", "messages": [{"role": "user", "content": "Go."}]}
 @contextlib.contextmanager
 def blend_serve(tmp_path, llm_url, *more, server=""):
     config = tmp_path / "blend.toml"
-    llms = "".join(f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{llm_url}"\n' for name in "ab")
+    llms = "".join(
+        f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{llm_url}"\nconcurrency = 8\n' for name in "ab"
+    )
     config.write_text(f'{llms}[ranker]\nname = "longest"\n[server]\nport = 0\n{server}\n')
     environment = {**os.environ, "LLM_BLENDER_STORE": str(tmp_path / "blend.db")}
     process = subprocess.Popen(
@@ -60,7 +62,7 @@ def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
             assert client.get("/readyz").status_code == 200
             asked = [pool.submit(post, url, stream=i % 2 == 1) for i in range(8)]
             end = time.monotonic() + 60
-            while len(llm.requests) < 8 and time.monotonic() < end:
+            while len(llm.requests) < 16 and time.monotonic() < end:  # both LLMs are asked by all eight
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             while client.get("/readyz").status_code == 200 and time.monotonic() < end:
