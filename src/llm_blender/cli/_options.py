@@ -23,7 +23,8 @@ FuserOption = Annotated[
         "--fuser",
         metavar="NAME",
         help="`chat` (the first LLM), `chat:NAME`, `embedded:DIR` (an adapter of the embedded LLM), a folder, a Hub "
-        "repository, or `longest`, which copies the longest candidate [default: as configured; chat].",
+        "repository, `consensus` (what the others agree on goes into the best candidate), or `longest` [default: as "
+        "configured; chat].",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

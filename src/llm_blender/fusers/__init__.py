@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llm_blender._hub import find_folder
 from llm_blender._names import unknown_name
 from llm_blender.errors import InputError, NotFoundError
+from llm_blender.fusers.consensus_fuser import ConsensusFuser
 from llm_blender.fusers.guard import GuardedFuser, Order
 from llm_blender.fusers.longest import LongestFuser
 from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAT",
+    "CONSENSUS",
     "DEFAULT_RULE",
     "DEFAULT_TOP_K",
     "EMBEDDED",
     "LONGEST",
+    "ConsensusFuser",
     "Decision",
     "FusionRule",
     "GuardedFuser",
@@ -41,9 +44,12 @@ CHAT = "chat"
 """Name of the fuser that is the first of the LLMs; with a colon and a name, another one of them."""
 EMBEDDED = "embedded"
 """Name of the bundled adapter of the embedded LLM; with a colon, of another one."""
+CONSENSUS = "consensus"
+"""Name of the fuser that puts into the best candidate what the others agree on."""
 LONGEST = "longest"
 """Name of the fuser that copies the longest candidate, the baseline."""
 
+_SELECTING: dict[str, type[ConsensusFuser | LongestFuser]] = {CONSENSUS: ConsensusFuser, LONGEST: LongestFuser}
 _BUNDLED = Path(__file__).parents[1] / "bundled" / "fuser"
 _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
@@ -55,15 +61,16 @@ def load_fuser(
     store: CallStore | None = None,
     device: Any = None,
     run: Callable[[str], AdaptableLLM] | None = None,
-) -> ChatFuser | EmbeddedFuser | GenFuser | LongestFuser:
+) -> ChatFuser | ConsensusFuser | EmbeddedFuser | GenFuser | LongestFuser:
     """The fuser of that name; the one door from names to fusers.
 
     Args:
         name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``embedded``, the bundled adapter of the
             embedded LLM; ``embedded:`` and a folder or Hub repository, that one, where for a folder its name alone
-            does, too; ``longest``, which copies the longest candidate; or a folder or Hub repository with a
-            sequence-to-sequence model such as ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A
-            folder of such a name is ``./chat``.
+            does, too; ``consensus``, which puts into the best candidate what the others agree on; ``longest``, which
+            copies the longest one; or a folder or Hub repository with a sequence-to-sequence model such as
+            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A folder of such a name is
+            ``./chat``.
         llms: by their names.
         store: where the answers of an LLM are kept; None keeps none.
         device: of a model that runs on torch: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
@@ -76,11 +83,11 @@ def load_fuser(
         InputError: there is no such LLM, or a device for one.
     """
     text, known = os.fspath(name), llms or {}
-    if text == LONGEST and device is None:
-        return LongestFuser()
+    if text in _SELECTING and device is None:
+        return _SELECTING[text]()
     chat, _, wanted = text.partition(":")
     embedded = None if chat == CHAT else _embedded_folder(text)
-    if chat != CHAT and embedded is None and text != LONGEST:
+    if chat != CHAT and embedded is None and text not in _SELECTING:
         from llm_blender.fusers.gen_fuser import GenFuser
 
         return GenFuser.from_pretrained(name, device=device)

@@ -200,6 +200,8 @@ class GuardedFuser:
         decision = decide(ranking, texts, self.rule, self.top_k)
         if self.mode == "auto" and not decision.fuse:
             return _Plan(said[0], reason="clear", decision=decision)
+        if getattr(self.fuser, "reads_all", False):  # it wants to know who agrees with whom
+            return _Plan(said[0], tuple(different), decision=decision)
         return _Plan(said[0], tuple(self._in_order(different[: self.top_k], texts, seed)), decision=decision)
 
     def _in_order(self, chosen: Sequence[int], texts: Sequence[str], seed: int) -> list[int]:

@@ -1,0 +1,130 @@
+"""What goes into the best candidate, and where."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from llm_blender.errors import InputError
+from llm_blender.fusers import ConsensusFuser, GuardedFuser, load_fuser
+from llm_blender.testing import FakeRanker
+from llm_blender.types import Fusion
+
+BEST = "The sky is blue. It looks like that by day."
+LIGHT = "Air scatters blue light most."
+CANDIDATES = [
+    BEST,
+    f"The sky is blue by day. {LIGHT}",
+    f"{LIGHT} The sky looks blue.",
+    f"Pigs fly. {LIGHT}",
+    "The sky is blue, as air scatters blue light most of all.",
+]
+
+
+def fuse(candidates: list[str], **options: float) -> Fusion:
+    return ConsensusFuser(**options).fuse("Why?", candidates)  # type: ignore[arg-type]
+
+
+def agreement(text: str, others: list[str]) -> float:
+    """By hand: the mean F1 of words and pairs of words."""
+
+    def grams(said: str) -> Counter[object]:
+        words = "".join(c if c.isalnum() else " " for c in said.lower()).split()
+        return Counter(words) + Counter(pairwise(words))
+
+    own, total = grams(text), 0.0
+    for other in map(grams, others):
+        total += 2 * (own & other).total() / (own.total() + other.total())
+    return total / len(others)
+
+
+def test_what_the_others_agree_on_is_put_in_once() -> None:
+    fusion = fuse(CANDIDATES)
+    assert LIGHT in fusion.text
+    assert fusion.text.count(LIGHT) == 1
+    assert "Pigs" not in fusion.text
+    assert fusion.text.startswith("The sky is blue.")
+    assert (fusion.fuser, fusion.used[0], fusion.usage.completion_tokens) == ("consensus", 0, 0)
+    assert len(fusion.used) == 2
+
+
+def test_it_agrees_more_with_the_others_than_the_best_does() -> None:
+    fusion = fuse(CANDIDATES)
+    assert agreement(fusion.text, CANDIDATES[1:]) > agreement(BEST, CANDIDATES[1:]) + 0.003
+
+
+def test_a_sentence_stands_about_where_it_stood() -> None:
+    first = fuse([BEST, f"{LIGHT} The sky is blue by day.", f"{LIGHT} So it looks.", f"{LIGHT} Blue."], sources=1)
+    assert first.text == f"{LIGHT}\n{BEST}"
+    last = fuse([BEST, f"The sky is blue by day. Indeed. {LIGHT}", f"So. {LIGHT}", f"Blue. {LIGHT}"], sources=1)
+    assert last.text == f"The sky is blue. {LIGHT} It looks like that by day."
+
+
+def test_an_item_of_a_list_stands_on_a_line_of_its_own() -> None:
+    best = "Sleep better:\n1. Go to bed early.\n2. Drink no coffee at night."
+    others = [
+        "1. Go to bed early.\n2. Keep the room dark.",
+        "- Keep the room dark.",
+        "Keep the room dark. Drink no coffee.",
+    ]
+    text = fuse([best, *others], sources=1).text
+    assert "\n- Keep the room dark.\n" in text
+    assert text.replace("- Keep the room dark.\n", "") == best
+
+
+def test_only_the_next_few_are_drawn_from_but_all_are_asked() -> None:
+    others = ["Pigs fly.", "No, horses run!", "Rain falls down"]
+    supporters = [f"{LIGHT} The sky is blue."] * 2
+    assert fuse([BEST, *others, *supporters], sources=3).text == BEST
+    assert LIGHT in fuse([BEST, *others, *supporters], sources=4).text
+
+
+def test_no_more_than_wanted() -> None:
+    more = "Dust does not."
+    candidates = [BEST, f"{LIGHT} {more}", f"{more} {LIGHT}", f"{LIGHT} {more} Yes."]
+    assert {s in fuse(candidates).text for s in (LIGHT, more)} == {True}
+    assert len(fuse(candidates, most=1).text) < len(fuse(candidates).text)
+    assert fuse(candidates, gain=0.9).text == BEST
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        [BEST],
+        [BEST, LIGHT],
+        [BEST, BEST, BEST],
+        [f"```\n{BEST}\n```", LIGHT, LIGHT, LIGHT],
+        ["", "", ""],
+        ["…", "!", "?"],
+    ],
+)
+def test_where_nothing_can_be_put_in_the_best_stays_as_it_is(candidates: list[str]) -> None:
+    fusion = fuse(candidates)
+    assert (fusion.text, fusion.used, fusion.flaw) == (candidates[0], (0,), None)
+
+
+def test_under_guard_it_reads_all_candidates_best_first() -> None:
+    ranker = FakeRanker(lambda text: text.count("e") + 100 * text.startswith("The sky is blue. "))
+    guarded = GuardedFuser(ConsensusFuser(), ranker, top_k=2, order="best_last")
+    (report,) = guarded.fuse_many(["Why?"], [CANDIDATES], [ranker.rank("Why?", CANDIDATES, strategy="full")])
+    assert (report.reason, report.returned) == ("better", "fuse")
+    assert LIGHT in report.answer
+    ranking = ranker.rank("Why?", CANDIDATES, strategy="full")
+    assert asyncio.run(guarded.afuse("Why?", CANDIDATES, ranking)).answer == report.answer
+
+
+def test_by_name_and_what_is_wrong() -> None:
+    fuser = load_fuser("consensus")
+    assert isinstance(fuser, ConsensusFuser)
+    pieces: list[str] = []
+    fusion = asyncio.run(fuser.afuse("Why?", CANDIDATES, on_text=pieces.append))
+    assert pieces == [fusion.text]
+    assert [f.text for f in fuser.fuse_many(["a", "b"], [CANDIDATES, [BEST]])] == [fusion.text, BEST]
+    for wrong in ({"sources": 0}, {"gain": 0.0}, {"most": 0}):
+        with pytest.raises(InputError, match="at least 1"):
+            fuse(CANDIDATES, **wrong)
+    with pytest.raises(InputError, match="no candidates"):
+        fuse([])
