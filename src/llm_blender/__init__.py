@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from llm_blender.fusers import FusionRule, GuardedFuser, load_fuser
     from llm_blender.fusers.chat_fuser import ChatFuser
+    from llm_blender.fusers.consensus_fuser import ConsensusFuser
     from llm_blender.fusers.embedded_fuser import EmbeddedFuser
     from llm_blender.fusers.gen_fuser import GenFuser
     from llm_blender.legacy.blender.blender import Blender
@@ -67,6 +68,7 @@ __all__ = [
     "Comparison",
     "Config",
     "ConfigError",
+    "ConsensusFuser",
     "DownloadError",
     "EmbeddedFuser",
     "EmbeddedLLM",
@@ -123,6 +125,7 @@ _HOMES = {
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fusers": ("FusionRule", "GuardedFuser", "load_fuser"),
     "fusers.chat_fuser": ("ChatFuser",),
+    "fusers.consensus_fuser": ("ConsensusFuser",),
     "fusers.embedded_fuser": ("EmbeddedFuser",),
     "fusers.gen_fuser": ("GenFuser",),
     "gen_fuser.config": ("GenFuserConfig",),

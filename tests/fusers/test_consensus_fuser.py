@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import InputError
 from llm_blender.fusers import ConsensusFuser, GuardedFuser, load_fuser
-from llm_blender.testing import FakeRanker
+from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Fusion
 
 BEST = "The sky is blue. It looks like that by day."
@@ -114,6 +115,14 @@ def test_under_guard_it_reads_all_candidates_best_first() -> None:
     assert LIGHT in report.answer
     ranking = ranker.rank("Why?", CANDIDATES, strategy="full")
     assert asyncio.run(guarded.afuse("Why?", CANDIDATES, ranking)).answer == report.answer
+
+
+def test_in_an_ensemble() -> None:
+    ranker = FakeRanker(lambda text: text.count("e") + 100 * text.startswith("The sky is blue. "))
+    members = [Member(FakeLLM(f"llm{i}", text)) for i, text in enumerate(CANDIDATES)]
+    answer = Ensemble(members, ranker, fuser=ConsensusFuser(), mode="fuse").ask("Why?")
+    assert answer.mode == "fuse"
+    assert LIGHT in answer.text
 
 
 def test_by_name_and_what_is_wrong() -> None:

@@ -178,7 +178,7 @@ def _counts(bags: Sequence[Counter[object]]) -> _Counts:
 def _agreement(texts: _Counts, evidence: _Counts) -> NDArray[np.float64]:
     """``[T, N]``: the F1 of each of T texts with each of N others, from counts ``[T, V]`` and ``[N, V]``."""
     shared = np.stack([np.minimum(texts, counts).sum(axis=1) for counts in evidence], axis=1)
-    return 2 * shared / np.maximum(texts.sum(axis=1)[:, None] + evidence.sum(axis=1), 1)
+    return np.asarray(2 * shared / np.maximum(texts.sum(axis=1)[:, None] + evidence.sum(axis=1), 1))
 
 
 def _fitting(sentence: str, before: str) -> str:
