@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText
+from llm_blender.fusers.selecting import SelectingFuser
+from llm_blender.types import Fusion
 
 __all__ = ["ConsensusFuser"]
 
@@ -42,7 +42,7 @@ class _Sentence:
     place: float
 
 
-class ConsensusFuser:
+class ConsensusFuser(SelectingFuser):
     """Puts sentences of other good candidates into the best one, where that brings it closer to all of them.
 
     The sentence that raises the agreement with the other candidates most is put in, at about the place where it stood;
@@ -72,56 +72,8 @@ class ConsensusFuser:
             )
         self.sources, self.gain, self.most = sources, gain, most
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction, best first."""
-        (fusion,) = self.fuse_many([instruction], [candidates])
-        return fusion
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """One `Fusion` per instruction.
-
-        Args:
-            instructions: of no effect.
-            candidates: texts of each, best first; of fewer than three, the best one stays as it is.
-            inputs: of no effect.
-            seed: of no effect.
-            progress: called with the rows done and all of them.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        check_inputs(instructions, candidates)
-        fusions = []
-        for texts in candidates:
-            fusions.append(self._fuse(list(texts)))
-            if progress is not None:
-                progress(len(fusions), len(candidates))
-        return fusions
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """`fuse_many` for one instruction."""
-        fusion = self.fuse(instruction, candidates)
-        if on_text is not None:
-            on_text(fusion.text)
-        return fusion
-
-    def _fuse(self, texts: list[str]) -> Fusion:
+    def select(self, texts: Sequence[str]) -> Fusion:
+        """The best one with what was put in; of fewer than three, the best as it is."""
         best, others = texts[0].strip(), texts[1:]
         if len(texts) < _LEAST or any(_CODE in text for text in texts[: self.sources + 1]):
             return Fusion(best, self.name, (0,))
