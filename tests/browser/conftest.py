@@ -48,8 +48,9 @@ def texts() -> type[Texts]:
     return Texts
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """One Chromium. While it lives, Playwright's loop runs in this thread, where no other test could run one."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: `apt-get install chromium`, or name one in CHROMIUM")
     with sync_playwright() as started:
