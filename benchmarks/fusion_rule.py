@@ -4,10 +4,11 @@
     python benchmarks/fusion_rule.py fused-dev.jsonl --metric rougeL --metric bertscore=DIR
 
 What a text gains over the best candidate is the mean of its gains by each metric, each in standard deviations of the
-best candidates'. First the guard's threshold, the one with the highest mean gain; then, under that guard, those of
-``auto``, the ones that fuse least among those that keep nine tenths of the gain. Where no threshold of the guard gains
-more than nothing, that is printed: then nothing should be fused. The gain printed beside the thresholds is that of the
-rows they were fitted on, which flatters it; other rows measure it.
+best candidates'. First the guard's threshold, the one with the highest mean gain unless one is given; then, under that
+guard, those of ``auto``, for which the share of the gain that is kept exceeds the share of the rows that are fused by
+most: a rule that knows nothing keeps as much as it fuses. Where the guard lets through what gains nothing, that is
+printed: then nothing should be fused. The gain printed beside the thresholds is that of the rows they were fitted on,
+which flatters it; other rows measure it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from llm_blender.fusers import FusionRule
 from llm_blender.metrics import evaluate
 from llm_blender.ranking import bootstrap_interval
 
-KEPT = 0.9
 PREFER = np.round(np.arange(0.3, 0.96, 0.05), 2)
 CLOSE = np.round(np.arange(0.5, 1.01, 0.05), 2)
 OVERLAP = np.round(np.arange(0.0, 0.81, 0.05), 2)
@@ -46,7 +46,7 @@ def gains(rows: list[FusedRow], metrics: list[str], report: Any) -> _Floats:
             raise SystemExit(f"{line.metric}: {line.status}")
         written, best = np.array(line.scores.values).reshape(-1, 2).T
         columns.append((written - best) / best.std())
-    return np.mean(columns, axis=0)
+    return np.asarray(np.mean(columns, axis=0))
 
 
 def main() -> None:
@@ -54,22 +54,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="+", help="rows from `blend fuse --mode fuse`, with references")
     parser.add_argument("--metric", action="append", help="as for `blend bench fuse`")
+    parser.add_argument("--prefer", type=float, help="the guard's threshold, in place of the one that gains most")
     options = parser.parse_args()
     found = [row for file in options.files for row in fused_rows(file, read_rows(file))[0]]
-    rows = [row for row in found if row.fusion.get("probability") is not None and row.chosen is not None]
+    rows = [row for row in found if row.fusion.get("overlap") is not None and row.chosen is not None]
+    compared = np.array([row.fusion.get("probability") is not None for row in rows])
+    gain, probability = np.zeros(len(rows)), np.zeros(len(rows))  # of a copy or a flawed text
     with progress("measuring", "texts") as report:
-        gain = gains(rows, options.metric or ["rougeL"], report)
-    probability = np.array([row.fusion["probability"] for row in rows])
+        gain[compared] = gains([rows[i] for i in compared.nonzero()[0]], options.metric or ["rougeL"], report)
+    probability[compared] = [rows[i].fusion["probability"] for i in compared.nonzero()[0]]
     kept = {float(prefer): np.where(probability > prefer, gain, 0.0) for prefer in PREFER}
-    prefer = max(kept, key=lambda value: (round(kept[value].mean(), 6), -abs(value - 0.5)))
+    prefer = options.prefer
+    if prefer is None:
+        prefer = max(kept, key=lambda value: (round(kept[value].mean(), 6), -abs(value - 0.5)))
+    kept.setdefault(prefer, np.where(probability > prefer, gain, 0.0))
     guarded = kept[prefer]
+    pays = bool(guarded.mean() > 0)
     chosen = []
     for close, overlap in product(CLOSE.tolist(), OVERLAP.tolist()):
         rule = FusionRule(close, overlap, prefer)
         fused = np.array([rule.reason(row.fusion.get("lead"), row.fusion["overlap"]) != "clear" for row in rows])
-        chosen.append((fused.mean(), -np.where(fused, guarded, 0.0).mean(), close, overlap))
-    enough = [entry for entry in chosen if -entry[1] >= KEPT * guarded.mean()]
-    share, lost, close, overlap = min(enough)
+        keeps = float(guarded[fused].sum() / guarded.sum()) if pays else 0.0
+        chosen.append((round(keeps - float(fused.mean()), 6), -float(fused.mean()), close, overlap))
+    more, share, close, overlap = max(chosen)
     print(
         json.dumps(
             {
@@ -79,11 +86,11 @@ def main() -> None:
                 "let_through": int((probability > prefer).sum()),
                 "gain": round(float(guarded.mean()), 4),
                 "ci95": [round(value, 4) for value in bootstrap_interval(guarded)],
-                "fusing_pays": bool(guarded.mean() > 0),
+                "fusing_pays": pays,
                 "close": close,
                 "overlap": overlap,
-                "auto_fuses": round(float(share), 4),
-                "auto_gain": round(float(-lost), 4),
+                "auto_fuses": round(-share, 4),
+                "auto_keeps": round(more - share, 4),
             },
             indent=1,
         )

@@ -213,8 +213,8 @@ class FuserConfig(_Section):
     """``[fuser]``: who writes the fused answer, and when it is given back.
 
     Attributes:
-        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``embedded:DIR`` (an adapter of the embedded
-            LLM), a checkpoint on the Hub, or a folder.
+        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded:DIR``
+            (an adapter of the embedded LLM), a checkpoint on the Hub, or a folder.
         top_k: candidates that are fused, the best ones.
         guard: give back a fused text only where the ranker prefers it to the best candidate.
         prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.rule`.

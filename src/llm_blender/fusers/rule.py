@@ -33,8 +33,8 @@ class FusionRule:
         InputError: one is not between 0 and 1.
     """
 
-    close: float = 0.6
-    overlap: float = 0.15
+    close: float = 0.55
+    overlap: float = 0.3
     prefer: float = 0.5
 
     def __post_init__(self) -> None:
