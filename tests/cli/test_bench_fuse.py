@@ -104,3 +104,15 @@ def test_a_file_without_fusions(blend, tmp_path):
     result = blend("bench", "fuse", "plain.jsonl")
     assert result.exit_code == 2
     assert "`fusion`, from `blend fuse`" in result.stderr
+
+
+def test_a_page_of_examples(blend, tmp_path):
+    result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--html", "new/page.html", "--examples", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "page.html written" in result.stderr
+    page = (tmp_path / "new" / "page.html").read_text()
+    assert page.count("<article") == 2
+    assert "against best candidate" in page
+    (tmp_path / "file").touch()
+    failed = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--html", "file/page.html")
+    assert (failed.exit_code, "cannot hold the page" in failed.stderr) == (2, True)

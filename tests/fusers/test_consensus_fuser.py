@@ -64,16 +64,31 @@ def test_a_sentence_stands_about_where_it_stood() -> None:
     assert last.text == f"The sky is blue. {LIGHT} It looks like that by day."
 
 
-def test_an_item_of_a_list_stands_on_a_line_of_its_own() -> None:
-    best = "Sleep better:\n1. Go to bed early.\n2. Drink no coffee at night."
-    others = [
-        "1. Go to bed early.\n2. Keep the room dark.",
-        "- Keep the room dark.",
-        "Keep the room dark. Drink no coffee.",
-    ]
-    text = fuse([best, *others], sources=1).text
-    assert "\n- Keep the room dark.\n" in text
-    assert text.replace("- Keep the room dark.\n", "") == best
+DARK = "Keep the room dark."
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (
+            "Sleep better:\n1. Go to bed early. Always.\n2. Drink no coffee at night.\n\nAnd then:\n1. Sleep.",
+            "Sleep better:\n1. Go to bed early. Always.\n2. Keep the room dark.\n3. Drink no coffee at night.\n\n"
+            "And then:\n1. Sleep.",
+        ),
+        ("* Go to bed early.\n* Drink no coffee.", "* Go to bed early.\n* Keep the room dark.\n* Drink no coffee."),
+        ("Go to bed early. Drink no coffee.", "Go to bed early. Drink no coffee.\n- Keep the room dark."),
+        ("1. Go to bed early.", "1. Go to bed early.\n2. Keep the room dark."),
+    ],
+)
+def test_an_item_of_a_list_gets_into_the_list_there(best: str, expected: str) -> None:
+    others = [f"1. Go to bed early.\n2. {DARK}", f"- {DARK}", f"{DARK} Drink no coffee."]
+    assert fuse([best, *others], sources=1).text == expected
+
+
+def test_what_looks_like_a_number_elsewhere_stays() -> None:
+    best = "In 1999. 12. January was cold. It was 3. March."
+    others = [f"{DARK} In 1999.", f"In 1999. {DARK}", f"January was cold. {DARK}"]
+    assert fuse([best, *others]).text.replace(DARK, "").split() == best.split()
 
 
 def test_only_the_next_few_are_drawn_from_but_all_are_asked() -> None:

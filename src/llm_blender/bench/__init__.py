@@ -3,6 +3,7 @@
 And what rows teach about the LLMs that wrote the answers.
 """
 
+from llm_blender.bench._page import write_page
 from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
 from llm_blender.bench.fused import (
     FusedRow,
@@ -16,6 +17,7 @@ from llm_blender.bench.fused import (
     judge_fusions,
     measure_fusions,
 )
+from llm_blender.bench.fusion_page import fusion_page
 from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
 from llm_blender.bench.learn_priors import (
     NamedRow,
@@ -55,6 +57,7 @@ __all__ = [
     "fused_rows",
     "fusion_effort",
     "fusion_effort_table",
+    "fusion_page",
     "fusion_table",
     "implied_pairs",
     "judge_fusions",
@@ -70,4 +73,5 @@ __all__ = [
     "scored_rows",
     "selection_table",
     "weigh_priors",
+    "write_page",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,8 +45,15 @@ def fuse(
         typer.Option("--judge", metavar="NAME", help="The LLM of the configuration that compares, in both orders."),
     ] = None,
     config: ConfigOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of --examples.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="Of the metrics' models: cpu, cuda, mps, ….")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with the tables and fused texts beside their candidates."
+        ),
+    ] = None,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Rows of each file on that page.")] = 20,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,6 +70,8 @@ def fuse(
     A second table says what fusing took: tokens and seconds are means of the rows that were fused. A judge compares
     the fused texts that were given back with the best candidates; ties are half a win.
 
+    On the page of --html, the sentences of a fused text show which candidate said them, and which none did.
+
     JSON: {measures: [{file, metric, method, rows, mean, ci95, versus: {method, mean, ci95}}], unavailable: [{file,
     metric, reason}], effort: [{file, rows, asked, let_through, reasons, prompt_tokens, completion_tokens, seconds,
     cost, truncated}], judge: [{file, judge, rows, wins, ties, share, ci95}]}.
@@ -70,9 +80,11 @@ def fuse(
         fused_rows,
         fusion_effort,
         fusion_effort_table,
+        fusion_page,
         fusion_table,
         judge_fusions,
         measure_fusions,
+        write_page,
     )
     from llm_blender.cli._judges import JUDGE, load_judges, note_judges
     from llm_blender.config import load_config
@@ -111,6 +123,8 @@ def fuse(
     for entry in lost:
         note(f"{entry['metric']} is unavailable: {entry['reason']}")
     tables = (fusion_table(results), fusion_effort_table(efforts, wins))
+    if html is not None:
+        note(f"{write_page(fusion_page(rows, tables, examples=examples, seed=seed), html)} written")
     if as_json:
         measures = [{"file": file, **measure.to_dict()} for file, one in results.items() for measure in one.measures]
         print_json(

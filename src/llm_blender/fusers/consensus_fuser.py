@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.fusers.selecting import SelectingFuser
+from llm_blender.fusers.sentences import LIST_MARK, WORDS, sentences
 from llm_blender.types import Fusion
 
 __all__ = ["ConsensusFuser"]
 
 _LEAST = 3  # candidates from which on there are others to agree
-_MARK = r"(?:\d+[.)]|[-*•])[ \t]+"
-_SENTENCE = re.compile(rf"[ \t]*(?:{_MARK})?[^\n]+?(?:[.!?…](?=\s)|[。！？]|\n|$)\s*")
-_LIST_MARK = re.compile(rf"^\s*{_MARK}")
-_WORDS = re.compile(r"\w+")
+_NEAR = 3  # sentences in which the item before may stand
 _CODE = "```"
 
 _Counts = NDArray[np.int64]
@@ -80,18 +77,18 @@ class ConsensusFuser(SelectingFuser):
         offered = [
             _Sentence(unit.strip(), source, place / len(units))
             for source, text in enumerate(others[: self.sources], 1)
-            for units in [_SENTENCE.findall(text)]
+            for units in [sentences(text)]
             for place, unit in enumerate(units)
-            if _WORDS.search(unit)
+            if WORDS.search(unit)
         ]
         chosen = self._choose(best, offered, others)
-        units = _SENTENCE.findall(best)
+        units = [(unit, False) for unit in sentences(best)]
         count = len(units)
         # From the end on, so that places before it stay what they are.
         for sentence in sorted((offered[i] for i in chosen), key=lambda sentence: -sentence.place):
-            units.insert(at := round(sentence.place * count), _fitting(sentence.text, units[at - 1] if at else "\n"))
+            _put_in(units, int(sentence.place * count + 0.5), sentence.text)
         sources = sorted({offered[i].source for i in chosen})
-        return Fusion("".join(_apart(units)).strip(), self.name, (0, *sources))
+        return Fusion("".join(_apart(_numbered(units))).strip(), self.name, (0, *sources))
 
     def _choose(self, best: str, offered: Sequence[_Sentence], others: Sequence[str]) -> list[int]:
         """The sentences to put in, in the order in which they were found."""
@@ -113,7 +110,7 @@ class ConsensusFuser(SelectingFuser):
 
 
 def _grams(text: str) -> Counter[object]:
-    words = _WORDS.findall(text.lower())
+    words = WORDS.findall(text.lower())
     return Counter(words) + Counter(itertools.pairwise(words))
 
 
@@ -133,20 +130,39 @@ def _agreement(texts: _Counts, evidence: _Counts) -> NDArray[np.float64]:
     return np.asarray(2 * shared / np.maximum(texts.sum(axis=1)[:, None] + evidence.sum(axis=1), 1))
 
 
-def _fitting(sentence: str, before: str) -> str:
-    """A sentence with the end that the one before it has; an item of a list stands on a line of its own."""
-    if _LIST_MARK.match(sentence):
-        return f"- {_LIST_MARK.sub('', sentence)}\n"
-    return sentence + ("\n" if before.endswith("\n") else " ")
+def _put_in(units: list[tuple[str, bool]], at: int, sentence: str) -> None:
+    """Put a sentence before unit `at`, with the end that the one there has; the flag says that it is new.
+
+    An item of a list becomes one of the list that it gets into, and splits no line.
+    """
+    if LIST_MARK.match(sentence):
+        at = next((i for i in range(at, len(units)) if i == 0 or units[i - 1][0].endswith("\n")), len(units))
+        near = (LIST_MARK.match(unit) for unit, _ in (*units[at : at + 1], *units[:at][::-1][:_NEAR]))
+        mark = next((found[0].lstrip() for found in near if found), "- ")
+        sentence = f"{mark}{LIST_MARK.sub('', sentence)}\n"
+        if at and not units[at - 1][0].endswith("\n"):
+            units[at - 1] = (units[at - 1][0].rstrip() + "\n", units[at - 1][1])
+    else:
+        sentence += "\n" if at == 0 or units[at - 1][0].endswith("\n") else " "
+    units.insert(at, (sentence, True))
+
+
+def _numbered(units: Sequence[tuple[str, bool]]) -> list[str]:
+    """The units, with items counted anew after each one that is new; a list begins where numbers fall."""
+    texts, last, more = [], 0, 0
+    for text, new in units:
+        found = LIST_MARK.match(text)
+        if found and found[1]:
+            if new:
+                more += 1
+            else:
+                number = int(found[1])
+                more, last = more if number > last else 0, number
+            text = f"{text[: found.start(1)]}{last + more}{text[found.end(1) :]}"
+        texts.append(text)
+    return texts
 
 
 def _apart(units: Sequence[str]) -> list[str]:
-    """The units with a line break before each line of a list, and white space between any two."""
-    apart: list[str] = []
-    for unit in units:
-        if apart and not apart[-1].endswith("\n") and unit.startswith("- "):
-            apart[-1] = apart[-1].rstrip() + "\n"
-        elif apart and not apart[-1][-1:].isspace():
-            apart[-1] += " "
-        apart.append(unit)
-    return apart
+    """The units with white space between any two."""
+    return [unit if unit[-1:].isspace() else f"{unit} " for unit in units]

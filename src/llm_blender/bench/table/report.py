@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
 from llm_blender.bench._drawing import DARK, LIGHT
+from llm_blender.bench._page import html_table, page, write_page
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.pictures import svg_pictures
 from llm_blender.bench.table.text import cell_text, correlation_table, interval_text
-from llm_blender.errors import InputError
 
 __all__ = ["report_page", "write_report"]
 
@@ -22,25 +22,12 @@ _PICTURES = {
     "tradeoff": "What each strategy selects for how many comparisons, all from the same full matrix.",
     "lengths": "How often the longer of two answers is preferred.",
 }
-_STYLE = f"""
-:root {{ color-scheme: light dark; --ink: {LIGHT.ink}; --quiet: #5f5f5f; --line: #dddddd; --paper: {LIGHT.paper}; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: {DARK.ink}; --quiet: #a8a8a8; --line: #3a3a3a; --paper: {DARK.paper}; }}
-}}
-body {{ margin: 0 auto; max-width: 84rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }}
-h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin-top: 2.5rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .4rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }}
-thead th {{ white-space: normal; vertical-align: bottom; min-width: 5.2rem; max-width: 9rem; }}
-th:first-child {{ text-align: left; position: sticky; left: 0; background: var(--paper); font-weight: 600; }}
-tbody th {{ font-weight: 400; }}
-tbody + tbody {{ border-top: 2px solid var(--quiet); }}
-small {{ display: block; color: var(--quiet); font-size: .7rem; font-weight: 400; }}
-.best {{ font-weight: 700; }}
-p, li, figcaption {{ max-width: 60rem; }} figcaption, footer {{ color: var(--quiet); }}
-figure {{ margin: 1.5rem 0 2.5rem; }} img {{ max-width: 100%; height: auto; }}
+_STYLE = """
+.wide { overflow-x: auto; }
+thead th { white-space: normal; vertical-align: bottom; min-width: 5.2rem; max-width: 9rem; }
+th:first-child { position: sticky; left: 0; background: var(--paper); }
+tbody + tbody { border-top: 2px solid var(--quiet); }
+figure { margin: 1.5rem 0 2.5rem; } img { max-width: 100%; height: auto; }
 """
 
 
@@ -51,13 +38,7 @@ def write_report(table: PaperTable, path: Path) -> Path:
         MissingExtraError: matplotlib is not installed.
         InputError: the file cannot be written.
     """
-    page = report_page(table)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot hold the page ({error.strerror or error}).") from error
-    return path
+    return write_page(report_page(table), path)
 
 
 def report_page(table: PaperTable) -> str:
@@ -66,10 +47,10 @@ def report_page(table: PaperTable) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    title = f"LLMs and rankers on {escape(Path(table.census.file).name)}"
+    title = f"LLMs and rankers on {Path(table.census.file).name}"
     remarks = "".join(f"<li>{_prose(remark)}</li>" for remark in table.census.remarks())
     parts = [
-        f"<h1>{title}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f"<p>{_prose(table.caption.replace('± is half the width of', 'Small: the ends of'))}</p>",
         f'<div class="wide"><table>{_head(table)}{"".join(_bodies(table))}</table></div>',
         "<p>Bold: the best of the column, oracles left out.</p>",
@@ -78,11 +59,7 @@ def report_page(table: PaperTable) -> str:
         *_pictures(table),
         f"<h2>What does not count, or counts in its own way</h2><ul>{remarks}</ul>" if remarks else "",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    return page(title, parts, _STYLE)
 
 
 def _prose(text: str) -> str:
@@ -122,14 +99,7 @@ def _correlations(table: PaperTable) -> str:
     found = correlation_table(table)
     if not found.rows:
         return "<p>There is no row in which every LLM was judged and ranked.</p>"
-    head, *lines = [_plain_row(cells, head=not number) for number, cells in enumerate((found.columns, *found.rows))]
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _plain_row(cells: Sequence[str], *, head: bool) -> str:
-    name, *others = (escape(cell) for cell in cells)
-    rest = "".join(f'<th scope="col">{cell}</th>' if head else f"<td>{cell}</td>" for cell in others)
-    return f'<tr><th scope="{"col" if head else "row"}">{name}</th>{rest}</tr>'
+    return f'<div class="wide">{html_table(found)}</div>'
 
 
 def _pictures(table: PaperTable) -> Iterator[str]:
