@@ -58,10 +58,13 @@ def test_it_agrees_more_with_the_others_than_the_best_does() -> None:
 
 
 def test_a_sentence_stands_about_where_it_stood() -> None:
-    first = fuse([BEST, f"{LIGHT} The sky is blue by day.", f"{LIGHT} So it looks.", f"{LIGHT} Blue."], sources=1)
+    rest = "Indeed so. As I said."
+    first = fuse(
+        [BEST, f"{LIGHT} The sky is blue by day. {rest}", f"{LIGHT} So it looks.", f"{LIGHT} Blue."], sources=1
+    )
     assert first.text == f"{LIGHT}\n{BEST}"
-    last = fuse([BEST, f"The sky is blue by day. Indeed. {LIGHT}", f"So. {LIGHT}", f"Blue. {LIGHT}"], sources=1)
-    assert last.text == f"The sky is blue. {LIGHT} It looks like that by day."
+    middle = fuse([BEST, f"The sky is blue by day. {LIGHT} Indeed.", f"So. {LIGHT}", f"Blue. {LIGHT}"], sources=1)
+    assert middle.text == f"The sky is blue. {LIGHT} It looks like that by day."
 
 
 DARK = "Keep the room dark."
@@ -71,17 +74,24 @@ DARK = "Keep the room dark."
     ("best", "expected"),
     [
         (
-            "Sleep better:\n1. Go to bed early. Always.\n2. Drink no coffee at night.\n\nAnd then:\n1. Sleep.",
-            "Sleep better:\n1. Go to bed early. Always.\n2. Keep the room dark.\n3. Drink no coffee at night.\n\n"
-            "And then:\n1. Sleep.",
+            "Sleep better:\n1. Go to bed early. Always.\n2. Read.\n3. Drink no coffee at night.\n\nThen:\n1. Sleep.",
+            "Sleep better:\n1. Go to bed early. Always.\n2. Read.\n3. Keep the room dark.\n4. Drink no coffee at night."
+            "\n\nThen:\n1. Sleep.",
         ),
-        ("* Go to bed early.\n* Drink no coffee.", "* Go to bed early.\n* Keep the room dark.\n* Drink no coffee."),
+        (
+            "1. Read.\n2. Go to bed early.\n\nAnd then:\n1. Sleep.\n2. Drink no coffee.",
+            "1. Read.\n2. Go to bed early.\n\nAnd then:\n1. Keep the room dark.\n2. Sleep.\n3. Drink no coffee.",
+        ),
+        (
+            "* Go to bed early.\n* Read.\n* Drink no coffee.",
+            "* Go to bed early.\n* Read.\n* Keep the room dark.\n* Drink no coffee.",
+        ),
         ("Go to bed early. Drink no coffee.", "Go to bed early. Drink no coffee.\n- Keep the room dark."),
         ("1. Go to bed early.", "1. Go to bed early.\n2. Keep the room dark."),
     ],
 )
 def test_an_item_of_a_list_gets_into_the_list_there(best: str, expected: str) -> None:
-    others = [f"1. Go to bed early.\n2. {DARK}", f"- {DARK}", f"{DARK} Drink no coffee."]
+    others = [f"1. Go to bed early.\n2. {DARK}\n3. Wait.", f"- {DARK}", f"{DARK} Drink no coffee."]
     assert fuse([best, *others], sources=1).text == expected
 
 

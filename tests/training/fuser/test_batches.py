@@ -79,6 +79,22 @@ class TestReader:
         answer = reader.read(FuserRow("Why?", "", TEXTS, f"a {loaded.tokenizer.eos_token} b"), TEXTS).answer
         assert answer.count(loaded.tokenizer.eos_token_id) == 1
 
+    def test_a_merge_holds_what_is_read_and_begins_with_the_best_one(self, loaded):
+        texts = ("the sky is good. the sea is bad.", "well: it is fair.", "the sky is good. it is fair.")
+        row = FuserRow("Why?", "", texts[:2], texts[2])
+        lengths = {"candidate_max_length": 64, "answer_max_length": 64}
+        reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(target="merge", **lengths))
+
+        def answer(*candidates):
+            return loaded.tokenizer.decode(reader.read(row, candidates).answer[:-1]).strip()
+
+        assert answer(*texts[:2]) == answer(*texts[1::-1]) != texts[0]
+        assert answer(*texts[:2]).startswith("the sky is good.")
+        assert "fair" in answer(*texts[:2])
+        assert answer(texts[0]) == "the sky is good."
+        reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(target="merge", candidate_max_length=4))
+        assert answer(texts[0]) in "the sky is"
+
     def test_what_does_not_fit(self, loaded):
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(max_length=64, answer_max_length=12))
         assert reader.fits(ROWS[0]) is None
@@ -93,6 +109,12 @@ class TestDraws:
         assert shares[1] == pytest.approx(0.25, abs=0.1)
         assert {texts for texts in drawn if len(texts) == 1} == {(TEXTS[0],)}
         assert {frozenset(texts) for texts in drawn if len(texts) == 2} == {frozenset(TEXTS[:2])}
+
+    def test_best_first(self, loaded):
+        drawn = {tuple(draw_candidates(TEXTS, 0.5, np.random.default_rng(i), shuffled=False)) for i in range(99)}
+        assert drawn == {TEXTS[:1], TEXTS[:2], TEXTS}
+        made = read_texts(loaded, batches(loaded, order="best_first", fewer=0.5))
+        assert {places for _, places in made} == {(0,), (0, 1), (0, 1, 2)}
 
     def test_one_candidate_stays(self):
         assert draw_candidates(["a"], 1.0, np.random.default_rng(0)) == ["a"]

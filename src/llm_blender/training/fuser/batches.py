@@ -80,15 +80,18 @@ class FuserBatches(Dataset[dict[str, Tensor]]):
         if self._fixed:
             return self._reader.read(row, row.candidates)
         rng = np.random.default_rng([self._recipe.seed, number, member])
-        return self._reader.read(row, draw_candidates(row.candidates, self._recipe.fewer, rng))
+        shuffled = self._recipe.order == "shuffled"
+        return self._reader.read(row, draw_candidates(row.candidates, self._recipe.fewer, rng, shuffled=shuffled))
 
 
-def draw_candidates(candidates: Sequence[str], fewer: float, rng: np.random.Generator) -> list[str]:
-    """The best candidates in an order that tells nothing: all of them, or with probability `fewer` not so many."""
+def draw_candidates(
+    candidates: Sequence[str], fewer: float, rng: np.random.Generator, *, shuffled: bool = True
+) -> list[str]:
+    """The best candidates: all of them, or with probability `fewer` not so many; in an order that tells nothing."""
     count = len(candidates)
     if count > 1 and rng.random() < fewer:
         count = int(rng.integers(1, count))
-    return [candidates[i] for i in rng.permutation(count)]
+    return [candidates[i] for i in (rng.permutation(count) if shuffled else range(count))]
 
 
 def causal_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:

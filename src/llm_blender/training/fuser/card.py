@@ -54,6 +54,7 @@ class FuserRun:
         return [{"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}} for entry in found]
 
 
+_TARGETS = {"reference": "references", "merge": "merges closest to the references"}
 _CARD = """---
 library_name: {library}
 license: {licence}
@@ -162,9 +163,9 @@ def _measured(run: FuserRun) -> str:
     ]
     return "\n\n".join(
         [
-            f"Loss per token (-log p) of the references of {last['rows']:.0f} development rows, {last['tokens']:.0f} "
-            "tokens, each read with all its candidates, best first; step 0 is before training. The intervals are a "
-            "bootstrap over rows.",
+            f"Loss per token (-log p) of the {_TARGETS[run.recipe.target]} of {last['rows']:.0f} development rows, "
+            f"{last['tokens']:.0f} tokens, each read with all its candidates, best first; step 0 is before training. "
+            "The intervals are a bootstrap over rows.",
             table(("step", "loss per token", "95 % interval"), rows),
             took,
         ]

@@ -9,6 +9,7 @@ from llm_blender._inputs import clean
 from llm_blender.fusers.gen_fuser import CausalFormat, Prompt, Seq2SeqFormat
 from llm_blender.training.fuser.recipe import FuserRecipe
 from llm_blender.training.fuser.rows import FuserRow
+from llm_blender.training.fuser.targets import closest_merge
 
 __all__ = ["Reader", "Tokens"]
 
@@ -38,21 +39,33 @@ class Reader:
 
     def fits(self, row: FuserRow) -> Tokens | None:
         """The example with all candidates, best first; None where two of them do not fit into `max_length`."""
-        answer = self._answer(row.answer)
+        answer = self._answer(row, row.candidates)
         prompt = self._prompt(row, row.candidates, answer)
         return Tokens(prompt.ids, answer) if prompt else None
 
     def read(self, row: FuserRow, candidates: Sequence[str]) -> Tokens:
         """The example with these candidates, of a row that fits."""
-        answer = self._answer(row.answer)
+        answer = self._answer(row, candidates)
         prompt = self._prompt(row, candidates, answer) or self._prompt(row, row.candidates, answer)
         return Tokens(prompt.ids if prompt else [], answer)
 
-    def _answer(self, text: str) -> list[int]:
+    def _answer(self, row: FuserRow, candidates: Sequence[str]) -> list[int]:
+        """What is learnt, in tokens."""
+        text = row.answer
+        if self._recipe.target == "merge":
+            best, *others = (self._shortened(text) for text in sorted(candidates, key=row.candidates.index))
+            text = closest_merge(best, others, row.answer)
+        return [*self._ids(text), self._tokenizer.eos_token_id][: self._recipe.answer_max_length]
+
+    def _shortened(self, candidate: str) -> str:
+        """As much of a candidate as is read."""
+        ids = self._ids(candidate)[: self._recipe.candidate_max_length]
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def _ids(self, text: str) -> list[int]:
         # What spells a special token is read as plain text, or not at all where the vocabulary knows it as such alone.
         ids = self._tokenizer(clean(text).strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        ids = [i for i in ids if i not in self._special]
-        return [*ids, self._tokenizer.eos_token_id][: self._recipe.answer_max_length]
+        return [i for i in ids if i not in self._special]
 
     def _prompt(self, row: FuserRow, candidates: Sequence[str], answer: Sequence[int]) -> Prompt | None:
         room = self._recipe.max_length - len(answer)

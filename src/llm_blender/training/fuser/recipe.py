@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,8 +52,12 @@ class FuserRecipe(Optimisation):
     Attributes:
         sources: files of rows.
         dev_sources: rows that measure the model while it trains.
-        top_k: best candidates of a row that are read, each time in another order.
+        top_k: best candidates of a row that are read.
         fewer: share of the examples that read fewer of them, drawn evenly from 1 to `top_k` - 1.
+        order: ``shuffled``, each time in another one, or ``best_first``, as in the paper: then the fuser knows the best
+            candidate by its place.
+        target: the ``reference`` is learnt, or the ``merge`` of the candidates read that comes closest to it (see
+            `llm_blender.training.fuser.targets`): nothing but what they say.
 
     **Model**
 
@@ -77,6 +81,8 @@ class FuserRecipe(Optimisation):
     dev_sources: tuple[FuserSource, ...] = ()
     top_k: int = Field(default=3, ge=1)
     fewer: float = Field(default=0.25, ge=0, le=1)
+    order: Literal["shuffled", "best_first"] = "shuffled"
+    target: Literal["reference", "merge"] = "reference"
 
     backbone: str = "google/flan-t5-large"
     max_length: int = Field(default=1_024, ge=64)
