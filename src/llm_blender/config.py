@@ -213,8 +213,9 @@ class FuserConfig(_Section):
     """``[fuser]``: who writes the fused answer, and when it is given back.
 
     Attributes:
-        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded:DIR``
-            (an adapter of the embedded LLM), a checkpoint on the Hub, or a folder.
+        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded`` (the
+            bundled adapter of the embedded LLM) or ``embedded:DIR``, a checkpoint on the Hub, or a folder. None is
+            ``embedded`` where the embedded LLM alone answers, else ``chat``.
         top_k: candidates that are fused, the best ones.
         guard: give back a fused text only where the ranker prefers it to the best candidate.
         prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.rule`.
@@ -222,7 +223,7 @@ class FuserConfig(_Section):
         overlap: ``auto`` fuses where the best candidate holds less than this share of the others' content.
     """
 
-    name: Name = "chat"
+    name: Name | None = None
     top_k: int = Field(default=3, ge=2)
     guard: bool = True
     prefer: Share | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llm_blender.config import Config, Price
-from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Limits, Member, Observer
+from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Limits, Member, Observer, fuser_name
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundError, WorkError
 from llm_blender.llms.embedded import EmbeddedLLM
 from llm_blender.llms.models import DEFAULT_MODEL
@@ -333,6 +333,19 @@ def test_the_default_asks_the_embedded_model_several_times_at_once(
     assert isinstance(member.llm, EmbeddedLLM)
     assert member.llm.name == DEFAULT_MODEL
     assert member.llm._parallel > 1
+
+
+def test_the_bundled_fuser_fuses_what_the_embedded_model_alone_answers() -> None:
+    embedded = {"name": "small", "provider": "embedded", "model": DEFAULT_MODEL}
+    other = {"name": "a", "model": "fake", "base_url": "http://127.0.0.1:1"}
+
+    def name(*llms: dict[str, str], **fuser: str) -> str:
+        return fuser_name(Config.model_validate({"llm": llms, "fuser": fuser}))
+
+    assert name() == name(embedded) == name(embedded, {**embedded, "name": "again"}) == "embedded"
+    assert name(embedded, other) == name({**embedded, "model": "my.gguf"}) == "chat"
+    assert name(embedded, name="chat") == "chat"
+    assert name(other, name="embedded") == "embedded"
 
 
 def test_a_configuration_without_llms_is_refused() -> None:

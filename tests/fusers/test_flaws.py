@@ -25,6 +25,8 @@ def test_nothing(text: str) -> None:
         "It is ))" + ")" * 100,
         "| --- " * 40,
         "\n".join(f"{i}. Go to bed early every day." for i in range(1, 7)),
+        "1. **Coffee:** It can make it harder to fall asleep at night. Drink less of it.\n2. Go to bed early.\n"
+        "3. **Tea:** It can make it harder to fall asleep at night. That is bad.",
     ],
 )
 def test_loops(text: str) -> None:
@@ -36,13 +38,16 @@ def test_loops(text: str) -> None:
     "text",
     [
         "Air scatters blue light most, and the sea mirrors the sky.",
+        "No. Because the air scatters blue light most. No. The sea mirrors the sky. No.",
+        "It is said in one sentence. Code says it twice:\n```\nprint(all the words of a sentence said again)\n"
+        "print(all the words of a sentence said again)\n```",
         "very very very good",
         ", ".join(map(str, range(200))),
         "| a | b |\n| --- | --- |\n" + "\n".join(f"| {i} | {i * i} |" for i in range(30)),
         "A heading of some length, and text below it:\n"
         + "=" * 80
         + "\n"
-        + "Air scatters blue light most, as it is. " * 2,
+        + "Air scatters blue light most, as it is. The sea mirrors the sky. ",
         "The chorus comes twice.\n\nLa la la, says the sea.\n\nSomething else stands here.\n\nLa la la, says the sea.",
         "for i in range(3):\n    print(i)\n" * 2,
     ],

@@ -22,9 +22,9 @@ FuserOption = Annotated[
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help="`chat` (the first LLM), `chat:NAME`, `embedded:DIR` (an adapter of the embedded LLM), a folder, a Hub "
-        "repository, `consensus` (what the others agree on goes into the best candidate), or `longest` [default: as "
-        "configured; chat].",
+        help="`chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
+        "`embedded:DIR`, a folder, a Hub repository, `consensus` (what the others agree on goes into the best "
+        "candidate), or `longest` [default: as configured; where only the embedded LLM answers, embedded, else chat].",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

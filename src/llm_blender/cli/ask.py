@@ -113,7 +113,7 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
         DownloadError: an embedded model cannot be fetched.
     """
     from llm_blender.config import EmbeddedConfig
-    from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble
+    from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, fuser_name
     from llm_blender.fusers import base_model
 
     configured = {entry.name: entry for entry in config.llm}
@@ -126,11 +126,12 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
     entries = chosen or list(config.llm)
     if samples is not None:
         entries = [entry.model_copy(update={"samples": samples}) if entry.samples else entry for entry in entries]
-    chat, _, fusing = config.fuser.name.partition(":")
+    fuser = fuser_name(config.model_copy(update={"llm": tuple(entries)}))
+    chat, _, fusing = fuser.partition(":")
     if chat == "chat" and fusing in configured and fusing not in names and names:
         entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and is not asked
     models = [entry.model for entry in entries if isinstance(entry, EmbeddedConfig)]
-    if (base := base_model(config.fuser.name)) is not None:
+    if (base := base_model(fuser)) is not None:
         models.append(base)
     for model in dict.fromkeys(models):
         fetch_model(model)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_blender.cli._rankable import RankableRow
+    from llm_blender.config import Config
     from llm_blender.llms import EmbeddedLLM
     from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
 
@@ -103,7 +103,7 @@ def fuse(
     with RankableRows.open(file, models=split_names(models), skip_bad=skip_bad) as rows:
         judge = load_ranker(ranker or loaded.ranker.name)
         guarded = GuardedFuser(
-            _load(fuser or settings.name, device, config),
+            _load(fuser, device, loaded),
             judge,
             mode=mode,
             top_k=top_k or settings.top_k,
@@ -138,17 +138,18 @@ def fuse(
         print_json(summary)
 
 
-def _load(name: str, device: str | None, config: Path | None) -> Fuser:
-    """The fuser of that name; an LLM of the configuration, or the embedded one where there is none."""
+def _load(name: str | None, device: str | None, config: Config) -> Fuser:
+    """The fuser of that name, or the configuration's."""
     from llm_blender.cli.ask import make_ensemble
-    from llm_blender.config import load_config
+    from llm_blender.ensemble import fuser_name
     from llm_blender.fusers import CHAT, load_fuser
 
+    if name is not None:
+        config = config.model_copy(update={"fuser": config.fuser.model_copy(update={"name": name})})
+    name = fuser_name(config)
     if name.partition(":")[0] != CHAT or device is not None:
         return load_fuser(name, device=device, run=_embedded)
-    loaded = load_config(config)
-    loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": name})})
-    return make_ensemble(loaded, [], None).fuser
+    return make_ensemble(config, [], None).fuser
 
 
 def _embedded(model: str) -> EmbeddedLLM:

@@ -86,6 +86,7 @@ def run(
     from llm_blender.batch.running import run_prompts, run_settings
     from llm_blender.cli.ask import make_ensemble
     from llm_blender.config import load_config
+    from llm_blender.ensemble import fuser_name
 
     loaded = load_config(config)
     if mode is not None:
@@ -96,7 +97,7 @@ def run(
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
     rows, bad = _read(file, skip_bad)
     ensemble = make_ensemble(loaded, llm or [], samples)
-    settings = run_settings(ensemble, rows, ranker=loaded.ranker.name, fuser=loaded.fuser.name, seed=seed)
+    settings = run_settings(ensemble, rows, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
     show = out != STDIO or not sys.stdout.isatty()
     with (
         _job_folder(out) as folder,

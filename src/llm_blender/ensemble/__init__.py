@@ -1,7 +1,7 @@
 """One prompt → one Answer, under a deadline, a quorum and a budget."""
 
-from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member
+from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member, fuser_name
 from llm_blender.ensemble.gathering import Limits
 from llm_blender.ensemble.observer import Observer
 
-__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Limits", "Member", "Observer"]
+__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Limits", "Member", "Observer", "fuser_name"]

@@ -13,12 +13,21 @@ from typing import Any, Literal, Self, get_args
 
 from llm_blender._calls import run_to_end
 from llm_blender._names import unknown_name
-from llm_blender.config import Config, load_config
+from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.budget import Budget
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
-from llm_blender.fusers import CHAT, DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, base_model, load_fuser
+from llm_blender.fusers import (
+    CHAT,
+    DEFAULT_RULE,
+    DEFAULT_TOP_K,
+    EMBEDDED,
+    FusionRule,
+    GuardedFuser,
+    base_model,
+    load_fuser,
+)
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms.loading import load_llm
@@ -37,7 +46,7 @@ from llm_blender.types import (
     to_messages,
 )
 
-__all__ = ["DEFAULT_SAMPLES", "MODES", "AskedMode", "Ensemble", "Member"]
+__all__ = ["DEFAULT_SAMPLES", "MODES", "AskedMode", "Ensemble", "Member", "fuser_name"]
 
 AskedMode = Literal["pick", "fuse", "auto"]
 """What is done with the candidates."""
@@ -141,7 +150,12 @@ class Ensemble:
             store=store,
             priors=None if config.priors_path is None else Priors.load(config.priors_path),
             mode=config.ensemble.mode,
-            fuser=_fuser(config.fuser.name, [member.llm for member in members], store),
+            fuser=_fuser(
+                fuser_name(config),
+                [member.llm for member in members],
+                store,
+                wanted=config.fuser.name is not None or config.ensemble.mode != "pick",
+            ),
             top_k=config.fuser.top_k,
             guard=config.fuser.guard,
             rule=FusionRule(**thresholds),
@@ -149,7 +163,7 @@ class Ensemble:
 
     @classmethod
     def default(cls, *, samples: int = DEFAULT_SAMPLES, store: Store | None = None) -> Self:
-        """The embedded demonstration model, asked several times, and the bundled ranker.
+        """The embedded demonstration model, asked several times, the bundled ranker and the bundled fuser.
 
         Raises:
             NotFoundError, DownloadError: the model is not on this machine and cannot be fetched.
@@ -159,7 +173,7 @@ class Ensemble:
 
         pull(DEFAULT_MODEL)
         llm, store = EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), Store() if store is None else store
-        fuser = ChatFuser(llm, store=store)
+        fuser = _fuser(EMBEDDED, [llm], store, wanted=False)
         return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=store, fuser=fuser)
 
     async def __aenter__(self) -> Self:
@@ -352,10 +366,25 @@ def _answer(
     )
 
 
-def _fuser(name: str, llms: Sequence[LLM], store: Store) -> Fuser | Callable[[], Fuser]:
-    if name.partition(":")[0] == CHAT or base_model(name) is not None:  # what is wrong is told before anybody is asked
+def fuser_name(config: Config) -> str:
+    """Who fuses: as configured; else the bundled adapter of the embedded LLM where that alone answers, or an LLM."""
+    if config.fuser.name is not None:
+        return config.fuser.name
+    from llm_blender.llms.models import DEFAULT_MODEL
+
+    alone = all(isinstance(entry, EmbeddedConfig) and entry.model == DEFAULT_MODEL for entry in config.llm)
+    return EMBEDDED if alone else CHAT
+
+
+def _fuser(name: str, llms: Sequence[LLM], store: Store, *, wanted: bool) -> Fuser | Callable[[], Fuser]:
+    """The fuser, or what makes it when it is needed; one that somebody wanted is looked at before anybody is asked."""
+
+    def load() -> Fuser:
         return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store, run=_embedded)
-    return lambda: load_fuser(name)
+
+    if name.partition(":")[0] == CHAT or (wanted and base_model(name) is not None):
+        return load()
+    return load
 
 
 def _embedded(model: str) -> AdaptableLLM:

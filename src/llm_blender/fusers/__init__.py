@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_blender._hub import find_folder
 from llm_blender._names import unknown_name
-from llm_blender.errors import InputError, NotFoundError
+from llm_blender.errors import InputError
 from llm_blender.fusers.consensus_fuser import ConsensusFuser
 from llm_blender.fusers.guard import GuardedFuser, Order
 from llm_blender.fusers.longest import LongestFuser
@@ -128,11 +128,4 @@ def _embedded_folder(name: str) -> Path | None:
     if kind != EMBEDDED:
         folder = Path(name).expanduser()
         return folder if (folder / "adapter.gguf").is_file() else None
-    if place:
-        return find_folder("embedded fuser", place)
-    if not _BUNDLED.is_dir():
-        raise NotFoundError(
-            "This version bundles no adapter for the embedded LLM: name one as embedded:DIR (`blend export` makes it "
-            "of a LoRA adapter), or let an LLM fuse (chat)."
-        )
-    return _BUNDLED
+    return find_folder("embedded fuser", place) if place else _BUNDLED

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llm_blender.fusers.sentences import LIST_MARK, WORDS, sentences
 from llm_blender.types import FusionFlaw
 
 __all__ = ["find_flaw"]
@@ -17,7 +18,10 @@ _LOOP = 60  # characters that the copies of a loop take at least
 _LONGEST_PERIOD = 400
 _LONGEST_TEXT = 20_000  # what is looked at of a text: a loop goes on to its end
 _LINE = 15  # characters of a line that counts as said again
+_SENTENCE = 8  # words of a sentence that does
+_AGAIN = 0.1  # of the words may stand in sentences that were said before
 _LIST_MARK = re.compile(r"^\W*(?:\d+\W+)?")
+_CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 
 
 def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str] = ()) -> FusionFlaw | None:
@@ -52,7 +56,9 @@ def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Seque
 
 
 def _repeats(text: str) -> bool:
-    """Whether the same characters, or the same line, come again and again."""
+    """Whether the same characters, or the same line, come again and again, or many sentences a second time."""
+    if _said_again(text) > _AGAIN:
+        return True
     lines = Counter(
         line for line in (_LIST_MARK.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
     )
@@ -61,6 +67,19 @@ def _repeats(text: str) -> bool:
     visible = "".join(text.split())
     # Rulers, tables and indentation repeat themselves by right, unless they are all there is.
     return _longest_loop("".join(filter(str.isalnum, text))) > 0 or 2 * _longest_loop(visible) > len(visible)
+
+
+def _said_again(text: str) -> float:
+    """Share of the words that stand in sentences which came before, word for word, after a heading or not; no code."""
+    said = [part for unit in sentences(_CODE.sub("", text)) for part in _parts(unit)]
+    times = Counter(sentence for sentence in said if len(sentence) >= _SENTENCE)
+    again = sum(len(sentence) * (count - 1) for sentence, count in times.items())
+    return again / max(sum(map(len, said)), 1)
+
+
+def _parts(sentence: str) -> list[tuple[str, ...]]:
+    """The words of a sentence, those of its heading apart."""
+    return [tuple(WORDS.findall(part.casefold())) for part in LIST_MARK.sub("", sentence).split(":")]
 
 
 def _longest_loop(text: str) -> int:
