@@ -43,14 +43,14 @@ FUSED = [
         **{key: value for key, value in entry.items() if key != "pairs"},
         "ranking": {"best": 1},
         "fusion": {
-            "text": f"{word} and {word} or so",
+            "text": f"{word} and {word}{' or so' * number}",
             "fuser": "chat",
             "used": [1, 0],
             "returned": "fuse" if reason == "better" else "pick",
             "reason": reason,
         },
     }
-    for entry, word, reason in zip(ROWS, WORDS, REASONS, strict=True)
+    for number, (entry, word, reason) in enumerate(zip(ROWS, WORDS, REASONS, strict=True))
 ]
 TOLD = [
     {
@@ -98,9 +98,10 @@ def noisy():
     return FakeRanker(noise=4.0, order_bias=1.0, temperature=2.0)
 
 
-def first(body):
-    """Prefer what is read first: both orders together are a tie."""
-    return FakeReply("A" if "begin answer B" not in str(body) else "1")
+def judge(body):
+    """Prefer a B that ends in "again" or "so"; else what is read first, which is a tie in both orders together."""
+    b = body["messages"][-1]["content"].split("begin answer B")[-1].split("=== ")[1]
+    return FakeReply("B" if b.split()[-2] in ("again", "so") else "A")
 
 
 PAIRS, SELECT, TABLE = ("bench pairs rows.jsonl --json", "bench select rows.jsonl --score win --json",
@@ -115,7 +116,7 @@ CASES = {
     "pairs, consensus": Case([f"{PAIRS} --consensus 2"], ranker=noisy),
     "pairs by heuristics": Case(["bench pairs told.jsonl --score stars --json --ranker consensus"], ranker=None),
     "pairs, kept": Case([f"{PAIRS} --comparisons kept.db", f"{PAIRS} --comparisons kept.db"], ranker=noisy),
-    "pairs, a judge": Case([f"{PAIRS} --ranker llm:j"], servers={"j": first}, ranker=None, requests=True),
+    "pairs, a judge": Case([f"{PAIRS} --ranker judge:j"], servers={"j": judge}, ranker=None, requests=True),
     "pairs, wrong": Case(["bench pairs none.jsonl --json", f"{PAIRS} --markdown", f"{PAIRS} --score won"]),
     "select": Case([SELECT], ranker=noisy),
     "select, strategies": Case(
@@ -129,11 +130,11 @@ CASES = {
     "fuse": Case([FUSE], ranker=noisy),
     "fuse, candidates": Case([f"{FUSE} --metric rouge1 --metric rouge2 --candidates --seed 1"], ranker=noisy),
     "fuse, unavailable": Case([f"{FUSE} --metric rouge1 --metric bertscore=no/model"]),
-    "fuse, a judge": Case([f"{FUSE} --metric rouge1 --judge j"], servers={"j": first}, requests=True),
+    "fuse, a judge": Case([f"{FUSE} --metric rouge1 --judge j"], servers={"j": judge}, requests=True),
     "fuse, a page": Case([f"{FUSE} --metric rougeL --html page.html --examples 2"]),
     "fuse, wrong": Case(["bench fuse rows.jsonl --json", f"{FUSE} --metric rougeX", f"{FUSE} --markdown"]),
     "table": Case([TABLE], ranker=noisy),
-    "table, metrics": Case([f"{TABLE} --metrics rouge1,bleu --models ann,cy"], ranker=noisy),
+    "table, metrics": Case([f"{TABLE} --metrics rouge1 --metrics bleu --models ann,cy"], ranker=noisy),
     "table of a score": Case([f"{TABLE} --score win --complete --models ann,bob,cy"], ranker=noisy),
     "table, repeated": Case(["bench table twice.jsonl --json"], {"twice.jsonl": [*ROWS, ROWS[0]]}, ranker=noisy),
     "table, unavailable": Case([f"{TABLE} --metrics bertscore=no/model"], ranker=noisy),
