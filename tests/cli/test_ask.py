@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -45,7 +46,7 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
     patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    patch.setattr(local_servers, "_OTHERS", {})
+    patch.setattr(local_servers, "find_local_servers", functools.partial(local_servers.find_local_servers, ports={}))
 
 
 @pytest.fixture(autouse=True)
@@ -154,13 +155,14 @@ def test_an_interrupt_stops_the_embedded_model(tmp_path):
 
 
 def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
+    find = local_servers.find_local_servers
     model = tmp_path / "small.gguf"
     model.write_bytes(b"GGUF")  # fails when it is run, after all is said
     monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: model)
     monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: model)
     with FakeOpenAIServer(models=["qwen3", "llama3"]) as server:
         port = int(server.base_url.rpartition(":")[2].removesuffix("/v1"))
-        monkeypatch.setattr(local_servers, "_OTHERS", {port: "llama.cpp"})
+        monkeypatch.setattr(local_servers, "find_local_servers", functools.partial(find, ports={port: "llama.cpp"}))
         result = blend("ask", PROMPT)
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
         offline = blend("ask", PROMPT)
