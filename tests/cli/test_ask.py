@@ -141,13 +141,14 @@ def test_another_number_of_answers_by_name(first, fresh):
 
 @needs_model
 @posix
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_embedded_model(tmp_path):
     env = {**os.environ, "GOMP_SPINCOUNT": "1000"}
     process = start("ask", "Tell a very long story.", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = finish(process, 60)
     assert (process.returncode, out) == (130, b"")
     assert err.splitlines()[-1] == b"interrupted"
     assert b"Traceback" not in err
@@ -330,7 +331,17 @@ def start(*args: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", FAKE_RANKER, *args], stdin=subprocess.DEVNULL, **options)
 
 
+def finish(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
+    """What the process writes until it ends; one that does not end is killed."""
+    with process:
+        try:
+            return process.communicate(timeout=seconds)
+        finally:
+            process.kill()
+
+
 @posix
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_is_finished(servers, tmp_path):
     servers(FakeReply("kept"), FakeReply("more and ", endless=True))
     process = start("ask", PROMPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -339,7 +350,7 @@ def test_an_interrupt_keeps_what_is_finished(servers, tmp_path):
         while not len(store) and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = finish(process, 30)
         assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
         assert [call.candidate.text for call in store] == ["kept"]
 
