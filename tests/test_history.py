@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from llm_blender import store as store_module
 from llm_blender.data import parse_row, vote_records
 from llm_blender.errors import InputError, NotFoundError, StoreError
 from llm_blender.history import History
@@ -157,12 +157,18 @@ def test_a_damaged_answer(history: History, tmp_path: Path) -> None:
     history.forget("one")
 
 
-def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
     path = tmp_path / "blend.db"
-    with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_MIGRATIONS", store_module._MIGRATIONS[:1])
-        with Store(path) as old:
-            old.put("a", Candidate("Paid for."))
+    old = sqlite3.connect(path)
+    with old:
+        old.execute(
+            "CREATE TABLE calls (key TEXT PRIMARY KEY, candidate TEXT NOT NULL, created_at TEXT NOT NULL) WITHOUT ROWID"
+        )
+        row = ("a", json.dumps(Candidate("Paid for.").to_dict()), "2025-01-01T00:00:00+00:00")
+        old.execute("INSERT INTO calls VALUES (?, ?, ?)", row)
+        old.execute("PRAGMA user_version = 1")
+        old.execute("PRAGMA journal_mode = WAL")
+    old.close()
     with Store(path) as store:
         assert store.get("a") == Candidate("Paid for.")
         History(store).keep("one", QUESTION, "A.", REPORT)

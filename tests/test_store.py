@@ -155,10 +155,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert store.get("a") == ANSWER
 
 
-def test_a_store_that_somebody_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_blender.store._PATIENCE", 0.1)
+def test_a_store_that_another_process_holds(tmp_path: Path) -> None:
     path = tmp_path / "blend.db"
-    with Store(path) as store:
+    with Store(path, patience=0.1) as store:
         store.put("a", ANSWER)
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -28,8 +28,6 @@ from llm_blender.types import Candidate, Message, Sampling
 
 __all__ = ["Store", "StoredCall", "call_key", "default_store_path"]
 
-_PATIENCE = 30.0  # seconds to wait for another process that writes
-
 # Each runs once, in order, and is never changed afterwards; `PRAGMA user_version` counts them.
 _MIGRATIONS = (
     """
@@ -100,13 +98,15 @@ class Store:
 
     Args:
         path: of the file; `default_store_path` if None.
+        patience: seconds to wait for another process that writes.
 
     Raises:
         StoreError: by every method: the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, patience: float = 30.0) -> None:
         self.path = default_store_path() if path is None else path
+        self._patience = patience
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
 
@@ -171,7 +171,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(mode=0o600)  # prompts and answers are their owner's affair
-        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None, check_same_thread=False)
         try:
             _migrate(connection)
         except BaseException:

@@ -117,6 +117,7 @@ def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):
     assert stopped == [2]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_is_under_way(journal):
     stopped = []
 

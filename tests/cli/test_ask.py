@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -45,7 +46,7 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
     patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    patch.setattr(local_servers, "_OTHERS", {})
+    patch.setattr(local_servers, "find_local_servers", functools.partial(local_servers.find_local_servers, ports={}))
 
 
 @pytest.fixture(autouse=True)
@@ -140,13 +141,14 @@ def test_another_number_of_answers_by_name(first, fresh):
 
 @needs_model
 @posix
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_embedded_model(tmp_path):
     env = {**os.environ, "GOMP_SPINCOUNT": "1000"}
     process = start("ask", "Tell a very long story.", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = finish(process, 60)
     assert (process.returncode, out) == (130, b"")
     assert err.splitlines()[-1] == b"interrupted"
     assert b"Traceback" not in err
@@ -154,13 +156,14 @@ def test_an_interrupt_stops_the_embedded_model(tmp_path):
 
 
 def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
+    find = local_servers.find_local_servers
     model = tmp_path / "small.gguf"
     model.write_bytes(b"GGUF")  # fails when it is run, after all is said
     monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: model)
     monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: model)
     with FakeOpenAIServer(models=["qwen3", "llama3"]) as server:
         port = int(server.base_url.rpartition(":")[2].removesuffix("/v1"))
-        monkeypatch.setattr(local_servers, "_OTHERS", {port: "llama.cpp"})
+        monkeypatch.setattr(local_servers, "find_local_servers", functools.partial(find, ports={port: "llama.cpp"}))
         result = blend("ask", PROMPT)
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
         offline = blend("ask", PROMPT)
@@ -328,7 +331,17 @@ def start(*args: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", FAKE_RANKER, *args], stdin=subprocess.DEVNULL, **options)
 
 
+def finish(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
+    """What the process writes until it ends; one that does not end is killed."""
+    with process:
+        try:
+            return process.communicate(timeout=seconds)
+        finally:
+            process.kill()
+
+
 @posix
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_is_finished(servers, tmp_path):
     servers(FakeReply("kept"), FakeReply("more and ", endless=True))
     process = start("ask", PROMPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -337,7 +350,7 @@ def test_an_interrupt_keeps_what_is_finished(servers, tmp_path):
         while not len(store) and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = finish(process, 30)
         assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
         assert [call.candidate.text for call in store] == ["kept"]
 

@@ -7,7 +7,6 @@ from typing import get_args
 
 import pytest
 
-from llm_blender.cli import _ranking
 from llm_blender.cli import data as module
 from llm_blender.data import PAIR_CHOICES, PREFERENCE_FORMATS
 from llm_blender.errors import WorkError
@@ -140,10 +139,16 @@ class TestDirectComparison:
         assert len(records) == 10 * 55
         assert (len(ranker.batches), ranker.comparisons) == (1, 10 * 110)
 
-    def test_chunks_change_nothing(self, blend, long_rows, ranker, monkeypatch):
-        whole = preferences(blend, long_rows)
-        monkeypatch.setattr(_ranking, "_CHUNK", 3)
-        assert preferences(blend, long_rows) == whole
+    def test_chunks_change_nothing(self, blend, tmp_path, ranker):
+        path, lines = tmp_path / "rows.jsonl", [json.dumps(row) + "\n" for row in many(400)]
+
+        def prefer(lines):
+            path.write_text("".join(lines))
+            return preferences(blend, path)
+
+        whole = prefer(lines)  # 256 rows, and the others
+        assert whole == [*prefer(lines[:200]), *prefer(lines[200:])]
+        assert len(whole) == 400
 
 
 def test_the_least_confidence_leaves_out_and_counts(blend, tmp_path, ranker):

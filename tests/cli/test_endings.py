@@ -36,7 +36,10 @@ def start(*args: object, before: str = "pass", env: dict[str, str] | None = None
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     with process:
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     return process.returncode, out.decode(), err.decode()
 
 
@@ -49,6 +52,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")], ids=["INT", "TERM"]
 )

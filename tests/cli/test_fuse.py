@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "blend.db"))
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    monkeypatch.setattr(local_servers, "_OTHERS", {})
+    find = functools.partial(local_servers.find_local_servers, ports={})
+    monkeypatch.setattr(local_servers, "find_local_servers", find)
 
 
 @pytest.fixture

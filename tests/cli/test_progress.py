@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 
-from llm_blender.cli import _progress
 from llm_blender.cli._progress import progress
 
 
 def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
     clock = itertools.count(0, 20)
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with progress("ranking", "rows") as report:
         for done in range(0, 5000, 1000):
             report(done, 13_000)

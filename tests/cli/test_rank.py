@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from llm_blender.cli import _ranking
 from llm_blender.cli import rank as module
 from llm_blender.errors import WorkError
 from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
@@ -120,12 +119,11 @@ def test_200_candidates_are_not_all_compared(blend, tmp_path, ranker):
     assert row["ranking"]["best"] == 199
 
 
-def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker, monkeypatch):
-    monkeypatch.setattr(_ranking, "_CHUNK", 3)
-    rows = [{"id": i, "instruction": f"Q{i}", "candidates": ["a", "b" * i]} for i in range(10)]
+def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker):
+    rows = [{"id": i, "instruction": f"Q{i}", "candidates": ["a", "b" * (i % 5)]} for i in range(1_000)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [row["id"] for row in read(blend("rank", "rows.jsonl").stdout)] == list(range(10))
-    assert len(ranker.batches) == 4
+    assert [row["id"] for row in read(blend("rank", "rows.jsonl").stdout)] == list(range(1_000))
+    assert len(ranker.batches) == 4  # 256 rows each, but the last
 
 
 def test_an_empty_file_gives_an_empty_file(blend, tmp_path, ranker):

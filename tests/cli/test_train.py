@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import asdict
@@ -170,7 +171,8 @@ class TestVotes:
     def test_only_a_better_one_replaces_the_current_one(self, blend, votes, current, monkeypatch, rate):
         from llm_blender.training import votes as module
 
-        monkeypatch.setattr(module, "_SETTINGS", module._SETTINGS | {"learning_rate": rate, "keep_init": 0.0})
+        settings = {**module.SETTINGS, "learning_rate": rate, "keep_init": 0.0}
+        monkeypatch.setattr(module, "train_on_votes", functools.partial(module.train_on_votes, settings=settings))
         before = (current / "model.safetensors").read_bytes()
         result = blend("train", "ranker", "--votes", "votes.jsonl", "-o", "new", "--init", "current", "--replace",
                        "current", "--seed", 3, "--json")  # fmt: skip

@@ -15,7 +15,6 @@ from llm_blender.testing import FakeOpenAIServer
 def nothing_else_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What really runs on the machine of the tests is no part of them."""
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    monkeypatch.setattr(local_servers, "_OTHERS", {})
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def ollama() -> Iterator[ThreadingHTTPServer]:
         server.shutdown()
 
 
-def find(timeout: float = 5.0) -> list[LocalServer]:
-    return asyncio.run(find_local_servers(timeout))
+def find(timeout: float = 5.0, ports: dict[int, str] | None = None) -> list[LocalServer]:
+    return asyncio.run(find_local_servers(timeout, ports=ports or {}))
 
 
 def test_nothing_runs() -> None:
@@ -50,14 +49,11 @@ def test_ollama_where_its_variable_says(ollama: ThreadingHTTPServer, monkeypatch
     assert find() == [LocalServer("Ollama", url, ("llama3.2:3b", "qwen3:4b"))]
 
 
-def test_others_and_a_port_where_something_else_listens(
-    ollama: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_and_a_port_where_something_else_listens(ollama: ThreadingHTTPServer) -> None:
     with FakeOpenAIServer(models=["a", "b"]) as server, FakeOpenAIServer(models=[]) as empty:
         ports = [int(each.base_url.split(":")[-1].removesuffix("/v1")) for each in (server, empty)]
         others = {ports[0]: "llama.cpp", ports[1]: "LM Studio", ollama.server_port: "vLLM", 9: "x"}
-        monkeypatch.setattr(local_servers, "_OTHERS", others)
-        assert find() == [LocalServer("llama.cpp", server.base_url, ("a", "b"))]
+        assert find(ports=others) == [LocalServer("llama.cpp", server.base_url, ("a", "b"))]
 
 
 def test_a_server_that_hangs_costs_little_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,11 +101,16 @@ class TestByDefinition:
         assert found.parts["recall"][0] == pytest.approx(recall, abs=1e-6)
         assert found.values[0] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
 
-    def test_many_pairs_go_in_portions(self, golden, encoder, monkeypatch):
+    def test_many_pairs_go_in_portions(self, golden, encoder):
         texts = (golden["predictions"], golden["references"])
         whole = bertscore(*texts, model=encoder("bert"))
-        monkeypatch.setattr("llm_blender.metrics._bert_scorer._PORTION", 3)
-        np.testing.assert_allclose(bertscore(*texts, model=encoder("bert")).values, whole.values, atol=1e-6)
+        scorer = load_bert_scorer(str(encoder("bert")), None, None, None, None, "float32")
+        calls = []
+        scores, _ = scorer.score(
+            *texts, idf=False, max_tokens=2_048, progress=lambda *call: calls.append(call), portion=3
+        )
+        np.testing.assert_allclose(scores[:, 2], whole.values, atol=1e-6)
+        assert calls[-1] == (len(texts[0]),) * 2
 
     def test_the_encoder_of_a_seq2seq_model(self, golden, seq2seq):
         import torch

@@ -9,15 +9,16 @@ from llm_blender.rankers.batching import _OVERHEAD, padding_efficiency, token_ba
 from llm_blender.rankers.pair_ranker import PairRanker
 
 
-@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_096))
-def test_every_sequence_once_longest_first_within_the_budget(lengths, max_tokens):
-    batches = list(token_batches(lengths, max_tokens))
+@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_096), st.integers(1, 100))
+def test_every_sequence_once_longest_first_within_the_budget(lengths, max_tokens, chunk):
+    batches = list(token_batches(lengths, max_tokens, chunk=chunk))
     order = [int(i) for batch in batches for i in batch]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
     for batch in batches:
         computed = len(batch) * max(lengths[i] for i in batch)
         assert computed <= max_tokens or len(batch) == 1
+        assert len(batch) <= chunk
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(1, 900))

@@ -125,11 +125,10 @@ def test_bootstrap_weighs_unequal_groups_by_their_size():
     assert bootstrap_interval([2, 2, 2], [0, 0, 1]) == (2, 2)
 
 
-def test_bootstrap_is_seeded_and_works_in_blocks(monkeypatch):
+def test_bootstrap_is_seeded_and_works_in_blocks():
     values = np.arange(30.0)
     whole = bootstrap_interval(values, seed=3)
-    monkeypatch.setattr("llm_blender.ranking.confidence._CELLS", 100)
-    assert bootstrap_interval(values, seed=3) == whole
+    assert bootstrap_interval(values, seed=3, cells=100) == whole
     assert bootstrap_interval(values, seed=4) != whole
     narrow = bootstrap_interval(values, seed=3, level=0.5)
     assert whole.low < narrow.low < narrow.high < whole.high

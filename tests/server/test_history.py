@@ -115,8 +115,8 @@ def test_without_a_history_nothing_is_kept(serve, tmp_path, without):
     assert running.http.get("/").status_code == (200 if without == "a store" else 404)
 
 
-def test_an_answer_that_cannot_be_kept_is_told(running, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("llm_blender.store._PATIENCE", 0.1)
+def test_an_answer_that_cannot_be_kept_is_reported(serve, tmp_path, caplog):
+    running = serve(store=Store(tmp_path / "blend.db", patience=0.1))
     other = sqlite3.connect(tmp_path / "blend.db", isolation_level=None)
     assert running.http.get("/v1/history").json()["data"] == []  # makes the tables
     other.execute("BEGIN IMMEDIATE")

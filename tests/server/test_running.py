@@ -79,6 +79,7 @@ def test_sigterm_under_load_finishes_what_runs_and_exits_with_0(tmp_path):
             os.killpg(process.pid, 0)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
     with (
         FakeOpenAIServer([FakeReply("again ", endless=True)]) as llm,

@@ -9,7 +9,6 @@ import pytest
 import safetensors.torch
 import torch
 
-import llm_blender.training.ranker as ranker_module
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.checkpoints import new_pair_ranker
@@ -141,18 +140,20 @@ class TestLearning:
 
 class TestResuming:
     def test_ends_at_the_same_weights(self, train, monkeypatch):
+        from transformers import Trainer
+
         _, whole = train("whole", alone=0.5, save_every=1)
 
-        def fall(self, model, inputs, *args, **kwargs):
+        def fall(self, *args, **kwargs):
             if self.state.global_step == 2 and "one" in self.args.output_dir:
                 raise KeyboardInterrupt
-            return real(self, model, inputs, *args, **kwargs)
+            return real(self, *args, **kwargs)
 
-        real = ranker_module._PairTrainer.compute_loss
-        monkeypatch.setattr(ranker_module._PairTrainer, "compute_loss", fall)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut", alone=0.5, save_every=1)
-        monkeypatch.setattr(ranker_module._PairTrainer, "compute_loss", real)
+        real = Trainer.training_step
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "training_step", fall)
+            with pytest.raises(KeyboardInterrupt):
+                train("cut", alone=0.5, save_every=1)
         log, resumed = train("cut", alone=0.5, save_every=1)
         assert same(whole, resumed)
         assert log[-1]["step"] == 4

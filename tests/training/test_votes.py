@@ -40,12 +40,8 @@ def voted(number: int = 64) -> list[Example]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def settings():
-    """A tiny ranker learns fast, or not at all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SETTINGS", module._SETTINGS | {"learning_rate": 1e-3, "keep_init": 0.0})
-        yield
+# A tiny ranker learns fast, or not at all.
+FAST = {**module.SETTINGS, "learning_rate": 1e-3, "keep_init": 0.0}
 
 
 class TestReading:
@@ -122,10 +118,12 @@ def init(tiny_ranker, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(init, settings, tmp_path_factory):
+def trained(init, tmp_path_factory):
     split, output = split_votes(voted(), 0), tmp_path_factory.mktemp("trained")
     told: list[tuple[int, int]] = []
-    run = train_on_votes(split, output, init=str(init), epochs=3, progress=lambda *counts: told.append(counts))
+    run = train_on_votes(
+        split, output, init=str(init), epochs=3, settings=FAST, progress=lambda *counts: told.append(counts)
+    )
     return split, output, run, told
 
 
@@ -164,9 +162,9 @@ class TestTraining:
         from llm_blender.rankers.checkpoints import find_checkpoint
 
         config = PairRankerConfig.load(find_checkpoint("bundled"))
-        recipe = module._recipe("bundled", config, 5, 3, None)
+        recipe = module._recipe("bundled", config, 5, 3, None, module.SETTINGS)
         assert (recipe.alone_layers, recipe.max_length) == (config.alone_layers, config.max_length)
-        assert (recipe.init, recipe.seed, recipe.epochs) == ("bundled", 3, module._SETTINGS["epochs"])
+        assert (recipe.init, recipe.seed, recipe.epochs) == ("bundled", 3, module.SETTINGS["epochs"])
 
 
 class TestTrial:

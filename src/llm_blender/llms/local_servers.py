@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,10 +15,11 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LocalServer", "find_local_servers"]
+__all__ = ["PORTS", "LocalServer", "find_local_servers"]
 
 _OLLAMA_PORT = 11434
-_OTHERS = {8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"}
+PORTS: Mapping[int, str] = MappingProxyType({8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"})
+"""Where servers with an OpenAI-compatible API usually listen."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,21 @@ class _OpenAI(BaseModel):
     data: list[Model]
 
 
-async def find_local_servers(timeout: float = 0.3) -> list[LocalServer]:
+async def find_local_servers(timeout: float = 0.3, *, ports: Mapping[int, str] = PORTS) -> list[LocalServer]:
     """Ollama (where ``OLLAMA_HOST`` says, if it does), llama.cpp, LM Studio and vLLM, if they run here.
 
     Never raises; what does not answer within `timeout` seconds is not there.
+
+    Args:
+        timeout: in seconds, of all together.
+        ports: of this machine, beside Ollama's, and which program usually listens there.
     """
     import httpx
 
     # A proxy for the internet has no business with this machine.
     async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
         probes = [_ollama(client, _ollama_url(os.environ.get("OLLAMA_HOST", "")))]
-        probes += [_openai(client, kind, f"http://127.0.0.1:{port}") for port, kind in _OTHERS.items()]
+        probes += [_openai(client, kind, f"http://127.0.0.1:{port}") for port, kind in ports.items()]
         tasks = [asyncio.create_task(probe) for probe in probes]
         done, late = await asyncio.wait(tasks, timeout=timeout)
         for task in late:

@@ -55,7 +55,6 @@ _LAYERS = {
     "xlm-roberta-large": 17,
 }
 _SPACED = ("gpt2", "roberta")  # bert-score reads a text for these as if a space stood before it
-_PORTION = 1_024  # pairs whose embeddings are in memory at a time
 
 
 class BERTScorer:
@@ -119,9 +118,19 @@ class BERTScorer:
             ) from error
 
     def score(
-        self, predictions: Sequence[str], references: Sequence[str], *, idf: bool, max_tokens: int, progress: OnProgress
+        self,
+        predictions: Sequence[str],
+        references: Sequence[str],
+        *,
+        idf: bool,
+        max_tokens: int,
+        progress: OnProgress,
+        portion: int = 1_024,
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Precision, recall and F1 ``[m, 3]`` of m pairs, and ``[m]`` whether one of the two texts was cut."""
+        """Precision, recall and F1 ``[m, 3]`` of m pairs, and ``[m]`` whether one of the two texts was cut.
+
+        Embeddings of `portion` pairs are in memory at a time.
+        """
         texts = list(dict.fromkeys(text.strip() for text in chain(references, predictions)))
         read = self._loaded.tokenize([self._space + text if text else "" for text in texts])
         ids, cut = dict(zip(texts, read.ids, strict=True)), dict(zip(texts, read.cut, strict=True))
@@ -137,12 +146,12 @@ class BERTScorer:
 
         empty = {text for text in texts if not text or len(ids[text]) <= blank}
         scores = np.zeros((len(pairs), 3))
-        for start in range(0, len(pairs), _PORTION):
-            portion = pairs[start : start + _PORTION]
-            needed = list(dict.fromkeys(text for pair in portion for text in pair if text not in empty))
+        for start in range(0, len(pairs), portion):
+            some = pairs[start : start + portion]
+            needed = list(dict.fromkeys(text for pair in some for text in pair if text not in empty))
             states = dict(zip(needed, self._states([ids[text] for text in needed], max_tokens), strict=True))
             weight = {text: weigh(text) for text in needed}
-            for number, (a, b) in enumerate(portion, start):
+            for number, (a, b) in enumerate(some, start):
                 if a not in empty and b not in empty:
                     scores[number] = _match(states[a], states[b], weight[a], weight[b])
                 progress(number + 1, len(pairs))

@@ -15,8 +15,6 @@ _T = TypeVar("_T")
 
 MAX_TOKENS = 2_048
 """Tokens of a batch on a CPU, padding included: larger ones pad more (benchmarks/ranker_speed.py)."""
-_CHUNK = 8_192  # sequences that are cut at a time
-
 
 _OVERHEAD = 40
 """What one more batch costs, in tokens computed.
@@ -25,7 +23,7 @@ On one thread, 41 in int8 for MiniLM and 42 in torch for a DeBERTa of 6 layers x
 """
 
 
-def token_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[np.intp]]:
+def token_batches(lengths: Sequence[int], max_tokens: int, *, chunk: int = 8_192) -> Iterator[NDArray[np.intp]]:
     """Split sequences into batches of at most `max_tokens` tokens, padding included, longest first.
 
     Of all ways to cut the sequences, sorted by length, it is the cheapest one: the tokens computed, padding included,
@@ -35,16 +33,17 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[n
     Args:
         lengths: tokens of each sequence.
         max_tokens: of a batch; a longer sequence is a batch of its own.
+        chunk: sequences that are cut at a time.
 
     Yields:
         The indices of each batch.
     """
     sizes = np.asarray(lengths, np.int64)
     order = np.argsort(-sizes, kind="stable")
-    for first in range(0, len(order), _CHUNK):
-        chunk = order[first : first + _CHUNK]
-        for start, end in _cuts(sizes[chunk], max_tokens):
-            yield chunk[start:end]
+    for first in range(0, len(order), chunk):
+        some = order[first : first + chunk]
+        for start, end in _cuts(sizes[some], max_tokens):
+            yield some[start:end]
 
 
 def side_by_side(

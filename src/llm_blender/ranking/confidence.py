@@ -26,8 +26,6 @@ __all__ = [
     "win_probabilities",
 ]
 
-_CELLS = 4_000_000  # of one block of bootstrap indices: 32 MB
-
 
 class Interval(NamedTuple):
     """Ends of a confidence interval."""
@@ -183,6 +181,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
     resamples: int = 2000,
+    cells: int = 4_000_000,
 ) -> Interval:
     """Percentile bootstrap interval of the mean, resampled by group (Efron, Tibshirani 1993, chapter 13).
 
@@ -193,6 +192,7 @@ def bootstrap_interval(
         seed: of the draws.
         level: share of the resampled means between the ends.
         resamples: number of draws.
+        cells: indices drawn at a time, of 8 bytes each; changes memory, not the result.
 
     Raises:
         InputError: there are no values, `groups` differs in length, or `level` is not between 0 and 1.
@@ -207,7 +207,7 @@ def bootstrap_interval(
         raise InputError(f"{len(x)} values need as many groups, not the shape {list(group_of.shape)}.")
     sums, counts = np.bincount(group_of, weights=x), np.bincount(group_of)
     rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // len(sums))
+    block = max(1, cells // len(sums))
     means = np.empty(resamples)
     for start in range(0, resamples, block):
         drawn = rng.integers(len(sums), size=(min(block, resamples - start), len(sums)))

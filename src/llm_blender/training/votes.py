@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llm_blender.data import RowWriter, normalized_key, read_rows
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.card import Run
 
-__all__ = ["LEAST_HELD_OUT", "LEAST_LEARNT", "SplitVotes", "count_votes", "read_votes", "split_votes", "train_on_votes"]
+__all__ = [
+    "LEAST_HELD_OUT",
+    "LEAST_LEARNT",
+    "SETTINGS",
+    "SplitVotes",
+    "count_votes",
+    "read_votes",
+    "split_votes",
+    "train_on_votes",
+]
 
 LEAST_HELD_OUT = 20
 """Instructions whose votes compare two rankers; with fewer, an interval over them means little."""
@@ -29,14 +39,16 @@ LEAST_LEARNT = 30
 """Instructions whose votes are learnt from."""
 _HELD_OUT = 0.2  # of the instructions
 
-# What suits some hundred votes.
-_SETTINGS: dict[str, Any] = {
-    "alone": 0.0,  # each vote is a comparison
-    "epochs": 4,
-    "learning_rate": 2e-5,
-    "batch_tokens": 4_096,
-    "keep_init": 0.3,
-}
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "alone": 0.0,  # each vote is a comparison
+        "epochs": 4,
+        "learning_rate": 2e-5,
+        "batch_tokens": 4_096,
+        "keep_init": 0.3,
+    }
+)
+"""Fields of the recipe that suit some hundred votes."""
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -121,6 +133,7 @@ def train_on_votes(
     epochs: int | None = None,
     seed: int = 0,
     exclude: Sequence[Path] = (),
+    settings: Mapping[str, Any] = SETTINGS,
     progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Run:
@@ -136,6 +149,7 @@ def train_on_votes(
         epochs: passes over the votes.
         seed: of order and dropout.
         exclude: files of rows whose instructions are not learnt from.
+        settings: other fields of the recipe.
         progress: called with steps done and known of.
         note: called with a line for each evaluation.
 
@@ -148,7 +162,7 @@ def train_on_votes(
     from llm_blender.training.run import train_ranker
 
     config = PairRankerConfig.load(find_checkpoint(init))
-    recipe = _recipe(init, config, len(votes.learnt), seed, epochs)
+    recipe = _recipe(init, config, len(votes.learnt), seed, epochs, settings)
     folder = output / "votes"
     _write(folder, {"learnt.jsonl": votes.learnt, "held-out.jsonl": votes.held_out})
     run = train_ranker(recipe, folder, folder, output, exclude=exclude, progress=progress, note=note)
@@ -157,7 +171,9 @@ def train_on_votes(
     return run
 
 
-def _recipe(init: str, config: PairRankerConfig, rows: int, seed: int, epochs: int | None) -> Recipe:
+def _recipe(
+    init: str, config: PairRankerConfig, rows: int, seed: int, epochs: int | None, settings: Mapping[str, Any]
+) -> Recipe:
     own = {name: getattr(config, name) for name in ("max_length", "source_max_length", "pooling", "alone_layers")}
     ours = type(config)(
         config.backbone, temperature=config.temperature, evidence_weights=config.evidence_weights, **own
@@ -175,7 +191,7 @@ def _recipe(init: str, config: PairRankerConfig, rows: int, seed: int, epochs: i
     source = Source(file="learnt.jsonl", pairs="labelled", max_groups=rows, name="votes", licence="your own")
     changed = {"seed": seed, "init": init} | ({} if init == BUNDLED else {"backbone": init})
     changed |= {} if epochs is None else {"epochs": epochs}
-    return Recipe.model_validate({"sources": (source,), **_SETTINGS, **own, **changed})
+    return Recipe.model_validate({"sources": (source,), **settings, **own, **changed})
 
 
 def _write(folder: Path, parts: dict[str, Sequence[Example]]) -> None:

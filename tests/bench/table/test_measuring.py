@@ -68,21 +68,18 @@ def test_values_are_kept_and_computed_once(pool, asked, tmp_path):
     database.close()
 
 
-def test_equal_texts_are_measured_once_and_nothing_is_kept_without_a_file(asked, monkeypatch):
-    monkeypatch.setattr(measuring, "_BLOCK", 2)
-    record = RecordedMetrics(None)
+def test_equal_texts_are_measured_once_and_nothing_is_kept_without_a_file(asked):
+    record = RecordedMetrics(None, block=2)
     assert record.measure("rouge1", {}, [("a", "r"), ("bb", "r"), ("a", "r"), ("ccc", "r")]) == [1, 2, 1, 3]
     assert asked == [("a", "r"), ("bb", "r"), ("ccc", "r")]
 
 
-def test_what_was_measured_before_an_interruption_is_kept(asked, monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "_BLOCK", 1)
-
+def test_what_was_measured_before_an_interruption_is_kept(asked, tmp_path):
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RecordedMetrics(tmp_path / "kept.db").measure("rouge1", {}, [("a", "r"), ("bb", "r")], progress=stop)
+        RecordedMetrics(tmp_path / "kept.db", block=1).measure("rouge1", {}, [("a", "r"), ("bb", "r")], progress=stop)
     assert RecordedMetrics(tmp_path / "kept.db").measure("rouge1", {}, [("a", "r"), ("bb", "r")]) == [1, 2]
     assert asked == [("a", "r"), ("bb", "r")]
 

@@ -22,6 +22,7 @@ class FileServer:
         redirects: from one path to another.
         cut: bodies break off after so many bytes, once for each entry.
         statuses: answered instead, once for each entry.
+        agents: with what the User-Agent begins that gets a path; others get 401.
         ranges: whether it knows byte ranges.
         seen: the requests, as (method, path, Range).
         tokens: the last Authorization that came with each path.
@@ -33,6 +34,7 @@ class FileServer:
     redirects: dict[str, str] = field(default_factory=dict)
     cut: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    agents: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
     tokens: dict[str, str | None] = field(default_factory=dict)
@@ -56,6 +58,8 @@ def server() -> Iterator[FileServer]:
             told.tokens[self.path] = self.headers.get("Authorization")
             if told.statuses:
                 self.head(told.statuses.pop(0), 0)
+            elif not (self.headers.get("User-Agent") or "").startswith(told.agents.get(self.path, "")):
+                self.head(401, 0)
             elif self.path in told.redirects:
                 self.head(302, 0, Location=told.redirects[self.path])
             elif self.path not in told.files:

@@ -114,12 +114,12 @@ def test_scores_depend_on_the_candidate_alone(bert):
     assert together[1].scores == (*alone[::-1], alone[0])
 
 
-def test_many_texts_are_masked_in_portions(bert, monkeypatch):
+def test_many_texts_are_masked_in_portions(bert):
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     whole = ranker.rank("Why?", [*TEXTS, ""]).scores
-    monkeypatch.setattr("llm_blender.rankers.mlm_scoring.ranker._COPIES", 6)
+    small = MLMScoring(ranker.model, ranker.folder, ranker.input_format, ranker.max_length, copies=6)
     calls = []
-    ranking = ranker.rank("Why?", [*TEXTS, ""], progress=lambda *call: calls.append(call))
+    ranking = small.rank("Why?", [*TEXTS, ""], progress=lambda *call: calls.append(call))
     assert ranking.scores == whole
     assert calls == sorted(calls)
     tokens = sum(len(by_hand(bert, BertForMaskedLM, text, "[MASK]", "[CLS]", "[SEP]")) for text in TEXTS)

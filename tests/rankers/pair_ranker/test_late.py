@@ -11,8 +11,9 @@ from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.encoders import BertConfig, BertEncoder, make_encoder
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_checkpoint
-from llm_blender.rankers.pair_ranker.late import comparing
+from llm_blender.rankers.pair_ranker.late import LateComparer
 from llm_blender.rankers.pair_ranker.models import make_model
+from llm_blender.rankers.pair_ranker.texts import FittedTexts
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
 from llm_blender.training.recipe import Recipe
 
@@ -154,13 +155,20 @@ class TestComparing:
 
     def test_little_memory_changes_nothing_but_the_work(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
-        wanted = ranker.rank_many([PROMPT, "what"], [TEXTS, TEXTS[::-1]], strategy="full")
-        monkeypatch.setattr(comparing, "_KEPT", 150)
         counts = count(ranker, monkeypatch)
-        found = ranker.rank_many([PROMPT, "what"], [TEXTS, TEXTS[::-1]], strategy="full")
-        assert counts["read"] > 2 * len(TEXTS)
-        for one, other in zip(wanted, found, strict=True):
-            np.testing.assert_allclose(one.logits, other.logits, atol=2e-4)
+        prompts, candidates = [PROMPT, "what"], [TEXTS, TEXTS[::-1]]
+        pool = [(prompt, i, j) for prompt in range(2) for _, i, j in all_pairs(len(TEXTS))]
+
+        def compare(**options):
+            counts["read"] = 0
+            fitted = FittedTexts(ranker.input_format, prompts, candidates, [0.0, 0.0])
+            comparer = LateComparer(ranker.backend, fitted, ranker.input_format.pad_id, ranker.max_tokens, **options)
+            return comparer(pool, lambda done: None), counts["read"]
+
+        wanted, once = compare()
+        found, read = compare(kept=150)
+        assert once == 2 * len(TEXTS) < read
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
 
     def test_exported_again_it_is_the_same(self, folder, tmp_path):
         files = export_checkpoint(str(folder), tmp_path)

@@ -141,12 +141,6 @@ class TestMany:
         ):
             assert one.order == two.order
 
-    def test_more_pairs_than_a_chunk(self, ranker, monkeypatch):
-        whole = ranker.rank_many(self.PROMPTS, self.CANDIDATES)
-        monkeypatch.setattr("llm_blender.rankers.batching._CHUNK", 5)
-        chunked = ranker.rank_many(self.PROMPTS, self.CANDIDATES)
-        assert [ranking.order for ranking in chunked] == [ranking.order for ranking in whole]
-
     def test_progress_ends_at_the_number_of_comparisons(self, ranker):
         told = []
         rankings = ranker.rank_many(self.PROMPTS, self.CANDIDATES, progress=lambda *counts: told.append(counts))

@@ -131,20 +131,22 @@ class TestAdapter:
 class TestResuming:
     @pytest.mark.parametrize("changes", [{}, LORA])
     def test_ends_at_the_same_weights(self, train, tmp_path, monkeypatch, changes):
+        from transformers import Trainer
+
         settings = {"steps": 4, "save_every": 2, "accumulate": 2, "batch_tokens": 800, **DEV, **changes}
         whole = train(output="whole", **settings)
-        real = learner._FuserTrainer.training_step
+        real = Trainer.training_step
 
         def fall(self: Any, *args: Any, **options: Any) -> Any:
             if self.state.global_step == 3:
                 raise KeyboardInterrupt
             return real(self, *args, **options)
 
-        monkeypatch.setattr(learner._FuserTrainer, "training_step", fall)
-        with pytest.raises(KeyboardInterrupt):
-            train(output="cut", **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "training_step", fall)
+            with pytest.raises(KeyboardInterrupt):
+                train(output="cut", **settings)
         assert [path.name for path in checkpoints(tmp_path / "cut/trainer/fuser")] == ["checkpoint-2"]
-        monkeypatch.setattr(learner._FuserTrainer, "training_step", real)
         run = train(output="cut", **settings)
         assert run.resumed == 2
         assert run.evaluations == whole.evaluations

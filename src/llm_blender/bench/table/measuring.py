@@ -19,8 +19,6 @@ from llm_blender.types import OnProgress
 
 __all__ = ["RecordedMetrics", "measure_pool"]
 
-_BLOCK = 256  # texts between two writes: seconds of work to lose, and still well-filled batches
-
 _Measured = tuple[str, str]
 """A text and its reference."""
 
@@ -31,13 +29,14 @@ class RecordedMetrics:
     Args:
         path: SQLite file, made where there is none; the comparisons of `llm_blender.bench.RecordedRanker` may stand in
             it too. None keeps nothing.
+        block: texts between two writes; the default is seconds of work to lose, and still well-filled batches.
 
     Raises:
         InputError: the file cannot be used.
     """
 
-    def __init__(self, path: str | Path | None) -> None:
-        self._path = path
+    def __init__(self, path: str | Path | None, *, block: int = 256) -> None:
+        self._path, self._block = path, block
         self._values: dict[bytes, float] = {}
         if path is not None:
             with self._database() as database:
@@ -69,8 +68,8 @@ class RecordedMetrics:
         named = json.dumps([metric, {key: settings[key] for key in sorted(settings) if key != "device"}])
         keys = [hashlib.sha256(json.dumps([named, *pair]).encode()).digest() for pair in pairs]
         missing = list({key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._values}.items())
-        for start in range(0, len(missing), _BLOCK):
-            block = missing[start : start + _BLOCK]
+        for start in range(0, len(missing), self._block):
+            block = missing[start : start + self._block]
             texts, references = [text for _, (text, _) in block], [reference for _, (_, reference) in block]
             scores = METRICS[metric](texts, references, **settings)
             self._keep({key: float(value) for (key, _), value in zip(block, scores.values, strict=True)})

@@ -27,7 +27,6 @@ __all__ = ["MLMScoring"]
 Reduction = Literal["sum", "mean"]
 
 _REDUCTIONS = ("sum", "mean")
-_COPIES = 4_096  # masked copies that are made at a time: bounds memory, keeps lengths alike
 
 
 class MLMScoring(PointwiseRanker):
@@ -49,6 +48,7 @@ class MLMScoring(PointwiseRanker):
         reduction: ``sum`` or ``mean``.
         max_tokens: of a batch, padding included.
         temperature: of probabilities.
+        copies: masked copies that are made at a time; bounds memory, keeps lengths alike.
 
     Raises:
         InputError: the reduction is unknown.
@@ -72,11 +72,13 @@ class MLMScoring(PointwiseRanker):
         reduction: Reduction = "sum",
         max_tokens: int = MAX_TOKENS,
         temperature: float = 1.0,
+        copies: int = 4_096,
     ) -> None:
         if reduction not in _REDUCTIONS:
             raise unknown_name("reduction", reduction, _REDUCTIONS)
         super().__init__(model, folder, pad_id=input_format.special.pad, max_tokens=max_tokens, temperature=temperature)
         self.input_format, self.max_length, self.reduction = input_format, max_length, reduction
+        self._copies = copies
 
     @classmethod
     def from_pretrained(
@@ -139,7 +141,7 @@ class MLMScoring(PointwiseRanker):
         total, done = sum(len(text.ids) for text in texts), 0
         # An empty text has no mean; it is taken for as unlikely as any token at all.
         scores = np.full(len(texts), 0.0 if self.reduction == "sum" else -math.log(self.input_format.vocabulary))
-        for places in _portions(texts):
+        for places in _portions(texts, self._copies):
             copies = [copy for place in places for copy in self.input_format.mask_each(texts[place])]
             logs = self._run(copies, progress, before=done, total=total).astype(np.float64)
             done += len(copies)
@@ -156,8 +158,8 @@ class MLMScoring(PointwiseRanker):
         return [*super()._pad(readings), positions, targets]
 
 
-def _portions(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
-    """The texts that are not empty, longest first, as many at a time as make enough copies."""
+def _portions(texts: Sequence[TokenizedText], enough: int) -> Iterator[list[int]]:
+    """The texts that are not empty, longest first, as many at a time as make `enough` copies."""
     portion: list[int] = []
     copies = 0
     for place in sorted(range(len(texts)), key=lambda place: -len(texts[place].ids)):
@@ -165,7 +167,7 @@ def _portions(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
             break
         portion.append(place)
         copies += len(texts[place].ids)
-        if copies >= _COPIES:
+        if copies >= enough:
             yield portion
             portion, copies = [], 0
     if portion:

@@ -16,8 +16,6 @@ from llm_blender.ranking import Advance, Pool
 
 __all__ = ["LateComparer"]
 
-_KEPT = 65_536  # tokens whose states are kept: 100 MB of 384 floats each
-
 _Text = tuple[int, int, int]
 """An instruction and a candidate, by number, and the whole candidate's tokens (`FittedTexts.text_key`)."""
 
@@ -33,10 +31,14 @@ class LateComparer:
         texts: of the call.
         pad_id: of the tokenizer.
         max_tokens: of a batch.
+        kept: tokens whose states are kept; the default is 100 MB of 384 floats each.
     """
 
-    def __init__(self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int) -> None:
+    def __init__(
+        self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int, *, kept: int = 65_536
+    ) -> None:
         self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self._kept = kept
         self._states: OrderedDict[_Text, NDArray[np.float32]] = OrderedDict()
         self._sequences: dict[_Text, PairSequence] = {}
 
@@ -72,7 +74,7 @@ class LateComparer:
         for pair in pairs:
             new = {text for text in pair if text not in inside}
             needed = sum(len(self._sequences[text]) for text in new)
-            if chunk and tokens + needed > _KEPT:
+            if chunk and tokens + needed > self._kept:
                 yield chunk
                 chunk, inside, tokens = [], set(), 0
                 new = set(pair)
@@ -92,7 +94,7 @@ class LateComparer:
         missing = [text for text in wanted if text not in self._states]
         kept = sum(map(len, self._states.values())) + sum(len(self._sequences[text]) for text in missing)
         for text in [text for text in self._states if text not in set(wanted)]:
-            if kept > _KEPT:
+            if kept > self._kept:
                 kept -= len(self._states.pop(text))
 
         def run(batch: NDArray[np.intp]) -> None:
