@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction
 
-__all__ = ["check_inputs", "clean"]
+__all__ = ["check_inputs", "clean", "fence_code"]
 
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
@@ -37,3 +39,20 @@ def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Seque
 def clean(text: str) -> str:
     """The text without lone surrogates, which JSON can smuggle in and no tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def fence_code(*texts: str, digits: int = 16) -> str:
+    """Hexadecimal digits that stand in none of the texts, always the same ones for the same texts.
+
+    The same quotation is the same call, and is found in a store.
+
+    Args:
+        *texts: what is to be quoted.
+        digits: how many; where every code of that length is taken, the next longer one.
+    """
+    attempt = 0
+    while True:
+        code = hashlib.sha256(json.dumps([attempt, *texts]).encode("ascii")).hexdigest()[: digits + attempt // 64]
+        if not any(code in text.lower() for text in texts):
+            return code
+        attempt += 1

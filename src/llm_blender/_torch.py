@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 
-__all__ = ["parse_devices", "parse_dtype"]
+__all__ = ["parse_devices", "parse_dtype", "quiet_loading"]
 
 
 def parse_devices(device: Any) -> list[torch.device]:
@@ -41,3 +44,20 @@ def parse_dtype(name: Any) -> torch.dtype:
     if found is None:
         raise unknown_name("dtype", str(name), known)
     return found
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without its bars, remarks and warnings on loading; what matters in them becomes an error of the caller."""
+    log: Any = logging  # has no types
+    bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

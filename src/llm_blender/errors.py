@@ -20,7 +20,8 @@ Each message is one line that says what is wrong and how to mend it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -155,3 +156,12 @@ class DownloadError(WorkError):
 
 class StoreError(WorkError):
     """The SQLite file cannot be opened, read or written."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for `name`, with the nearest of the `known` names."""
+    names = list(known)
+    if not names:
+        return InputError(f"Unknown {kind} {name!r}: there is none at all.")
+    (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
+    return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from llm_blender._calls import run_to_end
 from llm_blender.batch.budget import Budget
 from llm_blender.batch.journal import Entry, Journal
+from llm_blender.calls import run_to_end
 from llm_blender.errors import LLMError, NoAnswerError
 
 __all__ = ["Item", "OnRows", "Result", "Rows", "work_through", "work_through_batches"]

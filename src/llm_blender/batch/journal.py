@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from llm_blender._records import Record
 from llm_blender.errors import WorkError
+from llm_blender.types import Record
 
 __all__ = ["Entry", "Journal", "Status"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from llm_blender.batch.budget import Budget
 from llm_blender.batch.engine import Item, OnRows, Result, Rows, work_through
 from llm_blender.batch.job import Job
-from llm_blender.batch.once import Turns
+from llm_blender.calls import Turns
 from llm_blender.data import STDIO, RowWriter
 from llm_blender.ensemble import Ensemble, Observer
 from llm_blender.ensemble.budget import Priced

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Candidate, Example
 
 __all__ = ["ScoredRow", "group_ids", "scored_rows"]

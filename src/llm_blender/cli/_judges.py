@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_blender._names import unknown_name
 from llm_blender.cli._output import note
+from llm_blender.errors import unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.rankers.llm_judge import LLMJudge

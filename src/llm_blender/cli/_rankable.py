@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
-from llm_blender._names import unknown_name
 from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
-from llm_blender.errors import InputError, RowError
+from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example
 
 __all__ = ["RankableRow", "RankableRows"]

@@ -139,8 +139,8 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
 
 
 def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
-    from llm_blender._names import unknown_name
     from llm_blender.config import EmbeddedConfig
+    from llm_blender.errors import unknown_name
     from llm_blender.llms.models import CATALOGUE, resolve
 
     try:

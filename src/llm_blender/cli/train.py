@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender._names import unknown_name
 from llm_blender.cli._option_groups import with_options
 from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
@@ -15,7 +14,7 @@ from llm_blender.cli._progress import progress
 from llm_blender.cli.calibrate import calibrate
 from llm_blender.cli.train_fuser import fuser
 from llm_blender.cli.train_votes import VotesOptions, train_on
-from llm_blender.errors import InputError, MissingExtraError, NotFoundError
+from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.training.recipe import Recipe

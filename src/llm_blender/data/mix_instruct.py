@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from llm_blender._outcomes import OUTCOMES, read_cmp_results, resolve_pair
+from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.rows import parse_row, parse_rows
 from llm_blender.errors import InputError, RowError

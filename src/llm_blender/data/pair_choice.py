@@ -10,8 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Instruction, Ranker, Ranking
 
 __all__ = ["PAIR_CHOICES", "ChosenPairs", "PairChoice", "Reason", "choose_pairs", "compare_chosen"]

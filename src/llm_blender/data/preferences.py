@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from llm_blender._names import unknown_name
 from llm_blender.data.pair_choice import ChosenPairs, PairChoice, Reason, choose_pairs
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Example, Message, Ranking, instruction_text, to_messages
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
-from llm_blender._names import unknown_name
 from llm_blender.data.preferences import PREFERENCE_FORMATS, Preference
+from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, Message, to_messages
 
 __all__ = ["VOTE_FORMATS", "VoteFormat", "vote_records"]

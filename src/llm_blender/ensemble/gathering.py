@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender._calls import call
+from llm_blender.calls import call
 from llm_blender.ensemble.observer import Observer
 from llm_blender.errors import LLMError
 from llm_blender.store import Store

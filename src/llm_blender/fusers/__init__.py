@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_blender._hub import find_folder
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers.consensus_fuser import ConsensusFuser
 from llm_blender.fusers.guard import GuardedFuser, Order
 from llm_blender.fusers.longest import LongestFuser
@@ -17,7 +16,7 @@ from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, Fusio
 from llm_blender.types import LLM
 
 if TYPE_CHECKING:
-    from llm_blender._calls import CallStore
+    from llm_blender.calls import CallStore
     from llm_blender.fusers.chat_fuser import ChatFuser
     from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
     from llm_blender.fusers.gen_fuser import GenFuser

@@ -18,7 +18,7 @@ _LOOP = 60  # characters that the copies of a loop take at least
 _LONGEST_PERIOD = 400
 _LONGEST_TEXT = 20_000  # what is looked at of a text: a loop goes on to its end
 _LINE = 15  # characters of a line that counts as said again
-_SENTENCE = 8  # words of a sentence that does
+_SENTENCE_WORDS = 8  # words of a sentence that does
 _AGAIN = 0.1  # of the words may stand in sentences that were said before
 _LIST_MARK = re.compile(r"^\W*(?:\d+\W+)?")
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
@@ -72,7 +72,7 @@ def _repeats(text: str) -> bool:
 def _said_again(text: str) -> float:
     """Share of the words that stand in sentences which came before, word for word, after a heading or not; no code."""
     said = [part for unit in sentences(_CODE.sub("", text)) for part in _parts(unit)]
-    times = Counter(sentence for sentence in said if len(sentence) >= _SENTENCE)
+    times = Counter(sentence for sentence in said if len(sentence) >= _SENTENCE_WORDS)
     again = sum(len(sentence) * (count - 1) for sentence, count in times.items())
     return again / max(sum(map(len, said)), 1)
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm_blender._hub import find_folder
-from llm_blender._torch import parse_devices, parse_dtype
-from llm_blender._transformers import quiet_loading
+from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError
 
 __all__ = ["Loaded", "Texts", "batches", "load", "pad"]

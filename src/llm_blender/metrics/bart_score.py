@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import MissingExtraError
+from llm_blender.errors import MissingExtraError, unknown_name
 from llm_blender.metrics.scores import References, Scores, check_texts, nobody
 from llm_blender.types import OnProgress
 

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 
 __all__ = [
     "CORRELATIONS",

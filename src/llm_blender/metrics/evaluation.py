@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, WorkError
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, WorkError, unknown_name
 from llm_blender.metrics.bart_score import bartscore, load_bart_scorer
 from llm_blender.metrics.bert_score import bertscore, load_bert_scorer
 from llm_blender.metrics.bleurt_score import bleurt, load_bleurt_scorer

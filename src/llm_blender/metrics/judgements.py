@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._outcomes import OUTCOMES, read_cmp_results, resolve_pair
+from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
 from llm_blender.errors import InputError
 from llm_blender.ranking import ranks_from_scores
 

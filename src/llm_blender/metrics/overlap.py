@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import MissingExtraError, NotFoundError
+from llm_blender.errors import MissingExtraError, NotFoundError, unknown_name
 from llm_blender.metrics.scores import References, Scores, check_texts, nobody
 from llm_blender.types import OnProgress
 

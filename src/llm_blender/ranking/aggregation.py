@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.ranking._bradley_terry import fit_strengths
 from llm_blender.ranking._math import Floats, sigmoid
 from llm_blender.types import Ranking

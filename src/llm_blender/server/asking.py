@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender._names import unknown_name
 from llm_blender.ensemble import Ensemble, Limits, Member, Observer
 from llm_blender.ensemble.ensemble import AskedMode
-from llm_blender.errors import NoAnswerError
+from llm_blender.errors import NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.server.members import AskedLLM, Wishes

@@ -9,10 +9,9 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from llm_blender._names import unknown_name
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
-from llm_blender.errors import ConfigError
+from llm_blender.errors import ConfigError, unknown_name
 from llm_blender.history import History
 from llm_blender.server.breakers import Breakers
 from llm_blender.server.gate import Gate

@@ -16,7 +16,7 @@ from llm_blender.training.packing import pack
 
 __all__ = ["Batches", "Reading", "TrainingBatch"]
 
-Reading = Literal["both", "one", "late", "alone"]
+ReadingMode = Literal["both", "one", "late", "alone"]
 """How a ranker reads a group: each pair in one sequence, in ``both`` orders or in ``one`` (the better candidate by
 turns left and right); each text in a sequence of its own and then beside another (``late``), or not (``alone``)."""
 
@@ -56,7 +56,12 @@ class Batches(Dataset[TrainingBatch]):
     """
 
     def __init__(
-        self, groups: Sequence[TrainingGroup], input_format: InputFormat, reading: Reading, max_tokens: int, soft: bool
+        self,
+        groups: Sequence[TrainingGroup],
+        input_format: InputFormat,
+        reading: ReadingMode,
+        max_tokens: int,
+        soft: bool,
     ) -> None:
         texts = list(dict.fromkeys(text for group in groups for text in (group.prompt, *group.texts)))
         self._ids = dict(zip(texts, input_format.tokenize(texts), strict=True))

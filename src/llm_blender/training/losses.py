@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm_blender._names import unknown_name
+from llm_blender.errors import unknown_name
 
 __all__ = [
     "LOSSES",

@@ -17,7 +17,7 @@ from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.late.modeling import LatePairRankerModel
 from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
 from llm_blender.rankers.pair_ranker.models import AnyPairRanker
-from llm_blender.training.batches import Batches, Reading, TrainingBatch
+from llm_blender.training.batches import Batches, ReadingMode, TrainingBatch
 from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import TrainingGroup
 from llm_blender.training.loop import Told, arguments, last_checkpoint, silence
@@ -33,7 +33,7 @@ def _collate(batches: Sequence[TrainingBatch]) -> dict[str, Any]:
     return {field.name: getattr(batch, field.name) for field in fields(batch)}
 
 
-def pair_scores(model: nn.Module, batch: dict[str, Any], reading: Reading) -> tuple[Tensor, Tensor]:
+def pair_scores(model: nn.Module, batch: dict[str, Any], reading: ReadingMode) -> tuple[Tensor, Tensor]:
     """Scores ``[P, tasks]`` of the left and the right candidates of a batch's preferences."""
     left, right = batch["left"], batch["right"]
     if isinstance(model, LatePairRankerModel):
@@ -53,7 +53,7 @@ def pair_scores(model: nn.Module, batch: dict[str, Any], reading: Reading) -> tu
 class _PairTrainer(Trainer):
     """Minimises the recipe's loss: its mean over each group, weighted by the root of how much the group says."""
 
-    reading: Reading
+    reading: ReadingMode
     loss: PairLoss
     bfloat16: bool
 
@@ -117,9 +117,9 @@ def train_pair_ranker(
     freeze(model.pretrained_model, recipe.frozen_layers)
     first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     cut = round(len(train) * recipe.alone)
-    compared: Reading = "late" if recipe.alone_layers else recipe.orders
+    compared: ReadingMode = "late" if recipe.alone_layers else recipe.orders
     end = cut + round(len(train) * recipe.compared)
-    stages: list[tuple[Reading, float, Sequence[TrainingGroup]]] = [
+    stages: list[tuple[ReadingMode, float, Sequence[TrainingGroup]]] = [
         ("alone", recipe.alone, train[:cut]),
         (compared, 1 - recipe.alone, train[cut:end]),
     ]
@@ -143,13 +143,13 @@ def _trainer(
     recipe: Recipe,
     model: AnyPairRanker,
     input_format: InputFormat,
-    reading: Reading,
+    reading: ReadingMode,
     train: Sequence[TrainingGroup],
     dev: Sequence[TrainingGroup],
     output: Path,
     steps: int | None,
 ) -> Trainer:
-    def batches(groups: Sequence[TrainingGroup], as_read: Reading) -> Batches:
+    def batches(groups: Sequence[TrainingGroup], as_read: ReadingMode) -> Batches:
         return Batches(groups, input_format, as_read, recipe.batch_tokens, recipe.soft_labels)
 
     trainer = _PairTrainer(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llm_blender import _calls
+from llm_blender import calls
 from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.fusers import load_fuser
 from llm_blender.fusers.chat_fuser import ChatFuser
@@ -296,7 +296,7 @@ def test_one_call_of_an_llm_through_the_store(tmp_path: Path) -> None:
     with Store(tmp_path / "blend.db") as store:
         turns: list[Message] = [{"role": "user", "content": "Hello?"}]
         replies = [
-            asyncio.run(_calls.call(FakeLLM("a", "Hi."), turns, Sampling(), store, on_new=new.append)) for _ in range(2)
+            asyncio.run(calls.call(FakeLLM("a", "Hi."), turns, Sampling(), store, on_new=new.append)) for _ in range(2)
         ]
     assert [reply.stored for reply in replies] == [False, True]
     assert [candidate.text for candidate in new] == ["Hi."]

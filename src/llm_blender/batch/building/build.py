@@ -27,7 +27,7 @@ from llm_blender.batch.building.tokens import token_counter
 from llm_blender.batch.building.writing import write_rows
 from llm_blender.batch.engine import OnRows, Rows, work_through
 from llm_blender.batch.job import Job
-from llm_blender.batch.once import Turns
+from llm_blender.calls import Turns
 from llm_blender.config import Config
 from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
 from llm_blender.errors import WorkError

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender._calls import CallStore
 from llm_blender.batch.building.estimates import Estimate, estimate_call, most_cost
 from llm_blender.batch.building.plan import Participant
 from llm_blender.batch.engine import Item, Result
 from llm_blender.batch.journal import Journal
-from llm_blender.batch.once import Turns, call_once
+from llm_blender.calls import CallStore, Turns, call_once
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, Message, Sampling, to_messages
 

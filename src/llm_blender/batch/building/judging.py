@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from llm_blender._calls import CallStore
-from llm_blender._outcomes import OUTCOMES
+from llm_blender._cmp_results import OUTCOMES
 from llm_blender.batch.building.estimates import Estimate, estimate_call, most_cost
 from llm_blender.batch.building.plan import BuildPlan, Participant
 from llm_blender.batch.engine import Item, Result
 from llm_blender.batch.journal import Journal
-from llm_blender.batch.once import Turns, call_once
+from llm_blender.calls import CallStore, Turns, call_once
 from llm_blender.data.importing.draws import coin, fraction
 from llm_blender.rankers.llm_judge import outcome_messages, read_outcome
 from llm_blender.store import call_key

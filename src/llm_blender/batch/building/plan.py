@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llm_blender._names import unknown_name
 from llm_blender.config import Config, LLMConfig, OpenAIConfig, Price, ReplayConfig
 from llm_blender.data import NO_LENGTHS, STDIO, Lengths
-from llm_blender.errors import ConfigError, InputError
+from llm_blender.errors import ConfigError, InputError, unknown_name
 from llm_blender.llms import load_llm
 from llm_blender.metrics import METRICS
 from llm_blender.rankers.llm_judge import CRITERIA

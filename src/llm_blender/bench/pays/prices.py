@@ -9,9 +9,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_blender._names import unknown_name
 from llm_blender.config import Config, OpenAIConfig, Price
-from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.errors import ConfigError, NotFoundError, unknown_name
 from llm_blender.types import Usage
 
 __all__ = ["LLMPrice", "PriceList", "RankerPrice"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_blender._outcomes import resolve_pair
+from llm_blender._cmp_results import resolve_pair
 from llm_blender.errors import InputError
 from llm_blender.metrics import GPTRanking, gpt_ranking, read_cmp_results
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_blender._names import unknown_name
 from llm_blender.bench.table.judging import FUSED
 from llm_blender.bench.table.pool import TablePool
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, WorkError
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, WorkError, unknown_name
 from llm_blender.metrics import METRICS
 from llm_blender.types import OnProgress
 

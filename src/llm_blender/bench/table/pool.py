@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from llm_blender._names import unknown_name
 from llm_blender.bench.scored import group_ids
 from llm_blender.bench.table.census import Census
 from llm_blender.bench.table.judging import FUSED, outcomes_of, ranking_by_outcomes, ranking_by_score
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.metrics import GPTRanking
 from llm_blender.types import Candidate, Example
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_blender._names import unknown_name
 from llm_blender.data.importing.draws import coin
 from llm_blender.data.importing.records import SkipRecord
 from llm_blender.data.importing.values import number, optional_text, text
 from llm_blender.data.rows import normalized_key
+from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
 
 __all__ = ["AlpacaEval"]

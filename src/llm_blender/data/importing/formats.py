@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_blender._names import unknown_name
 from llm_blender.data.importing.labelled_pairs import ANSWER_KEYS, LABEL_KEYS, is_vote
 from llm_blender.data.importing.records import Records
 from llm_blender.data.importing.scored_responses import ANSWERS, SCORES
-from llm_blender.errors import InputError, RowError
+from llm_blender.errors import InputError, RowError, unknown_name
 
 __all__ = ["FORMATS", "Format", "find_format"]
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError, NotFoundError
+from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 __all__ = ["InputFile", "Inputs", "find_inputs", "short_names"]
 

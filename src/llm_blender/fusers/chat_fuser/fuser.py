@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llm_blender._calls import CallStore, Reply, call, run_to_end
 from llm_blender._inputs import check_inputs, clean
+from llm_blender.calls import CallStore, Reply, call, run_to_end
 from llm_blender.errors import FailureReason, InputError, LLMError, StoreError
 from llm_blender.fusers.chat_fuser.prompt import CRITERIA, fusion_prompt
 from llm_blender.fusers.flaws import find_flaw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_blender._fences import fence_code
+from llm_blender._inputs import fence_code
 from llm_blender.types import Message
 
 __all__ = ["CRITERIA", "FusionPrompt", "fusion_prompt"]

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from llm_blender._calls import run_to_end
 from llm_blender._inputs import check_inputs
+from llm_blender.calls import run_to_end
 from llm_blender.errors import InputError, LLMError
 from llm_blender.fusers.embedded_fuser.settings import ADAPTER, TOKENIZER, Settings
 from llm_blender.fusers.embedded_fuser.tokenizer import ChatTokenizer

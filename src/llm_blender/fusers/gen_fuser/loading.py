@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from llm_blender._hub import find_folder
-from llm_blender._torch import parse_devices, parse_dtype
-from llm_blender._transformers import quiet_loading
+from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
 __all__ = ["Loaded", "load", "load_tokenizer"]

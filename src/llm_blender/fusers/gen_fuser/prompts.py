@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llm_blender._fences import fence_code
-from llm_blender._inputs import clean
+from llm_blender._inputs import clean, fence_code
 from llm_blender.errors import InputError
 from llm_blender.fusers.gen_fuser.fitting import fit
 from llm_blender.types import Instruction, instruction_text

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import MissingExtraError
+from llm_blender.errors import MissingExtraError, unknown_name
 from llm_blender.ranking import Advance, Pool, knockout, rank_many
 
 from ._reading import FORWARD, Reader

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers.gen_fuser import GenFuser
 
 from ..gen_fuser.config import GenFuserConfig

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 
 from ._progress import progress_bar
 from ._texts import texts_of

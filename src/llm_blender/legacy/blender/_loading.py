@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import find_folder, from_hub
-from llm_blender._names import unknown_name
-from llm_blender.errors import DownloadError, InputError, MissingExtraError
+from llm_blender.errors import DownloadError, InputError, MissingExtraError, unknown_name
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import find_checkpoint, has_onnx, read_config
 from llm_blender.rankers.pair_ranker import PairRanker

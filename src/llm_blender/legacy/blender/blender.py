@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers.gen_fuser import GenFuser
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.types import Message

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from llm_blender._calls import CallStore
+from llm_blender.calls import CallStore
 from llm_blender.errors import LLMError, StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Message, Sampling, Usage

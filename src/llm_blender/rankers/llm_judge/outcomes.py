@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from llm_blender._fences import fence_code
-from llm_blender._outcomes import OUTCOMES
+from llm_blender._cmp_results import OUTCOMES
+from llm_blender._inputs import fence_code
 from llm_blender.rankers.llm_judge.prompt import CRITERIA
 from llm_blender.types import Message
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_blender._fences import fence_code
+from llm_blender._inputs import fence_code
 from llm_blender.types import Message
 
 __all__ = ["CRITERIA", "judge_messages"]

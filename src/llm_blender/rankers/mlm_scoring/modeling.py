@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
-from llm_blender._transformers import quiet_loading
+from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError
 
 __all__ = ["MaskedTokens", "load_masked_lm", "longest_input"]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.errors import InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint
 from llm_blender.rankers.mlm_scoring.input_format import MaskedInput, MaskedReading, TokenizedText

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender._inputs import check_inputs
-from llm_blender._names import unknown_name
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
 from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, TorchBackend

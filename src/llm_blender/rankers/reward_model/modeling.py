@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from llm_blender._transformers import quiet_loading
+from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import first_states
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder

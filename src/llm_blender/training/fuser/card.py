@@ -104,13 +104,13 @@ def fuser_card(run: FuserRun, folder: Path, *, licence: str = "other") -> str:
         name=name,
         kind=adapter if recipe.lora_rank else "The weights are whole.",
         folder=folder.name,
-        data=_data(run),
+        data=_fuser_data(run),
         settings=table(("setting", "value"), settings.items()),
-        measured=_measured(run),
+        measured=_fuser_measured(run),
     )
 
 
-def _data(run: FuserRun) -> str:
+def _fuser_data(run: FuserRun) -> str:
     used = sum(count.used for count in run.sources) - run.too_long
     excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
     return "\n\n".join(
@@ -151,7 +151,7 @@ def _source(count: FuserRowCount) -> tuple[Any, ...]:
     )
 
 
-def _measured(run: FuserRun) -> str:
+def _fuser_measured(run: FuserRun) -> str:
     since = f", from step {run.resumed} on, where it was resumed" if run.resumed else ""
     took = f"Steps: {run.steps:,}, in {run.seconds / 60:.1f} minutes{since}."
     if not run.evaluations:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from llm_blender._hub import find_folder
-from llm_blender._transformers import quiet_loading
+from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 from llm_blender.fusers.gen_fuser import Lengths
 from llm_blender.fusers.gen_fuser.loading import ADAPTER, Loaded, load

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -13,7 +13,7 @@ from llm_blender.errors import StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Message, OnText, Sampling
 
-__all__ = ["CallStore", "Reply", "call", "run_to_end"]
+__all__ = ["CallStore", "Reply", "Turns", "call", "call_once", "run_to_end"]
 
 _T = TypeVar("_T")
 
@@ -112,3 +112,38 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
             with suppress(RuntimeError):  # the loop is over
                 loop.call_soon_threadsafe(task.cancel)
             raise
+
+
+class Turns:
+    """One at a time for each key; different keys do not wait for each other."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: Hashable) -> AsyncIterator[None]:
+        """Wait for one's turn, and have it in the ``with`` block."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
+
+
+async def call_once(turns: Turns, llm: LLM, messages: Sequence[Message], sampling: Sampling, store: CallStore) -> Reply:
+    """The answer of an LLM, from the store where the same is being asked already.
+
+    Two candidates that read the same, or two entries of the configuration that are the same LLM, ask the same.
+
+    Raises:
+        LLMError: there is no answer.
+        StoreError: the store cannot be read; nobody is asked then.
+    """
+    async with turns.of(call_key(llm.identity, messages, sampling)):
+        return await call(llm, messages, sampling, store)
