@@ -20,7 +20,7 @@ from llm_blender.ranking import (
     rank_with,
     ranks_from_scores,
 )
-from llm_blender.ranking._bradley_terry import fit_strengths
+from llm_blender.ranking.aggregation import fit_strengths
 from llm_blender.types import Ranking
 
 NAMES = "abcdefgh"

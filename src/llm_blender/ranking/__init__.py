@@ -30,9 +30,18 @@ from llm_blender.ranking.confidence import (
 )
 from llm_blender.ranking.consensus import EvidenceFit, EvidenceWeights, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
-from llm_blender.ranking.games import Game, games_from_pairs, games_from_ranking, games_from_votes, pairs_from_scores
-from llm_blender.ranking.prior_weight import JudgedRanking, WeightFit, fit_weight
-from llm_blender.ranking.priors import Priors, fit_priors
+from llm_blender.ranking.priors import (
+    Game,
+    JudgedRanking,
+    Priors,
+    WeightFit,
+    fit_priors,
+    fit_weight,
+    games_from_pairs,
+    games_from_ranking,
+    games_from_votes,
+    pairs_from_scores,
+)
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,

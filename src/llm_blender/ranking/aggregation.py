@@ -7,13 +7,13 @@ i, read first, is better than j; NaN where the pair was not compared. The diagon
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, unknown_name
-from llm_blender.ranking._bradley_terry import fit_strengths
-from llm_blender.ranking._math import Floats, sigmoid
 from llm_blender.types import Ranking
 
 __all__ = [
@@ -28,6 +28,57 @@ __all__ = [
     "ranking_from_scores",
     "ranks_from_scores",
 ]
+
+Floats = NDArray[np.float64]
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(−x)) without overflow; NaN stays NaN."""
+    return (1 + np.tanh(x / 2)) / 2
+
+
+class Strengths(NamedTuple):
+    """What the games say.
+
+    Attributes:
+        mean: ``[N]`` strengths in logits, their sum 0.
+        covariance: ``[N, N]``, where the penalty is read as a Gaussian: the inverse curvature at `mean`.
+    """
+
+    mean: Floats
+    covariance: Floats
+
+
+def fit_strengths(wins: Floats, penalty: float) -> Strengths:
+    """The strengths θ that make the games likeliest, P(i beats j) being sigmoid(θ_i − θ_j).
+
+    Args:
+        wins: ``[N, N]``, how often i beat j, in parts or weighted.
+        penalty: λ above zero of λ·Σθ²; read as a Gaussian, its variance is 1 / 2λ.
+    """
+    games, theta = wins + wins.T, np.zeros(len(wins))
+
+    def loss(theta: Floats) -> float:
+        gaps = theta[:, None] - theta[None, :]
+        return float((wins * np.logaddexp(0, -gaps)).sum() + penalty * (theta**2).sum())
+
+    def curvature(p: Floats) -> Floats:
+        weights = games * p * (1 - p)
+        hessian: Floats = np.diag(weights.sum(axis=1) + 2 * penalty) - weights
+        return hessian
+
+    for _ in range(100):  # Newton's steps; a handful is the rule
+        p = sigmoid(theta[:, None] - theta[None, :])
+        gradient = (games * p - wins).sum(axis=1) + 2 * penalty * theta
+        step = np.linalg.solve(curvature(p), gradient)
+        while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:  # too far on a flat slope
+            step /= 2
+        theta = theta - step
+        if np.abs(step).max() < 1e-10:
+            break
+    covariance = np.asarray(np.linalg.inv(curvature(sigmoid(theta[:, None] - theta[None, :]))), dtype=np.float64)
+    return Strengths(theta, covariance)
+
 
 # A sum of floats depends on their order in its last digits; two candidates with the same logits must tie.
 _DECIMALS_OF_SUMS = 9
@@ -187,3 +238,51 @@ def _off_diagonal(logits: ArrayLike) -> Floats:
         raise InputError(f"Logits of N ≥ 1 candidates have the shape [N, N], not {list(matrix.shape)}.")
     np.fill_diagonal(matrix, np.nan)
     return matrix
+
+
+# Variance of a pair's evidence, the strengths having variance 1. With simulated rankers, from
+# exact to noisier than the strengths differ, 0.1 to 0.5 did about equally well (11 and 20 candidates).
+_NOISE = 0.2
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Strengths θ after comparisons with evidence(i, j) = θ_i − θ_j + noise, all of them Gaussian.
+
+    With every pair compared its mean is half of MaxLogits, shrunk: the same order. Multiplying all logits
+    by a constant multiplies `mean` by it and leaves the choice of pairs alone.
+
+    Attributes:
+        mean: ``[N]`` expected strengths.
+        covariance: ``[N, N]`` of the strengths.
+        compared: ``[N, N]``, true for pairs with evidence and on the diagonal.
+    """
+
+    mean: Floats
+    covariance: Floats
+    compared: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, logits: Floats) -> Self:
+        """From ordered logits ``[N, N]``, NaN where not compared."""
+        observed = evidence(logits)
+        compared = ~np.isnan(observed)
+        observed = np.nan_to_num(observed)
+        pairs = compared.astype(np.float64)
+        laplacian = np.diag(pairs.sum(axis=1)) - pairs
+        covariance = np.linalg.inv(np.eye(len(pairs)) + laplacian / _NOISE)
+        mean = covariance @ observed.sum(axis=1) / _NOISE
+        # Two strengths differ by twice the variance of one; all evidence 0 leaves the unit free.
+        variance = (observed**2).sum() / max(2 * (pairs.sum() - len(pairs)), 1) or 1.0
+        return cls(mean, covariance * variance, compared)
+
+    def most_doubtful_pair(self) -> tuple[int, int]:
+        """The pair not compared yet whose order is least known, among those that may be the best."""
+        variances = np.diag(self.covariance)
+        spread = np.sqrt(np.maximum(variances[:, None] + variances[None, :] - 2 * self.covariance, 0))
+        leader = int(self.mean.argmax())
+        behind = (self.mean[leader] - self.mean) / np.where(spread[leader] > 0, spread[leader], 1)
+        promise = sigmoid(-1.7 * behind)  # the logistic curve nearest to the normal one
+        doubt = np.where(self.compared, -1, promise[:, None] * promise[None, :] * spread)
+        i, j = divmod(int(doubt.argmax()), len(doubt))
+        return i, j

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
-from llm_blender.ranking._math import Floats, sigmoid
-from llm_blender.ranking.aggregation import evidence
+from llm_blender.ranking.aggregation import Floats, evidence, sigmoid
 from llm_blender.types import Ranking
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.errors import InputError
-from llm_blender.ranking._math import Floats, sigmoid
+from llm_blender.ranking.aggregation import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
 __all__ = ["EvidenceFit", "EvidenceWeights", "consensus", "fit_evidence"]

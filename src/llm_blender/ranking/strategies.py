@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.errors import InputError, unknown_name
-from llm_blender.ranking._posterior import Posterior
-from llm_blender.ranking.aggregation import find_aggregation, ranking_from_elimination, ranking_from_scores
+from llm_blender.ranking.aggregation import Posterior, find_aggregation, ranking_from_elimination, ranking_from_scores
 from llm_blender.types import Ranking
 
 __all__ = [
