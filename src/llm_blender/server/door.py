@@ -8,7 +8,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_blender.llms.via import VIA, came_through
+from llm_blender.llms.openai_compatible import VIA, came_through
 from llm_blender.server.keys import Keys, is_loopback
 from llm_blender.server.playground import PATHS
 from llm_blender.server.problems import RefusedError, problem

