@@ -234,7 +234,7 @@ class TestLoading:
 
     def test_without_torch_the_pip_line_is_said(self, encoder, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", None)
-        monkeypatch.delitem(sys.modules, "llm_blender.metrics._bert_scorer", raising=False)
+        monkeypatch.delitem(sys.modules, "llm_blender.metrics._models", raising=False)
         with pytest.raises(MissingExtraError, match=r"pip install 'llm-blender\[metrics\]'"):
             bertscore(["a"], ["b"], model=encoder("bert"))
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.metrics import bleurt
-from llm_blender.metrics._bleurt_scorer import _shares
+from llm_blender.metrics._models import _shares
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

@@ -14,18 +14,21 @@ from llm_blender.metrics.correlations import (
 )
 from llm_blender.metrics.evaluation import METRICS, Evaluation, EvaluationRow, Metric, evaluate, unload_models
 from llm_blender.metrics.gpt_rank import (
+    OUTCOMES,
     TIES_AS_HALF,
     TIES_AS_WINS,
+    GPTRanking,
     GPTRankSummary,
     Outcome,
     Reading,
     Selected,
     Versus,
+    gpt_ranking,
     mean_gpt_rank,
+    read_cmp_results,
     selected_ranks,
     versus,
 )
-from llm_blender.metrics.judgements import OUTCOMES, GPTRanking, gpt_ranking, read_cmp_results
 from llm_blender.metrics.overlap import ROUGE, Sentences, bleu, rouge
 from llm_blender.metrics.scores import References, Scores
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -12,13 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from llm_blender._hub import find_folder
 from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
-from llm_blender.errors import CheckpointError, InputError
+from llm_blender.errors import CheckpointError, InputError, NotFoundError
+from llm_blender.types import OnProgress
 
-__all__ = ["Loaded", "Texts", "batches", "load", "pad"]
+__all__ = ["BARTScorer", "BERTScorer", "BLEURTScorer", "Loaded", "Texts", "batches", "load", "pad"]
 
 _UNLIMITED = 1_000_000  # tokens; a tokenizer without a limit says 10^30
 _DEFAULT_LENGTH = 512  # where neither model nor tokenizer has a limit
@@ -180,3 +191,325 @@ def pad(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> tup
         ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
         mask[number, : len(row)] = 1
     return ids.to(device), mask.to(device)
+
+
+Floats = NDArray[np.float64]
+
+# The layer whose scores agree best with people's on WMT16, as bert-score 0.3.13 lists them.
+_LAYERS = {
+    "bert-base-chinese": 8,
+    "bert-base-multilingual-cased": 9,
+    "bert-base-uncased": 9,
+    "bert-large-uncased": 18,
+    "deberta-base": 9,
+    "deberta-base-mnli": 9,
+    "deberta-large": 16,
+    "deberta-large-mnli": 18,
+    "deberta-v2-xlarge": 10,
+    "deberta-v2-xlarge-mnli": 17,
+    "deberta-v2-xxlarge": 21,
+    "deberta-v2-xxlarge-mnli": 22,
+    "deberta-v3-base": 9,
+    "deberta-v3-large": 12,
+    "deberta-v3-small": 4,
+    "deberta-v3-xsmall": 10,
+    "deberta-xlarge": 18,
+    "deberta-xlarge-mnli": 40,
+    "distilbert-base-multilingual-cased": 5,
+    "distilbert-base-uncased": 5,
+    "distilroberta-base": 5,
+    "mdeberta-v3-base": 10,
+    "mpnet-base": 8,
+    "roberta-base": 10,
+    "roberta-large": 17,
+    "roberta-large-mnli": 19,
+    "xlm-roberta-base": 9,
+    "xlm-roberta-large": 17,
+}
+_SPACED = ("gpt2", "roberta")  # bert-score reads a text for these as if a space stood before it
+
+
+class BERTScorer:
+    """An encoder and the layer that is compared.
+
+    Args:
+        name: a folder, or a Hub repository.
+        layer: from 0, the embeddings; None is the known best one for that name, else the last.
+        max_length: tokens of a text that are read; None is what the model can read.
+        revision: on the Hub.
+        device: None picks.
+        dtype: of the model.
+
+    Attributes:
+        layer: which it is.
+
+    Raises:
+        InputError: there is no such layer.
+        LLMBlenderError: as for `load`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layer: int | None = None,
+        *,
+        max_length: int | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        loaded = load(AutoModel, name, revision=revision, device=device, dtype=dtype, max_length=max_length)
+        config = loaded.model.config
+        self._encoder = loaded.model.get_encoder() if config.is_encoder_decoder else loaded.model
+        total = int(config.num_hidden_layers)
+        self.layer = _LAYERS.get(Path(name).name, total) if layer is None else layer
+        if not 0 <= self.layer <= total:
+            raise InputError(f"{name} has the layers 0 (embeddings) to {total}, and no layer {self.layer}.")
+        self._loaded, self._all_states = loaded, not _keep_layers(self._encoder, total, self.layer)
+        self._space = " " if config.model_type in _SPACED else ""
+
+    def read_baseline(self, path: str) -> Floats:
+        """Precision, recall and F1 of unrelated texts at this layer, ``[3]``.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InputError: it says nothing of this layer.
+        """
+        try:
+            with Path(path).expanduser().open(encoding="utf-8", newline="") as file:
+                lines = {line.get("LAYER"): line for line in csv.DictReader(file)}
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotFoundError(f"The baseline {path} cannot be read: {error}.") from error
+        try:
+            line = lines[str(self.layer)]
+            return np.array([float(line[column]) for column in ("P", "R", "F")])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"The baseline {path} has no line of numbers for layer {self.layer}: wanted are LAYER,P,R,F, as in "
+                "the files of bert-score."
+            ) from error
+
+    def score(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[str],
+        *,
+        idf: bool,
+        max_tokens: int,
+        progress: OnProgress,
+        portion: int = 1_024,
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Precision, recall and F1 ``[m, 3]`` of m pairs, and ``[m]`` whether one of the two texts was cut.
+
+        Embeddings of `portion` pairs are in memory at a time.
+        """
+        texts = list(dict.fromkeys(text.strip() for text in chain(references, predictions)))
+        read = self._loaded.tokenize([self._space + text if text else "" for text in texts])
+        ids, cut = dict(zip(texts, read.ids, strict=True)), dict(zip(texts, read.cut, strict=True))
+        pairs = [(a.strip(), b.strip()) for a, b in zip(predictions, references, strict=True)]
+        weights = self._rarities([ids[b] for _, b in pairs]) if idf else {}
+        blank = len(self._loaded.tokenize([""]).ids[0])
+        plain = {token: 0.0 for token in (self._loaded.special.cls, self._loaded.special.sep) if token is not None}
+        unseen = math.log(len(pairs) + 1) if idf else 1.0
+
+        def weigh(text: str) -> Tensor:
+            known: Mapping[int, float] = weights if idf else plain
+            return torch.tensor([known.get(token, unseen) for token in ids[text]], device=self._loaded.device)
+
+        empty = {text for text in texts if not text or len(ids[text]) <= blank}
+        scores = np.zeros((len(pairs), 3))
+        for start in range(0, len(pairs), portion):
+            some = pairs[start : start + portion]
+            needed = list(dict.fromkeys(text for pair in some for text in pair if text not in empty))
+            states = dict(zip(needed, self._states([ids[text] for text in needed], max_tokens), strict=True))
+            weight = {text: weigh(text) for text in needed}
+            for number, (a, b) in enumerate(some, start):
+                if a not in empty and b not in empty:
+                    scores[number] = _match(states[a], states[b], weight[a], weight[b])
+                progress(number + 1, len(pairs))
+        return scores, np.array([cut[a] or cut[b] for a, b in pairs], bool)
+
+    @staticmethod
+    def _rarities(references: Sequence[Sequence[int]]) -> dict[int, float]:
+        """Inverse document frequency of each token: log((N + 1) / (references that have it + 1))."""
+        counts = Counter(chain.from_iterable(set(ids) for ids in references))
+        return {token: math.log((len(references) + 1) / (count + 1)) for token, count in counts.items()}
+
+    @torch.inference_mode()
+    def _states(self, sequences: Sequence[Sequence[int]], max_tokens: int) -> list[Tensor]:
+        """Of each sequence the states ``[T, H]``, of length 1."""
+        states: list[Tensor] = [torch.empty(0)] * len(sequences)
+        for rows in batches([len(ids) for ids in sequences], max_tokens):
+            ids, mask = pad([sequences[row] for row in rows], self._loaded.pad_id, self._loaded.device)
+            output = self._encoder(input_ids=ids, attention_mask=mask, output_hidden_states=self._all_states)
+            layer = output.hidden_states[self.layer] if self._all_states else output.last_hidden_state
+            normal = nn.functional.normalize(layer.float(), dim=-1)
+            for row, state in zip(rows, normal, strict=True):
+                states[row] = state[: len(sequences[row])].clone()
+        return states
+
+
+def _match(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> tuple[float, float, float]:
+    """Precision, recall and F1 of the tokens ``[T, H]`` of a prediction and a reference."""
+    similarity = a @ b.T
+    precision = _mean(similarity.amax(dim=1), weight_a)
+    recall = _mean(similarity.amax(dim=0), weight_b)
+    return precision, recall, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _mean(similarities: Tensor, weights: Tensor) -> float:
+    """Weighted mean; where nothing has weight (by idf: all is in every reference), 0."""
+    total = float(weights.sum())
+    return float((similarities * weights).sum()) / total if total else 0.0
+
+
+def _keep_layers(encoder: nn.Module, total: int, layer: int) -> bool:
+    """Drop the layers that are not needed; False if the model does not show where it has them."""
+    for parent in encoder.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == total:
+                setattr(parent, name, child[:layer])
+                return True
+    return False
+
+
+_NO_LABEL = -100  # transformers' mark for what is padding in the text to write
+
+
+class BARTScorer:
+    """A sequence-to-sequence model.
+
+    Args:
+        name: a folder, or a Hub repository.
+        max_length: tokens of a text that are read; None is what the model can read.
+        revision: on the Hub.
+        device: None picks.
+        dtype: of the model.
+
+    Raises:
+        LLMBlenderError: as for `load`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_length: int | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self._loaded = load(
+            AutoModelForSeq2SeqLM, name, revision=revision, device=device, dtype=dtype, max_length=max_length
+        )
+
+    @torch.inference_mode()
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], *, max_tokens: int, progress: OnProgress
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Mean of log P(token of the target | the tokens before it, the source) over the target's tokens, ``[m]``.
+
+        And ``[m]``, whether one of the two texts was cut.
+        """
+        read, written = self._loaded.tokenize(sources), self._loaded.tokenize(targets)
+        lengths = [max(len(a), len(b)) for a, b in zip(read.ids, written.ids, strict=True)]
+        scores, done = np.empty(len(lengths)), 0
+        for rows in batches(lengths, max_tokens):
+            ids, mask = pad([read.ids[row] for row in rows], self._loaded.pad_id, self._loaded.device)
+            labels, counted = pad([written.ids[row] for row in rows], _NO_LABEL, self._loaded.device)
+            logits = self._loaded.model(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
+            # Not a softmax of all, which is another tensor of the size of the vocabulary.
+            logs = logits.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
+            scores[rows] = ((logs * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy()
+            done += len(rows)
+            progress(done, len(lengths))
+        return scores, read.cut | written.cut
+
+
+class BLEURTScorer:
+    """A sequence classifier with one output.
+
+    Args:
+        name: a folder, or a Hub repository.
+        max_length: tokens of both texts with the special ones; None is what the model can read.
+        revision: on the Hub.
+        device: None picks.
+        dtype: of the model.
+
+    Attributes:
+        max_length: which it is.
+
+    Raises:
+        CheckpointError: it has several outputs.
+        LLMBlenderError: as for `load`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_length: int | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self._loaded = load(
+            AutoModelForSequenceClassification,
+            name,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            max_length=max_length,
+        )
+        config = self._loaded.model.config
+        if config.num_labels != 1:
+            raise CheckpointError(f"{name} has {config.num_labels} outputs: a BLEURT model has one.")
+        self.max_length = self._loaded.max_length
+        self._typed = (getattr(config, "type_vocab_size", 0) or 0) > 1
+        self._before, self._between, self._after = self._frame()
+
+    def _frame(self) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens before, between and after two texts."""
+        if not self._loaded.tokenizer.is_fast:
+            raise CheckpointError(f"{self._loaded.folder} holds no tokenizer.json: save its tokenizer as a fast one.")
+        encoded = self._loaded.tokenizer("a", "a")
+        ids, sides = encoded["input_ids"], encoded.sequence_ids()
+        first, second = sides.index(0), sides.index(1)
+        end_of_first = second - sides[:second][::-1].index(0)
+        end = len(sides) - sides[::-1].index(1)
+        return ids[:first], ids[end_of_first:second], ids[end:]
+
+    @torch.inference_mode()
+    def score(
+        self, predictions: Sequence[str], references: Sequence[str], *, max_tokens: int, progress: OnProgress
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The model's output for each pair, ``[m]``, and ``[m]`` whether one of the two texts was cut."""
+        first, second = (self._loaded.encode(texts, add_special_tokens=False) for texts in (references, predictions))
+        room = self.max_length - len(self._before) - len(self._between) - len(self._after)
+        kept = [_shares(len(a), len(b), room) for a, b in zip(first, second, strict=True)]
+        opening = [[*self._before, *a[:n], *self._between] for a, (n, _) in zip(first, kept, strict=True)]
+        closing = [[*b[:n], *self._after] for b, (_, n) in zip(second, kept, strict=True)]
+        cut = np.array([n + m < len(a) + len(b) for a, b, (n, m) in zip(first, second, kept, strict=True)], bool)
+        scores, done = np.empty(len(kept)), 0
+        for rows in batches([len(a) + len(b) for a, b in zip(opening, closing, strict=True)], max_tokens):
+            ids, mask = pad([opening[row] + closing[row] for row in rows], self._loaded.pad_id, self._loaded.device)
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            if self._typed:
+                types = [[0] * len(opening[row]) + [1] * len(closing[row]) for row in rows]
+                inputs["token_type_ids"] = pad(types, 0, self._loaded.device)[0]
+            scores[rows] = self._loaded.model(**inputs).logits[:, 0].float().cpu().numpy()
+            done += len(rows)
+            progress(done, len(kept))
+        return scores, cut
+
+
+def _shares(reference: int, prediction: int, room: int) -> tuple[int, int]:
+    """Tokens of both that are read: the longer one is cut first, of two equally long ones the prediction."""
+    if reference + prediction <= room:
+        return reference, prediction
+    half = room // 2
+    if reference <= half:
+        return reference, room - reference
+    if prediction <= half:
+        return room - prediction, prediction
+    return room - half, half

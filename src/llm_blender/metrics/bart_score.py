@@ -12,7 +12,7 @@ from llm_blender.metrics.scores import References, Scores, check_texts, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._bart_scorer import BARTScorer
+    from llm_blender.metrics._models import BARTScorer
 
 __all__ = ["Direction", "bartscore", "load_bart_scorer"]
 
@@ -93,7 +93,7 @@ def load_bart_scorer(
 ) -> BARTScorer:
     """The scorer of one model, kept until another one is asked for."""
     try:
-        from llm_blender.metrics._bart_scorer import BARTScorer
+        from llm_blender.metrics._models import BARTScorer
     except ModuleNotFoundError as error:
         raise MissingExtraError("BARTScore", "metrics") from error
     return BARTScorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)

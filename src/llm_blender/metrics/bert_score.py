@@ -14,7 +14,7 @@ from llm_blender.metrics.scores import References, Scores, check_texts, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._bert_scorer import BERTScorer
+    from llm_blender.metrics._models import BERTScorer
 
 __all__ = ["bertscore", "load_bert_scorer"]
 
@@ -87,7 +87,7 @@ def load_bert_scorer(
 ) -> BERTScorer:
     """The scorer of one model, kept until another one is asked for."""
     try:
-        from llm_blender.metrics._bert_scorer import BERTScorer
+        from llm_blender.metrics._models import BERTScorer
     except ModuleNotFoundError as error:
         raise MissingExtraError("BERTScore", "metrics") from error
     return BERTScorer(model, layer, max_length=max_length, revision=revision, device=device, dtype=dtype)

@@ -13,7 +13,7 @@ from llm_blender.metrics.scores import References, Scores, check_texts, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._bleurt_scorer import BLEURTScorer
+    from llm_blender.metrics._models import BLEURTScorer
 
 __all__ = ["bleurt", "load_bleurt_scorer"]
 
@@ -70,7 +70,7 @@ def load_bleurt_scorer(
 ) -> BLEURTScorer:
     """The scorer of one model, kept until another one is asked for."""
     try:
-        from llm_blender.metrics._bleurt_scorer import BLEURTScorer
+        from llm_blender.metrics._models import BLEURTScorer
     except ModuleNotFoundError as error:
         raise MissingExtraError("BLEURT", "metrics") from error
     return BLEURTScorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
