@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_blender.cli.data_import import import_data
-from llm_blender.data.importing import FORMATS, ImportPlan
+from llm_blender.datasets import FORMATS, ImportPlan
 
 BASE = "Air scatters blue light."
 

@@ -12,7 +12,7 @@ from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
 
 if TYPE_CHECKING:
-    from llm_blender.batch import OnRows, Rows
+    from llm_blender.jobs import OnRows, Rows
 
 __all__ = ["MaxCostOption", "RestartOption", "UnknownPricesOption", "dollars", "job_progress", "stopping"]
 

@@ -26,7 +26,7 @@ from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.batch.building import BuildObserver, Built
+    from llm_blender.datasets import BuildObserver, Built
 
 __all__ = ["build", "note_consistency"]
 
@@ -125,10 +125,9 @@ def build(
     unavailable: {metric: reason}, judge: {pairs, outcomes, unreadable, flip_rate, first_wins, rerun_rate, in_pool, …},
     unjudged, written: [{path, split, rows, candidates, judged, sha256, card}], cost, unpriced_calls, complete}.
     """
-    from llm_blender.batch.building import BuildPlan, build_data
     from llm_blender.config import load_config
     from llm_blender.data import NO_LENGTHS, PAPER_LENGTHS, Lengths
-    from llm_blender.data.importing import parse_split
+    from llm_blender.datasets import BuildPlan, build_data, parse_split
     from llm_blender.rankers.llm_judge import CRITERIA
 
     base = PAPER_LENGTHS if paper_lengths else NO_LENGTHS
@@ -179,9 +178,9 @@ def _range(option: str, value: str) -> tuple[int | None, int | None] | None:
 
 
 def _observer(stack: contextlib.ExitStack) -> BuildObserver:
-    from llm_blender.batch import OnRows
-    from llm_blender.batch.building import BuildObserver, Estimate
     from llm_blender.data import Chosen
+    from llm_blender.datasets import BuildObserver, Estimate
+    from llm_blender.jobs import OnRows
 
     class Observer(BuildObserver):
         """Says it on standard error; each kind of work has its own bar."""

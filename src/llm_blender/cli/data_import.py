@@ -15,7 +15,7 @@ from llm_blender.cli._progress import progress
 from llm_blender.cli._ranking import SkipBadOption, split_names
 
 if TYPE_CHECKING:
-    from llm_blender.data.importing import Imported
+    from llm_blender.datasets import Imported
 
 __all__ = ["import_data"]
 
@@ -94,7 +94,7 @@ def import_data(
     JSON, where the rows do not go to standard output: {format, files, records, skipped: {reason: count}, first_bad,
     rows, left_out: {reason: count}, written: [{path, split, rows, candidates, pairs, ties, sha256, card}], remarks}.
     """
-    from llm_blender.data.importing import ImportPlan, import_rows, parse_split
+    from llm_blender.datasets import ImportPlan, import_rows, parse_split
 
     plan = ImportPlan(
         inputs=tuple(inputs),

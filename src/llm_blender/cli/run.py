@@ -27,7 +27,7 @@ from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.batch.running import Ran
+    from llm_blender.ensemble.run import Ran
     from llm_blender.errors import RowError
     from llm_blender.types import Example
 
@@ -82,11 +82,11 @@ def run(
     JSON, where the rows do not go to standard output: {rows, resumed, fused, failed, partial, cost, unpriced_rows,
     seconds}.
     """
-    from llm_blender.batch import Job
-    from llm_blender.batch.running import run_prompts, run_settings
     from llm_blender.cli.ask import make_ensemble
     from llm_blender.config import load_config
     from llm_blender.ensemble import fuser_name
+    from llm_blender.ensemble.run import run_prompts, run_settings
+    from llm_blender.jobs import Job
 
     loaded = load_config(config)
     if mode is not None:

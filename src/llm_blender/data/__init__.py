@@ -1,6 +1,5 @@
 """Rows in MixInstruct's format: read and write them, and make preference data of them."""
 
-from llm_blender.data.checking import RowsReport, report_rows
 from llm_blender.data.files import STDIO, RowWriter, read_records
 from llm_blender.data.instructions import (
     NO_LENGTHS,
@@ -11,18 +10,29 @@ from llm_blender.data.instructions import (
     read_instructions,
     source_files,
 )
-from llm_blender.data.mix_instruct import MIX_INSTRUCT, parse_mix_instruct_row, read_mix_instruct
-from llm_blender.data.pair_choice import PAIR_CHOICES, ChosenPairs, PairChoice, choose_pairs, compare_chosen
+from llm_blender.data.mix_instruct import (
+    MIX_INSTRUCT,
+    RowsReport,
+    parse_mix_instruct_row,
+    read_mix_instruct,
+    report_rows,
+)
 from llm_blender.data.preferences import (
+    PAIR_CHOICES,
     PREFERENCE_FORMATS,
+    VOTE_FORMATS,
+    ChosenPairs,
+    PairChoice,
     Preference,
     PreferenceFormat,
     Preferences,
+    VoteFormat,
+    choose_pairs,
+    compare_chosen,
     make_preferences,
+    vote_records,
 )
-from llm_blender.data.rows import keep_candidates, normalized_key, parse_row, parse_rows, read_rows
-from llm_blender.data.stored_rankings import stored_ranking
-from llm_blender.data.votes import VOTE_FORMATS, VoteFormat, vote_records
+from llm_blender.data.rows import keep_candidates, normalized_key, parse_row, parse_rows, read_rows, stored_ranking
 
 __all__ = [
     "MIX_INSTRUCT",

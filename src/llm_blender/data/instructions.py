@@ -11,10 +11,8 @@ from typing import Any
 
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
-from llm_blender.data.importing.draws import fraction
-from llm_blender.data.importing.prompts import PROMPT_KEYS, read_prompt
-from llm_blender.data.importing.records import Records, SkipRecord, sha256
-from llm_blender.data.importing.values import optional_text
+from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
+from llm_blender.data.records import Records, SkipRecord, optional_text, sha256
 from llm_blender.data.rows import normalized_key
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
@@ -25,9 +23,23 @@ __all__ = [
     "Chosen",
     "Lengths",
     "choose_instructions",
+    "coin",
+    "fraction",
     "read_instructions",
     "source_files",
 ]
+
+
+def fraction(seed: int, *texts: str) -> float:
+    """A number from 0 up to 1, the same for the same seed and texts on every machine."""
+    digest = hashlib.sha256("\0".join([str(seed), *texts]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def coin(seed: int, *texts: str) -> bool:
+    """Heads or tails, likewise."""
+    return fraction(seed, *texts) < 0.5
+
 
 _REFERENCES = ("reference", "output", "response", "answer", "completion")
 _LICENCES = ("licence", "license")

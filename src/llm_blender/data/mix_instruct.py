@@ -5,18 +5,21 @@ Source of the format: arXiv 2306.02561 and the data set ``llm-blender/mix-instru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
 from llm_blender.data.hub import hub_files, is_hub_name
-from llm_blender.data.rows import parse_row, parse_rows
+from llm_blender.data.rows import normalized_key, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError
 from llm_blender.types import Example, LabelledPair
 
-__all__ = ["MIX_INSTRUCT", "parse_mix_instruct_row", "read_mix_instruct"]
+__all__ = ["MIX_INSTRUCT", "RowsReport", "parse_mix_instruct_row", "read_mix_instruct", "report_rows"]
 
 MIX_INSTRUCT = "llm-blender/mix-instruct"
 """The paper's data set on the Hub: splits ``train``, ``val``, ``test``."""
@@ -106,4 +109,80 @@ def _pairs(results: Mapping[str, str], models: Sequence[str]) -> tuple[LabelledP
         LabelledPair(i, j, "a" if margins[i, j] > 0 else "b" if margins[i, j] < 0 else "tie", "cmp_results")
         for i, j in combinations(range(len(models)), 2)
         if (i, j) in margins
+    )
+
+
+@dataclass(frozen=True)
+class RowsReport:
+    """What rows in MixInstruct's format hold.
+
+    Attributes:
+        rows: usable ones.
+        bad: rows that cannot be used.
+        first_bad: what is wrong with the first of these; empty where there is none.
+        duplicates: rows that ask the same as an earlier one.
+        models: candidates by LLM.
+        incomplete: rows that lack a candidate of an LLM which other rows have.
+        without_reference: rows that have none.
+        judged: rows with ``cmp_results``.
+        pairs: judged ordered pairs.
+        outcomes: of these, by name.
+        scores: candidates that have a score, by its name.
+        candidates: all of them.
+    """
+
+    rows: int
+    bad: int
+    first_bad: str
+    duplicates: int
+    models: dict[str, int]
+    incomplete: int
+    without_reference: int
+    judged: int
+    pairs: int
+    outcomes: dict[str, int]
+    scores: dict[str, int]
+    candidates: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
+    """Count what rows hold, in one pass; memory holds a hash of each prompt.
+
+    Args:
+        rows: as `llm_blender.data.read_mix_instruct` gives them.
+        bad: filled by its `on_bad` meanwhile.
+    """
+    models, outcomes, scores, sizes = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+    seen: set[bytes] = set()
+    count = duplicates = without_reference = judged = 0
+    for row in rows:
+        count += 1
+        key = hashlib.blake2b(normalized_key(row).encode("utf-8", "replace"), digest_size=16).digest()
+        duplicates += key in seen
+        seen.add(key)
+        without_reference += not (row.reference or "").strip()
+        results = row.extra.get("cmp_results") or {}
+        judged += bool(results)
+        outcomes.update(results.values())
+        sizes[len(row.candidates)] += 1
+        for candidate in row.candidates:
+            models[candidate.model or ""] += 1
+            scores.update(list(candidate.scores))
+    return RowsReport(
+        rows=count,
+        bad=len(bad),
+        first_bad=str(bad[0]) if bad else "",
+        duplicates=duplicates,
+        models=dict(sorted(models.items())),
+        incomplete=sum(rows for size, rows in sizes.items() if size < len(models)),
+        without_reference=without_reference,
+        judged=judged,
+        pairs=outcomes.total(),
+        outcomes=dict(outcomes.most_common()),
+        scores=dict(sorted(scores.items())),
+        candidates=models.total(),
     )

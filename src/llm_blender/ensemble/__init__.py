@@ -1,7 +1,6 @@
 """One prompt → one Answer, under a deadline, a quorum and a budget."""
 
 from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member, fuser_name
-from llm_blender.ensemble.gathering import Limits
-from llm_blender.ensemble.observer import Observer
+from llm_blender.ensemble.gathering import Limits, Observer
 
 __all__ = ["DEFAULT_SAMPLES", "Ensemble", "Limits", "Member", "Observer", "fuser_name"]

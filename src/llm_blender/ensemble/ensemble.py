@@ -14,8 +14,7 @@ from typing import Any, Literal, Self, get_args
 from llm_blender.calls import run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.budget import Budget
-from llm_blender.ensemble.gathering import Call, Gathered, Limits, gather
-from llm_blender.ensemble.observer import Observer
+from llm_blender.ensemble.gathering import Call, Gathered, Limits, Observer, gather
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, unknown_name
 from llm_blender.fusers import (
     CHAT,

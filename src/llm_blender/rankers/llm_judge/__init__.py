@@ -1,7 +1,6 @@
 """LLMJudge: any LLM as a ranker that compares two answers at a time."""
 
 from llm_blender.rankers.llm_judge.calls import CallStore, JudgeTotals
-from llm_blender.rankers.llm_judge.outcomes import outcome_messages, read_outcome
 from llm_blender.rankers.llm_judge.prompt import CRITERIA, judge_messages
 from llm_blender.rankers.llm_judge.ranker import LLMJudge
 from llm_blender.rankers.llm_judge.verdict import Verdict, read_verdict
@@ -13,7 +12,5 @@ __all__ = [
     "LLMJudge",
     "Verdict",
     "judge_messages",
-    "outcome_messages",
-    "read_outcome",
     "read_verdict",
 ]

@@ -1,0 +1,138 @@
+"""The prompt of a record, and the answers that follow it: texts, messages, or Human/Assistant transcripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_blender.data.records import SkipRecord, optional_text, text
+from llm_blender.errors import InputError
+from llm_blender.types import Instruction, Message, to_messages
+
+__all__ = ["PROMPT_KEYS", "Prompt", "answered_prompt", "read_prompt"]
+
+PROMPT_KEYS = ("prompt", "instruction", "question", "messages")
+"""Where the prompt may stand; the first of them that is there is taken."""
+
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What was asked.
+
+    Attributes:
+        instruction: a text, or messages.
+        input: a second text, as in Alpaca's data; often empty.
+    """
+
+    instruction: Instruction
+    input: str = ""
+
+
+def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
+    """The prompt under one of `PROMPT_KEYS`, with `input` and `system` where they are there; None if there is none.
+
+    Raises:
+        ValueError: it is neither a text nor messages.
+        SkipRecord: it is blank.
+    """
+    key = next((key for key in PROMPT_KEYS if record.get(key) is not None), None)
+    if key is None:
+        return None
+    if not isinstance(record[key], str):
+        return Prompt(_instruction(_messages(record[key], key)), optional_text(record, "input"))
+    instruction, input = record[key], optional_text(record, "input")
+    if not (instruction.strip() or input.strip()):
+        raise SkipRecord("the prompt is empty")
+    if transcript := _transcript(instruction):
+        while len(transcript) > 1 and not transcript[-1]["content"]:
+            transcript.pop()  # "Assistant:", which asks for the answer
+        return Prompt(_instruction(transcript), input)
+    if system := optional_text(record, "system").strip():
+        turns: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": instruction}]
+        return Prompt(turns, input)
+    return Prompt(instruction, input)
+
+
+def answered_prompt(record: Mapping[str, Any], one: str, other: str) -> tuple[Prompt, str, str]:
+    """The prompt and the two answers under the keys `one` and `other`.
+
+    Where the two are whole conversations, the turns that they share are the prompt, and the answers are the one turn
+    that is left of each.
+
+    Raises:
+        ValueError: a key is missing or holds something else.
+        SkipRecord: the prompt is blank, or the conversations part before their last answer.
+    """
+    prompt = read_prompt(record)
+    first, second = (_conversation(record, key) for key in (one, other))
+    if first is None and second is None:
+        if prompt is None:
+            wanted = ", ".join(f"`{key}`" for key in PROMPT_KEYS)
+            raise ValueError(f"there is no prompt: one of {wanted}, or {one} and {other} as conversations")
+        return prompt, text(record, one), text(record, other)
+    if first is None or second is None:
+        raise ValueError(f"`{one}` and `{other}` must both be conversations or both be texts")
+    if prompt is not None and first[0]["role"] == second[0]["role"] == "assistant":
+        start = to_messages(prompt.instruction)
+        first, second, input = [*start, *first], [*start, *second], prompt.input
+    else:
+        input = ""
+    shared, a, b = _part(first, second)
+    return Prompt(_instruction(shared), input), a, b
+
+
+def _part(one: Sequence[Message], other: Sequence[Message]) -> tuple[list[Message], str, str]:
+    if list(one) == list(other):
+        raise SkipRecord("both answers read the same")
+    last = len(one) - 1
+    if len(one) != len(other) or one[:last] != other[:last]:
+        raise SkipRecord("the conversations part before their last answer")
+    if not one[last]["role"] == other[last]["role"] == "assistant":
+        raise SkipRecord("the conversations do not end with an answer")
+    if not any(message["role"] == "user" and message["content"].strip() for message in one[:last]):
+        raise SkipRecord("the prompt is empty")
+    return list(one[:last]), one[last]["content"], other[last]["content"]
+
+
+def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
+    value = record.get(key)
+    if isinstance(value, str):
+        return _transcript(value)
+    if isinstance(value, list):
+        return _messages(value, key)
+    if key not in record:
+        raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
+    raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
+
+
+def _transcript(value: str) -> list[Message] | None:
+    """The turns of a text in HH-RLHF's form, ``Human: … Assistant: …``; None if it is not in it."""
+    start, *parts = _TURN.split(value)
+    speakers = parts[::2]
+    if start.strip() or not speakers or speakers[0] != "Human" or "Assistant" not in speakers:
+        return None
+    return [
+        {"role": _SPEAKERS[speaker], "content": said.strip()}
+        for speaker, said in zip(speakers, parts[1::2], strict=True)
+    ]
+
+
+def _messages(value: Any, key: str) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
+    try:
+        return to_messages(value)
+    except InputError as error:
+        raise ValueError(f"`{key}`: {error}") from None
+
+
+def _instruction(messages: list[Message]) -> Instruction:
+    """A conversation of one question is that question's text, as the same question reads elsewhere."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return messages

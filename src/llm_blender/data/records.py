@@ -1,0 +1,261 @@
+"""The records of other projects' files: JSON Lines, Parquet, or one JSON list of objects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_blender.data.files import (
+    HALF_A_CHARACTER,
+    holds_half_a_character,
+    open_plain,
+    read_records,
+    reading,
+)
+from llm_blender.errors import InputError, NotFoundError, RowError, unknown_name
+
+__all__ = [
+    "InputFile",
+    "Inputs",
+    "Record",
+    "Records",
+    "SkipRecord",
+    "find_inputs",
+    "number",
+    "optional_text",
+    "sha256",
+    "short_names",
+    "short_values",
+    "text",
+]
+
+Record = dict[str, Any]
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+class SkipRecord(Exception):  # noqa: N818 - not an error: the record is well made and holds nothing to learn from
+    """A record that is left out and counted; `str` of it is the reason. It does not leave this package."""
+
+
+class Records:
+    """What a file holds, record by record; ``.gz`` and ``.zst`` are unpacked.
+
+    Args:
+        path: JSON Lines, Parquet, or a JSON list of objects, which is told by its first character.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: it cannot be read as what its name says, or Git LFS has not fetched it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
+        self.path = path
+        with reading(str(path)), path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise InputError(f"{path} is a pointer of Git LFS in the file's place: run `git lfs pull` there.")
+        self._is_list = path.suffix != ".parquet" and self._begins_with_a_bracket()
+        self.unit = "row" if self._is_list or path.suffix == ".parquet" else "line"
+
+    def __iter__(self) -> Iterator[tuple[int, Record | RowError]]:
+        """The 1-based line or row with the record, or with what is wrong with it."""
+        return self._of_list() if self._is_list else read_records(self.path)
+
+    def error(self, number: int, reason: str) -> RowError:
+        """What is wrong with a record of this file."""
+        return RowError(self.path, number, reason, unit=self.unit)
+
+    def _begins_with_a_bracket(self) -> bool:
+        with reading(str(self.path)), open_plain(str(self.path)) as file:
+            while head := file.read(4096):
+                if text := head.removeprefix(b"\xef\xbb\xbf").lstrip():
+                    return text.startswith(b"[")
+        return False
+
+    def _of_list(self) -> Iterator[tuple[int, Record | RowError]]:
+        with reading(str(self.path)), open_plain(str(self.path)) as file:
+            data = file.read()
+        try:
+            records = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path} is not JSON: {error}. Is it complete?") from error
+        halves = b"\\ud" in data.lower()
+        del data
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict):
+                yield number, self.error(number, f"a JSON object is wanted, not {type(record).__name__}")
+            elif halves and holds_half_a_character(record):
+                yield number, self.error(number, HALF_A_CHARACTER)
+            else:
+                yield number, record
+
+
+def sha256(path: Path) -> str:
+    """Of the file as it lies there, compressed or not."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_OUTPUTS, _ANNOTATIONS = "model_outputs.json", "annotations.json"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read.
+
+    Attributes:
+        path: where it is.
+        name: what tells it from the others of the import; says nothing of the machine.
+        model: whose folder of AlpacaEval's results it stands in.
+        annotator: likewise.
+    """
+
+    path: Path
+    name: str
+    model: str = ""
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of an import.
+
+    Attributes:
+        files: in an order that does not depend on the machine.
+        are_results: whether they come from a folder of AlpacaEval's results.
+        annotators: all that have a folder there, whether they were asked for or not.
+    """
+
+    files: tuple[InputFile, ...]
+    are_results: bool = False
+    annotators: tuple[str, ...] = ()
+
+
+def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotators: Sequence[str] = ()) -> Inputs:
+    """The files that were given, or those of the folders that were.
+
+    Args:
+        inputs: files, or folders of AlpacaEval's results.
+        models: only these models' folders are looked into; empty is all.
+        annotators: only these annotators' folders, likewise.
+
+    Raises:
+        NotFoundError: one is not there.
+        InputError: a folder holds no results, files and folders are mixed, one is given twice, or a name is unknown.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise NotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}).")
+    if len({path.resolve() for path in inputs}) < len(inputs):
+        raise InputError("A file or folder is given twice: give each once.")
+    folders = [path for path in inputs if path.is_dir()]
+    if not folders:
+        return Inputs(tuple(InputFile(path, name) for path, name in zip(inputs, short_names(inputs), strict=True)))
+    if len(folders) < len(inputs):
+        raise InputError(f"{folders[0]} is a folder and others are files: import them one by one.")
+    found = [
+        file
+        for folder, name in zip(folders, short_names(folders), strict=True)
+        for file in _results(folder, "" if len(folders) == 1 else f"{name}/")
+    ]
+    known = sorted({file.model for file in found})
+    for model in models:
+        if model not in known:
+            raise unknown_name("model", model, known)
+    judges = sorted({file.annotator for file in found if file.annotator})
+    says_itself = any(file.path.name == _ANNOTATIONS and not file.annotator for file in found)
+    for annotator in annotators:
+        if annotator not in judges and not says_itself:
+            raise unknown_name("annotator", annotator, judges)
+    chosen = [file for file in found if not models or file.model in models]
+    files = tuple(file for file in chosen if not annotators or file.annotator in ("", *annotators))
+    return Inputs(files, True, tuple(judges))
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The paths without the folders that all of them stand in."""
+    if len(paths) < 2:
+        return [path.name for path in paths]
+    parts = [path.absolute().parts for path in paths]
+    common = 0
+    while all(len(of_path) > common + 1 and of_path[common] == parts[0][common] for of_path in parts):
+        common += 1
+    return ["/".join(of_path[common:]) for of_path in parts]
+
+
+def _results(folder: Path, prefix: str) -> list[InputFile]:
+    root = folder / "results" if (folder / "results").is_dir() else folder
+    found = [
+        InputFile(
+            path,
+            prefix + path.relative_to(root).as_posix(),
+            model.name,
+            path.parent.name if path.parent != model else "",
+        )
+        for model in sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.name)
+        for pattern in (_OUTPUTS, _ANNOTATIONS, f"*/{_ANNOTATIONS}")
+        for path in sorted(model.glob(pattern), key=lambda path: path.parent.name)
+    ]
+    if not found:
+        raise InputError(
+            f"{folder} holds no results of AlpacaEval: MODEL/{_OUTPUTS} or MODEL/ANNOTATOR/{_ANNOTATIONS}."
+        )
+    return found
+
+
+_LONGEST = 120  # characters of a value that still says what a row is, rather than being part of it
+
+
+def text(record: Mapping[str, Any], key: str) -> str:
+    """The text under a key.
+
+    Raises:
+        ValueError: it is missing, or no text.
+    """
+    if key not in record:
+        raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
+    value = record[key]
+    if not isinstance(value, str):
+        raise ValueError(f"`{key}` must be a text, not {type(value).__name__}")
+    return value
+
+
+def optional_text(record: Mapping[str, Any], key: str) -> str:
+    """The text under a key; empty where there is none, null or NaN, which is how pandas writes an empty cell.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = record.get(key)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return text(record, key)
+
+
+def number(value: object) -> float | None:
+    """A finite number, or a text that is one; else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def short_values(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
+    """The numbers, truth values and short texts under the other keys: what a row keeps as `meta`."""
+    left = {key: value for key, value in record.items() if key not in set(used)}
+    return {key: value for key, value in left.items() if _is_short(value)}
+
+
+def _is_short(value: object) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= _LONGEST and "\n" not in value
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,218 @@
+"""AlpacaEval's results: what each model answered, and how an annotator liked it beside a baseline's answer.
+
+A folder of results holds ``MODEL/model_outputs.json``, a list of ``{instruction, output, generator, dataset}``, and
+``MODEL/ANNOTATOR/annotations.json`` (older ones ``MODEL/annotations.json``), a list of ``{instruction, output_1,
+output_2, generator_1, generator_2, annotator, preference}``. The baseline is 1 and the model 2; the preference is 1 or
+2, anything between as a probability, and 0 or 1.5 for a draw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_blender.data.instructions import coin
+from llm_blender.data.records import SkipRecord, number, optional_text, text
+from llm_blender.data.rows import normalized_key
+from llm_blender.errors import unknown_name
+from llm_blender.types import Candidate, Example, LabelledPair
+
+__all__ = ["AlpacaEval"]
+
+_Answer = tuple[str, str]
+"""Model and text, as what an annotator judged is told from what it answers elsewhere."""
+
+
+@dataclass
+class _Row:
+    instruction: str
+    input: str
+    dataset: str = ""
+    answers: dict[_Answer, str] = field(default_factory=dict)
+    """The text of each answer as it was read; equal but for white space around it is equal."""
+    judgements: dict[tuple[str, _Answer, _Answer], float] = field(default_factory=dict)
+    """By annotator, answer and the baseline's answer: how often the answer wins, 0 to 1."""
+
+    def add(self, model: str, answer: str) -> _Answer:
+        key = model, answer.strip()
+        self.answers.setdefault(key, answer)
+        return key
+
+    def names(self) -> dict[_Answer, str]:
+        """A name for each answer: the model's for the one judged most often, then ``MODEL#2`` and so on."""
+        judged = Counter(answer for _, *pair in self.judgements for answer in pair)
+        by_judged = sorted(self.answers, key=lambda answer: -judged[answer])  # stable: then as they were read
+        of_model = Counter[str]()
+        names: dict[_Answer, str] = {}
+        for answer in by_judged:
+            of_model[answer[0]] += 1
+            rank = of_model[answer[0]]
+            names[answer] = answer[0] if rank == 1 else f"{answer[0]}#{rank}"
+        return names
+
+
+class AlpacaEval:
+    """Gathers outputs and annotations, in any order, into one row an instruction.
+
+    Attributes:
+        equal: judgements of two answers that read the same, counted as `examples` goes on: they are scores and no
+            pairs, since no better one can be told from the texts.
+
+    Args:
+        models: only what these answered; empty is all. The baselines that they were judged against are always kept.
+        annotators: only what these judged; empty is all.
+        known_annotators: those that are there, even where their files are not read.
+        reference: the model whose answers are the rows' references.
+        seed: of the order in which the two of a judgement are named.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[str] = (),
+        annotators: Sequence[str] = (),
+        known_annotators: Sequence[str] = (),
+        reference: str = "",
+        seed: int = 0,
+    ) -> None:
+        self._models, self._annotators = frozenset(models), frozenset(annotators)
+        self._reference, self._seed = reference, seed
+        self.equal = 0
+        self._rows: dict[str, _Row] = {}
+        self._seen_models: dict[str, None] = {}
+        self._seen_annotators = dict.fromkeys(known_annotators)
+
+    def add(self, record: Mapping[str, Any], *, model: str = "", annotator: str = "") -> None:
+        """Take in a record of either kind.
+
+        Args:
+            record: of a file of outputs or of annotations.
+            model: whose folder it stands in; by default the record's own `generator`, `generator_2`. Folders are
+                called alike everywhere, and generators are not.
+            annotator: likewise; by default the record's `annotator`.
+
+        Raises:
+            ValueError: a key is missing or holds something else.
+            SkipRecord: there is nothing to learn from it.
+        """
+        if "preference" in record or "output_1" in record:
+            self._add_judgement(record, model, annotator)
+        else:
+            self._add_output(record, model)
+
+    def examples(self) -> Iterator[Example]:
+        """The rows, in the order in which their instructions were met; candidates by name.
+
+        Raises:
+            InputError: a model, an annotator or the reference that was asked for is not there.
+        """
+        for model in sorted(self._models):
+            if model not in self._seen_models:
+                raise unknown_name("model", model, self._seen_models)
+        for annotator in sorted(self._annotators):
+            if annotator not in self._seen_annotators:
+                raise unknown_name("annotator", annotator, self._seen_annotators)
+        known = dict.fromkeys(model for row in self._rows.values() for model, _ in row.answers)
+        if self._reference and self._reference not in known:
+            raise unknown_name("model for the reference", self._reference, known)
+        return (self._example(key, row) for key, row in self._rows.items())
+
+    def _add_output(self, record: Mapping[str, Any], model: str) -> None:
+        row = self._row(record)
+        model = model or text(record, "generator")
+        self._check_model(model)
+        if record.get("output") is None and "output" in record:
+            raise SkipRecord("there is no output")
+        self._keep(row).add(model, text(record, "output"))
+
+    def _add_judgement(self, record: Mapping[str, Any], model: str, annotator: str) -> None:
+        row = self._row(record)
+        baseline = _generator(record, "generator_1")
+        model = model or _generator(record, "generator_2")
+        annotator = annotator or text(record, "annotator")
+        self._check_model(model)
+        self._seen_annotators.setdefault(annotator)
+        if self._annotators and annotator not in self._annotators:
+            raise SkipRecord("another annotator's")
+        first, second, share = text(record, "output_1"), text(record, "output_2"), _share_of_second(record)
+        if share is None:
+            raise SkipRecord("the annotator gave no preference")
+        if baseline == model and (other := optional_text(record, "generator_2")) not in ("", model):
+            baseline, first, second, share = other, second, first, 1 - share  # the model stands first
+        row = self._keep(row)
+        ours, theirs = row.add(model, second), row.add(baseline, first)
+        if ours == theirs:
+            raise SkipRecord("an answer beside itself")
+        key = annotator, ours, theirs
+        if key in row.judgements:
+            same = row.judgements[key] == share
+            raise SkipRecord("judged already" if same else "judged already, and differently: the first one counts")
+        row.judgements[key] = share
+
+    def _check_model(self, model: str) -> None:
+        self._seen_models.setdefault(model)
+        if self._models and model not in self._models:
+            raise SkipRecord("another model's")
+
+    def _row(self, record: Mapping[str, Any]) -> _Row:
+        row = _Row(text(record, "instruction"), optional_text(record, "input"), optional_text(record, "dataset"))
+        if not (row.instruction.strip() or row.input.strip()):
+            raise SkipRecord("the prompt is empty")
+        return row
+
+    def _keep(self, row: _Row) -> _Row:
+        kept = self._rows.setdefault(normalized_key(Example(row.instruction, row.input)), row)
+        kept.dataset = kept.dataset or row.dataset
+        return kept
+
+    def _example(self, key: str, row: _Row) -> Example:
+        names = row.names()
+        order = sorted(names, key=names.__getitem__)
+        places = {answer: place for place, answer in enumerate(order)}
+        scores: dict[_Answer, dict[str, float]] = {answer: {} for answer in order}
+        pairs: list[LabelledPair] = []
+        for (annotator, ours, theirs), share in sorted(
+            row.judgements.items(), key=lambda item: (item[0][0], places[item[0][1]], places[item[0][2]])
+        ):
+            scores[ours][f"{annotator}_win_vs_{names[theirs]}"] = share
+            if ours[1] == theirs[1]:
+                self.equal += 1
+                continue
+            a, b = places[ours], places[theirs]
+            if coin(self._seed, "order", key, annotator, names[ours], names[theirs]):
+                a, b, share = b, a, 1 - share
+            pairs.append(LabelledPair(a, b, "tie" if share == 0.5 else "a" if share > 0.5 else "b", annotator))
+        reference = next((row.answers[answer] for answer in order if names[answer] == self._reference), None)
+        meta = {"dataset": row.dataset} if row.dataset else {}
+        if reference is not None:
+            meta["reference_by"] = self._reference
+        return Example(
+            instruction=row.instruction,
+            input=row.input,
+            reference=reference,
+            candidates=tuple(Candidate(row.answers[answer], names[answer], scores[answer]) for answer in order),
+            pairs=tuple(pairs),
+            extra={"meta": meta},
+        )
+
+
+def _generator(record: Mapping[str, Any], key: str) -> str:
+    """Who wrote one of the two answers; where both are by the same, some files say so once."""
+    return optional_text(record, key) or optional_text(record, "generator") or text(record, key)
+
+
+def _share_of_second(record: Mapping[str, Any]) -> float | None:
+    """How often the second answer wins, 0 to 1; None where the annotation failed."""
+    if "preference" not in record:
+        raise ValueError(f"`preference` is missing; the keys are {', '.join(record)}")
+    value = record["preference"]
+    preference = number(value)
+    if value is None or (isinstance(value, float) and preference is None):
+        return None
+    if preference == 0:
+        return 0.5
+    if preference is None or not 1 <= preference <= 2:
+        raise ValueError(f"`preference` must be 0 or from 1 to 2, not {value!r}")
+    return round(preference - 1, 10)

@@ -1,0 +1,284 @@
+"""The build itself: each kind of work on the job engine, so that it can stop anywhere and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_blender.calls import Turns
+from llm_blender.config import Config
+from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
+from llm_blender.datasets.candidates import (
+    Estimate,
+    ask,
+    candidate_items,
+    check_cost,
+    estimate_candidates,
+    missing_by_llm,
+    row_candidates,
+)
+from llm_blender.datasets.card import Built, build_card
+from llm_blender.datasets.judging import (
+    Consistency,
+    estimate_judgements,
+    judge_pair,
+    judgement_items,
+    measure_consistency,
+    row_outcomes,
+)
+from llm_blender.datasets.plan import BuildPlan, Participant, judge_in_pool, load_participants, token_counter
+from llm_blender.datasets.scoring import measure, write_rows
+from llm_blender.errors import WorkError
+from llm_blender.jobs.engine import Budget, OnRows, Rows, work_through
+from llm_blender.jobs.job import Job
+from llm_blender.store import Store
+from llm_blender.types import Candidate, Example
+
+__all__ = ["BuildObserver", "build_data"]
+
+
+class BuildObserver:
+    """Told what happens while a data set is built; override what is of interest."""
+
+    def chose(self, chosen: Chosen) -> None:
+        """The instructions are there."""
+
+    def estimated(self, estimates: Sequence[Estimate], spent: float) -> None:
+        """What is still to be asked, before anybody is; of judgements that is a guess until the answers are there.
+
+        Args:
+            estimates: of candidates, and of judgements where there is a judge.
+            spent: dollars, by earlier runs.
+        """
+
+    def judges_itself(self, judge: str, names: Sequence[str]) -> None:
+        """The judge is one of the LLMs whose answers it judges."""
+
+    def begins(self, what: str) -> OnRows | None:
+        """A kind of work begins: ``candidates``, the name of a metric, ``judgements``; what is told how far it is."""
+
+    def stopping(self, rows: int) -> None:
+        """The work stops early, and waits for so many calls under way."""
+
+
+def build_data(
+    plan: BuildPlan,
+    config: Config,
+    *,
+    store: Store | None = None,
+    restart: bool = False,
+    observer: BuildObserver | None = None,
+) -> Built:
+    """Build a data set, or go on with one that was begun with the same settings.
+
+    Nothing is asked before it is known what it costs. Every answer is in the store before anything else happens to it,
+    so a build that is killed repeats no call that was finished.
+
+    Args:
+        plan: what to build.
+        config: whose LLMs write and judge.
+        store: where answers are kept; None is the user's.
+        restart: forget what was done; answers are found again in the store.
+        observer: told what happens.
+
+    Raises:
+        InputError: the plan, the configuration or an instruction is wrong, other settings were begun with, a price is
+            not known, or it costs more than it may.
+        WorkError: the budget is used up, or an LLM gave no answer at all; what was done is kept.
+    """
+    store, observer = store or Store(), observer or BuildObserver()
+    pool, judge = load_participants(plan, config)
+    chosen = _choose(plan)
+    observer.chose(chosen)
+    settings = _settings(plan, chosen, pool, judge)
+    with Job(plan.job_folder, "data build", settings, restart=restart) as job:
+        building = _Building(plan, job, store, observer, chosen, pool, judge)
+        building.ask()
+        rows = building.rows()
+        measured = measure(rows, plan.metrics, job.journal("scores"), on_rows=observer.begins)
+        consistency, unjudged = building.judge_pairs(rows)
+        missing = building.missing()
+        kept = building.kept(rows)
+        journals = job.journal("scores"), job.journal("judgements")
+        written = write_rows(plan, kept, pool, list(measured.settings), *journals)
+        built = Built(
+            plan=plan,
+            settings=settings,
+            digest=job.digest,
+            chosen=chosen,
+            missing=missing,
+            dropped=len(rows) - len(kept),
+            measured=measured,
+            consistency=consistency,
+            unjudged=unjudged,
+            written=tuple(written),
+            cost=job.cost,
+            unpriced=job.unpriced,
+            calls=building.calls,
+        )
+    for file in built.written:
+        _write_card(Path(file.card), build_card(built, file, pool, judge))
+    return built
+
+
+class _Building:
+    """The work that calls LLMs, and what is known of it."""
+
+    def __init__(
+        self,
+        plan: BuildPlan,
+        job: Job,
+        store: Store,
+        observer: BuildObserver,
+        chosen: Chosen,
+        pool: Sequence[Participant],
+        judge: Participant | None,
+    ) -> None:
+        self.plan, self.store, self.observer = plan, store, observer
+        self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
+        self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
+        self.calls, self.turns = 0, Turns()
+
+    def ask(self) -> None:
+        """Every instruction to every LLM."""
+        estimates = [estimate_candidates(self.chosen.rows, self.pool, self._candidates, self.store)]
+        if self.judge is not None:
+            estimates.append(self._estimate_judgements(self._expected_rows(), self.judge))
+        self._announce(estimates)
+        items = candidate_items(self.chosen.rows, self.pool)
+        done = work_through(
+            self._candidates,
+            items,
+            lambda written: ask(written, self.store, self.turns),
+            lanes={participant.name: participant.lane for participant in self.pool},
+            budget=self._budget(),
+            resources=[participant.llm for participant in self.pool],
+            on_rows=self.observer.begins("candidates"),
+            on_stopping=self.observer.stopping,
+        )
+        self._stop_over_budget(done, "answers")
+        self._note(done)
+        answers = {participant.name: len(self.chosen.rows) * participant.entry.samples for participant in self.pool}
+        for name, (count, reason) in self.missing().items():
+            if count == answers[name]:
+                raise WorkError(
+                    f"{name} gave no answer at all ({reason.rstrip('.')}): mend that and run the same command again, "
+                    f"or take it out of the configuration; what was done is kept in {self.job.folder}."
+                )
+
+    def judge_pairs(self, rows: Sequence[tuple[Example, Sequence[Candidate]]]) -> tuple[Consistency | None, int]:
+        """Every pair to the judge; its consistency, and how many questions it left unanswered."""
+        judge, plan = self.judge, self.plan
+        if judge is None:
+            return None, 0
+        in_pool = judge_in_pool(judge, self.pool)
+        if in_pool:
+            self.observer.judges_itself(judge.name, in_pool)
+        self._announce([self._estimate_judgements(rows, judge)])
+        items = judgement_items(rows, plan, judge)
+        done = work_through(
+            self._judgements,
+            items,
+            lambda asked: judge_pair(asked, judge, self.store, self.turns),
+            lanes={"judge": judge.lane},
+            budget=self._budget(),
+            resources=[judge.llm],
+            on_rows=self.observer.begins("judgements"),
+            on_stopping=self.observer.stopping,
+        )
+        self._stop_over_budget(done, "judgements")
+        self._note(done)
+        if items and done.missing == done.total:
+            reason = next(filter(None, (self._judgements.reason(item.key) for item in items)), "")
+            raise WorkError(
+                f"{judge.name} judged nothing ({reason.rstrip('.')}): mend that and run the same command again; what "
+                f"was done is kept in {self.job.folder}."
+            )
+        said = (of_pair for _, _, of_pair in row_outcomes(rows, plan, self._judgements))
+        return measure_consistency(said, in_pool), done.missing
+
+    def rows(self) -> list[tuple[Example, list[Candidate]]]:
+        """The rows that have a candidate, with their candidates."""
+        rows = [(row, row_candidates(row, self.pool, self._candidates)) for row in self.chosen.rows]
+        return [(row, candidates) for row, candidates in rows if candidates]
+
+    def kept(self, rows: list[tuple[Example, list[Candidate]]]) -> list[tuple[Example, list[Candidate]]]:
+        """The rows that are written."""
+        whole = sum(participant.entry.samples for participant in self.pool)
+        return [row for row in rows if len(row[1]) == whole or not self.plan.drop_incomplete]
+
+    def missing(self) -> dict[str, tuple[int, str]]:
+        """Answers that LLMs owe."""
+        return missing_by_llm(self.chosen.rows, self.pool, self._candidates)
+
+    def _estimate_judgements(self, rows: Sequence[tuple[Example, Sequence[Candidate]]], judge: Participant) -> Estimate:
+        return estimate_judgements(rows, self.plan, judge, self._judgements, self.store)
+
+    def _expected_rows(self) -> list[tuple[Example, list[Candidate]]]:
+        """Rows with what is there of candidates, and for the others a text of the length to expect."""
+        rows = []
+        names = [name for participant in self.pool for name in participant.candidate_names()]
+        for row in self.chosen.rows:
+            known = {candidate.model: candidate for candidate in row_candidates(row, self.pool, self._candidates)}
+            guess = row.reference or "word " * 150
+            rows.append((row, [known.get(name, Candidate(guess, name)) for name in names]))
+        return rows
+
+    def _announce(self, estimates: list[Estimate]) -> None:
+        self.observer.estimated(estimates, self.job.cost)
+        check_cost(estimates, self.job.cost, self.plan.max_cost)
+
+    def _budget(self) -> Budget:
+        return Budget(self.plan.max_cost, spent=self.job.cost)
+
+    def _note(self, done: Rows) -> None:
+        self.calls += done.done + done.partial + done.failed
+
+    def _stop_over_budget(self, done: Rows, what: str) -> None:
+        if done.over_budget:
+            raise WorkError(
+                f"The next call might cost more than is left of --max-cost {self.plan.max_cost:g}; "
+                f"${self.job.cost:.4f} are paid. {done.total - done.missing:,} of {done.total:,} {what} are there and "
+                f"kept in {self.job.folder}: the same command with more goes on."
+            )
+
+
+def _choose(plan: BuildPlan) -> Chosen:
+    return choose_instructions(
+        source_files(plan.sources),
+        lengths=plan.lengths,
+        count_tokens=None if plan.lengths == NO_LENGTHS else token_counter(plan.tokenizer),
+        exclude=plan.exclude,
+        n=plan.n,
+        seed=plan.seed,
+        skip_bad=plan.skip_bad,
+    )
+
+
+def _settings(
+    plan: BuildPlan, chosen: Chosen, pool: Sequence[Participant], judge: Participant | None
+) -> dict[str, Any]:
+    """All that the data depend on; not what it may cost, or how fast it goes."""
+    texts = json.dumps([[row.id, row.prompt, row.reference] for row in chosen.rows])
+    return {
+        "instructions_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
+        "instructions": len(chosen.rows),
+        "seed": plan.seed,
+        "llms": {participant.name: participant.settings() for participant in pool},
+        "metrics": list(plan.metrics),
+        "judge": None if judge is None else {"name": judge.name, **judge.settings()},
+        "orders": plan.orders if judge else None,
+        "criteria": plan.criteria if judge else None,
+        "check": plan.check if judge else None,
+        "split": dict(plan.split),
+    }
+
+
+def _write_card(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise WorkError(f"The rows are written, but not their card {path}: {error.strerror}.") from error

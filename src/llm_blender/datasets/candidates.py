@@ -1,0 +1,201 @@
+"""Candidates: every instruction to every LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from llm_blender.calls import CallStore, Turns, call_once
+from llm_blender.datasets.plan import Participant
+from llm_blender.ensemble.budget import Priced
+from llm_blender.errors import InputError
+from llm_blender.jobs.engine import Item, Result
+from llm_blender.jobs.journal import Journal
+from llm_blender.store import call_key
+from llm_blender.types import Candidate, Example, Message, Sampling, Usage, to_messages
+
+__all__ = [
+    "Estimate",
+    "Written",
+    "ask",
+    "candidate_items",
+    "check_cost",
+    "estimate_call",
+    "estimate_candidates",
+    "missing_by_llm",
+    "most_cost",
+    "row_candidates",
+]
+
+_BYTES_A_TOKEN = 4  # of English; other languages have fewer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Calls to be made.
+
+    Attributes:
+        what: they are for.
+        calls: to be made.
+        recalled: calls that were made before, here or elsewhere, and are found again at no cost.
+        tokens: of the calls, about.
+        cost: dollars, about; of LLMs with a price alone.
+        most: dollars, if every answer is as long as it may be and every byte a token.
+        unpriced: calls whose price is not known.
+    """
+
+    what: str
+    calls: int = 0
+    recalled: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    most: float = 0.0
+    unpriced: int = 0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.what,
+            self.calls + other.calls,
+            self.recalled + other.recalled,
+            self.tokens + other.tokens,
+            self.cost + other.cost,
+            self.most + other.most,
+            self.unpriced + other.unpriced,
+        )
+
+
+def estimate_call(
+    what: str, participant: Participant, messages: Sequence[Message], sampling: Sampling, answer: int
+) -> Estimate:
+    """The estimate of one call, whose answer has about `answer` tokens."""
+    size = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
+    usage = Usage(size // _BYTES_A_TOKEN + 8, answer)
+    price = participant.price
+    return Estimate(
+        what,
+        calls=1,
+        tokens=usage.prompt_tokens + usage.completion_tokens,
+        cost=0.0 if price is None else price.cost(usage),
+        most=most_cost(participant, messages, sampling),
+        unpriced=int(price is None),
+    )
+
+
+def most_cost(participant: Participant, messages: Sequence[Message], sampling: Sampling) -> float:
+    """Dollars that a call may cost at most; 0 where the price is not known."""
+    llm = participant.llm
+    return (llm.most_cost(messages, sampling) if isinstance(llm, Priced) else None) or 0.0
+
+
+def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | None) -> None:
+    """Refuse to begin what would cost more than it may.
+
+    Args:
+        estimates: of all that is still to be done.
+        spent: dollars, by earlier runs.
+        max_cost: for all of it; None where nobody said it.
+
+    Raises:
+        InputError: it costs something and nobody said how much it may, or it costs more.
+    """
+    cost = sum(estimate.cost for estimate in estimates)
+    if max_cost is None and cost > 0:
+        raise InputError(f"This would cost about ${spent + cost:.4f}: say how much it may cost with --max-cost.")
+    if max_cost is not None and spent + cost > max_cost:
+        already = f" (${spent:.4f} of it already paid)" if spent else ""
+        raise InputError(
+            f"This would cost about ${spent + cost:.4f}{already}, more than --max-cost {max_cost:g}: raise it, or "
+            f"build less (-n, --orders one)."
+        )
+
+
+_ANSWER_TOKENS = 200  # what an estimate takes for an answer's length, unless it may not be as long
+
+
+@dataclass(frozen=True)
+class Written:
+    """A call that writes a candidate."""
+
+    participant: Participant
+    messages: list[Message]
+    sampling: Sampling
+
+
+def _calls(rows: Sequence[Example], pool: Sequence[Participant]) -> Iterator[tuple[str, Written]]:
+    for row in rows:
+        messages = to_messages(row.instruction if not row.input else row.prompt)
+        for participant in pool:
+            for sample, name in enumerate(participant.candidate_names()):
+                yield _key(row, name), Written(participant, messages, replace(participant.sampling, sample=sample))
+
+
+def _key(row: Example, name: str) -> str:
+    return f"{row.id}\t{name}"
+
+
+def candidate_items(rows: Sequence[Example], pool: Sequence[Participant]) -> list[Item[Written]]:
+    """One item a candidate; each LLM has a lane of its own."""
+    return [
+        Item(
+            key,
+            written,
+            written.participant.name,
+            most_cost(written.participant, written.messages, written.sampling),
+        )
+        for key, written in _calls(rows, pool)
+    ]
+
+
+def estimate_candidates(
+    rows: Sequence[Example], pool: Sequence[Participant], journal: Journal, store: CallStore
+) -> Estimate:
+    """What is still to be asked, and what it costs."""
+    total = Estimate("candidates")
+    for key, written in _calls(rows, pool):
+        if journal.status(key) == "done":
+            continue
+        identity = written.participant.llm.identity
+        if store.get(call_key(identity, written.messages, written.sampling)) is not None:
+            total += Estimate("candidates", recalled=1)
+        else:
+            tokens = min(written.sampling.max_tokens or _ANSWER_TOKENS, _ANSWER_TOKENS)
+            total += estimate_call("candidates", written.participant, written.messages, written.sampling, tokens)
+    return total
+
+
+async def ask(written: Written, store: CallStore, turns: Turns) -> Result:
+    """Make the call, or find it again.
+
+    Raises:
+        LLMError: there is no answer.
+    """
+    reply = await call_once(turns, written.participant.llm, written.messages, written.sampling, store)
+    cost = 0.0 if reply.stored else reply.candidate.cost
+    if not reply.candidate.text.strip():
+        return Result(None, f"{written.participant.name}: the answer is empty", cost)
+    return Result(reply.candidate.to_dict(), cost=cost)
+
+
+def row_candidates(row: Example, pool: Sequence[Participant], journal: Journal) -> list[Candidate]:
+    """The candidates of a row that are there, in the order of the LLMs, each with the name of its own."""
+    found = []
+    for participant in pool:
+        for name in participant.candidate_names():
+            if (values := journal.value(_key(row, name))) is not None:
+                found.append(replace(Candidate.from_dict(values), model=name))
+    return found
+
+
+def missing_by_llm(
+    rows: Sequence[Example], pool: Sequence[Participant], journal: Journal
+) -> dict[str, tuple[int, str]]:
+    """How many answers each LLM owes, and the reason of the first; of those who owe none, nothing."""
+    missing: dict[str, tuple[int, str]] = {}
+    for row in rows:
+        for participant in pool:
+            for name in participant.candidate_names():
+                key = _key(row, name)
+                if journal.status(key) not in ("done", "partial"):
+                    count, reason = missing.get(participant.name, (0, ""))
+                    missing[participant.name] = (count + 1, reason or journal.reason(key))
+    return missing

@@ -1,0 +1,222 @@
+"""Metrics of every candidate against its row's reference."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_blender.data import RowWriter, normalized_key
+from llm_blender.data.records import sha256
+from llm_blender.datasets.importing import split_of
+from llm_blender.datasets.judging import cmp_results, labelled_pair, row_outcomes
+from llm_blender.datasets.plan import SPLIT, BuildPlan, Participant
+from llm_blender.jobs.engine import Item, OnRows, Result, work_through_batches
+from llm_blender.jobs.journal import Journal
+from llm_blender.metrics import evaluate
+from llm_blender.types import Candidate, Example
+
+__all__ = ["Measured", "WrittenRows", "measure", "row_scores", "write_rows"]
+
+_ROWS_AT_ONCE = 32  # seconds of work to lose, and still well-filled batches
+_UNAVAILABLE = "unavailable: "
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which metrics there are.
+
+    Attributes:
+        settings: of each that was measured, by name.
+        unavailable: why the others were not, by name.
+    """
+
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+class _NotAvailable(Exception):  # noqa: N818 - leaves this module no more than the reason does
+    pass
+
+
+def measure(
+    rows: Sequence[tuple[Example, Sequence[Candidate]]],
+    metrics: Sequence[str],
+    journal: Journal,
+    *,
+    on_rows: Callable[[str], OnRows | None] = lambda metric: None,
+) -> Measured:
+    """Measure what is not measured yet. A metric whose model or library cannot be had is left out, with the reason.
+
+    Args:
+        rows: with their candidates; those without a reference have no scores.
+        metrics: names.
+        journal: of the scores.
+        on_rows: what is told about each metric's rows.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    unavailable: dict[str, str] = {}
+    measurable = [(row, texts) for row, candidates in rows if (texts := _texts(candidates)) and _has_reference(row)]
+    for metric in metrics if measurable else ():
+        items = [Item(_key(metric, row, texts), (texts, row.reference or "")) for row, texts in measurable]
+
+        def score(batch: Sequence[tuple[list[str], str]], metric: str = metric) -> list[Result]:
+            predictions = [text for texts, _ in batch for text in texts]
+            references = [reference for texts, reference in batch for _ in texts]
+            row = evaluate(predictions, references, [metric])[metric]
+            if row.scores is None:
+                raise _NotAvailable(row.status.removeprefix(_UNAVAILABLE))
+            values = iter(row.scores.values.tolist())
+            about = {name: value for name, value in row.scores.settings.items() if _is_plain(value)}
+            return [Result({"scores": [next(values) for _ in texts], "settings": about}) for texts, _ in batch]
+
+        try:
+            work_through_batches(journal, items, score, size=_ROWS_AT_ONCE, on_rows=on_rows(metric))
+        except _NotAvailable as error:
+            unavailable[metric] = str(error)
+        else:
+            settings[metric] = journal.value(items[0].key)["settings"]
+    return Measured(settings, unavailable)
+
+
+def row_scores(
+    row: Example, candidates: Sequence[Candidate], metrics: Sequence[str], journal: Journal
+) -> list[dict[str, float]]:
+    """The scores of each candidate by metric, without those that are no number."""
+    scores: list[dict[str, float]] = [{} for _ in candidates]
+    for metric in metrics:
+        found = journal.value(_key(metric, row, _texts(candidates)))
+        if found is not None:
+            for of_candidate, value in zip(scores, found["scores"], strict=True):
+                if value is not None and math.isfinite(value):
+                    of_candidate[metric] = round(value, 6)
+    return scores
+
+
+def _texts(candidates: Sequence[Candidate]) -> list[str]:
+    return [candidate.text for candidate in candidates]
+
+
+def _has_reference(row: Example) -> bool:
+    return bool((row.reference or "").strip())
+
+
+def _key(metric: str, row: Example, texts: Sequence[str]) -> str:
+    """It holds the texts: where a candidate came later, the row is measured again."""
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()[:16]
+    return f"{metric}\t{row.id}\t{digest}"
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+@dataclass(frozen=True)
+class WrittenRows:
+    """A file of a build.
+
+    Attributes:
+        path: of it.
+        split: its name; empty where nothing was divided.
+        rows: in it.
+        candidates: in them.
+        judged: outcomes in them.
+        sha256: of the file.
+        card: path of its card.
+    """
+
+    path: str
+    split: str
+    rows: int
+    candidates: int
+    judged: int
+    sha256: str
+    card: str
+
+
+def write_rows(
+    plan: BuildPlan,
+    rows: Sequence[tuple[Example, Sequence[Candidate]]],
+    pool: Sequence[Participant],
+    metrics: Sequence[str],
+    scores: Journal,
+    judgements: Journal,
+) -> list[WrittenRows]:
+    """Write each row into the file of its split; each file appears whole or not at all."""
+    paths = {split: plan.out.replace(SPLIT, split) for split in plan.split} or {"": plan.out}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in paths}
+    judged = _judged(rows, plan, judgements)
+    parquet = plan.out.endswith(".parquet")
+    decoding = {name: participant.decoding for participant in pool for name in participant.candidate_names()}
+    with contextlib.ExitStack() as stack:
+        writers = {split: stack.enter_context(RowWriter(path)) for split, path in paths.items()}
+        for row, candidates in rows:
+            split = split_of(normalized_key(row), plan.split, plan.seed) if plan.split else ""
+            results, pairs = judged.get(row.id or "", ({}, []))
+            of_each = row_scores(row, candidates, metrics, scores)
+            writers[split].write(
+                {
+                    "id": row.id,
+                    "instruction": row.instruction if isinstance(row.instruction, str) else list(row.instruction),
+                    "input": row.input,
+                    "output": row.reference or "",
+                    "candidates": [
+                        {
+                            "decoding_method": decoding[candidate.model or ""],
+                            **_candidate(candidate, own, parquet=parquet),
+                        }
+                        for candidate, own in zip(candidates, of_each, strict=True)
+                    ],
+                    # As a column of objects, each row would have every pair of the file.
+                    "cmp_results": json.dumps(results) if parquet else results,
+                    "pairs": pairs,
+                    **row.extra,
+                }
+            )
+            counts[split].update(rows=1, candidates=len(candidates), judged=len(results))
+    return [
+        WrittenRows(
+            path,
+            split,
+            counts[split]["rows"],
+            counts[split]["candidates"],
+            counts[split]["judged"],
+            sha256(Path(path)),
+            f"{path}.md",
+        )
+        for split, path in paths.items()
+    ]
+
+
+def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
+    """What it cost and how long it took stands beside it, for the question whether an LLM is worth its price."""
+    without_keys: dict[str, float] | None = None if parquet else {}  # Parquet knows no object without keys
+    return {
+        "model": candidate.model,
+        "text": candidate.text,
+        "scores": dict(scores) or without_keys,
+        "usage": None if candidate.usage is None else candidate.usage.to_dict(),
+        "seconds": None if candidate.seconds is None else round(candidate.seconds, 3),
+        "cost": candidate.cost,
+    }
+
+
+def _judged(
+    rows: Sequence[tuple[Example, Sequence[Candidate]]], plan: BuildPlan, journal: Journal
+) -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
+    """Of each row its ``cmp_results`` and its ``pairs``."""
+    found: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
+    if plan.judge is None:
+        return found
+    for pair, candidates, said in row_outcomes(rows, plan, journal):
+        results, pairs = found.setdefault(pair.row.id or "", ({}, []))
+        results.update(cmp_results(pair, candidates, said))
+        if (label := labelled_pair(pair, said, plan.judge)) is not None:
+            pairs.append(label.to_dict())
+    return found

@@ -1,0 +1,22 @@
+"""Long work, row by row: resumable, each row once, nothing paid twice."""
+
+from __future__ import annotations
+
+from llm_blender.jobs.engine import Budget, Item, OnRows, Result, Rows, work_through, work_through_batches
+from llm_blender.jobs.job import Job, settings_digest
+from llm_blender.jobs.journal import Entry, Journal, Status
+
+__all__ = [
+    "Budget",
+    "Entry",
+    "Item",
+    "Job",
+    "Journal",
+    "OnRows",
+    "Result",
+    "Rows",
+    "Status",
+    "settings_digest",
+    "work_through",
+    "work_through_batches",
+]

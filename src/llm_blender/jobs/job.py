@@ -1,0 +1,167 @@
+"""A job: a folder that holds what was asked for, and how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llm_blender.errors import InputError, WorkError
+from llm_blender.jobs.journal import Journal
+
+__all__ = ["Job", "settings_digest"]
+
+_MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
+_SUFFIX = ".journal.jsonl"
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """The sha256, as hex, of settings that are plain JSON values."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Job:
+    """What was asked for, and a journal for each kind of work in it.
+
+    A job can be left at any moment and gone on with: the same settings find the rows that are done. With other settings
+    it is refused, as its rows would not belong together. One process at a time works on it.
+
+    Args:
+        folder: of the job; made if need be.
+        kind: what it does, such as ``run``.
+        settings: all that its results depend on, as plain JSON values.
+        restart: forget what is there and begin anew.
+
+    Raises:
+        InputError: by ``with``: the folder holds something else, a job with other settings, or one at work.
+        WorkError: by ``with``: the folder cannot be written to.
+
+    Example:
+        >>> with Job(Path("rows.job"), "run", {"seed": 0}) as job:
+        ...     job.journal("rows").status("row-1")
+    """
+
+    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.folder, self.kind, self.settings = folder, kind, settings
+        self._restart = restart
+        self._journals: dict[str, Journal] = {}
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def digest(self) -> str:
+        """The hash of its settings."""
+        return settings_digest(self.settings)
+
+    def __enter__(self) -> Self:
+        from filelock import FileLock, Timeout
+
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file, and a job wants a folder: move it away.")
+        if self._holds_other_files():
+            raise InputError(f"{self.folder} holds other files and no job: name another output, or move it away.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(FileLock(self.folder / _LOCK, timeout=0))
+        except Timeout:
+            raise InputError(f"Another process works on {self.folder}: wait for it, or end it.") from None
+        except OSError as error:
+            raise WorkError(f"{self.folder} cannot be written to: {error.strerror}.") from error
+        try:
+            if self._restart:
+                self._forget()
+            self._claim()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journals.clear()
+        self._stack.close()
+
+    @property
+    def cost(self) -> float:
+        """Dollars paid in all its journals that were opened, as far as prices are known."""
+        return sum(journal.cost for journal in self._journals.values())
+
+    @property
+    def unpriced(self) -> int:
+        """Entries in them whose cost is unknown."""
+        return sum(journal.unpriced for journal in self._journals.values())
+
+    def journal(self, name: str) -> Journal:
+        """One of its journals, opened with the first use and closed at the end."""
+        if name not in self._journals:
+            self._journals[name] = self._stack.enter_context(Journal(self.folder / f"{name}{_SUFFIX}"))
+        return self._journals[name]
+
+    def _holds_other_files(self) -> bool:
+        if not self.folder.is_dir() or (self.folder / _MANIFEST).exists():
+            return False
+        return any(path.name not in (_LOCK, _PART) for path in self.folder.iterdir())
+
+    def _forget(self) -> None:
+        for path in [*self.folder.glob(f"*{_SUFFIX}"), self.folder / _MANIFEST]:
+            path.unlink(missing_ok=True)
+
+    def _claim(self) -> None:
+        """Write the manifest, or see that the one that is there says the same."""
+        path = self.folder / _MANIFEST
+        if path.exists():
+            self._compare(path)
+            return
+        manifest = {
+            "version": _VERSION,
+            "kind": self.kind,
+            "settings_sha256": self.digest,
+            "settings": self.settings,
+            "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        part = self.folder / _PART
+        try:
+            part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            raise WorkError(f"{path} cannot be written: {error.strerror}.") from error
+
+    def _compare(self, path: Path) -> None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            version, kind, digest, settings = (found[key] for key in ("version", "kind", "settings_sha256", "settings"))
+        except (ValueError, TypeError, KeyError):
+            raise InputError(
+                f"{path} is no manifest of a job: start it anew (--restart), or name another output."
+            ) from None
+        if version != _VERSION:
+            raise InputError(f"{path} is of another version of llm-blender: start the job anew (--restart).")
+        if (kind, digest) != (self.kind, self.digest):
+            differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, self.settings)
+            raise InputError(
+                f"{self.folder} was begun with other settings ({'; '.join(differing)}): go on with those, begin anew "
+                f"with --restart, or name another output. Answers that were paid for are found again in the store."
+            )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:
+    """Which settings differ, the first few of them, each as short as it can be said."""
+    found: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        name = f"{at}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differences(before, after, f"{name}.")
+        else:
+            shown = [json.dumps(value, ensure_ascii=False) for value in (before, after)]
+            short = all(len(text) <= 40 for text in shown)
+            found.append(f"{name}: {shown[0]} then, {shown[1]} now" if short else name)
+    return found if len(found) <= 5 else [*found[:5], f"and {len(found) - 5} more"]

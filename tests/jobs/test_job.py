@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_blender.errors import InputError
+from llm_blender.jobs import Entry, Job
+
+SETTINGS = {"seed": 0, "llms": {"a": {"temperature": 0.5}}}
+
+
+def done(folder, settings=SETTINGS, **options):
+    with Job(folder, "run", settings, **options) as job:
+        return job.journal("rows").status("a")
+
+
+@pytest.fixture
+def begun(tmp_path):
+    folder = tmp_path / "out.job"
+    with Job(folder, "run", SETTINGS) as job:
+        job.journal("rows").add(Entry("a", "done", {"x": 1}, cost=2.0))
+        assert (job.cost, job.unpriced) == (2.0, 0)
+    return folder
+
+
+def test_the_same_settings_go_on(begun):
+    assert done(begun, json.loads(json.dumps(SETTINGS))) == "done"
+    manifest = json.loads((begun / "manifest.json").read_text())
+    assert manifest["settings"] == SETTINGS
+    with Job(begun, "run", SETTINGS) as job:
+        assert manifest["settings_sha256"] == job.digest
+
+
+def test_other_settings_are_refused_and_named(begun):
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\): go on with those, .*--restart"):
+        done(begun, {**SETTINGS, "seed": 1})
+    with pytest.raises(InputError, match=r"\(llms.a.temperature: 0.5 then, null now; llms.a.model: null then"):
+        done(begun, {**SETTINGS, "llms": {"a": {"model": "m"}}})
+    assert done(begun) == "done"
+
+
+def test_another_kind_of_work_is_refused(begun):
+    with pytest.raises(InputError, match="it was a `run`"), Job(begun, "data build", SETTINGS):
+        pass
+
+
+def test_restart_forgets(begun):
+    assert done(begun, {**SETTINGS, "seed": 1}, restart=True) is None
+    assert json.loads((begun / "manifest.json").read_text())["settings"]["seed"] == 1
+
+
+def test_one_process_at_a_time(begun):
+    with Job(begun, "run", SETTINGS), pytest.raises(InputError, match="Another process works on"):
+        done(begun)
+    assert done(begun) == "done"
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files and no job"):
+        done(tmp_path, restart=True)
+    with pytest.raises(InputError, match="is a file"):
+        done(tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"version": 1, "kind": "run"}'])
+def test_a_damaged_manifest_is_told(begun, text):
+    (begun / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="is no manifest of a job"):
+        done(begun)
+    assert done(begun, restart=True) is None
+
+
+def test_a_manifest_of_another_version(begun):
+    manifest = json.loads((begun / "manifest.json").read_text())
+    (begun / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
+    with pytest.raises(InputError, match="another version"):
+        done(begun)
+
+
+def test_what_a_kill_left_before_the_manifest_is_no_obstacle(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / "manifest.part").write_text('{"ver')
+    assert done(tmp_path) is None
