@@ -47,8 +47,8 @@ class TestSummaReranker:
         import torch
 
         from llm_blender.rankers._torch import load_module
-        from llm_blender.rankers.pointwise_config import PointwiseConfig
-        from llm_blender.rankers.summa_reranker.modeling import SummaRerankerModel
+        from llm_blender.rankers.encoder_ranker import PointwiseConfig
+        from llm_blender.rankers.summa_reranker import SummaRerankerModel
 
         case = golden["other_rankers"]["SummaReranker"]
         folder = published / "SummaReranker"

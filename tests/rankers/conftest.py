@@ -24,9 +24,9 @@ def tiny_pointwise(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory)
     from tokenizers import Tokenizer
     from transformers import AutoConfig
 
-    from llm_blender.rankers.pointwise_config import PointwiseConfig
-    from llm_blender.rankers.simcls.modeling import SimCLSModel
-    from llm_blender.rankers.summa_reranker.modeling import SummaRerankerModel
+    from llm_blender.rankers.encoder_ranker import PointwiseConfig
+    from llm_blender.rankers.simcls import SimCLSModel
+    from llm_blender.rankers.summa_reranker import SummaRerankerModel
 
     made: dict[str, Path] = {}
 

@@ -12,9 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from transformers.utils import logging
 
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers.reward_model import RewardModel
-from llm_blender.rankers.reward_model.config import ClassifierConfig
-from llm_blender.rankers.reward_model.modeling import Classifier
+from llm_blender.rankers.reward_model import Classifier, ClassifierConfig, RewardModel
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air.", "It is not!", ""]
 TALK = [
@@ -47,7 +45,7 @@ class TestPairs:
         assert np.ptp(expected) > 0.01
 
     def test_deberta_runs_on_the_encoder_of_our_own(self, tiny_reward_model):
-        from llm_blender.rankers.reward_model.modeling import load_classifier
+        from llm_blender.rankers.reward_model import load_classifier
 
         assert not isinstance(load_classifier(tiny_reward_model("deberta-v2"), 0, torch.float32), Classifier)
 

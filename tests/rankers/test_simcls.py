@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.pointwise_config import PointwiseConfig
-from llm_blender.rankers.simcls import SimCLS
-from llm_blender.rankers.simcls.modeling import SimCLSModel
+from llm_blender.rankers.encoder_ranker import PointwiseConfig
+from llm_blender.rankers.simcls import SimCLS, SimCLSModel
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air."]
 

@@ -11,11 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.pointwise_config import PointwiseConfig
-from llm_blender.rankers.summa_reranker import SummaReranker
-from llm_blender.rankers.summa_reranker.input_format import SummaInput
-from llm_blender.rankers.summa_reranker.mixture_of_experts import MixtureOfExperts
-from llm_blender.rankers.summa_reranker.modeling import SummaRerankerModel
+from llm_blender.rankers.encoder_ranker import PointwiseConfig
+from llm_blender.rankers.summa_reranker import MixtureOfExperts, SummaInput, SummaReranker, SummaRerankerModel
 
 WIDTH = 12
 

@@ -18,7 +18,7 @@ from llm_blender.datasets.candidates import Estimate, estimate_call, most_cost
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
-from llm_blender.rankers.llm_judge.prompt import CRITERIA
+from llm_blender.rankers.llm_judge import CRITERIA
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, LabelledPair, Message, Sampling
 

@@ -104,7 +104,7 @@ def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker
 
 def _kind(folder: Path, values: Mapping[str, Any]) -> str:
     """What a ``config.json`` says that its folder holds."""
-    from llm_blender.rankers.reward_model.config import is_classifier
+    from llm_blender.rankers.checkpoints import is_classifier
 
     names = {"pairranker": "pairranker", "summareranker": "summareranker", "simcls": "simcls", "dual": "simcls"}
     kind = "pairranker" if "cand1_prefix_id" in values else names.get(str(values.get("ranker_type")))

@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import Tokenizer
 
@@ -20,14 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED",
+    "SpecialTokens",
     "copy_checkpoint",
     "find_checkpoint",
     "find_config",
     "has_onnx",
+    "is_classifier",
     "load_tokenizer",
     "load_weights",
     "onnx_file",
     "read_config",
+    "token_id",
 ]
 
 BUNDLED = "bundled"
@@ -64,6 +69,11 @@ def find_config(name: str) -> Path:
     if not folder.is_dir():
         folder = from_hub("ranker", name, None, files=["config.json"])
     return folder / "config.json"
+
+
+def is_classifier(values: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is that of a sequence classifier of transformers."""
+    return any(str(name).endswith("ForSequenceClassification") for name in values.get("architectures") or ())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -175,3 +185,37 @@ def copy_checkpoint(folder: Path, target: Path) -> None:
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the tokens before, after and beyond a sequence."""
+
+    cls: int
+    sep: int
+    pad: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Self:
+        """By the names of BERT's family or of RoBERTa's.
+
+        Raises:
+            CheckpointError: there is none by these names.
+        """
+        return cls(
+            token_id(tokenizer, "[CLS]", "<s>"),
+            token_id(tokenizer, "[SEP]", "</s>"),
+            token_id(tokenizer, "[PAD]", "<pad>"),
+        )
+
+
+def token_id(tokenizer: Tokenizer, *names: str) -> int:
+    """The id of the first of these tokens that the vocabulary holds.
+
+    Raises:
+        CheckpointError: it holds none of them.
+    """
+    found = next((token for token in map(tokenizer.token_to_id, names) if token is not None), None)
+    if found is None:
+        raise CheckpointError(f"The tokenizer has no token {' or '.join(names)}: it is not this model's.")
+    return found

@@ -2,26 +2,125 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from llm_blender.errors import MissingExtraError
+from pydantic import TypeAdapter, ValidationError
+
+from llm_blender.errors import CheckpointError, MissingExtraError
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import find_checkpoint
+from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pointwise import PointwiseRanker
-from llm_blender.rankers.pointwise_config import PointwiseConfig
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
 
 if TYPE_CHECKING:
     from torch import nn
 
     from llm_blender.rankers._torch import Replicas
-    from llm_blender.rankers.simcls.input_format import SimCLSInput
-    from llm_blender.rankers.summa_reranker.input_format import SummaInput
+    from llm_blender.rankers.simcls import SimCLSInput
+    from llm_blender.rankers.summa_reranker import SummaInput
 
-__all__ = ["EncoderRanker"]
+__all__ = ["FORMAT_VERSION", "EncoderRanker", "PointwiseConfig"]
+
+FORMAT_VERSION = 1
+
+Kind = Literal["summareranker", "simcls"]
+_TITLES = {"summareranker": "SummaReranker", "simcls": "SimCLS", "pairranker": "PairRanker"}
+_PUBLISHED_KINDS = {"dual": "simcls"}
+
+
+@dataclass(frozen=True)
+class PointwiseConfig:
+    """How such a ranker reads an instruction and a candidate.
+
+    Attributes:
+        ranker_type: ``summareranker`` or ``simcls``.
+        backbone: the encoder's own configuration, as transformers writes it (``model_type``, ``hidden_size``, …).
+        source_max_length: tokens of the instruction, special ones included.
+        candidate_max_length: tokens of a candidate, likewise.
+        tasks: what a SummaReranker's outputs stand for; their mean is the score.
+        temperature: of probabilities, fitted on development rows.
+    """
+
+    ranker_type: Kind
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+    source_max_length: int = 128
+    candidate_max_length: int = 128
+    tasks: tuple[str, ...] = ("preference",)
+    temperature: float = 1.0
+
+    @classmethod
+    def load(cls, folder: Path, kind: Kind, backbone: Backbone | None = None) -> Self:
+        """Read ``config.json``, this package's or llm-blender 0.0.2's.
+
+        Args:
+            folder: the checkpoint.
+            kind: the ranker that is wanted.
+            backbone: the encoder's configuration, or where it is, if ``config.json`` does not say it.
+
+        Raises:
+            CheckpointError: there is none, or it is another ranker's.
+        """
+        values, path = read_config(folder), folder / "config.json"
+        found = str(values.get("ranker_type"))
+        if not is_published(values) and "format_version" not in values:
+            raise CheckpointError(
+                f"{path} is of an unknown layout (ranker_type {values.get('ranker_type')!r}, model_type "
+                f"{values.get('model_type')!r}): known are this package's and llm-blender 0.0.2's."
+            )
+        if "cand1_prefix_id" in values:
+            found = "pairranker"
+        if _PUBLISHED_KINDS.get(found, found) != kind:
+            raise CheckpointError(
+                f"{folder} is a {_TITLES.get(found, found)}, not a {_TITLES[kind]}: "
+                "llm_blender.rankers.load_ranker takes each."
+            )
+        if is_published(values):
+            return cls._of_published(PublishedConfig.load(folder), folder, kind, backbone)
+        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
+                "pip install --upgrade llm-blender"
+            )
+        try:
+            config = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        if min(config.source_max_length, config.candidate_max_length) < 4:
+            raise CheckpointError(f"{path}: the lengths must be numbers of tokens above 3.")
+        return config
+
+    @classmethod
+    def _of_published(cls, published: PublishedConfig, folder: Path, kind: Kind, backbone: Backbone | None) -> Self:
+        return cls(
+            kind,
+            backbone=published.backbone(folder, backbone),
+            source_max_length=published.source_max_length,
+            candidate_max_length=published.candidate_max_length,
+            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json``."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    def save_with(self, folder: Path, target: Path) -> None:
+        """Copy a checkpoint; the copy says how its encoder is built, whatever the original said.
+
+        Raises:
+            InputError: the target cannot be written to.
+        """
+        copy_checkpoint(folder, target)
+        if not target.samefile(folder):
+            self.save(target)
+
 
 Input = TypeVar("Input", bound="SummaInput | SimCLSInput")
 

@@ -14,9 +14,7 @@ from transformers import Trainer
 
 from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
-from llm_blender.rankers.pair_ranker.late.modeling import LatePairRankerModel
-from llm_blender.rankers.pair_ranker.modeling import PairRankerModel
-from llm_blender.rankers.pair_ranker.models import AnyPairRanker
+from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRankerModel, PairRankerModel
 from llm_blender.training.batches import Batches, ReadingMode, TrainingBatch
 from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import TrainingGroup

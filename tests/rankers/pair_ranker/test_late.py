@@ -11,9 +11,9 @@ from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.encoders import BertConfig, BertEncoder, make_encoder
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_checkpoint
+from llm_blender.rankers.pair_ranker.input_format import FittedTexts
 from llm_blender.rankers.pair_ranker.late import LateComparer
-from llm_blender.rankers.pair_ranker.models import make_model
-from llm_blender.rankers.pair_ranker.texts import FittedTexts
+from llm_blender.rankers.pair_ranker.modeling import make_model
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
 from llm_blender.training.recipe import Recipe
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
+from llm_blender.errors import CheckpointError
+from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, make_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
-__all__ = ["PairRankerModel", "make_head", "segment_mean"]
+__all__ = ["AnyPairRanker", "LatePairRankerModel", "PairRankerModel", "make_head", "make_model", "segment_mean"]
 
 
 class PairRankerModel(nn.Module):
@@ -64,3 +66,97 @@ def segment_mean(states: Tensor, chosen: Tensor) -> Tensor:
     """Mean ``[B, H]`` of the states ``[B, T, H]`` where `chosen` ``[B, T]``; 0 where there are none."""
     weights = chosen.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+_STRIDE = 20.0
+"""Adam moves a weight by about the learning rate in a step, whatever it is: right for an encoder's, and too little for
+the few new ones that start at zero. They are stored divided by this."""
+
+
+class LatePairRankerModel(nn.Module):
+    """An encoder whose lower layers read (instruction, candidate), and whose upper layers compare two of these.
+
+    In the upper layers the tokens of one sequence attend to those of the other as well; the keys of the other one carry
+    a learned vector. Both sequences go through the same weights, so that swapping the candidates swaps their scores:
+    l(left, right) = −l(right, left), there is no position bias, and one reading of a pair says what both orders would.
+
+    N candidates cost N readings of the lower layers; only the upper ones are paid for each pair. With v_s and v_c the
+    means of a sequence's last states over instruction and candidate, a candidate's score beside the other is
+    ``head([v_s; v_c]) + w · (log(1 + n) − 5)``, where n is its whole length in tokens, read or not.
+
+    Raises:
+        CheckpointError: the encoder is not a BERT, or has no layers left to compare with.
+    """
+
+    def __init__(self, config: PairRankerConfig) -> None:
+        super().__init__()
+        bert = BertConfig.read(config.backbone)
+        if bert is None:
+            kind = config.backbone.get("model_type")
+            raise CheckpointError(f"alone_layers needs a BERT encoder, not {kind!r}: set alone_layers to 0.")
+        layers = bert.num_hidden_layers - config.alone_layers
+        if layers < 1:
+            raise CheckpointError(
+                f"alone_layers is {config.alone_layers} of {bert.num_hidden_layers} layers: none is left to compare."
+            )
+        self.pretrained_model = BertEncoder(bert)
+        self.head_layer = make_head(bert.hidden_size, config)
+        self.length_weight = nn.Parameter(torch.zeros(len(config.tasks)))
+        self.other_key = nn.Parameter(torch.zeros(layers, bert.hidden_size))
+        self._alone = config.alone_layers
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """States ``[B, T, H]`` of sequences read alone, ids and mask int64 ``[B, T]``, for `compare` and `alone`."""
+        return self.pretrained_model.lower(input_ids, attention_mask, self._alone)
+
+    def forward(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Logits ``[P, tasks]`` of P pairs; for the arguments see `scores`."""
+        left, right = self.scores(states, attention_mask, segment_ids, lengths)
+        return left - right
+
+    def scores(
+        self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores ``[P, tasks]`` of the left and the right candidates of P pairs.
+
+        Args:
+            states: ``[2 P, T, H]``, from `encode`: the left candidates' sequences, then the right ones'.
+            attention_mask: ``[2 P, T]``.
+            segment_ids: ``[2 P, T]``, 1 where a token counts for the instruction's vector, 2 for the candidate's.
+            lengths: ``[2 P]``, tokens of the whole candidate.
+        """
+        keys = [_STRIDE * key for key in self.other_key]
+        left, right = self._scores(states, attention_mask, segment_ids, lengths, keys).chunk(2)
+        return left, right
+
+    def alone(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``[B, tasks]`` of candidates that nothing stands beside."""
+        return self._scores(states, attention_mask, segment_ids, lengths, None)
+
+    def _scores(
+        self,
+        states: Tensor,
+        attention_mask: Tensor,
+        segment_ids: Tensor,
+        lengths: Tensor,
+        other_keys: Sequence[Tensor] | None,
+    ) -> Tensor:
+        states = states.to(self.length_weight.dtype)
+        states = self.pretrained_model.upper(states, attention_mask, self._alone, other_keys)
+        vectors = [segment_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT)]
+        usual = torch.log1p(lengths.to(states.dtype)) - 5
+        score: Tensor = self.head_layer(torch.cat(vectors, -1))
+        return score + _STRIDE * self.length_weight * usual.unsqueeze(-1)
+
+
+AnyPairRanker = PairRankerModel | LatePairRankerModel
+
+
+def make_model(config: PairRankerConfig, backbone: nn.Module | None = None) -> AnyPairRanker:
+    """A model with random weights.
+
+    Args:
+        config: says which; with `alone_layers`, the one that compares late.
+        backbone: encoder of a model that reads both candidates in one sequence; None makes the configuration's.
+    """
+    return LatePairRankerModel(config) if config.alone_layers else PairRankerModel(config, backbone)

@@ -16,13 +16,10 @@ from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
-from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, TorchBackend
-from llm_blender.rankers.pair_ranker.comparing import PairComparer
+from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, PairComparer, TorchBackend
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat
-from llm_blender.rankers.pair_ranker.late import LateComparer
-from llm_blender.rankers.pair_ranker.late.backends import LateBackend, LateOnnxBackend, LateTorchBackend
-from llm_blender.rankers.pair_ranker.texts import FittedTexts
+from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
+from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Compare, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
-from llm_blender.rankers.mlm_scoring.modeling import longest_input
+from llm_blender.rankers.mlm_scoring import longest_input
 from llm_blender.training.recipe import Recipe
 
 __all__ = ["load_backbone"]

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import AutoModelForMaskedLM
 
-from llm_blender.rankers.mlm_scoring.input_format import MaskedInput
+from llm_blender.rankers.mlm_scoring import MaskedInput
 from llm_blender.training.baselines.backbone import load_backbone
 from llm_blender.training.baselines.learner import Batch, Learned, Learner
 from llm_blender.training.baselines.packing import pad

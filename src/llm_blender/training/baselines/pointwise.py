@@ -9,7 +9,7 @@ from typing import Any, Literal
 import safetensors.torch
 from torch import nn
 
-from llm_blender.rankers.pointwise_config import PointwiseConfig
+from llm_blender.rankers.encoder_ranker import PointwiseConfig
 from llm_blender.training.recipe import Recipe
 
 __all__ = ["pointwise_config", "write_pointwise", "write_reader"]

@@ -14,8 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from llm_blender.errors import InputError
 from llm_blender.rankers.checkpoints import load_tokenizer
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.rankers.reward_model.config import ClassifierConfig
-from llm_blender.rankers.reward_model.input_format import ChatFormat, PairFormat
+from llm_blender.rankers.reward_model import ChatFormat, ClassifierConfig, PairFormat
 from llm_blender.training.baselines.backbone import load_backbone
 from llm_blender.training.baselines.learner import Batch, GroupLearner, columns
 from llm_blender.training.baselines.scored import ScoredGroup

@@ -12,8 +12,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.rankers.simcls.input_format import SimCLSInput
-from llm_blender.rankers.simcls.modeling import SimCLSModel
+from llm_blender.rankers.simcls import SimCLSInput, SimCLSModel
 from llm_blender.training.baselines.backbone import load_backbone
 from llm_blender.training.baselines.learner import Batch, GroupLearner
 from llm_blender.training.baselines.pointwise import pointwise_config, write_pointwise, write_reader

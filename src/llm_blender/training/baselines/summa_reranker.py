@@ -14,8 +14,7 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.rankers.summa_reranker.input_format import SummaInput
-from llm_blender.rankers.summa_reranker.modeling import SummaRerankerModel
+from llm_blender.rankers.summa_reranker import SummaInput, SummaRerankerModel
 from llm_blender.training.baselines.backbone import load_backbone
 from llm_blender.training.baselines.learner import Batch, GroupLearner
 from llm_blender.training.baselines.pointwise import pointwise_config, write_pointwise, write_reader

@@ -5,23 +5,101 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
 
-from llm_blender.errors import InputError, MissingExtraError, unknown_name
+from llm_blender._inputs import clean
+from llm_blender._torch import quiet_loading
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import find_checkpoint
-from llm_blender.rankers.mlm_scoring.input_format import MaskedInput, MaskedReading, TokenizedText
+from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load_tokenizer, token_id
 from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
 
-__all__ = ["MLMScoring"]
+__all__ = [
+    "MLMScoring",
+    "MaskedInput",
+    "MaskedReading",
+    "MaskedTokens",
+    "TokenizedText",
+    "load_masked_lm",
+    "longest_input",
+]
+
+
+@dataclass(frozen=True)
+class MaskedReading(Reading):
+    """A text with one masked token.
+
+    Attributes:
+        position: of the mask in `ids`.
+        target: the token that was there.
+    """
+
+    position: int = 0
+    target: int = 0
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as token ids, without special ones.
+
+    Attributes:
+        ids: those that fit into the model.
+        whole: how many there are.
+    """
+
+    ids: tuple[int, ...]
+    whole: int
+
+
+class MaskedInput:
+    """Tokenises and masks.
+
+    Args:
+        folder: the checkpoint, for its tokenizer.
+
+    Raises:
+        CheckpointError: there is no tokenizer, or it lacks the mask or another special token.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # a mask spelled in a text stays text
+        self.special = SpecialTokens.of(self._tokenizer)
+        self.mask = token_id(self._tokenizer, "[MASK]", "<mask>")
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def tokenize(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
+        """Each text, without its end where it has more tokens than this with the two special ones."""
+        encodings = self._tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        room = max_length - 2
+        return [TokenizedText(tuple(encoding.ids[:room]), len(encoding.ids)) for encoding in encodings]
+
+    def mask_each(self, text: TokenizedText) -> Iterator[MaskedReading]:
+        """One copy for each token of a text, in order."""
+        sequence = [self.special.cls, *text.ids, self.special.sep]
+        for position in range(1, len(sequence) - 1):
+            masked = [*sequence[:position], self.mask, *sequence[position + 1 :]]
+            yield MaskedReading(masked, len(text.ids), text.whole, None, position, sequence[position])
+
 
 Reduction = Literal["sum", "mean"]
 
@@ -112,7 +190,8 @@ class MLMScoring(PointwiseRanker):
         """
         try:
             from llm_blender.rankers._torch import Replicas
-            from llm_blender.rankers.mlm_scoring.modeling import MaskedTokens, load_masked_lm, longest_input
+
+            pass
         except ModuleNotFoundError as error:
             raise MissingExtraError("MLM-scoring", "torch") from error
         folder = find_checkpoint(name, revision)
@@ -171,3 +250,88 @@ def _portions(texts: Sequence[TokenizedText], enough: int) -> Iterator[list[int]
             portion, copies = [], 0
     if portion:
         yield portion
+
+
+_DEFAULT_LENGTH = 512  # where positions are relative and nobody set a limit
+
+
+class MaskedTokens(nn.Module):
+    """log P(token behind the mask | all others).
+
+    Args:
+        model: any masked language model of transformers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._positions: Tensor | None = None
+        # Vocabularies are large: only the state at the mask goes through the language-model head.
+        encoder = cast(Any, model).base_model
+        if encoder is not model:
+            encoder.register_forward_hook(self._keep_masks)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """From ids and mask ``[B, T]``, places of the masks and tokens behind them ``[B]``, to ``[B]``."""
+        self._positions = positions
+        try:
+            logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        finally:
+            self._positions = None
+        at_mask = logits[:, 0] if logits.shape[1] == 1 else _at(logits, positions)[:, 0]
+        return at_mask.float().log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
+
+    def _keep_masks(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        if self._positions is not None:
+            output["last_hidden_state"] = _at(output["last_hidden_state"], self._positions)
+        return output
+
+
+def _at(states: Tensor, positions: Tensor) -> Tensor:
+    """Of ``[B, T, H]`` those at one position each, ``[B, 1, H]``."""
+    return states.gather(1, positions[:, None, None].expand(-1, 1, states.shape[-1]))
+
+
+def load_masked_lm(folder: Path, vocabulary: int) -> nn.Module:
+    """The masked language model of a checkpoint, in float32 on the CPU.
+
+    Args:
+        folder: the checkpoint.
+        vocabulary: tokens that its tokenizer knows.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or without a language-model head.
+    """
+    try:
+        with quiet_loading():
+            model, info = cast(Any, AutoModelForMaskedLM).from_pretrained(
+                str(folder), dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
+    except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, transformers
+        raise CheckpointError(f"{folder} is no masked language model: {shorten(str(error), 300)}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{folder} is an encoder without its language-model head ({', '.join(missing[:3])} is missing): name the "
+            "masked language model that it was made from."
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if vocabulary > rows:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {vocabulary:,} tokens and the model knows {rows:,}: it is not this model's."
+        )
+    return cast(nn.Module, model.eval())
+
+
+def longest_input(model: nn.Module) -> int:
+    """Tokens that a model can read: as many as it has places for, special ones included."""
+    places = [
+        # Where places count from the padding token's, as in RoBERTa, the first ones are not used.
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+    ]
+    if places:
+        return min(places)
+    if cast(Any, model).config.model_type == "deberta-v2":  # distances in buckets: any length can be read
+        return _DEFAULT_LENGTH
+    return int(getattr(cast(Any, model).config, "max_position_embeddings", _DEFAULT_LENGTH))

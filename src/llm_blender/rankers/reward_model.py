@@ -1,0 +1,445 @@
+"""RewardModel: scores each answer with a sequence classifier that was trained on preferences."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+from llm_blender._inputs import clean
+from llm_blender._torch import quiet_loading
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.rankers._torch import first_states
+from llm_blender.rankers.batching import MAX_TOKENS
+from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
+from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
+from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
+
+if TYPE_CHECKING:
+    from llm_blender.rankers._torch import Replicas
+
+__all__ = [
+    "ChatFormat",
+    "Classifier",
+    "ClassifierConfig",
+    "PairFormat",
+    "RewardInput",
+    "RewardModel",
+    "load_classifier",
+]
+
+_DEFAULT_LENGTH = 4_096  # where a model knows no limit, or none that memory knows
+# Their positions count from the padding token's id + 1.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How a sequence classifier is read.
+
+    Attributes:
+        label: index of the output that is the score.
+        max_length: tokens it reads at most.
+        pad_id: of the padding token; None where the model has none.
+        token_types: whether it tells the first text from the second by token types.
+        chat: whether its tokenizer has a chat template.
+    """
+
+    label: int
+    max_length: int
+    pad_id: int | None
+    token_types: bool
+    chat: bool
+
+    @classmethod
+    def load(cls, folder: Path, label: int | str | None = None, max_length: int | None = None) -> Self:
+        """From the files of a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            label: which output is the score, by index or by name; None is the only one.
+            max_length: tokens to read at most; None is what the model can.
+
+        Raises:
+            CheckpointError: it is no sequence classifier.
+            InputError: it has several labels and none is named, or it does not have this one, or cannot read so much.
+        """
+        values = read_config(folder)
+        if not is_classifier(values):
+            found = ", ".join(map(str, values.get("architectures") or ())) or values.get("ranker_type") or "unnamed"
+            raise CheckpointError(
+                f"{folder} is not a reward model: a sequence classifier of transformers is wanted (architectures that "
+                f"end in ForSequenceClassification), and this one is {found}."
+            )
+        tokenizer = _read_json(folder / "tokenizer_config.json")
+        limit = _limit(values, tokenizer)
+        if max_length is not None and not 8 <= max_length <= (limit or max_length):
+            raise InputError(f"{folder} reads from 8 to {limit or 'any number of'} tokens, not {max_length}.")
+        pad_id = values.get("pad_token_id")
+        return cls(
+            label=_label(folder, values, label),
+            max_length=max_length or min(limit or _DEFAULT_LENGTH, _DEFAULT_LENGTH),
+            pad_id=pad_id if isinstance(pad_id, int) and pad_id >= 0 else None,
+            token_types=int(values.get("type_vocab_size") or 0) > 1
+            and "token_type_ids" in (tokenizer.get("model_input_names") or ["token_type_ids"]),
+            chat=bool(tokenizer.get("chat_template")) or any(folder.glob("chat_template.*")),
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}.") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _limit(values: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:
+    """Tokens that the model can read; None where positions are relative and nobody set a limit."""
+    limits = []
+    positions = values.get("max_position_embeddings") or values.get("n_positions")
+    # DeBERTa's distances end in buckets: any length can be read.
+    if isinstance(positions, int) and positions > 0 and values.get("position_biased_input") is not False:
+        offset = int(values.get("pad_token_id") or 0) + 1 if values.get("model_type") in _OFFSET_POSITIONS else 0
+        limits.append(positions - offset)
+    told = tokenizer.get("model_max_length")
+    if isinstance(told, int | float) and 0 < told < 10**9:  # above: transformers' way to say that there is none
+        limits.append(int(told))
+    return min(limits) if limits else None
+
+
+def _label(folder: Path, values: Mapping[str, Any], label: int | str | None) -> int:
+    names = values.get("id2label")
+    if isinstance(names, Mapping) and names:
+        known = [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    else:
+        known = [f"LABEL_{i}" for i in range(int(values.get("num_labels") or 2))]  # 2: transformers' default
+    if label is None and len(known) == 1:
+        return 0
+    if isinstance(label, int) and 0 <= label < len(known):
+        return label
+    if label in known:
+        return known.index(str(label))
+    labels = f"{folder} has {len(known)} labels ({', '.join(known)})"
+    raise InputError(f"{labels}: say which is the score, as `label`." if label is None else f"{labels}, not {label!r}.")
+
+
+class RewardInput(Protocol):
+    """Turns pairs of an instruction and a candidate into sequences."""
+
+    def read(self, pairs: Sequence[Pair]) -> list[Reading]:
+        """One sequence per pair."""
+        ...
+
+
+class PairFormat:
+    """Instruction and candidate as the two texts of a pair, with the special tokens of the tokenizer around them.
+
+    What is too long loses the beginning of the instruction, so that a conversation keeps its last turn, down to a
+    quarter of the room; then the end of the candidate. A special token that a text spells is read as plain text.
+
+    Args:
+        tokenizer: of the checkpoint.
+        max_length: tokens of a sequence.
+        token_types: whether the model reads them.
+        reference: read texts as llm-blender 0.0.2 did, which decoded their tokens and tokenised them again: special
+            tokens that a text spells, and characters that are not in the vocabulary, fall out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, *, token_types: bool, reference: bool = False) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = not reference
+        self._tokenizer, self._types, self._reference = tokenizer, token_types, reference
+        self._frame = _Frame.of(tokenizer)
+        self._room = max_length - len(self._frame)
+
+    def read(self, pairs: Sequence[Pair]) -> list[Reading]:
+        """One sequence per pair; each text is tokenised once."""
+        texts = [(clean(instruction_text(instruction)), clean(text)) for instruction, text in pairs]
+        unique = list(dict.fromkeys(text for pair in texts for text in pair))
+        encodings = self._tokenizer.encode_batch(unique, add_special_tokens=False)
+        if self._reference:
+            again = [self._tokenizer.decode(encoding.ids, skip_special_tokens=True) for encoding in encodings]
+            encodings = self._tokenizer.encode_batch(again, add_special_tokens=False)
+        ids = {text: encoding.ids for text, encoding in zip(unique, encodings, strict=True)}
+        return [self._join(ids[source], ids[candidate]) for source, candidate in texts]
+
+    def _join(self, source: list[int], candidate: list[int]) -> Reading:
+        whole = len(source) + len(candidate)
+        if whole > self._room:
+            candidate = candidate[: self._room - min(len(source), self._room // 4)]
+            source = source[len(source) - min(len(source), self._room - len(candidate)) :]
+        ids, types = self._frame.around(source, candidate)
+        return Reading(ids, len(source) + len(candidate), whole, types if self._types else None)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The special tokens of a pair, and the type of each of its tokens.
+
+    Attributes:
+        special: those before, between and after the two texts: (id, type) each.
+        types: of the tokens of the first and of the second text.
+    """
+
+    special: tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]
+    types: tuple[int, int]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Self:
+        """As the tokenizer's own template puts them."""
+        encoding = tokenizer.encode("a", "a")
+        special: tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]] = ([], [], [])
+        types = [0, 0]
+        place = 0
+        for token, kind, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
+            if text is None:
+                special[place].append((token, kind))
+            else:
+                place, types[text] = text + 1, kind
+        return cls(special, (types[0], types[1]))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.special))
+
+    def around(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
+        """Ids and types of the whole sequence."""
+        before, between, after = self.special
+        one, two = ([(token, kind) for token in text] for text, kind in zip((first, second), self.types, strict=True))
+        ids, types = zip(*before, *one, *between, *two, *after, strict=True)
+        return list(ids), list(types)
+
+
+class ChatFormat:
+    """The conversation with the candidate as its last turn, in the model's chat template.
+
+    A message that spells a special token of the tokenizer is kept from being read as one. What is too long loses its
+    beginning, but for the token that begins every sequence.
+
+    Args:
+        tokenizer: of the checkpoint.
+        template: transformers' tokenizer, for its template.
+        max_length: tokens of a sequence.
+        folder: the checkpoint, for messages.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: Any, max_length: int, folder: Path) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._template, self._max_length, self._folder = tokenizer, template, max_length, folder
+        self._special = sorted(template.all_special_tokens, key=len, reverse=True)
+        self._special_ids = {tokenizer.token_to_id(token) for token in self._special}
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer: Tokenizer, max_length: int) -> Self:
+        """With the chat template of a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        from transformers import PreTrainedTokenizerFast
+
+        try:
+            template = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # whatever a damaged file raises
+            raise CheckpointError(f"The tokenizer of {folder} cannot be read: {error}") from error
+        return cls(tokenizer, template, max_length, folder)
+
+    def read(self, pairs: Sequence[Pair]) -> list[Reading]:
+        """One sequence per pair."""
+        texts = [self._render(instruction, candidate) for instruction, candidate in pairs]
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [self._cut(encoding.ids) for encoding in encodings]
+
+    def _render(self, instruction: Instruction, candidate: str) -> str:
+        turns = (
+            [{"role": "user", "content": instruction}]
+            if isinstance(instruction, str)
+            else [dict(message) for message in to_messages(instruction)]
+        )
+        turns.append({"role": "assistant", "content": candidate})
+        messages = [{**turn, "content": self._plain(str(turn["content"]))} for turn in turns]
+        try:
+            return str(self._template.apply_chat_template(messages, tokenize=False))
+        except Exception as error:  # a template refuses in words of its own, e.g. a system message
+            raise InputError(f"The chat template of {self._folder} refuses this conversation: {error}") from error
+
+    def _plain(self, text: str) -> str:
+        text = clean(text)
+        for token in self._special:
+            if token in text:
+                text = text.replace(token, f"{token[:1]} {token[1:]}")
+        return text
+
+    def _cut(self, ids: list[int]) -> Reading:
+        lost = len(ids) - self._max_length
+        if lost <= 0:
+            return Reading(ids, len(ids), len(ids))
+        first = ids[:1] if ids[0] in self._special_ids else []
+        kept = [*first, *ids[lost + len(first) :]]
+        return Reading(kept, len(kept), len(ids))
+
+
+class RewardModel(PointwiseRanker):
+    """A reward model: any sequence classifier of transformers, in torch.
+
+    One whose tokenizer has a chat template (most of today's) reads the conversation with the candidate as its last
+    turn; one that has none (``OpenAssistant/reward-model-deberta-v3-large-v2``) reads instruction and candidate as a
+    pair of texts. A difference of scores is a logit, as in the model of Bradley and Terry that they are trained by.
+    Make one by `from_pretrained`.
+
+    Example:
+        >>> name = "OpenAssistant/reward-model-deberta-v3-large-v2"
+        >>> ranker = RewardModel.from_pretrained(name)  # doctest: +SKIP
+        >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best  # doctest: +SKIP
+        0
+    """
+
+    name = "reward"
+
+    def __init__(
+        self,
+        model: Replicas,
+        folder: Path,
+        config: ClassifierConfig,
+        input_format: RewardInput,
+        *,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        # Without a padding token nothing can be padded: a batch is one sequence.
+        pad_id, max_tokens = (0, 1) if config.pad_id is None else (config.pad_id, max_tokens)
+        super().__init__(model, folder, pad_id=pad_id, max_tokens=max_tokens)
+        self.config, self.input_format = config, input_format
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        label: int | str | None = None,
+        max_length: int | None = None,
+        reference: bool = False,
+        revision: str | None = None,
+        max_tokens: int = MAX_TOKENS,
+    ) -> Self:
+        """Load a sequence classifier.
+
+        Args:
+            name: a folder, or a Hub repository.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
+            dtype: ``float32`` (None), ``bfloat16``, ``float16``, or ``auto``: as the weights are stored.
+            label: which output is the score, by index or by name, where there are several.
+            max_length: tokens of a sequence; None is what the model can read, but at most 4,096.
+            reference: read texts exactly as llm-blender 0.0.2 did, see `PairFormat`; without a chat template.
+            revision: on the Hub.
+            max_tokens: of a batch, padding included.
+
+        Raises:
+            NotFoundError: there is no such checkpoint; the message says where it was looked for.
+            CheckpointError: it is no sequence classifier, or a file of it is missing or damaged.
+            MissingExtraError: ``torch`` is not installed.
+            InputError: there is no such device, dtype or label, or several labels and none is named.
+        """
+        try:
+            from llm_blender.rankers._torch import Replicas, check_vocabulary, parse_dtype
+
+            pass
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("RewardModel", "torch") from error
+        folder = find_checkpoint(name, revision)
+        config = ClassifierConfig.load(folder, label, max_length)
+        tokenizer = load_tokenizer(folder)
+        model = load_classifier(folder, config.label, dtype if dtype == "auto" else parse_dtype(dtype or "float32"))
+        check_vocabulary(folder, tokenizer.get_vocab_size(), model)
+        form: RewardInput = (
+            ChatFormat.load(folder, tokenizer, config.max_length)
+            if config.chat
+            else PairFormat(tokenizer, config.max_length, token_types=config.token_types, reference=reference)
+        )
+        return cls(Replicas(model, device=device, dtype=None), folder, config, form, max_tokens=max_tokens)
+
+    def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
+        readings = self.input_format.read(pairs)
+        return Scored.by(self._run(readings, progress), readings)
+
+
+class Classifier(nn.Module):
+    """One output of a sequence classifier.
+
+    Args:
+        model: any of transformers'.
+        label: index of the output.
+    """
+
+    def __init__(self, model: nn.Module, label: int) -> None:
+        super().__init__()
+        self.model, self.label = model, label
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Scores ``[B]`` of ids, mask and, where the model knows them, types ``[B, T]``."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return logits[:, self.label]
+
+
+class _DebertaClassifier(nn.Module):
+    """A DeBERTa classifier around the encoder of our own, which is faster."""
+
+    def __init__(self, encoder: DebertaEncoder, model: Any, label: int) -> None:
+        super().__init__()
+        self.encoder, self.pooler, self.classifier, self.label = encoder, model.pooler, model.classifier, label
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        first = first_states(self.encoder, input_ids, attention_mask)
+        logits: Tensor = self.classifier(self.pooler(first.unsqueeze(1)))  # it takes the first of states [B, T, H]
+        return logits[:, self.label]
+
+
+def load_classifier(folder: Path, label: int, dtype: torch.dtype | str) -> nn.Module:
+    """The classifier of a checkpoint, on the CPU.
+
+    Args:
+        folder: the checkpoint.
+        label: index of the output that is the score.
+        dtype: of the weights; ``auto`` leaves them as they are stored.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or not those that ``config.json`` describes.
+    """
+    try:
+        with quiet_loading():
+            model, info = cast(Any, AutoModelForSequenceClassification).from_pretrained(
+                str(folder), dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, transformers
+        raise CheckpointError(
+            f"The weights in {folder} cannot be read (a .bin only if it holds tensors alone), or are not those that "
+            f"its config.json describes: {shorten(str(error), 300)}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
+    return _with_own_encoder(model.eval(), label)
+
+
+def _with_own_encoder(model: Any, label: int) -> nn.Module:
+    if model.config.model_type == "deberta-v2":
+        encoder = make_encoder(model.config.to_dict())
+        if isinstance(encoder, DebertaEncoder):
+            encoder.load_state_dict(model.deberta.state_dict())
+            return _DebertaClassifier(encoder.to(model.dtype), model, label).eval()
+    return Classifier(model, label)

@@ -1,0 +1,152 @@
+"""SimCLS: reads instruction and candidates apart, and takes the candidate that is nearest to the instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llm_blender._inputs import clean
+from llm_blender.rankers._torch import first_states
+from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
+from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
+from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.pointwise import Pair, Reading, Scored
+from llm_blender.types import OnProgress, instruction_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["SimCLS", "SimCLSInput", "SimCLSModel", "one_encoder"]
+
+_SOURCE, _CANDIDATE = "<source>", "<candidate>"
+
+
+class SimCLSInput:
+    """Tokenises and truncates.
+
+    A text that spells a special token is read with that token, as the published weights were trained; it stands
+    nowhere that the model looks for it.
+
+    Args:
+        folder: the checkpoint, for its tokenizer.
+        config: the lengths.
+
+    Raises:
+        CheckpointError: there is no tokenizer, or it lacks a marker or a special token.
+    """
+
+    def __init__(self, folder: Path, config: PointwiseConfig) -> None:
+        self._config = config
+        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special = SpecialTokens.of(self._tokenizer)
+        self.vocabulary = self._tokenizer.get_vocab_size()
+        for marker in (_SOURCE, _CANDIDATE):
+            token_id(self._tokenizer, marker)
+
+    def read_sources(self, texts: Sequence[str], from_end: Sequence[bool]) -> list[Reading]:
+        """Instructions; `from_end` says of which the beginning is cut, where one is too long, and not the end."""
+        return self._read(_SOURCE, texts, from_end, self._config.source_max_length)
+
+    def read_candidates(self, texts: Sequence[str]) -> list[Reading]:
+        """Candidates."""
+        return self._read(_CANDIDATE, texts, [False] * len(texts), self._config.candidate_max_length)
+
+    def _read(self, marker: str, texts: Sequence[str], from_end: Sequence[bool], length: int) -> list[Reading]:
+        # With its marker, not after it: what begins a word depends on what stands before.
+        encoded = self._tokenizer.encode_batch([marker + clean(text) for text in texts], add_special_tokens=False)
+        room = length - 3
+        readings = []
+        for encoding, end in zip(encoded, from_end, strict=True):
+            first, *rest = encoding.ids
+            kept = rest if len(rest) <= room else rest[-room:] if end else rest[:room]
+            readings.append(Reading([self.special.cls, first, *kept, self.special.sep], len(kept), len(rest)))
+        return readings
+
+
+class SimCLS(EncoderRanker[SimCLSInput]):
+    """A bi-encoder whose score is the cosine of instruction and candidate (arXiv 2106.01890), in torch.
+
+    Each instruction and each candidate is read once, whatever is compared with what. Make one by `from_pretrained`.
+
+    Example:
+        >>> ranker = SimCLS.from_pretrained("my/simcls")  # doctest: +SKIP
+        >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best  # doctest: +SKIP
+        0
+    """
+
+    name = "simcls"
+    decimals = 6
+
+    @classmethod
+    def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[SimCLSInput, nn.Module]:
+        from llm_blender.rankers._torch import load_module
+
+        return SimCLSInput(folder, config), load_module(folder, lambda: SimCLSModel(config), one_encoder)
+
+    def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
+        prompts = [(instruction_text(instruction), not isinstance(instruction, str)) for instruction, _ in pairs]
+        source_row = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        candidate_row = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in pairs))}
+        texts, from_end = [text for text, _ in source_row], [end for _, end in source_row]
+        sources = self.input_format.read_sources(texts, from_end)
+        candidates = self.input_format.read_candidates(list(candidate_row))
+        total = len(sources) + len(candidates)
+        of_sources = self._run(sources, progress, total=total)
+        of_candidates = self._run(candidates, progress, before=len(sources), total=total)
+        left = np.array([source_row[prompt] for prompt in prompts], np.intp)
+        right = np.array([candidate_row[text] for _, text in pairs], np.intp)
+        both = [(sources[s], candidates[c]) for s, c in zip(left, right, strict=True)]
+        return Scored(
+            np.asarray((of_sources[left] * of_candidates[right]).sum(-1, dtype=np.float64)),
+            np.array([s.read + c.read for s, c in both], np.int64),
+            np.array([s.whole + c.whole for s, c in both], np.int64),
+        )
+
+
+_SOURCE, _CANDIDATE = "source_encoder.", "candidate_encoder."
+
+
+class SimCLSModel(nn.Module):
+    """One encoder for instructions and for candidates: texts are points on a sphere, and near is good.
+
+    Args:
+        config: names the encoder.
+        backbone: an encoder to train; None makes the config's, with random weights.
+    """
+
+    def __init__(self, config: PointwiseConfig, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        self.source_encoder = make_encoder(config.backbone) if backbone is None else backbone
+        if getattr(self.source_encoder, "pooler", None) is not None:
+            cast(Any, self.source_encoder).pooler = None  # its output is not read
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vectors ``[B, H]`` of length 1, of ids and mask ``[B, T]``: the state of ``[CLS]``.
+
+        The score of a candidate is the product of its vector with the instruction's, their cosine.
+        """
+        first = first_states(self.source_encoder, input_ids, attention_mask)
+        return functional.normalize(first.float(), dim=-1)
+
+
+def one_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a checkpoint of llm-blender 0.0.2, which holds the encoder under one name, the other or both.
+
+    Raises:
+        ValueError: it holds two different ones.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        new = _SOURCE + name.removeprefix(_CANDIDATE) if name.startswith(_CANDIDATE) else name
+        if new in renamed and not torch.equal(renamed[new], tensor):
+            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE)}")
+        renamed[new] = tensor
+    return renamed
