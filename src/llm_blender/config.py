@@ -218,7 +218,7 @@ class FuserConfig(_Section):
             ``embedded`` where the embedded LLM alone answers, else ``chat``.
         top_k: candidates that are fused, the best ones.
         guard: give back a fused text only where the ranker prefers it to the best candidate.
-        prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.rule`.
+        prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.guard`.
         close: ``auto`` fuses where the best candidate is better than the next one with less than this probability.
         overlap: ``auto`` fuses where the best candidate holds less than this share of the others' content.
     """

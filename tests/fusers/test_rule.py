@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llm_blender.errors import InputError
-from llm_blender.fusers.rule import FusionRule, content_overlap, decide
+from llm_blender.fusers.guard import FusionRule, content_overlap, decide
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Ranking

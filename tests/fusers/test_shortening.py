@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.fusers.shortening import even_cap
+from llm_blender.fusers.texts import even_cap
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from html import escape
 from llm_blender.bench._page import html_table, page
 from llm_blender.bench.fused import FusedRow
 from llm_blender.bench.tables import Table
-from llm_blender.fusers.sentences import LIST_MARK, WORDS, sentences
+from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 
 __all__ = ["fusion_page"]
 

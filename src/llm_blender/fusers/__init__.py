@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_blender._hub import find_folder
 from llm_blender.errors import InputError, unknown_name
-from llm_blender.fusers.consensus_fuser import ConsensusFuser
-from llm_blender.fusers.guard import GuardedFuser, Order
-from llm_blender.fusers.longest import LongestFuser
-from llm_blender.fusers.rule import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, decide
+from llm_blender.fusers.consensus_fuser import ConsensusFuser, LongestFuser
+from llm_blender.fusers.guard import DEFAULT_RULE, DEFAULT_TOP_K, Decision, FusionRule, GuardedFuser, Order, decide
 from llm_blender.types import LLM
 
 if TYPE_CHECKING:

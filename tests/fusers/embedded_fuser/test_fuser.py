@@ -64,7 +64,7 @@ def test_it_reads_the_tokens_that_gen_fuser_reads(
     if not template:
         from transformers import PreTrainedTokenizerFast
 
-        from llm_blender.fusers.embedded_fuser.tokenizer import ChatTokenizer
+        from llm_blender.fusers.embedded_fuser.fuser import ChatTokenizer
 
         bare = PreTrainedTokenizerFast.from_pretrained(str(tiny_llama))
         bare.chat_template = None

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
-from llm_blender.fusers.embedded_fuser.lora import Model, write_gguf_adapter
+from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
 from llm_blender.llms._llama import Llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks for it

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_blender.fusers.gen_fuser import CausalFormat, Seq2SeqFormat
-from llm_blender.fusers.gen_fuser.fitting import fit
+from llm_blender.fusers.gen_fuser.prompts import fit
 
 ASKED = "Why is the sky blue?"
 CANDIDATES = ["Air scatters blue light most.", "The sea mirrors the sky.", "Go to bed early."]

@@ -2,17 +2,178 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender.errors import CheckpointError, InputError
-from llm_blender.fusers.embedded_fuser.lora import Model, write_gguf_adapter
-from llm_blender.fusers.embedded_fuser.settings import ADAPTER, SETTINGS, TOKENIZER, Base, Settings
-from llm_blender.fusers.gen_fuser.lengths import Lengths
-from llm_blender.fusers.gen_fuser.loading import load_tokenizer
+import gguf
+import numpy as np
+from safetensors import safe_open
 
-__all__ = ["export_fuser"]
+from llm_blender.errors import CheckpointError, InputError
+from llm_blender.fusers.embedded_fuser.fuser import ADAPTER, SETTINGS, TOKENIZER, Base, Settings
+from llm_blender.fusers.gen_fuser.loading import load_tokenizer
+from llm_blender.fusers.gen_fuser.prompts import Lengths
+
+__all__ = ["Model", "export_fuser", "write_gguf_adapter"]
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ARCHITECTURE = "llama"
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+_REFUSED = {
+    "use_dora": "is DoRA",
+    "rank_pattern": "has ranks of several sizes (rank_pattern)",
+    "alpha_pattern": "has several alphas (alpha_pattern)",
+    "modules_to_save": "replaces whole modules (modules_to_save)",
+    "fan_in_fan_out": "stores its weights transposed (fan_in_fan_out)",
+    "layer_replication": "repeats layers (layer_replication)",
+    "lora_bias": "has biases (lora_bias)",
+    "target_parameters": "adapts bare parameters (target_parameters)",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a GGUF file says of its model.
+
+    Attributes:
+        blocks: layers.
+        heads: of queries.
+        kv_heads: of keys and values.
+        shapes: inputs and outputs of each matrix, by its name.
+    """
+
+    blocks: int
+    heads: int
+    kv_heads: int
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """From the file.
+
+        Raises:
+            CheckpointError: it is damaged, or no Llama.
+        """
+        try:
+            reader = gguf.GGUFReader(path)
+            fields = {name: field.contents() for name, field in reader.fields.items() if field.name in _fields()}
+            shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors}
+        except Exception as error:  # whatever a damaged file raises
+            raise CheckpointError(f"{path} cannot be read as a GGUF file: {error}") from error
+        architecture = fields.get(gguf.Keys.General.ARCHITECTURE)
+        if architecture != _ARCHITECTURE:
+            raise CheckpointError(f"{path} is of the architecture {architecture}: an embedded fuser is a Llama's.")
+        blocks, heads, kv_heads = (int(fields[name]) for name in _fields()[1:])
+        return cls(blocks, heads, kv_heads, shapes)
+
+
+def write_gguf_adapter(adapter: Path, base: Model, target: Path) -> None:
+    """Write a LoRA adapter for llama.cpp, its weights in float16.
+
+    llama.cpp keeps the rows of a Llama's query and key matrices in another order than transformers, in pairs that RoPE
+    turns together (`_in_pairs`), so the rows of their ``B`` are brought into that order. Its scale is alpha / rank;
+    rank-stabilised LoRA's, alpha / sqrt(rank), becomes that by a larger alpha.
+
+    Args:
+        adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        base: the model that llama.cpp will apply it to.
+        target: the GGUF file.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the adapter is of a kind that llama.cpp does not know, or of
+            another model than `base`.
+    """
+    config = _config(adapter)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, base.blocks)
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for key, weight in _weights(adapter / _WEIGHTS).items():
+        match = _KEY.fullmatch(key)
+        name = match and names.get_name(f"{match['module']}.weight", try_suffixes=(".weight",))
+        if match is None or name is None or name not in base.shapes:
+            raise CheckpointError(f"{adapter} adapts {key}, which the base does not have as a matrix of its own.")
+        if match["half"] == "B" and (heads := _heads(name, base)):
+            weight = _in_pairs(weight, heads)
+        with np.errstate(over="ignore"):
+            half = weight.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise CheckpointError(f"{key} of {adapter} holds numbers that float16 cannot: train with a smaller rate.")
+        tensors[f"{name}.lora_{match['half'].lower()}"] = half
+    rank = _check_shapes(adapter, tensors, base)
+    alpha = float(config["lora_alpha"]) * (math.sqrt(rank) if config.get("use_rslora") else 1.0)
+    writer = gguf.GGUFWriter(target, _ARCHITECTURE)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    for name in sorted(tensors):
+        writer.add_tensor(name, tensors[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _fields() -> tuple[str, ...]:
+    names = (gguf.Keys.LLM.BLOCK_COUNT, gguf.Keys.Attention.HEAD_COUNT, gguf.Keys.Attention.HEAD_COUNT_KV)
+    return (gguf.Keys.General.ARCHITECTURE, *(name.format(arch=_ARCHITECTURE) for name in names))
+
+
+def _config(adapter: Path) -> dict[str, Any]:
+    path = adapter / _CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind, bias = config["peft_type"], config.get("bias", "none")
+        float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is missing, or describes no LoRA adapter: {error}") from error
+    troubles = [trouble for name, trouble in _REFUSED.items() if config.get(name)]
+    troubles += [f"is {kind}"] * (kind != "LORA") + ["has biases"] * (bias != "none")
+    if troubles:
+        raise CheckpointError(f"llama.cpp cannot apply {adapter}, which {' and '.join(troubles)}: train a plain LoRA.")
+    return dict(config)
+
+
+def _weights(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:  # numpy knows no bfloat16
+            return {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever a damaged file raises
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from error
+
+
+def _heads(name: str, base: Model) -> int | None:
+    """Heads of a query or key matrix; None for the others."""
+    return {"attn_q": base.heads, "attn_k": base.kv_heads}.get(name.split(".")[-2])
+
+
+def _in_pairs(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """The rows of each head, in which RoPE pairs row i with row i + half, with the rows of a pair side by side."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def _check_shapes(adapter: Path, tensors: Mapping[str, np.ndarray[Any, Any]], base: Model) -> int:
+    """The rank, where every matrix has both of its halves, and they are of the base's size."""
+    ranks = set()
+    for name in {name.rpartition(".")[0] for name in tensors}:
+        a, b = (tensors.get(f"{name}.lora_{half}") for half in "ab")
+        if a is None or b is None:
+            raise CheckpointError(f"{adapter} has only one half of its matrices for {name}.")
+        if (a.shape[1], b.shape[0]) != base.shapes[name] or a.shape[0] != b.shape[1]:
+            raise CheckpointError(
+                f"{adapter} adapts {a.shape[1]} inputs and {b.shape[0]} outputs of {name}, of which the base has "
+                f"{' and '.join(map(str, base.shapes[name]))}: give the file of its own base (--base)."
+            )
+        ranks.add(a.shape[0])
+    if len(ranks) != 1:
+        raise CheckpointError(f"{adapter} has {'several ranks' if ranks else 'no weights'}: train a plain LoRA.")
+    return int(ranks.pop())
+
 
 _CARD = "README.md"
 _CONTEXT = 4096  # of `llm_blender.llms.embedded.EmbeddedLLM`

@@ -2,23 +2,121 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
 
 from llm_blender._inputs import check_inputs
 from llm_blender.calls import run_to_end
-from llm_blender.errors import InputError, LLMError
-from llm_blender.fusers.embedded_fuser.settings import ADAPTER, TOKENIZER, Settings
-from llm_blender.fusers.embedded_fuser.tokenizer import ChatTokenizer
-from llm_blender.fusers.flaws import find_flaw
-from llm_blender.fusers.gen_fuser.prompts import CausalFormat
+from llm_blender.errors import CheckpointError, InputError, LLMError
+from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
+from llm_blender.fusers.texts import find_flaw
 from llm_blender.types import Candidate, Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
 
-__all__ = ["AdaptableLLM", "EmbeddedFuser"]
+__all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "AdaptableLLM", "Base", "ChatTokenizer", "EmbeddedFuser", "Settings"]
+
+ADAPTER, TOKENIZER = "adapter.gguf", "tokenizer.json"
+
+
+class Base(BaseModel):
+    """The GGUF file that the adapter adapts.
+
+    Attributes:
+        model: the embedded model's name, or the path of its file.
+        size: bytes of the file.
+        sha256: of the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, model: str, path: Path) -> Self:
+        """From the file of a model."""
+        return cls(model=model, size=path.stat().st_size, sha256=_sha256(path))
+
+    def is_file(self, path: Path) -> bool:
+        """Whether a file is this one, wherever it lies."""
+        return path.stat().st_size == self.size and _sha256(path) == self.sha256
+
+
+class Settings(Lengths):
+    """How an embedded fuser reads and writes; its ``fuser.json``.
+
+    Attributes:
+        base: what it adapts.
+        chat: what the base's chat template writes before and after the user's message; None where it has none.
+        format_version: of the folder.
+    """
+
+    base: Base
+    chat: tuple[str, str] | None
+    format_version: Literal[1] = 1
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """From the folder of a fuser.
+
+        Raises:
+            CheckpointError: a file is missing, or ``fuser.json`` is not what it should be.
+        """
+        for name in (SETTINGS, ADAPTER, TOKENIZER):
+            if not (folder / name).is_file():
+                raise CheckpointError(
+                    f"{folder} is no embedded fuser: it lacks {name}. Make one by `blend export ADAPTER DIR`."
+                )
+        return super().load(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ChatTokenizer:
+    """What `CausalFormat` uses of a tokenizer of transformers, by ``tokenizers`` alone; the same tokens.
+
+    Args:
+        file: a ``tokenizer.json``.
+        chat: what the chat template writes before and after the message of a user; None where there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+
+    def __init__(self, file: Path, chat: tuple[str, str] | None) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises no class of its own
+            raise CheckpointError(f"{file} is no tokenizer: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.added_tokens_decoder = self._tokenizer.get_added_tokens_decoder()
+        self.chat_template = chat
+
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = True, return_offsets_mapping: bool = False
+    ) -> dict[str, Any]:
+        """Tokens of a text, and where they stand in it."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return {"input_ids": encoding.ids, "offset_mapping": encoding.offsets}
+
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> str:
+        """The one message of a conversation as the chat template writes it, with the beginning of the answer."""
+        (message,) = conversation
+        before, after = self.chat_template or ("", "")
+        return f"{before}{message['content']}{after}"
 
 
 @runtime_checkable

@@ -1,7 +1,6 @@
 """GenFuser: a sequence-to-sequence model or a causal LLM, run here, that writes the fused answer."""
 
 from llm_blender.fusers.gen_fuser.fuser import GenFuser
-from llm_blender.fusers.gen_fuser.lengths import Lengths
-from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Prompt, PromptFormat, Seq2SeqFormat
+from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Lengths, Prompt, PromptFormat, Seq2SeqFormat
 
 __all__ = ["CausalFormat", "GenFuser", "Lengths", "Prompt", "PromptFormat", "Seq2SeqFormat"]

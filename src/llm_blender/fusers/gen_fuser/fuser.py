@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 from llm_blender._hub import find_folder
 from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError
-from llm_blender.fusers.flaws import find_flaw
-from llm_blender.fusers.gen_fuser.lengths import Lengths
-from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Prompt, PromptFormat, Seq2SeqFormat
-from llm_blender.fusers.gen_fuser.streaming import TextStream
+from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Lengths, Prompt, PromptFormat, Seq2SeqFormat
+from llm_blender.fusers.gen_fuser.writing import TextStream
+from llm_blender.fusers.texts import find_flaw
 from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
 
 if TYPE_CHECKING:

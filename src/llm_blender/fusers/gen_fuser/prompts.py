@@ -2,16 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_blender._inputs import clean, fence_code
-from llm_blender.errors import InputError
-from llm_blender.fusers.gen_fuser.fitting import fit
+from llm_blender.errors import CheckpointError, InputError
+from llm_blender.fusers.texts import even_cap
 from llm_blender.types import Instruction, instruction_text
 
-__all__ = ["CausalFormat", "Prompt", "PromptFormat", "Seq2SeqFormat"]
+__all__ = ["SETTINGS", "CausalFormat", "Fit", "Lengths", "Prompt", "PromptFormat", "Render", "Seq2SeqFormat", "fit"]
+
+Render = Callable[[int, int, int], list[int]]
+"""From tokens left to the instruction, tokens left to each candidate and the number of candidates to the prompt."""
+
+_LEAST = 16  # tokens of a shortened candidate that are worth reading
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A prompt that fits.
+
+    Attributes:
+        ids: its tokens.
+        used: how many candidates it holds, from the first on.
+        truncated: share of the tokens of instruction and candidates that it lacks.
+    """
+
+    ids: list[int]
+    used: int
+    truncated: float
+
+
+def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, room: int) -> Fit | None:
+    """The prompt with as much of the texts as fits; None where two candidates (or the only one) do not.
+
+    The instruction keeps half of the room, and all of it that the candidates leave. Candidates are cut to `cap`; where
+    that does not suffice, evenly, the longest first; where each would keep next to nothing, the last ones are left out.
+    What stands around the texts is never cut: the length of the whole is that of its tokens, counted.
+
+    Args:
+        render: makes the prompt.
+        instruction: its tokens.
+        candidates: the tokens of each.
+        cap: tokens of a candidate at most.
+        room: tokens of the prompt at most.
+    """
+    count = len(candidates)
+    frame = len(render(0, 0, count))
+    wanted = sum(min(length, cap) for length in candidates)
+    head = min(instruction, max(room // 2, room - frame - wanted))
+    for used in range(count, min(count, 2) - 1, -1):
+        lengths = [min(length, cap) for length in candidates[:used]]
+        left = room - len(render(head, 0, used))
+        for _ in range(_ATTEMPTS):
+            limit = even_cap(lengths, left)
+            if limit < min(_LEAST, max(lengths)):
+                break
+            limit = cap if limit == max(lengths) else limit
+            ids = render(head, limit, used)
+            if len(ids) <= room:
+                read = head + sum(min(length, limit) for length in candidates[:used])
+                return Fit(ids, used, 1 - read / max(instruction + sum(candidates), 1))
+            left -= max(len(ids) - room, used)  # a cut text has other tokens, and a sign that it is cut
+    return None
+
 
 _CUE = "Summarize candidates into a better one for the given instruction:"
 _CUT = "..."
@@ -212,3 +271,48 @@ def _spelled_out(text: str, special: Sequence[str]) -> str:
         if token in text:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
     return text
+
+
+SETTINGS = "fuser.json"
+
+
+class Lengths(BaseModel):
+    """How long the texts are that a fuser reads and writes.
+
+    Attributes:
+        max_length: tokens of the prompt.
+        candidate_max_length: tokens of each candidate.
+        max_new_tokens: most tokens of the answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_length: int = Field(ge=1)
+    candidate_max_length: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """From the folder of a fuser.
+
+        Raises:
+            CheckpointError: ``fuser.json`` is missing, or not what it should be.
+        """
+        path = folder / SETTINGS
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except ValidationError as error:
+            first: Any = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise CheckpointError(f"{path}: {where}: {first['msg']}.") from error
+
+    @classmethod
+    def of_training(cls, folder: Path) -> Self | None:
+        """Those that a checkpoint names; None where it names none."""
+        return cls.load(folder) if (folder / SETTINGS).is_file() else None
+
+    def save(self, folder: Path) -> None:
+        """Write ``fuser.json``."""
+        (folder / SETTINGS).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from llm_blender.fusers.merging import Offer, agreement, gram_counts, merge, offers
-from llm_blender.fusers.sentences import WORDS, sentences
+from llm_blender.fusers.consensus_fuser import Offer, agreement, gram_counts, merge, offers
+from llm_blender.fusers.texts import WORDS, sentences
 
 __all__ = ["closest_merge"]
 

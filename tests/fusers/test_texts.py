@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llm_blender.fusers.flaws import find_flaw
+from llm_blender.fusers.texts import find_flaw
 
 ASKED = "Why is the sky blue, and why is the sea blue?"
 GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]

@@ -8,10 +8,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm_blender.fusers.sentences import LIST_MARK, WORDS, sentences
 from llm_blender.types import FusionFlaw
 
-__all__ = ["find_flaw"]
+__all__ = ["LIST_MARK", "WORDS", "even_cap", "find_flaw", "sentences"]
+
+_MARK = r"(?:(\d+)[.)]|[-*•])[ \t]+"
+_SENTENCE = re.compile(rf"[ \t]*(?:{_MARK})?[^\n]+?(?:[.!?…](?=\s)|[。！？]|\n|$)\s*")
+
+LIST_MARK = re.compile(rf"^\s*{_MARK}")
+"""What an item of a list begins with; the group is its number, if it has one."""
+
+WORDS = re.compile(r"\w+")
+
+
+def sentences(text: str) -> list[str]:
+    """The text in pieces, each with the white space after it; a line ends a sentence, too."""
+    return [found[0] for found in _SENTENCE.finditer(text)]
+
 
 _COPIES = 4
 _LOOP = 60  # characters that the copies of a loop take at least
@@ -101,3 +114,26 @@ def _longest_run(equal: np.ndarray) -> int:
 
 def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
+
+
+def even_cap(lengths: Sequence[int], room: int) -> int:
+    """The greatest length to which all can be cut so that together they take at most `room`.
+
+    It is the longest of them where all fit as they are, and may be 0.
+
+    Args:
+        lengths: of the texts, in whatever unit.
+        room: in the same unit.
+
+    Example:
+        >>> even_cap([10, 200, 40], 120)  # 10 + 70 + 40
+        70
+    """
+    left = max(room, 0)
+    ordered = sorted(lengths)
+    for place, length in enumerate(ordered):
+        share = left // (len(ordered) - place)
+        if length > share:
+            return share
+        left -= length
+    return ordered[-1] if ordered else 0
