@@ -1,4 +1,4 @@
-from llm_blender.bench.comparing import TextPair, compare_pairs
+from llm_blender.bench.judged_pairs import TextPair, compare_pairs
 from llm_blender.testing import FakeRanker
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from llm_blender.bench.subsets import REST, subset_names
+from llm_blender.bench.rows import REST, subset_names
 from llm_blender.errors import InputError
 
 ROWS = [

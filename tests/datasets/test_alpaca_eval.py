@@ -283,7 +283,7 @@ def test_files_and_folders_do_not_mix(results, write, imported):
 
 
 def test_bench_reads_it(imported, results):
-    from llm_blender.bench.judged import labelled_pairs
+    from llm_blender.bench.judged_pairs import labelled_pairs
 
     bench = labelled_pairs("x", [parse_row(row) for row in imported(results)[0]])
     better = {(pair.prompt, (pair.a if won else pair.b)) for pair, won in zip(bench.pairs, bench.a_wins, strict=True)}

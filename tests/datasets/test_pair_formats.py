@@ -308,7 +308,7 @@ class TestLabelledPairs:
             imported(write("dataset.json", [llmbar(1), {"input": "x", "output_1": "y", "label": 1}]))
 
     def test_bench_reads_it(self, imported, write):
-        from llm_blender.bench.judged import labelled_pairs
+        from llm_blender.bench.judged_pairs import labelled_pairs
 
         rows, _ = imported(write("LLMBar/a.json", [llmbar(1), llmbar(2)]), write("LLMBar/b.json", [llmbar(1)]))
         bench = labelled_pairs("x", [parse_row(row) for row in rows], by="meta.file")

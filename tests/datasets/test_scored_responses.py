@@ -91,8 +91,8 @@ def test_a_wrong_record_stops_with_file_and_line(imported, write, record, reason
 
 
 def test_bench_reads_it(imported, write):
-    from llm_blender.bench.judged import implied_pairs
-    from llm_blender.bench.scored import scored_rows
+    from llm_blender.bench.judged_pairs import implied_pairs
+    from llm_blender.bench.rows import scored_rows
 
     rows = [parse_row(row) for row in imported(write("ultra.jsonl", [ultra(8.5, 3)]))[0]]
     bench = implied_pairs("x", scored_rows(rows, "overall_score"))

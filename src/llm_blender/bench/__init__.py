@@ -3,9 +3,17 @@
 And what rows teach about the LLMs that wrote the answers.
 """
 
-from llm_blender.bench._page import write_page
-from llm_blender.bench.evidence import Evidence, baseline_evidence, ranker_evidence
-from llm_blender.bench.fused import (
+from llm_blender.bench.agreement import (
+    Agreement,
+    Difference,
+    Evidence,
+    ReliabilityBin,
+    agreements,
+    baseline_evidence,
+    ranker_evidence,
+)
+from llm_blender.bench.cache import RecordedRanker
+from llm_blender.bench.fusion import (
     FusedRow,
     FusionEffort,
     FusionMeasure,
@@ -18,7 +26,7 @@ from llm_blender.bench.fused import (
     measure_fusions,
 )
 from llm_blender.bench.fusion_page import fusion_page
-from llm_blender.bench.judged import JudgedPairs, implied_pairs, labelled_pairs
+from llm_blender.bench.judged_pairs import JudgedPairs, implied_pairs, labelled_pairs
 from llm_blender.bench.learn_priors import (
     NamedRow,
     named_rows,
@@ -26,12 +34,17 @@ from llm_blender.bench.learn_priors import (
     priors_from_ranker,
     weigh_priors,
 )
-from llm_blender.bench.pairs import Agreement, Difference, ReliabilityBin, agreements
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
-from llm_blender.bench.recorded import RecordedRanker
-from llm_blender.bench.scored import ScoredRow, scored_rows
-from llm_blender.bench.select import Selection, baseline_selections, ranker_selections
-from llm_blender.bench.tables import Table, agreement_table, fusion_effort_table, fusion_table, selection_table
+from llm_blender.bench.report import (
+    Table,
+    agreement_table,
+    fusion_effort_table,
+    fusion_table,
+    selection_table,
+    write_page,
+)
+from llm_blender.bench.rows import ScoredRow, scored_rows
+from llm_blender.bench.selection import Selection, baseline_selections, ranker_selections
 
 __all__ = [
     "Agreement",

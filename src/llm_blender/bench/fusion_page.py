@@ -6,9 +6,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from llm_blender.bench._page import html_table, page
-from llm_blender.bench.fused import FusedRow
-from llm_blender.bench.tables import Table
+from llm_blender.bench.fusion import FusedRow
+from llm_blender.bench.report import Table, html_table, page
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 
 __all__ = ["fusion_page"]

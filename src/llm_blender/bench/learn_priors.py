@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm_blender.bench.scored import group_ids
+from llm_blender.bench.rows import group_ids
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.ranking import (
     JudgedRanking,

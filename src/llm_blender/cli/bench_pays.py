@@ -17,7 +17,7 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_blender.bench.pays import PaidRows, Picker, PriceList
+    from llm_blender.bench.cost import PaidRows, Picker, PriceList
     from llm_blender.ranking import Priors
 
 __all__ = ["pays"]
@@ -74,7 +74,7 @@ def pays(
     the best single LLM, and `gain_per_dollar` is the one over the other, null where nothing more is paid.
     """
     from llm_blender.bench import require_matplotlib
-    from llm_blender.bench.pays import (
+    from llm_blender.bench.cost import (
         best_of_n,
         bounds,
         fused_answers,
@@ -130,14 +130,14 @@ def pays(
 
 
 def _prices(path: Path | None, options: BenchOptions) -> PriceList:
-    from llm_blender.bench.pays import PriceList
+    from llm_blender.bench.cost import PriceList
     from llm_blender.config import load_config
 
     return PriceList.from_config(load_config(options.config)) if path is None else PriceList.load(path)
 
 
 def _pickers(options: BenchOptions, prices: PriceList, strategy: str, priors: Priors | None) -> Sequence[Picker]:
-    from llm_blender.bench.pays import Picker
+    from llm_blender.bench.cost import Picker
     from llm_blender.cli._priors import note_other_ranker
 
     loaded = load_rankers(options)

@@ -69,14 +69,8 @@ def table(
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
     from llm_blender.bench import require_matplotlib
-    from llm_blender.bench.table import (
-        RecordedMetrics,
-        measure_pool,
-        paper_table,
-        rank_pool,
-        read_pool,
-        with_tradeoff,
-    )
+    from llm_blender.bench.cache import RecordedMetrics, measure_pool
+    from llm_blender.bench.table import paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
     check_output(options)

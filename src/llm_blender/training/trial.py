@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.bench import JudgedPairs, labelled_pairs
-from llm_blender.bench.comparing import compare_pairs
+from llm_blender.bench.judged_pairs import compare_pairs
 from llm_blender.errors import InputError, NotFoundError, WorkError
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, read_config

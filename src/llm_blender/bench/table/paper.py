@@ -9,21 +9,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.table.census import Census
-from llm_blender.bench.table.columns import GPT_RANK, Column, best_models, judge_columns, metric_columns
-from llm_blender.bench.table.correlating import Correlation, correlate, metric_ranks
 from llm_blender.bench.table.methods import (
+    GPT_RANK,
+    Column,
     Method,
     Ranked,
+    best_models,
+    judge_columns,
+    metric_columns,
     model_methods,
     oracle_methods,
     plain_methods,
     rank_pool,
     ranker_method,
 )
-from llm_blender.bench.table.pool import TablePool
-from llm_blender.bench.table.resampling import Resampling
-from llm_blender.bench.table.standings import BestShare, LengthBias, PairRate, best_shares, length_biases, pair_rates
+from llm_blender.bench.table.pool import Census, TablePool
+from llm_blender.bench.table.statistics import (
+    BestShare,
+    Correlation,
+    LengthBias,
+    PairRate,
+    Resampling,
+    best_shares,
+    correlate,
+    length_biases,
+    metric_ranks,
+    pair_rates,
+)
 from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
 from llm_blender.rankers.heuristics import Longest, Random
 from llm_blender.ranking import Interval

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.table.columns import Column
-from llm_blender.bench.table.methods import Ranked
+from llm_blender.bench.table.methods import Column, Ranked
 from llm_blender.bench.table.pool import TablePool
-from llm_blender.bench.table.resampling import Resampling
+from llm_blender.bench.table.statistics import Resampling
 from llm_blender.ranking import Advance, Interval, Pool, rank_with
 from llm_blender.types import OnProgress, Ranking
 

@@ -3,8 +3,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-import llm_blender.bench.table.measuring as measuring
-from llm_blender.bench.table import RecordedMetrics, measure_pool, paper_table, read_pool
+import llm_blender.bench.cache as measuring
+from llm_blender.bench.cache import RecordedMetrics, measure_pool
+from llm_blender.bench.table import paper_table, read_pool
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.metrics import Scores
 from llm_blender.types import Candidate, Example

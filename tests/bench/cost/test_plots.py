@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llm_blender.bench.pays import PaidRow, Played, payoffs, plot_payoffs
-from llm_blender.bench.pays.pictures import _figure
-from llm_blender.bench.scored import ScoredRow
+from llm_blender.bench.cost import PaidRow, Played, payoffs, plot_payoffs
+from llm_blender.bench.cost.report import _figure
+from llm_blender.bench.rows import ScoredRow
 from llm_blender.errors import InputError, MissingExtraError
 
 UNPAID = PaidRow(ScoredRow("", ("a", "b"), ("ann", "bob"), (0, 1)), np.ones(2), np.ones(2))

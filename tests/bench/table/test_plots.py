@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from llm_blender.bench._drawing import DARK, LIGHT
+from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.bench.table import (
     paper_table,
     plot_table,

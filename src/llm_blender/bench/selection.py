@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.scored import ScoredRow, group_ids
+from llm_blender.bench.rows import ScoredRow, group_ids
 from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest
 from llm_blender.ranking import Interval, Priors, bootstrap_interval

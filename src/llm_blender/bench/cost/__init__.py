@@ -1,7 +1,9 @@
 """Does it pay? Quality beside dollars and seconds: one LLM, best-of-n, routing, picking, fusing, on the same rows."""
 
-from llm_blender.bench.pays.lines import Payoff, payoffs
-from llm_blender.bench.pays.methods import (
+from __future__ import annotations
+
+from llm_blender.bench.cost.methods import (
+    NearestRouter,
     Picker,
     Played,
     best_of_n,
@@ -12,11 +14,8 @@ from llm_blender.bench.pays.methods import (
     singles,
     training_order,
 )
-from llm_blender.bench.pays.pictures import plot_payoffs
-from llm_blender.bench.pays.prices import LLMPrice, PriceList, RankerPrice
-from llm_blender.bench.pays.routing import NearestRouter
-from llm_blender.bench.pays.rows import PaidFusion, PaidRow, PaidRows, paid_rows
-from llm_blender.bench.pays.text import payoff_table
+from llm_blender.bench.cost.report import Payoff, payoff_table, payoffs, plot_payoffs
+from llm_blender.bench.cost.rows import LLMPrice, PaidFusion, PaidRow, PaidRows, PriceList, RankerPrice, paid_rows
 
 __all__ = [
     "LLMPrice",

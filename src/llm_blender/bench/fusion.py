@@ -2,21 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.fused.rows import FusedRow
-from llm_blender.bench.scored import group_ids
+from llm_blender.bench.rows import group_ids
+from llm_blender.errors import InputError
 from llm_blender.fusers import DEFAULT_RULE, FusionRule
 from llm_blender.metrics import evaluate
 from llm_blender.ranking import Interval, bootstrap_interval
-from llm_blender.types import OnProgress
+from llm_blender.types import Candidate, Example, OnProgress, Ranker
 
-__all__ = ["FusionMeasure", "FusionMeasures", "MeasureDifference", "measure_fusions"]
+__all__ = [
+    "FusedRow",
+    "FusionEffort",
+    "FusionMeasure",
+    "FusionMeasures",
+    "FusionWins",
+    "MeasureDifference",
+    "fused_rows",
+    "fusion_effort",
+    "judge_fusions",
+    "measure_fusions",
+]
+
+
+@dataclass(frozen=True)
+class FusedRow:
+    """One instruction that was answered by fusing.
+
+    Attributes:
+        prompt: instruction and input as one text.
+        reference: a known good answer.
+        answer: what was given back.
+        candidates: what it was made of; at least one.
+        best: which of them the ranker put first; None where the row does not say.
+        fusion: what the row says of the fusing, as `FusionReport.to_dict` writes it.
+    """
+
+    prompt: str
+    reference: str
+    answer: str
+    candidates: tuple[Candidate, ...]
+    best: int | None
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> str | None:
+        """The text of the best candidate."""
+        return None if self.best is None else self.candidates[self.best].text
+
+    @property
+    def written(self) -> str:
+        """What the fuser wrote, given back or not; the answer where it wrote nothing that could be one."""
+        text = self.fusion.get("text")
+        return self.answer if not isinstance(text, str) or self.fusion.get("flaw") else text
+
+    @property
+    def let_through(self) -> bool:
+        """Whether a fused text was given back."""
+        return self.fusion.get("returned") == "fuse"
+
+    def automatic(self, rule: FusionRule) -> str | None:
+        """What the mode ``auto`` would have given back; None where the row does not say what that decides by."""
+        overlap, lead = self.fusion.get("overlap"), self.fusion.get("lead")
+        if not self.let_through or self.fusion.get("asked") == "auto":
+            return self.answer
+        if self.chosen is None or not isinstance(overlap, int | float):
+            return None
+        return self.chosen if rule.reason(lead, overlap) == "clear" else self.answer
+
+
+def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]:
+    """The rows with a fused answer and a reference, and how many have not both.
+
+    Args:
+        file: where they come from.
+        rows: with `fusion` as ``blend fuse`` writes it, and `ranking` as ``blend rank`` does.
+
+    Raises:
+        InputError: no row has both, or a `fusion` has no text.
+    """
+    found, left_out = [], 0
+    for number, row in enumerate(rows, 1):
+        fusion = row.extra.get("fusion")
+        if fusion is None or not (row.reference or "").strip() or not row.candidates:
+            left_out += 1
+            continue
+        answer = fusion.get("answer", fusion.get("text")) if isinstance(fusion, Mapping) else None
+        if not isinstance(answer, str):
+            raise InputError(f"{file}, row {number}: `fusion` has no `text`: make it by `blend fuse`.")
+        best = _best(row, fusion)
+        found.append(FusedRow(row.prompt, row.reference or "", answer, row.candidates, best, dict(fusion)))
+    if not found:
+        raise InputError(
+            f"{file} holds no row with both a fused answer (`fusion`, from `blend fuse`) and a reference (`output`)."
+        )
+    return found, left_out
+
+
+def _best(row: Example, fusion: Mapping[str, Any]) -> int | None:
+    """By the ranking; without one, by the order in which the fuser read the candidates, which is best first."""
+    ranking, used = row.extra.get("ranking"), fusion.get("used")
+    place = ranking.get("best") if isinstance(ranking, Mapping) else None
+    if place is None and isinstance(used, Sequence) and used:
+        place = used[0]
+    return place if isinstance(place, int) and 0 <= place < len(row.candidates) else None
+
 
 _Floats = NDArray[np.float64]
 
@@ -198,3 +294,107 @@ def _measured(
         if method == _ANSWER and other == _BEST and through.any() and not through.all() and against is not None:
             measures.append(measure(_LET_THROUGH, values[through], against[through], groups[through]))
     return measures
+
+
+@dataclass(frozen=True)
+class FusionEffort:
+    """What fusing took.
+
+    Attributes:
+        rows: with a reference and a fusion.
+        asked: of them, those for which the fuser wrote.
+        let_through: of these, those whose fused text was given back.
+        reasons: of all rows, why the answer is what it is; see `llm_blender.types.FusionReason`.
+        prompt_tokens: read by the fuser, mean of those asked.
+        completion_tokens: written by it, likewise.
+        seconds: of fusing and guarding, likewise.
+        cost: dollars of all; None where a price is unknown.
+        truncated: share of the texts that the fuser could not read, mean of those asked.
+    """
+
+    rows: int
+    asked: int
+    let_through: int
+    reasons: Mapping[str, int]
+    prompt_tokens: float
+    completion_tokens: float
+    seconds: float
+    cost: float | None
+    truncated: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FusionWins:
+    """How often a judge prefers the fused text that was given back to the best candidate, both orders together.
+
+    Attributes:
+        judge: its name.
+        rows: that were judged.
+        wins: the fused text is better.
+        ties: neither is.
+        share: of wins, ties as half.
+        ci95: interval of `share`, resampled by instruction.
+    """
+
+    judge: str
+    rows: int
+    wins: int
+    ties: int
+    share: float
+    ci95: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
+    """What fusing these rows took, as far as they say."""
+    fused = [row.fusion for row in rows if row.fusion.get("fuser")]
+    usage = [fusion.get("usage") or {} for fusion in fused]
+    costs = [fusion.get("cost") for fusion in fused]
+
+    def mean(values: Iterable[float]) -> float:
+        return float(np.mean([*values] or [0.0]))
+
+    return FusionEffort(
+        rows=len(rows),
+        asked=len(fused),
+        let_through=sum(row.let_through for row in rows),
+        reasons=dict(Counter(str(row.fusion.get("reason", "unknown")) for row in rows).most_common()),
+        prompt_tokens=mean(of_row.get("prompt_tokens", 0) for of_row in usage),
+        completion_tokens=mean(of_row.get("completion_tokens", 0) for of_row in usage),
+        seconds=mean(fusion.get("seconds", 0.0) for fusion in fused),
+        cost=None if any(cost is None for cost in costs) else float(sum(cost for cost in costs if cost is not None)),
+        truncated=mean(fusion.get("truncated", 0.0) for fusion in fused),
+    )
+
+
+def judge_fusions(
+    rows: Sequence[FusedRow], judge: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
+) -> FusionWins | None:
+    """Let a judge compare each fused text that was given back with the best candidate; None where there are none.
+
+    Args:
+        rows: at least one.
+        judge: compares them in both orders.
+        name: what it is called.
+        seed: of the bootstrap.
+        progress: called with the comparisons done and to do.
+
+    Raises:
+        WorkError: the judge failed.
+    """
+    doubtful = [(row, row.chosen) for row in rows if row.let_through and row.chosen not in (None, row.answer)]
+    if not doubtful:
+        return None
+    pairs = [[row.answer, chosen or ""] for row, chosen in doubtful]
+    verdicts = judge.rank_many([row.prompt for row, _ in doubtful], pairs, strategy="full", progress=progress)
+    values = np.array([0.5 + np.sign(verdict.probability(0, 1) - 0.5) / 2 for verdict in verdicts])
+    ci95 = bootstrap_interval(values, group_ids(row.prompt for row, _ in doubtful), seed=seed)
+    wins, ties = int((values == 1).sum()), int((values == 0.5).sum())
+    return FusionWins(name, len(values), wins, ties, float(values.mean()), ci95)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from llm_blender.bench.pays import PriceList
+from llm_blender.bench.cost import PriceList
 from llm_blender.config import Config
 from llm_blender.errors import ConfigError, NotFoundError
 from llm_blender.types import Usage

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from llm_blender.bench.table.correlating import resampled_correlations
-from llm_blender.bench.table.resampling import Resampling
+from llm_blender.bench.table.statistics import Resampling, resampled_correlations
 from llm_blender.metrics import pearson, spearman
 from llm_blender.ranking import bootstrap_interval
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from llm_blender.bench import baseline_selections
-from llm_blender.bench.pays import (
+from llm_blender.bench.cost import (
     NearestRouter,
     Picker,
     PriceList,

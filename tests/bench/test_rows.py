@@ -1,7 +1,7 @@
 import pytest
 
 from llm_blender.bench import scored_rows
-from llm_blender.bench.scored import group_ids
+from llm_blender.bench.rows import group_ids
 from llm_blender.errors import InputError
 from llm_blender.types import Candidate, Example
 

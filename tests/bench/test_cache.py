@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 
 from llm_blender.bench import RecordedRanker
-from llm_blender.bench.recorded import _BLOCK, _PROBES
+from llm_blender.bench.cache import _BLOCK, _PROBES
 from llm_blender.errors import InputError
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Ranker
