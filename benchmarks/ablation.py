@@ -34,7 +34,7 @@ from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import bootstrap_interval
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 from llm_blender.training.run import train_ranker
 
 BASE = "base"

@@ -78,7 +78,7 @@ def tiny_ranker(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     import torch
 
     from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
-    from llm_blender.training.recipe import Recipe
+    from llm_blender.training.recipes import Recipe
 
     made: dict[str, Path] = {}
 

@@ -250,7 +250,7 @@ class TestFuser:
         assert result.exit_code == 0, result.stderr
 
     def test_files_and_what_is_excluded(self, blend, rows, tiny_llama, monkeypatch):
-        from llm_blender.training.fuser import run as module
+        from llm_blender.training import fuser as module
 
         asked = {}
         monkeypatch.setattr(module, "new_fuser", lambda recipe, backbone: asked.update(r=recipe, b=backbone) or 1 / 0)

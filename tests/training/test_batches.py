@@ -6,7 +6,7 @@ import torch
 from llm_blender.training.batches import Batches
 from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.groups import Preference, TrainingGroup
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 
 GROUPS = [
     TrainingGroup("why", ("good", "bad the sky", "not"), (Preference(0, 1, 1.0), Preference(2, 1, 0.7))),

@@ -5,9 +5,8 @@ from collections import Counter
 import pytest
 
 from llm_blender.data import parse_row
-from llm_blender.training.groups import TrainingGroup, draw_groups
-from llm_blender.training.neighbours import nearest
-from llm_blender.training.recipe import Source
+from llm_blender.training.groups import TrainingGroup, draw_groups, nearest
+from llm_blender.training.recipes import Source
 
 
 def row(name: str, *scores: float, models: str = "", **keys) -> dict:

@@ -12,11 +12,10 @@ import torch
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.checkpoints import new_pair_ranker
-from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import Preference, TrainingGroup
-from llm_blender.training.loop import checkpoints
+from llm_blender.training.loop import checkpoints, freeze
 from llm_blender.training.ranker import train_pair_ranker
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 from llm_blender.training.run import train_ranker
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]

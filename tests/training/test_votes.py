@@ -15,16 +15,19 @@ from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.ranking import EvidenceWeights, Interval
 from llm_blender.store import Store
 from llm_blender.training import votes as module
-from llm_blender.training.trial import (
+from llm_blender.training.votes import (
     Estimate,
     Measured,
     Trial,
+    count_votes,
+    read_votes,
     replace_ranker,
     replaceable,
+    split_votes,
+    train_on_votes,
     trial_section,
     try_ranker,
 )
-from llm_blender.training.votes import count_votes, read_votes, split_votes, train_on_votes
 from llm_blender.types import Candidate, Example, LabelledPair
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]

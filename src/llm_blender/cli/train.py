@@ -17,7 +17,7 @@ from llm_blender.cli.train_votes import VotesOptions, train_on
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
-    from llm_blender.training.recipe import Recipe
+    from llm_blender.training.recipes import Recipe
 
 __all__ = ["app"]
 
@@ -85,7 +85,7 @@ def ranker(
     new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
     """
     try:
-        from llm_blender.training.recipe import RANKERS
+        from llm_blender.training.recipes import RANKERS
         from llm_blender.training.run import train_ranker
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "train") from error
@@ -143,7 +143,7 @@ def ranker(
 def _plan(
     files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_groups: int | None
 ) -> Recipe:
-    from llm_blender.training.recipe import Recipe, Source
+    from llm_blender.training.recipes import Recipe, Source
 
     if recipe is not None:
         if files or scores or max_groups is not None or (dev is not None and dev.is_file()):

@@ -65,8 +65,16 @@ def train_on(
         as_json: print JSON.
     """
     from llm_blender.rankers.checkpoints import BUNDLED
-    from llm_blender.training.trial import replace_ranker, replaceable, trial_section, try_ranker
-    from llm_blender.training.votes import count_votes, read_votes, split_votes, train_on_votes
+    from llm_blender.training.votes import (
+        count_votes,
+        read_votes,
+        replace_ranker,
+        replaceable,
+        split_votes,
+        train_on_votes,
+        trial_section,
+        try_ranker,
+    )
 
     if options.votes is None:
         raise InputError("--init and --replace are of --votes: give the votes.")

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
-from llm_blender.training.groups import Preference, TrainingGroup
-from llm_blender.training.packing import pack
+from llm_blender.rankers.pointwise import Reading
+from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
 
-__all__ = ["Batches", "Reading", "TrainingBatch"]
+__all__ = ["Batches", "PackedGroups", "Reading", "TrainingBatch", "pack", "pad"]
+
+_WINDOW = 64  # batches whose items are put in order of length
+
+
+def pack(sizes: Sequence[tuple[int, int]], max_tokens: int) -> list[list[int]]:
+    """Batches of items: neighbours in order of length together, so that little is padding.
+
+    Args:
+        sizes: of each item, its longest sequence and how many it has.
+        max_tokens: of a batch, padding included; an item that needs more is a batch of its own.
+    """
+    if not sizes:
+        return []
+    mean = float(np.mean([length * count for length, count in sizes]))
+    step = max(1, round(_WINDOW * max_tokens / mean))  # windows in the order given: sources stay mixed
+    packed: list[list[int]] = []
+    for start in range(0, len(sizes), step):
+        rows = longest = 0
+        for number in sorted(range(start, min(start + step, len(sizes))), key=lambda number: sizes[number]):
+            length, count = sizes[number]
+            longest, rows = max(longest, length), rows + count
+            if rows > count and rows * longest <= max_tokens:
+                packed[-1].append(number)
+            else:
+                packed.append([number])
+                longest, rows = length, count
+    return packed
+
 
 ReadingMode = Literal["both", "one", "late", "alone"]
 """How a ranker reads a group: each pair in one sequence, in ``both`` orders or in ``one`` (the better candidate by
@@ -129,3 +159,71 @@ class Batches(Dataset[TrainingBatch]):
         """A group's longest sequence, and how many it has."""
         sequences = self._sequences(self._groups[number], self._preferences(number))
         return max(map(len, sequences)), len(sequences)
+
+
+_CHUNK = 256  # groups that are tokenised at a time
+
+
+class _Sequence(NamedTuple):
+    """A `Reading`, in less memory."""
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int8] | None
+
+
+class PackedGroups(Dataset[dict[str, Any]]):
+    """Groups packed into batches of about equal work; each sequence is tokenised once.
+
+    An item is one batch: ``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids`` ``[B, T]``,
+    ``groups``, and ``sizes``, how many rows each of them has.
+
+    Args:
+        groups: what to learn from.
+        read: gives the sequences of each group.
+        pad_id: fills up the shorter ones.
+        max_tokens: of a batch, padding included; a group that needs more is a batch of its own.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ScoredGroup],
+        read: Callable[[Sequence[ScoredGroup]], Iterable[Sequence[Reading]]],
+        pad_id: int,
+        max_tokens: int,
+    ) -> None:
+        self._groups, self._pad_id = groups, pad_id
+        self._sequences: list[list[_Sequence]] = []
+        for start in range(0, len(groups), _CHUNK):
+            for readings in read(groups[start : start + _CHUNK]):
+                self._sequences.append([_small(reading) for reading in readings])
+        sizes = [(max(len(s.ids) for s in group), len(group)) for group in self._sequences]
+        self._packed = pack(sizes, max_tokens)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        numbers = self._packed[index]
+        sequences = [sequence for number in numbers for sequence in self._sequences[number]]
+        ids, mask = pad([sequence.ids for sequence in sequences], self._pad_id)
+        batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        types = [sequence.types for sequence in sequences if sequence.types is not None]
+        if types:
+            batch["token_type_ids"] = torch.from_numpy(pad(types, 0)[0])
+        groups = tuple(self._groups[number] for number in numbers)
+        return {**batch, "groups": groups, "sizes": tuple(len(self._sequences[number]) for number in numbers)}
+
+
+def _small(reading: Reading) -> _Sequence:
+    types = None if reading.types is None else np.array(reading.types, np.int8)
+    return _Sequence(np.array(reading.ids, np.int32), types)
+
+
+def pad(sequences: Sequence[NDArray[Any]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sequences side by side, filled up on the right, and their mask: ``[B, T]`` each."""
+    shape = len(sequences), max(map(len, sequences))
+    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask

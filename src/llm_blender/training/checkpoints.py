@@ -18,7 +18,7 @@ from llm_blender.rankers.pair_ranker import PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_onnx
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, make_model
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 
 __all__ = ["new_pair_ranker", "write_checkpoint"]
 

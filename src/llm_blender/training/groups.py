@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.training.neighbours import nearest
-from llm_blender.training.recipe import Source
+from llm_blender.data import normalized_key, read_rows
+from llm_blender.training.recipes import Source
 from llm_blender.types import Example
 
-__all__ = ["Preference", "TrainingGroup", "draw_groups"]
+__all__ = [
+    "PREFERENCE",
+    "Judgements",
+    "Preference",
+    "ScoredGroup",
+    "SourceCount",
+    "TrainingGroup",
+    "draw_groups",
+    "excluded_keys",
+    "find_tasks",
+    "load_groups",
+    "nearest",
+    "wins_share",
+]
+
+_RAREST = 8  # words of a text by which others are found
+_COMMON = 4.0  # idf under which a word tells little: that of one text in 55
+_FEW = 4  # texts with a word that is never common, however few texts there are
+
+
+def nearest(texts: Sequence[str], k: int) -> list[list[int]]:
+    """For each text up to `k` others, the most similar first.
+
+    Similarity is the cosine of tf-idf vectors; others are looked for among those that share one of the text's rarest
+    words, so a text may find fewer than `k`, or none.
+    """
+    words = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, counts in enumerate(words):
+        for word in counts:
+            places[word].append(index)
+    idf = {word: float(np.log(len(texts) / len(found))) for word, found in places.items()}
+    weights = [{word: count * idf[word] for word, count in counts.items()} for counts in words]
+    norms = [max(float(np.sqrt(sum(w * w for w in vector.values()))), 1e-9) for vector in weights]
+    result: list[list[int]] = []
+    for index, vector in enumerate(weights):
+        similar: dict[int, float] = defaultdict(float)
+        for word in _telling(vector, idf, places):
+            for other in places[word]:
+                similar[other] += vector[word] * weights[other][word] / norms[other]
+        similar.pop(index, None)
+        result.append(heapq.nsmallest(k, similar, key=lambda other: (-similar[other], other)))
+    return result
+
+
+def _telling(words: Collection[str], idf: Mapping[str, float], places: Mapping[str, Sequence[int]]) -> list[str]:
+    """The rarest words; common ones only where there is no other."""
+    rarest = heapq.nsmallest(_RAREST, words, key=lambda word: (-idf[word], word))
+    rare = [word for word in rarest if idf[word] >= _COMMON or len(places[word]) <= _FEW]
+    return rare or rarest[:1]
+
 
 _FULL_GAP = 0.5
 """The difference of standing from which a preference is certain: that between winning and losing."""
@@ -220,3 +273,137 @@ def _strengths(
         for (r, i), standing in of_score.items():
             found[rows[r].candidates[i].model].append(standing)
     return {model: float(np.mean(values)) for model, values in found.items()}
+
+
+PREFERENCE = "preference"
+"""The task that every group has: how often a text is preferred to the group's others."""
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A training group with scores.
+
+    Attributes:
+        group: what the PairRanker learns from.
+        scores: by name, one for each of the group's texts; NaN where unknown.
+        reference: an answer that is known to be good.
+    """
+
+    group: TrainingGroup
+    scores: Mapping[str, tuple[float, ...]]
+    reference: str | None = None
+
+    def targets(self, tasks: Sequence[str]) -> NDArray[np.float64]:
+        """``[texts, tasks]`` scores, NaN where unknown; `PREFERENCE` is `wins_share`."""
+        unknown = (float("nan"),) * len(self.group.texts)
+        columns = [
+            wins_share(self.group) if task == PREFERENCE else np.array(self.scores.get(task, unknown)) for task in tasks
+        ]
+        return np.stack(columns, 1)
+
+
+def wins_share(group: TrainingGroup) -> NDArray[np.float64]:
+    """``[texts]``: each text's mean probability of being the better one, NaN where it is in no preference."""
+    found: list[list[float]] = [[] for _ in group.texts]
+    for a, b, probability in group.preferences:
+        found[a].append(probability)
+        found[b].append(1 - probability)
+    # Rounded: equals are to be equal.
+    return np.array([round(sum(shares) / len(shares), 6) if shares else float("nan") for shares in found])
+
+
+class Judgements:
+    """The scores and references of rows, by prompt and text."""
+
+    def __init__(self, rows: Iterable[Example]) -> None:
+        scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._references: dict[str, str] = {}
+        for row in rows:
+            prompt = row.prompt
+            if row.reference:
+                self._references.setdefault(prompt, row.reference)
+            for candidate in row.candidates:
+                for name, score in candidate.scores.items():
+                    scores[prompt, candidate.text][name].append(score)
+        # Two LLMs may have written the same, and been judged differently.
+        self._scores = {
+            key: {name: sum(values) / len(values) for name, values in of_text.items()}
+            for key, of_text in scores.items()
+        }
+
+    @classmethod
+    def read(cls, sources: Sequence[Source], folder: Path) -> Judgements:
+        """Of the files of a recipe's sources.
+
+        Raises:
+            NotFoundError: a file is not in the folder.
+            RowError: a row cannot be used.
+        """
+        files = dict.fromkeys(folder / source.file for source in sources)
+        return cls(row for file in files for row in read_rows(file))
+
+    def of(self, groups: Iterable[TrainingGroup]) -> list[ScoredGroup]:
+        """Groups with what is known of them; an answer to another prompt has no scores."""
+        return [ScoredGroup(group, self._of(group), self._references.get(group.prompt)) for group in groups]
+
+    def _of(self, group: TrainingGroup) -> dict[str, tuple[float, ...]]:
+        found = [self._scores.get((group.prompt, text), {}) for text in group.texts]
+        names = sorted({name for scores in found for name in scores})
+        return {name: tuple(scores.get(name, float("nan")) for scores in found) for name in names}
+
+
+def find_tasks(groups: Sequence[ScoredGroup], least: float = 0.1) -> tuple[str, ...]:
+    """`PREFERENCE` and the scores that tell texts apart in at least this share of the groups, most frequent first."""
+    telling = Counter(
+        name
+        for group in groups
+        for name, values in group.scores.items()
+        if len({value for value in values if not np.isnan(value)}) > 1
+    )
+    often = sorted(
+        (name for name, count in telling.items() if count >= least * len(groups)), key=lambda n: (-telling[n], n)
+    )
+    return (PREFERENCE, *(name for name in often if name != PREFERENCE))
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """What one file gave: rows read, rows left out because a test file asks the same, groups drawn."""
+
+    source: Source
+    path: Path
+    rows: int
+    excluded: int
+    groups: int
+    pairs: int
+
+
+def excluded_keys(files: Sequence[Path]) -> frozenset[str]:
+    """The normalised prompts of test files, which must not stand in training rows."""
+    return frozenset(normalized_key(row) for path in files for row in read_rows(path))
+
+
+def load_groups(
+    sources: Sequence[Source], folder: Path, excluded: frozenset[str], seed: int
+) -> tuple[list[TrainingGroup], list[SourceCount]]:
+    """Draw the groups of all sources, mixed.
+
+    Raises:
+        NotFoundError: a source's file is not in the folder.
+        RowError: a row cannot be used.
+    """
+    groups: list[TrainingGroup] = []
+    counts: list[SourceCount] = []
+    for position, source in enumerate(sources):
+        path = folder / source.file
+        rows: list[Example] = list(read_rows(path))
+        kept = [row for row in rows if not excluded or normalized_key(row) not in excluded]
+        drawn = draw_groups(kept, source, seed * 1_000 + position)
+        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), _pairs(drawn)))
+        groups += drawn
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return [groups[i] for i in order], counts
+
+
+def _pairs(groups: Sequence[TrainingGroup]) -> int:
+    return sum(len(group.preferences) for group in groups)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from llm_blender.errors import InputError
-from llm_blender.training.recipe import Optimisation
+from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "arguments",
     "checkpoints",
     "claim",
+    "freeze",
     "last_checkpoint",
+    "lower_layers",
     "silence",
     "without_bars",
 ]
@@ -146,3 +150,25 @@ class Told(TrainerCallback):
             names = [name for name in ("loss", "agreement", "accuracy") if f"eval_{name}" in metrics]
             found = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in names)
             self._note(f"{self._stage}, step {state.global_step} of {state.max_steps}: {found}")
+
+
+def freeze(backbone: nn.Module, layers: int) -> None:
+    """Freeze the embeddings and the `layers` lowest layers; -1 freezes nothing."""
+    if layers < 0:
+        return
+    _, stack = _layers(backbone)
+    whole: Any = backbone
+    embeddings = getattr(backbone, "embeddings", None) or whole.get_input_embeddings()
+    for module in (embeddings, *stack[:layers]):
+        module.requires_grad_(False)
+
+
+def lower_layers(backbone: nn.Module, layers: int) -> str | None:
+    """A regular expression for the names of all modules in the `layers` lowest layers; None for none."""
+    name, _ = _layers(backbone)
+    return rf"{re.escape(name)}\.({'|'.join(map(str, range(layers)))})\..*" if layers > 0 else None
+
+
+def _layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
+    """A model's stack of layers, and its name; of an encoder and a decoder, the encoder's."""
+    return next((name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList))

@@ -16,11 +16,10 @@ from llm_blender.errors import InputError
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRankerModel, PairRankerModel
 from llm_blender.training.batches import Batches, ReadingMode, TrainingBatch
-from llm_blender.training.freezing import freeze
 from llm_blender.training.groups import TrainingGroup
-from llm_blender.training.loop import Told, arguments, last_checkpoint, silence
+from llm_blender.training.loop import Told, arguments, freeze, last_checkpoint, silence
 from llm_blender.training.losses import PairLoss, find_loss
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 from llm_blender.types import OnProgress
 
 __all__ = ["train_pair_ranker"]

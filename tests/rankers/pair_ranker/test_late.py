@@ -15,7 +15,7 @@ from llm_blender.rankers.pair_ranker.input_format import FittedTexts
 from llm_blender.rankers.pair_ranker.late import LateComparer
 from llm_blender.rankers.pair_ranker.modeling import make_model
 from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 
 PROMPT = "Why is the sky blue, and the sea green?"
 TEXTS = ["", "Because.", "Blue light scatters in the air.", "It is not! " * 3, "the sun is bright " * 9, "sea " * 300]

@@ -8,15 +8,18 @@ import torch
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.training.baselines.learner import train_learner
-from llm_blender.training.baselines.mlm_head import MaskedTexts, MLMHeadLearner
-from llm_blender.training.baselines.reward_model import RewardModelLearner
-from llm_blender.training.baselines.scored import PREFERENCE, ScoredGroup
-from llm_blender.training.baselines.simcls import SimCLSLearner
-from llm_blender.training.baselines.summa_reranker import SummaRerankerLearner, labels
-from llm_blender.training.groups import Preference, TrainingGroup
+from llm_blender.training.baselines import (
+    MaskedTexts,
+    MLMHeadLearner,
+    RewardModelLearner,
+    SimCLSLearner,
+    SummaRerankerLearner,
+    labels,
+)
+from llm_blender.training.groups import PREFERENCE, Preference, ScoredGroup, TrainingGroup
+from llm_blender.training.learner import train_learner
 from llm_blender.training.losses import simcls, summareranker
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 
 NAN = float("nan")
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]

@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.baselines.packing import PackedGroups, pad
-from llm_blender.training.baselines.scored import ScoredGroup
-from llm_blender.training.groups import TrainingGroup
-from llm_blender.training.packing import pack
+from llm_blender.training.batches import PackedGroups, pack, pad
+from llm_blender.training.groups import ScoredGroup, TrainingGroup
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 1_000])

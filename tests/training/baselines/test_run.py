@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from llm_blender.cli import app
 from llm_blender.errors import ConfigError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
 RECIPES = Path(__file__).parents[3] / "recipes"

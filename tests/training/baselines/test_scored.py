@@ -7,9 +7,17 @@ import pytest
 
 from llm_blender.data import read_rows
 from llm_blender.errors import NotFoundError
-from llm_blender.training.baselines.scored import PREFERENCE, Judgements, ScoredGroup, find_tasks, wins_share
-from llm_blender.training.groups import Preference, TrainingGroup, draw_groups
-from llm_blender.training.recipe import Source
+from llm_blender.training.groups import (
+    PREFERENCE,
+    Judgements,
+    Preference,
+    ScoredGroup,
+    TrainingGroup,
+    draw_groups,
+    find_tasks,
+    wins_share,
+)
+from llm_blender.training.recipes import Source
 
 NAN = float("nan")
 GROUP = TrainingGroup(

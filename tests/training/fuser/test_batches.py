@@ -13,10 +13,9 @@ from torch.nn.functional import log_softmax
 
 from llm_blender.fusers.gen_fuser import CausalFormat, Seq2SeqFormat
 from llm_blender.fusers.gen_fuser.loading import Loaded, load
-from llm_blender.training.fuser.batches import IGNORED, FuserBatches, causal_batch, draw_candidates, seq2seq_batch
-from llm_blender.training.fuser.learner import answer_losses
-from llm_blender.training.fuser.reading import Reader, Tokens
-from llm_blender.training.fuser.rows import FuserRow
+from llm_blender.training.fuser import answer_losses
+from llm_blender.training.fuser_batches import IGNORED, FuserBatches, causal_batch, draw_candidates, seq2seq_batch
+from llm_blender.training.fuser_rows import FuserRow, Reader, Tokens
 
 from .conftest import make_recipe
 

@@ -8,8 +8,8 @@ import pytest
 
 from llm_blender.errors import ConfigError, InputError, NotFoundError, RowError
 from llm_blender.training.fuser import FuserRecipe, FuserSource
-from llm_blender.training.fuser.rows import FuserRow, FuserRowCount, load_rows
-from llm_blender.training.sources import excluded_keys
+from llm_blender.training.fuser_rows import FuserRow, FuserRowCount, load_rows
+from llm_blender.training.groups import excluded_keys
 
 from .conftest import make_row, write_rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_blender.training.fuser.targets import closest_merge
+from llm_blender.training.fuser_rows import closest_merge
 
 BEST = "The sky is blue. Pigs fly. It looks so by day."
 OTHERS = ["It is blue. Air scatters light.", "No idea at all. 1. Air scatters light."]

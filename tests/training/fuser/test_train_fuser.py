@@ -12,13 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
-import llm_blender.training.fuser.learner as learner
+import llm_blender.training.fuser as learner
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
 from llm_blender.fusers.gen_fuser import GenFuser, Lengths
 from llm_blender.fusers.gen_fuser.loading import load
-from llm_blender.training.fuser import FuserRecipe, FuserRun, train_fuser
-from llm_blender.training.fuser.rows import load_rows
-from llm_blender.training.fuser.run import _batches
+from llm_blender.training.fuser import FuserRecipe, FuserRun, _batches, train_fuser
+from llm_blender.training.fuser_rows import load_rows
 from llm_blender.training.loop import checkpoints
 
 from .conftest import make_recipe, make_row, write_rows

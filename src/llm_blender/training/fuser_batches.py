@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from llm_blender.training.fuser.reading import Reader, Tokens
-from llm_blender.training.fuser.recipe import FuserRecipe
-from llm_blender.training.fuser.rows import FuserRow
-from llm_blender.training.packing import pack
+from llm_blender.training.batches import pack
+from llm_blender.training.fuser_rows import FuserRow, Reader, Tokens
+from llm_blender.training.recipes import FuserRecipe
 
 __all__ = ["IGNORED", "FuserBatches", "causal_batch", "draw_candidates", "seq2seq_batch"]
 

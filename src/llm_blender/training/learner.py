@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
+from tokenizers import processors
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer
+from transformers import AutoConfig, AutoTokenizer, Trainer
 
-from llm_blender.errors import InputError
+from llm_blender._torch import quiet_loading
+from llm_blender.errors import CheckpointError, InputError, NotFoundError
+from llm_blender.rankers.encoder_ranker import PointwiseConfig
+from llm_blender.rankers.mlm_scoring import longest_input
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.baselines.packing import PackedGroups
-from llm_blender.training.baselines.scored import ScoredGroup
-from llm_blender.training.freezing import freeze
+from llm_blender.training.batches import PackedGroups
+from llm_blender.training.groups import ScoredGroup
 from llm_blender.training.loop import (
     Told,
     arguments,
+    freeze,
     last_checkpoint,
     silence,
     without_bars,
 )
-from llm_blender.training.recipe import Recipe
+from llm_blender.training.recipes import Recipe
 from llm_blender.types import OnProgress
 
-__all__ = ["GroupLearner", "Learned", "Learner", "train_learner"]
+__all__ = [
+    "GroupLearner",
+    "Learned",
+    "Learner",
+    "load_backbone",
+    "pointwise_config",
+    "train_learner",
+    "write_pointwise",
+    "write_reader",
+]
 
 Batch = dict[str, Any]
 
@@ -202,3 +217,76 @@ def train_learner(
     with without_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(output))
     return [{"stage": learner.name, **entry} for entry in trainer.state.log_history]
+
+
+def load_backbone(name: str, kind: Any, recipe: Recipe, **settings: Any) -> tuple[Any, Any]:
+    """A model in float32 and its fast tokenizer, from the Hub or a folder; what the weights lack is random.
+
+    Args:
+        name: Hub name or folder.
+        kind: the class of transformers that loads it, e.g. ``AutoModel``.
+        recipe: for its seed and lengths.
+        settings: of the model's configuration.
+
+    Raises:
+        NotFoundError: there is no such model.
+        CheckpointError: its tokenizer has no fast form (``tokenizer.json``).
+        InputError: it reads fewer tokens than `recipe.max_length`.
+    """
+    torch.manual_seed(recipe.seed)
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(name, **settings)
+            # Attention dropout would rule out the fused kernel: three times the step on a CPU.
+            config.attention_probs_dropout_prob = 0.0
+            model = kind.from_pretrained(name, config=config, dtype=torch.float32)
+            fast = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:  # ValueError: files, but of no known model
+        raise NotFoundError(f"No encoder {name!r}, neither as a folder nor on the Hub: {error}") from error
+    tokenizer = getattr(fast, "backend_tokenizer", None)
+    if tokenizer is None:
+        raise CheckpointError(f"The tokenizer of {name!r} has no fast form (tokenizer.json).")
+    around = len(tokenizer.encode("a", "a")) - len(tokenizer.encode("a", "a", add_special_tokens=False))
+    sep, cls = ((token, tokenizer.token_to_id(token)) for token in ("[SEP]", "[CLS]"))
+    if not around and sep[1] is not None and cls[1] is not None:
+        tokenizer.post_processor = processors.BertProcessing(sep, cls)  # it has them and puts none around a pair
+    if (places := longest_input(model)) < recipe.max_length:
+        raise InputError(f"{name!r} reads {places} tokens: max_length cannot be {recipe.max_length}.")
+    return model, fast
+
+
+def pointwise_config(
+    kind: Literal["summareranker", "simcls"], recipe: Recipe, encoder: Any, *, room: int, tasks: tuple[str, ...]
+) -> PointwiseConfig:
+    """The configuration of a ranker on an encoder.
+
+    Args:
+        kind: of ranker.
+        recipe: for the lengths: a candidate gets what a whole instruction leaves.
+        encoder: of transformers.
+        room: tokens of `recipe.max_length` that belong to neither text.
+        tasks: outputs of the ranker.
+    """
+    return PointwiseConfig(
+        kind,
+        backbone=encoder.config.to_diff_dict() | {"model_type": encoder.config.model_type},
+        source_max_length=recipe.source_max_length,
+        candidate_max_length=recipe.max_length - recipe.source_max_length - room,
+        tasks=tasks,
+    )
+
+
+def write_reader(config: PointwiseConfig, tokenizer: Any, folder: Path) -> None:
+    """Write ``config.json`` and ``tokenizer.json``: what reading texts needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_pointwise(
+    model: nn.Module, config: PointwiseConfig, tokenizer: Any, folder: Path, temperature: float
+) -> None:
+    """Write a whole checkpoint."""
+    write_reader(dataclasses.replace(config, temperature=temperature), tokenizer, folder)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

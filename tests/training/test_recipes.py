@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llm_blender.errors import ConfigError, NotFoundError, RowError
-from llm_blender.training.recipe import Recipe, Source
-from llm_blender.training.sources import excluded_keys, load_groups
+from llm_blender.training.groups import excluded_keys, load_groups
+from llm_blender.training.recipes import Recipe, Source
 
 
 def test_a_recipe_is_toml(tmp_path):
