@@ -24,7 +24,7 @@ from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server import create_app
-from llm_blender.server.keys import Keys
+from llm_blender.server.auth import Keys
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 from llm_blender.types import LLM

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from llm_blender.data import parse_row
-from llm_blender.server.keys import Keys
+from llm_blender.server.auth import Keys
 from llm_blender.testing import FakeLLM
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -19,7 +19,7 @@ import uvicorn
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.server import create_app
-from llm_blender.server.keys import Keys
+from llm_blender.server.auth import Keys
 from llm_blender.server.service import Service
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker

@@ -14,10 +14,10 @@ from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.ranking import Priors
-from llm_blender.server.asking import question
+from llm_blender.server.request import question
+from llm_blender.server.response import Watch
 from llm_blender.server.schemas import ChatRequest
 from llm_blender.server.service import Service
-from llm_blender.server.watching import Watch
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from llm_blender.server.keys import Keys
+from llm_blender.server.auth import Keys
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llm_blender.server.keys import Keys
+from llm_blender.server.auth import Keys
 from llm_blender.server.playground import PATHS
 
 

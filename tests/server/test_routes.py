@@ -11,9 +11,8 @@ from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import ConfigError
 from llm_blender.server import create_app
-from llm_blender.server.breakers import Breakers
-from llm_blender.server.gate import Gate
-from llm_blender.server.problems import RefusedError
+from llm_blender.server.errors import RefusedError
+from llm_blender.server.limits import Breakers, Gate
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Failure
 

@@ -15,6 +15,6 @@ except ImportError:
     raise MissingExtraError("The service", "server") from None
 
 from llm_blender.server.app import create_app
-from llm_blender.server.running import serve
+from llm_blender.server.serve import serve
 
 __all__ = ["create_app", "serve"]

@@ -12,10 +12,9 @@ from fastapi import FastAPI
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
-from llm_blender.server import chat, comparing, playground, remembering, status
-from llm_blender.server.door import Door
-from llm_blender.server.keys import Keys
-from llm_blender.server.problems import add_handlers
+from llm_blender.server import chat, history, playground, rank, status
+from llm_blender.server.auth import Door, Keys
+from llm_blender.server.errors import add_handlers
 from llm_blender.server.schemas import Problem
 from llm_blender.server.service import Service
 
@@ -60,7 +59,7 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         responses=_PROBLEMS,
     )
     app.state.service = service
-    for part in (chat, comparing, remembering, status):
+    for part in (chat, rank, history, status):
         app.include_router(part.router)
     if service.config.playground:
         app.include_router(playground.router)

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from llm_blender.ensemble.ensemble import MODES
+from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import EnsembleInfo, Health, Model, ModelList
 from llm_blender.server.service import PRESETS, Service
-from llm_blender.server.strict_json import StrictRoute
 
 __all__ = ["OPEN", "router"]
 

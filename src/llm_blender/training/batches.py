@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
-from llm_blender.rankers.pointwise import Reading
+from llm_blender.rankers.pointwise import ReadingMode
 from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
 
 __all__ = ["Batches", "PackedGroups", "Reading", "TrainingBatch", "pack", "pad"]
@@ -187,7 +187,7 @@ class PackedGroups(Dataset[dict[str, Any]]):
     def __init__(
         self,
         groups: Sequence[ScoredGroup],
-        read: Callable[[Sequence[ScoredGroup]], Iterable[Sequence[Reading]]],
+        read: Callable[[Sequence[ScoredGroup]], Iterable[Sequence[ReadingMode]]],
         pad_id: int,
         max_tokens: int,
     ) -> None:
@@ -214,7 +214,7 @@ class PackedGroups(Dataset[dict[str, Any]]):
         return {**batch, "groups": groups, "sizes": tuple(len(self._sequences[number]) for number in numbers)}
 
 
-def _small(reading: Reading) -> _Sequence:
+def _small(reading: ReadingMode) -> _Sequence:
     types = None if reading.types is None else np.array(reading.types, np.int8)
     return _Sequence(np.array(reading.ids, np.int32), types)
 

@@ -16,7 +16,7 @@ from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError, WorkError
 from llm_blender.server.app import create_app
-from llm_blender.server.keys import Keys, is_loopback
+from llm_blender.server.auth import Keys, is_loopback
 
 __all__ = ["serve"]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+import pydantic_core
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llm_blender.errors import FailureReason, InputError, LLMBlenderError, MissingExtraError, NoAnswerError
 
-__all__ = ["RefusedError", "add_handlers", "problem", "problem_body"]
+__all__ = ["RefusedError", "StrictRoute", "add_handlers", "problem", "problem_body"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,3 +140,26 @@ def _invalid(error: RequestValidationError) -> RefusedError:
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     where = f"{path}: " if path else ""
     return RefusedError(400, "invalid_value", f"{where}{message}.", param=path or None)
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """The body; NaN, half a character and endless nesting are no JSON."""
+        body = await self.body()
+        try:
+            return pydantic_core.from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class StrictRoute(APIRoute):
+    """A route that reads its body so."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, given requests of the strict kind."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Request(request.scope, request.receive))
+
+        return handle

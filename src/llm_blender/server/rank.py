@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse
 from llm_blender.ensemble import Ensemble
 from llm_blender.ensemble.budget import Budget
 from llm_blender.fusers import GuardedFuser
-from llm_blender.server.answering import standing
-from llm_blender.server.asking import conversation
-from llm_blender.server.problems import RefusedError
+from llm_blender.server.errors import RefusedError, StrictRoute
+from llm_blender.server.request import conversation
+from llm_blender.server.response import standing
 from llm_blender.server.schemas import (
     ChatMessage,
     CompareRequest,
@@ -30,7 +30,6 @@ from llm_blender.server.schemas import (
     ScoredText,
 )
 from llm_blender.server.service import Service, unless_gone
-from llm_blender.server.strict_json import StrictRoute
 from llm_blender.types import Comparison as Compared
 from llm_blender.types import FusionReport, Instruction, Ranking, to_messages
 

@@ -5,19 +5,68 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 from starlette.responses import JSONResponse
 
 from llm_blender.data import VoteFormat, vote_records
 from llm_blender.errors import NotFoundError
 from llm_blender.history import History, KeptAnswer
-from llm_blender.server.kept_schemas import Kept, KeptList, VoteRequest
+from llm_blender.server.errors import StrictRoute
+from llm_blender.server.schemas import OpenAnswer, StrictRequest
 from llm_blender.server.service import Service, owner
-from llm_blender.server.strict_json import StrictRoute
 
-__all__ = ["router"]
+__all__ = ["Kept", "KeptList", "VoteRequest", "router"]
+
+Index = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class VoteRequest(StrictRequest):
+    """A candidate is better than others.
+
+    Attributes:
+        preferred: index of the better one among the candidates, after which comes what was fused of them.
+        over: the worse ones; all others if left out.
+        tie: they are equally good.
+    """
+
+    preferred: Index
+    over: Annotated[list[Index], Field(min_length=1)] | None = None
+    tie: bool = False
+
+
+class _Vote(OpenAnswer):
+    a: int
+    b: int
+    label: Literal["a", "b", "tie"]
+
+
+class _Summary(OpenAnswer):
+    id: str
+    created: int
+    prompt: str
+    votes: int
+
+
+class Kept(OpenAnswer):
+    """A question and its answer, as they were told."""
+
+    id: str
+    created: int
+    messages: list[dict[str, Any]]
+    text: str
+    blend: dict[str, Any]
+    votes: list[_Vote]
+
+
+class KeptList(OpenAnswer):
+    """The newest questions, newest first; `more` tells whether there are older ones."""
+
+    data: list[_Summary]
+    more: bool
+
 
 router = APIRouter(route_class=StrictRoute)
 
