@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.bench import FusedRow, fused_rows
-from llm_blender.cli._metric_options import metric_settings
+from llm_blender.cli._options import metric_settings
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.fusers import FusionRule

@@ -29,7 +29,7 @@ from llm_blender.cli import (
     train,
     votes,
 )
-from llm_blender.cli._endings import BlendGroup, end_unexpected, terminate
+from llm_blender.cli._output import BlendGroup, end_unexpected, terminate
 
 __all__ = ["app", "main"]
 

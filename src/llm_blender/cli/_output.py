@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-__all__ = ["note", "print_json", "print_table"]
+from llm_blender.errors import LLMBlenderError
+
+__all__ = ["DEGRADED", "BlendGroup", "end_unexpected", "note", "print_json", "print_table", "terminate"]
 
 
 def print_json(value: Any) -> None:
@@ -37,3 +42,54 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def note(text: str) -> None:
     """A line on standard error."""
     typer.echo(text, err=True)
+
+
+DEGRADED = 3
+"""Exit code: done, but on less than was asked for; only with ``--strict``."""
+_FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
+
+_DEBUG = "LLM_BLENDER_DEBUG"
+
+
+class BlendGroup(TyperGroup):
+    """The root of the commands, where what they raise becomes an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; usage errors, which typer words itself, pass through."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a closed pipe can still be met
+        except LLMBlenderError as error:
+            _say_error(error, str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # `blend … | head` has what it wanted. Python flushes once more at exit and must not find the pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from error
+        return result
+
+
+def end_unexpected(error: Exception) -> NoReturn:
+    """End on an error that nobody foresaw."""
+    text = f"unexpected {type(error).__name__}: {error}"
+    _say_error(error, text if _debugging() else f"{text} (run again with {_DEBUG}=1 to see where)")
+    sys.exit(_FAILED)
+
+
+def terminate(*_: object) -> NoReturn:
+    """Signal handler: leave through the ``with`` blocks, which clean up."""
+    sys.exit(_TERMINATED)
+
+
+def _debugging() -> bool:
+    return os.environ.get(_DEBUG, "") not in ("", "0")
+
+
+def _say_error(error: Exception, text: str) -> None:
+    if _debugging():
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(" ".join(text.split()), err=True)

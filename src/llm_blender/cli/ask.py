@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_blender.cli._arguments import read_text
-from llm_blender.cli._endings import DEGRADED
-from llm_blender.cli._options import FuserOption, JsonOption, PriorsOption
-from llm_blender.cli._output import note, print_json
+from llm_blender.cli._options import FuserOption, JsonOption, PriorsOption, read_text
+from llm_blender.cli._output import DEGRADED, note, print_json
 from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError, NotFoundError
 
@@ -64,8 +62,8 @@ def ask(
     prompt = read_text(prompt)
     if not prompt.strip():
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
-    from llm_blender.cli._asking import watched
-    from llm_blender.cli._priors import note_other_ranker, note_unknown
+    from llm_blender.cli._progress import watched
+    from llm_blender.cli._rankers import note_other_ranker, note_unknown
     from llm_blender.config import load_config
 
     loaded = load_config(config)

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._bench_options import BenchOptions, check_output, load_rankers, model_names
-from llm_blender.cli._judges import note_judges
-from llm_blender.cli._option_groups import with_options
-from llm_blender.cli._options import PriorsOption
+from llm_blender.cli._options import PriorsOption, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
 from llm_blender.cli.bench_fuse import fuse
 from llm_blender.cli.bench_pays import pays
 from llm_blender.cli.bench_table import table
@@ -144,7 +142,7 @@ def select(
     JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons}], on the score's own scale.
     """
     from llm_blender.bench import baseline_selections, ranker_selections, selection_table
-    from llm_blender.cli._priors import load_priors, note_other_ranker, note_unknown
+    from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
     check_output(options)

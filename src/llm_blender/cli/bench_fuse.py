@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._metric_options import metric_settings
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import JsonOption, metric_settings
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.config import ConfigOption
@@ -86,7 +85,7 @@ def fuse(
         measure_fusions,
         write_page,
     )
-    from llm_blender.cli._judges import JUDGE, load_judges, note_judges
+    from llm_blender.cli._rankers import JUDGE, load_judges, note_judges
     from llm_blender.config import load_config
     from llm_blender.data import read_rows
     from llm_blender.fusers import FusionRule

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._bench_options import BenchOptions, check_output, load_rankers, model_names
-from llm_blender.cli._option_groups import with_options
-from llm_blender.cli._options import PriorsOption
+from llm_blender.cli._options import PriorsOption, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def pays(
         singles,
         training_order,
     )
-    from llm_blender.cli._priors import load_priors, note_unknown
+    from llm_blender.cli._rankers import load_priors, note_unknown
     from llm_blender.ranking import comparison_count
 
     check_output(options)
@@ -138,7 +137,7 @@ def _prices(path: Path | None, options: BenchOptions) -> PriceList:
 
 def _pickers(options: BenchOptions, prices: PriceList, strategy: str, priors: Priors | None) -> Sequence[Picker]:
     from llm_blender.bench.cost import Picker
-    from llm_blender.cli._priors import note_other_ranker
+    from llm_blender.cli._rankers import note_other_ranker
 
     loaded = load_rankers(options)
     pickers = []

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._bench_options import BenchOptions, check_output, load_rankers, model_names
-from llm_blender.cli._judges import note_judges
-from llm_blender.cli._metric_options import metric_settings
-from llm_blender.cli._option_groups import with_options
+from llm_blender.cli._options import metric_settings, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
 
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable

@@ -6,8 +6,15 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli._arguments import STDIO, read_text
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._options import (
+    STDIO,
+    BackendOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RankerOption,
+    read_text,
+)
 from llm_blender.cli._output import print_json
 from llm_blender.errors import InputError
 

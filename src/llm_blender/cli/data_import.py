@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._arguments import STDIO
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import STDIO, JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli._ranking import SkipBadOption, split_names
+from llm_blender.cli._rows import SkipBadOption, split_names
 
 if TYPE_CHECKING:
     from llm_blender.datasets import Imported

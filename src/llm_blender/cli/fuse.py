@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llm_blender.cli._arguments import STDIO
-from llm_blender.cli._options import DeviceOption, FuserOption, JsonOption
+from llm_blender.cli._options import STDIO, DeviceOption, FuserOption, JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli._ranking import (
+from llm_blender.cli._rows import (
     BudgetOption,
     FileArgument,
     ModelsOption,
@@ -29,7 +28,7 @@ from llm_blender.cli.config import ConfigOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_blender.cli._rankable import RankableRow
+    from llm_blender.cli._rows import RankableRow
     from llm_blender.config import Config
     from llm_blender.llms import EmbeddedLLM
     from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
@@ -90,7 +89,7 @@ def fuse(
 
     JSON, where the rows do not go to standard output: {rows, skipped, fused, reasons, usage, cost, truncated, seconds}.
     """
-    from llm_blender.cli._rankable import RankableRows
+    from llm_blender.cli._rows import RankableRows
     from llm_blender.config import load_config
     from llm_blender.data import RowWriter
     from llm_blender.fusers import FusionRule, GuardedFuser

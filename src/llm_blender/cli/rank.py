@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._arguments import STDIO
 from llm_blender.cli._options import (
+    STDIO,
     BackendOption,
     DeviceOption,
     JsonOption,
@@ -20,7 +20,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli._ranking import (
+from llm_blender.cli._rows import (
     BudgetOption,
     FileArgument,
     ModelsOption,
@@ -37,7 +37,7 @@ from llm_blender.cli._ranking import (
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.cli._rankable import RankableRow
+    from llm_blender.cli._rows import RankableRow
     from llm_blender.types import Ranking
 
 __all__ = ["rank"]
@@ -77,8 +77,8 @@ def rank(
 
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
-    from llm_blender.cli._priors import load_priors, note_other_ranker, note_unknown
-    from llm_blender.cli._rankable import RankableRows
+    from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
+    from llm_blender.cli._rows import RankableRows
     from llm_blender.data import RowWriter
     from llm_blender.rankers import load_ranker
     from llm_blender.ranking import comparison_count

@@ -11,18 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_blender.cli._arguments import STDIO
-from llm_blender.cli._endings import DEGRADED
-from llm_blender.cli._jobs import (
-    MaxCostOption,
-    RestartOption,
-    UnknownPricesOption,
-    dollars,
-    job_progress,
-    stopping,
-)
-from llm_blender.cli._options import FuserOption, JsonOption
-from llm_blender.cli._output import note, print_json
+from llm_blender.cli._options import STDIO, FuserOption, JsonOption
+from llm_blender.cli._output import DEGRADED, note, print_json
+from llm_blender.cli._progress import MaxCostOption, RestartOption, UnknownPricesOption, dollars, job_progress, stopping
 from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError
 

@@ -2,24 +2,218 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._option_groups import with_options
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, with_options
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli.calibrate import calibrate
 from llm_blender.cli.train_fuser import fuser
-from llm_blender.cli.train_votes import VotesOptions, train_on
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.training.recipes import Recipe
 
-__all__ = ["app"]
+__all__ = ["VotesOptions", "app", "calibrate", "train_on"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VotesOptions:
+    """Those of the votes."""
+
+    votes: Annotated[
+        Path | None,
+        typer.Option(
+            "--votes",
+            metavar="FILE|DB",
+            help="Learn from votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the "
+            "instructions is held out, and compares the new ranker with the current one.",
+        ),
+    ] = None
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="RANKER", help="Of --votes: the PairRanker to start from [default: bundled]."),
+    ] = None
+    replace: Annotated[
+        str | None,
+        typer.Option(
+            "--replace",
+            metavar="DIR",
+            help="Of --votes: the current ranker's folder, which the new one replaces if it is better.",
+        ),
+    ] = None
+
+
+def train_on(
+    options: VotesOptions,
+    output: Path,
+    refused: Sequence[str],
+    *,
+    exclude: Sequence[Path],
+    epochs: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train on the votes, compare, and replace what is to be replaced if the new ranker is better.
+
+    Args:
+        options: of the votes.
+        output: folder of the checkpoint.
+        refused: options that were given and mean nothing beside votes.
+        exclude: files of rows whose instructions are not learnt from.
+        epochs: passes over the votes; None is what suits few.
+        seed: of everything drawn.
+        as_json: print JSON.
+    """
+    from llm_blender.rankers.checkpoints import BUNDLED
+    from llm_blender.training.votes import (
+        count_votes,
+        read_votes,
+        replace_ranker,
+        replaceable,
+        split_votes,
+        train_on_votes,
+        trial_section,
+        try_ranker,
+    )
+
+    if options.votes is None:
+        raise InputError("--init and --replace are of --votes: give the votes.")
+    if refused:
+        raise InputError(
+            f"--votes says what is learnt from, and --init what it starts from: leave out {', '.join(refused)}."
+        )
+    init = options.init or BUNDLED
+    folder = None if options.replace is None else replaceable(options.replace, output)
+    votes = split_votes(read_votes(options.votes), seed)
+    learnt = count_votes(votes.learnt)
+    note("Learning from {votes:,} votes on {instructions:,} instructions.".format(**learnt))
+    with progress("training", "steps") as report:
+        train_on_votes(votes, output, init=init, epochs=epochs, seed=seed, exclude=exclude, progress=report, note=note)
+    note(f"The checkpoint is in {output}.")
+    with progress("comparing", "comparisons") as report:
+        trial = try_ranker(votes.held_out, output, folder or init, seed=seed, progress=report)
+    with (output / "README.md").open("a", encoding="utf-8") as card:
+        card.write(f"\n{trial_section(trial)}")
+    kept = replace_ranker(output, folder) if folder is not None and trial.better else None
+    note(trial.reason)
+    if kept is not None:
+        note(f"It replaces {options.replace}, for a service from its next start; the former ranker is in {kept}.")
+    elif folder is not None:
+        note(f"{options.replace} stays as it is.")
+    if as_json:
+        result: dict[str, Any] = {
+            "output": str(output),
+            "init": init,
+            "current": options.replace or init,
+            "learnt": learnt,
+            "held_out": trial.to_dict(),
+            "better": trial.better,
+            "reason": trial.reason,
+            "replaced": None if kept is None else options.replace,
+            "former": None if kept is None else str(kept),
+        }
+        print_json(result)
+        return
+    typer.echo(f"on {trial.votes:,} votes that were held out, on {trial.instructions:,} instructions (95 %)")
+    typer.echo(f"agreement {trial.new.agreement}, before {trial.current.agreement}; difference {trial.agreement_gain}")
+    typer.echo(f"log loss {trial.new.log_loss}, before {trial.current.log_loss}; difference {trial.log_loss_change}")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A PairRanker's folder, whose config is changed.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Judged rows that it was not trained on.")],
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take all pairs of a row that differ in this score; of a file without it, the labelled pairs.",
+        ),
+    ] = None,
+    models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
+    comparisons: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the comparisons in this file and make none twice.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "int8",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a PairRanker's temperature and what the candidates' consensus counts, and write them to its config.json.
+
+    P(a is better) = sigmoid((model * logit + consensus * difference of consensus) / temperature), with the numbers that
+    make the judges' preferences likeliest: the temperature as if there were no other candidates, then the two weights;
+    every FILE and score counts alike. Use rows like those that will be ranked, with as many candidates.
+
+    JSON: {temperature, weights: {consensus, model}, ci95, pairs, log_loss, log_loss_without}; `ci95` is the interval of
+    the consensus' weight.
+    """
+    import dataclasses
+
+    import numpy as np
+
+    from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence, scored_rows
+    from llm_blender.data import read_rows
+    from llm_blender.rankers.checkpoints import read_config
+    from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
+    from llm_blender.rankers.published import is_published
+    from llm_blender.ranking import EvidenceWeights, fit_evidence
+    from llm_blender.types import Ranker
+
+    if is_published(read_config(checkpoint)):
+        raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: make it one of ours with `blend export` first.")
+    names = [name for name in (part.strip() for part in models.split(",")) if name]
+    if names and not score:
+        raise InputError("--models chooses among scores: name one with --score.")
+    judged, unseen = [], set(names)
+    for file in files:
+        rows = list(read_rows(file))
+        candidates = [candidate for row in rows for candidate in row.candidates]
+        scored = {name for candidate in candidates for name in candidate.scores}
+        here = [name for name in names if name in {candidate.model for candidate in candidates}]
+        unseen -= set(here)
+        if not score or (not scored & set(score) and any(row.pairs for row in rows)):
+            judged.append(labelled_pairs(file, rows))
+        elif here or not names:
+            judged += [implied_pairs(file, scored_rows(rows, name, here)) for name in score if name in scored]
+    if unseen:
+        raise InputError(f"No file holds candidates of {', '.join(sorted(unseen))}: look at the spelling.")
+    if not judged:
+        raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
+    loaded = PairRanker.from_pretrained(checkpoint, backend=backend, device=device, precision=precision, consensus=0)
+    ranker: Ranker = loaded if comparisons is None else RecordedRanker(loaded, comparisons, str(checkpoint))
+    evidence = []
+    for part in judged:
+        with progress(part.file, "comparisons") as report:
+            evidence.append(ranker_evidence(part, ranker, str(checkpoint), progress=report).logits)
+    fit = fit_evidence(
+        evidence,
+        [np.array(part.consensus) for part in judged],
+        [np.array(part.a_wins, np.float64) for part in judged],
+        [np.array(part.groups) for part in judged],
+        seed=seed,
+    )
+    config = PairRankerConfig.load(checkpoint)
+    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
+    if as_json:
+        print_json(dataclasses.asdict(fit))
+        return
+    low, high = fit.ci95
+    typer.echo(
+        f"temperature {fit.temperature:.3f}; beside a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
+        f"{high:.2f}) the model counts {weights.model:.2f}"
+    )
+    note(
+        f"{fit.pairs:,} pairs; log loss {fit.log_loss:.4f}, without consensus {fit.log_loss_without:.4f}; "
+        f"the numbers are in {checkpoint / 'config.json'}"
+    )
+
 
 app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers and fusers.", rich_markup_mode=None)
 app.command()(calibrate)

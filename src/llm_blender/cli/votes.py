@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from llm_blender.cli._arguments import STDIO
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import STDIO, JsonOption
 from llm_blender.cli._output import note, print_json
-from llm_blender.cli._ranking import OutOption
+from llm_blender.cli._rows import OutOption
 from llm_blender.errors import NotFoundError
 
 __all__ = ["app"]

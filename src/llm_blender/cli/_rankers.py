@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._judges import JUDGE, load_judges
 from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption
-from llm_blender.errors import InputError
+from llm_blender.cli._output import note
+from llm_blender.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.rankers.llm_judge import LLMJudge
+    from llm_blender.ranking import Priors
     from llm_blender.types import Ranker
 
-__all__ = ["BenchOptions", "LoadedRankers", "check_output", "load_rankers", "model_names"]
+__all__ = [
+    "JUDGE",
+    "BenchOptions",
+    "LoadedRankers",
+    "check_output",
+    "load_judges",
+    "load_priors",
+    "load_rankers",
+    "model_names",
+    "note_judges",
+    "note_other_ranker",
+    "note_unknown",
+]
+
+JUDGE = "judge:"
+"""Stands before the name of an LLM that compares."""
+
+_CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
+
+
+def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
+    """The judges of these names, whose replies are kept in the user's store.
+
+    Args:
+        names: each ``judge:`` and the name of an LLM.
+        config: None looks where ``blend ask`` does.
+
+    Raises:
+        InputError: there is no such LLM in the configuration, or something in it is wrong.
+    """
+    if not names:
+        return {}
+    from llm_blender.config import load_config
+    from llm_blender.ensemble import Ensemble
+    from llm_blender.rankers.llm_judge import LLMJudge
+    from llm_blender.store import Store
+
+    llms = {member.llm.name: member.llm for member in Ensemble.from_config(load_config(config)).members}
+    judges = {}
+    for name in names:
+        llm = name.removeprefix(JUDGE)
+        if llm not in llms:
+            raise unknown_name("LLM", llm, llms)
+        judges[name] = LLMJudge(llms[llm], concurrency=_CONCURRENCY, store=Store())
+    return judges
+
+
+def note_judges(judges: Mapping[str, LLMJudge]) -> None:
+    """Say on standard error what they were asked and what it cost."""
+    for name, judge in judges.items():
+        totals = judge.totals
+        cost = "cost unknown" if totals.cost is None else f"${totals.cost:.4f}"
+        tokens = totals.usage.prompt_tokens + totals.usage.completion_tokens
+        note(f"{name}: {totals.calls:,} calls, {totals.recalled:,} found in the store; {tokens:,} tokens, {cost}")
+        if totals.unreadable:
+            example = " ".join((totals.example or "").split())[:80]
+            note(f"{name}: {totals.unreadable:,} replies held no verdict and count as ties, such as {example!r}")
+        if totals.not_kept:
+            note(f"{name}: the store could not keep the replies: {totals.not_kept}")
 
 
 @dataclass(frozen=True)
@@ -109,3 +169,30 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
         )
         rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
     return LoadedRankers(rankers, judges)
+
+
+def load_priors(path: Path | None) -> Priors | None:
+    """The priors of a file, if one is given."""
+    if path is None:
+        return None
+    from llm_blender.ranking import Priors
+
+    return Priors.load(path)
+
+
+def note_other_ranker(priors: Priors | None, ranker: str) -> None:
+    """Tell where the weight was fitted beside another ranker."""
+    if priors is not None and priors.ranker not in (None, ranker):
+        note(f"the priors were fitted beside the ranker {priors.ranker}: their weight may not suit {ranker}")
+
+
+def note_unknown(priors: Priors | None, models: Iterable[str | None]) -> None:
+    """Tell which LLMs have no strength and count as the mean."""
+    if priors is None:
+        return
+    named = {model for model in models if model is not None}
+    unknown = sorted(named - set(priors.strengths))
+    if not named & set(priors.strengths):
+        note("the priors know none of the LLMs of these candidates: they change nothing")
+    elif unknown:
+        note(f"the priors do not know {', '.join(unknown)}: taken to be as good as the mean")

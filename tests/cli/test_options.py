@@ -4,7 +4,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from llm_blender.cli._option_groups import with_options
+from llm_blender.cli._options import with_options
 
 
 @dataclass(frozen=True)
