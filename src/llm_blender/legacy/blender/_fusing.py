@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,10 +12,9 @@ from llm_blender.fusers.gen_fuser import GenFuser
 
 from ..gen_fuser.config import GenFuserConfig
 from ._loading import changed_fields, find
-from ._progress import progress_bar
-from ._texts import list_of, texts_of
+from ._ranking import list_of, progress_bar, texts_of
 
-__all__ = ["fuse_texts", "load_gen_fuser"]
+__all__ = ["SAMPLING_MODES", "fuse_texts", "generate", "load_gen_fuser"]
 
 
 def load_gen_fuser(
@@ -93,3 +92,97 @@ def fuse_texts(
         if fusion.flaw == "too_small":
             raise InputError(f"inputs[{i}] and its candidates are not fused: {fusion.error}.")
     return [fusion.text for fusion in fusions]
+
+
+SAMPLING_MODES: dict[str, dict[str, Any]] = {
+    "top_k_sampling": {"do_sample": True, "top_k": 50, "temperature": 0.7},
+    "top_p_sampling": {"do_sample": True, "top_p": 1.0, "temperature": 0.7},
+}
+"""What each mode sets where the caller does not."""
+
+_ENDLESS = 10**9  # transformers' sign for "no limit known" is larger
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Sequence[str],
+    instructions: Sequence[str] | None,
+    *,
+    n: int,
+    sampling_mode: str | None,
+    batch_size: int,
+    shown: bool,
+    options: Mapping[str, Any],
+) -> list[list[str]]:
+    """Sample `n` answers to each input.
+
+    Args:
+        model: of transformers, or a ``vllm.LLM``.
+        tokenizer: the model's.
+        inputs: prompts.
+        instructions: put before the inputs, on a line of their own.
+        n: answers to each.
+        sampling_mode: one of `SAMPLING_MODES`; None leaves everything to `options`.
+        batch_size: inputs at a time.
+        shown: show a progress bar.
+        options: of ``model.generate``; they go before what the mode sets. With vLLM, those that
+            ``vllm.SamplingParams`` knows.
+
+    Returns:
+        `n` texts an input.
+
+    Raises:
+        InputError: lists differ in length, a text is no text, a number is not above zero, the mode is unknown, or the
+            tokenizer lacks a padding token or a length.
+    """
+    if sampling_mode is not None and sampling_mode not in SAMPLING_MODES:
+        raise unknown_name("sampling_mode", sampling_mode, SAMPLING_MODES)
+    if min(n, batch_size) < 1:
+        raise InputError(f"n and batch_size must be above zero, not {n} and {batch_size}.")
+    prompts = texts_of(inputs, "inputs")
+    if instructions is not None:
+        before = texts_of(instructions, "instructions", len(prompts))
+        prompts = [f"{instruction}\n{text}" for instruction, text in zip(before, prompts, strict=True)]
+    sampling = {**(SAMPLING_MODES[sampling_mode] if sampling_mode else {}), **options}
+    if type(model).__module__.partition(".")[0] == "vllm":
+        return _by_vllm(model, prompts, n, sampling)
+    texts: list[list[str]] = []
+    with progress_bar("Generating", shown) as progress:
+        for start in range(0, len(prompts), batch_size):
+            texts += _by_transformers(model, tokenizer, prompts[start : start + batch_size], n, sampling)
+            if progress is not None:
+                progress(len(texts), len(prompts))
+    return texts
+
+
+def _by_transformers(
+    model: Any, tokenizer: Any, prompts: list[str], n: int, sampling: Mapping[str, Any]
+) -> list[list[str]]:
+    options = {**sampling, "num_return_sequences": n}
+    if not options.keys() & {"max_new_tokens", "max_length"}:
+        if tokenizer.model_max_length > _ENDLESS:
+            raise InputError("The tokenizer knows no longest length: give max_new_tokens.")
+        options["max_length"] = tokenizer.model_max_length
+    if tokenizer.pad_token_id is None:
+        raise InputError("The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token.")
+    # An encoder-decoder model writes the answer alone; others write it behind the prompt, which padding must not part
+    # from it.
+    alone = bool(model.config.is_encoder_decoder)
+    side = {} if alone else {"padding_side": "left"}
+    encoded = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True, **side)
+    given = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    written = model.generate(**given, **options)
+    answers = written if alone else written[:, given["input_ids"].shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [texts[start : start + n] for start in range(0, len(texts), n)]
+
+
+def _by_vllm(model: Any, prompts: list[str], n: int, sampling: Mapping[str, Any]) -> list[list[str]]:
+    from vllm import SamplingParams
+
+    known = {name: value for name, value in sampling.items() if hasattr(SamplingParams(), name)}
+    if "max_new_tokens" in sampling:
+        known.setdefault("max_tokens", sampling["max_new_tokens"])
+    outputs = model.generate(prompts, SamplingParams(**{**known, "n": n}))
+    return [[answer.text for answer in output.outputs] for output in outputs]

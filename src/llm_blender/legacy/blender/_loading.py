@@ -16,7 +16,7 @@ from llm_blender.rankers.published import is_published
 
 from ..gen_fuser.config import GenFuserConfig
 from ..pair_ranker.config import RankerConfig
-from ._reading import Pointwise
+from ._ranking import Pointwise
 
 __all__ = ["changed_fields", "find", "load"]
 

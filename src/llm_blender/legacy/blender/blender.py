@@ -17,15 +17,21 @@ from llm_blender.types import Message
 from ..gen_fuser.config import GenFuserConfig
 from ..gpt_eval.utils import get_ranks_from_scores
 from ..pair_ranker.config import RankerConfig
-from ._contests import contest
-from ._conversations import get_pair_from_conv
-from ._fusing import fuse_texts, load_gen_fuser
-from ._generation import generate
+from ._fusing import fuse_texts, generate, load_gen_fuser
 from ._loading import changed_fields, load
-from ._reading import MODES, Pointwise, Reader, Truncation, make_reader
-from ._references import REF_MODES, references
-from ._texts import read_texts, texts_of
-from .blender_utils import get_topk_candidates_from_ranks
+from ._ranking import (
+    MODES,
+    REF_MODES,
+    Pointwise,
+    Reader,
+    Truncation,
+    contest,
+    make_reader,
+    read_texts,
+    references,
+    texts_of,
+)
+from .blender_utils import get_pair_from_conv, get_topk_candidates_from_ranks
 from .config import BlenderConfig
 
 __all__ = ["Blender"]

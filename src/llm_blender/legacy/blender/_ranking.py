@@ -1,0 +1,381 @@
+"""What a ranker says of texts, unrounded and in float32, as 0.0.2 reckoned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.errors import InputError, MissingExtraError, unknown_name
+from llm_blender.rankers.pair_ranker import PairRanker
+from llm_blender.ranking import Advance, Pool, knockout, rank_many
+from llm_blender.types import Instruction, OnProgress
+
+from ..gpt_eval.utils import get_scores_from_cmps
+
+__all__ = [
+    "MODES",
+    "REF_MODES",
+    "Match",
+    "Pointwise",
+    "Reader",
+    "Texts",
+    "Truncation",
+    "bubble",
+    "by_bubble",
+    "by_knockout",
+    "contest",
+    "list_of",
+    "make_reader",
+    "progress_bar",
+    "read_texts",
+    "references",
+    "start_orders",
+    "texts_of",
+]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Lists of candidates may differ in length.
+
+    Attributes:
+        sources: instruction and input of each, joined without a separator, as the published rankers were trained.
+        candidates: of each source.
+    """
+
+    sources: list[str]
+    candidates: list[list[str]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many candidates each source has."""
+        return [len(texts) for texts in self.candidates]
+
+
+def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None) -> Texts:
+    """Check and join.
+
+    Raises:
+        InputError: lists are empty or differ in length, or a text is no text.
+    """
+    read = texts_of(inputs, "inputs")
+    before = [""] * len(read) if instructions is None else texts_of(instructions, "instructions", len(read))
+    listed = list_of(candidates, "candidates", len(read))
+    lists = [texts_of(texts, f"candidates[{i}]") for i, texts in enumerate(listed)]
+    return Texts([instruction + text for instruction, text in zip(before, read, strict=True)], lists)
+
+
+def texts_of(values: Any, name: str, count: int | None = None) -> list[str]:
+    """A list of texts.
+
+    Args:
+        values: what should be one.
+        name: of the argument, for the error.
+        count: how many there must be; None takes any number above zero.
+
+    Raises:
+        InputError: it is empty, of another length, or holds what is no text.
+    """
+    items = list_of(values, name, count)
+    for i, text in enumerate(items):
+        if not isinstance(text, str):
+            raise InputError(f"{name}[{i}] must be a text, not {type(text).__name__}: {text!r:.60}.")
+    return [str(text) for text in items]  # numpy's texts as Python's
+
+
+def list_of(values: Any, name: str, count: int | None = None) -> list[Any]:
+    """A list, array or column as a list; arguments and errors as for `texts_of`, but for what it holds."""
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not {type(values).__name__}.")
+    items = list(values)
+    if not items:
+        raise InputError(f"{name} is empty: give at least one.")
+    if count is not None and len(items) != count:
+        raise InputError(f"{count} inputs need as many {name}, not {len(items)}.")
+    return items
+
+
+@contextmanager
+def progress_bar(title: str, shown: bool) -> Iterator[OnProgress | None]:
+    """Show how far a piece of work is.
+
+    Yields:
+        What to call with what is done and the total; None if nothing is shown.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+Floats = NDArray[np.float32]
+Match = tuple[int, int, int]
+"""(source, candidate A, candidate B), by index."""
+Truncation = Literal["auto", "right", "left", "middle", "reference"]
+
+BOTH, FORWARD, BACKWARD = MODES = ("[A,B]+[B,A]", "[A,B]", "[B,A]")
+"""Which orders a comparison is read in; ``[B,A]`` is above zero where B, read first, is better."""
+
+
+class Pointwise(Protocol):
+    """A ranker that scores each candidate by itself."""
+
+    def scores(
+        self,
+        instructions: Sequence[Instruction],
+        candidates: Sequence[Sequence[str]],
+        *,
+        progress: OnProgress | None = None,
+    ) -> Sequence[NDArray[np.float64]]:
+        """Scores of the candidates of each instruction, higher is better."""
+        ...
+
+
+class Reader(Protocol):
+    """A ranker, set up for one call."""
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether comparisons are its own, and not differences of scores."""
+        ...
+
+    def scores(self, texts: Texts) -> list[Floats]:
+        """Of the candidates of each source, higher is better."""
+        ...
+
+    def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
+        """A logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
+        ...
+
+
+def make_reader(
+    ranker: PairRanker | Pointwise,
+    *,
+    truncation: str = "auto",
+    batch_size: int = 1,
+    lengths: tuple[int | None, int | None] = (None, None),
+    title: str = "",
+) -> Reader:
+    """Set up a ranker for one call.
+
+    Args:
+        ranker: a pairwise or a pointwise one.
+        truncation: ``reference``, or one of `PairRanker`'s.
+        batch_size: of ``reference``.
+        lengths: of source and candidate in tokens; None is the ranker's own.
+        title: of a progress bar; empty for none.
+
+    Raises:
+        InputError: a value is out of range, or not for this ranker.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a number above zero, not {batch_size!r}.")
+    if not isinstance(ranker, PairRanker):
+        if truncation != "auto" or any(lengths):
+            raise InputError("Truncation and lengths can be chosen for a PairRanker only, not for the one loaded.")
+        return _PointwiseReader(ranker, title)
+    known = ("auto", "right", "left", "middle", "reference")
+    if truncation not in known:
+        raise unknown_name("truncation", truncation, known)
+    ranker = ranker.with_lengths(*lengths) if any(lengths) else copy(ranker)
+    if truncation != "auto":
+        ranker.truncation = "right" if truncation == "reference" else truncation  # type: ignore[assignment]
+    return _PairReader(ranker, batch_size if truncation == "reference" else 0, title)
+
+
+@dataclass(frozen=True)
+class _PairReader:
+    ranker: PairRanker
+    coupled: int
+    title: str
+    pairwise: bool = True
+
+    def scores(self, texts: Texts) -> list[Floats]:
+        pairs = [(i, a, b) for i, size in enumerate(texts.sizes) for a, b in permutations(range(size), 2)]
+        logits = self._logits(texts, pairs)
+        scores, start = [], 0
+        for size in texts.sizes:
+            matrix = np.zeros((size, size), np.float32)
+            matrix[~np.eye(size, dtype=bool)] = logits[start : start + size * (size - 1)]  # row by row, as the pairs
+            scores.append(get_scores_from_cmps(matrix))
+            start += size * (size - 1)
+        return scores
+
+    def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
+        turned = [(i, b, a) for i, a, b in matches]
+        if mode != BOTH:
+            return self._logits(texts, list(matches) if mode == FORWARD else turned)
+        # A text beside itself: nothing is left of it.
+        differ = [row for row, (i, a, b) in enumerate(matches) if texts.candidates[i][a] != texts.candidates[i][b]]
+        logits = self._logits(texts, [pairs[row] for pairs in (matches, turned) for row in differ])
+        found = np.zeros(len(matches), np.float32)
+        found[differ] = logits[: len(differ)] - logits[len(differ) :]
+        return found
+
+    def _logits(self, texts: Texts, pairs: list[Match]) -> Floats:
+        if not pairs:
+            return np.zeros(0, np.float32)
+        with progress_bar(self.title, bool(self.title)) as progress:
+            return self.ranker.pair_logits(
+                texts.sources, texts.candidates, pairs, coupled=self.coupled, progress=progress
+            )
+
+
+@dataclass(frozen=True)
+class _PointwiseReader:
+    ranker: Pointwise
+    title: str
+    pairwise: bool = False
+
+    def scores(self, texts: Texts) -> list[Floats]:
+        with progress_bar(self.title, bool(self.title)) as progress:
+            scores = self.ranker.scores(texts.sources, texts.candidates, progress=progress)
+        return [np.asarray(row, np.float32) for row in scores]
+
+    def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
+        scores = self.scores(texts)
+        differences = np.array([scores[i][a] - scores[i][b] for i, a, b in matches], np.float32)
+        # So that, as with a PairRanker, both orders together are the one minus the other.
+        return differences * np.float32({BOTH: 1, FORWARD: 0.5, BACKWARD: -0.5}[mode])
+
+
+Order = list[int]
+"""Indices of candidates, the one that is looked for first."""
+Step = tuple[int, int, int]
+"""Who stands, who challenges, who goes on."""
+
+
+def contest(kind: str, reader: Reader, texts: Texts, batch_size: int, *, worst: bool) -> list[Order]:
+    """Orders of each source's candidates, the best one first, or the worst, by the original's ``pairrm_cmp_type``.
+
+    A pointwise ranker knows one kind.
+
+    Raises:
+        InputError: the kind is unknown.
+    """
+    kinds = ("bubble", "full", "reference")
+    if kind not in kinds:
+        raise unknown_name("pairrm_cmp_type", kind, kinds)
+    if kind == "full" or not reader.pairwise:
+        sign = 1 if worst else -1
+        return [np.argsort(sign * row, kind="stable").tolist() for row in reader.scores(texts)]
+    return (
+        by_knockout(reader, texts, worst=worst)
+        if kind == "bubble"
+        else by_bubble(reader, texts, batch_size, worst=worst)
+    )
+
+
+def by_knockout(reader: Reader, texts: Texts, *, worst: bool) -> list[Order]:
+    """By cups over all inputs at once; the other candidates by how late they went out, which does not rank them."""
+    sign = -1.0 if worst else 1.0
+
+    def compare(pool: Pool, advance: Advance) -> NDArray[np.float64]:
+        return sign * reader.compare(texts, pool, FORWARD).astype(np.float64)
+
+    rankings = rank_many(texts.candidates, [knockout(size) for size in texts.sizes], compare)
+    return [list(ranking.order) for ranking in rankings]
+
+
+def by_bubble(reader: Reader, texts: Texts, batch_size: int, *, worst: bool) -> list[Order]:
+    """As 0.0.2 did: the start order is drawn, and the others follow in the order in which they lost."""
+    starts = start_orders(texts.sizes, batch_size)
+    steps = bubble(reader, texts, starts, worst=worst)
+    return [
+        [row[-1][2] if row else start[0], *(challenger if stays == on else stays for stays, challenger, on in row)]
+        for row, start in zip(steps, starts, strict=True)
+    ]
+
+
+def bubble(reader: Reader, texts: Texts, starts: Sequence[Order], *, worst: bool = False) -> list[list[Step]]:
+    """One candidate stands and meets the next (arXiv 2306.02561, section 4.2); in a tie the next one goes on.
+
+    Args:
+        reader: of the texts.
+        texts: sources and candidates.
+        starts: of each source, its candidates in the order in which they meet.
+        worst: look for the worst instead of the best.
+
+    Returns:
+        The steps of each source.
+    """
+    steps: list[list[Step]] = [[] for _ in starts]
+    standing = [start[0] for start in starts]
+    for place in range(1, max(map(len, starts))):
+        matches = [(i, standing[i], start[place]) for i, start in enumerate(starts) if place < len(start)]
+        for (i, stays, challenger), logit in zip(matches, reader.compare(texts, matches).tolist(), strict=True):
+            standing[i] = stays if (-logit if worst else logit) > 0 else challenger
+            steps[i].append((stays, challenger, standing[i]))
+    return steps
+
+
+def start_orders(sizes: Sequence[int], batch_size: int) -> list[Order]:
+    """Drawn by torch's global generator, one for each batch of inputs, as 0.0.2 drew them.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The start order of the reference", "torch") from error
+    torch.empty((), dtype=torch.int64).random_()  # its DataLoader took a number first
+    starts: list[Order] = []
+    for first in range(0, len(sizes), batch_size):
+        batch = sizes[first : first + batch_size]
+        order = torch.randperm(max(batch)).tolist()
+        starts += [[place for place in order if place < size] for size in batch]
+    return starts
+
+
+def _by_length(texts: list[str]) -> list[int]:
+    return sorted(range(len(texts)), key=lambda place: len(texts[place]))
+
+
+REF_MODES: dict[str, Callable[[list[str]], int]] = {
+    "longest": lambda texts: max(range(len(texts)), key=lambda place: len(texts[place])),
+    "shortest": lambda texts: _by_length(texts)[0],
+    "median_length": lambda texts: _by_length(texts)[len(texts) // 2],
+    "first": lambda texts: 0,
+    "last": lambda texts: len(texts) - 1,
+}
+"""From candidates to the one that is the reference; lengths in characters, of equal ones the first."""
+
+
+def references(texts: Texts, mode: str, given: Sequence[str] | None) -> tuple[Texts, list[Match]]:
+    """The references, and whom they meet.
+
+    Args:
+        texts: sources and candidates.
+        mode: one of `REF_MODES`.
+        given: a reference for each source, instead of one of its candidates.
+
+    Returns:
+        The texts with the reference behind the candidates of each, and for each candidate of each source the match
+        (source, reference, candidate).
+
+    Raises:
+        InputError: there are more or fewer references than sources, or one is no text.
+    """
+    choose = REF_MODES[mode]
+    if given is None:
+        chosen = [row[choose(row)] for row in texts.candidates]
+    else:
+        chosen = texts_of(given, "ref_candidates", len(texts.sources))
+    rows = [[*row, reference] for row, reference in zip(texts.candidates, chosen, strict=True)]
+    matches = [(i, size, place) for i, size in enumerate(texts.sizes) for place in range(size)]
+    return Texts(texts.sources, rows), matches
