@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -131,13 +132,9 @@ _HOMES = {
     "gen_fuser.config": ("GenFuserConfig",),
     "llms": ("EmbeddedLLM", "OpenAICompatibleLLM"),
     "pair_ranker.config": ("RankerConfig",),
-    "rankers": ("load_ranker",),
+    "rankers": ("MLMScoring", "RewardModel", "SimCLS", "SummaReranker", "load_ranker"),
     "rankers.llm_judge": ("LLMJudge",),
-    "rankers.mlm_scoring": ("MLMScoring",),
     "rankers.pair_ranker": ("PairRanker",),
-    "rankers.reward_model": ("RewardModel",),
-    "rankers.simcls": ("SimCLS",),
-    "rankers.summa_reranker": ("SummaReranker",),
     "ranking": ("Priors",),
     "store": ("Store",),
     "types": (
@@ -168,4 +165,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    """List what can be imported here: without torch, not the rankers that need it (`help` imports all it lists)."""
+    needs_torch = () if find_spec("torch") else ("MLMScoring", "RewardModel", "SimCLS", "SummaReranker")
+    return sorted(set(__all__).difference(needs_torch))

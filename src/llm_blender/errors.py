@@ -20,18 +20,17 @@ Each message is one line that says what is wrong and how to mend it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-if TYPE_CHECKING:
-    from llm_blender.types import Failure
+from typing import Any, ClassVar, Literal, Self
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DownloadError",
+    "Failure",
     "FailureReason",
     "InputError",
     "LLMBlenderError",
@@ -61,6 +60,30 @@ FailureReason = Literal[
 
 The last two were not asked: it might have cost more than was left, or it failed too often lately.
 """
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An LLM that gave no answer, and why.
+
+    Attributes:
+        model: the LLM's name in the configuration.
+        reason: a kind of failure.
+        message: one line for people.
+    """
+
+    model: str
+    reason: FailureReason
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild a failure from what `to_dict` returned; unknown keys are ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 class LLMBlenderError(Exception):

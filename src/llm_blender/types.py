@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, runtime_che
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.errors import FailureReason, InputError
+from llm_blender.errors import Failure, InputError
 
 __all__ = [
     "LLM",
@@ -59,7 +59,7 @@ class Record:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
+    if isinstance(value, Record | Failure):
         return value.to_dict()
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
@@ -474,15 +474,6 @@ class Ranking(Record):
             **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
             "lead": self.lead,
         }
-
-
-@dataclass(frozen=True)
-class Failure(Record):
-    """An LLM that gave no answer, and why."""
-
-    model: str
-    reason: FailureReason
-    message: str
 
 
 @dataclass(frozen=True)

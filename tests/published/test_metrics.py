@@ -64,7 +64,7 @@ def test_simcls_loss(golden):
 
 def test_pairrm_hf_losses(golden):
     torch = pytest.importorskip("torch")
-    from llm_blender.training.losses import signed_logistic
+    from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
     for case in golden["pairrm_hf"]:
         logits = torch.tensor(case["logits"])

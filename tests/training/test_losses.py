@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_blender.errors import InputError
+from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 from llm_blender.training.losses import (
     LOSSES,
     bce,
@@ -17,7 +18,6 @@ from llm_blender.training.losses import (
     open_instruct_bce,
     rank_margins,
     reference_margins,
-    signed_logistic,
     simcls,
     squared_variation,
     summareranker,

@@ -7,19 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llm_blender.errors import CheckpointError, InputError
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
 
-__all__ = ["load_ranker"]
+__all__ = ["TORCH_RANKERS", "load_ranker"]
 
 Backend = Literal["onnx", "torch"]
 Precision = Literal["int8", "fp32"]
 
+TORCH_RANKERS = {
+    "MLMScoring": "mlm_scoring",
+    "RewardModel": "reward_model",
+    "SimCLS": "simcls",
+    "SummaReranker": "summa_reranker",
+}
+"""Rankers that need the extra ``torch``, and the module of each."""
+
 _MLM = "mlm:"
+_CLASS_OF = {"summareranker": "SummaReranker", "simcls": "SimCLS", "reward model": "RewardModel"}
 
 
 @overload
@@ -90,16 +99,15 @@ def load_ranker(
         )
     if backend == "onnx":
         raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
-    ranker: PointwiseRanker = _pointwise(kind).from_pretrained(folder, device=device)
+    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(folder, device=device)
     return ranker
 
 
 def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker:
     if backend == "onnx":
         raise InputError(f"{_MLM}{name} is a masked language model, which only the torch backend runs.")
-    from llm_blender.rankers.mlm_scoring import MLMScoring
-
-    return MLMScoring.from_pretrained(name, device=device)
+    ranker: PointwiseRanker = __getattr__("MLMScoring").from_pretrained(name, device=device)
+    return ranker
 
 
 def _kind(folder: Path, values: Mapping[str, Any]) -> str:
@@ -120,12 +128,17 @@ def _kind(folder: Path, values: Mapping[str, Any]) -> str:
     return kind
 
 
-def _pointwise(kind: str) -> Any:
+def __getattr__(name: str) -> Any:
+    """Import a ranker that runs on torch with its first use.
+
+    Raises:
+        MissingExtraError: ``torch`` is not installed.
+    """
+    if name not in TORCH_RANKERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    module, name = {
-        "summareranker": ("summa_reranker", "SummaReranker"),
-        "simcls": ("simcls", "SimCLS"),
-        "reward model": ("reward_model", "RewardModel"),
-    }[kind]
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{TORCH_RANKERS[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(name, "torch") from error

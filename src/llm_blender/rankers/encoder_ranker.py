@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
-from llm_blender.errors import CheckpointError, MissingExtraError
+from llm_blender.errors import CheckpointError
+from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pointwise import PointwiseRanker
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from llm_blender.rankers._torch import Replicas
     from llm_blender.rankers.simcls import SimCLSInput
     from llm_blender.rankers.summa_reranker import SummaInput
 
@@ -177,10 +176,6 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device or dtype.
         """
-        try:
-            from llm_blender.rankers._torch import Replicas, check_vocabulary
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(cls.__name__, "torch") from error
         folder = find_checkpoint(name, revision)
         config = PointwiseConfig.load(folder, cls.name, backbone)
         form, module = cls._read(folder, config)

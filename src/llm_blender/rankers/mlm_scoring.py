@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -18,14 +18,12 @@ from transformers import AutoModelForMaskedLM
 
 from llm_blender._inputs import clean
 from llm_blender._torch import quiet_loading
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError, unknown_name
+from llm_blender.errors import CheckpointError, InputError, unknown_name
+from llm_blender.rankers._torch import Replicas
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load_tokenizer, token_id
 from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
-
-if TYPE_CHECKING:
-    from llm_blender.rankers._torch import Replicas
 
 __all__ = [
     "MLMScoring",
@@ -188,12 +186,6 @@ class MLMScoring(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or reduction, or the model cannot read so much.
         """
-        try:
-            from llm_blender.rankers._torch import Replicas
-
-            pass
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("MLM-scoring", "torch") from error
         folder = find_checkpoint(name, revision)
         form = MaskedInput(folder)
         model = load_masked_lm(folder, form.vocabulary)

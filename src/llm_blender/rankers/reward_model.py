@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -17,16 +17,13 @@ from transformers import AutoModelForSequenceClassification
 
 from llm_blender._inputs import clean
 from llm_blender._torch import quiet_loading
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError
-from llm_blender.rankers._torch import first_states
+from llm_blender.errors import CheckpointError, InputError
+from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states, parse_dtype
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
-
-if TYPE_CHECKING:
-    from llm_blender.rankers._torch import Replicas
 
 __all__ = [
     "ChatFormat",
@@ -355,12 +352,6 @@ class RewardModel(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or label, or several labels and none is named.
         """
-        try:
-            from llm_blender.rankers._torch import Replicas, check_vocabulary, parse_dtype
-
-            pass
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("RewardModel", "torch") from error
         folder = find_checkpoint(name, revision)
         config = ClassifierConfig.load(folder, label, max_length)
         tokenizer = load_tokenizer(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llm_blender._inputs import clean
-from llm_blender.rankers._torch import first_states
+from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
 from llm_blender.rankers.encoders import make_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import OnProgress, instruction_text
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["SimCLS", "SimCLSInput", "SimCLSModel", "one_encoder"]
 
@@ -87,7 +84,6 @@ class SimCLS(EncoderRanker[SimCLSInput]):
 
     @classmethod
     def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[SimCLSInput, nn.Module]:
-        from llm_blender.rankers._torch import load_module
 
         return SimCLSInput(folder, config), load_module(folder, lambda: SimCLSModel(config), one_encoder)
 

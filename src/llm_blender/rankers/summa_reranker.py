@@ -10,22 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from llm_blender._inputs import clean
-from llm_blender.rankers._torch import first_states
+from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
 from llm_blender.rankers.encoders import make_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["MixtureOfExperts", "SummaInput", "SummaReranker", "SummaRerankerModel"]
 
@@ -112,7 +109,6 @@ class SummaReranker(EncoderRanker[SummaInput]):
 
     @classmethod
     def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[SummaInput, nn.Module]:
-        from llm_blender.rankers._torch import load_module
 
         return SummaInput(folder, config), load_module(folder, lambda: SummaRerankerModel(config))
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
-from llm_blender.rankers.pointwise import ReadingMode
+from llm_blender.rankers.pointwise import Reading
 from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
 
-__all__ = ["Batches", "PackedGroups", "Reading", "TrainingBatch", "pack", "pad"]
+__all__ = ["Batches", "PackedGroups", "ReadingMode", "TrainingBatch", "pack", "pad"]
 
 _WINDOW = 64  # batches whose items are put in order of length
 
@@ -80,7 +80,7 @@ class Batches(Dataset[TrainingBatch]):
     Args:
         groups: what to learn from.
         input_format: the ranker's.
-        reading: see `Reading`.
+        reading: see `ReadingMode`.
         max_tokens: of a batch, padding included; a group that needs more is a batch of its own.
         soft: keep probabilities; else they become 0 and 1.
     """
@@ -187,7 +187,7 @@ class PackedGroups(Dataset[dict[str, Any]]):
     def __init__(
         self,
         groups: Sequence[ScoredGroup],
-        read: Callable[[Sequence[ScoredGroup]], Iterable[Sequence[ReadingMode]]],
+        read: Callable[[Sequence[ScoredGroup]], Iterable[Sequence[Reading]]],
         pad_id: int,
         max_tokens: int,
     ) -> None:
@@ -214,7 +214,7 @@ class PackedGroups(Dataset[dict[str, Any]]):
         return {**batch, "groups": groups, "sizes": tuple(len(self._sequences[number]) for number in numbers)}
 
 
-def _small(reading: ReadingMode) -> _Sequence:
+def _small(reading: Reading) -> _Sequence:
     types = None if reading.types is None else np.array(reading.types, np.int8)
     return _Sequence(np.array(reading.ids, np.int32), types)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm_blender.errors import unknown_name
+from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
 __all__ = [
     "LOSSES",
@@ -29,23 +30,11 @@ __all__ = [
     "open_instruct_bce",
     "rank_margins",
     "reference_margins",
-    "signed_logistic",
     "simcls",
     "soft_logistic",
     "squared_variation",
     "summareranker",
 ]
-
-
-def signed_logistic(logits: Tensor, signs: Tensor) -> Tensor:
-    """−log sigmoid(sign · logit), averaged: the loss of llm-blender/PairRM-hf.
-
-    Args:
-        logits: l(left, right), of any shape.
-        signs: of the same shape; above zero where the left one is better, below where the right one is. A tie, 0,
-            adds log 2 and no gradient.
-    """
-    return functional.softplus(-torch.sign(signs) * logits).mean()
 
 
 def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:

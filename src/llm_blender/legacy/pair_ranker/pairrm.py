@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("DebertaV2PairRM", "torch") from error
 
-from llm_blender.training.losses import signed_logistic
+from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
 __all__ = ["DebertaV2PairRM"]
 

@@ -7,13 +7,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, make_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
-__all__ = ["AnyPairRanker", "LatePairRankerModel", "PairRankerModel", "make_head", "make_model", "segment_mean"]
+__all__ = [
+    "AnyPairRanker",
+    "LatePairRankerModel",
+    "PairRankerModel",
+    "make_head",
+    "make_model",
+    "segment_mean",
+    "signed_logistic",
+]
 
 
 class PairRankerModel(nn.Module):
@@ -160,3 +169,14 @@ def make_model(config: PairRankerConfig, backbone: nn.Module | None = None) -> A
         backbone: encoder of a model that reads both candidates in one sequence; None makes the configuration's.
     """
     return LatePairRankerModel(config) if config.alone_layers else PairRankerModel(config, backbone)
+
+
+def signed_logistic(logits: Tensor, signs: Tensor) -> Tensor:
+    """Return −log sigmoid(sign · logit), averaged: the loss of llm-blender/PairRM-hf.
+
+    Args:
+        logits: l(left, right), of any shape.
+        signs: of the same shape; above zero where the left one is better, below where the right one is. A tie, 0,
+            adds log 2 and no gradient.
+    """
+    return functional.softplus(-torch.sign(signs) * logits).mean()
