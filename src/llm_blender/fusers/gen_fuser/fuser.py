@@ -16,7 +16,6 @@ from llm_blender._hub import find_folder
 from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError
 from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Lengths, Prompt, PromptFormat, Seq2SeqFormat
-from llm_blender.fusers.gen_fuser.writing import TextStream
 from llm_blender.fusers.texts import find_flaw
 from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
 
@@ -30,6 +29,8 @@ _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 51
 _THOUGHTS = ("<think>", "</think>")
 _TAIL = 12  # tokens of a prompt in which the beginning of thoughts may stand
 _TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for two candidates; raise max_length"
+
+_HALF = "\ufffd"  # a character of which some bytes are still to come
 
 
 class GenFuser:
@@ -361,3 +362,37 @@ class GenFuser:
 
 def _ids(prompt: Prompt | None) -> list[int]:
     return [] if prompt is None else prompt.ids
+
+
+class TextStream:
+    """Turns tokens into pieces of text that, put together, are the whole text without white space around it.
+
+    Args:
+        decode: from all tokens so far to their text, without white space around it.
+        on_text: gets each piece.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], object]) -> None:
+        self._decode, self._on_text = decode, on_text
+        self._ids: list[int] = []
+        self._said = ""
+        self._begun = False
+
+    def put(self, value: Any) -> None:
+        """Called by ``model.generate`` with the prompt, and then with each token."""
+        if not self._begun:
+            self._begun = True
+            return
+        self._ids += value.flatten().tolist()
+        text = self._decode(self._ids)
+        if not text.endswith(_HALF):
+            self.advance(text)
+
+    def end(self) -> None:
+        """Called by ``model.generate`` when nothing more comes."""
+
+    def advance(self, text: str) -> None:
+        """Hand on what of the text is new."""
+        if len(text) > len(self._said) and text.startswith(self._said):
+            self._on_text(text[len(self._said) :])
+            self._said = text
