@@ -76,7 +76,9 @@ CASES = {
     "chat, stored": Service([ask(seed=5), ask(seed=5)], **STORED),
     "presets": Service([ask(model="blend-fast"), ask(model="blend-best")]),
     "presets, fused": Service([ask(seed=1, model="blend-fast"), ask(seed=1, model="blend-best")], **FUSING),
-    "fused": Service([ask(seed=1, blend={"mode": "fuse"}), ask(seed=1, n=2, blend={"mode": "fuse", "top_k": 2})], **FUSING),
+    "fused": Service(
+        [ask(seed=1, blend={"mode": "fuse"}), ask(seed=1, n=2, blend={"mode": "fuse", "top_k": 2})], **FUSING
+    ),
     "fused, guarded": Service(
         [ask(seed=1, blend={"mode": "fuse"}), ask(seed=1, blend={"mode": "fuse", "guard": False})],
         ranker=lambda: FakeRanker(lambda text: -len(text)), **FUSING,
