@@ -75,19 +75,21 @@ CASES = {
     "chat, priors": Service([ask()], more={"priors": Priors({"a": 20.0, "b": -20.0})}),
     "chat, stored": Service([ask(seed=5), ask(seed=5)], **STORED),
     "presets": Service([ask(model="blend-fast"), ask(model="blend-best")]),
-    "presets, fused": Service([ask(model="blend-fast"), ask(model="blend-best")], **FUSING),
-    "fused": Service([ask(blend={"mode": "fuse"}), ask(n=2, blend={"mode": "fuse", "top_k": 2})], **FUSING),
+    "presets, fused": Service([ask(seed=1, model="blend-fast"), ask(seed=1, model="blend-best")], **FUSING),
+    "fused": Service(
+        [ask(seed=1, blend={"mode": "fuse"}), ask(seed=1, n=2, blend={"mode": "fuse", "top_k": 2})], **FUSING
+    ),
     "fused, guarded": Service(
-        [ask(blend={"mode": "fuse"}), ask(blend={"mode": "fuse", "guard": False})],
+        [ask(seed=1, blend={"mode": "fuse"}), ask(seed=1, blend={"mode": "fuse", "guard": False})],
         ranker=lambda: FakeRanker(lambda text: -len(text)), **FUSING,
     ),
-    "fused, auto": Service([ask(blend={"mode": "auto"})], **FUSING),
-    "fused, the fuser fails": Service([ask(blend={"mode": "fuse"})], fuser=fuser(errors="server")),
+    "fused, auto": Service([ask(seed=1, blend={"mode": "auto"})], **FUSING),
+    "fused, the fuser fails": Service([ask(seed=1, blend={"mode": "fuse"})], fuser=fuser(errors="server")),
     "streamed": Service([ask(stream=True), ask(stream=True, n=2, stream_options={"include_usage": True})], turns),
     "streamed, a member fails": Service([ask(stream=True)], lambda: [FakeLLM("c", errors="auth"), turns()[1]]),
     "streamed, one LLM": Service([ask(stream=True)], lambda: [FakeLLM("a", "  One two\n\nthree. ")]),
     "streamed, watched": Service(
-        [ask(stream=True, blend={"watch": True}), ask(stream=True, blend={"watch": True, "mode": "fuse"})],
+        [ask(stream=True, blend={"watch": True}), ask(seed=1, stream=True, blend={"watch": True, "mode": "fuse"})],
         turns, **FUSING,
     ),
     "streamed, all fail": Service([ask(stream=True)], all_fail("auth")),
@@ -96,7 +98,7 @@ CASES = {
             ask(blend={"llms": ["nobody"]}),
             ask(blend={"mdoe": "pick"}),
             ask(blend={"strategy": "best"}),
-            ask(blend={"mode": "fuse"}),
+            ask(seed=1, blend={"mode": "fuse"}),
             ask(blend={"keep": True}),
             ask(" "),
             ask(messages=[]),
@@ -223,7 +225,7 @@ CASES = {
     ),
     "history of a fusion": Service(
         [
-            ask(blend={"keep": True, "mode": "fuse"}),
+            ask(seed=1, blend={"keep": True, "mode": "fuse"}),
             ("POST", f"{HISTORY}/{{id}}/votes", {"preferred": 2}),
             ("GET", "/v1/votes"),
         ],
