@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from llm_blender._records import Record, Usage
 
@@ -60,6 +61,12 @@ class Fusion(Record):
     seconds: float = 0.0
     cost: float | None = 0.0
     stored: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        nested = {"used": tuple(values.get("used", ())), "usage": Usage.from_dict(values.get("usage", {}))}
+        return super().from_dict({"cost": None, **values, **nested})
 
 
 _REASONS: dict[FusionReason, str] = {

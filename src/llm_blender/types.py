@@ -274,6 +274,13 @@ class Ranking(Record):
     temperature: float = 1.0
     truncated: float = 0.0
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        lists = {name: tuple(values[name]) for name in ("order", "ranks", "scores")}
+        logits = np.array(values["logits"], np.float64)  # of None, NaN
+        return super().from_dict({**values, **lists, "logits": logits})
+
     def __len__(self) -> int:
         return len(self.ranks)
 
