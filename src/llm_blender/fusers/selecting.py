@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from llm_blender._inputs import check_inputs
+from llm_blender.errors import InputError
 from llm_blender.types import Fusion, Instruction, OnProgress, OnText
 
 __all__ = ["SelectingFuser"]
@@ -45,6 +46,8 @@ class SelectingFuser(ABC):
             InputError: the lists differ in length, an instruction has no candidates, a text is no text.
         """
         check_inputs(instructions, candidates)
+        if inputs is not None and len(inputs) != len(instructions):
+            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
         fusions = []
         for texts in candidates:
             fusions.append(self.select(list(texts)))
