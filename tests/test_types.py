@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from llm_blender.errors import InputError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.testing import FakeRanker
+from llm_blender.types import Fusion, Ranking, Usage
 
 NAN = float("nan")
 
@@ -28,3 +32,18 @@ def test_sorted_candidates_stand_in_the_order_of_their_strength():
 def test_sorted_wants_one_item_per_candidate(items):
     with pytest.raises(InputError, match=f"2 candidates sorts as many items, not {len(items)}"):
         FakeRanker().rank("say", ["a", "bb"]).sorted(items)
+
+
+def test_a_ranking_survives_json():
+    ranking = FakeRanker(temperature=2.0).rank("say", ["a", "bbb", "cc", "dddd", "e"], strategy="knockout")
+    again = Ranking.from_dict(json.loads(json.dumps(ranking.to_dict())))
+    assert again.to_dict() == ranking.to_dict()
+    assert (again.order, again.ranks, again.scores) == (ranking.order, ranking.ranks, ranking.scores)
+    assert again.lead == ranking.lead
+    np.testing.assert_array_equal(again.logits, ranking.logits)
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.25, None])
+def test_a_fusion_survives_json(cost):
+    fusion = Fusion("text", "fuser", (2, 0), flaw="echo", usage=Usage(3, 4), cost=cost)
+    assert Fusion.from_dict(json.loads(json.dumps(fusion.to_dict()))) == fusion

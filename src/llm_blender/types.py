@@ -135,6 +135,12 @@ class Fusion(Record):
     cost: float | None = 0.0
     stored: bool = False
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild a fusion from what `to_dict` returned."""
+        nested = {"used": tuple(values.get("used", ())), "usage": Usage.from_dict(values.get("usage", {}))}
+        return super().from_dict({"cost": None, **values, **nested})
+
 
 _REASONS: dict[FusionReason, str] = {
     "better": "the ranker prefers the fused answer to the best candidate",
@@ -429,6 +435,13 @@ class Ranking(Record):
     comparisons: int
     temperature: float = 1.0
     truncated: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        lists = {name: tuple(values[name]) for name in ("order", "ranks", "scores")}
+        logits = np.array(values["logits"], np.float64)  # of None, NaN
+        return super().from_dict({**values, **lists, "logits": logits})
 
     def __len__(self) -> int:
         return len(self.ranks)

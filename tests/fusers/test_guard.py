@@ -229,3 +229,27 @@ def test_wrong_settings() -> None:
         GuardedFuser(FakeFuser(), FakeRanker(), mode="pick")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 instructions need as many lists of candidates and rankings, not 2 and 1"):
         GuardedFuser(FakeFuser(), FakeRanker()).fuse_many(["a"], [["b"], ["c"]], [FakeRanker().rank("a", ["b"])])
+
+
+def test_lone_surrogates_are_shuffled() -> None:
+    fuser = FakeFuser("much longer than the longest of all")
+    assert report(fuser, ["half \ud83d", "a character \ude42"], order="shuffled").reason == "better"
+    assert sorted(fuser.asked[0][1]) == ["a character \ude42", "half \ud83d"]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "inputs", "message"),
+    [
+        ([CANDIDATES], ["x", "y"], "1 instructions need as many inputs, not 2"),
+        ([CANDIDATES], [], "1 instructions need as many inputs, not 0"),
+        ([["a", None, "b", "c"]], None, "Candidate 1 of instruction 0 must be a text, not NoneType"),
+    ],
+)
+def test_what_is_no_row_is_refused(candidates: Any, inputs: Any, message: str) -> None:
+    ranking = FakeRanker().rank("q", CANDIDATES)
+    guarded = GuardedFuser(FakeFuser("text"), FakeRanker())
+    with pytest.raises(InputError, match=message):
+        guarded.fuse_many(["q"], candidates, [ranking], inputs=inputs)
+    if inputs is None:
+        with pytest.raises(InputError, match=message):
+            asyncio.run(guarded.afuse("q", candidates[0], ranking))

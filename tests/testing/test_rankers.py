@@ -1,4 +1,5 @@
 import doctest
+import random
 
 import pytest
 
@@ -82,3 +83,22 @@ def test_progress_is_passed_on():
 def test_lists_of_different_length_are_refused():
     with pytest.raises(InputError, match="2 instructions"):
         FakeRanker().rank_many(["say", "tell"], [["a"]])
+
+
+@pytest.mark.parametrize(
+    ("instructions", "candidates", "message"),
+    [
+        ("ab", [["a"], ["b"]], "The instructions must be a list"),
+        (["say"], ["text"], "must be a list of texts, not str"),
+        (["say"], [["a", None]], "Candidate 1 of instruction 0 must be a text, not NoneType"),
+    ],
+)
+def test_it_refuses_what_the_real_ones_refuse(instructions, candidates, message):
+    with pytest.raises(InputError, match=message):
+        FakeRanker().rank_many(instructions, candidates)
+
+
+def test_lone_surrogates_have_noise_too():
+    ranker = FakeRanker(lambda text: 0.0, noise=1.0)
+    assert ranker.logit("say", "\ud800", "b") != ranker.logit("say", "\ud801", "b")
+    assert ranker.logit("say", "a", "b") == pytest.approx(random.Random("0\0say\0a\0b").gauss(0, 1))

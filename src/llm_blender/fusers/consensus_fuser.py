@@ -165,6 +165,8 @@ class SelectingFuser(ABC):
             InputError: the lists differ in length, an instruction has no candidates, a text is no text.
         """
         check_inputs(instructions, candidates)
+        if inputs is not None and len(inputs) != len(instructions):
+            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
         fusions = []
         for texts in candidates:
             fusions.append(self.select(list(texts)))

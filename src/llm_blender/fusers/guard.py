@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, WorkError
 from llm_blender.types import (
     Fuser,
@@ -216,7 +217,10 @@ class GuardedFuser:
                 f"{len(instructions)} instructions need as many lists of candidates and rankings, not "
                 f"{len(candidates)} and {len(rankings)}."
             )
+        check_inputs(instructions, candidates)
         inputs = [""] * len(instructions) if inputs is None else inputs
+        if len(inputs) != len(instructions):
+            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
         plans = [self._plan(texts, ranking, seed) for texts, ranking in zip(candidates, rankings, strict=True)]
         rows = [i for i, plan in enumerate(plans) if plan.chosen]
         idle = len(plans) - len(rows)
@@ -267,6 +271,7 @@ class GuardedFuser:
             InputError: the candidates hold what is no text.
             WorkError: the ranker failed.
         """
+        check_inputs([instruction], [candidates])
         plan = self._plan(candidates, ranking, seed)
         best = candidates[plan.best]
         if not plan.chosen:
@@ -309,7 +314,8 @@ class GuardedFuser:
             return list(chosen)
         if self.order == "best_last":
             return list(chosen)[::-1]
-        drawn = random.Random("\n".join([str(seed), *(texts[i] for i in chosen)]))
+        key = "\n".join([str(seed), *(texts[i] for i in chosen)])
+        drawn = random.Random(key.encode("utf-8", "surrogatepass"))
         return drawn.sample(chosen, len(chosen))
 
     def _is_doubtful(self, fusion: Fusion, best: str) -> bool:

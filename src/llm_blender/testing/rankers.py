@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from llm_blender.errors import InputError
+from llm_blender._inputs import check_inputs
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
 
@@ -56,7 +56,7 @@ class FakeRanker:
 
     def logit(self, instruction: Instruction, left: str, right: str) -> float:
         """l(left, right): above zero, the text read first is the better one. Not counted."""
-        key = "\0".join([str(self.seed), instruction_text(instruction), left, right])
+        key = "\0".join([str(self.seed), instruction_text(instruction), left, right]).encode("utf-8", "surrogatepass")
         error = random.Random(key).gauss(0, self.noise) if self.noise else 0.0
         return self._strength(left) - self._strength(right) + self.order_bias + error
 
@@ -74,17 +74,14 @@ class FakeRanker:
         """One ranking per instruction; see `llm_blender.ranking.rank_with`.
 
         Raises:
-            InputError: the lists differ in length, one is empty, or an option is wrong.
+            InputError: the lists differ in length, one is empty, a text is no text, or an option is wrong.
         """
-        if len(instructions) != len(candidates):
-            raise InputError(
-                f"{len(instructions)} instructions need as many lists of candidates, not {len(candidates)}."
-            )
+        check_inputs(instructions, candidates)
+        prompts = [instruction_text(instruction) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
             batch = [
-                (instruction_text(instructions[prompt]), candidates[prompt][left], candidates[prompt][right])
-                for prompt, left, right in pool
+                (prompts[prompt], candidates[prompt][left], candidates[prompt][right]) for prompt, left, right in pool
             ]
             self.batches.append(batch)
             return [self.logit(*pair) for pair in batch]
