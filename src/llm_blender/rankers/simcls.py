@@ -107,7 +107,7 @@ class SimCLS(EncoderRanker[SimCLSInput]):
         )
 
 
-_SOURCE, _CANDIDATE = "source_encoder.", "candidate_encoder."
+_SOURCE_ENCODER, _CANDIDATE_ENCODER = "source_encoder.", "candidate_encoder."
 
 
 class SimCLSModel(nn.Module):
@@ -141,8 +141,8 @@ def one_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        new = _SOURCE + name.removeprefix(_CANDIDATE) if name.startswith(_CANDIDATE) else name
+        new = _SOURCE_ENCODER + name.removeprefix(_CANDIDATE_ENCODER) if name.startswith(_CANDIDATE_ENCODER) else name
         if new in renamed and not torch.equal(renamed[new], tensor):
-            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE)}")
+            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE_ENCODER)}")
         renamed[new] = tensor
     return renamed
