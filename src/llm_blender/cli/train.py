@@ -322,16 +322,16 @@ def ranker(
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),
         "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last of each stage
-        "temperature": run.temperature,
-        "dev": run.dev,
-        "int8": run.int8,
+        "temperature": run.quality.temperature,
+        "dev": run.quality.dev,
+        "int8": run.quality.int8,
     }
     if as_json:
         print_json(result)
     else:
         note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
-        if run.dev:
-            typer.echo(f"dev agreement {run.dev['agreement']:.3f} (longest {run.dev['longest']:.3f})")
+        if run.quality.dev:
+            typer.echo(f"dev agreement {run.quality.dev['agreement']:.3f} (longest {run.quality.dev['longest']:.3f})")
 
 
 def _plan(
