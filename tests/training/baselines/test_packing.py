@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.baselines.packing import PackedGroups, pad
-from llm_blender.training.baselines.scored import ScoredGroup
 from llm_blender.training.groups import TrainingGroup
 from llm_blender.training.packing import pack
 
@@ -35,6 +32,8 @@ def test_nothing():
 
 
 def test_pad():
+    from llm_blender.training.baselines.packing import pad
+
     ids, mask = pad([np.array([5, 6]), np.array([7, 8, 9])], 1)
     assert ids.tolist() == [[5, 6, 1], [7, 8, 9]]
     assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
@@ -42,6 +41,11 @@ def test_pad():
 
 @pytest.mark.parametrize("types", [False, True])
 def test_a_batch_holds_the_sequences_of_its_groups_in_order(types):
+    import torch
+
+    from llm_blender.training.baselines.packing import PackedGroups
+    from llm_blender.training.baselines.scored import ScoredGroup
+
     def read(groups):
         for scored in groups:
             ids = [[int(text)] * int(text) for text in scored.group.texts]
