@@ -76,7 +76,7 @@ CASES = {
             "ask 'Why?' --config nowhere.toml",
             "ask 'Why?' --json --mode best",
             "ask @nowhere.txt",
-            "ask 'Why?' --json --fuser nowhere --mode fuse",
+            "ask 'Why?' --json --fuser chat:nowhere --mode fuse",
         ],
         servers=AB,
     ),
