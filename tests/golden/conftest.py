@@ -39,7 +39,7 @@ EXPECTED = Path(__file__).parent / "expected"
 UPDATE = "LLM_BLENDER_UPDATE_GOLDEN"
 
 TIMES = {"seconds", "created", "started", "begun", "updated", "date", "time", "rows_per_second"}
-PROSE = {"message", "description", "first_bad", "error"}
+PROSE = {"message", "description", "first_bad", "error", "caption"}
 HASHES = {"settings_sha256"}  # of settings that hold a port
 STRINGS = (
     (re.compile(r"http://127\.0\.0\.1:\d+"), "<url>"),
