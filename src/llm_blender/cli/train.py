@@ -1,4 +1,4 @@
-"""``blend train``: make a ranker, or a fuser, from rows."""
+"""``blend train``: train rankers and fusers on rows, and calibrate rankers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ import typer
 from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, with_options
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli.train_fuser import fuser
-from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
+from llm_blender.cli.train_fuser import (
+    DataOption,
+    DevOption,
+    ExcludeOption,
+    RecipeOption,
+    check_sources,
+    dev_folder,
+    fuser,
+)
+from llm_blender.errors import InputError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.training.recipes import Recipe
@@ -23,7 +31,7 @@ __all__ = ["VotesOptions", "app", "calibrate", "train_on"]
 
 @dataclasses.dataclass(frozen=True)
 class VotesOptions:
-    """Those of the votes."""
+    """Options of training on votes."""
 
     votes: Annotated[
         Path | None,
@@ -31,19 +39,19 @@ class VotesOptions:
             "--votes",
             metavar="FILE|DB",
             help="Learn from votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the "
-            "instructions is held out, and compares the new ranker with the current one.",
+            "instructions is held out, to compare the new ranker with the current one.",
         ),
     ] = None
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="RANKER", help="Of --votes: the PairRanker to start from [default: bundled]."),
+        typer.Option("--init", metavar="RANKER", help="With --votes: PairRanker to start from [default: bundled]."),
     ] = None
     replace: Annotated[
         str | None,
         typer.Option(
             "--replace",
             metavar="DIR",
-            help="Of --votes: the current ranker's folder, which the new one replaces if it is better.",
+            help="With --votes: folder of the current ranker, which the new one replaces if it is better.",
         ),
     ] = None
 
@@ -58,35 +66,33 @@ def train_on(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Train on the votes, compare, and replace what is to be replaced if the new ranker is better.
+    """Train a ranker on votes, compare it with the current one, and replace that one if the new one is better.
 
     Args:
-        options: of the votes.
+        options: votes, first and current ranker.
         output: folder of the checkpoint.
-        refused: options that were given and mean nothing beside votes.
-        exclude: files of rows whose instructions are not learnt from.
-        epochs: passes over the votes; None is what suits few.
+        refused: names of given options that have no meaning with votes.
+        exclude: test files; votes on their instructions are not learnt from.
+        epochs: passes over the votes; None for a default that suits few votes.
         seed: of everything drawn.
         as_json: print JSON.
     """
     from llm_blender.rankers.checkpoints import BUNDLED
     from llm_blender.training.votes import (
         count_votes,
+        evaluate_on_votes,
+        evaluation_section,
         read_votes,
         replace_ranker,
         replaceable,
         split_votes,
         train_on_votes,
-        trial_section,
-        try_ranker,
     )
 
     if options.votes is None:
-        raise InputError("--init and --replace are of --votes: give the votes.")
+        raise InputError("--init and --replace need --votes: give the votes.")
     if refused:
-        raise InputError(
-            f"--votes says what is learnt from, and --init what it starts from: leave out {', '.join(refused)}."
-        )
+        raise InputError(f"--votes names the data, and --init the first weights: leave out {', '.join(refused)}.")
     init = options.init or BUNDLED
     folder = None if options.replace is None else replaceable(options.replace, output)
     votes = split_votes(read_votes(options.votes), seed)
@@ -96,11 +102,11 @@ def train_on(
         train_on_votes(votes, output, init=init, epochs=epochs, seed=seed, exclude=exclude, progress=report, note=note)
     note(f"The checkpoint is in {output}.")
     with progress("comparing", "comparisons") as report:
-        trial = try_ranker(votes.held_out, output, folder or init, seed=seed, progress=report)
+        evaluation = evaluate_on_votes(votes.held_out, output, folder or init, seed=seed, progress=report)
     with (output / "README.md").open("a", encoding="utf-8") as card:
-        card.write(f"\n{trial_section(trial)}")
-    kept = replace_ranker(output, folder) if folder is not None and trial.better else None
-    note(trial.reason)
+        card.write(f"\n{evaluation_section(evaluation)}")
+    kept = replace_ranker(output, folder) if folder is not None and evaluation.better else None
+    note(evaluation.reason)
     if kept is not None:
         note(f"It replaces {options.replace}, for a service from its next start; the former ranker is in {kept}.")
     elif folder is not None:
@@ -111,22 +117,27 @@ def train_on(
             "init": init,
             "current": options.replace or init,
             "learnt": learnt,
-            "held_out": trial.to_dict(),
-            "better": trial.better,
-            "reason": trial.reason,
+            "held_out": evaluation.to_dict(),
+            "better": evaluation.better,
+            "reason": evaluation.reason,
             "replaced": None if kept is None else options.replace,
             "former": None if kept is None else str(kept),
         }
         print_json(result)
         return
-    typer.echo(f"on {trial.votes:,} votes that were held out, on {trial.instructions:,} instructions (95 %)")
-    typer.echo(f"agreement {trial.new.agreement}, before {trial.current.agreement}; difference {trial.agreement_gain}")
-    typer.echo(f"log loss {trial.new.log_loss}, before {trial.current.log_loss}; difference {trial.log_loss_change}")
+    typer.echo(f"on {evaluation.votes:,} votes that were held out, on {evaluation.instructions:,} instructions (95 %)")
+    new, current = evaluation.new, evaluation.current
+    typer.echo(f"agreement {new.agreement}, before {current.agreement}; difference {evaluation.agreement_gain}")
+    typer.echo(f"log loss {new.log_loss}, before {current.log_loss}; difference {evaluation.log_loss_change}")
 
 
 def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A PairRanker's folder, whose config is changed.")],
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Judged rows that it was not trained on.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a PairRanker; its config.json is changed.")
+    ],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Judged rows that the ranker was not trained on.")
+    ],
     score: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,26 +146,22 @@ def calibrate(
         ),
     ] = None,
     models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
-    comparisons: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the comparisons in this file and make none twice.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    comparisons: Annotated[Path | None, typer.Option(metavar="FILE", help="Cache comparisons in this file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     backend: BackendOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = "int8",
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a PairRanker's temperature and what the candidates' consensus counts, and write them to its config.json.
+    """Fit a PairRanker's temperature and the weight of the candidates' consensus, and write them to its config.json.
 
     P(a is better) = sigmoid((model * logit + consensus * difference of consensus) / temperature), with the numbers that
-    make the judges' preferences likeliest: the temperature as if there were no other candidates, then the two weights;
-    every FILE and score counts alike. Use rows like those that will be ranked, with as many candidates.
+    make the judges' preferences likeliest: first the temperature, without other candidates, then the two weights; every
+    FILE and score has the same weight. Use rows like those that will be ranked, with as many candidates.
 
     JSON: {temperature, weights: {consensus, model}, ci95, pairs, log_loss, log_loss_without}; `ci95` is the interval of
-    the consensus' weight.
+    the weight of the consensus.
     """
-    import dataclasses
-
     import numpy as np
 
     from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence, scored_rows
@@ -166,7 +173,7 @@ def calibrate(
     from llm_blender.types import Ranker
 
     if is_published(read_config(checkpoint)):
-        raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: make it one of ours with `blend export` first.")
+        raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
     names = [name for name in (part.strip() for part in models.split(",")) if name]
     if names and not score:
         raise InputError("--models chooses among scores: name one with --score.")
@@ -242,39 +249,34 @@ def ranker(
             "[default: the recipe's, or pair_ranker].",
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
-    dev: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Leave out training rows that ask what this test file asks. Repeatable."),
-    ] = None,
+    recipe: RecipeOption = None,
+    data: DataOption = Path(),
+    dev: DevOption = None,
+    exclude: ExcludeOption = None,
     score: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Scores that imply pairs in FILE [default: all].")
     ] = None,
     pairs: Annotated[str, typer.Option(help="Pairs of FILE: implied (by scores) or labelled.")] = "implied",
     max_groups: Annotated[
-        int | None, typer.Option(min=1, help="Groups of candidates drawn from each FILE [default: 2000].")
+        int | None, typer.Option(min=1, help="Number of groups of candidates drawn from each FILE [default: 2000].")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The encoder: a Hub name or a folder [default: the recipe's].")
+        str | None, typer.Option(help="Hub name or folder of the encoder [default: the recipe's].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
     as_json: JsonOption = False,
     *,
     options: VotesOptions,
 ) -> None:
-    """Train a PairRanker, or a baseline; goes on where an earlier run with the same output stopped.
+    """Train a PairRanker, or a baseline; an interrupted run with the same output resumes.
 
-    With --votes, the new ranker is compared with the current one (that of --replace, else that of --init) on the votes
-    that were held out. It is better if its log loss is lower, the whole 95 % interval of the difference below zero, and
-    it agrees with no fewer votes; only then it replaces the folder, which is kept as DIR.1, DIR.2, …
+    With --votes, the new ranker is compared with the current one (that of --replace, else that of --init) on held-out
+    votes. It is better if its log loss is lower, with the whole 95 % interval of the difference below zero, and it
+    agrees with no fewer votes; only then it replaces the folder, and the former one is kept as DIR.1, DIR.2, …
 
-    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; of a
-    baseline, flip_rate is left out and int8 is empty. With --votes: {output, init, current, learnt:
+    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; a baseline
+    has no flip_rate, and int8 is empty. With --votes: {output, init, current, learnt:
     {instructions, votes}, held_out: {instructions, votes, current: {agreement: {value, ci95}, log_loss: {value, ci95}},
     new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
     """
@@ -297,21 +299,18 @@ def ranker(
         refused = [name for name, value in others.items() if value]
         train_on(options, output, refused, exclude=exclude or [], epochs=epochs, seed=seed or 0, as_json=as_json)
         return
-    if dev is not None and not dev.exists():
-        raise NotFoundError(f"There is no file or folder {dev}.")
+    dev_data = dev_folder(data, dev)
     if kind is not None and kind not in RANKERS:
         raise unknown_name("ranker", kind, RANKERS)
     plan = _plan(files or [], recipe, dev, score or [], pairs, max_groups)
-    changes = {
-        name: value for name, value in {"epochs": epochs, "seed": seed, "ranker": kind}.items() if value is not None
-    }
-    plan = plan.model_copy(update=changes)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
+    changes = {"epochs": epochs, "seed": seed, "ranker": kind}
+    plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading weights takes a moment
     with progress("training", "steps") as report:
         run = train_ranker(
             plan,
             data,
-            data if dev is None else dev if dev.is_dir() else dev.parent,
+            dev_data,
             output,
             exclude=exclude or [],
             backbone=backbone,
@@ -321,17 +320,17 @@ def ranker(
     result: dict[str, Any] = {
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),
-        "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last of each stage
+        "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last step of each stage
         "temperature": run.quality.temperature,
         "dev": run.quality.dev,
         "int8": run.quality.int8,
     }
     if as_json:
         print_json(result)
-    else:
-        note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
-        if run.quality.dev:
-            typer.echo(f"dev agreement {run.quality.dev['agreement']:.3f} (longest {run.quality.dev['longest']:.3f})")
+        return
+    note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
+    if dev_figures := run.quality.dev:
+        typer.echo(f"dev agreement {dev_figures['agreement']:.3f} (longest {dev_figures['longest']:.3f})")
 
 
 def _plan(
@@ -339,14 +338,9 @@ def _plan(
 ) -> Recipe:
     from llm_blender.training.recipes import Recipe, Source
 
+    check_sources(files, recipe, dev, bool(scores) or max_groups is not None, "--score, --max-groups")
     if recipe is not None:
-        if files or scores or max_groups is not None or (dev is not None and dev.is_file()):
-            raise InputError(
-                "A recipe names its sources itself: leave out FILE, --score, --max-groups and a --dev FILE."
-            )
         return Recipe.load(recipe)
-    if not files:
-        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
     options: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}

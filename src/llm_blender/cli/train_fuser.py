@@ -1,4 +1,4 @@
-"""``blend train fuser``: make a GenFuser from rows."""
+"""``blend train fuser``: train a GenFuser on rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,51 @@ from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
-    from llm_blender.training.fuser import FuserRecipe
+    from llm_blender.training.recipes import FuserRecipe
 
-__all__ = ["fuser"]
+__all__ = ["DataOption", "DevOption", "ExcludeOption", "RecipeOption", "check_sources", "dev_folder", "fuser"]
+
+RecipeOption = Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")]
+DataOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")]
+DevOption = Annotated[
+    Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
+]
+ExcludeOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Leave out training rows whose instruction is in this test file. Repeatable."),
+]
+
+
+def dev_folder(data: Path, dev: Path | None) -> Path:
+    """Return the folder of the development sources.
+
+    Raises:
+        NotFoundError: there is no such file or folder.
+    """
+    if dev is None:
+        return data
+    if not dev.exists():
+        raise NotFoundError(f"There is no file or folder {dev}.")
+    return dev if dev.is_dir() else dev.parent
+
+
+def check_sources(files: list[Path], recipe: Path | None, dev: Path | None, given: bool, options: str) -> None:
+    """Check that a run has files of rows or a recipe, and not both.
+
+    Args:
+        files: arguments of the command.
+        recipe: path of the recipe, if any.
+        dev: file or folder of development rows.
+        given: whether an option is given that describes `files`.
+        options: names of these options, for the message.
+
+    Raises:
+        InputError: it has neither or both.
+    """
+    if recipe is not None and (files or given or (dev is not None and dev.is_file())):
+        raise InputError(f"A recipe names its sources itself: leave out FILE, {options} and a --dev FILE.")
+    if recipe is None and not files:
+        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
 
 
 def fuser(
@@ -24,15 +66,10 @@ def fuser(
         typer.Argument(metavar="[FILE…]", help="Rows with references and candidates, when there is no --recipe."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the fuser.")] = Path("fuser"),
-    recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
-    dev: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Leave out training rows that ask what this test file asks. Repeatable."),
-    ] = None,
+    recipe: RecipeOption = None,
+    data: DataOption = Path(),
+    dev: DevOption = None,
+    exclude: ExcludeOption = None,
     score: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Score that orders the candidates of FILE where no ranking is stored."),
@@ -48,11 +85,11 @@ def fuser(
         typer.Option(min=0, help="Rank of a LoRA adapter; 0 trains the whole model [default: the recipe's]."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the run, in place of epochs.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the run, in place of epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a GenFuser; goes on where an earlier run with the same output stopped.
+    """Train a GenFuser; an interrupted run with the same output resumes.
 
     JSON: {output, rows, too_long, steps, seconds, dev: [{step, loss, loss_low, loss_high, rows, tokens}]}; dev is the
     loss per token of the answers, before the first step and while it trains.
@@ -62,8 +99,7 @@ def fuser(
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "train") from error
 
-    if dev is not None and not dev.exists():
-        raise NotFoundError(f"There is no file or folder {dev}.")
+    dev_data = dev_folder(data, dev)
     plan = _plan(files or [], recipe, dev, score)
     changes: dict[str, Any] = {"lora_rank": lora_rank, "epochs": epochs, "steps": steps, "seed": seed}
     if recipe is None:
@@ -73,7 +109,7 @@ def fuser(
         run = train_fuser(
             plan,
             data,
-            data if dev is None else dev if dev.is_dir() else dev.parent,
+            dev_data,
             output,
             exclude=exclude or [],
             backbone=None if recipe is None else backbone,
@@ -99,14 +135,11 @@ def fuser(
 
 
 def _plan(files: list[Path], recipe: Path | None, dev: Path | None, score: str | None) -> FuserRecipe:
-    from llm_blender.training.fuser import FuserRecipe, FuserSource
+    from llm_blender.training.recipes import FuserRecipe, FuserSource
 
+    check_sources(files, recipe, dev, score is not None, "--score")
     if recipe is not None:
-        if files or score is not None or (dev is not None and dev.is_file()):
-            raise InputError("A recipe names its sources itself: leave out FILE, --score and a --dev FILE.")
         return FuserRecipe.load(recipe)
-    if not files:
-        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     paths = [*files, *([dev] if dev is not None and dev.is_file() else [])]
     sources = tuple(FuserSource(file=str(path.absolute()), score=score or "") for path in paths)
     return FuserRecipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

@@ -1,15 +1,18 @@
+"""Small models and rows to train on, and what tests of training share."""
+
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from llm_blender.training.fuser import FuserRecipe
+from llm_blender.training.recipes import FuserRecipe
 
+if TYPE_CHECKING:
+    import torch
 
 WORDS = ["sky", "sea", "sun", "light", "air", "blue", "bed", "book"]
 BASE: dict[str, Any] = {
@@ -27,7 +30,7 @@ BASE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
-    """Of a model this small, several threads spend their time waiting for each other."""
+    """Train in one thread: with models this small, several threads wait for each other most of the time."""
     import torch
 
     threads = torch.get_num_threads()
@@ -37,7 +40,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _calm(folder: Path, target: Path, **changes: Any) -> Path:
-    """The same model with first weights as small as those of models that are to be trained."""
+    """Make the same model with first weights as small as those of models to be trained."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
@@ -59,14 +62,20 @@ def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return _calm(tiny_llama, tmp_path_factory.mktemp("calm_llama"), initializer_range=0.05)
 
 
-def make_recipe(**changes: Any) -> FuserRecipe:
-    from llm_blender.training.fuser import FuserRecipe
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Compare the weights of two models, bit for bit."""
+    import torch
 
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def make_recipe(**changes: Any) -> FuserRecipe:
+    """Make a fuser's recipe."""
     return FuserRecipe.model_validate(BASE | changes)
 
 
 def make_row(number: int, **changes: Any) -> dict[str, Any]:
-    """Its reference is what the best of its candidates says."""
+    """Make a row whose reference equals its best candidate."""
     one, other = WORDS[number % 8], WORDS[number // 8 % 8]
     candidates = [
         {"model": model, "text": f"the {word} is {model}", "scores": {"judge": score}}
@@ -76,13 +85,14 @@ def make_row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows to a file; return its path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Callable[..., Path]:
-    """Writes rows to ``train.jsonl`` and others to ``dev.jsonl``; gives their folder."""
+    """Return a function that writes rows to ``train.jsonl`` and ``dev.jsonl`` and returns their folder."""
 
     def write(train: list[dict[str, Any]], dev: list[dict[str, Any]] | None = None) -> Path:
         write_rows(tmp_path / "train.jsonl", train)
