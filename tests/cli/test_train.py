@@ -309,7 +309,7 @@ class TestFuser:
             (["--recipe", "none.toml"], "no recipe"),
             (["train.jsonl", "--dev", "none"], "no file or folder none"),
             (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
-            (["train.jsonl", "--exclude", "train.jsonl"], "no rows but those that a test file asks"),
+            (["train.jsonl", "--exclude", "train.jsonl"], "no rows but those whose prompt is in a test file"),
         ],
     )
     def test_wrong_options(self, blend, args, message):

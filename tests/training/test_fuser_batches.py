@@ -1,4 +1,4 @@
-"""What a fuser reads while it learns, and what of it counts."""
+"""Examples that a fuser reads in training, and their losses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def batches(loaded: Loaded, *, fixed: bool = False, **changes: Any) -> FuserBatc
 
 
 def read_texts(loaded: Loaded, made: FuserBatches) -> list[tuple[str, tuple[int, ...]]]:
-    """Of each example, in order: the instruction and the candidates in their places."""
+    """List the instruction of each example and the numbers of its candidates, in order."""
     found = []
     for index in range(len(made)):
         for ids in made[index]["input_ids"]:
@@ -199,7 +199,7 @@ class TestLosses:
         assert [shape[:2] for shape in shapes] == [(2, 4)]
 
     def test_padding_sends_back_nothing_wrong(self, loaded):
-        """The gradients of a padded batch are the sum of those of its examples alone."""
+        """Check that a padded batch has the sum of the gradients of its examples."""
         import torch
 
         from llm_blender.training.fuser import answer_losses

@@ -98,7 +98,7 @@ class TestRows:
             ([], {}, "holds no rows"),
             ([make_row(1, output=None)], {}, r"has a reference \(`output` or `reference`\)"),
             ([make_row(1, candidates=[])], {}, "reference and candidates: `blend data build`"),
-            ([make_row(1)], {"reference_model": "x"}, "has an answer of x, which is to be the reference"),
+            ([make_row(1)], {"reference_model": "x"}, "has an answer of x to use as the reference"),
             ([make_row(1)], {"models": ["x"]}, "candidates of the LLMs that the source takes"),
         ],
     )
@@ -107,7 +107,7 @@ class TestRows:
             load(write_rows(tmp_path / "rows.jsonl", rows), **options)
 
     def test_all_excluded(self, path):
-        with pytest.raises(InputError, match="no rows but those that a test file asks"):
+        with pytest.raises(InputError, match="no rows but those whose prompt is in a test file"):
             load(path, excluded=excluded_keys([path]))
 
     def test_a_file_that_is_not_there(self, tmp_path):
@@ -148,7 +148,7 @@ def test_sentences_go_and_come_until_it_is_closest():
 
 def test_the_best_stays_where_no_move_helps():
     assert closest_merge(BEST, OTHERS, BEST) == BEST
-    assert closest_merge(BEST, [], "Nobody says that.") == BEST
+    assert closest_merge(BEST, [], "Wolves hunt deer.") == BEST
     assert closest_merge(BEST, OTHERS, "The sky is blue.", gain=0.99) == BEST
     assert closest_merge("...", OTHERS, "The sky is blue.") == "..."
 

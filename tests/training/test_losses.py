@@ -17,7 +17,7 @@ PAIR_LOSSES = ["bce", "instructgpt", "logistic", "mse", "open_instruct_bce", "so
 
 @pytest.fixture
 def logits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Of left and right candidates, ``[2, 2]`` each."""
+    """Return logits of left and right candidates, ``[2, 2]`` each."""
     import torch
 
     return torch.tensor([[0.5, -1.0], [2.0, 0.0]]), torch.tensor([[-0.5, 0.5], [1.0, 0.0]])
@@ -25,19 +25,19 @@ def logits() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def targets() -> tuple[torch.Tensor, torch.Tensor]:
-    """The better ones' and the worse ones', ``[2, 2]`` each."""
+    """Return targets of better and worse candidates, ``[2, 2]`` each."""
     import torch
 
     return torch.ones(2, 2), torch.zeros(2, 2)
 
 
 def nll(x):
-    """−log sigmoid(x), without torch."""
+    """Compute −log sigmoid(x) without torch."""
     return math.log1p(math.exp(-x))
 
 
 def pairs(targets):
-    """Scores and targets of left and right candidates, [3, 2] each."""
+    """Draw scores and targets of left and right candidates, ``[3, 2]`` each."""
 
     def tensor(values):
         import torch

@@ -15,7 +15,7 @@ from llm_blender.training.recipes import Recipe
 from .conftest import same
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
-PAIRS = [  # what is good is better
+PAIRS = [  # the good one is better
     TrainingGroup(f"why is the {one}", (f"the {other} is good", f"the {other} is bad"), (Preference(0, 1, 1.0),))
     for one, other in itertools.product(NAMES, NAMES)
 ]
@@ -233,21 +233,21 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def made(folder, recipe, tiny_encoder, tmp_path_factory):
+def run_recipe(folder, tiny_encoder):
+    """Return a function that runs a recipe on the rows of `folder`."""
     from llm_blender.training.run import train_ranker
 
+    def run(recipe, output, *, exclude=(folder / "test.jsonl",), **options):
+        return train_ranker(recipe, folder, folder, output, exclude=exclude, backbone=str(tiny_encoder), **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(run_recipe, recipe, tmp_path_factory):
     output = tmp_path_factory.mktemp("ranker")
     steps, notes = [], []
-    run = train_ranker(
-        recipe,
-        folder,
-        folder,
-        output,
-        exclude=[folder / "test.jsonl"],
-        backbone=str(tiny_encoder),
-        progress=lambda *counts: steps.append(counts),
-        note=notes.append,
-    )
+    run = run_recipe(recipe, output, progress=lambda *counts: steps.append(counts), note=notes.append)
     return output, run, steps, notes
 
 
@@ -304,38 +304,24 @@ class TestRun:
         assert "| one | 6 | " in card
         assert str(folder) not in card
 
-    def test_again_it_trains_no_more(self, made, folder, recipe, tiny_encoder):
-        from llm_blender.training.run import train_ranker
-
+    def test_again_it_trains_no_more(self, made, run_recipe, recipe):
         output, run, *_ = made
         before = (output / "model.safetensors").read_bytes()
         steps = []
-        again = train_ranker(
-            recipe,
-            folder,
-            folder,
-            output,
-            exclude=[folder / "test.jsonl"],
-            backbone=str(tiny_encoder),
-            progress=lambda *counts: steps.append(counts),
-        )
+        again = run_recipe(recipe, output, progress=lambda *counts: steps.append(counts))
         assert steps == []
         assert (output / "model.safetensors").read_bytes() == before
         assert again.quality == run.quality
 
-    def test_another_run_does_not_go_on_from_its_checkpoints(self, made, folder, recipe, tiny_encoder):
-        from llm_blender.training.run import train_ranker
-
-        for changed, exclude in ((recipe, []), (recipe.model_copy(update={"seed": 5}), [folder / "test.jsonl"])):
+    def test_another_run_does_not_go_on_from_its_checkpoints(self, made, run_recipe, recipe):
+        for changed, options in ((recipe, {"exclude": []}), (recipe.model_copy(update={"seed": 5}), {})):
             with pytest.raises(InputError, match="belongs to a run with another recipe or other data"):
-                train_ranker(changed, folder, folder, made[0], exclude=exclude, backbone=str(tiny_encoder))
+                run_recipe(changed, made[0], **options)
 
-    def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):
-        from llm_blender.training.run import train_ranker
-
+    def test_without_development_rows(self, run_recipe, recipe, tmp_path):
         recipe = recipe.model_copy(
             update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_groups": 8}),)}
         )
-        run = train_ranker(recipe, folder, folder, tmp_path / "out", backbone=str(tiny_encoder))
+        run = run_recipe(recipe, tmp_path / "out", exclude=[])
         assert (run.quality.dev, run.quality.temperature) == ({}, 1.0)
         assert "There were no development pairs." in Path(tmp_path / "out" / "README.md").read_text()

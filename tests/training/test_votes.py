@@ -34,7 +34,7 @@ NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
 
 
 def voted(number: int = 64) -> list[Example]:
-    """What is good is better; a and b by turns."""
+    """Make rows with a vote for the good candidate, which is alternately a and b."""
     rows = []
     for i, (one, other) in enumerate(itertools.islice(itertools.product(NAMES, NAMES), number)):
         texts = [f"the {one} is good", f"the {other} is bad"][:: 1 if i % 2 else -1]
@@ -43,7 +43,7 @@ def voted(number: int = 64) -> list[Example]:
     return rows
 
 
-# A tiny ranker learns fast, or not at all.
+# A tiny ranker needs a high learning rate.
 FAST = {**module.SETTINGS, "learning_rate": 1e-3, "keep_init": 0.0}
 
 

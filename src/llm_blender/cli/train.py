@@ -213,7 +213,7 @@ def calibrate(
         return
     low, high = fit.ci95
     typer.echo(
-        f"temperature {fit.temperature:.3f}; beside a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
+        f"temperature {fit.temperature:.3f}; with a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
         f"{high:.2f}) the model counts {weights.model:.2f}"
     )
     note(

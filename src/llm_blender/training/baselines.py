@@ -55,6 +55,11 @@ __all__ = [
 class BaselineLearner(Learner[ScoredGroup]):
     """A baseline to train.
 
+    A subclass is made from a recipe, a backbone (Hub name or folder), and a workspace, the folder for the files that
+    its input format reads. It raises `NotFoundError` if there is no such backbone, `CheckpointError` if its tokenizer
+    has no fast form or lacks a token that the ranker needs, and `InputError` if it reads fewer tokens than
+    `Recipe.max_length`.
+
     Args:
         recipe: layers to freeze, lengths, batches.
         encoder: the part of the model that `Recipe.frozen_layers` freezes.
@@ -62,7 +67,7 @@ class BaselineLearner(Learner[ScoredGroup]):
         config: of a checkpoint in the package's own layout; None for transformers' layout.
 
     Attributes:
-        scored: whether it learns from scores and references, beside preferences.
+        scored: whether it learns from scores and references, in addition to preferences.
     """
 
     scored: bool = False
@@ -197,15 +202,10 @@ class SummaRerankerLearner(PointwiseLearner):
     candidates and metrics (see `labels`), and the term that balances the experts.
 
     Args:
-        recipe: lengths, seed.
-        backbone: Hub name or folder.
-        workspace: folder for the files that the input format reads.
-        tasks: metrics.
-
-    Raises:
-        NotFoundError: there is no such backbone.
-        CheckpointError: its tokenizer has no fast form.
-        InputError: it reads fewer tokens than `recipe.max_length`.
+        recipe: see `BaselineLearner`.
+        backbone: see `BaselineLearner`.
+        workspace: see `BaselineLearner`.
+        tasks: metrics, one output each.
     """
 
     name = "summa_reranker"
@@ -259,16 +259,6 @@ class SimCLSLearner(PointwiseLearner):
     The loss is that of `losses.simcls`: the reference, if there is one, nearer to the instruction than any candidate,
     and a better candidate nearer than a worse one, by a margin that grows with their distance in the order. The
     candidate that wins more of the group's preferences is better; between equals there is no margin.
-
-    Args:
-        recipe: lengths, seed.
-        backbone: Hub name or folder.
-        workspace: folder for the files that the input format reads.
-
-    Raises:
-        NotFoundError: there is no such backbone.
-        CheckpointError: its tokenizer has no fast form.
-        InputError: it reads fewer tokens than `recipe.max_length`.
     """
 
     name = "simcls"
@@ -320,16 +310,6 @@ class RewardModelLearner(PointwiseLearner):
 
     Each text is read once, however many preferences it is in; P(a better than b) = σ(score a − score b). The loss is
     `Recipe.loss` of the scores, averaged as the PairRanker's.
-
-    Args:
-        recipe: lengths, loss, seed.
-        backbone: Hub name or folder.
-        workspace: folder for the files that the input format reads.
-
-    Raises:
-        NotFoundError: there is no such backbone.
-        CheckpointError: its tokenizer has no fast form.
-        InputError: it reads fewer tokens than `recipe.max_length`, or has no token to pad with.
     """
 
     name = "reward_model"
@@ -382,16 +362,6 @@ class MLMHeadLearner(BaselineLearner):
 
     The head and the encoder's layers above `Recipe.frozen_layers` are trained; the embeddings stay, and with them the
     head's decoder, which is tied to them. Every drawn token becomes the mask, as in scoring.
-
-    Args:
-        recipe: lengths, seed.
-        backbone: Hub name or folder.
-        workspace: folder for the files that the input format reads.
-
-    Raises:
-        NotFoundError: there is no such backbone.
-        CheckpointError: its tokenizer has no fast form, or no mask.
-        InputError: it reads fewer tokens than `recipe.max_length`.
     """
 
     name = "mlm_scoring"

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
 
 __all__ = ["FuserRun", "Quality", "Run", "fuser_card", "model_card", "table"]
+
+_Recipe = TypeVar("_Recipe", Recipe, FuserRecipe)
+_Count = TypeVar("_Count", SourceCount, FuserRowCount)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,16 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Run:
+class _Run(Generic[_Recipe, _Count]):
+    recipe: _Recipe
+    sources: tuple[_Count, ...]
+    dev_sources: tuple[_Count, ...]
+    excluded: tuple[Path, ...]
+    log: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Run(_Run[Recipe, SourceCount]):
     """Training run of a ranker.
 
     Attributes:
@@ -44,34 +56,19 @@ class Run:
         quality: on development pairs.
     """
 
-    recipe: Recipe
-    sources: tuple[SourceCount, ...]
-    dev_sources: tuple[SourceCount, ...]
-    excluded: tuple[Path, ...]
-    log: tuple[dict[str, Any], ...]
     quality: Quality
 
 
 @dataclass(frozen=True)
-class FuserRun:
-    """Training run of a fuser.
+class FuserRun(_Run[FuserRecipe, FuserRowCount]):
+    """Training run of a fuser; as `Run`, without `quality`, and with more.
 
     Attributes:
-        recipe: of the run.
-        sources: counts of the training files.
-        dev_sources: counts of the development files.
-        excluded: test files whose prompts were left out.
-        log: of the trainer, see `llm_blender.training.loop.train`.
         too_long: training rows left out, since two of their candidates do not fit into `recipe.max_length`.
         seconds: of training and evaluation, since `resumed`.
         resumed: step of the checkpoint from which this run resumed; 0 for a run from the start.
     """
 
-    recipe: FuserRecipe
-    sources: tuple[FuserRowCount, ...]
-    dev_sources: tuple[FuserRowCount, ...]
-    excluded: tuple[Path, ...]
-    log: tuple[dict[str, Any], ...]
     too_long: int
     seconds: float
     resumed: int
@@ -123,7 +120,7 @@ def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str
 
 
 def _test_files(run: Run | FuserRun) -> str:
-    """Name the test files, as the end of "rows whose prompt is in a test file"."""
+    """End a sentence about "rows whose prompt is in a test file" with the names of these files."""
     excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
     return f": {excluded}." if excluded else " (none was given)."
 

@@ -78,7 +78,7 @@ class FuserLearner(Learner[_SizedRow]):
         ]
         if rows and not fitting:
             raise InputError(
-                f"max_length {self._recipe.max_length} leaves no room for two candidates beside an answer: raise it, "
+                f"max_length {self._recipe.max_length} leaves no room for two candidates and an answer: raise it, "
                 "or lower answer_max_length."
             )
         return fitting

@@ -149,15 +149,13 @@ def _candidates(
 def _nothing(count: FuserRowCount) -> str:
     """Explain why no row of a file can be used."""
     if count.rows == count.excluded:
-        return f"{count.path} holds no rows{' but those that a test file asks' if count.rows else ''}."
+        return f"{count.path} holds no rows{' but those whose prompt is in a test file' if count.rows else ''}."
     if not count.without_candidates and count.source.reference_model:
-        return f"No row of {count.path} has an answer of {count.source.reference_model}, which is to be the reference."
+        return f"No row of {count.path} has an answer of {count.source.reference_model} to use as the reference."
     if not count.without_candidates:
-        return (
-            f"No row of {count.path} has a reference (`output` or `reference`), which the fuser is to learn to write."
-        )
-    which = " of the LLMs that the source takes" if count.source.models or count.source.exclude_models else ""
-    return f"No row of {count.path} has a reference and candidates{which}: `blend data build` makes candidates."
+        return f"No row of {count.path} has a reference (`output` or `reference`) for the fuser to learn."
+    chosen = " of the LLMs that the source takes" if count.source.models or count.source.exclude_models else ""
+    return f"No row of {count.path} has a reference and candidates{chosen}: `blend data build` makes candidates."
 
 
 def closest_merge(best: str, others: Sequence[str], reference: str, *, gain: float = 0.004, most: int = 12) -> str:

@@ -77,7 +77,7 @@ def _rarest_words(words: Collection[str], idf: Mapping[str, float], places: Mapp
 
 _FULL_GAP = 0.5
 """Difference of mid-ranks from which a preference is certain: that between winning and losing."""
-_SIMILAR = 5  # similar instructions, one of which is drawn for a hard negative
+_SIMILAR = 5  # similar instructions to draw a hard negative from
 _BEATEN = 3  # candidates to which a distractor loses
 
 

@@ -1,7 +1,7 @@
-"""The one training loop: `transformers.Trainer` steps a `Learner`, which each kind of model brings.
+"""The training loop of every model, on `transformers.Trainer`.
 
-A run is a `Learner`, a recipe and examples. `train` makes batches of the examples, minimises the learner's loss,
-evaluates on development examples, and saves checkpoints from which a later call goes on to the same weights.
+Each kind of model brings a `Learner`. `train` packs examples into its batches, minimises its loss, evaluates on
+development examples, and saves checkpoints; an interrupted run resumes from the last one, to the same weights.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ from llm_blender.training.baselines import (
 )
 from llm_blender.training.card import Quality, Run, model_card
 from llm_blender.training.checkpoints import new_pair_ranker
-from llm_blender.training.groups import Judgements, TrainingGroup, excluded_keys, find_tasks, load_groups
+from llm_blender.training.groups import Judgements, ScoredGroup, TrainingGroup, excluded_keys, find_tasks, load_groups
 from llm_blender.training.loop import check_fingerprint
 from llm_blender.training.ranker import PairLearner
-from llm_blender.training.recipes import Recipe
+from llm_blender.training.recipes import Recipe, Source
 from llm_blender.types import OnProgress
 
 __all__ = ["train_ranker"]
@@ -78,20 +78,18 @@ def train_ranker(
     trainer = output / "trainer"
     check_fingerprint(trainer, recipe, backbone, groups)
     name = backbone or recipe.backbone
-    learner: PairLearner | BaselineLearner
+    learner: Any
+    examples: Sequence[Any]
+    dev_examples: Sequence[Any]
     if recipe.ranker == "pair_ranker":
-        learner = pair_learner = PairLearner(recipe, *new_pair_ranker(recipe, name))
-        log = pair_learner.train(groups, dev, trainer, progress=progress, note=note)
+        learner, examples, dev_examples = PairLearner(recipe, *new_pair_ranker(recipe, name)), groups, dev
     else:
         kind: Any = _BASELINES[recipe.ranker]
-        judgements, dev_judgements = (
-            Judgements.read(sources, folder) if kind.scored else Judgements([])
-            for sources, folder in ((recipe.sources, data), (recipe.dev_sources, dev_data))
-        )
-        scored = judgements.of(groups)
-        tasks = [find_tasks(scored)] if kind is SummaRerankerLearner else []
-        learner = baseline = kind(recipe, name, trainer / "reader", *tasks)
-        log = baseline.train(scored, dev_judgements.of(dev), trainer, progress=progress, note=note)
+        examples = _add_scores(groups, recipe.sources, data, kind)
+        dev_examples = _add_scores(dev, recipe.dev_sources, dev_data, kind)
+        tasks = [find_tasks(examples)] if kind is SummaRerankerLearner else []
+        learner = kind(recipe, name, trainer / "reader", *tasks)
+    log = learner.train(examples, dev_examples, trainer, progress=progress, note=note)
     learner.save(output)
     quality = _measure(output, recipe.ranker, dev)
     if quality.temperature != 1:
@@ -99,6 +97,13 @@ def train_ranker(
     run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(exclude), tuple(log), quality)
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
+
+
+def _add_scores(
+    groups: Sequence[TrainingGroup], sources: Sequence[Source], folder: Path, kind: type[BaselineLearner]
+) -> list[ScoredGroup]:
+    """Add scores and references to groups, from the rows of their sources, if a baseline learns from them."""
+    return (Judgements.read(sources, folder) if kind.scored else Judgements([])).of(groups)
 
 
 def _measure(folder: Path, kind: str, dev: Sequence[TrainingGroup]) -> Quality:

@@ -375,7 +375,7 @@ def replaceable(name: str, output: Path) -> Path:
         raise NotFoundError(f"There is no folder {name} to replace: {advice}")
     read_config(folder)
     if output.resolve().is_relative_to(folder):
-        raise InputError(f"{output} lies in {name}, which it is to replace: choose another output.")
+        raise InputError(f"{output} lies in {name}, which it would replace: choose another output.")
     if not os.access(folder.parent, os.W_OK):
         raise InputError(f"{name} cannot be replaced: {folder.parent} cannot be written to.")
     return folder
