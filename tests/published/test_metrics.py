@@ -55,10 +55,11 @@ def test_losses(golden, name):
 
 def test_simcls_loss(golden):
     torch = pytest.importorskip("torch")
-    from llm_blender.training.losses import simcls
+    from llm_blender.training.losses import rank_margins, reference_margins
 
     part = golden["losses"]["simcls"]
-    loss = simcls(*(torch.tensor(part[key]) for key in ("sim", "target_sim", "scores")))
+    similarities, reference, scores = (torch.tensor(part[key]) for key in ("sim", "target_sim", "scores"))
+    loss = reference_margins(similarities, reference) + rank_margins(similarities, scores)
     assert loss.item() == pytest.approx(part["loss"], abs=TOLERANCE)
 
 

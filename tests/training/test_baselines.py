@@ -239,7 +239,7 @@ class TestSummaReranker:
     def test_where_all_is_known_the_loss_is_that_of_the_paper(self, tiny_encoder, tmp_path):
         import torch
 
-        from llm_blender.training.losses import summareranker
+        from llm_blender.training.losses import best_per_metric
 
         learner = make_learner("summa_reranker", Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         scored = groups_of("good", "bad")[:1]
@@ -247,7 +247,8 @@ class TestSummaReranker:
         learner.model.eval()
         logits, balance = learner.model.logits(batch["input_ids"], batch["attention_mask"])
         targets = torch.from_numpy(scored[0].targets((PREFERENCE, "judge")))
-        wanted = summareranker(logits[None], targets[None]) + balance
+        best = best_per_metric(targets[None])[0]
+        wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, best.to(logits)) + balance
         torch.testing.assert_close(learner.score(batch)[0], wanted)
 
 
@@ -256,7 +257,7 @@ class TestSimCLS:
         import torch
 
         from llm_blender.training.baselines import SimCLSLearner
-        from llm_blender.training.losses import simcls
+        from llm_blender.training.losses import rank_margins, reference_margins
 
         learner = SimCLSLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         learner.model.eval()
@@ -266,7 +267,8 @@ class TestSimCLS:
         loss, (similarities,) = learner.score(learner.batches([scored])[0])
         source, reference = (learner.batches([scored])[0]["input_ids"][row] for row in (0, -1))
         vectors = learner.model(torch.stack([source, reference]), (torch.stack([source, reference]) > 0).long())
-        wanted = simcls(similarities[None], (vectors[0] @ vectors[1])[None], torch.tensor([[3.0, 2.0, 1.0, 0.0]]))
+        wanted = reference_margins(similarities[None], (vectors[0] @ vectors[1])[None])
+        wanted += rank_margins(similarities[None], torch.tensor([[3.0, 2.0, 1.0, 0.0]]))
         torch.testing.assert_close(loss, wanted)
 
     def test_between_equals_there_is_no_margin(self, tiny_encoder, tmp_path):

@@ -194,12 +194,13 @@ def test_rank_margins_by_hand():
 def test_simcls_is_both_its_parts():
     import torch
 
-    from llm_blender.training.losses import simcls
+    from llm_blender.training.losses import rank_margins, reference_margins
 
     similarities, reference = torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([0.7])
     targets = torch.tensor([[0.1, 0.9, 0.5]])
     expected = 0.2 / 3 + (0.4 + 1 / 3) + (0.4 + 1 / 3) + (0.8 + 2 / 3)
-    assert simcls(similarities, reference, targets).item() == pytest.approx(expected)
+    loss = reference_margins(similarities, reference) + rank_margins(similarities, targets)
+    assert loss.item() == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -229,45 +230,3 @@ def test_the_best_by_each_metric():
 
     targets = torch.tensor([[[1.0, 0.2], [3.0, 0.2], [2.0, 0.1]]])
     assert best_per_metric(targets).tolist() == [[[0, 1], [1, 1], [0, 0]]]
-
-
-def test_summareranker_by_hand():
-    import torch
-
-    from llm_blender.training.losses import summareranker
-
-    logits = torch.tensor([[[0.5], [-1.0]]])
-    assert summareranker(logits, torch.tensor([[[0.3], [0.7]]])).item() == pytest.approx((nll(-0.5) + nll(-1.0)) / 2)
-
-
-def test_squared_variation_by_hand():
-    import torch
-
-    from llm_blender.training.losses import squared_variation
-
-    assert squared_variation(torch.tensor([1.0, 3.0])).item() == pytest.approx(2 / 4)
-    assert squared_variation(torch.tensor([2.0, 2.0, 2.0])).item() == 0
-    assert squared_variation(torch.tensor([0, 0])).item() == 0
-    assert squared_variation(torch.tensor([5.0])).item() == 0
-
-
-def test_an_uneven_load_costs():
-    import torch
-
-    from llm_blender.training.losses import load_balancing
-
-    even, uneven = torch.tensor([2.0, 2.0]), torch.tensor([1.0, 3.0])
-    assert load_balancing(even, even).item() == 0
-    assert load_balancing(even, uneven).item() == pytest.approx(0.01 * 0.5)
-    assert load_balancing(uneven, uneven, weight=1.0).item() == pytest.approx(1.0)
-
-
-def test_the_load_is_pushed_towards_the_idle_expert():
-    import torch
-
-    from llm_blender.training.losses import load_balancing
-
-    importance = torch.tensor([1.0, 3.0], requires_grad=True)
-    load_balancing(importance, torch.tensor([2.0, 2.0])).backward()
-    idle, busy = importance.grad.tolist()
-    assert idle < 0 < busy

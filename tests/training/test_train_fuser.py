@@ -192,6 +192,14 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens(train):
     assert one == pytest.approx(two, rel=1e-5)
 
 
+def test_the_development_loss_is_the_mean_over_tokens_in_however_many_batches(train, tmp_path):
+    dev = [make_row(0), make_row(9, output="the sea is good and so is the sun and the moon")]
+    changes = {"answer_max_length": 60, "max_length": 400, "batch_tokens": 300, **DEV}
+    run = train(dev=dev, steps=1, **changes)
+    expected = loss_of(tmp_path / "run", make_recipe(**changes), tmp_path)
+    assert run.evaluations[-1]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_card_is_written_from_the_run(train, tmp_path):
     test = write_rows(tmp_path / "test.jsonl", [make_row(0), make_row(9)])
     run = train(exclude=[test], steps=2, rows=[*ROWS, make_row(0, output=None, instruction="Else?")], **DEV)

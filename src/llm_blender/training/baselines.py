@@ -198,8 +198,8 @@ def _pointwise_config(
 class SummaRerankerLearner(PointwiseLearner):
     """A cross-encoder with a mixture of experts and one output per task (arXiv 2203.06569).
 
-    The loss is `losses.summareranker`, the binary cross entropy against "is best by this metric", over the known
-    candidates and metrics (see `labels`), and the term that balances the experts.
+    The loss is the binary cross entropy against "is best by this metric", averaged over the known candidates and
+    metrics (see `labels`), and the term that balances the experts.
 
     Args:
         recipe: see `BaselineLearner`.
@@ -256,9 +256,10 @@ def labels(targets: NDArray[np.float64]) -> NDArray[np.float64]:
 class SimCLSLearner(PointwiseLearner):
     """A bi-encoder whose score is the cosine of instruction and candidate (arXiv 2106.01890).
 
-    The loss is that of `losses.simcls`: the reference, if there is one, nearer to the instruction than any candidate,
-    and a better candidate nearer than a worse one, by a margin that grows with their distance in the order. The
-    candidate that wins more of the group's preferences is better; between equals there is no margin.
+    The loss is `losses.reference_margins` and `losses.rank_margins`: the reference, if there is one, nearer to the
+    instruction than any candidate, and a better candidate nearer than a worse one, by a margin that grows with their
+    distance in the order. The candidate that wins more of the group's preferences is better; between equals there is no
+    margin.
     """
 
     name = "simcls"

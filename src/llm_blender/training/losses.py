@@ -23,22 +23,17 @@ from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
 __all__ = [
     "LOSSES",
-    "PairLoss",
     "agreement",
     "bce",
     "best_per_metric",
     "find_loss",
-    "load_balancing",
     "logistic",
     "mean_over_groups",
     "mse",
     "open_instruct_bce",
     "rank_margins",
     "reference_margins",
-    "simcls",
     "soft_logistic",
-    "squared_variation",
-    "summareranker",
 ]
 
 
@@ -141,17 +136,6 @@ def agreement(logits: NDArray[Any], targets: NDArray[Any]) -> float:
     return float(np.mean(logits * (targets - 0.5) > 0))
 
 
-def simcls(similarities: Tensor, reference: Tensor, targets: Tensor) -> Tensor:
-    """Add `reference_margins` and `rank_margins`, as LLM-Blender trains SimCLS.
-
-    Args:
-        similarities: ``[B, N]`` of instruction and candidate.
-        reference: ``[B]`` of instruction and reference answer.
-        targets: ``[B, N]`` true scores, summed over metrics.
-    """
-    return reference_margins(similarities, reference) + rank_margins(similarities, targets)
-
-
 def reference_margins(similarities: Tensor, reference: Tensor) -> Tensor:
     """Penalise candidates nearer to the instruction than the reference is, averaged over the candidates.
 
@@ -202,40 +186,3 @@ def best_per_metric(targets: Tensor) -> Tensor:
         ``[B, N, T]``, in the dtype of `targets`.
     """
     return (targets == targets.amax(dim=-2, keepdim=True)).to(targets.dtype)
-
-
-def summareranker(logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute the binary cross entropy against "is best by this metric", averaged over candidates and metrics.
-
-    Source: SummaReranker, arXiv 2203.06569; `load_balancing` of its experts is added by the model.
-
-    Args:
-        logits: ``[B, N, T]``, one per metric.
-        targets: ``[B, N, T]`` true scores.
-    """
-    return functional.binary_cross_entropy_with_logits(logits, best_per_metric(targets).to(logits.dtype))
-
-
-def squared_variation(values: Tensor) -> Tensor:
-    """Compute the squared coefficient of variation: variance / mean²; 0 for a single value.
-
-    Args:
-        values: ``[E]``, none below zero; the variance is the sample's (divided by E − 1).
-    """
-    if values.shape[-1] == 1:
-        return values.new_zeros(())
-    values = values.float()
-    return values.var() / (values.mean() ** 2 + 1e-10)  # all experts idle: 0, not NaN
-
-
-def load_balancing(importance: Tensor, load: Tensor, weight: float = 1e-2) -> Tensor:
-    """Penalise a mixture of experts that uses few of them: weight · (cv²(importance) + cv²(load)).
-
-    Source: Shazeer et al., arXiv 1701.06538.
-
-    Args:
-        importance: ``[E]``, each expert's gates summed over the batch.
-        load: ``[E]``, number of the batch's items for which each expert is used, or its smooth expectation.
-        weight: of the term.
-    """
-    return weight * (squared_variation(importance) + squared_variation(load))

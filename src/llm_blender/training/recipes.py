@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llm_blender.errors import ConfigError, NotFoundError
 
-__all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "RankerKind", "Recipe", "Source"]
+__all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "Recipe", "Source"]
 
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
 """Rankers that can be trained: the PairRanker and the paper's baselines."""

@@ -34,12 +34,9 @@ if TYPE_CHECKING:
     from llm_blender.training.card import Run
 
 __all__ = [
-    "LEAST_HELD_OUT",
-    "LEAST_LEARNT",
     "SETTINGS",
     "Estimate",
     "Evaluation",
-    "SplitVotes",
     "VoteQuality",
     "count_votes",
     "evaluate_on_votes",
@@ -51,10 +48,8 @@ __all__ = [
     "train_on_votes",
 ]
 
-LEAST_HELD_OUT = 20
-"""Least number of instructions held out; with fewer, an interval over them means little."""
-LEAST_LEARNT = 30
-"""Least number of instructions to learn from."""
+_MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
+_MIN_LEARNT = 30  # instructions
 _HELD_OUT = 0.2  # share of the instructions
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
@@ -108,7 +103,7 @@ def _decisive(row: Example) -> Example:
 
 
 def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
-    """Hold out a fifth of the instructions, at least `LEAST_HELD_OUT`.
+    """Hold out a fifth of the instructions, at least 20.
 
     The choice depends only on seed and instruction. So when more votes come in, an instruction learnt from before is
     not held out later, and a ranker is never evaluated on what an earlier round taught it.
@@ -117,15 +112,15 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
         InputError: there are too few votes.
     """
     shares = {key: _share(key, seed) for key in map(normalized_key, rows)}
-    least = LEAST_HELD_OUT + LEAST_LEARNT
+    least = _MIN_HELD_OUT + _MIN_LEARNT
     if len(shares) < least:
         raise InputError(
-            f"There are votes on {len(shares)} instructions (ties are none), and {least} are needed: {LEAST_LEARNT} to "
-            f"learn from and {LEAST_HELD_OUT} to compare the new ranker with the current one. "
+            f"There are votes on {len(shares)} instructions (ties are none), and {least} are needed: {_MIN_LEARNT} to "
+            f"learn from and {_MIN_HELD_OUT} to compare the new ranker with the current one. "
             f"Vote on {least - len(shares)} more."
         )
     lowest = sorted(shares, key=lambda key: shares[key])
-    held_out = {key for key in lowest if shares[key] < _HELD_OUT} | set(lowest[:LEAST_HELD_OUT])
+    held_out = {key for key in lowest if shares[key] < _HELD_OUT} | set(lowest[:_MIN_HELD_OUT])
     return SplitVotes(
         tuple(row for row in rows if normalized_key(row) not in held_out),
         tuple(row for row in rows if normalized_key(row) in held_out),
