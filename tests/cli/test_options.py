@@ -9,9 +9,9 @@ from llm_blender.cli._options import with_options
 
 @dataclass(frozen=True)
 class Common:
-    """What several commands ask."""
+    """Options of several commands."""
 
-    count: Annotated[int, typer.Option("--count", min=1, help="How often.")] = 1
+    count: Annotated[int, typer.Option("--count", min=1, help="Repeat N times.")] = 1
     loud: Annotated[bool, typer.Option("--loud")] = False
 
 
@@ -19,7 +19,7 @@ app = typer.Typer()
 
 
 @app.command()
-@with_options(Common)
+@with_options
 def say(word: str, *, options: Common) -> None:
     """Say a word."""
     text = " ".join([word] * options.count)
@@ -27,7 +27,7 @@ def say(word: str, *, options: Common) -> None:
 
 
 @app.command()
-@with_options(Common)
+@with_options
 def hum(pitch: int = 3, *, options: Common) -> None:
     """Hum."""
     typer.echo("m" * pitch * options.count)
@@ -45,7 +45,7 @@ def test_commands_share_a_group_of_options():
 
 def test_help_and_checks_are_those_of_plain_options():
     text = run("say", "--help").stdout
-    assert "How often." in text
+    assert "Repeat N times." in text
     assert "Say a word." in text
     assert "--options" not in text
     assert run("say", "ho", "--count", "0").exit_code == 2

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
     from llm_blender.jobs import OnRows, Rows
 
 __all__ = [
-    "MaxCostOption",
     "Report",
-    "RestartOption",
-    "UnknownPricesOption",
     "Watcher",
     "dollars",
     "job_progress",
@@ -113,20 +109,6 @@ class _Log:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-MaxCostOption = Annotated[
-    float | None,
-    typer.Option("--max-cost", min=0, metavar="DOLLARS", help="What all runs of this job together may cost."),
-]
-UnknownPricesOption = Annotated[
-    bool,
-    typer.Option("--allow-unknown-prices", help="Ask LLMs without a price, too; their calls are counted, not priced."),
-]
-RestartOption = Annotated[
-    bool,
-    typer.Option("--restart", help="Forget what an earlier run did; answers are still found in the store."),
-]
 
 
 def dollars(cost: float, unpriced: int = 0) -> str:
