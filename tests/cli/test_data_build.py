@@ -48,10 +48,10 @@ def test_from_prompts_to_rows_with_cost_shown_first(blend, server):
     assert re.fullmatch(r"judgements: 6 calls, [\d,]+ tokens, about \$0\.\d{4}, at most \$0\.\d{4}", said[2])
     assert "judge j: 2 pairs, 6 replies; " in result.stderr
     assert (
-        "the judgement changes with the order in 0.0% of 2 pairs (0 contradictions); the answer read first wins 50.0%"
+        "the judgement changes with the order in 0.0% of 2 pairs (0 contradictions); the first answer wins 50.0%"
         in (result.stderr)
     )
-    assert "the outcome changes when asked again in 0.0% of 2 pairs" in result.stderr
+    assert "a second judgement differs in 0.0% of 2 pairs" in result.stderr
     assert "2 rows with 4 candidates in rows.jsonl, and its card rows.jsonl.md" in result.stderr
     assert said[-1] == "paid: $0.0001"
     summary = json.loads(result.stdout)

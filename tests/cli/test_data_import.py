@@ -68,7 +68,7 @@ def test_a_folder_becomes_rows_a_summary_and_a_card(blend, results):
         "card": "out.jsonl.md",
     }
     for line in (
-        "alpaca_eval: 80 records in 4 files came to 20 rows",
+        "alpaca_eval: 80 records in 4 files became 20 rows",
         "2 records left out: 2 the annotator gave no preference",
         "20 rows with 38 judged pairs in out.jsonl, and its card out.jsonl.md",
     ):

@@ -81,7 +81,7 @@ def test_each_row_comes_out_with_all_its_keys_and_its_fusion(blend, rows, ranker
     assert out[0]["ranking"]["best"] == 1
     assert any("Say something.\nLoudly." in body["messages"][1]["content"] for body in server.requests)
     assert "3 rows in " in result.stderr
-    assert "2 fused answers by chat:llama given back (better 2, one_candidate 1)" in result.stderr
+    assert "2 fused answers by chat:llama returned (better 2, one_candidate 1)" in result.stderr
 
 
 def test_answers_are_found_again(blend, rows, ranker, server, tmp_path):

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,3 +50,10 @@ def test_help_and_checks_are_those_of_plain_options():
     assert "Say a word." in text
     assert "--options" not in text
     assert run("say", "ho", "--count", "0").exit_code == 2
+
+
+def test_output_is_another_name_of_out(blend, ranker):
+    Path("rows.jsonl").write_text('{"instruction": "Q", "candidates": ["a", "bb"]}\n')
+    assert blend("rank", "rows.jsonl", "--output", "out.jsonl").exit_code == 0
+    assert '"best": 1' in Path("out.jsonl").read_text()
+    assert "--output" not in blend("rank", "--help").stdout

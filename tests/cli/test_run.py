@@ -101,7 +101,7 @@ def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, p
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
     assert "1 rows have no answer, the first: No LLM gave an answer" in result.stderr
-    assert "1 rows rest on less than was asked for, the first: a: the server refuses" in result.stderr
+    assert "1 rows are degraded, the first: a: the server refuses" in result.stderr
     assert [row["id"] for row in rows()] == ["p0", "p2", "p3", "p4", "p5"]
     (failed,) = rows("out.jsonl.failed.jsonl")
     assert (failed["id"], failed["instruction"]) == ("p1", "Question 1?")

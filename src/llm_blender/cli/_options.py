@@ -23,6 +23,9 @@ from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.config import Config
+    from llm_blender.rankers.heuristics import Heuristic
+    from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.rankers.pointwise import PointwiseRanker
     from llm_blender.types import Ranker
 
 __all__ = [
@@ -150,7 +153,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         The function that typer reads: its parameters are the command's, with the fields of each group in its place.
     """
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    groups: dict[str, tuple[Any, list[str]]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         options = [parameter]
         if is_dataclass(parameter.annotation):
@@ -240,12 +243,11 @@ class BackendOptions:
         "int8"
     )
 
-    def load(self, name: str, *, comparisons: Path | None = None, consensus: float | None = None) -> Ranker:
+    def load(self, name: str, *, consensus: float | None = None) -> PairRanker | PointwiseRanker | Heuristic:
         """Load a ranker.
 
         Args:
             name: of the ranker, as `load_ranker` knows it.
-            comparisons: file that caches its comparisons; None caches none.
             consensus: weight of the candidates' consensus; None leaves it to the checkpoint.
         """
         from llm_blender.rankers import load_ranker
@@ -253,7 +255,7 @@ class BackendOptions:
         settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
         if consensus is not None:
             settings["consensus"] = consensus
-        return cached_ranker(load_ranker(name, **settings), name, comparisons)
+        return load_ranker(name, **settings)
 
 
 def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker:

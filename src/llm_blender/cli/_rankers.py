@@ -159,10 +159,8 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
     judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
     for name in names:
-        if name in judges:
-            rankers[name] = cached_ranker(judges[name], name, options.comparisons)
-        else:
-            rankers[name] = options.load(name, comparisons=options.comparisons, consensus=options.consensus)
+        ranker = judges.get(name) or options.load(name, consensus=options.consensus)
+        rankers[name] = cached_ranker(ranker, name, options.comparisons)
     return LoadedRankers(rankers, judges)
 
 

@@ -19,6 +19,7 @@ from llm_blender.cli._options import (
     RankerOption,
     SeedOption,
     StrategyOption,
+    cached_ranker,
     split_names,
     with_options,
 )
@@ -87,7 +88,7 @@ def fit(
     names = split_names(models)
     rows = named_rows(_read(files), names, score if learn_from == "scores" else None)
     dev_rows = None if dev is None else named_rows(_read([dev]), names, score)
-    load = functools.cache(lambda: backend.load(ranker, comparisons=comparisons))
+    load = functools.cache(lambda: cached_ranker(backend.load(ranker), ranker, comparisons))
 
     if learn_from == "ranker":
         with progress("learning", "comparisons") as report:

@@ -337,7 +337,7 @@ def _plan(files: list[Path], options: TrainingOptions, scores: list[str], pairs:
             )
         return Recipe.load(options.recipe)
     if not files:
-        raise InputError("Nothing to train on: give files of rows, or a --recipe.")
+        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
     settings: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}

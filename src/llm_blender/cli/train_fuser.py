@@ -92,7 +92,7 @@ def _plan(files: list[Path], options: TrainingOptions, score: str | None) -> Fus
             raise InputError("A recipe names its sources itself: leave out FILE, --score and a --dev FILE.")
         return FuserRecipe.load(options.recipe)
     if not files:
-        raise InputError("Nothing to train on: give files of rows, or a --recipe.")
+        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     paths = [*files, *([options.dev_file] if options.dev_file else [])]
     sources = tuple(FuserSource(file=str(path.absolute()), score=score or "") for path in paths)
     return FuserRecipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])
