@@ -321,7 +321,7 @@ class JobOptions:
         float | None,
         typer.Option(min=0, metavar="DOLLARS", help="Limit what all runs of this job cost together."),
     ] = None
-    allow_unknown_prices: Annotated[
+    allow_unpriced: Annotated[
         bool,
         typer.Option(
             "--allow-unknown-prices", help="Query LLMs without a price too; their calls are counted, not priced."

@@ -86,7 +86,7 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
             example = " ".join((totals.example or "").split())[:80]
             note(f"{name}: {totals.unreadable:,} replies held no verdict and count as ties, such as {example!r}")
         if totals.not_kept:
-            note(f"{name}: replies were not stored: {totals.not_kept}")
+            note(f"{name}: the store could not keep the replies: {totals.not_kept}")
 
 
 @dataclass(frozen=True)

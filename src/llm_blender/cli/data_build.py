@@ -128,7 +128,7 @@ def build(
         criteria=judge.criteria or CRITERIA,
         check=judge.check,
         max_cost=limits.max_cost,
-        allow_unknown_prices=limits.allow_unknown_prices,
+        allow_unknown_prices=limits.allow_unpriced,
         drop_incomplete=drop_incomplete,
         **options.settings(),
     )

@@ -194,4 +194,4 @@ def _remark(summary: dict[str, Any], reports: Sequence[FusionReport], fuser: Fus
     if summary["truncated"]:
         note(f"{summary['truncated']:.1%} of the text was too long for the fuser to read")
     if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
-        note(f"answers were not stored: {fuser.not_kept}")
+        note(f"answers were not kept: {fuser.not_kept}")

@@ -88,7 +88,7 @@ def run(
             seed=seed,
             concurrency=concurrency,
             max_cost=limits.max_cost,
-            allow_unknown_prices=limits.allow_unknown_prices,
+            allow_unknown_prices=limits.allow_unpriced,
             on_rows=report,
             on_stopping=stopping,
         )
@@ -145,4 +145,4 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
     if ran.failures and out != STDIO:
         note(f"rows without an answer are in {out}.failed.jsonl")
     if ran.not_kept is not None:
-        note(f"answers were not stored: {ran.not_kept}")
+        note(f"answers were not kept: {ran.not_kept}")
