@@ -88,7 +88,7 @@ def test_wrong_ranges(blend, server, value):
 def test_costs_need_a_cap_and_prices(blend, server):
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none")
     assert result.exit_code == 2
-    assert "say how much it may cost with --max-cost" in result.stderr
+    assert "set a limit with --max-cost" in result.stderr
     text = Path("blend.toml").read_text()
     Path("blend.toml").write_text(text.replace("price = { input = 1.0, output = 2.0 }\n", ""))
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none")

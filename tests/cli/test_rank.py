@@ -242,7 +242,7 @@ class TestBadRows:
             (json.dumps({"candidates": ["a"]}), "`instruction` is missing"),
             (json.dumps({"instruction": [{"role": "user"}], "candidates": ["a"]}), "a text `content`"),
             (json.dumps({"instruction": "Q", "candidates": ["a", 5]}), "candidate 1"),
-            ('{"instruction": "Q", "candidates": ["\\ud83d"]}', "half of a surrogate pair"),
+            ('{"instruction": "Q", "candidates": ["\\ud83d"]}', "a lone surrogate"),
             ("{", "not JSON"),
             ("[]", "a JSON object is wanted"),
             (b'{"instruction": "\xff", "candidates": ["a"]}', "not UTF-8"),

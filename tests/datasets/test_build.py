@@ -141,7 +141,7 @@ def test_incomplete_rows_can_be_left_out(server):
 
 def test_an_llm_that_never_answers_stops_the_build_before_anything_is_judged(server):
     server.answer = failing("bob", status=401)
-    with pytest.raises(WorkError, match=r"bob gave no answer at all \(bob: the server wants a key; .*mend that"):
+    with pytest.raises(WorkError, match=r"bob gave no answer at all \(bob: the server wants a key; .*fix that"):
         build(server, plan(judge="judge"))
     assert server.of_model("judge") == 0
     assert not Path("rows.jsonl").exists()
@@ -253,7 +253,7 @@ def test_a_price_that_is_not_known_is_never_zero(server, options):
 
 
 def test_what_costs_something_needs_a_cap(server):
-    with pytest.raises(InputError, match=r"This would cost about \$0.0\d+: say how much it may cost with --max-cost"):
+    with pytest.raises(InputError, match=r"This would cost about \$0.0\d+: set a limit with --max-cost"):
         build(server, plan(max_cost=None))
     with pytest.raises(InputError, match=r"more than --max-cost 1e-05: raise it"):
         build(server, plan(max_cost=1e-5))
@@ -371,7 +371,7 @@ def test_the_same_call_by_two_names_is_made_once(server):
         ({"out": "-"}, "its output is a file"),
         ({"out": "no/rows.jsonl"}, "no folder no"),
         ({"split": {"train": 1.0}}, r"holds \{split\}"),
-        ({"out": "{split}.jsonl"}, "say which"),
+        ({"out": "{split}.jsonl"}, "give the splits"),
         ({"metrics": ("bleux",)}, "Unknown metric 'bleux': did you mean 'bleu'"),
         ({"judge": "judgee"}, "Unknown LLM 'judgee': did you mean 'judge'"),
     ],

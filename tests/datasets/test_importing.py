@@ -108,7 +108,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("item", "reason"),
-        [("text", "a JSON object is wanted, not str"), (pair(1, chosen="\ud83d"), "half of a surrogate pair")],
+        [("text", "a JSON object is wanted, not str"), (pair(1, chosen="\ud83d"), "a lone surrogate")],
     )
     def test_a_list_with_something_else_in_it(self, imported, tmp_path, item, reason):
         (tmp_path / "x.json").write_text(json.dumps([pair(0), item]))
