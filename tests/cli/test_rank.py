@@ -190,10 +190,10 @@ class TestBestOfN:
         rows = [LABELLED, {**LABELLED, "candidates": better, "pairs": []}, {"instruction": "Q", "candidates": ["a"]}]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rankings = [row["ranking"] for row in read(blend("rank", "rows.jsonl").stdout)]
-        asked = {key: LABELLED[key] for key in ("id", "instruction", "input")}
+        kept = {key: LABELLED[key] for key in ("id", "instruction", "input")}
         assert read(blend("rank", "rows.jsonl", "--best-of-n").stdout) == [
-            {**asked, "output": "55555", "ranking": rankings[0]},
-            {**asked, "output": "another, longer one", "model": "w", "ranking": rankings[1]},
+            {**kept, "output": "55555", "ranking": rankings[0]},
+            {**kept, "output": "another, longer one", "model": "w", "ranking": rankings[1]},
             {"instruction": "Q", "output": "a", "ranking": rankings[2]},
         ]
 

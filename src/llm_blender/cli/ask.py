@@ -73,7 +73,9 @@ def ask(
     if observer.trouble:
         note(f"answers were not kept: {observer.trouble}")
     if observer.stored:
-        note(f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed asks anew.")
+        note(
+            f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones."
+        )
     if as_json:
         print_json(answer.to_dict())
     elif show:
@@ -138,11 +140,11 @@ def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
 
 
 def fetch_model(model: str) -> Path:
-    """The file of an embedded model, downloaded where it is not there yet.
+    """Return the file of an embedded model, downloaded if missing.
 
     Raises:
         NotFoundError: there is no such model.
-        DownloadError: it cannot be fetched.
+        DownloadError: it cannot be downloaded.
     """
     from llm_blender.cli._progress import progress
     from llm_blender.llms.models import pull, resolve
@@ -154,13 +156,13 @@ def fetch_model(model: str) -> Path:
 
 
 def _explain(model: str) -> None:
-    """Say what answers when nothing is configured, and what could."""
+    """Print that the embedded model answers, and how to configure other LLMs."""
     import asyncio
 
     from llm_blender.llms.downloads import offline
     from llm_blender.llms.local_servers import find_local_servers
 
-    note(f"No LLM is configured: {model} answers, a small model for demonstration. Name your own in ./blend.toml:")
+    note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")
     servers = [] if offline() else asyncio.run(find_local_servers())
     if servers:
         server, known = servers[0], ", ".join(servers[0].models[:5])

@@ -15,7 +15,7 @@ __all__ = ["compare"]
 
 @with_options
 def compare(
-    instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="Prompt of both answers.")],
+    instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="Instruction of both answers.")],
     a: Annotated[str, typer.Argument(metavar="A", help="One answer.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Other answer.")],
     *,

@@ -1,4 +1,4 @@
-"""``blend export``: convert trained weights to files that run without torch."""
+"""``blend export``: from trained weights to the files that run without torch."""
 
 from __future__ import annotations
 
@@ -21,33 +21,29 @@ def export(
             metavar="CHECKPOINT", help="A ranker: `bundled`, a folder, or a Hub repository; or a LoRA adapter's folder."
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the whole checkpoint to.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the whole checkpoint goes.")],
     backbone: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Read the encoder's config.json from this folder or Hub name, if the ranker names none.",
-        ),
+        typer.Option(metavar="NAME", help="Folder or Hub name of the encoder's config.json, if the ranker names none."),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL",
-            help="Adapter: name its embedded model, or GGUF file [default: smollm2-135m].",
+            metavar="MODEL", help="Of an adapter: the embedded model, or GGUF file, it adapts [default: smollm2-135m]."
         ),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=64, help="Adapter: limit the prompt's tokens [default: as trained; 3584].")
+        int | None, typer.Option(min=64, help="Of an adapter: tokens of the prompt [default: as trained; 3584].")
     ] = None,
     candidate_max_length: Annotated[
-        int | None, typer.Option(min=1, help="Adapter: limit each candidate's tokens [default: as trained; 512].")
+        int | None, typer.Option(min=1, help="Of an adapter: tokens of each candidate [default: as trained; 512].")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Adapter: limit the answer's tokens [default: as trained; 512].")
+        int | None, typer.Option(min=1, help="Of an adapter: most tokens of the answer [default: as trained; 512].")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a ranker to ONNX, or a LoRA adapter to an embedded fuser; both run without torch.
+    """Write what runs without torch: of a ranker its ONNX models, of a LoRA adapter an embedded fuser.
 
     A ranker's whole checkpoint goes to DIR, with ONNX models in float32 and int8 made from its weights. A LoRA adapter
     of a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`.

@@ -1,4 +1,4 @@
-"""``blend priors``: how good each LLM is, learned from rows."""
+"""``blend priors``: fit the strengths of LLMs on rows, and show them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def fit(
         raise InputError(f"--from {learn_from} reads no score: leave --score out, or give --dev, which reads it.")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
-    comparison_count(strategy, 2)  # refuses a wrong name before anything is read
+    comparison_count(strategy, 2)  # reject an unknown strategy before reading
     names = split_names(models)
     rows = named_rows(_read(files), names, score if learn_from == "scores" else None)
     dev_rows = None if dev is None else named_rows(_read([dev]), names, score)
@@ -115,15 +115,15 @@ def fit(
             f"{weighed.log_loss_without:.3f} without them at the best temperature, {math.log(2):.3f} by chance"
         )
         if not weighed.weight:
-            note("the weight is 0: beside this ranker the strengths do not help")
+            note("the weight is 0: the strengths do not improve this ranker")
 
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `blend priors fit` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Priors from `blend priors fit`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show strengths and weight.
+    """Show strengths and weight of a file of priors.
 
     JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature}.
     """
@@ -137,14 +137,14 @@ def show(
 
 
 def _print(priors: Priors) -> None:
-    """Strengths on standard output, what they rest on on standard error."""
+    """Print strengths on standard output, and their source on standard error."""
     strengths = priors.to_dict()["strengths"]
     rows = [(name, f"{value:+.2f}", f"{priors.games.get(name, 0):,}") for name, value in strengths.items()]
     print_table(("LLM", "strength", "games"), rows)
     interval = "" if priors.weight_ci95 is None else " (95 %: {:.2f} to {:.2f})".format(*priors.weight_ci95)
     beside = "" if priors.ranker is None else f", beside the ranker {priors.ranker}"
     warm = "" if priors.temperature is None else f" at a temperature of {priors.temperature:.2f}"
-    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
+    note(f"learned from {priors.source or 'an unknown source'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
 
 
 def _read(files: list[str]) -> Iterator[Example]:
