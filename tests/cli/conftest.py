@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,3 +25,11 @@ def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
     """Return a function that runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *args, stdin=None: CliRunner().invoke(app, list(map(str, args)), input=stdin)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Write the ROWS of the test module to a file."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in request.module.ROWS))
+    return path

@@ -32,13 +32,6 @@ ROWS = [
 BAD = {"instruction": "No candidates."}
 
 
-@pytest.fixture
-def rows(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
-
-
 def read(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
-from llm_blender._inputs import fence_code
+from llm_blender._inputs import fence_code, quote_texts
 from llm_blender.calls import CallStore, Turns, call_once
 from llm_blender.data.instructions import coin, fraction
 from llm_blender.datasets.candidates import Estimate, estimate_call, most_cost
@@ -362,10 +362,7 @@ def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA)
         criteria: criteria of a better answer, in whole sentences.
     """
     code = fence_code(instruction, a, b)
-    quoted = [
-        f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ==="
-        for name, text in (("instruction", instruction), ("answer A", a), ("answer B", b))
-    ]
+    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which outcome? Reply with one number: 1 (A is better), 2 (B is better), 3 (same good) or 4 (same bad)."
     return [
         {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
