@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import PriorsOption, with_options
+from llm_blender.cli._options import PlotOption, PriorsOption, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
 from llm_blender.cli.bench_fuse import fuse
 from llm_blender.cli.bench_pays import pays
 from llm_blender.cli.bench_table import table
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    name="bench", no_args_is_help=True, help="Measure rankers and fused answers, every baseline on the same rows."
+    name="bench", no_args_is_help=True, help="Measure rankers and fused answers against baselines on the same rows."
 )
 app.command()(fuse)
 app.command()(table)
@@ -32,22 +31,19 @@ app.command()(pays)
 
 
 @app.command()
-@with_options(BenchOptions)
+@with_options
 def pairs(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
     score: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row whose scores of that name differ.")
+        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row that differ in this score.")
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Measure each subset too: `source`, `meta.subset`, or another key of the rows."
+            metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."
         ),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Draw agreement and calibration as PNG and SVG; matplotlib is an extra."),
-    ] = None,
+    plot: PlotOption = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -78,7 +74,6 @@ def pairs(
     )
     from llm_blender.data import read_rows
 
-    check_output(options)
     if plot is not None:
         require_matplotlib()
     if score is None and (options.models or options.complete):
@@ -110,21 +105,21 @@ def pairs(
 
 
 @app.command()
-@with_options(BenchOptions)
+@with_options
 def select(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
-    score: Annotated[str, typer.Option(metavar="NAME", help="What quality is, among the candidates' scores.")],
+    score: Annotated[str, typer.Option(metavar="NAME", help="Measure quality by this score of the candidates.")],
     strategies: Annotated[
         list[str] | None,
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help="auto, full, single, bubble, knockout, top_k or active; may be given several times.",
+            help="Measure auto, full, single, bubble, knockout, top_k or active. Repeatable.",
             show_default="auto",
         ),
     ] = None,
     choose_on: Annotated[
-        str | None, typer.Option("--choose-on", metavar="TRAIN", help="Rows on which to choose the best single LLM.")
+        str | None, typer.Option("--choose-on", metavar="TRAIN", help="Choose the best single LLM on these rows.")
     ] = None,
     priors: PriorsOption = None,
     *,
@@ -145,7 +140,6 @@ def select(
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
-    check_output(options)
     strategies = strategies or ["auto"]
     for strategy in strategies:
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read

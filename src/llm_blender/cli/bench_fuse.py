@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import JsonOption, metric_settings
+from llm_blender.cli._options import (
+    ConfigOption,
+    DeviceOption,
+    HtmlOption,
+    JsonOption,
+    MarkdownOption,
+    MetricOption,
+    SeedOption,
+    metric_settings,
+)
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli.config import ConfigOption
-from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
     from llm_blender.bench import FusionWins
@@ -21,39 +27,22 @@ __all__ = ["fuse"]
 
 def fuse(
     files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE…", help="Rows from `blend fuse`; several files stand side by side; - is standard input."
-        ),
+        list[str], typer.Argument(metavar="FILE…", help="Rows from `blend fuse`, a file each; - is standard input.")
     ],
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            metavar="NAME[=MODEL]",
-            help="bleu, rouge1, rouge2, rougeL, rougeLsum, bertscore, bartscore or bleurt; the last three load a "
-            "model, a folder or Hub repository, the paper's own unless one is named. May be given several times.",
-            show_default="bleu, rougeL",
-        ),
-    ] = None,
+    metrics: MetricOption = None,
     candidates: Annotated[
-        bool, typer.Option("--candidates", help="Measure all candidates too: random, longest, each LLM, oracle.")
+        bool, typer.Option("--candidates", help="Measure the candidates too: random, longest, each LLM, oracle.")
     ] = False,
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="NAME", help="The LLM of the configuration that compares, in both orders."),
+        typer.Option(metavar="NAME", help="Compare in both orders with this LLM of the configuration."),
     ] = None,
     config: ConfigOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of --examples.")] = 0,
-    device: Annotated[str | None, typer.Option("--device", help="Of the metrics' models: cpu, cuda, mps, ….")] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Write a page with the tables and fused texts beside their candidates."
-        ),
-    ] = None,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Rows of each file on that page.")] = 20,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    html: HtmlOption = None,
+    examples: Annotated[int, typer.Option(min=0, help="Show N rows of each file on that page.")] = 20,
+    markdown: MarkdownOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure fused answers against references.
@@ -85,13 +74,12 @@ def fuse(
         measure_fusions,
         write_page,
     )
-    from llm_blender.cli._rankers import JUDGE, load_judges, note_judges
+    from llm_blender.cli._rankers import JUDGE, check_format, load_judges, note_judges
     from llm_blender.config import load_config
     from llm_blender.data import read_rows
     from llm_blender.fusers import FusionRule
 
-    if as_json and markdown:
-        raise InputError("Choose one of --json and --markdown.")
+    check_format(as_json=as_json, markdown=markdown)
     wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
     settings = load_config(config).fuser
     rule = FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import PriorsOption, with_options
+from llm_blender.cli._options import PlotOption, PriorsOption, StrategyOption, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names
+from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,39 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["pays"]
 
 
-@with_options(BenchOptions)
+@with_options
 def pays(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
-    score: Annotated[str, typer.Option(metavar="NAME", help="What quality is, among the candidates' scores.")],
+    score: Annotated[str, typer.Option(metavar="NAME", help="Measure quality by this score of the candidates.")],
     choose_on: Annotated[
         str,
-        typer.Option(
-            "--choose-on", metavar="TRAIN", help="Other rows with the score: who is best, and what routing learns from."
-        ),
+        typer.Option("--choose-on", metavar="TRAIN", help="Choose the best LLM, and train routing, on these rows."),
     ],
     prices: Annotated[
         Path | None,
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="TOML: [[llm]] name, price = { input, output } in dollars per million tokens, and seconds or "
-            "tokens_per_second; [[ranker]] name, and seconds and dollars of a comparison.",
+            help="Read prices from this TOML: [[llm]] name, price = { input, output } in dollars per million tokens, "
+            "and seconds or tokens_per_second; [[ranker]] name, and seconds and dollars of a comparison.",
             show_default="[[llm]] price of blend.toml",
         ),
     ] = None,
     nearest: Annotated[
-        int, typer.Option("--nearest", metavar="K", min=1, help="Known instructions that routing looks at.")
+        int, typer.Option("--nearest", metavar="K", min=1, help="Route by the K nearest known instructions.")
     ] = 20,
-    strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="auto, full, single, bubble, knockout, top_k or active.")
-    ] = "auto",
+    strategy: StrategyOption = "auto",
     priors: PriorsOption = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Draw quality against dollars and seconds, PNG and SVG; matplotlib is an extra."
-        ),
-    ] = None,
+    plot: PlotOption = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -89,7 +80,6 @@ def pays(
     from llm_blender.cli._rankers import load_priors, note_unknown
     from llm_blender.ranking import comparison_count
 
-    check_output(options)
     if plot is not None:
         require_matplotlib()
     comparison_count(strategy, 2)  # refuses a wrong name before anything is read

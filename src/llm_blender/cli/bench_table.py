@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import metric_settings, with_options
+from llm_blender.cli._options import HtmlOption, MetricOption, PlotOption, metric_settings, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
 
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
@@ -21,33 +21,18 @@ __all__ = ["table"]
 _ON_A_TERMINAL = (("metric",), ("rank", "top"), ("versus",))
 
 
-@with_options(BenchOptions)
+@with_options
 def table(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
     score: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Take the judge's word from this score of the candidates, not `cmp_results`."
+            metavar="NAME", help="Take the judge's pairs from this score of the candidates, not from `cmp_results`."
         ),
     ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            "--metric",
-            metavar="NAME[=MODEL]",
-            help="Compute this one where rows do not hold it: bleu, rouge1, rouge2, rougeL, rougeLsum, bertscore, "
-            "bartscore or bleurt. May be given several times; --comparisons keeps the values.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Draw the pictures as PNG and SVG; matplotlib is an extra."),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with tables and pictures that needs nothing else."),
-    ] = None,
+    metrics: MetricOption = None,
+    plot: PlotOption = None,
+    html: HtmlOption = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -71,7 +56,6 @@ def table(
     from llm_blender.bench.table import paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
-    check_output(options)
     drawn = plot is not None or html is not None
     if drawn:
         require_matplotlib()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_blender._inputs import check_inputs, clean, fence_code
+from llm_blender._inputs import check_inputs, clean, fence_code, quote_texts
 from llm_blender.calls import Budget, Caller, CallStore, Reply, call_many, run_to_end
 from llm_blender.errors import FailureReason, InputError, LLMError
 from llm_blender.fusers.texts import even_cap, find_flaw
@@ -76,7 +76,7 @@ def fusion_prompt(instruction: str, candidates: Sequence[str], criteria: str = C
     """
     code = fence_code(instruction, *candidates)
     named = [("instruction", instruction), *((f"candidate {i}", text) for i, text in enumerate(candidates, 1))]
-    quoted = [f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ===" for name, text in named]
+    quoted = quote_texts(named, code)
     return FusionPrompt(
         [
             {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},

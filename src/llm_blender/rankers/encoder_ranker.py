@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from llm_blender.errors import CheckpointError
+from llm_blender.errors import CheckpointError, first_problem
 from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
@@ -89,8 +89,7 @@ class PointwiseConfig:
         try:
             config = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+            raise CheckpointError(f"{path}: {first_problem(error)}.") from None
         if min(config.source_max_length, config.candidate_max_length) < 4:
             raise CheckpointError(f"{path}: the lengths must be numbers of tokens above 3.")
         return config

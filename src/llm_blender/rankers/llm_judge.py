@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_blender._inputs import check_inputs, clean, fence_code
+from llm_blender._inputs import check_inputs, clean, fence_code, quote_texts
 from llm_blender.calls import Caller, CallStore, call_many, run_to_end
 from llm_blender.errors import InputError
 from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
@@ -151,10 +151,7 @@ def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -
         criteria: what makes an answer better, in whole sentences.
     """
     code = fence_code(instruction, a, b)
-    quoted = [
-        f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ==="
-        for name, text in (("instruction", instruction), ("answer A", a), ("answer B", b))
-    ]
+    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which answer is better? Reply with one word: A, B or tie."
     return [
         {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},

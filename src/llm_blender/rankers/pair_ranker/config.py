@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_blender.errors import CheckpointError, InputError
+from llm_blender.errors import CheckpointError, InputError, first_problem
 from llm_blender.rankers.checkpoints import read_config
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
 from llm_blender.ranking import EvidenceWeights
@@ -87,8 +87,7 @@ class PairRankerConfig:
         try:
             config = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+            raise CheckpointError(f"{path}: {first_problem(error)}.") from None
         if config.room < 16:
             raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
         return config
