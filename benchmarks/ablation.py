@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import JudgedPairs, Table, implied_pairs, labelled_pairs, ranker_evidence
+from llm_blender.bench import JudgedPairs, Table, implied_pairs, labelled_pairs, ranker_predictions
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
@@ -117,7 +117,7 @@ def run_cell(
     hits = {}
     for part in judged:
         with progress(f"{folder.name}, {part.file}", "comparisons") as report:
-            logits = ranker_evidence(part, ranker, folder.name, progress=report).logits
+            logits = ranker_predictions(part, ranker, folder.name, progress=report).logits
         hits[part.file] = ((1 + np.sign(logits) * part.sides) / 2).tolist()
     cell = {"seconds": seconds, "hits": hits}
     done.write_text(json.dumps(cell), encoding="utf-8")

@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 from llm_blender.bench import (
     Agreement,
+    BenchRow,
+    CachedRanker,
     JudgedPairs,
-    RecordedRanker,
-    ScoredRow,
     Selection,
     agreement_table,
     agreements,
-    baseline_evidence,
+    baseline_predictions,
     baseline_selections,
     implied_pairs,
     labelled_pairs,
-    ranker_evidence,
+    ranker_predictions,
     ranker_selections,
     scored_rows,
     selection_table,
@@ -128,7 +128,7 @@ def loaded(name: str, record: Path, consensus: float | None, *, sampled: bool) -
     """A ranker by its name; comparisons that cost much are recorded."""
     ranker = load_ranker(name, consensus=consensus)
     slow = isinstance(ranker, PairRanker) or sampled
-    return RecordedRanker(ranker, record, name) if slow else ranker
+    return CachedRanker(ranker, record, name) if slow else ranker
 
 
 def pair_agreements(
@@ -146,14 +146,14 @@ def pair_agreements(
         methods = []
         for name, ranker in rankers.items():
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                methods.append(ranker_evidence(part, ranker, name, progress=report))
-        results += agreements(part, [*methods, *baseline_evidence(part)])
+                methods.append(ranker_predictions(part, ranker, name, progress=report))
+        results += agreements(part, [*methods, *baseline_predictions(part)])
     return results
 
 
 def pool_selections(
     pool: Pool,
-    rows: list[ScoredRow],
+    rows: list[BenchRow],
     rankers: dict[str, Ranker],
     strategies: Sequence[str],
     choose_on: Path | None,
@@ -162,7 +162,7 @@ def pool_selections(
     """What each ranker picks in a pool, by each strategy."""
     results: list[Selection] = []
     for name, ranker in rankers.items():
-        pairwise = isinstance(ranker, RecordedRanker)
+        pairwise = isinstance(ranker, CachedRanker)
         for strategy in strategies if pairwise else strategies[:1]:
             with progress(f"{name}, {pool.name}, {strategy}", "comparisons") as report:
                 own = priors if pool is CLAUDE else None
@@ -171,7 +171,7 @@ def pool_selections(
     return results + baseline_selections(rows, train)
 
 
-def rows_of(pool: Pool, folder: Path) -> list[ScoredRow]:
+def rows_of(pool: Pool, folder: Path) -> list[BenchRow]:
     """A pool's rows in a folder."""
     return list(scored_rows(read_rows(folder / f"{pool.file}.jsonl.zst"), pool.score, pool.models))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from llm_blender import Ranking, load_ranker
-from llm_blender.bench import RecordedRanker
+from llm_blender.bench import CachedRanker
 from llm_blender.data import read_rows
 from llm_blender.types import Example
 
@@ -37,7 +37,7 @@ def lost(full: Ranking, other: Ranking) -> float:
     return full.scores[full.best] - full.scores[other.best]
 
 
-def table(ranker: RecordedRanker, rows: Sequence[Example], models: Sequence[str], seeds: int) -> Iterator[str]:
+def table(ranker: CachedRanker, rows: Sequence[Example], models: Sequence[str], seeds: int) -> Iterator[str]:
     """One line a strategy."""
     prompts = [row.prompt for row in rows]
     texts = [candidates_of(row, models) for row in rows]
@@ -75,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     models = [name for name in options.models.split(",") if name]
     rows = [row for row in read_rows(options.file) if len(candidates_of(row, models)) > 1]
-    ranker = RecordedRanker(load_ranker(options.ranker), options.comparisons, options.ranker)
+    ranker = CachedRanker(load_ranker(options.ranker), options.comparisons, options.ranker)
     for line in table(ranker, rows, models, options.seeds):
         print(line)
 

@@ -153,7 +153,7 @@ class LoadedRankers:
 
 def load_rankers(options: BenchOptions) -> LoadedRankers:
     """The rankers of ``--ranker``, with the record of ``--comparisons`` before them where there is one."""
-    from llm_blender.bench import RecordedRanker
+    from llm_blender.bench import CachedRanker
     from llm_blender.rankers import load_ranker
 
     names = options.rankers or ["bundled"]
@@ -167,7 +167,7 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
             precision=options.precision,
             consensus=options.consensus,
         )
-        rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
+        rankers[name] = ranker if options.comparisons is None else CachedRanker(ranker, options.comparisons, name)
     return LoadedRankers(rankers, judges)
 
 

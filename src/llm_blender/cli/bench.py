@@ -19,7 +19,7 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_blender.bench import Agreement, JudgedPairs, ScoredRow, Selection, Table
+    from llm_blender.bench import Agreement, BenchRow, JudgedPairs, Selection, Table
 
 __all__ = ["app"]
 
@@ -69,11 +69,11 @@ def pairs(
     from llm_blender.bench import (
         agreement_table,
         agreements,
-        baseline_evidence,
+        baseline_predictions,
         implied_pairs,
         labelled_pairs,
         plot_agreements,
-        ranker_evidence,
+        ranker_predictions,
         require_matplotlib,
     )
     from llm_blender.data import read_rows
@@ -94,13 +94,13 @@ def pairs(
     results: list[Agreement] = []
     for part in judged:
         methods = []
-        baselines = {evidence.method: evidence for evidence in baseline_evidence(part)}
+        baselines = {predictions.method: predictions for predictions in baseline_predictions(part)}
         for name, ranker in loaded.rankers.items():
             if name in baselines:  # named so that the others are compared with it
                 methods.append(baselines.pop(name))
                 continue
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                methods.append(ranker_evidence(part, ranker, name, progress=report))
+                methods.append(ranker_predictions(part, ranker, name, progress=report))
         results += agreements(part, [*methods, *baselines.values()], seed=options.seed)
     note_judges(loaded.judges)
     if plot is not None:
@@ -168,7 +168,7 @@ def select(
     _print(results, selection_table(results, percent=percent), options)
 
 
-def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
+def _scored(file: str, score: str, options: BenchOptions) -> list[BenchRow]:
     from llm_blender.bench import scored_rows
     from llm_blender.data import read_rows
 

@@ -16,7 +16,7 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_blender.bench.cost import PaidRows, Picker, PriceList
+    from llm_blender.bench.cost import Picker, PricedRows, PriceList
     from llm_blender.ranking import Priors
 
 __all__ = ["pays"]
@@ -76,16 +76,16 @@ def pays(
     from llm_blender.bench.cost import (
         best_of_n,
         bounds,
+        cost_quality,
+        cost_table,
         fused_answers,
-        paid_rows,
-        payoff_table,
-        payoffs,
         picks,
-        plot_payoffs,
+        plot_costs,
+        priced_rows,
         routed,
         singles,
-        training_order,
     )
+    from llm_blender.bench.methods import order_models
     from llm_blender.cli._rankers import load_priors, note_unknown
     from llm_blender.ranking import comparison_count
 
@@ -97,31 +97,31 @@ def pays(
     if options.complete and not names:
         raise InputError("--complete asks for rows with all of --models: name them.")
     listed = _prices(prices, options)
-    found, known = (paid_rows(part, listed, score, names, complete=options.complete) for part in (file, choose_on))
-    rows, learned = found.rows, known.rows
-    order = training_order(rows, learned)
+    found, known = (priced_rows(part, listed, score, names, complete=options.complete) for part in (file, choose_on))
+    order = order_models(found.rows, known.rows)
     strengths = load_priors(priors)
     note_unknown(strengths, found.models)
     _note_rows(file, found, known)
-    played = singles(rows, order)
+    costs = singles(found, order)
     sampled, picked = [], []
     for picker in _pickers(options, listed, strategy, strengths):
         with progress(picker.name, "comparisons") as report:
-            sampled += best_of_n(rows, picker, order[0], report)
-            picked += picks(rows, picker, order, report)
+            sampled += best_of_n(found, picker, order[0], report)
+            picked += picks(found, picker, order, report)
     if not sampled:
         note(f"{file}: no row holds several answers of {order[0]}, so there is no line for best-of-n")
     everyone = next((line for line in picked if line.method.endswith(f"all {len(found.models)}")), None)
-    played += [*sampled, routed(rows, learned, order, nearest), *picked, *fused_answers(rows, everyone), *bounds(rows)]
-    results = payoffs(rows, played, seed=options.seed)
-    percent = all(0 <= quality <= 1 for row in rows for quality in row.scored.qualities)
+    routing = routed(found, known.rows, order, nearest)
+    costs += [*sampled, routing, *picked, *fused_answers(found, everyone), *bounds(found)]
+    results = cost_quality(found.rows, costs, seed=options.seed)
+    percent = all(0 <= quality <= 1 for row in found.rows for quality in row.qualities)
     if plot is not None:
-        for path in plot_payoffs(results, plot, percent=percent):
+        for path in plot_costs(results, plot, percent=percent):
             note(f"{path} drawn")
     if options.as_json:
         print_json([result.to_dict() for result in results])
         return
-    table = payoff_table(results, percent=percent)
+    table = cost_table(results, percent=percent)
     if options.markdown:
         typer.echo(table.markdown())
     else:
@@ -152,15 +152,15 @@ def _pickers(options: BenchOptions, prices: PriceList, strategy: str, priors: Pr
     return pickers
 
 
-def _note_rows(file: str, found: PaidRows, known: PaidRows) -> None:
+def _note_rows(file: str, found: PricedRows, known: PricedRows) -> None:
     """What the figures rest on, and what they lack."""
     ragged = sum(len(set(row.models)) < len(found.models) for row in found.rows)
     if ragged:
         note(
             f"{file}: in {ragged:,} of {len(found.rows):,} rows not all of the {len(found.models)} LLMs have the score"
         )
-    seen = {row.scored.prompt for row in known.rows}
-    if shared := sum(row.scored.prompt in seen for row in found.rows):
+    seen = {row.prompt for row in known.rows}
+    if shared := sum(row.prompt in seen for row in found.rows):
         note(f"{file}: {shared:,} of {len(found.rows):,} instructions stand in --choose-on too, which flatters routing")
     if found.estimated:
         note(

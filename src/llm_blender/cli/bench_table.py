@@ -67,8 +67,8 @@ def table(
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
     from llm_blender.bench import require_matplotlib
-    from llm_blender.bench.cache import RecordedMetrics, measure_pool
-    from llm_blender.bench.table import paper_table, rank_pool, read_pool, with_tradeoff
+    from llm_blender.bench.cache import CachedMetrics
+    from llm_blender.bench.table import measure_pool, paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
     check_output(options)
@@ -86,7 +86,7 @@ def table(
     )
     loaded = load_rankers(options)
     with progress("measuring", "texts") as report:
-        computed, unavailable = measure_pool(pool, wanted, RecordedMetrics(options.comparisons), progress=report)
+        computed, unavailable = measure_pool(pool, wanted, CachedMetrics(options.comparisons), progress=report)
     ranked = []
     for name, ranker in loaded.rankers.items():
         with progress(name, "comparisons") as report:
@@ -96,7 +96,7 @@ def table(
     if drawn:
         with progress("strategies", "strategies") as report:
             found = with_tradeoff(found, pool, ranked, seed=options.seed, progress=report)
-    for remark in found.census.remarks():
+    for remark in found.coverage.remarks():
         note(remark)
     _draw(found, plot, html)
     _print(found, options)

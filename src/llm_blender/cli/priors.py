@@ -17,7 +17,7 @@ from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.bench import NamedRow
+    from llm_blender.bench import BenchRow
     from llm_blender.ranking import Priors
     from llm_blender.types import Example, Ranker
 
@@ -153,16 +153,16 @@ def _loader(
 
     @functools.cache
     def load() -> Ranker:
-        from llm_blender.bench import RecordedRanker
+        from llm_blender.bench import CachedRanker
         from llm_blender.rankers import load_ranker
 
         ranker = load_ranker(name, backend=backend, device=device, precision=precision)
-        return ranker if comparisons is None else RecordedRanker(ranker, comparisons, name)
+        return ranker if comparisons is None else CachedRanker(ranker, comparisons, name)
 
     return load
 
 
-def _warn_of_shared(rows: list[NamedRow], dev_rows: list[NamedRow]) -> None:
+def _warn_of_shared(rows: list[BenchRow], dev_rows: list[BenchRow]) -> None:
     shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
     if shared:
         note(f"{len(shared):,} instructions of --dev also taught the strengths: their weight will be too large")

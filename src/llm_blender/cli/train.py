@@ -157,7 +157,7 @@ def calibrate(
 
     import numpy as np
 
-    from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence, scored_rows
+    from llm_blender.bench import CachedRanker, implied_pairs, labelled_pairs, ranker_predictions, scored_rows
     from llm_blender.data import read_rows
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
@@ -186,11 +186,11 @@ def calibrate(
     if not judged:
         raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
     loaded = PairRanker.from_pretrained(checkpoint, backend=backend, device=device, precision=precision, consensus=0)
-    ranker: Ranker = loaded if comparisons is None else RecordedRanker(loaded, comparisons, str(checkpoint))
+    ranker: Ranker = loaded if comparisons is None else CachedRanker(loaded, comparisons, str(checkpoint))
     evidence = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            evidence.append(ranker_evidence(part, ranker, str(checkpoint), progress=report).logits)
+            evidence.append(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits)
     fit = fit_evidence(
         evidence,
         [np.array(part.consensus) for part in judged],

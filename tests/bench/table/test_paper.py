@@ -207,7 +207,7 @@ def test_intervals_draw_rows_of_one_prompt_together(examples):
     twice = [*examples, *(row for row in map(with_other_texts, examples))]
     once, doubled = (paper_table(read_pool("f", rows), []) for rows in (examples, twice))
     assert doubled.cell("ann", "gpt_rank").ci95 == pytest.approx(once.cell("ann", "gpt_rank").ci95)
-    assert doubled.census.counts["same_prompt_rows"] == 3
+    assert doubled.coverage.counts["same_prompt_rows"] == 3
 
 
 def with_other_texts(row):
