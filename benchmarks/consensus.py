@@ -1,4 +1,4 @@
-"""How often consensus prefers what the judges prefer, by the number of candidates.
+"""Agreement of consensus with the judges, by the number of candidates.
 
 python benchmarks/consensus.py $DATA/train $DATA/dev
 """
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def drawn(rows: list[BenchRow], count: int) -> list[BenchRow]:
-    """Each row with so many of its candidates, drawn several times."""
+    """Draw `count` candidates of each row, several times."""
     rng = np.random.default_rng(0)
     result = []
     for row in rows:

@@ -1,9 +1,9 @@
-"""How good rankers are: every test file, every ranker, every baseline, in one table.
+"""Quality of rankers: every test file, every ranker, every baseline, in one table.
 
     python benchmarks/ranker_quality.py $DATA/test --ranker bundled --ranker runs/reward_model -o runs/quality
 
-Comparisons of PairRankers, and with ``--rows`` of all, are kept in OUTPUT/comparisons.db, so that an interrupted run
-goes on and another strategy costs nothing.
+Comparisons of PairRankers, and with ``--rows`` of all, are stored in OUTPUT/comparisons.db, so that an interrupted run
+continues and another strategy costs nothing.
 Writes OUTPUT/quality.json and quality.md. ``--priors`` is learned on the rows that are given, never on these.
 """
 
@@ -42,7 +42,7 @@ from llm_blender.types import Ranker
 
 
 class Pool(NamedTuple):
-    """Candidates of comparable LLMs, and the score that tells how good each one is."""
+    """Candidates of comparable LLMs, and the score of their quality."""
 
     name: str
     file: str
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def loaded(name: str, record: Path, consensus: float | None, *, sampled: bool) -> Ranker:
-    """A ranker by its name; comparisons that cost much are recorded."""
+    """Load a ranker by name, with a cache if its comparisons are slow."""
     ranker = load_ranker(name, consensus=consensus)
     slow = isinstance(ranker, PairRanker) or sampled
     return CachedRanker(ranker, record, name) if slow else ranker
@@ -159,7 +159,7 @@ def pool_selections(
     choose_on: Path | None,
     priors: Priors | None,
 ) -> list[Selection]:
-    """What each ranker picks in a pool, by each strategy."""
+    """Measure the picks of each ranker in a pool, by each strategy."""
     results: list[Selection] = []
     for name, ranker in rankers.items():
         pairwise = isinstance(ranker, CachedRanker)
@@ -172,7 +172,7 @@ def pool_selections(
 
 
 def rows_of(pool: Pool, folder: Path) -> list[BenchRow]:
-    """A pool's rows in a folder."""
+    """Read a pool's rows from a folder."""
     return list(scored_rows(read_rows(folder / f"{pool.file}.jsonl.zst"), pool.score, pool.models))
 
 

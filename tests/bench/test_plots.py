@@ -30,7 +30,7 @@ def results(judged):
 
 
 def words(path):
-    """The texts of an SVG, which are kept as text."""
+    """Return the texts of an SVG, which are stored as text."""
     return " | ".join(text for element in ElementTree.parse(path).iter() if (text := (element.text or "").strip()))
 
 

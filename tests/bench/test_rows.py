@@ -7,7 +7,7 @@ from llm_blender.types import Candidate, Example
 
 
 def row(prompt, **scores):
-    """A candidate per model; None has no score."""
+    """Make a row with a candidate per model; None has no score."""
     return Example(
         prompt, candidates=tuple(Candidate(f"by {m}", m, {} if s is None else {"win": s}) for m, s in scores.items())
     )

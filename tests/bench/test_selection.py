@@ -26,7 +26,7 @@ def test_baselines():
     assert qualities == {
         "random": pytest.approx((1.5 + 1.4 + 1.2) / 9),
         "longest": pytest.approx((0.5 + 0 + (0 + 1) / 2) / 3),  # two equally long: what is expected of a draw
-        "consensus": pytest.approx((1.5 + 1.4 + 1.2) / 9),  # no word is said twice: a draw
+        "consensus": pytest.approx((1.5 + 1.4 + 1.2) / 9),  # no word occurs twice: a draw
         "first": pytest.approx(2 / 3),
         "best in hindsight: ann": pytest.approx(2 / 3),
         "oracle": 1,

@@ -2,8 +2,6 @@
 
 from llm_blender.bench.agreement import (
     Agreement,
-    PairPredictions,
-    ReliabilityBin,
     agreement_table,
     agreements,
     baseline_predictions,
@@ -12,9 +10,6 @@ from llm_blender.bench.agreement import (
 from llm_blender.bench.cache import CachedRanker
 from llm_blender.bench.fusion import (
     FusedRow,
-    FusionEffort,
-    FusionMeasure,
-    FusionMeasures,
     FusionWins,
     fused_rows,
     fusion_effort,
@@ -28,7 +23,7 @@ from llm_blender.bench.judged_pairs import JudgedPairs, implied_pairs, labelled_
 from llm_blender.bench.learn_priors import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.report import Table, write_page
-from llm_blender.bench.resampling import Difference, Estimate
+from llm_blender.bench.resampling import Difference
 from llm_blender.bench.rows import BenchRow, scored_rows
 from llm_blender.bench.selection import Selection, baseline_selections, ranker_selections, selection_table
 
@@ -37,15 +32,9 @@ __all__ = [
     "BenchRow",
     "CachedRanker",
     "Difference",
-    "Estimate",
     "FusedRow",
-    "FusionEffort",
-    "FusionMeasure",
-    "FusionMeasures",
     "FusionWins",
     "JudgedPairs",
-    "PairPredictions",
-    "ReliabilityBin",
     "Selection",
     "Table",
     "agreement_table",

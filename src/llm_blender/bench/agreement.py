@@ -1,4 +1,4 @@
-"""Agreement with judges, on pairs of answers of which the better one is known."""
+"""Agreement of rankers with judges, on pairs of answers with a known better one."""
 
 from __future__ import annotations
 

@@ -75,20 +75,10 @@ class Theme:
 
 # Dark to light (on dark paper, light to dark); baselines are fainter than any ranker.
 LIGHT = Theme(
-    ink="#222222",
-    quiet="#777777",
-    grid="#eeeeee",
-    paper="#ffffff",
-    baseline="#d4d4d4",
-    accents=("#1b3a5c", "#a3431f", "#4f9f94", "#b08cc4", "#c4b24a"),
+    "#222222", "#777777", "#eeeeee", "#ffffff", "#d4d4d4", ("#1b3a5c", "#a3431f", "#4f9f94", "#b08cc4", "#c4b24a")
 )
 DARK = Theme(
-    ink="#e8e8e8",
-    quiet="#9a9a9a",
-    grid="#333333",
-    paper="#1c1c1e",
-    baseline="#5a5a5a",
-    accents=("#a9cbf0", "#e8865a", "#5fb3a6", "#a67fbf", "#b5a23a"),
+    "#e8e8e8", "#9a9a9a", "#333333", "#1c1c1e", "#5a5a5a", ("#a9cbf0", "#e8865a", "#5fb3a6", "#a67fbf", "#b5a23a")
 )
 
 
@@ -103,14 +93,7 @@ def require_matplotlib() -> None:
 
 
 def save_figures(figures: Mapping[str, Callable[[Theme], Figure]], folder: Path) -> list[Path]:
-    """Draw figures in the light theme and write each as PNG and SVG.
-
-    Args:
-        figures: by name of the file.
-        folder: created if it is not there.
-
-    Returns:
-        The files written.
+    """Draw figures, by name of the file, in the light theme and write each as PNG and SVG.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -218,7 +201,9 @@ def _bars(results: Sequence[Agreement], theme: Theme) -> Figure:
         axis.set(xlim=limits, ylim=(len(panel) - 0.4, -0.6), axisbelow=True)
         axis.tick_params(length=0)
         axis.spines[["left", "bottom"]].set_visible(False)
-    axes[-1].set_xlabel("agreement with the judges, %. Bars start at a coin's 50; whiskers are 95 % intervals.")
+    axes[-1].set_xlabel(
+        "agreement with the judges, %. Bars start at 50, the agreement by chance; whiskers are 95 % intervals."
+    )
     return figure
 
 
@@ -239,11 +224,11 @@ def _reliability(results: Sequence[Agreement], theme: Theme) -> Figure:
         base = f"base rate's {result.brier_base_rate:.3f}"
         remark = f"ECE {100 * (result.ece or 0):.1f} %, Brier {result.brier:.3f} ({base})"
         headline(axis, title, remark, theme, below=True)
-        axis.set(xlim=(49, 101), ylim=(min(45.0, lowest - 3), 105), xlabel="promised, %")
+        axis.set(xlim=(49, 101), ylim=(min(45.0, lowest - 3), 105), xlabel="confidence, %")
         _curve(axis, result, colours[result.method], theme)
         axis.tick_params(length=2)
         if place % across == 0:
-            axis.set_ylabel("judges agree, % (dashed: as promised)")
+            axis.set_ylabel("judges agree, % (dashed: calibrated)")
     for axis in axes[len(drawn) :]:
         axis.set_visible(False)
     return figure
@@ -251,11 +236,11 @@ def _reliability(results: Sequence[Agreement], theme: Theme) -> Figure:
 
 def _curve(axis: Axes, result: Agreement, colour: str, theme: Theme) -> None:
     axis.plot([50, 100], [50, 100], color=theme.quiet, linewidth=0.8, dashes=(4, 3))
-    promised = [100 * part.confidence for part in result.bins]
-    for x, part in zip(promised, result.bins, strict=True):
+    confidence = [100 * part.confidence for part in result.bins]
+    for x, part in zip(confidence, result.bins, strict=True):
         axis.plot([x, x], [100 * end for end in part.ci95], color=colour, linewidth=1, alpha=0.45)
-    kept = [100 * part.accuracy for part in result.bins]
-    axis.plot(promised, kept, color=colour, linewidth=1.2, marker="o", markersize=4)
+    accuracy = [100 * part.accuracy for part in result.bins]
+    axis.plot(confidence, accuracy, color=colour, linewidth=1.2, marker="o", markersize=4)
 
 
 def _panels(results: Sequence[Agreement]) -> list[list[Agreement]]:

@@ -81,7 +81,7 @@ class Resampling:
         return intervals(self.resample(values))
 
     def interval(self, values: Floats) -> Interval:
-        """Return the interval of the mean of ``[n]`` values, none of which is NaN."""
+        """Return the interval of the mean of ``[n]`` values without NaN."""
         return _interval(self.resample(values[:, None])[:, 0])
 
     def difference(self, method: str, values: Floats, others: Floats) -> Difference:

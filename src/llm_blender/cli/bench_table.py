@@ -1,4 +1,4 @@
-"""``blend bench table``: the paper's table, its correlations and its pictures."""
+"""``blend bench table``: make the paper's table, its correlations and its plots."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def table(
     The rows hold the judge's pairwise outcomes (`cmp_results`, as in MixInstruct), or --score names a score of the
     candidates whose implied pairs take their place. Columns are all scores that the rows hold, GPT-Rank, how often an
     answer is at least as good as that of each of the two best LLMs (ties as wins, and as half), and how often its
-    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. A line for the fused answers stands there
-    where rows have a `fusion`. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals
-    are bootstrapped over instructions. What does not count is counted, and named on standard error.
+    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. Rows with a `fusion` add a line for the fused
+    answers. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals are bootstrapped over
+    instructions. Standard error counts the rows, candidates and scores that are left out.
 
     JSON: {caption, bases, columns: [{key, title, kind, better, base}], lines: [{method, kind, comparisons, cells: {key:
     {value, ci95, rows}}}], correlations: [{method, rows, measures: {name: {value, ci95}}}], best: [{model, share, ci95,

@@ -1,4 +1,4 @@
-"""``blend priors``: how good each LLM is, learned from rows."""
+"""``blend priors``: fit and show the strengths of LLMs."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ def show(
 
 
 def _print(priors: Priors) -> None:
-    """Strengths on standard output, what they rest on on standard error."""
+    """Print strengths on standard output, and their source and weight on standard error."""
     strengths = priors.to_dict()["strengths"]
     rows = [(name, f"{value:+.2f}", f"{priors.games.get(name, 0):,}") for name, value in strengths.items()]
     print_table(("LLM", "strength", "games"), rows)
     interval = "" if priors.weight_ci95 is None else " (95 %: {:.2f} to {:.2f})".format(*priors.weight_ci95)
     beside = "" if priors.ranker is None else f", beside the ranker {priors.ranker}"
     warm = "" if priors.temperature is None else f" at a temperature of {priors.temperature:.2f}"
-    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
+    note(f"learned from {priors.source or 'an unknown source'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
 
 
 def _read(files: list[str]) -> Iterator[Example]:
@@ -165,4 +165,4 @@ def _loader(
 def _warn_of_shared(rows: list[BenchRow], dev_rows: list[BenchRow]) -> None:
     shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
     if shared:
-        note(f"{len(shared):,} instructions of --dev also taught the strengths: their weight will be too large")
+        note(f"{len(shared):,} instructions of --dev are in the other rows too: the weight will be too large")

@@ -113,7 +113,7 @@ def test_single_llms(rows):
 
 
 def test_picking_asks_all_and_waits_for_the_slowest_and_the_ranker(rows):
-    """The fake ranker takes the longer text; full compares 2 ordered pairs of two candidates, 6 of three."""
+    """Compare 2 ordered pairs of two candidates, 6 of three; the fake ranker prefers the longer text."""
     costs = picks(rows, picker(strategy="full"), ["ann", "bob", "cy"])
     assert figures(rows, costs) == {
         "fake, best 2": pytest.approx((1.4 / 3, 2.2 + 0.02, 2 + 1.0, 2, 2)),
@@ -185,7 +185,7 @@ def test_bounds(rows):
 
 def test_fused_answers_pay_for_all_and_for_the_fuser(read):
     fusion = {"fuser": "chat:fuse", "text": "both", "usage": USAGE, "seconds": 1.5, "scores": {"s": 0.9}}
-    copied = {"text": "ccc", "answer": "ccc", "seconds": 0.0}  # nobody was asked, a candidate is the answer
+    copied = {"text": "ccc", "answer": "ccc", "seconds": 0.0}  # no fuser was called: a candidate is the answer
     found = read([{**TEST[0], "fusion": fusion}, {**TEST[1], "fusion": copied}, TEST[2]])
     rows = found
     everyone = picks(rows, picker(strategy="full"), ["ann"])[-1]

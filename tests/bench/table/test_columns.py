@@ -12,7 +12,7 @@ from llm_blender.types import Candidate, Example
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The calls of a metric that counts letters."""
+    """Collect the calls of a metric that counts letters."""
     seen = []
 
     def letters(predictions, references, *, model="plain", device=None, progress=None):
@@ -43,7 +43,7 @@ def test_missing_metrics_are_computed_for_candidates_and_fused_answers(pool, mea
     computed, unavailable = measure_pool(
         pool, {"rouge1": {}, "bleurt": {}}, cache, progress=lambda done, total: reports.append((done, total))
     )
-    # three rows with a reference, three candidates and a fused answer each, of which two texts occur twice
+    # three rows with a reference, three candidates and a fused answer each; two texts occur twice
     assert len(measured) == 3 * 4 - 2
     assert set(dict(measured).values()) == {"a b c"}
     assert reports[-1] == (12, 24)

@@ -45,7 +45,7 @@ def test_rows_may_lack_an_llm():
 
 
 def test_an_llm_that_was_never_judged_is_left_out():
-    pool = read_pool("f", [row("p"), row("q")])  # c stands in both, and in no outcome
+    pool = read_pool("f", [row("p"), row("q")])  # c is in both rows, and in no outcome
     assert pool.models == ("a", "b")
     assert pool.coverage.unjudged_models == {"c": 2}
     assert "judged in no row and left out: c 2 candidates" in pool.coverage.remarks()[0]

@@ -13,17 +13,15 @@ from llm_blender.bench.cost.methods import (
     routed,
     singles,
 )
-from llm_blender.bench.cost.report import CostQuality, cost_quality, cost_table, plot_costs
-from llm_blender.bench.cost.rows import LLMPrice, PricedFusion, PricedRows, PriceList, RankerPrice, priced_rows
+from llm_blender.bench.cost.report import cost_quality, cost_table, plot_costs
+from llm_blender.bench.cost.rows import LLMPrice, PricedRows, PriceList, RankerPrice, priced_rows
 
 __all__ = [
-    "CostQuality",
     "LLMPrice",
     "MethodCosts",
     "NearestRouter",
     "Picker",
     "PriceList",
-    "PricedFusion",
     "PricedRows",
     "RankerPrice",
     "best_of_n",

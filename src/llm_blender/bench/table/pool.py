@@ -207,8 +207,8 @@ def read_pool(
     if not kept:
         raise InputError(_nothing_judged(file, found, score))
     unjudged = Counter(name for row in rows for name in row.judged.models if name not in kept)
-    rows = [row for row in map(reader.judged_part, [row.keep(kept) for row in rows]) if reader.counts_for(row)]
-    rows = [row for row in rows if reader.is_useful(row, measuring) and reader.is_complete(row, kept, complete)]
+    rows = [reader.judged_part(row.keep(kept)) for row in rows]
+    rows = [row for row in rows if reader.counts_for(row, kept, complete=complete, measuring=measuring)]
     if not rows:
         raise InputError(f"{file} holds no row in which two candidates of {', '.join(kept)} are judged or have scores.")
     return TablePool(tuple(rows), kept, score, reader.coverage(len(found), rows, kept, unjudged))
@@ -273,26 +273,17 @@ class _Reader:
         text = fused_answer(fusion)
         scores = {name: float(value) for name, value in (fusion.get("scores") or {}).items() if value is not None}
         copy_of = next((name for name, c in candidates.items() if c.text.strip() == text.strip()), None)
-        judged = self._fused_judged(example, candidates, fusion, scores)
-        return FusedAnswer(text, scores, fusion.get("fuser"), len(fusion.get("used") or ()), judged, copy_of)
-
-    def _fused_judged(
-        self,
-        example: Example,
-        candidates: Mapping[str, Candidate],
-        fusion: Mapping[str, Any],
-        scores: Mapping[str, float],
-    ) -> GPTRanking | None:
-        names = [*candidates, FUSED]
+        names, judged, outcomes = [*candidates, FUSED], None, _outcomes(fusion)
         if self.score is not None:
-            values = [candidate.scores.get(self.score) for candidate in candidates.values()]
-            return _ranking_by_score([*values, scores[self.score]], names) if self.score in scores else None
-        outcomes = _outcomes(fusion)
-        if not outcomes:
-            return None
-        ranking, unknown = _ranking_by_outcomes(_outcomes(example.extra) | outcomes, names)
-        self.counts["unknown_outcomes"] += unknown - _ranking_by_outcomes(_outcomes(example.extra), names)[1]
-        return ranking if ranking.judged[-1] else None
+            if self.score in scores:
+                values = [candidate.scores.get(self.score) for candidate in candidates.values()]
+                judged = _ranking_by_score([*values, scores[self.score]], names)
+        elif outcomes:
+            of_row = _outcomes(example.extra)
+            ranking, unknown = _ranking_by_outcomes(of_row | outcomes, names)
+            self.counts["unknown_outcomes"] += unknown - _ranking_by_outcomes(of_row, names)[1]
+            judged = ranking if ranking.judged[-1] else None
+        return FusedAnswer(text, scores, fusion.get("fuser"), len(fusion.get("used") or ()), judged, copy_of)
 
     def judged_part(self, row: TableRow) -> TableRow:
         """Return a judged row with its judged candidates alone; an unjudged one as it is."""
@@ -302,21 +293,18 @@ class _Reader:
         self.counts["uncompared_candidates"] += len(row.candidates) - len(judged)
         return row.keep(judged)
 
-    def counts_for(self, row: TableRow) -> bool:
-        few = len(row.candidates) < 2
-        self.counts["few_candidates"] += few
-        return not few
-
-    def is_useful(self, row: TableRow, measuring: bool) -> bool:
-        scored = any(candidate.scores for candidate in row.candidates)
-        useful = row.is_judged or scored or (measuring and bool((row.reference or "").strip()))
-        self.counts["useless_rows"] += not useful
-        return useful
-
-    def is_complete(self, row: TableRow, models: Sequence[str], wanted: bool) -> bool:
-        whole = row.is_judged and len(row.candidates) == len(models)
-        self.counts["incomplete_rows_left_out"] += wanted and not whole
-        return whole or not wanted
+    def counts_for(self, row: TableRow, models: Sequence[str], *, complete: bool, measuring: bool) -> bool:
+        useful = row.is_judged or any(candidate.scores for candidate in row.candidates)
+        if len(row.candidates) < 2:
+            reason = "few_candidates"
+        elif not (useful or (measuring and (row.reference or "").strip())):
+            reason = "useless_rows"
+        elif complete and not (row.is_judged and len(row.candidates) == len(models)):
+            reason = "incomplete_rows_left_out"
+        else:
+            return True
+        self.counts[reason] += 1
+        return False
 
     def coverage(
         self, found: int, rows: Sequence[TableRow], models: Sequence[str], unjudged: Mapping[str, int]
