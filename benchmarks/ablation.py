@@ -20,7 +20,6 @@ import random
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,7 @@ def development_pairs(folder: Path) -> list[JudgedPairs]:
 def sampled(judged: JudgedPairs, size: int) -> JudgedPairs:
     """Draw at most ``size`` of the pairs, always the same ones."""
     places = sorted(random.Random(0).sample(range(len(judged.pairs)), min(size, len(judged.pairs))))
-    kept = {
-        name: tuple(getattr(judged, name)[place] for place in places)
-        for name in ("pairs", "a_wins", "groups", "subsets", "consensus")
-    }
-    return replace(judged, **kept)
+    return judged.take(places)
 
 
 def run_cell(

@@ -4,22 +4,14 @@ from llm_blender.bench import BenchRow, implied_pairs, labelled_pairs
 from llm_blender.bench.judged_pairs import TextPair, compare_pairs
 from llm_blender.errors import InputError
 from llm_blender.testing import FakeRanker
-from llm_blender.types import Candidate, Example, LabelledPair
+from llm_blender.types import Candidate
 
-
-def row(prompt, texts, *pairs, **extra):
-    return Example(
-        prompt,
-        candidates=tuple(map(Candidate, texts)),
-        pairs=tuple(LabelledPair(*pair) for pair in pairs),
-        extra=extra,
-    )
-
+from .conftest import labelled_row
 
 ROWS = [
-    row("one", ["a", "bb", "cc"], (0, 1, "a"), (2, 0, "a"), (1, 2, "tie"), source="x"),
-    row("two", ["long one", "short"], (0, 1, "b"), source="y"),
-    row("one", ["a", "b"], (0, 1, "tie"), source="z"),
+    labelled_row("one", ["a", "bb", "cc"], (0, 1, "a"), (2, 0, "a"), (1, 2, "tie"), source="x"),
+    labelled_row("two", ["long one", "short"], (0, 1, "b"), source="y"),
+    labelled_row("one", ["a", "b"], (0, 1, "tie"), source="z"),
 ]
 
 
@@ -63,9 +55,9 @@ def test_parts_by_a_key_of_the_rows_leave_out_those_with_ties_alone():
 
 def test_nothing_to_agree_with_is_refused():
     with pytest.raises(InputError, match=r"x\.jsonl holds no labelled pairs"):
-        labelled_pairs("x.jsonl", [row("one", ["a", "b"])])
+        labelled_pairs("x.jsonl", [labelled_row("one", ["a", "b"])])
     with pytest.raises(InputError, match="only ties: 1"):
-        labelled_pairs("x.jsonl", [row("one", ["a", "b"], (0, 1, "tie"))])
+        labelled_pairs("x.jsonl", [labelled_row("one", ["a", "b"], (0, 1, "tie"))])
     with pytest.raises(InputError, match="Unknown key 'sauce': did you mean 'source'"):
         labelled_pairs("x.jsonl", ROWS, by="sauce")
 

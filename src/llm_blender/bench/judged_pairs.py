@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,23 +136,20 @@ class JudgedPairs:
         """``[n]``: 1 where a is the better one, −1 where b is."""
         return np.where(self.a_wins, 1.0, -1.0)
 
+    def take(self, places: Sequence[int] | NDArray[np.intp]) -> JudgedPairs:
+        """Return some of the pairs, by their places."""
+        columns = ("pairs", "a_wins", "groups", "subsets", "consensus")
+        kept: dict[str, Any] = {name: tuple(getattr(self, name)[place] for place in places) for name in columns}
+        return replace(self, **kept)
+
     def parts(self) -> list[tuple[JudgedPairs, NDArray[np.intp]]]:
         """Return each subset that has pairs, by name, with their places in the whole."""
-        names = np.array([name or "" for name in self.subsets])
-        return [self._part(name, np.flatnonzero(names == name)) for name in sorted(set(filter(None, self.subsets)))]
-
-    def _part(self, name: str, places: NDArray[np.intp]) -> tuple[JudgedPairs, NDArray[np.intp]]:
-        part = JudgedPairs(
-            self.file,
-            tuple(self.pairs[place] for place in places),
-            tuple(self.a_wins[place] for place in places),
-            tuple(self.groups[place] for place in places),
-            subsets=(name,) * len(places),
-            consensus=tuple(self.consensus[place] for place in places),
-            tied=tuple(other for other in self.tied if other == name),
-            subset=name,
-        )
-        return part, places
+        found = []
+        for name in sorted(set(filter(None, self.subsets))):
+            places = np.flatnonzero([subset == name for subset in self.subsets])
+            tied = tuple(subset for subset in self.tied if subset == name)
+            found.append((replace(self.take(places), tied=tied, subset=name), places))
+        return found
 
 
 def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None) -> JudgedPairs:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from llm_blender.bench.methods import rank_rows
 from llm_blender.bench.rows import BenchRow, check_names, group_ids
 from llm_blender.errors import InputError
 from llm_blender.ranking import (
@@ -19,7 +20,7 @@ from llm_blender.ranking import (
     games_from_ranking,
     pairs_from_scores,
 )
-from llm_blender.types import Example, OnProgress, Ranker, Ranking
+from llm_blender.types import Example, OnProgress, Ranker
 
 __all__ = ["named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_priors"]
 
@@ -83,7 +84,7 @@ def priors_from_ranker(
         seed: of the strategy.
         progress: called with comparisons done and expected.
     """
-    rankings = _rank(rows, ranker, strategy, seed, progress)
+    rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
     games = [
         game for row, ranking in zip(rows, rankings, strict=True) for game in games_from_ranking(ranking, row.models)
     ]
@@ -115,7 +116,7 @@ def weigh_priors(
         InputError: no judged pair can teach a weight.
     """
     judged = [row for row in rows if any(pair.label != "tie" for pair in row.pairs)]
-    rankings = _rank(judged, ranker, strategy, seed, progress) if judged else []
+    rankings = rank_rows(judged, ranker, strategy=strategy, seed=seed, progress=progress) if judged else []
     groups = group_ids(row.prompt for row in judged)
     fit = fit_weight(
         priors,
@@ -126,10 +127,3 @@ def weigh_priors(
         seed=seed,
     )
     return replace(priors, weight=fit.weight, weight_ci95=fit.ci95, ranker=name, temperature=fit.temperature), fit
-
-
-def _rank(
-    rows: Sequence[BenchRow], ranker: Ranker, strategy: str, seed: int, progress: OnProgress | None
-) -> list[Ranking]:
-    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-    return ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)

@@ -13,9 +13,9 @@ from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow
 from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Heuristic
-from llm_blender.types import Ranking
+from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = ["CandidateGrid", "Method", "best_shares", "equal_shares", "order_models"]
+__all__ = ["CandidateGrid", "Method", "best_shares", "equal_shares", "order_models", "rank_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,7 @@ class CandidateGrid:
 
     def heuristic(self, heuristic: Heuristic) -> Method:
         """Return the method that selects what a heuristic ranks first, with equal shares for ties."""
-        rankings = heuristic.rank_many([row.prompt for row in self.rows], [row.texts for row in self.rows])
-        ranks = self.fill(ranking.ranks for ranking in rankings)
+        ranks = self.fill(ranking.ranks for ranking in rank_rows(self.rows, heuristic))
         return Method(heuristic.name, "baseline", equal_shares(ranks == 1))
 
     def ranker(self, name: str, rankings: Sequence[Ranking]) -> Method:
@@ -132,3 +131,16 @@ def order_models(rows: Sequence[BenchRow], known: Sequence[BenchRow]) -> list[st
     qualities = grid.qualities()
     worth = {model: float(grid.model(model, model).expect(qualities).mean()) for model in here & there}
     return sorted(worth, key=lambda model: (-worth[model], model))
+
+
+def rank_rows(
+    rows: Sequence[BenchRow],
+    ranker: Ranker,
+    *,
+    strategy: str = "full",
+    seed: int = 0,
+    progress: OnProgress | None = None,
+) -> list[Ranking]:
+    """Rank the candidates of each row, with the parameters of `Ranker.rank_many`."""
+    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
+    return ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender.bench.methods import CandidateGrid, Method, best_shares, order_models
+from llm_blender.bench.methods import CandidateGrid, Method, best_shares, order_models, rank_rows
 from llm_blender.bench.report import Result, Table, format_interval, format_number
 from llm_blender.bench.resampling import Resampling
 from llm_blender.bench.rows import BenchRow, group_ids
@@ -61,8 +61,7 @@ def ranker_selections(
     Returns:
         What the ranker selects; with priors also what the same comparisons and the LLMs' strengths select.
     """
-    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-    rankings = ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)
+    rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
     grid = CandidateGrid(rows)
     methods = [grid.ranker(f"{name}, {strategy}", rankings)]
     if priors is not None:

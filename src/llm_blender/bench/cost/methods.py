@@ -7,13 +7,13 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.bench.cost.rows import PricedRows, RankerPrice
-from llm_blender.bench.methods import Method, best_shares, equal_shares
+from llm_blender.bench.methods import Method, best_shares, equal_shares, rank_rows
 from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow
 from llm_blender.ranking import Priors
@@ -272,11 +272,12 @@ def _pick(
     rows = priced.rows
     called = priced.grid.by_models([models] * len(rows))
     places = [np.flatnonzero(of_row).tolist() for of_row in called]
-    texts = [[row.texts[place] for place in of_row] for row, of_row in zip(rows, places, strict=True)]
+    answered = [
+        replace(row, candidates=tuple(row.candidates[place] for place in of_row))
+        for row, of_row in zip(rows, places, strict=True)
+    ]
     begun = time.perf_counter()
-    rankings = picker.ranker.rank_many(
-        [row.prompt for row in rows], texts, strategy=picker.strategy, seed=picker.seed, progress=progress
-    )
+    rankings = rank_rows(answered, picker.ranker, strategy=picker.strategy, seed=picker.seed, progress=progress)
     clock = (time.perf_counter() - begun) / len(rows) if picker.timed else math.nan
     comparisons = np.array([ranking.comparisons for ranking in rankings], np.float64)
     price = picker.price
@@ -293,7 +294,6 @@ def _pick(
 
     found = [costs(picker.name, rankings)]
     if picker.priors is not None:
-        names = [[row.models[place] for place in of_row] for row, of_row in zip(rows, places, strict=True)]
-        informed = [picker.priors.apply(ranking, of_row) for ranking, of_row in zip(rankings, names, strict=True)]
+        informed = [picker.priors.apply(ranking, row.models) for ranking, row in zip(rankings, answered, strict=True)]
         found.append(costs(f"{picker.name} with priors", informed))
     return found

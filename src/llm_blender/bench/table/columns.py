@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llm_blender.bench.cache import CachedMetrics
-from llm_blender.bench.methods import Method, best_shares
+from llm_blender.bench.methods import Method, best_shares, rank_rows
 from llm_blender.bench.resampling import Floats
 from llm_blender.bench.table.pool import FUSED, TablePool, TableRow
 from llm_blender.errors import CheckpointError, MissingExtraError, NotFoundError, WorkError
@@ -268,6 +268,5 @@ def rank_pool(
         seed: of a ranker that draws.
         progress: called with comparisons done and expected.
     """
-    prompts, texts = [row.prompt for row in pool.rows], [row.texts for row in pool.rows]
-    rankings = ranker.rank_many(prompts, texts, strategy="full", seed=seed, progress=progress)
+    rankings = rank_rows(pool.rows, ranker, seed=seed, progress=progress)
     return Ranked(name, tuple(rankings), pool.grid.fill(ranking.ranks for ranking in rankings))
