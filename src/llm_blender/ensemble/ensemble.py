@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from llm_blender.calls import run_to_end
+from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
-from llm_blender.ensemble.budget import Budget
 from llm_blender.ensemble.gathering import Call, Gathered, Limits, Observer, gather
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, unknown_name
 from llm_blender.fusers import (
@@ -26,7 +25,7 @@ from llm_blender.fusers import (
     base_model,
     load_fuser,
 )
-from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
@@ -260,20 +259,20 @@ class Ensemble:
         messages = to_messages(prompt)
         budget = Budget(self.limits.max_cost, allow_unpriced=self.limits.allow_unpriced)
         calls = [
-            Call(budget.llm(member.llm), Sampling(seed=seed, sample=sample))
+            Call(Caller(member.llm, self.store, budget), Sampling(seed=seed, sample=sample))
             for member in self.members
             for sample in range(member.samples)
         ]
         for call in calls:
-            budget.check(call.llm, messages, call.sampling)
-        observer.started([call.llm.name for call in calls])
+            budget.check(call.caller.llm, messages, call.sampling)
+        observer.started([call.caller.llm.name for call in calls])
         limits = self.limits.for_llms(fusing=mode != "pick")
         try:
             async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
                 loading = tasks.create_task(self._loaded_ranker())
                 if mode != "pick":
                     tasks.create_task(asyncio.to_thread(lambda: self.fuser))
-                gathering = tasks.create_task(gather(calls, messages, limits, self.store, observer))
+                gathering = tasks.create_task(gather(calls, messages, limits, observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered, ranker = gathering.result(), loading.result()
@@ -287,7 +286,7 @@ class Ensemble:
             ranking = self.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
         if mode != "pick":
-            fuser, left = budget.fuser(self.fuser), self.limits.for_fuser(time.perf_counter() - started)
+            fuser, left = within_budget(self.fuser, budget), self.limits.for_fuser(time.perf_counter() - started)
             report = await self._fuse(mode, fuser, left, ranker, prompt, texts, ranking, seed, observer)
         return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
 
@@ -304,10 +303,7 @@ class Ensemble:
         observer: Observer,
     ) -> FusionReport:
         guarded = GuardedFuser(fuser, ranker, mode=mode, top_k=self.top_k, guard=self.guard, rule=self.rule)
-        report = await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
-        if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
-            observer.not_kept(fuser.not_kept)
-        return report
+        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
 
     def _checked(self, mode: AskedMode) -> AskedMode:
         if mode not in MODES:

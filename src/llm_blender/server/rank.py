@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
+from llm_blender.calls import Budget
 from llm_blender.ensemble import Ensemble
-from llm_blender.ensemble.budget import Budget
 from llm_blender.fusers import GuardedFuser
+from llm_blender.fusers.chat_fuser import within_budget
 from llm_blender.server.errors import RefusedError, StrictRoute
 from llm_blender.server.request import conversation
 from llm_blender.server.response import standing
@@ -75,7 +76,7 @@ async def fuse(body: FuseRequest, request: Request) -> Response:
     async def work() -> tuple[Ranking, FusionReport]:
         fuser = await asyncio.to_thread(lambda: base.fuser)
         guarded = GuardedFuser(
-            budget.fuser(fuser),
+            within_budget(fuser, budget),
             base.ranker,
             mode=body.mode,
             top_k=body.top_k or base.top_k,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llm_blender.calls import most_cost
 from llm_blender.ensemble import Ensemble, Limits, Member, Observer
-from llm_blender.ensemble.budget import Priced
 from llm_blender.ensemble.ensemble import AskedMode
 from llm_blender.errors import LLMError, NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
@@ -105,9 +105,7 @@ class AskedLLM:
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
         """Dollars that an answer costs at most; None where that is unknown."""
-        if not isinstance(self._llm, Priced):
-            return None
-        return self._llm.most_cost(self._messages(messages), self._sampling(sampling))
+        return most_cost(self._llm, self._messages(messages), self._sampling(sampling))
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
