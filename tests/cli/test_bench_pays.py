@@ -5,17 +5,9 @@ import json
 import pytest
 
 SCORES = [(0.0, 1.0), (1.0, 0.5), (0.6, 0.2)]
-PRICES = """
-[[llm]]
-name = "ann"
-price = { input = 1, output = 1 }
-seconds = 2
-
-[[ranker]]
-name = "bundled"
-seconds = 0.1
-"""
-BOB = '[[llm]]\nname = "bob"\nprice = { input = 5, output = 5 }\nseconds = 4\n'
+LLM = '[[llm]]\nname = "{0}"\nprice = {{ input = {1}, output = {1} }}\nseconds = {2}\n'
+PRICES = LLM.format("ann", 1, 2) + '[[ranker]]\nname = "bundled"\nseconds = 0.1\n'
+BOB = LLM.format("bob", 5, 4)
 
 
 USAGE = {"prompt_tokens": 60, "completion_tokens": 40}

@@ -8,15 +8,7 @@ from llm_blender.errors import ConfigError, NotFoundError
 from llm_blender.types import Usage
 
 FILE = """
-[[llm]]
-name = "ann"
-price = { input = 1, output = 2.5 }
-seconds = 4
-
-[[llm]]
-name = "bob"
-tokens_per_second = 20
-
+llm = [{ name = "ann", price = { input = 1, output = 2.5 }, seconds = 4 }, { name = "bob", tokens_per_second = 20 }]
 [[ranker]]
 name = "bundled"
 seconds = 0.01
