@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence
+from llm_blender.bench import CachedRanker, implied_pairs, labelled_pairs, ranker_predictions
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
@@ -35,13 +35,13 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     ranker = PairRanker.from_pretrained(options.ranker, consensus=0)
-    recorded = RecordedRanker(ranker, options.output / "comparisons.db", options.ranker)
+    recorded = CachedRanker(ranker, options.output / "comparisons.db", options.ranker)
     judged = [implied_pairs(pool.name, rows_of(pool, options.data)) for pool in POOLS]
     judged.append(labelled_pairs(LABELLED, read_rows(options.data / f"{LABELLED}.jsonl.zst")))
     logits = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            logits.append(ranker_evidence(part, recorded, options.ranker, progress=report).logits)
+            logits.append(ranker_predictions(part, recorded, options.ranker, progress=report).logits)
     fit = fit_evidence(
         logits,
         [np.array(part.consensus) for part in judged],

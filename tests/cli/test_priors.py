@@ -84,7 +84,7 @@ def test_strengths_that_do_not_help_are_told(blend):
 
 def test_rows_that_taught_cannot_weigh(blend):
     args = ["train.jsonl", "--from", "scores", "--score", "win", "--dev", "train.jsonl", "-o", "priors.json"]
-    assert "20 instructions of --dev also taught the strengths" in blend("priors", "fit", *args).stderr
+    assert "20 instructions of --dev are in the other rows too" in blend("priors", "fit", *args).stderr
 
 
 def test_show(blend, tmp_path):

@@ -262,9 +262,9 @@ def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker
     """Wrap a ranker with the cache of ``--comparisons``; without a file, return the ranker itself."""
     if comparisons is None:
         return ranker
-    from llm_blender.bench import RecordedRanker
+    from llm_blender.bench import CachedRanker
 
-    return RecordedRanker(ranker, comparisons, name)
+    return CachedRanker(ranker, comparisons, name)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``blend bench fuse``: fused answers against references."""
+"""``blend bench fuse``: measure fused answers against references."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def fuse(
 ) -> None:
     """Measure fused answers against references.
 
-    The rows are those with a `fusion` and a reference (`output`). answer is what was given back, let through the same
-    on the rows in which that is a fused text, fused what the fuser wrote whether the guard let it through or not, auto
-    what --mode auto would have given back by the configured thresholds. Beside them stands the candidate that the
-    ranker put first, and with --candidates what could have been chosen: random (what is expected of a draw), longest,
-    each LLM with an answer in every row, and oracle, the best candidate of each row by that very metric. Methods are
-    compared with the best candidate in paired intervals, bootstrapped over instructions. A metric whose model cannot
-    be had is named, and the others are measured. BLEU is the mean over the rows.
+    The rows are those with a `fusion` and a reference (`output`). answer is the answer returned, let through the same
+    on the rows in which it is a fused text, fused the text of the fuser, returned or not, auto the answer of --mode
+    auto with the configured thresholds, and best candidate the one that the ranker put first. --candidates adds random
+    (the expectation of a draw), longest, each LLM with an answer in every row, and oracle, the best candidate of each
+    row by that very metric. Methods are compared with the best candidate in paired intervals, bootstrapped over
+    instructions. A metric whose model cannot be loaded is reported, and the others are measured. BLEU is the mean over
+    the rows.
 
-    A second table says what fusing took: tokens and seconds are means of the rows that were fused. A judge compares
-    the fused texts that were given back with the best candidates; ties are half a win.
+    A second table shows the effort of fusing: tokens and seconds are means of the rows that were fused. A judge
+    compares the fused texts that were returned with the best candidates; ties are half a win.
 
-    On the page of --html, the sentences of a fused text show which candidate said them, and which none did.
+    The page of --html marks the sentences of a fused text by the candidate that holds them.
 
     JSON: {measures: [{file, metric, method, rows, mean, ci95, versus: {method, mean, ci95}}], unavailable: [{file,
     metric, reason}], effort: [{file, rows, asked, let_through, reasons, prompt_tokens, completion_tokens, seconds,

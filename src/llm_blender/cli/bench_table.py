@@ -1,4 +1,4 @@
-"""``blend bench table``: the paper's table, its correlations and its pictures."""
+"""``blend bench table``: make the paper's table, its correlations and its plots."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def table(
     The rows hold the judge's pairwise outcomes (`cmp_results`, as in MixInstruct), or --score names a score of the
     candidates whose implied pairs take their place. Columns are all scores that the rows hold, GPT-Rank, how often an
     answer is at least as good as that of each of the two best LLMs (ties as wins, and as half), and how often its
-    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. A line for the fused answers stands there
-    where rows have a `fusion`. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals
-    are bootstrapped over instructions. What does not count is counted, and named on standard error.
+    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. Rows with a `fusion` add a line for the fused
+    answers. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals are bootstrapped over
+    instructions. Standard error counts the rows, candidates and scores that are left out.
 
     JSON: {caption, bases, columns: [{key, title, kind, better, base}], lines: [{method, kind, comparisons, cells: {key:
     {value, ci95, rows}}}], correlations: [{method, rows, measures: {name: {value, ci95}}}], best: [{model, share, ci95,
@@ -52,8 +52,8 @@ def table(
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
     from llm_blender.bench import require_matplotlib
-    from llm_blender.bench.cache import RecordedMetrics, measure_pool
-    from llm_blender.bench.table import paper_table, rank_pool, read_pool, with_tradeoff
+    from llm_blender.bench.cache import CachedMetrics
+    from llm_blender.bench.table import measure_pool, paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
     drawn = plot is not None or html is not None
@@ -70,7 +70,7 @@ def table(
     )
     loaded = load_rankers(options)
     with progress("measuring", "texts") as report:
-        computed, unavailable = measure_pool(pool, wanted, RecordedMetrics(options.comparisons), progress=report)
+        computed, unavailable = measure_pool(pool, wanted, CachedMetrics(options.comparisons), progress=report)
     ranked = []
     for name, ranker in loaded.rankers.items():
         with progress(name, "comparisons") as report:
@@ -80,7 +80,7 @@ def table(
     if drawn:
         with progress("strategies", "strategies") as report:
             found = with_tradeoff(found, pool, ranked, seed=options.seed, progress=report)
-    for remark in found.census.remarks():
+    for remark in found.coverage.remarks():
         note(remark)
     _draw(found, plot, html)
     _print(found, options)

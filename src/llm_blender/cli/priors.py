@@ -1,4 +1,4 @@
-"""``blend priors``: fit the strengths of LLMs on rows, and show them."""
+"""``blend priors``: fit and show the strengths of LLMs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.bench import NamedRow
+    from llm_blender.bench import BenchRow
     from llm_blender.ranking import Priors
     from llm_blender.types import Example
 
@@ -153,7 +153,7 @@ def _read(files: list[str]) -> Iterator[Example]:
     return (row for file in files for row in read_rows(file))
 
 
-def _warn_of_shared(rows: list[NamedRow], dev_rows: list[NamedRow]) -> None:
+def _warn_of_shared(rows: list[BenchRow], dev_rows: list[BenchRow]) -> None:
     shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
     if shared:
-        note(f"{len(shared):,} instructions of --dev also taught the strengths: their weight will be too large")
+        note(f"{len(shared):,} instructions of --dev are in the other rows too: the weight will be too large")

@@ -164,7 +164,7 @@ def calibrate(
 
     import numpy as np
 
-    from llm_blender.bench import implied_pairs, labelled_pairs, ranker_evidence, scored_rows
+    from llm_blender.bench import implied_pairs, labelled_pairs, ranker_predictions, scored_rows
     from llm_blender.data import read_rows
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
@@ -196,7 +196,7 @@ def calibrate(
     evidence = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            evidence.append(ranker_evidence(part, ranker, str(checkpoint), progress=report).logits)
+            evidence.append(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits)
     fit = fit_evidence(
         evidence,
         [np.array(part.consensus) for part in judged],
