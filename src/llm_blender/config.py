@@ -230,6 +230,11 @@ class FuserConfig(_Section):
     close: Share | None = None
     overlap: Share | None = None
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The thresholds that the file sets, by name."""
+        return self.model_dump(include={"prefer", "close", "overlap"}, exclude_none=True)
+
 
 class LimitsConfig(_Section):
     """``[limits]``: when to stop waiting, and what a prompt may cost.

@@ -41,9 +41,9 @@ class Running:
     def idle(self) -> bool:
         """Whether nothing is at work any more, after a moment."""
         end = time.monotonic() + 20
-        while self.service.gate.admitted and time.monotonic() < end:
+        while self.service.admission.admitted and time.monotonic() < end:
             time.sleep(0.01)
-        return not self.service.gate.admitted
+        return not self.service.admission.admitted
 
 
 class Serving:

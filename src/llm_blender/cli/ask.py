@@ -76,8 +76,8 @@ def ask(
     if fuser is not None:
         loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": fuser})})
     ensemble = make_ensemble(loaded, llm or [], samples)
-    note_unknown(ensemble.priors, (member.llm.name for member in ensemble.members))
-    note_other_ranker(ensemble.priors, loaded.ranker.name)
+    note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
+    note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):

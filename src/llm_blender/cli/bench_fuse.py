@@ -94,7 +94,7 @@ def fuse(
         raise InputError("Choose one of --json and --markdown.")
     wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
     settings = load_config(config).fuser
-    rule = FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True))
+    rule = FusionRule(**settings.thresholds)
     rows = {}
     for file in dict.fromkeys(files):
         rows[file], left_out = fused_rows(file, read_rows(file))

@@ -2,5 +2,6 @@
 
 from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member, fuser_name
 from llm_blender.ensemble.gathering import Limits, Observer
+from llm_blender.ensemble.settings import EnsembleSettings
 
-__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Limits", "Member", "Observer", "fuser_name"]
+__all__ = ["DEFAULT_SAMPLES", "Ensemble", "EnsembleSettings", "Limits", "Member", "Observer", "fuser_name"]

@@ -67,24 +67,18 @@ class Ran:
 
 
 def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fuser: str, seed: int) -> dict[str, Any]:
-    """What the answers depend on; not how long they may take, or what they may cost.
+    """Return what the answers depend on: all but deadlines and costs.
 
     Args:
-        ensemble: who answers.
+        ensemble: the ensemble that answers.
         rows: the prompts.
-        ranker: its name in the configuration.
-        fuser: likewise.
-        seed: of all that is drawn.
+        ranker: name of the ranker in the configuration.
+        fuser: name of the fuser in the configuration.
+        seed: seed of all draws.
     """
     texts = json.dumps([[row.id, row.prompt] for row in rows])
-    fusing = None
-    if ensemble.mode != "pick":
-        fusing = {
-            "name": fuser,
-            "top_k": ensemble.top_k,
-            "guard": ensemble.guard,
-            "rule": asdict(ensemble.rule),
-        }
+    settings = asdict(ensemble.settings)
+    fusing = {"name": fuser, **{name: settings[name] for name in ("top_k", "guard", "rule")}}
     return {
         "prompts": len(rows),
         "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
@@ -93,11 +87,11 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
             member.llm.name: {"identity": dict(member.llm.identity), "samples": member.samples}
             for member in ensemble.members
         },
-        "ranker": {"name": ranker, "strategy": ensemble.strategy, "budget": ensemble.budget},
-        "priors": ensemble.priors is not None,
-        "mode": ensemble.mode,
-        "fuser": fusing,
-        "quorum": ensemble.limits.quorum,
+        "ranker": {"name": ranker, "strategy": settings["strategy"], "budget": settings["budget"]},
+        "priors": settings["priors"] is not None,
+        "mode": settings["mode"],
+        "fuser": None if settings["mode"] == "pick" else fusing,
+        "quorum": settings["limits"]["quorum"],
     }
 
 
@@ -155,7 +149,7 @@ def run_prompts(
     async def answer(row: Example) -> Result:
         async with turns.of(row.prompt):  # what asks the same finds the answers of the first one in the store
             given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watcher)
-        return Result(_record(row, given), _lacks(given, ensemble.limits.quorum), given.cost)
+        return Result(_record(row, given), _lacks(given, ensemble.settings.limits.quorum), given.cost)
 
     done = work_through(
         journal,
@@ -222,13 +216,13 @@ def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_u
     """Dollars that a prompt may cost at most; 0 where nobody wants to know."""
     if max_cost is None:
         return 0.0
-    if ensemble.limits.max_cost is not None:
-        return ensemble.limits.max_cost
+    if ensemble.settings.limits.max_cost is not None:
+        return ensemble.settings.limits.max_cost
     messages = to_messages(row.instruction if not row.input else row.prompt)
     calls: list[tuple[LLM, list[Message], int]] = [
         (member.llm, messages, sample) for member in ensemble.members for sample in range(member.samples)
     ]
-    if ensemble.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
+    if ensemble.settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
         texts: Message = {"role": "user", "content": "x" * (fuser.max_chars or _FUSED_CHARS)}
         calls.append((fuser.llm, [*messages, texts], 0))
     total = 0.0
