@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_blender.data import read_rows
+from llm_blender.errors import StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
@@ -203,6 +204,16 @@ def test_bad_rows_can_be_left_out(blend, ranker, server, prompts):
     assert result.exit_code == 0
     assert "1 bad rows left out, the first: in.jsonl, line 2" in result.stderr
     assert blend("run", "in.jsonl", "-o", "no/out.jsonl").exit_code == 2
+
+
+def test_a_store_that_cannot_keep_answers_is_one_warning(blend, ranker, server, prompts, monkeypatch):
+    def full(*args):
+        raise StoreError("planted: full")
+
+    monkeypatch.setattr(Store, "put", full)
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert result.exit_code == 0
+    assert result.stderr.count("answers were not kept: planted: full") == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")

@@ -245,7 +245,7 @@ def test_a_price_that_is_not_known_is_never_zero(server, options):
     with pytest.raises(InputError, match=r"The price of ann is not known, and is not taken for zero"):
         build(server, plan(), price=None)
     assert server.calls == 0
-    given = plan(**options, allow_unknown_prices=True, max_cost=None)
+    given = plan(**options, allow_unpriced=True, max_cost=None)
     built = build(server, given, price=None)
     assert (built.cost, built.unpriced) == (0.0, server.calls)
     assert built.unpriced >= 12

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from llm_blender.calls import Budget
 from llm_blender.config import Price
 from llm_blender.ensemble import Ensemble, Limits, Member
-from llm_blender.ensemble.budget import Budget
 from llm_blender.errors import InputError, LLMError, NoAnswerError
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
@@ -50,7 +50,7 @@ def test_nobody_can_be_paid() -> None:
 
 def test_an_unknown_price_is_an_error_unless_allowed() -> None:
     other, unknown = FakeLLM("a", cost=0.1), FakeLLM("b", "longer answer", cost=None)
-    with pytest.raises(InputError, match=r"b: what an answer may cost is unknown.*allow_unpriced"):
+    with pytest.raises(InputError, match=r"b: the maximum cost of an answer is unknown.*allow_unpriced"):
         ensemble(other, unknown, max_cost=1.0).ask("Say something.")
     assert other.calls == []
     assert ensemble(other, unknown, max_cost=1.0, allow_unpriced=True).ask("Say something.").cost is None
@@ -61,11 +61,11 @@ def test_what_was_not_used_is_given_back_and_a_cancelled_call_counts() -> None:
         budget = Budget(1.0)
         with pytest.raises(LLMError):
             await budget.llm(FakeLLM("a", errors="server", cost=0.5)).generate(ASKED)
-        failed = budget.taken
+        failed = budget.spent + budget.reserved
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await budget.llm(FakeLLM("b", never_ends=True, cost=0.5)).generate(ASKED)
-        return failed, budget.taken
+        return failed, budget.spent + budget.reserved
 
     assert asyncio.run(run()) == (0.0, 0.5)
 

@@ -77,8 +77,8 @@ def test_a_result_without_value_is_a_failure_with_its_cost(journal):
 def test_an_llm_that_fails_again_and_again_is_given_up(journal):
     broken = {i: LLMError("a", "connection", "no connection") for i in range(50)}
     work = Work(broken)
-    lanes = [*items(50, lane="a"), *[Item(f"other {i}", 100 + i, "b") for i in range(20)]]
-    rows = work_through(journal, lanes, work)
+    rows = [*items(50, queue="a"), *[Item(f"other {i}", 100 + i, "b") for i in range(20)]]
+    rows = work_through(journal, rows, work)
     assert (rows.failed, rows.given_up, rows.done, rows.missing) == (10, 40, 20, 50)
     assert journal.status("row 49") is None
 
@@ -92,7 +92,7 @@ def test_failures_that_belong_to_a_row_give_up_nobody(journal):
 def test_each_lane_has_its_own_places(journal):
     work = Work(seconds=0.005)
     work_through(
-        journal, [*items(6, lane="a"), *[Item(f"b{i}", i, "b") for i in range(6)]], work, lanes={"a": 3, "b": 2}
+        journal, [*items(6, queue="a"), *[Item(f"b{i}", i, "b") for i in range(6)]], work, concurrency={"a": 3, "b": 2}
     )
     assert work.most_at_once == 5
     with Journal(journal.path.with_name("one.jsonl")) as other:
@@ -112,7 +112,7 @@ def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):
         return Result(value)
 
     with pytest.raises(StoreError, match="disk full"):
-        work_through(journal, items(10), work, lanes={"": 3}, on_stopping=stopped.append)
+        work_through(journal, items(10), work, concurrency={"": 3}, on_stopping=stopped.append)
     assert [journal.status(f"row {i}") for i in range(5)] == ["done", None, "done", None, None]
     assert stopped == [2]
 
@@ -128,7 +128,7 @@ def test_an_interrupt_keeps_what_is_under_way(journal):
         return Result(value)
 
     with pytest.raises(KeyboardInterrupt):
-        work_through(journal, items(10), work, lanes={"": 2}, on_stopping=stopped.append)
+        work_through(journal, items(10), work, concurrency={"": 2}, on_stopping=stopped.append)
     assert journal.status("row 2") == "done"
     assert len(journal) in (3, 4)
     assert sum(stopped) in (1, 2)
@@ -161,17 +161,17 @@ def test_resources_are_open_meanwhile(journal):
 
 def test_the_cap_is_not_broken_by_calls_at_the_same_time(journal):
     work = Work(cost=0.4, seconds=0.002)
-    rows = work_through(journal, items(20, most=1.0), work, lanes={"": 8}, budget=Budget(3.0))
+    rows = work_through(journal, items(20, most_cost=1.0), work, concurrency={"": 8}, budget=Budget(3.0))
     assert journal.cost <= 3.0
     # 0.4 each: when 2.0 or less are spent, another one that may cost 1.0 fits.
     assert (rows.done, rows.over_budget) == (6, 14)
-    more = work_through(journal, items(20, most=1.0), work, budget=Budget(100.0, spent=journal.cost))
+    more = work_through(journal, items(20, most_cost=1.0), work, budget=Budget(100.0, spent=journal.cost))
     assert (more.done, more.resumed) == (14, 6)
 
 
 def test_free_rows_go_on_when_the_budget_is_used_up(journal):
     work = Work(cost=0.0)
-    rows = work_through(journal, [Item("paid", 1, "a", most=1.0), *items(3, lane="b")], work, budget=Budget(0.5))
+    rows = work_through(journal, [Item("paid", 1, "a", most_cost=1.0), *items(3, queue="b")], work, budget=Budget(0.5))
     assert (rows.over_budget, rows.done) == (1, 3)
 
 

@@ -29,7 +29,7 @@ from llm_blender.cli import (
     train,
     votes,
 )
-from llm_blender.cli._output import BlendGroup, end_unexpected, terminate
+from llm_blender.cli._output import BlendGroup, end_unexpected, show_warnings, terminate
 
 __all__ = ["app", "main"]
 
@@ -71,6 +71,7 @@ def _blend(
     Results go to standard output, progress to standard error. Exit status: 0 done, 1 the work failed, 2 the input
     or the configuration is wrong, 3 done but degraded (with --strict), 130 interrupted.
     """
+    show_warnings()
 
 
 def main() -> None:

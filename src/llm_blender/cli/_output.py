@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -14,7 +15,16 @@ from typer.core import TyperGroup
 
 from llm_blender.errors import LLMBlenderError
 
-__all__ = ["DEGRADED", "BlendGroup", "end_unexpected", "note", "print_json", "print_table", "terminate"]
+__all__ = [
+    "DEGRADED",
+    "BlendGroup",
+    "end_unexpected",
+    "note",
+    "print_json",
+    "print_table",
+    "show_warnings",
+    "terminate",
+]
 
 
 def print_json(value: Any) -> None:
@@ -42,6 +52,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def note(text: str) -> None:
     """A line on standard error."""
     typer.echo(text, err=True)
+
+
+class _Warnings(logging.Handler):
+    """The log of the package on standard error; a warning that repeats is shown once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno > logging.WARNING or text not in self._shown:
+            self._shown.add(text)
+            note(text)
+
+
+def show_warnings() -> None:
+    """Show the warnings of this package on standard error from now on."""
+    log = logging.getLogger("llm_blender")
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Warnings)] + [_Warnings()]
 
 
 DEGRADED = 3

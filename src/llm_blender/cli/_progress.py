@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from llm_blender.cli._output import note
 from llm_blender.ensemble import Observer
-from llm_blender.errors import StoreError
 from llm_blender.types import Candidate, Failure
 
 if TYPE_CHECKING:
@@ -163,13 +162,9 @@ class Watcher(Observer):
     """Counts the answers that were in the store."""
 
     stored = 0
-    trouble: StoreError | None = None
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         self.stored += stored
-
-    def not_kept(self, error: StoreError) -> None:
-        self.trouble = error
 
 
 @contextmanager

@@ -75,8 +75,6 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
         if totals.unreadable:
             example = " ".join((totals.example or "").split())[:80]
             note(f"{name}: {totals.unreadable:,} replies held no verdict and count as ties, such as {example!r}")
-        if totals.not_kept:
-            note(f"{name}: the store could not keep the replies: {totals.not_kept}")
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,6 @@ def ask(
         note(f"no answer: {message}")
     if answer.fusion is not None:
         note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
-    if observer.trouble:
-        note(f"answers were not kept: {observer.trouble}")
     if observer.stored:
         note(f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed asks anew.")
     if as_json:

@@ -84,7 +84,7 @@ def build(
     criteria: Annotated[str, typer.Option(metavar="TEXT", help="What makes an answer better, for the judge.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws, the splits and the LLMs.")] = 0,
     max_cost: MaxCostOption = None,
-    allow_unknown_prices: UnknownPricesOption = False,
+    allow_unpriced: UnknownPricesOption = False,
     drop_incomplete: Annotated[
         bool, typer.Option("--drop-incomplete", help="Leave out rows that lack an LLM's answer.")
     ] = False,
@@ -142,7 +142,7 @@ def build(
         check=check,
         seed=seed,
         max_cost=max_cost,
-        allow_unknown_prices=allow_unknown_prices,
+        allow_unpriced=allow_unpriced,
         drop_incomplete=drop_incomplete,
         skip_bad=skip_bad,
         name=name,

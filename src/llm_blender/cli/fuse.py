@@ -199,8 +199,6 @@ def _summary(reports: Sequence[FusionReport], *, skipped: int, seconds: float) -
 
 def _remark(summary: dict[str, Any], reports: Sequence[FusionReport], fuser: Fuser) -> None:
     """Say on standard error what the fusing came to."""
-    from llm_blender.fusers.chat_fuser import ChatFuser
-
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
     note(
         f"{summary['rows']:,} rows in {summary['seconds']:.1f} s: {summary['fused']:,} fused answers by {fuser.name} "
@@ -211,5 +209,3 @@ def _remark(summary: dict[str, Any], reports: Sequence[FusionReport], fuser: Fus
         note(f"the first failure: {failed.message}")
     if summary["truncated"]:
         note(f"{summary['truncated']:.1%} of the text was too long for the fuser to read")
-    if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
-        note(f"answers were not kept: {fuser.not_kept}")

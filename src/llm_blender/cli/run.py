@@ -54,7 +54,7 @@ def run(
         typer.Option(min=1, help="Prompts under way at a time.", show_default="as the LLMs' own concurrency allows"),
     ] = None,
     max_cost: MaxCostOption = None,
-    allow_unknown_prices: UnknownPricesOption = False,
+    allow_unpriced: UnknownPricesOption = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and count rows that are wrong.")] = False,
     restart: RestartOption = False,
     strict: Annotated[
@@ -103,7 +103,7 @@ def run(
             seed=seed,
             concurrency=concurrency,
             max_cost=max_cost,
-            allow_unknown_prices=allow_unknown_prices,
+            allow_unpriced=allow_unpriced,
             on_rows=tell,
             on_stopping=stopping,
         )
@@ -173,5 +173,3 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
             note(f"{len(reasons):,} rows {what}, the first: {first}; the same command tries them again")
     if ran.failures and out != STDIO:
         note(f"those without an answer stand in {out}.failed.jsonl")
-    if ran.not_kept is not None:
-        note(f"answers were not kept: {ran.not_kept}")

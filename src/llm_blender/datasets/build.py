@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_blender.calls import Turns
+from llm_blender.calls import Budget
 from llm_blender.config import Config
 from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
 from llm_blender.datasets.candidates import (
@@ -32,7 +32,7 @@ from llm_blender.datasets.judging import (
 from llm_blender.datasets.plan import BuildPlan, Participant, judge_in_pool, load_participants, token_counter
 from llm_blender.datasets.scoring import measure, write_rows
 from llm_blender.errors import WorkError
-from llm_blender.jobs.engine import Budget, OnRows, Rows, work_through
+from llm_blender.jobs.engine import OnRows, Rows, work_through
 from llm_blender.jobs.job import Job
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example
@@ -140,7 +140,7 @@ class _Building:
         self.plan, self.store, self.observer = plan, store, observer
         self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
         self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
-        self.calls, self.turns = 0, Turns()
+        self.calls = 0
 
     def ask(self) -> None:
         """Every instruction to every LLM."""
@@ -152,8 +152,8 @@ class _Building:
         done = work_through(
             self._candidates,
             items,
-            lambda written: ask(written, self.store, self.turns),
-            lanes={participant.name: participant.lane for participant in self.pool},
+            lambda written: ask(written, self.store),
+            concurrency={participant.name: participant.lane for participant in self.pool},
             budget=self._budget(),
             resources=[participant.llm for participant in self.pool],
             on_rows=self.observer.begins("candidates"),
@@ -182,8 +182,8 @@ class _Building:
         done = work_through(
             self._judgements,
             items,
-            lambda asked: judge_pair(asked, judge, self.store, self.turns),
-            lanes={"judge": judge.lane},
+            lambda asked: judge_pair(asked, judge, self.store),
+            concurrency={"judge": judge.lane},
             budget=self._budget(),
             resources=[judge.llm],
             on_rows=self.observer.begins("judgements"),

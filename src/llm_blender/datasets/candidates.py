@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender.calls import CallStore, Turns, call_once
+from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.datasets.plan import Participant
-from llm_blender.ensemble.budget import Priced
 from llm_blender.errors import InputError
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
@@ -23,7 +22,6 @@ __all__ = [
     "estimate_call",
     "estimate_candidates",
     "missing_by_llm",
-    "most_cost",
     "row_candidates",
 ]
 
@@ -76,15 +74,9 @@ def estimate_call(
         calls=1,
         tokens=usage.prompt_tokens + usage.completion_tokens,
         cost=0.0 if price is None else price.cost(usage),
-        most=most_cost(participant, messages, sampling),
+        most=most_cost(participant.llm, messages, sampling) or 0.0,
         unpriced=int(price is None),
     )
-
-
-def most_cost(participant: Participant, messages: Sequence[Message], sampling: Sampling) -> float:
-    """Dollars that a call may cost at most; 0 where the price is not known."""
-    llm = participant.llm
-    return (llm.most_cost(messages, sampling) if isinstance(llm, Priced) else None) or 0.0
 
 
 def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | None) -> None:
@@ -140,7 +132,7 @@ def candidate_items(rows: Sequence[Example], pool: Sequence[Participant]) -> lis
             key,
             written,
             written.participant.name,
-            most_cost(written.participant, written.messages, written.sampling),
+            most_cost(written.participant.llm, written.messages, written.sampling) or 0.0,
         )
         for key, written in _calls(rows, pool)
     ]
@@ -163,13 +155,13 @@ def estimate_candidates(
     return total
 
 
-async def ask(written: Written, store: CallStore, turns: Turns) -> Result:
-    """Make the call, or find it again.
+async def ask(written: Written, store: CallStore) -> Result:
+    """Make the call, or find it in the store.
 
     Raises:
         LLMError: there is no answer.
     """
-    reply = await call_once(turns, written.participant.llm, written.messages, written.sampling, store)
+    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)

@@ -12,9 +12,9 @@ from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
 from llm_blender._inputs import fence_code
-from llm_blender.calls import CallStore, Turns, call_once
+from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.data.instructions import coin, fraction
-from llm_blender.datasets.candidates import Estimate, estimate_call, most_cost
+from llm_blender.datasets.candidates import Estimate, estimate_call
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
@@ -130,7 +130,7 @@ def _sampling(judge: Participant, asked: Asked) -> Sampling:
 def judgement_items(rows: Rows, plan: BuildPlan, judge: Participant) -> list[Item[Asked]]:
     """One item a question."""
     return [
-        Item(key, asked, "judge", most_cost(judge, asked.messages, _sampling(judge, asked)))
+        Item(key, asked, "judge", most_cost(judge.llm, asked.messages, _sampling(judge, asked)) or 0.0)
         for key, asked in _questions(rows, plan)
     ]
 
@@ -152,13 +152,13 @@ def estimate_judgements(
     return total
 
 
-async def judge_pair(asked: Asked, judge: Participant, store: CallStore, turns: Turns) -> Result:
+async def judge_pair(asked: Asked, judge: Participant, store: CallStore) -> Result:
     """Ask the judge, or find its reply again. A reply without an outcome is one: it is counted, not asked for again.
 
     Raises:
         LLMError: there is no reply.
     """
-    reply = await call_once(turns, judge.llm, asked.messages, _sampling(judge, asked), store)
+    reply = await Caller(judge.llm, store).call(asked.messages, _sampling(judge, asked))
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)

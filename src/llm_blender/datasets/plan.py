@@ -45,7 +45,7 @@ class BuildPlan:
             agrees with itself.
         seed: of all that is drawn, and of the LLMs.
         max_cost: dollars, for all runs of the build together; None is only enough where nothing costs anything.
-        allow_unknown_prices: ask LLMs whose price is not known; their calls are counted, and not as free.
+        allow_unpriced: ask LLMs whose price is not known; their calls are counted, and not as free.
         drop_incomplete: leave out rows that lack an LLM's answer.
         skip_bad: leave out and count instructions that cannot be read.
         name: of the data set, for the card; by default that of the output.
@@ -67,7 +67,7 @@ class BuildPlan:
     check: int = 40
     seed: int = 0
     max_cost: float | None = None
-    allow_unknown_prices: bool = False
+    allow_unpriced: bool = False
     drop_incomplete: bool = False
     skip_bad: bool = False
     name: str = ""
@@ -178,7 +178,7 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
         if names.count(name) > 1:
             raise InputError(f"Two candidates of a row would be called {name!r}: give the LLMs other names.")
     for participant in [*pool, *([judge] if judge else [])]:
-        if participant.price is None and not plan.allow_unknown_prices:
+        if participant.price is None and not plan.allow_unpriced:
             raise InputError(
                 f"The price of {participant.name} is not known, and is not taken for zero: add `price` to its [[llm]] "
                 f"(zeros where it is free), or allow it with --allow-unknown-prices."

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from llm_blender.calls import run_to_end
+from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
-from llm_blender.ensemble.budget import Budget
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
@@ -24,7 +23,7 @@ from llm_blender.fusers import (
     base_model,
     load_fuser,
 )
-from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
 from llm_blender.store import Store
@@ -239,20 +238,21 @@ class Ensemble:
         fusing, limits, observer = settings.mode != "pick", settings.limits, observer or Observer()
         messages = to_messages(prompt)
         budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced)
+        store = self.store if cache else None
         calls = [
-            Call(budget.llm(member.llm), Sampling(seed=seed, sample=sample))
+            Call(Caller(member.llm, store, budget), Sampling(seed=seed, sample=sample))
             for member in (self.members if members is None else members)
             for sample in range(member.samples)
         ]
         for call in calls:
-            budget.check(call.llm, messages, call.sampling)
-        observer.started([call.llm.name for call in calls])
-        load, store = fuser or (lambda: self.fuser), self.store if cache else None
+            budget.check(call.caller.llm, messages, call.sampling)
+        observer.started([call.caller.llm.name for call in calls])
+        load = fuser or (lambda: self.fuser)
         try:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
                 tasks.create_task(self._loaded_ranker())
                 writing = tasks.create_task(asyncio.to_thread(load)) if fusing else None
-                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), store, observer))
+                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered = gathering.result()
@@ -266,7 +266,7 @@ class Ensemble:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
         if writing is not None:
-            seconds, paid = limits.for_fuser(time.perf_counter() - started), budget.fuser(writing.result())
+            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(writing.result(), budget)
             report = await self._fuse(settings, paid, prompt, texts, ranking, seed, seconds, observer)
         return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
 
@@ -315,7 +315,7 @@ class Ensemble:
         """
         settings = settings or self.settings
         limits, fuser = settings.limits, await asyncio.to_thread(lambda: self.fuser)
-        paid = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced).fuser(fuser)
+        paid = within_budget(fuser, Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced))
         return await self._fuse(settings, paid, prompt, texts, ranking, seed, limits.for_fuser(0), Observer())
 
     async def _fuse(
@@ -339,10 +339,7 @@ class Ensemble:
             guard=settings.guard,
             rule=settings.rule,
         )
-        report = await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
-        if isinstance(fuser, ChatFuser) and fuser.not_kept is not None:
-            observer.not_kept(fuser.not_kept)
-        return report
+        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
 
 
 def _answer(

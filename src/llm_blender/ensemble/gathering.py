@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender.calls import call
-from llm_blender.errors import LLMError, StoreError
-from llm_blender.store import Store
-from llm_blender.types import LLM, Candidate, Failure, Message, Sampling
+from llm_blender.calls import Caller
+from llm_blender.errors import FailureReason, LLMError
+from llm_blender.types import Candidate, Failure, Message, Sampling
 
 __all__ = ["Call", "Gathered", "Limits", "Observer", "gather"]
 
@@ -29,9 +28,6 @@ class Observer:
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         """A call has its answer; `stored`: from the store, nobody was asked."""
-
-    def not_kept(self, error: StoreError) -> None:
-        """An answer could not be stored; it is used all the same."""
 
     def failed(self, call: int, failure: Failure) -> None:
         """A call has none."""
@@ -86,7 +82,7 @@ _SHARE, _SHARE_BEFORE_FUSING = 0.8, 0.5
 class Call:
     """One answer to ask for."""
 
-    llm: LLM
+    caller: Caller
     sampling: Sampling
 
 
@@ -105,9 +101,7 @@ class Gathered:
     new: tuple[Candidate, ...]
 
 
-async def gather(
-    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, store: Store | None, observer: Observer
-) -> Gathered:
+async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
     """Make all calls at once; an answer is stored under its call's key before anything else happens to it.
 
     An answer that is empty or only white space counts as a failure. Calls that are still running when the quorum
@@ -120,30 +114,25 @@ async def gather(
     failures: dict[int, Failure] = {}
     new: list[Candidate] = []
 
-    async def ask(index: int, asked: Call) -> None:
-        reply = await call(
-            asked.llm, messages, asked.sampling, store, lambda text: observer.writing(index, text), new.append
-        )
-        candidate = reply.candidate
-        if reply.not_kept is not None:
-            observer.not_kept(reply.not_kept)
-        if candidate.text.strip():
-            candidates[index] = candidate
-            observer.wrote(index, candidate, stored=reply.stored)
-        else:
-            fail(index, Failure(asked.llm.name, "empty", f"{asked.llm.name}: the answer is empty"))
+    def fail(index: int, reason: FailureReason, message: str) -> None:
+        failures[index] = Failure(calls[index].caller.llm.name, reason, message)
+        observer.failed(index, failures[index])
 
-    def fail(index: int, failure: Failure) -> None:
-        failures[index] = failure
-        observer.failed(index, failure)
-
-    async def attempt(index: int, asked: Call) -> None:
+    async def attempt(index: int, call: Call) -> None:
         try:
-            await ask(index, asked)
+            reply = await call.caller.call(
+                messages, call.sampling, lambda text: observer.writing(index, text), new.append
+            )
         except LLMError as error:
-            fail(index, Failure(asked.llm.name, error.reason, str(error)))
+            fail(index, error.reason, str(error))
+            return
+        if reply.candidate.text.strip():
+            candidates[index] = reply.candidate
+            observer.wrote(index, reply.candidate, stored=reply.stored)
+        else:
+            fail(index, "empty", f"{call.caller.llm.name}: the answer is empty")
 
-    tasks = {asyncio.create_task(attempt(index, asked)): index for index, asked in enumerate(calls)}
+    tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
     try:
         await _wait(tasks, candidates, limits)
     finally:
@@ -155,7 +144,7 @@ async def gather(
         late = f"no answer within {limits.grace:g} s after the quorum of {limits.quorum} had answered"
     for task, index in tasks.items():
         if task.cancelled():
-            fail(index, Failure(calls[index].llm.name, "timeout", f"{calls[index].llm.name}: {late}"))
+            fail(index, "timeout", f"{calls[index].caller.llm.name}: {late}")
         elif (error := task.exception()) is not None:
             raise error
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))

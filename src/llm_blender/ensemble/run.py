@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender.calls import Turns
+from llm_blender.calls import Budget, most_cost
 from llm_blender.data import STDIO, RowWriter
-from llm_blender.ensemble import Ensemble, Observer
-from llm_blender.ensemble.budget import Priced
-from llm_blender.errors import InputError, StoreError, WorkError
+from llm_blender.ensemble import Ensemble
+from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.jobs.engine import Budget, Item, OnRows, Result, Rows, work_through
+from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through
 from llm_blender.jobs.job import Job
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
 from llm_blender.types import LLM, Answer, Example, Message, Sampling, to_messages
@@ -36,7 +35,6 @@ class Ran:
         unpriced: rows whose cost is unknown.
         failures: of rows without an answer, the reason, by id.
         partial: of rows whose answer rests on less than was asked for, the reason, by id.
-        not_kept: why an answer could not be stored; None where all went well.
     """
 
     rows: Rows
@@ -45,7 +43,6 @@ class Ran:
     unpriced: int
     failures: dict[str, str]
     partial: dict[str, str]
-    not_kept: StoreError | None = None
 
     @property
     def complete(self) -> bool:
@@ -115,7 +112,7 @@ def run_prompts(
     seed: int = 0,
     concurrency: int | None = None,
     max_cost: float | None = None,
-    allow_unknown_prices: bool = False,
+    allow_unpriced: bool = False,
     on_rows: OnRows | None = None,
     on_stopping: Callable[[int], None] | None = None,
 ) -> Ran:
@@ -132,7 +129,7 @@ def run_prompts(
         seed: of all that is drawn.
         concurrency: prompts under way; None takes what `at_once` says.
         max_cost: dollars, for all runs of the job together.
-        allow_unknown_prices: go on where an LLM's price is not known.
+        allow_unpriced: go on where an LLM's price is not known.
         on_rows: told how far it is.
         on_stopping: told how many prompts are waited for when it stops early.
 
@@ -141,21 +138,19 @@ def run_prompts(
         WorkError: the cap is reached, or no prompt has an answer; what was done is kept.
     """
     journal = job.journal("rows")
-    items = [Item(row.id or "", row, most=_most_cost(ensemble, row, max_cost, allow_unknown_prices)) for row in rows]
+    items = [Item(row.id or "", row, most_cost=_most_cost(ensemble, row, max_cost, allow_unpriced)) for row in rows]
     if any(journal.status(item.key) != "done" for item in items):
         _ = ensemble.ranker  # a ranker that is not there is told before anybody is asked
-    watcher, turns = _Watcher(), Turns()
 
     async def answer(row: Example) -> Result:
-        async with turns.of(row.prompt):  # what asks the same finds the answers of the first one in the store
-            given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watcher)
+        given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed)
         return Result(_record(row, given), _lacks(given, ensemble.settings.limits.quorum), given.cost)
 
     done = work_through(
         journal,
         items,
         answer,
-        lanes={"": concurrency or at_once(ensemble)},
+        concurrency={"": concurrency or at_once(ensemble)},
         budget=Budget(max_cost, spent=journal.cost),
         resources=[ensemble],
         on_rows=on_rows,
@@ -180,16 +175,7 @@ def run_prompts(
                 writer.write(record)
     if out != STDIO:
         _tell_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
-    return Ran(done, fused, journal.cost, journal.unpriced, failures, partial, watcher.trouble)
-
-
-class _Watcher(Observer):
-    """Remembers that an answer could not be stored."""
-
-    trouble: StoreError | None = None
-
-    def not_kept(self, error: StoreError) -> None:
-        self.trouble = error
+    return Ran(done, fused, journal.cost, journal.unpriced, failures, partial)
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:
@@ -212,7 +198,7 @@ def _lacks(answer: Answer, quorum: int | None) -> str:
     return ""
 
 
-def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_unknown: bool) -> float:
+def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_unpriced: bool) -> float:
     """Dollars that a prompt may cost at most; 0 where nobody wants to know."""
     if max_cost is None:
         return 0.0
@@ -227,8 +213,8 @@ def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_u
         calls.append((fuser.llm, [*messages, texts], 0))
     total = 0.0
     for llm, asked, sample in calls:
-        most = llm.most_cost(asked, Sampling(sample=sample)) if isinstance(llm, Priced) else None
-        if most is None and not allow_unknown:
+        most = most_cost(llm, asked, Sampling(sample=sample))
+        if most is None and not allow_unpriced:
             raise InputError(
                 f"{llm.name}: what an answer may cost is not known, and is not taken for zero: give its [[llm]] a "
                 f"`price` and `max_tokens`, or allow it with --allow-unknown-prices."

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
-from llm_blender.ensemble.budget import Priced
 from llm_blender.errors import LLMError, NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.chat_response import tool_calls_text
@@ -218,14 +218,8 @@ def _fuser(fuser: Fuser, sampling: Sampling, *, cache: bool) -> Fuser:
     if not isinstance(fuser, ChatFuser):
         return fuser
     own = fuser.sampling
-    return ChatFuser(
-        fuser.llm,
-        criteria=fuser.criteria,
-        sampling=replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop),
-        max_chars=fuser.max_chars,
-        concurrency=fuser.concurrency,
-        store=fuser.store if cache else None,
-    )
+    both = replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop)
+    return fuser.replace(sampling=both, store=fuser.store if cache else None)
 
 
 @dataclass(frozen=True)
@@ -270,30 +264,25 @@ class _CallOptions:
         return self.messages is not None or self.json or "tools" in extra
 
 
-class _OptionsLLM:
+class _OptionsLLM(WrappedLLM):
     """An LLM that is called with the options of a request."""
 
     def __init__(self, llm: LLM, options: _CallOptions) -> None:
-        self._llm, self._options = llm, options
-
-    @property
-    def name(self) -> str:
-        return self._llm.name
+        super().__init__(llm)
+        self._options = options
 
     @property
     def identity(self) -> Mapping[str, Any]:
         wishes = {"sampling": self._options.sampling.to_dict(), "messages": self._options.messages}
-        return {**self._llm.identity, "wishes": wishes}
+        return {**super().identity, "wishes": wishes}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        if not isinstance(self._llm, Priced):
-            return None
-        return self._llm.most_cost(self._messages(messages), self._sampling(sampling))
+        return super().most_cost(self._messages(messages), self._sampling(sampling))
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        candidate = await self._llm.generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
+        candidate = await super().generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
         if self._options.json and candidate.tool_calls is None and not _is_json(candidate.text):
             self._options.discarded.append(candidate)
             raise LLMError(self.name, "bad_response", "the answer is not the JSON that response_format requires")
