@@ -1,4 +1,4 @@
-"""One prompt → one Answer, under a deadline, a quorum and a budget."""
+"""Answer a prompt with several LLMs, under a deadline, a quorum and a budget."""
 
 from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member, fuser_name
 from llm_blender.ensemble.gathering import Limits, Observer

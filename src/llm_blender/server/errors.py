@@ -132,7 +132,7 @@ def _code(error: LLMBlenderError) -> str:
 
 
 def _invalid(error: RequestValidationError) -> RefusedError:
-    """Name the first error in the body."""
+    """Describe the first error in the body."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "json_invalid":
