@@ -1,4 +1,4 @@
-"""Who is waited for, who is given up, and what is kept of it."""
+"""Waiting for LLMs: deadline, quorum, grace, and the answers that are kept."""
 
 from __future__ import annotations
 

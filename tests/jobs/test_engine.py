@@ -23,14 +23,14 @@ def items(n, **options):
 
 
 class Work:
-    """Squares numbers, counts, and fails where it is told."""
+    """Work that squares numbers, counts, and fails on planted rows."""
 
     def __init__(self, failures=None, partial=(), cost=0.0, seconds=0.0):
         self.failures, self.partial, self.cost, self.seconds = failures or {}, partial, cost, seconds
-        self.asked, self.running, self.most_at_once = [], 0, 0
+        self.tried, self.running, self.most_at_once = [], 0, 0
 
     async def __call__(self, value):
-        self.asked.append(value)
+        self.tried.append(value)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         try:
@@ -43,27 +43,27 @@ class Work:
 
 
 def test_each_row_once(journal):
-    work, told = Work(cost=0.25), []
-    rows = work_through(journal, items(5), work, on_rows=told.append)
+    work, reports = Work(cost=0.25), []
+    rows = work_through(journal, items(5), work, on_rows=reports.append)
     assert (rows.total, rows.done, rows.resumed, rows.missing, rows.over, rows.cost) == (5, 5, 0, 0, 5, 1.25)
-    assert [row.over for row in told] == [1, 2, 3, 4, 5]
-    assert told[-1].rate > 0
+    assert [row.over for row in reports] == [1, 2, 3, 4, 5]
+    assert reports[-1].rate > 0
     again = work_through(journal, items(7), work)
     assert (again.done, again.resumed, again.cost) == (2, 5, 0.5)
-    assert sorted(work.asked) == list(range(7))
+    assert sorted(work.tried) == list(range(7))
     assert [value["square"] for value in journal.values(f"row {i}" for i in range(7))] == [i**2 for i in range(7)]
 
 
 def test_failed_and_partial_rows_are_noted_and_tried_again(journal):
-    work = Work({1: LLMError("a", "empty", "nothing said")}, partial={2})
+    work = Work({1: LLMError("a", "empty", "no answer")}, partial={2})
     rows = work_through(journal, items(4), work)
     assert (rows.done, rows.partial, rows.failed, rows.missing) == (2, 1, 1, 1)
-    assert (journal.status("row 1"), journal.reason("row 1")) == ("failed", "a: nothing said")
+    assert (journal.status("row 1"), journal.reason("row 1")) == ("failed", "a: no answer")
     assert (journal.status("row 2"), journal.value("row 2")) == ("partial", {"square": 4})
     work.failures, work.partial = {}, ()
     rows = work_through(journal, items(4), work)
     assert (rows.done, rows.resumed, rows.missing) == (2, 2, 0)
-    assert sorted(work.asked) == [0, 1, 1, 2, 2, 3]
+    assert sorted(work.tried) == [0, 1, 1, 2, 2, 3]
 
 
 def test_a_result_without_value_is_a_failure_with_its_cost(journal):
@@ -99,7 +99,7 @@ def test_each_lane_has_its_own_places(journal):
         one = Work(seconds=0.002)
         work_through(other, items(4), one)
         assert one.most_at_once == 1
-        assert one.asked == [0, 1, 2, 3]
+        assert one.tried == [0, 1, 2, 3]
 
 
 def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):

@@ -1,4 +1,4 @@
-"""Asking the LLMs of an ensemble, all at once, and knowing when to stop waiting."""
+"""Call the LLMs of an ensemble, all at once, until a quorum or a deadline."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ __all__ = ["Call", "Gathered", "Limits", "Observer", "gather"]
 
 
 class Observer:
-    """Told what happens while an answer is made; override what is of interest. Called in the event loop.
+    """Callbacks for the progress of an answer; override the ones of interest. They run in the event loop.
 
-    `call` is the 0-based index of one asked-for answer, in the order of the LLMs and their samples.
+    `call` is the 0-based index of a call, in the order of the LLMs and their samples.
     """
 
     def started(self, models: list[str]) -> None:
-        """The calls begin: the LLM of each."""
+        """Receive the LLM of each call, when the calls begin."""
 
     def writing(self, call: int, text: str) -> None:
-        """A call has written another piece of text."""
+        """Receive the next piece of text of a call."""
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        """A call has its answer; `stored`: from the store, nobody was asked."""
+        """Receive the answer of a call; `stored`: it comes from the store, at no cost."""
 
     def failed(self, call: int, failure: Failure) -> None:
-        """A call has none."""
+        """Receive the failure of a call."""
 
     def comparing(self, done: int, total: int) -> None:
-        """Comparisons done and expected. Called from another thread."""
+        """Receive the numbers of comparisons done and expected; called from another thread."""
 
     def fusing(self, text: str) -> None:
-        """The fuser has written another piece of a text, which may not be what is given back."""
+        """Receive the next piece of the fuser's text, which may not become the answer."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop waiting.
+    """Limits of time and cost for one prompt.
 
     Attributes:
-        deadline: seconds that the LLMs have for one prompt, and then the fuser.
-        quorum: answers that suffice; None waits for all, up to the deadline.
-        grace: seconds that stragglers get once the quorum is there.
-        total: seconds for everything, from the question to the answer: LLMs and fuser get a share of it, at most
-            their deadline, and the rest is for the ranker; None gives both their deadline.
-        max_cost: dollars that one prompt may cost. Nobody is asked whose answer might cost more than is left.
-        allow_unpriced: ask LLMs whose price is unknown in spite of `max_cost`, and count them as free.
+        deadline: maximum seconds of the LLMs, and then of the fuser.
+        quorum: number of answers that suffice; None waits for all, up to the deadline.
+        grace: seconds that the other LLMs get once the quorum has answered.
+        total: maximum seconds from prompt to answer: LLMs and fuser get a share of it, at most their deadline, and the
+            ranker the rest; None gives both their deadline.
+        max_cost: maximum cost in dollars; an LLM is not called if its answer may cost more than is left.
+        allow_unpriced: call LLMs of unknown price in spite of `max_cost`, and count them as free.
     """
 
     deadline: float = 120.0
@@ -61,26 +61,26 @@ class Limits:
     allow_unpriced: bool = False
 
     def for_llms(self, *, fusing: bool) -> Self:
-        """With the deadline that the LLMs have."""
+        """Return the limits with the deadline of the LLMs."""
         if self.total is None:
             return self
         share = _SHARE_BEFORE_FUSING if fusing else _SHARE
         return replace(self, deadline=min(self.deadline, round(share * self.total, 3)))
 
     def for_fuser(self, elapsed: float) -> float:
-        """Seconds that the fuser has, `elapsed` seconds after the question."""
+        """Return the maximum seconds of the fuser, `elapsed` seconds after the prompt."""
         if self.total is None:
             return self.deadline
         return max(0.0, min(self.deadline, round(_SHARE * (self.total - elapsed), 3)))
 
 
-# Of what is left of the total: the ranker needs the rest, with a fuser before it and after it.
+# Shares of the total that is left; the rest is for the ranker, which runs before the fuser and after it.
 _SHARE, _SHARE_BEFORE_FUSING = 0.8, 0.5
 
 
 @dataclass(frozen=True)
 class Call:
-    """One answer to ask for."""
+    """One call of an LLM: its caller and its options."""
 
     caller: Caller
     sampling: Sampling
@@ -88,12 +88,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What came back.
+    """The results of the calls.
 
     Attributes:
-        candidates: by the index of their call, in that order.
-        failures: likewise, why there is no candidate.
-        new: answers that were not in the store, empty ones among them: what was paid for.
+        candidates: answers by the index of their call, in that order.
+        failures: reasons by the index of a call without an answer.
+        new: answers that were paid for, not found in the store; including empty ones.
     """
 
     candidates: dict[int, Candidate]
@@ -102,13 +102,12 @@ class Gathered:
 
 
 async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
-    """Make all calls at once; an answer is stored under its call's key before anything else happens to it.
+    """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
-    An answer that is empty or only white space counts as a failure. Calls that are still running when the quorum
-    and its grace, or the deadline, are over are cancelled and reported as timed out.
+    An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
 
     Raises:
-        StoreError: the store cannot be read; nobody is asked then.
+        StoreError: the store cannot be read.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
@@ -151,7 +150,7 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
 
 
 async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:
-    """Until all are done, one broke, the quorum had its grace, or the deadline is over."""
+    """Wait until all calls are done, one has raised, the grace after the quorum is over, or the deadline."""
     clock = asyncio.get_running_loop().time
     end, graced = clock() + limits.deadline, False
     pending = set(tasks)

@@ -41,15 +41,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class JudgeTotals:
-    """What a judge was asked so far, and what it cost.
+    """The calls of a judge so far, and their cost.
 
     Attributes:
-        calls: replies of the LLM that were paid for.
-        recalled: replies that were found in the store instead.
-        unreadable: replies, of both kinds, in which there was no verdict; they count as ties.
-        example: the first of these.
+        calls: replies that were paid for.
+        recalled: replies found in the store.
+        unreadable: replies of both kinds without a verdict; they count as ties.
+        example: the first unreadable reply.
         usage: tokens of `calls`.
-        cost: dollars of `calls`; None where a price is unknown.
+        cost: dollars of `calls`; None if a price is unknown.
     """
 
     calls: int
