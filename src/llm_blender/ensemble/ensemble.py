@@ -251,7 +251,7 @@ class Ensemble:
         try:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
                 tasks.create_task(self._loaded_ranker())
-                writing = tasks.create_task(asyncio.to_thread(load)) if fusing else None
+                loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
                 gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -265,8 +265,8 @@ class Ensemble:
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
-        if writing is not None:
-            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(writing.result(), budget)
+        if loading is not None:
+            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
             report = await self._fuse(settings, paid, prompt, texts, ranking, seed, seconds, observer)
         return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
 

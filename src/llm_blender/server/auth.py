@@ -42,7 +42,7 @@ class Keys:
         """Read the keys of the environment and of the file.
 
         Raises:
-            ConfigError: the file cannot be read, a line of it is not a SHA-256, or there is no key in either.
+            ConfigError: the file cannot be read or holds anything but SHA-256 hashes, or one of the two holds no key.
         """
         given = environment.get(config.keys_env)
         keys = [key.strip() for key in (given or "").split(",") if key.strip()]
@@ -56,12 +56,8 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
-    def know(self, authorization: bytes) -> bool:
-        """Check whether a header ``Authorization: Bearer KEY`` holds one of the keys, in constant time."""
-        return self.owner(authorization) is not None
-
     def owner(self, authorization: bytes) -> str | None:
-        """Derive the name of the client from the key in such a header; None for an unknown key."""
+        """Derive the client's name from a header ``Authorization: Bearer KEY``, in constant time; None: unknown key."""
         scheme, _, key = authorization.partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
         known = [hmac.compare_digest(digest, each) for each in self._hashes]
@@ -162,7 +158,7 @@ class AuthMiddleware:
             raise RefusedError(
                 403, "wrong_host", f"Without keys, this service answers on loopback only, not as {host!r}."
             )
-        if self._keys and path not in _PUBLIC and not self._keys.know(headers.get(b"authorization", b"")):
+        if self._keys and path not in _PUBLIC and self._keys.owner(headers.get(b"authorization", b"")) is None:
             raise RefusedError(
                 401, "invalid_api_key", "Send one of this service's keys as `Authorization: Bearer KEY`."
             )
