@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import string
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +45,9 @@ def serve_app() -> Callable[[contextlib.ExitStack, Any], str]:
     """Runs an ASGI app on a free port of loopback until a stack closes; the result is its URL."""
 
     def serve(stack: contextlib.ExitStack, app: Any) -> str:
+        import threading
+        import time
+
         import uvicorn
 
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
