@@ -7,17 +7,17 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.metrics import bleurt
-from llm_blender.metrics._models import _shares
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("max_tokens", [1, 90, 4_096])
 def test_the_outputs_of_transformers(rater, golden, kind, max_tokens):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     folder = rater(kind)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -45,6 +45,9 @@ def test_the_reference_is_read_first(rater):
 
 
 def test_an_empty_prediction_is_a_text_of_no_tokens(rater):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     folder = rater()
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -66,6 +69,8 @@ def test_the_best_reference_counts(rater, golden):
 
 class TestLength:
     def test_the_longer_text_is_cut_first(self):
+        from llm_blender.metrics._models import _shares
+
         def one_by_one(reference, prediction, room):
             while reference + prediction > room:
                 if reference > prediction:

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers.reward_model import Classifier, ClassifierConfig, RewardModel
+from llm_blender.rankers.reward_model import ClassifierConfig, RewardModel
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air.", "It is not!", ""]
 TALK = [
@@ -33,6 +30,9 @@ def change(folder: Path, file: str = "config.json", **values: object) -> Path:
 class TestPairs:
     @pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
     def test_the_scores_of_transformers(self, tiny_reward_model, kind):
+        import torch
+        from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
         folder = tiny_reward_model(kind)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -45,7 +45,9 @@ class TestPairs:
         assert np.ptp(expected) > 0.01
 
     def test_deberta_runs_on_the_encoder_of_our_own(self, tiny_reward_model):
-        from llm_blender.rankers.reward_model import load_classifier
+        import torch
+
+        from llm_blender.rankers.reward_model import Classifier, load_classifier
 
         assert not isinstance(load_classifier(tiny_reward_model("deberta-v2"), 0, torch.float32), Classifier)
 
@@ -112,6 +114,9 @@ class TestLength:
 
 class TestChat:
     def expected(self, folder: Path, prompt: list[dict], text: str) -> float:
+        import torch
+        from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         messages = [*prompt, {"role": "assistant", "content": text}]
@@ -190,6 +195,8 @@ class TestBroken:
             RewardModel.from_pretrained(folder)
 
     def test_pickled_code_is_not_run(self, tiny_reward_model, broken):
+        import torch
+
         class Harm:
             def __reduce__(self):
                 return Path.touch, (folder / "harmed",)
@@ -245,6 +252,9 @@ class TestBroken:
 
 
 def test_half_precision_on_disk_is_read_in_float32(tiny_reward_model, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
     folder = tiny_reward_model()
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float16)
     model.save_pretrained(tmp_path)
@@ -258,6 +268,8 @@ def test_half_precision_on_disk_is_read_in_float32(tiny_reward_model, tmp_path):
 
 
 def test_loading_is_silent_and_leaves_transformers_as_it_was(tiny_reward_model, capfd):
+    from transformers.utils import logging
+
     before = logging.is_progress_bar_enabled(), logging.get_verbosity()
     RewardModel.from_pretrained(tiny_reward_model())
     assert capfd.readouterr() == ("", "")

@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.encoder_ranker import PointwiseConfig
-from llm_blender.rankers.summa_reranker import MixtureOfExperts, SummaInput, SummaReranker, SummaRerankerModel
+from llm_blender.rankers.summa_reranker import SummaInput, SummaReranker
+
+if TYPE_CHECKING:
+    import torch
+
+    from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
 
 WIDTH = 12
 
 
 @pytest.fixture
 def moe() -> MixtureOfExperts:
+    import torch
+
+    from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
     torch.manual_seed(0)
     module = MixtureOfExperts(WIDTH, experts=6, tasks=3, k=2)
     with torch.no_grad():
@@ -29,11 +38,15 @@ def moe() -> MixtureOfExperts:
 
 @pytest.fixture
 def rows() -> torch.Tensor:
+    import torch
+
     return torch.randn(9, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 class TestMixtureOfExperts:
     def test_by_hand(self, moe, rows):
+        import torch
+
         mixed, _ = moe.eval()(rows)
         for task, gate in enumerate(moe.w_gate):
             for i, row in enumerate(rows):
@@ -49,6 +62,8 @@ class TestMixtureOfExperts:
         assert mixed.isfinite().all()
 
     def test_noise_in_training_only(self, moe, rows):
+        import torch
+
         moe.train()
         assert not torch.equal(moe(rows)[0], moe(rows)[0])
         moe.eval()
@@ -62,6 +77,10 @@ class TestMixtureOfExperts:
             assert weight.grad.abs().sum() > 0, name
 
     def test_balance_is_zero_only_where_all_experts_work_alike(self, rows):
+        import torch
+
+        from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
         even = MixtureOfExperts(WIDTH, experts=2, tasks=1, k=2).eval()
         assert float(even(rows)[1].detach()) == pytest.approx(0, abs=1e-9)
         uneven = MixtureOfExperts(WIDTH, experts=4, tasks=1, k=1).eval()
@@ -71,6 +90,8 @@ class TestMixtureOfExperts:
         assert float(uneven(one)[1].detach()) == pytest.approx(0.01 * 2 * 4, rel=1e-3)  # one expert does all the work
 
     def test_the_expected_load_is_that_of_many_draws(self, moe, rows):
+        import torch
+
         moe.train()
         torch.manual_seed(3)
         with torch.no_grad():
@@ -81,6 +102,8 @@ class TestMixtureOfExperts:
 
 class TestModel:
     def test_parameters_have_the_names_of_the_original(self, tiny_pointwise):
+        from safetensors.torch import load_file
+
         state = load_file(tiny_pointwise("summareranker") / "model.safetensors")
         names = {name for name in state if not name.startswith("pretrained_model.")}
         assert names == {
@@ -98,6 +121,10 @@ class TestModel:
         assert not any("pooler" in name for name in state)
 
     def test_it_learns(self, tiny_pointwise):
+        import torch
+
+        from llm_blender.rankers.summa_reranker import SummaRerankerModel
+
         folder = tiny_pointwise("summareranker")
         torch.manual_seed(0)
         model = SummaRerankerModel(PointwiseConfig.load(folder, "summareranker")).train()
@@ -152,6 +179,9 @@ class TestInput:
 class TestCheckpoints:
     def published(self, folder: Path, target: Path) -> Path:
         """The checkpoint as llm-blender 0.0.2 writes one: its config, pickled weights with a pooler, no backbone."""
+        import torch
+        from safetensors.torch import load_file
+
         target.mkdir()
         (target / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -212,6 +242,8 @@ class TestCheckpoints:
             SummaReranker.from_pretrained(path.parent)
 
     def test_weights_of_a_pair_ranker(self, tiny_pointwise, tiny_ranker, broken):
+        from safetensors.torch import load_file, save_file
+
         folder = broken(tiny_pointwise("summareranker"))
         save_file(load_file(tiny_ranker() / "model.safetensors"), folder / "model.safetensors")
         with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
