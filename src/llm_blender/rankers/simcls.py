@@ -107,7 +107,7 @@ class SimCLS(EncoderRanker[SimCLSInput]):
         )
 
 
-_SOURCE, _CANDIDATE = "source_encoder.", "candidate_encoder."
+_SOURCE_WEIGHTS, _CANDIDATE_WEIGHTS = "source_encoder.", "candidate_encoder."
 
 
 class SimCLSModel(nn.Module):
@@ -141,8 +141,9 @@ def one_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        new = _SOURCE + name.removeprefix(_CANDIDATE) if name.startswith(_CANDIDATE) else name
+        shared = name.startswith(_CANDIDATE_WEIGHTS)
+        new = _SOURCE_WEIGHTS + name.removeprefix(_CANDIDATE_WEIGHTS) if shared else name
         if new in renamed and not torch.equal(renamed[new], tensor):
-            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE)}")
+            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE_WEIGHTS)}")
         renamed[new] = tensor
     return renamed
