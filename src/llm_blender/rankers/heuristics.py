@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from llm_blender._inputs import check_inputs
-from llm_blender.ranking import DEFAULT_BUDGET, consensus, ranking_from_scores
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.ranking import BaseRanker, RankOptions, consensus, ranking_from_scores
+from llm_blender.types import Instruction, Ranking, instruction_text
 
 __all__ = ["HEURISTICS", "Consensus", "First", "Heuristic", "Longest", "Random", "Shortest"]
 
 
-class Heuristic(ABC):
+class Heuristic(BaseRanker):
     """What they share: a score for each candidate, whose differences are the logits.
 
     Attributes:
@@ -31,59 +30,17 @@ class Heuristic(ABC):
     def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
         """One score per candidate of one prompt, higher is better."""
 
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
+    def _rank_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        """One ranking per instruction; nothing is compared, `Ranking.comparisons` is 0.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: ignored.
-            seed: of `Random`.
-            budget: ignored.
-            progress: called once, with the number of texts.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        check_inputs(instructions, candidates)
         rankings = [
-            self._ranking(self._scores(instruction_text(instruction), texts, seed))
+            self._ranking(self._scores(instruction_text(instruction), texts, options["seed"]))
             for instruction, texts in zip(instructions, candidates, strict=True)
         ]
-        if progress is not None:
-            texts_read = sum(map(len, candidates))
-            progress(texts_read, texts_read)
+        if (progress := options["progress"]) is not None:
+            total = sum(map(len, candidates))
+            progress(total, total)
         return rankings
-
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, progress=progress
-        )
-        return ranking
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`."""
-        logit = self.rank(instruction, [a, b]).logit(0, 1)
-        return Comparison.from_logits(logit, -logit)
 
     def _ranking(self, scores: list[float]) -> Ranking:
         logits = np.subtract.outer(scores, scores)

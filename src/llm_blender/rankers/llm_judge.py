@@ -12,19 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from llm_blender._inputs import check_inputs, clean, fence_code
+from llm_blender._inputs import clean, fence_code
 from llm_blender.calls import CallStore
 from llm_blender.errors import InputError, LLMError, StoreError
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
 from llm_blender.types import (
     LLM,
     Candidate,
-    Comparison,
     Instruction,
     Message,
-    OnProgress,
-    Ranking,
     Sampling,
     Usage,
     instruction_text,
@@ -266,7 +263,7 @@ _SAMPLING = Sampling(temperature=0.0, max_tokens=512)
 _CONCURRENCY = 4
 
 
-class LLMJudge:
+class LLMJudge(PairwiseRanker):
     """Any `LLM` as a pairwise ranker, through the same strategies and the same engine as a PairRanker.
 
     A verdict is worth a logit of c = log(certainty / (1 − certainty)) for the answer that is preferred, and 0 for a
@@ -325,51 +322,7 @@ class LLMJudge:
         """Calls, tokens and dollars so far, and the replies that held no verdict."""
         return self._calls.totals(self._unreadable)
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, k=k, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """Rank the candidates of many instructions; the comparisons of all are asked for at the same time.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
-            seed: of the strategies.
-            budget: comparisons per instruction for ``auto`` and ``active``.
-            k: how many ``top_k`` puts in order.
-            progress: called with comparisons done and expected.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: a call failed; all replies that came are kept, and the next `rank_many` goes on from there.
-            StoreError: the store cannot be read.
-        """
-        check_inputs(instructions, candidates)
+    def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [clean(instruction_text(instruction)) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
@@ -382,13 +335,7 @@ class LLMJudge:
                 self._logit(str(messages), reply.text) for messages, reply in zip(conversations, replies, strict=True)
             ]
 
-        return rank_with(candidates, compare, strategy=strategy, seed=seed, budget=budget, k=k, progress=progress)
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
-        return Comparison.from_logits(float(forward), float(backward))
+        return compare
 
     def _logit(self, asked: str, reply: str) -> float:
         verdict = read_verdict(reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from llm_blender._inputs import check_inputs
 from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
-from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, to_messages
+from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
+from llm_blender.types import Instruction, OnProgress, Ranking, to_messages
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
@@ -69,7 +69,7 @@ Pair = tuple[Instruction, str]
 """An instruction and one candidate."""
 
 
-class PointwiseRanker(ABC):
+class PointwiseRanker(BaseRanker):
     """What such rankers share: a subclass scores pairs of an instruction and a candidate.
 
     Args:
@@ -118,56 +118,16 @@ class PointwiseRanker(ABC):
         Raises:
             InputError: the lists differ in length, an instruction has no candidates, a text is no text.
         """
+        check_inputs(instructions, candidates)
         scored, places = self._score_all(instructions, candidates, progress)
         return [scored.scores[rows] for rows in places]
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
+    def _rank_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        """Rank the candidates of many instructions; a logit is a difference of scores.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: ignored, as `seed` and `budget` are: no pairs are compared, `Ranking.comparisons` is 0.
-            seed: ignored.
-            budget: ignored.
-            progress: called with texts done and to do.
-
-        Raises:
-            InputError: as for `scores`.
-        """
-        scored, places = self._score_all(instructions, candidates, progress)
+        scored, places = self._score_all(instructions, candidates, options["progress"])
         rounded = scored.scores.round(self.decimals) + 0.0  # no -0.0
         return [self._ranking(rounded[rows], scored, rows) for rows in places]
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, by the difference of their scores."""
-        logit = self.rank(instruction, [a, b]).logit(0, 1)
-        return Comparison.from_logits(logit, -logit, self.temperature)
 
     def _ranking(self, scores: NDArray[np.float64], scored: Scored, rows: NDArray[np.intp]) -> Ranking:
         logits = (scores[:, None] - scores[None, :]).round(self.decimals) + 0.0
@@ -186,7 +146,6 @@ class PointwiseRanker(ABC):
         progress: OnProgress | None,
     ) -> tuple[Scored, list[NDArray[np.intp]]]:
         """Each different pair scored once; and for each instruction, where its candidates' scores stand."""
-        check_inputs(instructions, candidates)
         pairs: dict[tuple[object, str], Pair] = {}
         row_of: dict[tuple[object, str], int] = {}
         places: list[NDArray[np.intp]] = []

@@ -15,6 +15,7 @@ from llm_blender.ranking.aggregation import (
     ranking_from_scores,
     ranks_from_scores,
 )
+from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankOptions
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -65,6 +66,7 @@ __all__ = [
     "STRATEGIES",
     "Advance",
     "Aggregation",
+    "BaseRanker",
     "CalibrationBin",
     "Compare",
     "EvidenceFit",
@@ -73,8 +75,10 @@ __all__ = [
     "Interval",
     "JudgedRanking",
     "Pairs",
+    "PairwiseRanker",
     "Pool",
     "Priors",
+    "RankOptions",
     "Strategy",
     "WeightFit",
     "active",

@@ -146,20 +146,21 @@ class PairComparer:
     """
 
     def __init__(self, backend: Backend, texts: FittedTexts, pad_id: int, max_tokens: int) -> None:
-        self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self.texts = texts
+        self._backend, self._pad_id, self._max_tokens = backend, pad_id, max_tokens
 
     def __call__(self, pool: Pool, advance: Advance) -> NDArray[np.float64]:
         """The logits of a pool of ordered pairs, whatever their number and order."""
         places: dict[tuple[int, int, int], list[int]] = {}
         for number, pair in enumerate(pool):
-            places.setdefault(self._texts.key(*pair), []).append(number)
+            places.setdefault(self.texts.key(*pair), []).append(number)
         rows_of = list(places.values())
-        lengths = [self._texts.length(*pool[first]) for first, *_ in rows_of]
+        lengths = [self.texts.length(*pool[first]) for first, *_ in rows_of]
         logits = np.empty(len(pool))
 
         def run(batch: NDArray[np.intp]) -> int:
             rows = [rows_of[number] for number in batch]
-            padded = PairBatch.pad([self._texts.sequence(*pool[first]) for first, *_ in rows], self._pad_id)
+            padded = PairBatch.pad([self.texts.sequence(*pool[first]) for first, *_ in rows], self._pad_id)
             for same, logit in zip(rows, self._backend(padded).mean(axis=-1), strict=True):
                 logits[same] = logit
             return sum(map(len, rows))

@@ -104,7 +104,8 @@ class LateComparer:
     def __init__(
         self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int, *, kept: int = 65_536
     ) -> None:
-        self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self.texts = texts
+        self._backend, self._pad_id, self._max_tokens = backend, pad_id, max_tokens
         self._kept = kept
         self._states: OrderedDict[_Text, NDArray[np.float32]] = OrderedDict()
         self._sequences: dict[_Text, PairSequence] = {}
@@ -128,9 +129,9 @@ class LateComparer:
         return logits
 
     def _text(self, prompt: int, candidate: int) -> _Text:
-        text = self._texts.text_key(prompt, candidate)
+        text = self.texts.text_key(prompt, candidate)
         if text not in self._sequences:
-            self._sequences[text] = self._texts.alone(prompt, candidate)
+            self._sequences[text] = self.texts.alone(prompt, candidate)
         return text
 
     def _chunks(self, pairs: Iterable[tuple[_Text, _Text]]) -> Iterator[list[tuple[_Text, _Text]]]:

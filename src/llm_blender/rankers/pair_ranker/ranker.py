@@ -20,8 +20,8 @@ from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, PairC
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Compare, rank_with
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.ranking import PairwiseRanker
+from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
 __all__ = ["PairRanker"]
 
@@ -30,7 +30,7 @@ Truncation = Literal["auto", "right", "left", "middle"]
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
-class PairRanker:
+class PairRanker(PairwiseRanker):
     """Compares candidates in pairs with a small cross-encoder (arXiv 2306.02561, section 3).
 
     Args:
@@ -64,6 +64,7 @@ class PairRanker:
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
+        self.temperature = self.config.temperature
         fitted = self.config.evidence_weights
         self.evidence_weights = fitted if consensus is None else replace(fitted, consensus=consensus)
 
@@ -137,68 +138,6 @@ class PairRanker:
         """Copy the checkpoint to a folder that `from_pretrained` reads."""
         copy_checkpoint(self.folder, Path(folder))
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, k=k, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """Rank the candidates of many instructions, with all their comparisons batched together.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
-            seed: of the strategies.
-            budget: comparisons per instruction for ``auto`` and ``active``.
-            k: how many ``top_k`` puts in order.
-            progress: called with comparisons done and expected.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        texts = self._texts(instructions, candidates)
-        rankings = rank_with(
-            candidates,
-            self._comparer(texts),
-            strategy=strategy,
-            seed=seed,
-            budget=budget,
-            k=k,
-            temperature=self.config.temperature,
-            evidence_weights=self.evidence_weights,
-            progress=progress,
-        )
-        return [replace(ranking, truncated=cut) for ranking, cut in zip(rankings, texts.truncated, strict=True)]
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
-        return Comparison.from_logits(float(forward), float(backward), self.config.temperature)
-
     def pair_logits(
         self,
         instructions: Sequence[Instruction],
@@ -224,7 +163,8 @@ class PairRanker:
         Raises:
             InputError: as for `rank_many`.
         """
-        texts = self._texts(instructions, candidates, coupled)
+        check_inputs(instructions, candidates)
+        compare = self._comparer(instructions, candidates, coupled)
         done = 0
 
         def advance(count: int) -> None:
@@ -233,24 +173,25 @@ class PairRanker:
             if progress is not None:
                 progress(done, len(pairs))
 
-        return np.asarray(self._comparer(texts)(list(pairs), advance), np.float32)
+        return np.asarray(compare(list(pairs), advance), np.float32)
 
-    def _texts(
+    def _comparer(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
-    ) -> FittedTexts:
-        check_inputs(instructions, candidates)
+    ) -> PairComparer | LateComparer:
         tails = [self._tail(instruction) for instruction in instructions]
         prompts = [instruction_text(instruction) for instruction in instructions]
-        return FittedTexts(self.input_format, prompts, candidates, tails, coupled)
+        texts = FittedTexts(self.input_format, prompts, candidates, tails, coupled)
+        make: Any = LateComparer if self.config.alone_layers else PairComparer
+        comparer: PairComparer | LateComparer = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
+        return comparer
+
+    def _finish(self, rankings: list[Ranking], compare: Any) -> list[Ranking]:
+        truncated: list[float] = compare.texts.truncated
+        return [replace(ranking, truncated=share) for ranking, share in zip(rankings, truncated, strict=True)]
 
     def _tail(self, instruction: Instruction) -> float:
-        """Share of a too long instruction that is kept from its end."""
+        """Return the share of a too long instruction that is kept from its end."""
         if self.truncation != "auto":
             return _TAILS[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
-
-    def _comparer(self, texts: FittedTexts) -> Compare:
-        make: Any = LateComparer if self.config.alone_layers else PairComparer
-        compare: Compare = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
-        return compare
