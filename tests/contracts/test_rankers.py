@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_blender import LLMJudge, MLMScoring, PairRanker, RewardModel, SimCLS, SummaReranker
+import llm_blender
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
+from llm_blender.rankers.llm_judge import LLMJudge
 from llm_blender.ranking import STRATEGIES
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Message, Ranker, Ranking, Sampling
@@ -47,17 +48,34 @@ class Entry:
     torch: bool = False
 
 
+def pretrained(cls: str, checkpoint: Callable[[Get], Any], **options: Any) -> Callable[[Get], Any]:
+    """Return a function that loads a ranker; its class, which may need torch, is imported with the call."""
+    return lambda get: getattr(llm_blender, cls).from_pretrained(checkpoint(get), **options)
+
+
+def published(cls: str) -> Callable[[Get], Any]:
+    def make(get: Get) -> Any:
+        root = get("published")
+        return getattr(llm_blender, cls).from_pretrained(root / cls, backbone=str(root / "backbone"))
+
+    return make
+
+
+REWARD = pretrained("RewardModel", lambda get: get("reward_model"), max_length=96)
+CHAT_REWARD = pretrained("RewardModel", lambda get: get("chat_reward_model"))
+MLM = pretrained("MLMScoring", lambda get: get("masked_lm"), max_length=40)
+
 RANKERS = [
     Entry("PairRanker", lambda get: load_ranker("bundled"), "bundled", pairwise=True),
-    Entry("PairRanker", lambda get: PairRanker.from_pretrained(get("tiny_ranker")()), "torch", True, torch=True),
+    Entry("PairRanker", pretrained("PairRanker", lambda get: get("tiny_ranker")()), "torch", True, torch=True),
     Entry("LLMJudge", lambda get: LLMJudge(FakeLLM("judge", prefer_longer)), pairwise=True),
     Entry("FakeRanker", lambda get: FakeRanker(), pairwise=True),
     Entry("FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", True),
-    Entry("SimCLS", lambda get: published(SimCLS, get), unit=1e-6, torch=True),
-    Entry("SummaReranker", lambda get: published(SummaReranker, get), torch=True),
-    Entry("RewardModel", lambda get: RewardModel.from_pretrained(get("reward_model"), max_length=96), torch=True),
-    Entry("RewardModel", lambda get: RewardModel.from_pretrained(get("chat_reward_model")), "chat", torch=True),
-    Entry("MLMScoring", lambda get: MLMScoring.from_pretrained(get("masked_lm"), max_length=40), unit=1e-3, torch=True),
+    Entry("SimCLS", published("SimCLS"), unit=1e-6, torch=True),
+    Entry("SummaReranker", published("SummaReranker"), torch=True),
+    Entry("RewardModel", REWARD, torch=True),
+    Entry("RewardModel", CHAT_REWARD, "chat", torch=True),
+    Entry("MLMScoring", MLM, unit=1e-3, torch=True),
     Entry("Longest", lambda get: load_ranker("longest")),
     Entry("Shortest", lambda get: load_ranker("shortest")),
     Entry("Consensus", lambda get: load_ranker("consensus")),
@@ -89,11 +107,6 @@ ODD = [
 def prefer_longer(messages: Sequence[Message], sampling: Sampling) -> str:
     a, b = re.findall(r" begin answer [AB] ===\n(.*?)\n=== \w+ end answer", messages[1]["content"], re.DOTALL)
     return "A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie"
-
-
-def published(cls: Any, get: Get) -> Any:
-    root = get("published")
-    return cls.from_pretrained(root / cls.__name__, backbone=str(root / "backbone"))
 
 
 @pytest.fixture(scope="session", params=RANKERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))

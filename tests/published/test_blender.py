@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llm_blender.blender._contests import bubble
-from llm_blender.blender._reading import make_reader
-from llm_blender.blender._texts import read_texts
+from llm_blender.blender._ranking import bubble, make_reader, read_texts
 from llm_blender.blender.blender_utils import get_pair_from_conv
 from llm_blender.gpt_eval.cor_eval import COR_MAPS
 from llm_blender.gpt_eval.utils import (

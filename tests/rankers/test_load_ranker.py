@@ -1,4 +1,4 @@
-"""The one door from names to rankers."""
+"""Loading rankers by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pytest
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.rankers.reward_model import RewardModel
-from llm_blender.rankers.simcls import SimCLS
-from llm_blender.rankers.summa_reranker import SummaReranker
 
 
 def test_each_kind_by_its_config(tiny_ranker, tiny_pointwise, tiny_reward_model):
+    from llm_blender import PairRanker, RewardModel, SimCLS, SummaReranker  # on torch
+
     assert type(load_ranker(tiny_ranker())) is PairRanker
     assert type(load_ranker(str(tiny_pointwise("summareranker")))) is SummaReranker
     assert type(load_ranker(tiny_pointwise("simcls"))) is SimCLS
@@ -53,6 +51,8 @@ def test_what_is_no_checkpoint(tmp_path):
 
 
 def test_of_another_kind_than_asked_for(tiny_pointwise, tiny_ranker, tiny_reward_model):
+    from llm_blender import PairRanker, RewardModel, SimCLS, SummaReranker  # on torch
+
     for cls, folder, message in (
         (SimCLS, tiny_pointwise("summareranker"), "is a SummaReranker, not a SimCLS: .*load_ranker takes each"),
         (SummaReranker, tiny_ranker(), "is a PairRanker, not a SummaReranker"),

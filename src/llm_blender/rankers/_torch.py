@@ -46,7 +46,7 @@ def load_module(
         # An encoder's pooler is read by no ranker; transformers' classes save it all the same.
         state = {name: tensor for name, tensor in state.items() if name in known or ".pooler." not in name}
         module.load_state_dict(state)
-    except LLMBlenderError:
+    except (LLMBlenderError, ModuleNotFoundError):
         raise
     except Exception as error:  # no such backbone, other names, other shapes
         raise CheckpointError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tokenizers import Tokenizer
 
 from llm_blender._hub import FILES, PICKLED_FILES, find_folder, from_hub
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,14 +121,11 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """The weights by name, in float32: ``model.safetensors``, or ``pytorch_model.bin`` if it holds tensors only.
 
     Raises:
-        MissingExtraError: torch is not installed.
         CheckpointError: there are none, they are cut off, or the ``.bin`` would run code.
     """
-    try:
-        import safetensors.torch
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("The torch backend", "torch") from error
+    import safetensors.torch
+    import torch
+
     path = next((folder / name for name in (_WEIGHTS, _PICKLED) if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{folder} holds no {_WEIGHTS} (nor {_PICKLED}).")

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from llm_blender.errors import CheckpointError
@@ -18,7 +17,7 @@ from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pointwise import PointwiseRanker
-from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
 
 if TYPE_CHECKING:
     from llm_blender.rankers.simcls import SimCLSInput
@@ -81,16 +80,7 @@ class PointwiseConfig:
             )
         if is_published(values):
             return cls._of_published(PublishedConfig.load(folder), folder, kind, backbone)
-        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
-                "pip install --upgrade llm-blender"
-            )
-        try:
-            config = TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        config = parse_config(cls, values, path, FORMAT_VERSION)
         if min(config.source_max_length, config.candidate_max_length) < 4:
             raise CheckpointError(f"{path}: the lengths must be numbers of tokens above 3.")
         return config
@@ -102,7 +92,7 @@ class PointwiseConfig:
             backbone=published.backbone(folder, backbone),
             source_max_length=published.source_max_length,
             candidate_max_length=published.candidate_max_length,
-            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+            tasks=published.task_names,
         )
 
     def save(self, folder: Path) -> None:

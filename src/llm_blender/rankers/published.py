@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from llm_blender.errors import CheckpointError, NotFoundError
 from llm_blender.rankers.checkpoints import find_config, load_tokenizer, read_config
 
-__all__ = ["PublishedConfig", "is_published"]
+__all__ = ["PublishedConfig", "is_published", "parse_config"]
 
 Backbone = str | Mapping[str, Any]
 """An encoder's configuration, as transformers writes it, or a folder or Hub name to read it from."""
@@ -27,6 +29,33 @@ _DEBERTA_V3 = {
 def is_published(values: Mapping[str, Any]) -> bool:
     """Whether a ``config.json`` is one of 0.0.2's rankers (or of ``PairRM-hf``, the same model in other clothes)."""
     return "format_version" not in values and ("ranker_type" in values or "cand1_prefix_id" in values)
+
+
+_Config = TypeVar("_Config")
+
+
+def parse_config(cls: type[_Config], values: Mapping[str, Any], path: Path, version: int) -> _Config:
+    """Build a configuration of this package's layout from a ``config.json``.
+
+    Args:
+        cls: the dataclass of the configuration.
+        values: contents of the file.
+        path: of the file, for messages.
+        version: highest format version that this package reads.
+
+    Raises:
+        CheckpointError: the format version is higher, or a value has the wrong type.
+    """
+    if not isinstance(values["format_version"], int) or values["format_version"] > version:
+        raise CheckpointError(
+            f"{path} has format version {values['format_version']}, this package reads up to {version}: "
+            "pip install --upgrade llm-blender"
+        )
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
 
 
 @dataclass(frozen=True)
@@ -86,6 +115,11 @@ class PublishedConfig:
             number("drop_out", 0.0, (int, float)),
             values if of_transformers else {},
         )
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the head's outputs; 0.0.2 gave them none."""
+        return ("preference",) if self.tasks == 1 else tuple(f"task_{i}" for i in range(self.tasks))
 
     def backbone(self, folder: Path, given: Backbone | None = None) -> dict[str, Any]:
         """The encoder's hyper-parameters, its vocabulary widened to the tokenizer's; no weights are fetched.

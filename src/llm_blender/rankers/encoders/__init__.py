@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from llm_blender.errors import MissingExtraError
 from llm_blender.rankers.encoders.bert import BertConfig, BertEncoder
 from llm_blender.rankers.encoders.deberta import DebertaConfig, DebertaEncoder
 
@@ -23,15 +22,12 @@ def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:
         own: DeBERTa by `DebertaEncoder`, which has the same parameters and is faster but has no dropout.
 
     Raises:
-        MissingExtraError: transformers is needed and not installed.
         ValueError: transformers knows no such model.
     """
     if own and (config := DebertaConfig.read(values)) is not None:
         return DebertaEncoder(config)
-    try:
-        from transformers import AutoConfig, AutoModel
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("This encoder", "torch") from error
+    from transformers import AutoConfig, AutoModel
+
     values = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
     config_of_transformers = AutoConfig.for_model(values.pop("model_type"), **values)
     # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.

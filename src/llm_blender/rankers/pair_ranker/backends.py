@@ -123,9 +123,10 @@ def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) 
     try:
         from llm_blender.rankers._torch import Replicas, load_module
         from llm_blender.rankers.pair_ranker.modeling import make_model
+
+        model = load_module(folder, lambda: make_model(config))
     except ModuleNotFoundError as error:
         raise MissingExtraError("The torch backend", "torch") from error
-    model = load_module(folder, lambda: make_model(config))
     return model, Replicas(model, device=device, dtype=dtype)
 
 

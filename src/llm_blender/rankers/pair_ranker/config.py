@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
-
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers.checkpoints import read_config
-from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
 from llm_blender.ranking import EvidenceWeights
 
 __all__ = ["FORMAT_VERSION", "PairRankerConfig"]
@@ -79,16 +77,7 @@ class PairRankerConfig:
                 f"{path} is of an unknown layout (ranker_type {kind!r}, model_type {values.get('model_type')!r}): "
                 "known are this package's and those of llm-blender/PairRM, pair-ranker and PairRM-hf."
             )
-        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
-                "pip install --upgrade llm-blender"
-            )
-        try:
-            config = TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        config = parse_config(cls, values, path, FORMAT_VERSION)
         if config.room < 16:
             raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
         return config
@@ -101,7 +90,7 @@ class PairRankerConfig:
             )
         return cls(
             backbone=published.backbone(folder, backbone),
-            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+            tasks=published.task_names,
             head_dropout=published.dropout,
             special_tokens="each_text",
             pooling="marker",
