@@ -54,11 +54,11 @@ def test_of_another_kind_than_asked_for(tiny_pointwise, tiny_ranker, tiny_reward
     from llm_blender import PairRanker, RewardModel, SimCLS, SummaReranker  # on torch
 
     for cls, folder, message in (
-        (SimCLS, tiny_pointwise("summareranker"), "is a SummaReranker, not a SimCLS: .*load_ranker takes each"),
+        (SimCLS, tiny_pointwise("summareranker"), "is a SummaReranker, not a SimCLS: .*load_ranker loads either"),
         (SummaReranker, tiny_ranker(), "is a PairRanker, not a SummaReranker"),
-        (SummaReranker, tiny_reward_model(), r"is of an unknown layout \(ranker_type None, model_type 'bert'\)"),
+        (SummaReranker, tiny_reward_model(), r"has an unknown layout \(ranker_type None, model_type 'bert'\)"),
         (RewardModel, tiny_pointwise("simcls"), "is not a reward model: .* this one is simcls"),
-        (PairRanker, tiny_pointwise("simcls"), "of an unknown layout"),
+        (PairRanker, tiny_pointwise("simcls"), "an unknown layout"),
     ):
         with pytest.raises(CheckpointError, match=message):
             cls.from_pretrained(folder)

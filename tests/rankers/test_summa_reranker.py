@@ -194,8 +194,8 @@ class TestCheckpoints:
             ({"ranker_type": "simcls"}, "is a SimCLS, not a SummaReranker"),
             ({"source_max_length": "long"}, "source_max_length: "),
             ({"candidate_max_length": 3}, "must be numbers of tokens above 3"),
-            ({"tasks": ["one"]}, "are not those that its config.json and tokenizer.json describe"),
-            ({"backbone": {"model_type": "no such encoder"}}, "are not those that its config.json"),
+            ({"tasks": ["one"]}, "do not match its config.json and tokenizer.json"),
+            ({"backbone": {"model_type": "no such encoder"}}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_kind(self, tiny_pointwise, broken, values, message):
@@ -214,7 +214,7 @@ class TestCheckpoints:
     def test_weights_of_a_pair_ranker(self, tiny_pointwise, tiny_ranker, broken):
         folder = broken(tiny_pointwise("summareranker"))
         save_file(load_file(tiny_ranker() / "model.safetensors"), folder / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             SummaReranker.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_pointwise, broken):

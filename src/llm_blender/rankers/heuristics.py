@@ -1,4 +1,4 @@
-"""Rankers that read nothing: what every other one has to beat."""
+"""Baselines that need no model: length, order, chance and consensus."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["HEURISTICS", "Consensus", "First", "Heuristic", "Longest", "Random",
 
 
 class Heuristic(BaseRanker):
-    """What they share: a score for each candidate, whose differences are the logits.
+    """Base of the heuristics: a score for each candidate; a logit is a difference of scores.
 
     Attributes:
-        name: stands in `Ranking.strategy`.
+        name: value of `Ranking.strategy`.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
-        """One score per candidate of one prompt, higher is better."""
+        """Score the candidates of one prompt; higher is better."""
 
     def _rank_many(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
@@ -48,7 +48,7 @@ class Heuristic(BaseRanker):
 
 
 class Longest(Heuristic):
-    """Prefers what has more characters.
+    """Prefers the candidate with more characters.
 
     The score is log(characters + 1), so that the probability of a candidate against another is its share of the
     characters of both.
@@ -65,7 +65,7 @@ class Longest(Heuristic):
 
 
 class Shortest(Heuristic):
-    """Prefers what has fewer characters; the opposite of `Longest`."""
+    """Prefers the candidate with fewer characters; the opposite of `Longest`."""
 
     name = "shortest"
 
@@ -74,9 +74,9 @@ class Shortest(Heuristic):
 
 
 class Consensus(Heuristic):
-    """Prefers what says most of what the others say; see `llm_blender.ranking.consensus`.
+    """Prefers the candidate that overlaps most with the others; see `llm_blender.ranking.consensus`.
 
-    Of one or two candidates it prefers none. Its logits promise no probability.
+    One or two candidates tie. The logits are not calibrated.
     """
 
     name = "consensus"
@@ -87,7 +87,7 @@ class Consensus(Heuristic):
 
 
 class First(Heuristic):
-    """Prefers what stands first; a score is minus the 0-based place."""
+    """Prefers the first candidate; a score is minus the 0-based position."""
 
     name = "first"
 
@@ -98,8 +98,8 @@ class First(Heuristic):
 class Random(Heuristic):
     """Draws a score from 0 to 1 for each text.
 
-    The draw depends on the seed, the instruction and the text: not on what else is ranked, nor on the order, and equal
-    texts of one instruction tie.
+    The draw depends on the seed, the instruction and the text, not on other candidates or their order; equal texts of
+    one instruction tie.
 
     Args:
         seed: added to the seed of a call.
@@ -121,4 +121,4 @@ class Random(Heuristic):
 
 
 HEURISTICS: dict[str, type[Heuristic]] = {kind.name: kind for kind in (Longest, Shortest, Consensus, First, Random)}
-"""By name, as `llm_blender.rankers.load_ranker` knows them."""
+"""Heuristics by name; `llm_blender.rankers.load_ranker` accepts these names."""

@@ -78,7 +78,7 @@ class TestBroken:
         [
             ("config.json", "config.json is not JSON"),
             ("tokenizer.json", "tokenizer.json is not a tokenizer"),
-            ("onnx/model_int8.onnx", "is not an ONNX model that can be loaded"),
+            ("onnx/model_int8.onnx", "cannot be loaded as an ONNX model"),
             ("model.safetensors", "model.safetensors cannot be read"),
         ],
     )
@@ -96,7 +96,7 @@ class TestBroken:
         [
             ("config.json", {}, "is no checkpoint: it holds no config.json"),
             ("tokenizer.json", {}, "holds no tokenizer.json"),
-            ("onnx/model_int8.onnx", {}, "make it with `blend export"),
+            ("onnx/model_int8.onnx", {}, "create it with `blend export"),
             ("onnx/model_fp32.onnx", {"precision": "fp32"}, "holds no onnx/model_fp32.onnx"),
             ("model.safetensors", {"backend": "torch"}, "holds no model.safetensors"),
         ],
@@ -111,7 +111,7 @@ class TestBroken:
         [
             ({"format_version": 2}, r"format version 2, this package reads up to 1: pip install --upgrade"),
             ({"format_version": "1"}, "format version 1"),
-            ({"ranker_type": "reward"}, "of an unknown layout .ranker_type .reward."),
+            ({"ranker_type": "reward"}, "an unknown layout .ranker_type .reward."),
             ({"pooling": "max"}, "pooling: Input should be 'mean' or 'marker'"),
             ({"max_length": "long"}, "max_length: "),
             ({"markers": ["a", "b"]}, "markers"),
@@ -131,7 +131,7 @@ class TestBroken:
     @pytest.mark.parametrize("backbone", [{}, {"model_type": "no such encoder"}, {"model_type": "bert"}])
     def test_weights_of_another_backbone(self, checkpoint, backbone):
         change(checkpoint, backbone=backbone)
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             PairRanker.from_pretrained(checkpoint, backend="torch")
 
     def test_an_onnx_model_of_something_else(self, checkpoint):

@@ -210,7 +210,7 @@ def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
 
 def test_lengths_of_one_candidate_a_sequence(folder):
     config = PairRankerConfig.load(folder)
-    assert (config.overhead, config.room) == (5, 96 - 32 - 5)
+    assert (config.overhead, config.candidate_budget) == (5, 96 - 32 - 5)
     longer = config.with_lengths(50, 100)
     assert (longer.max_length, longer.source_max_length) == (150, 47)
 

@@ -1,4 +1,4 @@
-"""Encoders: from token ids to the states that rankers read."""
+"""Encoders that turn token ids into hidden states."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["BertConfig", "BertEncoder", "DebertaConfig", "DebertaEncoder", "make
 
 
 def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:
-    """An encoder with random weights, in float32.
+    """Build an encoder with random weights, in float32.
 
     Args:
-        values: its configuration as transformers writes it (``model_type``, ``hidden_size``, …).
-        own: DeBERTa by `DebertaEncoder`, which has the same parameters and is faster but has no dropout.
+        values: configuration in transformers' format (``model_type``, ``hidden_size``, …).
+        own: build a DeBERTa as `DebertaEncoder`, which has the same parameters and is faster but has no dropout.
 
     Raises:
-        ValueError: transformers knows no such model.
+        ValueError: transformers has no such model.
     """
     if own and (config := DebertaConfig.read(values)) is not None:
         return DebertaEncoder(config)
@@ -30,5 +30,5 @@ def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:
 
     values = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
     config_of_transformers = AutoConfig.for_model(values.pop("model_type"), **values)
-    # float32 whatever the checkpoint was trained in: a half-precision skeleton would round its weights.
+    # float32 whatever the precision of training: a half-precision module would round the weights.
     return cast(nn.Module, cast(Any, AutoModel).from_config(config_of_transformers, dtype=torch.float32))

@@ -1,4 +1,4 @@
-"""PairRanker: reads an instruction with two candidates at a time and says which is better."""
+"""PairRanker: compare two candidates of an instruction with a small cross-encoder."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
 class PairRanker(PairwiseRanker):
-    """Compares candidates in pairs with a small cross-encoder (arXiv 2306.02561, section 3).
+    """A pairwise ranker: a small cross-encoder (arXiv 2306.02561, section 3).
 
     Args:
         backend: runs the model.
-        input_format: puts texts together as the model reads them.
-        folder: the checkpoint that both come from.
+        input_format: builds the model's sequences from texts.
+        folder: the checkpoint of both.
         max_tokens: of a batch, padding included; more suits an accelerator.
-        truncation: what a too long instruction loses: its end (``right``), its beginning (``left``), its
-            ``middle``, or (``auto``) what the checkpoint was trained to lose, but never a conversation's last turn.
-        consensus: weight of the candidates' consensus, where there are three or more; None takes the checkpoint's,
-            0 lets the model alone decide.
+        truncation: part that a too long instruction loses: its end (``right``), its beginning (``left``), its
+            ``middle``, or (``auto``) the part it lost in training, but never a conversation's last turn.
+        consensus: weight of the candidates' consensus, if there are three or more; None takes the checkpoint's, 0
+            uses the model's logits only.
 
     Example:
         >>> ranker = PairRanker.from_pretrained()
@@ -88,23 +88,23 @@ class PairRanker(PairwiseRanker):
 
         Args:
             name: ``bundled``, a folder, or a Hub repository.
-            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` where `device`
-                or `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
+            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` if `device` or
+                `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
             precision: of the ``onnx`` backend.
-            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work;
-                None picks.
+            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the
+                work; None picks one.
             dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``.
-            threads: of the ``onnx`` backend; None takes the processors this process may use.
-            revision: on the Hub.
+            threads: of the ``onnx`` backend; None takes all processors available to this process.
+            revision: branch, tag or commit on the Hub.
             max_tokens: of a batch.
-            truncation: what a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
+            truncation: part that a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
                 checkpoint whose encoder is neither named nor a DeBERTa-v3.
             consensus: weight of the candidates' consensus; None takes the checkpoint's.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is not a PairRanker, or lacks what the backend needs.
+            NotFoundError: there is no such checkpoint; the message lists the places searched.
+            CheckpointError: it is not a PairRanker, or lacks the files of the backend.
             MissingExtraError: ``torch`` is not installed.
             InputError: an argument is unknown, or there is no such device.
         """
@@ -128,7 +128,7 @@ class PairRanker(PairwiseRanker):
         return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, consensus=consensus)
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
-        """The same model reading other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
+        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
         other = copy(self)
         other.config = self.config.with_lengths(source, candidate)
         other.input_format = self.input_format.with_config(other.config)
@@ -144,27 +144,27 @@ class PairRanker(PairwiseRanker):
         candidates: Sequence[Sequence[str]],
         pairs: Sequence[tuple[int, int, int]],
         *,
-        coupled: int = 0,
+        legacy_batch: int = 0,
         progress: OnProgress | None = None,
     ) -> NDArray[np.float32]:
-        """The model's own logits of ordered pairs, neither rounded nor averaged over both orders, without consensus.
+        """Return the model's own logits of ordered pairs, not rounded, not averaged over both orders, no consensus.
 
         Args:
             instructions: prompts or conversations.
             candidates: texts of each.
-            pairs: (instruction, left, right) by index; what reads the same is computed once.
-            coupled: above zero, candidates are truncated as llm-blender 0.0.2 did in batches of so many
-                instructions: what is left to them depends on the longest instruction of their batch.
-            progress: called with comparisons done and expected.
+            pairs: (instruction, left, right) by index; pairs with the same sequence are computed once.
+            legacy_batch: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
+                instructions: their budget depends on the longest instruction of their batch.
+            progress: called with (done, total) in comparisons.
 
         Returns:
-            A logit for each of `pairs`; above zero, the left one is better.
+            A logit for each of `pairs`; above zero, the left candidate is better.
 
         Raises:
             InputError: as for `rank_many`.
         """
         check_inputs(instructions, candidates)
-        compare = self._comparer(instructions, candidates, coupled)
+        compare = self._comparer(instructions, candidates, legacy_batch)
         done = 0
 
         def advance(count: int) -> None:
@@ -176,11 +176,11 @@ class PairRanker(PairwiseRanker):
         return np.asarray(compare(list(pairs), advance), np.float32)
 
     def _comparer(
-        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], legacy_batch: int = 0
     ) -> PairComparer | LateComparer:
         tails = [self._tail(instruction) for instruction in instructions]
         prompts = [instruction_text(instruction) for instruction in instructions]
-        texts = FittedTexts(self.input_format, prompts, candidates, tails, coupled)
+        texts = FittedTexts(self.input_format, prompts, candidates, tails, legacy_batch)
         make: Any = LateComparer if self.config.alone_layers else PairComparer
         comparer: PairComparer | LateComparer = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
         return comparer
