@@ -158,7 +158,7 @@ class TestChat:
 
 class TestLabels:
     def test_one_of_several_has_to_be_named(self, tiny_reward_model):
-        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): say which is the score"):
+        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): give the one that is the score"):
             RewardModel.from_pretrained(tiny_reward_model("bert", 3))
 
     def test_by_index_or_by_name(self, tiny_reward_model):
@@ -197,7 +197,7 @@ class TestBroken:
         folder = broken(tiny_reward_model())
         (folder / "model.safetensors").unlink()
         torch.save({"classifier.weight": Harm()}, folder / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"a \.bin only if it holds tensors alone"):
+        with pytest.raises(CheckpointError, match=r"a \.bin may hold only tensors"):
             RewardModel.from_pretrained(folder)
         assert not (folder / "harmed").exists()
 
@@ -211,7 +211,7 @@ class TestBroken:
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
-        with pytest.raises(CheckpointError, match=r"are not whole: classifier\.bias, classifier\.weight is missing"):
+        with pytest.raises(CheckpointError, match=r"are incomplete: classifier\.bias, classifier\.weight is missing"):
             RewardModel.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_reward_model, broken):
@@ -229,8 +229,8 @@ class TestBroken:
         [
             ({"architectures": ["LlamaRewardModel"]}, "is not a reward model: .* this one is LlamaRewardModel"),
             ({"architectures": None}, "this one is unnamed"),
-            ({"hidden_size": 32}, "not those that its config.json describes"),
-            ({"model_type": "no-such"}, "not those that its config.json describes"),
+            ({"hidden_size": 32}, "do not match its config.json"),
+            ({"model_type": "no-such"}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_model(self, tiny_reward_model, broken, values, message):
