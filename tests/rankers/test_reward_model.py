@@ -158,7 +158,7 @@ class TestChat:
 
 class TestLabels:
     def test_one_of_several_has_to_be_named(self, tiny_reward_model):
-        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): give the one that is the score"):
+        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): give the one"):
             RewardModel.from_pretrained(tiny_reward_model("bert", 3))
 
     def test_by_index_or_by_name(self, tiny_reward_model):

@@ -13,7 +13,6 @@ from llm_blender.ranking import (
     Interval,
     Priors,
     fit_priors,
-    games_from_votes,
     make_strategy,
     max_logits,
     probability_matrix,
@@ -208,8 +207,12 @@ def test_one_model_per_candidate():
         Priors({}).apply(Ranking(0, (0,), (1,), (0,), np.full((1, 1), np.nan), "full", 0), [])
 
 
+def games_from_votes(votes):
+    return [Game(winner, loser, 1.0) for winner, loser in votes]
+
+
 def play(true, games, seed=0):
-    """Votes between random LLMs of these strengths."""
+    """Draw votes between random LLMs of these strengths."""
     rng, names = np.random.default_rng(seed), list(true)
     votes = []
     for _ in range(games):
@@ -326,7 +329,7 @@ def test_a_file_keeps_everything(tmp_path):
     ("changes", "message"),
     [
         ({"format": "other"}, "is not a file of priors"),
-        ({"version": 2}, "version 2, this is 1"),
+        ({"version": 2}, "version 2, not 1"),
         ({"strengths": None}, "is damaged"),
         ({"strengths": {"a": "strong"}}, "is damaged"),
         ({"strengths": {"a": float("nan")}}, "finite"),

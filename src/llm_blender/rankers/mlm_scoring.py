@@ -256,7 +256,7 @@ class MaskedTokens(nn.Module):
             encoder.register_forward_hook(self._keep_masks)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-        """Return log-probabilities ``[B]`` of masked tokens, from ids and mask ``[B, T]``, their positions and ids ``[B]``."""
+        """Return log-probabilities ``[B]`` of masked tokens, from ids, mask ``[B, T]`` and positions, ids ``[B]``."""
         self._positions = positions
         try:
             logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits

@@ -1,6 +1,6 @@
-"""The mathematics of comparisons: which pairs to compare, what they say about the order, and how surely.
+"""Mathematics of comparisons: which pairs to compare, the order that follows, and its confidence.
 
-No model, and no file but that of `Priors`: a ranker is a function from pairs to logits (`Compare`).
+There is no model here, and no file except that of `Priors`: a ranker is a function from pairs to logits (`Compare`).
 """
 
 from llm_blender.ranking.aggregation import (
@@ -40,7 +40,6 @@ from llm_blender.ranking.priors import (
     fit_weight,
     games_from_pairs,
     games_from_ranking,
-    games_from_votes,
     pairs_from_scores,
 )
 from llm_blender.ranking.strategies import (
@@ -99,7 +98,6 @@ __all__ = [
     "full",
     "games_from_pairs",
     "games_from_ranking",
-    "games_from_votes",
     "knockout",
     "log_loss",
     "make_strategy",

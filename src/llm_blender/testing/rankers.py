@@ -12,20 +12,20 @@ __all__ = ["FakeRanker"]
 
 
 class FakeRanker(PairwiseRanker):
-    """Knows how good every text is, and can be made to prefer a place and to err.
+    """A pairwise ranker by known strengths of texts, with planted position bias and noise.
 
     l(left, right) = strength(left) − strength(right) + order_bias + noise, where the noise depends on seed,
-    instruction and ordered pair alone. It ranks through the same engine as the real ones.
+    instruction and ordered pair. It ranks with the same engine as the real rankers.
 
     Args:
-        strength: of a text, as a function or as a table; the longer is the better by default.
-        order_bias: added to every logit: above zero, it prefers what it reads first.
+        strength: of a text, as a function or a table; by default longer is better.
+        order_bias: added to every logit; above zero, it prefers the text read first.
         noise: standard deviation of its errors, in logits.
         seed: of the errors.
         temperature: of the rankings' and comparisons' probabilities.
 
     Attributes:
-        batches: everything it was asked, one list of (instruction, left, right) texts a round.
+        batches: all comparisons, one list of (instruction, left, right) texts per round.
 
     Example:
         >>> ranker = FakeRanker({"good": 1.0, "bad": -1.0}, order_bias=5)
@@ -50,11 +50,11 @@ class FakeRanker(PairwiseRanker):
 
     @property
     def comparisons(self) -> int:
-        """Ordered pairs that it was asked about so far."""
+        """Number of ordered pairs compared so far."""
         return sum(map(len, self.batches))
 
     def logit(self, instruction: Instruction, left: str, right: str) -> float:
-        """l(left, right): above zero, the text read first is the better one. Not counted."""
+        """Return l(left, right), above zero if the text read first is better; it does not count as a comparison."""
         key = "\0".join([str(self.seed), instruction_text(instruction), left, right]).encode("utf-8", "surrogatepass")
         error = random.Random(key).gauss(0, self.noise) if self.noise else 0.0
         return self._strength(left) - self._strength(right) + self.order_bias + error
