@@ -1,6 +1,6 @@
-"""The promises of every `Ranker`.
+"""The contract of every `Ranker`.
 
-A new ranker: add one line to `RANKERS`, with the name of its class and a function that makes one; `get` gives the
+For a new ranker, add one line to `RANKERS` with the name of its class and a function that makes one; `get` returns the
 value of a session fixture.
 """
 
@@ -34,10 +34,10 @@ class Entry:
     Attributes:
         cls: name of its class.
         make: makes it.
-        label: tells apart two of one class.
-        pairwise: whether it compares pairs, by a strategy; a pointwise one ignores strategy, seed and budget.
-        unit: to which its logits are rounded; float noise, which depends on the batch, may turn the last digit.
-        torch: whether it needs the extra of that name.
+        label: distinguishes two entries of one class.
+        pairwise: whether it compares pairs by a strategy; a pointwise ranker ignores strategy and budget.
+        unit: rounding of its logits; float noise, which depends on the batch, may change the last digit.
+        torch: whether it needs the extra ``torch``.
     """
 
     cls: str
@@ -125,13 +125,13 @@ def ranker(entry: Entry, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def together(ranker: Any) -> list[Ranking]:
-    """The rankings of all rows."""
+    """Rank all rows."""
     rankings: list[Ranking] = ranker.rank_many(PROMPTS, CANDIDATES)
     return rankings
 
 
 def check(ranking: Ranking, count: int) -> None:
-    """All that holds for the ranking of so many candidates."""
+    """Check what holds for every ranking of so many candidates."""
     assert isinstance(ranking, Ranking)
     assert len(ranking) == len(ranking.scores) == count
     assert ranking.logits.shape == (count, count)
@@ -157,7 +157,7 @@ def check_same(one: Ranking, other: Ranking) -> None:
 
 
 def check_close(one: Ranking, other: Ranking, unit: float) -> None:
-    """The same but for float noise before the rounding."""
+    """Check that two rankings are equal but for float noise before the rounding."""
     assert (one.order, one.ranks, one.strategy, one.comparisons) == (
         other.order, other.ranks, other.strategy, other.comparisons,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rankers that score one candidate at a time, beside what llm-blender 0.0.2 computes with the same checkpoints."""
+"""Pointwise rankers, compared with llm-blender 0.0.2 on the same checkpoints."""
 
 from __future__ import annotations
 

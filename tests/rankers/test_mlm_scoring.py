@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def bert(tiny_encoder, tmp_path_factory):
-    """A masked language model with random weights, large enough that tokens differ."""
+    """Make a masked language model with random weights, large enough that tokens differ."""
     folder = tmp_path_factory.mktemp("bert-mlm")
     shutil.copytree(tiny_encoder, folder, dirs_exist_ok=True)
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def bert(tiny_encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def roberta(tiny_encoder, tmp_path_factory):
-    """Positions that begin behind the padding token's, and RoBERTa's names of special tokens."""
+    """Make a model with positions after the padding token's, and RoBERTa's names of special tokens."""
     folder = tmp_path_factory.mktemp("roberta-mlm")
     names = {"[PAD]": "<pad>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
     values = json.loads((tiny_encoder / "tokenizer.json").read_text())
@@ -62,7 +62,7 @@ def roberta(tiny_encoder, tmp_path_factory):
 
 
 def by_hand(folder, kind, text, mask, begin, end, length=10**6):
-    """One token after the other, by the definition."""
+    """Score one token after the other, by the definition."""
     model = kind.from_pretrained(folder).eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: length - 2]
@@ -86,7 +86,7 @@ def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
     assert sums == pytest.approx([sum(part) for part in logs], abs=1e-3)
     (means,) = MLMScoring.from_pretrained(bert, device="cpu", reduction="mean").scores(["Why?"], [TEXTS])
     assert means == pytest.approx([np.mean(part) for part in logs], abs=1e-4)
-    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the weights do say something
+    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the scores differ
 
 
 def test_the_same_for_roberta(roberta):
@@ -143,7 +143,7 @@ def test_an_empty_text(bert):
         MLMScoring.from_pretrained(bert, device="cpu", reduction=r).rank("Why?", ["", "the", " "])
         for r in ("sum", "mean")
     )
-    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # of nothing, nothing is unlikely
+    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # an empty text has the highest sum
     size = Tokenizer.from_file(str(bert / "tokenizer.json")).get_vocab_size()
     assert mean.scores[0] == mean.scores[2] == pytest.approx(-math.log(size), abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""Reward models beside what transformers computes with them."""
+"""Reward models compared with transformers' own computation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def change(folder: Path, file: str = "config.json", **values: object) -> Path:
     return folder
 
 
-# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 calls old.
+# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 class TestPairs:
     @pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
@@ -56,8 +56,8 @@ class TestPairs:
     def test_a_conversation_is_one_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
         talk = [{"role": "user", "content": "a"}, {"role": "GPT", "content": "b"}, {"role": "human", "content": "c"}]
-        told = "User: a\n\nAssistant: b\n\nUser: c"
-        assert ranker.rank(talk, TEXTS).scores == ranker.rank(told, TEXTS).scores
+        rendered = "User: a\n\nAssistant: b\n\nUser: c"
+        assert ranker.rank(talk, TEXTS).scores == ranker.rank(rendered, TEXTS).scores
 
     def test_special_tokens_in_a_text_are_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
@@ -95,7 +95,7 @@ class TestLength:
             RewardModel.from_pretrained(tiny_reward_model(), max_length=length)
 
     @pytest.mark.parametrize(
-        ("values", "told", "expected"),
+        ("values", "tokenizer_values", "expected"),
         [
             ({"model_type": "deberta-v2", "max_position_embeddings": 512, "position_biased_input": False}, {}, 4096),
             ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, {}, 512),
@@ -103,10 +103,10 @@ class TestLength:
             ({"model_type": "llama", "max_position_embeddings": 131072}, {"model_max_length": 1e30}, 4096),
         ],
     )
-    def test_how_much_a_model_reads(self, tmp_path, values, told, expected):
+    def test_how_much_a_model_reads(self, tmp_path, values, tokenizer_values, expected):
         one = {"architectures": ["XForSequenceClassification"], "id2label": {"0": "score"}}
         (tmp_path / "config.json").write_text(json.dumps(one | values))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_values))
         assert ClassifierConfig.load(tmp_path).max_length == expected
 
 

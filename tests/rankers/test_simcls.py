@@ -71,7 +71,7 @@ class TestInput:
 
 class TestCheckpoints:
     def published(self, folder: Path, target: Path, *names: str) -> Path:
-        """As llm-blender 0.0.2 writes it: the one encoder under one name or two."""
+        """Write it as llm-blender 0.0.2 does: the encoder under one name or two."""
         target.mkdir()
         (target / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
         state = load_file(folder / "model.safetensors")

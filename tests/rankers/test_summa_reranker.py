@@ -139,7 +139,7 @@ class TestInput:
         assert len(reading.ids) == 40 + 32 + 3
         sun, moon = (reading.ids.count(form._tokenizer.token_to_id(word)) for word in ("sun", "moon"))
         assert sun == 38
-        assert 0 < moon < 30  # the prefixes took their room
+        assert 0 < moon < 30  # the prefixes take a part of the budget
         assert (reading.read, reading.whole) == (sun + moon, 198)
 
     def test_a_conversation_keeps_its_end(self, form):
@@ -151,7 +151,7 @@ class TestInput:
 
 class TestCheckpoints:
     def published(self, folder: Path, target: Path) -> Path:
-        """The checkpoint as llm-blender 0.0.2 writes one: its config, pickled weights with a pooler, no backbone."""
+        """Write it as llm-blender 0.0.2 does: its config, pickled weights with a pooler, no backbone."""
         target.mkdir()
         (target / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -171,7 +171,7 @@ class TestCheckpoints:
         )
         texts = ["Because.", "Blue light scatters in the air."]
         assert old.rank("Why?", texts).scores == ours.rank("Why?", texts).scores
-        old.save_pretrained(tmp_path / "new")  # and the copy knows its backbone
+        old.save_pretrained(tmp_path / "new")  # the copy contains the backbone's configuration
         assert (
             SummaReranker.from_pretrained(tmp_path / "new").rank("Why?", texts).scores == old.rank("Why?", texts).scores
         )

@@ -20,7 +20,7 @@ PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters.", "It
 
 @pytest.fixture
 def checkpoint(tiny_ranker, tmp_path):
-    """A copy that a test may break."""
+    """Copy a checkpoint, for a test that breaks it."""
     return Path(shutil.copytree(tiny_ranker(), tmp_path / "ranker"))
 
 
@@ -86,7 +86,9 @@ class TestBroken:
         path = checkpoint / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if {"onnx": "model.safetensors", "torch": "onnx/model_int8.onnx"}[backend] == file:
-            assert PairRanker.from_pretrained(checkpoint, backend=backend).rank(PROMPT, TEXTS)  # it does not need it
+            assert PairRanker.from_pretrained(checkpoint, backend=backend).rank(
+                PROMPT, TEXTS
+            )  # it does not need the file
         else:
             with pytest.raises(CheckpointError, match=message):
                 PairRanker.from_pretrained(checkpoint, backend=backend)
@@ -182,11 +184,11 @@ class TestNames:
             seconds, message = seek(tmp_path, HF_ENDPOINT=endpoint)
         assert message.startswith("NotFoundError: No ranker 'some/ranker': no folder /")
         assert f"not in the Hub's cache, and not fetched from {endpoint}" in message
-        assert seconds < 5  # three, and what a busy machine takes to start
+        assert seconds < 5  # three, plus the start on a busy machine
 
 
 def seek(cache: Path, **environment: str) -> tuple[float, str]:
-    """In a process of its own (huggingface_hub reads its environment once): seconds, and what was raised."""
+    """Return seconds and error, in a new process, since huggingface_hub reads its environment once."""
     code = (
         "import huggingface_hub, httpx\n"
         "from time import perf_counter\n"

@@ -1,4 +1,4 @@
-"""A PairRanker in the layouts that llm-blender 0.0.2 published, and what can be wrong with one."""
+"""PairRanker checkpoints in the layouts published by llm-blender 0.0.2, intact and damaged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def backbone(tiny_ranker) -> dict[str, Any]:
 
 @pytest.fixture
 def published(tiny_ranker, backbone, tmp_path) -> Callable[..., Path]:
-    """Writes a checkpoint in the layout ``PairRM``, ``pair-ranker`` or ``PairRM-hf``."""
+    """Write a checkpoint in the layout ``PairRM``, ``pair-ranker`` or ``PairRM-hf``."""
 
     def write(layout: str = "PairRM") -> Path:
         folder, own = tmp_path / layout, tiny_ranker("marker")
