@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
@@ -31,26 +31,19 @@ _MLM = "mlm:"
 _CLASS_OF = {"summareranker": "SummaReranker", "simcls": "SimCLS", "reward model": "RewardModel"}
 
 
-@overload
-def load_ranker(
-    name: os.PathLike[str],
-    *,
-    backend: Backend | None = ...,
-    device: Any = ...,
-    precision: Precision = ...,
-    consensus: float | None = ...,
-) -> PairRanker | PointwiseRanker: ...
+class _LoadOptions(TypedDict, total=False):
+    backend: Backend | None
+    device: Any
+    precision: Precision
+    consensus: float | None
 
 
 @overload
-def load_ranker(
-    name: str = ...,
-    *,
-    backend: Backend | None = ...,
-    device: Any = ...,
-    precision: Precision = ...,
-    consensus: float | None = ...,
-) -> PairRanker | PointwiseRanker | Heuristic: ...
+def load_ranker(name: os.PathLike[str], **options: Unpack[_LoadOptions]) -> PairRanker | PointwiseRanker: ...
+
+
+@overload
+def load_ranker(name: str = ..., **options: Unpack[_LoadOptions]) -> PairRanker | PointwiseRanker | Heuristic: ...
 
 
 def load_ranker(
