@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench.rows import ScoredRow, group_ids, subset_names
 from llm_blender.errors import InputError
-from llm_blender.ranking import EvidenceWeights, consensus
+from llm_blender.ranking import LogitWeights, consensus
 from llm_blender.types import Comparison, Example, OnProgress, Ranker, Ranking
 
 __all__ = [
@@ -90,9 +90,9 @@ def compare_pairs(
     ]
 
 
-def evidence_weights(ranker: Ranker) -> EvidenceWeights:
+def evidence_weights(ranker: Ranker) -> LogitWeights:
     """What a ranker that sees all candidates of a prompt makes of their consensus."""
-    weights: EvidenceWeights = getattr(ranker, "evidence_weights", EvidenceWeights())
+    weights: LogitWeights = getattr(ranker, "evidence_weights", LogitWeights())
     return weights
 
 

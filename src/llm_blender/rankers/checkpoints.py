@@ -95,7 +95,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load the tokenizer from ``tokenizer.json``.
+    """Load the tokenizer from ``tokenizer.json``, without truncation and padding.
 
     It is not loaded by transformers, whose version 5 loses the normaliser of a sentencepiece model. Tokens added to a
     vocabulary become special tokens, so that a text that contains one can be read as plain text.
@@ -112,9 +112,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         values = json.loads(path.read_text(encoding="utf-8"))
         for token in values.get("added_tokens") or []:
             token["special"] = True
-        return Tokenizer.from_str(json.dumps(values))
+        tokenizer = Tokenizer.from_str(json.dumps(values))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

@@ -66,8 +66,6 @@ class MaskedInput:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = load_tokenizer(folder)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a mask token inside a text stays text
         self.special = SpecialTokens.of(self._tokenizer)
         self.mask = token_id(self._tokenizer, "[MASK]", "<mask>")

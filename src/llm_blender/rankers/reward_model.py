@@ -157,8 +157,6 @@ class PairFormat:
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, token_types: bool, reference: bool = False) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         tokenizer.encode_special_tokens = not reference
         self._tokenizer, self._types, self._reference = tokenizer, token_types, reference
         self._frame = _Frame.of(tokenizer)
@@ -235,8 +233,6 @@ class ChatFormat:
     """
 
     def __init__(self, tokenizer: Tokenizer, template: Any, max_length: int, folder: Path) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         self._tokenizer, self._template, self._max_length, self._folder = tokenizer, template, max_length, folder
         self._special = sorted(template.all_special_tokens, key=len, reverse=True)
         self._special_ids = {tokenizer.token_to_id(token) for token in self._special}

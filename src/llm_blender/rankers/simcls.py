@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
-from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import OnProgress, instruction_text
 
@@ -41,8 +40,6 @@ class SimCLSInput:
     def __init__(self, folder: Path, config: PointwiseConfig) -> None:
         self._config = config
         self._tokenizer = load_tokenizer(folder)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self.special = SpecialTokens.of(self._tokenizer)
         self.vocabulary = self._tokenizer.get_vocab_size()
         for marker in (_SOURCE, _CANDIDATE):
@@ -119,9 +116,7 @@ class SimCLSModel(nn.Module):
 
     def __init__(self, config: PointwiseConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        self.source_encoder = make_encoder(config.backbone) if backbone is None else backbone
-        if getattr(self.source_encoder, "pooler", None) is not None:
-            cast(Any, self.source_encoder).pooler = None  # its output is not read
+        self.source_encoder = bare_encoder(config.backbone, backbone)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return unit vectors ``[B, H]`` of ids and mask ``[B, T]``: the state of ``[CLS]``.

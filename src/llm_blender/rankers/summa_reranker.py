@@ -19,7 +19,7 @@ from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
-from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text
 
@@ -47,9 +47,6 @@ class SummaInput:
     def __init__(self, folder: Path, config: PointwiseConfig) -> None:
         self._config = config
         self._tokenizer, self._plain = load_tokenizer(folder), load_tokenizer(folder)
-        for tokenizer in (self._tokenizer, self._plain):
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
         self._plain.encode_special_tokens = True  # a special token that decoding joins from pieces stays text
         self.special = SpecialTokens.of(self._tokenizer)
         self.vocabulary = self._tokenizer.get_vocab_size()
@@ -221,9 +218,7 @@ class SummaRerankerModel(nn.Module):
 
     def __init__(self, config: PointwiseConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        self.pretrained_model = make_encoder(config.backbone) if backbone is None else backbone
-        if getattr(self.pretrained_model, "pooler", None) is not None:
-            cast(Any, self.pretrained_model).pooler = None  # its output is not read
+        self.pretrained_model = bare_encoder(config.backbone, backbone)
         width, tasks = int(cast(Any, self.pretrained_model).config.hidden_size), len(config.tasks)
         self.fc1, self.fc2 = nn.Linear(width, width), nn.Linear(width, width)
         self.moe = MixtureOfExperts(width, experts=2 * tasks, tasks=tasks, k=tasks)

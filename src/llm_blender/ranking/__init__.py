@@ -29,7 +29,7 @@ from llm_blender.ranking.confidence import (
     probability_matrix,
     win_probabilities,
 )
-from llm_blender.ranking.consensus import EvidenceFit, EvidenceWeights, consensus, fit_evidence
+from llm_blender.ranking.consensus import EvidenceFit, LogitWeights, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
 from llm_blender.ranking.priors import (
     Game,
@@ -69,10 +69,10 @@ __all__ = [
     "CalibrationBin",
     "Compare",
     "EvidenceFit",
-    "EvidenceWeights",
     "Game",
     "Interval",
     "JudgedRanking",
+    "LogitWeights",
     "Pairs",
     "PairwiseRanker",
     "Pool",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
 from llm_blender._inputs import check_inputs
-from llm_blender.ranking.consensus import EvidenceWeights
+from llm_blender.ranking.consensus import LogitWeights
 from llm_blender.ranking.engine import Compare, rank_with
 from llm_blender.ranking.strategies import DEFAULT_BUDGET, DEFAULT_TOP_K
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking
@@ -93,7 +93,7 @@ class PairwiseRanker(BaseRanker):
     """
 
     temperature: float = 1.0
-    evidence_weights: EvidenceWeights = EvidenceWeights()
+    evidence_weights: LogitWeights = LogitWeights()
 
     @abstractmethod
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:

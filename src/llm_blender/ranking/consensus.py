@@ -19,7 +19,7 @@ from llm_blender.errors import InputError
 from llm_blender.ranking.aggregation import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
-__all__ = ["EvidenceFit", "EvidenceWeights", "consensus", "fit_evidence"]
+__all__ = ["EvidenceFit", "LogitWeights", "consensus", "fit_evidence"]
 
 _STEPS = 100
 _RESAMPLES = 200
@@ -67,7 +67,7 @@ def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class EvidenceWeights:
+class LogitWeights:
     """Weights of a ranker's logit and of the candidates' consensus.
 
     For a prompt with three or more different candidates, evidence(a, b) = model · logit + consensus · (share of a −
@@ -108,7 +108,7 @@ class EvidenceFit:
     """
 
     temperature: float
-    weights: EvidenceWeights
+    weights: LogitWeights
     ci95: Interval
     pairs: int
     log_loss: float
@@ -123,7 +123,7 @@ def fit_evidence(
     *,
     seed: int = 0,
 ) -> EvidenceFit:
-    """Fit the temperature T and the `EvidenceWeights` of maximum likelihood to a judge's labels.
+    """Fit the temperature T and the `LogitWeights` of maximum likelihood to a judge's labels.
 
     P(a is better than b) = sigmoid(evidence(a, b) / T). T is fitted to the ranker's logit only, on all pairs, as if
     there were no other candidates; at this T the weights are fitted on the pairs with a consensus. Both are logistic
@@ -150,7 +150,7 @@ def fit_evidence(
     agreeing = [file for file in agreeing if file.features[:, 1].any()]
     if not agreeing:
         loss = _loss(alone, np.array([1 / temperature, 0.0]))
-        return EvidenceFit(temperature, EvidenceWeights(), Interval(0.0, 0.0), pairs, loss, loss)
+        return EvidenceFit(temperature, LogitWeights(), Interval(0.0, 0.0), pairs, loss, loss)
     slopes = _fit(agreeing)
     rng = np.random.default_rng(seed)
     drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(_RESAMPLES)]
@@ -158,7 +158,7 @@ def fit_evidence(
     model, weight = slopes * temperature
     return EvidenceFit(
         temperature,
-        EvidenceWeights(float(weight), float(model)) if weight else EvidenceWeights(),
+        LogitWeights(float(weight), float(model)) if weight else LogitWeights(),
         Interval(float(low), float(high)),
         pairs,
         _loss(agreeing, slopes),

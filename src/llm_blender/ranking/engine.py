@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.ranking.consensus import EvidenceWeights, consensus
+from llm_blender.ranking.consensus import LogitWeights, consensus
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -42,7 +42,7 @@ def rank_with(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
     temperature: float = 1.0,
-    evidence_weights: EvidenceWeights | None = None,
+    evidence_weights: LogitWeights | None = None,
     progress: OnProgress | None = None,
 ) -> list[Ranking]:
     """Rank with the same strategy, by name, for every prompt; see `rank_many`.
@@ -74,7 +74,7 @@ def rank_with(
     )
 
 
-def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: EvidenceWeights) -> Compare:
+def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: LogitWeights) -> Compare:
     """Add to a ranker's logits, by weight, the difference of the candidates' consensus."""
     if not weights.consensus:
         return compare

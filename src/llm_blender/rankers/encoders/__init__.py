@@ -11,7 +11,20 @@ from torch import nn
 from llm_blender.rankers.encoders.bert import BertConfig, BertEncoder
 from llm_blender.rankers.encoders.deberta import DebertaConfig, DebertaEncoder
 
-__all__ = ["BertConfig", "BertEncoder", "DebertaConfig", "DebertaEncoder", "make_encoder"]
+__all__ = ["BertConfig", "BertEncoder", "DebertaConfig", "DebertaEncoder", "bare_encoder", "make_encoder"]
+
+
+def bare_encoder(values: Mapping[str, Any], encoder: nn.Module | None = None) -> nn.Module:
+    """Return an encoder without its pooler, whose output no ranker reads.
+
+    Args:
+        values: its configuration.
+        encoder: the encoder; None builds it with random weights.
+    """
+    bare = make_encoder(values) if encoder is None else encoder
+    if getattr(bare, "pooler", None) is not None:
+        cast(Any, bare).pooler = None
+    return bare
 
 
 def make_encoder(values: Mapping[str, Any], *, own: bool = True) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers.checkpoints import read_config
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
-from llm_blender.ranking import EvidenceWeights
+from llm_blender.ranking import LogitWeights
 
 __all__ = ["PairRankerConfig"]
 
@@ -55,7 +55,7 @@ class PairRankerConfig:
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
     head_dropout: float = 0.05
-    evidence_weights: EvidenceWeights = field(default_factory=EvidenceWeights)
+    evidence_weights: LogitWeights = field(default_factory=LogitWeights)
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:

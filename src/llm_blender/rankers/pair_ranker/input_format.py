@@ -79,7 +79,7 @@ class InputFormat:
     def __init__(self, tokenizer: Tokenizer, config: PairRankerConfig) -> None:
         self.config = config
         self._tokenizer = tokenizer
-        tokenizer.no_truncation()
+        tokenizer.no_truncation()  # training passes a tokenizer of transformers
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # special tokens inside a text stay text
         self._cls = token_id(tokenizer, "[CLS]", "<s>")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, make_encoder
+from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, bare_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
@@ -33,13 +33,9 @@ class PairRankerModel(nn.Module):
 
     def __init__(self, config: PairRankerConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        if backbone is None:
-            backbone = make_encoder(config.backbone)
-        if getattr(backbone, "pooler", None) is not None:
-            cast(Any, backbone).pooler = None  # its output is not read
-        self.pretrained_model = backbone
+        self.pretrained_model = bare_encoder(config.backbone, backbone)
         self._marked = config.pooling == "marker"
-        width = int(cast(Any, backbone).config.hidden_size)
+        width = int(cast(Any, self.pretrained_model).config.hidden_size)
         self.head_layer = make_head(width, config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
