@@ -169,7 +169,7 @@ def calibrate(
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import EvidenceWeights, fit_evidence
+    from llm_blender.ranking import LogitWeights, fit_evidence
 
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: make it one of ours with `blend export` first.")
@@ -205,7 +205,7 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
         print_json(dataclasses.asdict(fit))
