@@ -94,7 +94,7 @@ def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
     assert sums == pytest.approx([sum(part) for part in logs], abs=1e-3)
     (means,) = MLMScoring.from_pretrained(bert, device="cpu", reduction="mean").scores(["Why?"], [TEXTS])
     assert means == pytest.approx([np.mean(part) for part in logs], abs=1e-4)
-    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the weights do say something
+    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the scores differ
 
 
 def test_the_same_for_roberta(roberta):
@@ -157,7 +157,7 @@ def test_an_empty_text(bert):
         MLMScoring.from_pretrained(bert, device="cpu", reduction=r).rank("Why?", ["", "the", " "])
         for r in ("sum", "mean")
     )
-    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # of nothing, nothing is unlikely
+    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # an empty text has the highest sum
     size = Tokenizer.from_file(str(bert / "tokenizer.json")).get_vocab_size()
     assert mean.scores[0] == mean.scores[2] == pytest.approx(-math.log(size), abs=1e-3)
 

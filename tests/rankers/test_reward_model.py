@@ -1,4 +1,4 @@
-"""Reward models beside what transformers computes with them."""
+"""Reward models compared with transformers' own computation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def change(folder: Path, file: str = "config.json", **values: object) -> Path:
     return folder
 
 
-# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 calls old.
+# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 class TestPairs:
     @pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
@@ -58,8 +58,8 @@ class TestPairs:
     def test_a_conversation_is_one_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
         talk = [{"role": "user", "content": "a"}, {"role": "GPT", "content": "b"}, {"role": "human", "content": "c"}]
-        told = "User: a\n\nAssistant: b\n\nUser: c"
-        assert ranker.rank(talk, TEXTS).scores == ranker.rank(told, TEXTS).scores
+        rendered = "User: a\n\nAssistant: b\n\nUser: c"
+        assert ranker.rank(talk, TEXTS).scores == ranker.rank(rendered, TEXTS).scores
 
     def test_special_tokens_in_a_text_are_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
@@ -97,7 +97,7 @@ class TestLength:
             RewardModel.from_pretrained(tiny_reward_model(), max_length=length)
 
     @pytest.mark.parametrize(
-        ("values", "told", "expected"),
+        ("values", "tokenizer_values", "expected"),
         [
             ({"model_type": "deberta-v2", "max_position_embeddings": 512, "position_biased_input": False}, {}, 4096),
             ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, {}, 512),
@@ -105,10 +105,10 @@ class TestLength:
             ({"model_type": "llama", "max_position_embeddings": 131072}, {"model_max_length": 1e30}, 4096),
         ],
     )
-    def test_how_much_a_model_reads(self, tmp_path, values, told, expected):
+    def test_how_much_a_model_reads(self, tmp_path, values, tokenizer_values, expected):
         one = {"architectures": ["XForSequenceClassification"], "id2label": {"0": "score"}}
         (tmp_path / "config.json").write_text(json.dumps(one | values))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_values))
         assert ClassifierConfig.load(tmp_path).max_length == expected
 
 
@@ -163,7 +163,7 @@ class TestChat:
 
 class TestLabels:
     def test_one_of_several_has_to_be_named(self, tiny_reward_model):
-        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): say which is the score"):
+        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): give the one"):
             RewardModel.from_pretrained(tiny_reward_model("bert", 3))
 
     def test_by_index_or_by_name(self, tiny_reward_model):
@@ -204,7 +204,7 @@ class TestBroken:
         folder = broken(tiny_reward_model())
         (folder / "model.safetensors").unlink()
         torch.save({"classifier.weight": Harm()}, folder / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"a \.bin only if it holds tensors alone"):
+        with pytest.raises(CheckpointError, match=r"a \.bin may hold only tensors"):
             RewardModel.from_pretrained(folder)
         assert not (folder / "harmed").exists()
 
@@ -218,7 +218,7 @@ class TestBroken:
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
-        with pytest.raises(CheckpointError, match=r"are not whole: classifier\.bias, classifier\.weight is missing"):
+        with pytest.raises(CheckpointError, match=r"are incomplete: classifier\.bias, classifier\.weight is missing"):
             RewardModel.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_reward_model, broken):
@@ -236,8 +236,8 @@ class TestBroken:
         [
             ({"architectures": ["LlamaRewardModel"]}, "is not a reward model: .* this one is LlamaRewardModel"),
             ({"architectures": None}, "this one is unnamed"),
-            ({"hidden_size": 32}, "not those that its config.json describes"),
-            ({"model_type": "no-such"}, "not those that its config.json describes"),
+            ({"hidden_size": 32}, "do not match its config.json"),
+            ({"model_type": "no-such"}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_model(self, tiny_reward_model, broken, values, message):

@@ -166,7 +166,7 @@ class TestInput:
         assert len(reading.ids) == 40 + 32 + 3
         sun, moon = (reading.ids.count(form._tokenizer.token_to_id(word)) for word in ("sun", "moon"))
         assert sun == 38
-        assert 0 < moon < 30  # the prefixes took their room
+        assert 0 < moon < 30  # the prefixes take a part of the budget
         assert (reading.read, reading.whole) == (sun + moon, 198)
 
     def test_a_conversation_keeps_its_end(self, form):
@@ -201,7 +201,7 @@ class TestCheckpoints:
         )
         texts = ["Because.", "Blue light scatters in the air."]
         assert old.rank("Why?", texts).scores == ours.rank("Why?", texts).scores
-        old.save_pretrained(tmp_path / "new")  # and the copy knows its backbone
+        old.save_pretrained(tmp_path / "new")  # the copy contains the backbone's configuration
         assert (
             SummaReranker.from_pretrained(tmp_path / "new").rank("Why?", texts).scores == old.rank("Why?", texts).scores
         )
@@ -224,8 +224,8 @@ class TestCheckpoints:
             ({"ranker_type": "simcls"}, "is a SimCLS, not a SummaReranker"),
             ({"source_max_length": "long"}, "source_max_length: "),
             ({"candidate_max_length": 3}, "must be numbers of tokens above 3"),
-            ({"tasks": ["one"]}, "are not those that its config.json and tokenizer.json describe"),
-            ({"backbone": {"model_type": "no such encoder"}}, "are not those that its config.json"),
+            ({"tasks": ["one"]}, "do not match its config.json and tokenizer.json"),
+            ({"backbone": {"model_type": "no such encoder"}}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_kind(self, tiny_pointwise, broken, values, message):
@@ -246,7 +246,7 @@ class TestCheckpoints:
 
         folder = broken(tiny_pointwise("summareranker"))
         save_file(load_file(tiny_ranker() / "model.safetensors"), folder / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             SummaReranker.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_pointwise, broken):

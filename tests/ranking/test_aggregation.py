@@ -19,7 +19,7 @@ from llm_blender.ranking import (
 
 NAN = np.nan
 
-# One matrix with what LLM-Blender 0.0.2 made of it.
+# A matrix, with the results of LLM-Blender 0.0.2.
 ORIGINAL = np.array(
     [
         [0.0, -0.29, -0.48, -2.65, -0.01],

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, with_options
+from llm_blender.cli._options import (
+    BackendOptions,
+    ComparisonsOption,
+    JsonOption,
+    ModelsOption,
+    SeedOption,
+    TrainingOptions,
+    cached_ranker,
+    split_names,
+    with_options,
+)
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli.train_fuser import (
-    DataOption,
-    DevOption,
-    ExcludeOption,
-    RecipeOption,
-    check_sources,
-    dev_folder,
-    fuser,
-)
+from llm_blender.cli.train_fuser import check_sources, fuser
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
@@ -38,20 +40,19 @@ class VotesOptions:
         typer.Option(
             "--votes",
             metavar="FILE|DB",
-            help="Learn from votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the "
-            "instructions is held out, to compare the new ranker with the current one.",
+            help="Train on votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the instructions "
+            "is held out, to compare the new ranker with the current one.",
         ),
     ] = None
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="RANKER", help="With --votes: PairRanker to start from [default: bundled]."),
+        typer.Option(metavar="RANKER", help="With --votes: start from this PairRanker [default: bundled]."),
     ] = None
     replace: Annotated[
         str | None,
         typer.Option(
-            "--replace",
             metavar="DIR",
-            help="With --votes: folder of the current ranker, which the new one replaces if it is better.",
+            help="With --votes: replace the current ranker in this folder if the new one is better.",
         ),
     ] = None
 
@@ -131,26 +132,22 @@ def train_on(
     typer.echo(f"log loss {new.log_loss}, before {current.log_loss}; difference {evaluation.log_loss_change}")
 
 
+@with_options
 def calibrate(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a PairRanker; its config.json is changed.")
-    ],
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Judged rows that the ranker was not trained on.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="PairRanker's folder; its config.json is changed.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Judged rows that it was not trained on.")],
+    *,
     score: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Take all pairs of a row that differ in this score; of a file without it, the labelled pairs.",
+            help="Take all pairs of a row that differ in this score; in a file without it, the labelled pairs.",
         ),
     ] = None,
-    models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
-    comparisons: Annotated[Path | None, typer.Option(metavar="FILE", help="Cache comparisons in this file.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
+    models: ModelsOption = "",
+    comparisons: ComparisonsOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a PairRanker's temperature and the weight of the candidates' consensus, and write them to its config.json.
@@ -164,17 +161,16 @@ def calibrate(
     """
     import numpy as np
 
-    from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence, scored_rows
+    from llm_blender.bench import implied_pairs, labelled_pairs, ranker_predictions, scored_rows
     from llm_blender.data import read_rows
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import EvidenceWeights, fit_evidence
-    from llm_blender.types import Ranker
+    from llm_blender.ranking import LogitWeights, fit_evidence
 
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
-    names = [name for name in (part.strip() for part in models.split(",")) if name]
+    names = split_names(models)
     if names and not score:
         raise InputError("--models chooses among scores: name one with --score.")
     judged, unseen = [], set(names)
@@ -192,12 +188,12 @@ def calibrate(
         raise InputError(f"No file holds candidates of {', '.join(sorted(unseen))}: look at the spelling.")
     if not judged:
         raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
-    loaded = PairRanker.from_pretrained(checkpoint, backend=backend, device=device, precision=precision, consensus=0)
-    ranker: Ranker = loaded if comparisons is None else RecordedRanker(loaded, comparisons, str(checkpoint))
+    loaded = PairRanker.from_pretrained(checkpoint, consensus=0, **dataclasses.asdict(backend))
+    ranker = cached_ranker(loaded, str(checkpoint), comparisons)
     evidence = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            evidence.append(ranker_evidence(part, ranker, str(checkpoint), progress=report).logits)
+            evidence.append(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits)
     fit = fit_evidence(
         evidence,
         [np.array(part.consensus) for part in judged],
@@ -206,7 +202,7 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
         print_json(dataclasses.asdict(fit))
@@ -233,41 +229,34 @@ def _train() -> None:
 
 
 @app.command()
-@with_options(VotesOptions)
+@with_options
 def ranker(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to learn from, when there is no --recipe.")
+        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to train on, without a --recipe.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the checkpoint.")] = Path(
-        "ranker"
-    ),
+    *,
+    output: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Write the checkpoint to this folder.")
+    ] = Path("ranker"),
     kind: Annotated[
         str | None,
         typer.Option(
             "--ranker",
-            help="pair_ranker, or a baseline: summa_reranker, simcls, reward_model, mlm_scoring "
+            metavar="NAME",
+            help="Train a pair_ranker, or a baseline: summa_reranker, simcls, reward_model, mlm_scoring "
             "[default: the recipe's, or pair_ranker].",
         ),
     ] = None,
-    recipe: RecipeOption = None,
-    data: DataOption = Path(),
-    dev: DevOption = None,
-    exclude: ExcludeOption = None,
     score: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Scores that imply pairs in FILE [default: all].")
+        list[str] | None, typer.Option(metavar="NAME", help="Derive pairs of FILE from this score [default: all].")
     ] = None,
-    pairs: Annotated[str, typer.Option(help="Pairs of FILE: implied (by scores) or labelled.")] = "implied",
+    pairs: Annotated[str, typer.Option(help="Take pairs of FILE: implied (by scores) or labelled.")] = "implied",
     max_groups: Annotated[
-        int | None, typer.Option(min=1, help="Number of groups of candidates drawn from each FILE [default: 2000].")
+        int | None, typer.Option(min=1, help="Draw N groups of candidates from each FILE [default: 2000].")
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Hub name or folder of the encoder [default: the recipe's].")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
+    options: TrainingOptions,
+    votes: VotesOptions,
     as_json: JsonOption = False,
-    *,
-    options: VotesOptions,
 ) -> None:
     """Train a PairRanker, or a baseline; an interrupted run with the same output resumes.
 
@@ -287,33 +276,33 @@ def ranker(
         raise MissingExtraError("Training", "train") from error
     from transformers.utils import logging
 
-    if options != VotesOptions():
+    exclude, epochs, seed = options.exclude or [], options.epochs, options.seed
+    if votes != VotesOptions():
         others: dict[str, Any] = {
             "FILE": files,
             "--ranker": kind,
-            "--recipe": recipe,
-            "--data": data != Path(),
-            "--dev": dev,
+            "--recipe": options.recipe,
+            "--data": options.data != Path(),
+            "--dev": options.dev,
         }
-        others |= {"--score": score, "--max-groups": max_groups, "--backbone": backbone}
+        others |= {"--score": score, "--max-groups": max_groups, "--backbone": options.backbone}
         refused = [name for name, value in others.items() if value]
-        train_on(options, output, refused, exclude=exclude or [], epochs=epochs, seed=seed or 0, as_json=as_json)
+        train_on(votes, output, refused, exclude=exclude, epochs=epochs, seed=seed or 0, as_json=as_json)
         return
-    dev_data = dev_folder(data, dev)
     if kind is not None and kind not in RANKERS:
         raise unknown_name("ranker", kind, RANKERS)
-    plan = _plan(files or [], recipe, dev, score or [], pairs, max_groups)
+    plan = _plan(files or [], options, score or [], pairs, max_groups)
     changes = {"epochs": epochs, "seed": seed, "ranker": kind}
     plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading weights takes a moment
     with progress("training", "steps") as report:
         run = train_ranker(
             plan,
-            data,
-            dev_data,
+            options.data,
+            options.dev_folder,
             output,
-            exclude=exclude or [],
-            backbone=backbone,
+            exclude=exclude,
+            backbone=options.backbone,
             progress=report,
             note=note,
         )
@@ -329,23 +318,21 @@ def ranker(
         print_json(result)
         return
     note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
-    if dev_figures := run.quality.dev:
-        typer.echo(f"dev agreement {dev_figures['agreement']:.3f} (longest {dev_figures['longest']:.3f})")
+    if dev := run.quality.dev:
+        typer.echo(f"dev agreement {dev['agreement']:.3f} (longest {dev['longest']:.3f})")
 
 
-def _plan(
-    files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_groups: int | None
-) -> Recipe:
+def _plan(files: list[Path], options: TrainingOptions, scores: list[str], pairs: str, max_groups: int | None) -> Recipe:
     from llm_blender.training.recipes import Recipe, Source
 
-    check_sources(files, recipe, dev, bool(scores) or max_groups is not None, "--score, --max-groups")
-    if recipe is not None:
-        return Recipe.load(recipe)
+    check_sources(files, options, bool(scores) or max_groups is not None, "--score, --max-groups")
+    if options.recipe is not None:
+        return Recipe.load(options.recipe)
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
-    options: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
+    settings: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
     if max_groups is not None:
-        options["max_groups"] = max_groups
-    sources = tuple(Source(file=str(path.absolute()), **options) for path in files)
-    dev_sources = (Source(file=str(dev.absolute()), **options),) if dev is not None and dev.is_file() else ()
-    return Recipe(sources=sources, dev_sources=dev_sources)
+        settings["max_groups"] = max_groups
+    paths = [*files, *([options.dev_file] if options.dev_file else [])]
+    sources = tuple(Source(file=str(path.absolute()), **settings) for path in paths)
+    return Recipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

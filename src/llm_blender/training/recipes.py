@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.errors import ConfigError, NotFoundError, first_problem
 
 __all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "Recipe", "Source"]
 
@@ -132,9 +132,7 @@ class Optimisation(_Strict):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))  # empty if it concerns several keys
-            raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
+            raise ConfigError(f"{path}: {first_problem(error)}.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_blender.bench import JudgedPairs, agreements, ranker_evidence
+from llm_blender.bench import JudgedPairs, agreements, ranker_predictions
 from llm_blender.bench.judged_pairs import TextPair
 from llm_blender.bench.rows import group_ids
 from llm_blender.rankers import load_ranker
@@ -117,11 +117,11 @@ def _measure(folder: Path, kind: str, dev: Sequence[TrainingGroup]) -> Quality:
         return Quality()
     if kind == "pair_ranker":
         found, full = (
-            ranker_evidence(judged, PairRanker.from_pretrained(folder, precision=precision), kind)
+            ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision), kind)
             for precision in ("int8", "fp32")
         )
     else:
-        pointwise = ranker_evidence(judged, load_ranker(f"mlm:{folder}" if mlm else folder), kind)
+        pointwise = ranker_predictions(judged, load_ranker(f"mlm:{folder}" if mlm else folder), kind)
         found = full = replace(pointwise, flips=None)  # it reads no pairs, in no order
     temperature = fit_temperature(found.logits, judged.a_wins)
     fitted = replace(found, probabilities=probability(found.logits, temperature))

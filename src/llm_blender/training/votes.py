@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench import JudgedPairs, labelled_pairs, ranker_evidence
+from llm_blender.bench import JudgedPairs, labelled_pairs, ranker_predictions
 from llm_blender.data import RowWriter, normalized_key, read_rows
 from llm_blender.errors import InputError, NotFoundError, WorkError
 from llm_blender.history import History
@@ -309,7 +309,7 @@ def evaluate_on_votes(
     judged = labelled_pairs("the held-out votes", rows)
     hits, losses = [], []
     for before, name in enumerate((current, new)):
-        found = ranker_evidence(judged, load_ranker(name), str(name), progress=_part(progress, before, 2))
+        found = ranker_predictions(judged, load_ranker(name), str(name), progress=_part(progress, before, 2))
         hits.append((1 + np.sign(found.logits) * judged.sides) / 2)
         losses.append(_losses(judged, np.asarray(found.probabilities)))
 
