@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError
+from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText
+from llm_blender.types import Fusion, OnText
 
 __all__ = [
     "ConsensusFuser",
@@ -131,60 +131,15 @@ def _numbered(units: Sequence[tuple[str, bool]]) -> list[str]:
     return texts
 
 
-class SelectingFuser(ABC):
-    """Makes its text of the candidates' alone: instruction, input and seed are of no effect."""
+class SelectingFuser(BaseFuser):
+    """A fuser that makes its text of the candidates' alone: it ignores instruction, input and seed."""
 
     @abstractmethod
     def select(self, texts: Sequence[str]) -> Fusion:
-        """What is made of candidates, best first; at least one."""
+        """Fuse candidates, best first; at least one."""
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction, best first."""
-        (fusion,) = self.fuse_many([instruction], [candidates])
-        return fusion
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """One `Fusion` per instruction.
-
-        Args:
-            instructions: as many as there are lists of candidates.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: of no effect.
-            seed: of no effect.
-            progress: called with the rows done and all of them.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        check_inputs(instructions, candidates)
-        if inputs is not None and len(inputs) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
-        fusions = []
-        for texts in candidates:
-            fusions.append(self.select(list(texts)))
-            if progress is not None:
-                progress(len(fusions), len(candidates))
-        return fusions
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """`fuse` in an event loop; `on_text` gets the text in one piece."""
-        fusion = self.fuse(instruction, candidates)
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
+        fusion = self.select(list(row.candidates))
         if on_text is not None:
             on_text(fusion.text)
         return fusion

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, WorkError
+from llm_blender.fusers.base import fuser_rows
 from llm_blender.types import (
     Fuser,
     Fusion,
@@ -22,7 +22,6 @@ from llm_blender.types import (
     OnText,
     Ranker,
     Ranking,
-    instruction_text,
 )
 
 __all__ = [
@@ -217,17 +216,14 @@ class GuardedFuser:
                 f"{len(instructions)} instructions need as many lists of candidates and rankings, not "
                 f"{len(candidates)} and {len(rankings)}."
             )
-        check_inputs(instructions, candidates)
-        inputs = [""] * len(instructions) if inputs is None else inputs
-        if len(inputs) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
+        given = fuser_rows(instructions, candidates, inputs)
         plans = [self._plan(texts, ranking, seed) for texts, ranking in zip(candidates, rankings, strict=True)]
         rows = [i for i, plan in enumerate(plans) if plan.chosen]
         idle = len(plans) - len(rows)
         fusions = self.fuser.fuse_many(
             [instructions[i] for i in rows],
             [[candidates[i][j] for j in plans[i].chosen] for i in rows],
-            inputs=[inputs[i] for i in rows],
+            inputs=[given[i].input for i in rows],
             seed=seed,
             progress=None if progress is None else lambda done, total: progress(idle + done, idle + total),
         )
@@ -235,7 +231,7 @@ class GuardedFuser:
         doubtful = [i for i in rows if self._is_doubtful(written[i], candidates[i][plans[i].best])]
         started = time.perf_counter()
         verdicts = self._verdicts(
-            [instruction_text(instructions[i], inputs[i]) for i in doubtful],
+            [given[i].prompt for i in doubtful],
             [[candidates[i][plans[i].best], written[i].text] for i in doubtful],
         )
         each = (time.perf_counter() - started) / max(len(doubtful), 1)
@@ -271,7 +267,7 @@ class GuardedFuser:
             InputError: the candidates hold what is no text.
             WorkError: the ranker failed.
         """
-        check_inputs([instruction], [candidates])
+        (row,) = fuser_rows([instruction], [candidates], [input])
         plan = self._plan(candidates, ranking, seed)
         best = candidates[plan.best]
         if not plan.chosen:
@@ -288,8 +284,7 @@ class GuardedFuser:
         fusion = replace(_as_given(fusion, plan), seconds=time.perf_counter() - started)
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
-            prompt = instruction_text(instruction, input)
-            (verdict,) = await asyncio.to_thread(self._verdicts, [prompt], [[best, fusion.text]])
+            (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [[best, fusion.text]])
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
     def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:

@@ -12,12 +12,11 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from llm_blender._inputs import check_inputs
-from llm_blender.calls import run_to_end
 from llm_blender.errors import CheckpointError, InputError, LLMError
+from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
 from llm_blender.fusers.texts import find_flaw
-from llm_blender.types import Candidate, Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
+from llm_blender.types import Candidate, Fusion, OnText, Usage
 
 __all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "AdaptableLLM", "Base", "ChatTokenizer", "EmbeddedFuser", "Settings"]
 
@@ -139,7 +138,7 @@ class AdaptableLLM(Protocol):
         ...
 
 
-class EmbeddedFuser:
+class EmbeddedFuser(BaseFuser):
     """A fuser that runs here without torch: an adapter of the file that may also write the candidates.
 
     The prompt is `CausalFormat`'s, token for token, with which `GenFuser` writes by the same adapter on torch. One
@@ -212,72 +211,9 @@ class EmbeddedFuser:
             candidate_max_length=self.settings.candidate_max_length,
         )
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction; see `afuse`. Works inside a notebook, too."""
-        return run_to_end(lambda: self.afuse(instruction, candidates, input=input, seed=seed))
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """Fuse the candidates of many instructions.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: of no effect.
-            progress: called with the rows done and all of them.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: llama.cpp cannot run the model or the adapter.
-        """
-        check_inputs(instructions, candidates)
-        extra = [""] * len(instructions) if inputs is None else list(inputs)
-        if len(extra) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-
-        async def write() -> list[Fusion]:
-            fusions = []
-            for instruction, texts, given in zip(instructions, candidates, extra, strict=True):
-                fusions.append(await self.afuse(instruction, texts, input=given))
-                if progress is not None:
-                    progress(len(fusions), len(instructions))
-            return fusions
-
-        return run_to_end(write)
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """Fuse the candidates of one instruction; cancelling ends the writing.
-
-        Args:
-            instruction: a prompt or a conversation.
-            candidates: texts, best first.
-            input: MixInstruct's second field.
-            seed: of no effect.
-            on_text: gets the answer as it comes, in the event loop.
-
-        Raises:
-            InputError: there are no candidates, or a text is no text.
-            LLMError: llama.cpp cannot run the model or the adapter.
-        """
-        check_inputs([instruction], [candidates])
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         started = time.perf_counter()
-        prompt = self.prompts.prompt(instruction, input, candidates)
+        prompt = self.prompts.prompt(row.instruction, row.input, row.candidates)
         if prompt is None:
             error = f"the prompt holds at most {self.settings.max_length} tokens: no room for two candidates"
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
@@ -294,7 +230,7 @@ class EmbeddedFuser:
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(written.text, instruction_text(instruction, input), candidates, prompt.marks),
+            flaw=find_flaw(written.text, row.prompt, row.candidates, prompt.marks),
             usage=written.usage or Usage(len(prompt.ids)),
             seconds=time.perf_counter() - started,
         )

@@ -13,11 +13,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender._hub import find_folder
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.fusers.base import BaseFuser, Row, fuser_rows
 from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Lengths, Prompt, PromptFormat, Seq2SeqFormat
 from llm_blender.fusers.texts import find_flaw
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
+from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage
 
 if TYPE_CHECKING:
     from llm_blender.fusers.gen_fuser.writing import Writers
@@ -33,7 +33,7 @@ _TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for
 _HALF = "\ufffd"  # a character of which some bytes are still to come
 
 
-class GenFuser:
+class GenFuser(BaseFuser):
     """A fuser that runs here, on torch; make one by `from_pretrained`.
 
     What it writes is the same each time: by beams, or greedily, unless options of ``model.generate`` say otherwise.
@@ -187,7 +187,8 @@ class GenFuser:
                 raise InputError(f"{what} must be above zero, not {number}.")
         if options.get("num_return_sequences", 1) != 1:
             raise InputError("A fuser writes one answer to each instruction: leave num_return_sequences out.")
-        prompts = self._read(instructions, candidates, inputs, candidate_max_length)
+        rows = fuser_rows(instructions, candidates, inputs)
+        prompts = [self._read(row, candidate_max_length) for row in rows]
         readable = sorted(
             (i for i, prompt in enumerate(prompts) if prompt is not None), key=lambda i: -len(_ids(prompts[i]))
         )
@@ -195,9 +196,9 @@ class GenFuser:
         batches = [readable[start : start + size] for start in range(0, len(readable), size)]
         count, lock = [len(prompts) - len(readable)], threading.Lock()
 
-        def done(rows: int) -> None:
+        def done(more: int) -> None:
             with lock:
-                count[0] += rows
+                count[0] += more
                 if progress is not None:
                     progress(count[0], len(prompts))
 
@@ -208,10 +209,8 @@ class GenFuser:
         each = (time.perf_counter() - started) / max(len(readable), 1)
         ids = dict(zip(chain(*batches), chain(*written), strict=True))
         return [
-            self._fusion(prompt, ids.get(i, []), instruction_text(instruction, extra), texts, each)
-            for i, (prompt, instruction, extra, texts) in enumerate(
-                zip(prompts, instructions, inputs or [""] * len(prompts), candidates, strict=True)
-            )
+            self._fusion(row, prompt, ids.get(i, []), each)
+            for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         ]
 
     def stream(
@@ -230,8 +229,8 @@ class GenFuser:
         Raises:
             InputError: as for `fuse_many`, or two candidates do not fit into what the fuser can read.
         """
-        (prompt,) = self._read([instruction], [candidates], [input])
-        if prompt is None:
+        (row,) = fuser_rows([instruction], [candidates], [input])
+        if (prompt := self._read(row)) is None:
             raise InputError(f"Nothing is fused: {_TOO_SMALL.format(length=self._max_length)}.")
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         stop = threading.Event()
@@ -256,61 +255,27 @@ class GenFuser:
         if broken:
             raise broken[0]
 
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """Fuse the candidates of one instruction in a thread; cancelling ends the writing.
-
-        Args:
-            instruction: a prompt or a conversation.
-            candidates: texts, best first.
-            input: MixInstruct's second field.
-            seed: where the options sample.
-            on_text: gets the answer as it comes, in the event loop; from a search by beams in one piece.
-
-        Raises:
-            InputError: there are no candidates, or a text is no text.
-            WorkError: the memory of the device does not suffice.
-        """
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         loop, stop = asyncio.get_running_loop(), threading.Event()
 
-        def tell(piece: str) -> None:
+        def send(piece: str) -> None:
             if on_text is not None and not stop.is_set():
-                with suppress(RuntimeError):  # the loop is over, and with it whoever listened
+                with suppress(RuntimeError):  # the loop is closed, and nothing reads the pieces
                     loop.call_soon_threadsafe(on_text, piece)
 
         def run() -> Fusion:
-            (prompt,) = self._read([instruction], [candidates], [input])
+            prompt = self._read(row)
             started = time.perf_counter()
-            ids = [] if prompt is None else self._write(prompt, self.options, seed, tell, stop.is_set)
-            seconds = time.perf_counter() - started
-            return self._fusion(prompt, ids, instruction_text(instruction, input), candidates, seconds)
+            ids = [] if prompt is None else self._write(prompt, self.options, seed, send, stop.is_set)
+            return self._fusion(row, prompt, ids, time.perf_counter() - started)
 
         try:
             return await asyncio.to_thread(run)
         finally:
             stop.set()
 
-    def _read(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        inputs: Sequence[str] | None,
-        candidate_max_length: int | None = None,
-    ) -> list[Prompt | None]:
-        check_inputs(instructions, candidates)
-        extra = [""] * len(instructions) if inputs is None else list(inputs)
-        if len(extra) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-        return [
-            self.prompts.prompt(*row, candidate_max_length) for row in zip(instructions, extra, candidates, strict=True)
-        ]
+    def _read(self, row: Row, candidate_max_length: int | None = None) -> Prompt | None:
+        return self.prompts.prompt(row.instruction, row.input, row.candidates, candidate_max_length)
 
     def _write(
         self,
@@ -342,9 +307,7 @@ class GenFuser:
         decode = self._tokenizer.decode
         return str(decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False))
 
-    def _fusion(
-        self, prompt: Prompt | None, ids: list[int], instruction: str, candidates: Sequence[str], seconds: float
-    ) -> Fusion:
+    def _fusion(self, row: Row, prompt: Prompt | None, ids: list[int], seconds: float) -> Fusion:
         if prompt is None:
             error = _TOO_SMALL.format(length=self._max_length)
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
@@ -354,7 +317,7 @@ class GenFuser:
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(text, instruction, candidates, prompt.marks),
+            flaw=find_flaw(text, row.prompt, row.candidates, prompt.marks),
             usage=Usage(len(prompt.ids), len(ids)),
             seconds=seconds,
         )
