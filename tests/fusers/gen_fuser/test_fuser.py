@@ -49,10 +49,10 @@ def fuser(request: pytest.FixtureRequest) -> GenFuser:
 def test_the_defaults_are_the_published_ones(tiny_t5: Path, tiny_llama: Path) -> None:
     published = GenFuser.from_pretrained(tiny_t5, device="cpu")
     assert published.options == {"max_new_tokens": 128, "num_beams": 4, "do_sample": False}
-    assert (published.prompts.max_length, published.prompts.candidate_max_length) == (1024, 128)  # type: ignore[attr-defined]
+    assert (published.prompts.max_length, published.prompts.candidate_max_length) == (1024, 128)
     short = GenFuser.from_pretrained(tiny_llama, device="cpu")  # whose context is 512
     assert short.options == {"max_new_tokens": 256, "num_beams": 1, "do_sample": False}
-    assert short.prompts.max_length == 256  # type: ignore[attr-defined]
+    assert short.prompts.max_length == 256
 
 
 def test_it_writes_what_the_model_generates(t5: GenFuser, tiny_t5: Path) -> None:
