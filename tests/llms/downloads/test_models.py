@@ -37,7 +37,8 @@ def tiny(monkeypatch):
 @pytest.fixture
 def hub(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/")
-    server.redirects[RESOLVED] = "/storage"
+    # The storage is another host: huggingface_hub follows redirects only within the Hub.
+    server.redirects[RESOLVED] = f"{server.url.replace('127.0.0.1', 'localhost')}/storage"
     server.headers[RESOLVED] = {"X-Linked-Etag": f'"{SHA256}"'}
     server.files["/storage"] = GGUF
     return server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from llm_blender._hub import file_sha256
 from llm_blender.errors import CheckpointError, InputError, LLMError
 from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
@@ -41,11 +41,11 @@ class Base(BaseModel):
     @classmethod
     def of(cls, model: str, path: Path) -> Self:
         """From the file of a model."""
-        return cls(model=model, size=path.stat().st_size, sha256=_sha256(path))
+        return cls(model=model, size=path.stat().st_size, sha256=file_sha256(path))
 
     def is_file(self, path: Path) -> bool:
         """Whether a file is this one, wherever it lies."""
-        return path.stat().st_size == self.size and _sha256(path) == self.sha256
+        return path.stat().st_size == self.size and file_sha256(path) == self.sha256
 
 
 class Settings(Lengths):
@@ -74,11 +74,6 @@ class Settings(Lengths):
                     f"{folder} is no embedded fuser: it lacks {name}. Make one by `blend export ADAPTER DIR`."
                 )
         return super().load(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ChatTokenizer:
