@@ -108,7 +108,7 @@ def test_groups_are_resampled_together(texts):
     ("metrics", "message"),
     [
         (["bleau"], "Unknown metric 'bleau': did you mean 'bleu'"),
-        ([], "No metric is asked for"),
+        ([], "No metric is given"),
         ({"bertscore": {"modell": "x"}}, "Unknown setting of bertscore 'modell': did you mean 'model'"),
         ({"rougeL": {"variant": "rouge1"}}, "Unknown setting of rougeL 'variant'"),
         ({"bleu": {"progress": None}}, "Unknown setting of bleu 'progress'"),

@@ -1,4 +1,4 @@
-"""Measures of answers and of judges: text metrics, GPT-Rank, and the correlations between rankings."""
+"""Metrics: scores of texts against references, GPT-Rank, and correlations between rankings."""
 
 from llm_blender.metrics.bart_score import Direction, bartscore
 from llm_blender.metrics.bert_score import bertscore

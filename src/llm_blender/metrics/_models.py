@@ -419,7 +419,7 @@ class BARTScorer(_Scorer):
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the mean of log P(token | the tokens before it, the source) over the target's tokens, ``[m]``.
 
-        The second array ``[m]`` marks pairs of which a text was cut.
+        The second array ``[m]`` marks pairs with a text that was cut.
         """
         read, written = self._loaded.tokenize(sources), self._loaded.tokenize(targets)
 

@@ -30,7 +30,7 @@ class Scores:
         parts: components of the metric (precision, recall, …), ``[n]`` each.
         settings: everything besides the texts that the values depend on.
         corpus: score of all predictions taken as one text, if that is not the mean: BLEU as papers report it.
-        truncated: number of predictions of which the prediction or the reference was cut to the model's limit.
+        truncated: number of predictions that were cut to the model's limit, or whose reference was.
     """
 
     metric: str
