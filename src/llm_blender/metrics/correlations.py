@@ -10,12 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llm_blender.errors import InputError, unknown_name
+from llm_blender.errors import InputError
 
 __all__ = [
     "CORRELATIONS",
     "column_correlations",
-    "find_correlation",
     "pearson",
     "set_based",
     "spearman",
@@ -101,17 +100,6 @@ CORRELATIONS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "set_based": set_based,
 }
 """The measures by name. Lower is better for `spearman_footrule`, higher for the others."""
-
-
-def find_correlation(name: str) -> Callable[[ArrayLike, ArrayLike], float]:
-    """Return a measure by name.
-
-    Raises:
-        InputError: the name is unknown; the message suggests the nearest known one.
-    """
-    if name not in CORRELATIONS:
-        raise unknown_name("correlation", name, CORRELATIONS)
-    return CORRELATIONS[name]
 
 
 def column_correlations(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -8,8 +8,8 @@ mean GPT-Rank, how often it is on top, and how often it is at least as good as a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,12 @@ __all__ = [
     "OUTCOMES",
     "TIES_AS_HALF",
     "TIES_AS_WINS",
-    "GPTRankSummary",
     "GPTRanking",
     "Outcome",
     "Reading",
     "Selected",
     "Versus",
     "gpt_ranking",
-    "mean_gpt_rank",
     "read_cmp_results",
     "selected_ranks",
     "versus",
@@ -112,31 +110,6 @@ Selected = Sequence[int | None] | str
 Outcome = Literal["win", "same_good", "same_bad", "tie", "loss", "itself"]
 """Outcome of a selected candidate against a given LLM's: ``tie`` if two judgements contradict each other, ``itself``
 if the selected candidate is that LLM's own."""
-
-
-@dataclass(frozen=True)
-class GPTRankSummary:
-    """GPT-Rank of a selection method over many rows.
-
-    Attributes:
-        mean: GPT-Rank, averaged over rows; 1 is best.
-        top1: share of rows in which the selected candidate has rank 1, alone or shared.
-        top2: share with rank 2 or better.
-        top3: share with rank 3 or better.
-        rows: number of rows that count.
-        left_out: number of rows in which no judged candidate is selected.
-    """
-
-    mean: float
-    top1: float
-    top2: float
-    top3: float
-    rows: int
-    left_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -223,24 +196,6 @@ def selected_ranks(rankings: Sequence[GPTRanking], selected: Selected) -> Floats
     places = _places(rankings, selected)
     ranks = [np.nan if place is None else row.ranks[place] for row, place in zip(rankings, places, strict=True)]
     return np.array(ranks, dtype=np.float64)
-
-
-def mean_gpt_rank(rankings: Sequence[GPTRanking], selected: Selected) -> GPTRankSummary:
-    """Compute a method's mean GPT-Rank and how often it is among the best one, two and three.
-
-    Args:
-        rankings: one per row.
-        selected: by the method.
-
-    Raises:
-        InputError: as for `selected_ranks`, or no row counts.
-    """
-    ranks = selected_ranks(rankings, selected)
-    counted = ranks[~np.isnan(ranks)]
-    if not len(counted):
-        raise InputError(f"In none of {len(ranks)} rows was the selected candidate judged: there is no GPT-Rank.")
-    top1, top2, top3 = (float(np.mean(counted <= k)) for k in (1, 2, 3))
-    return GPTRankSummary(float(counted.mean()), top1, top2, top3, len(counted), len(ranks) - len(counted))
 
 
 def versus(rankings: Sequence[GPTRanking], selected: Selected, base: str) -> Versus:
