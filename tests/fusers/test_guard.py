@@ -225,7 +225,7 @@ def test_wrong_settings() -> None:
         GuardedFuser(FakeFuser(), FakeRanker(), top_k=0)
     with pytest.raises(InputError, match="best_first, best_last, shuffled, not 'worst'"):
         GuardedFuser(FakeFuser(), FakeRanker(), order="worst")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="mode fuse or auto, not 'pick'"):
+    with pytest.raises(InputError, match="is fuse or auto, not 'pick'"):
         GuardedFuser(FakeFuser(), FakeRanker(), mode="pick")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 instructions need as many lists of candidates and rankings, not 2 and 1"):
         GuardedFuser(FakeFuser(), FakeRanker()).fuse_many(["a"], [["b"], ["c"]], [FakeRanker().rank("a", ["b"])])

@@ -90,7 +90,7 @@ _ABOUT_THE_ROW: frozenset[FailureReason] = frozenset({"bad_request", "bad_respon
 _TOO_LONG = re.compile(r"context|too (?:long|large|many)|max\w* (?:\w+ ){0,3}(?:length|tokens)|exceed", re.IGNORECASE)
 _ELLIPSIS = " […]"
 _HALVINGS = 4
-_LEAST = 100  # characters of a shortened candidate that are worth reading
+_LEAST = 100  # characters below which a shortened candidate is not worth reading
 
 
 class ChatFuser(BaseFuser):

@@ -1,4 +1,4 @@
-"""GenFuser: a model of our own reads the candidates and writes the fused answer."""
+"""GenFuser: a sequence-to-sequence model or a causal LLM reads the candidates and writes the fused answer."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ["GenFuser"]
 _SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
 _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
 _THOUGHTS = ("<think>", "</think>")
-_TAIL = 12  # tokens of a prompt in which the beginning of thoughts may stand
+_TAIL = 12  # last tokens of a prompt, which may open the thoughts
 _TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for two candidates; raise max_length"
 
-_HALF = "\ufffd"  # a character of which some bytes are still to come
+_HALF = "\ufffd"  # an incomplete character: more bytes follow
 
 
 class GenFuser(BaseFuser):
-    """A fuser that runs here, on torch; make one by `from_pretrained`.
+    """A fuser that runs in this process, on torch; load one with `from_pretrained`.
 
-    What it writes is the same each time: by beams, or greedily, unless options of ``model.generate`` say otherwise.
+    It is deterministic: it writes by beam search or greedily, unless options of ``model.generate`` request sampling.
 
     Attributes:
-        name: of its checkpoint.
+        name: of the checkpoint.
         options: of ``model.generate``.
-        batch_size: rows that are written together.
-        prompts: how it reads instruction and candidates.
+        batch_size: rows per batch.
+        prompts: prompt format.
 
     Example:
         >>> fuser = GenFuser.from_pretrained("llm-blender/gen_fuser_3b")  # doctest: +SKIP
@@ -85,22 +85,24 @@ class GenFuser(BaseFuser):
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
-            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the weights are stored. None is ``bfloat16``
-                on CUDA, else ``float32``.
-            base: of an adapter, in place of the model that it names.
-            max_length: tokens of the prompt; None is what the checkpoint's ``fuser.json`` says, else 1,024 for a
-                sequence-to-sequence model, as in 0.0.2; for a causal LLM 4,096, less where its context is shorter.
-            candidate_max_length: tokens of each candidate; None likewise, else 128, as in 0.0.2, for a causal LLM 512.
-            max_new_tokens: most tokens of the answer; None likewise, else as `candidate_max_length`'s default.
-            beams: of the search; None is 4, as in 0.0.2, for a causal LLM 1, which writes greedily.
-            batch_size: rows that are written together.
-            bits: 4 or 8 quantises the weights, by bitsandbytes.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None takes CUDA if there is
+                one, else the CPU.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for that of the stored weights. None takes
+                ``bfloat16`` on CUDA, else ``float32``.
+            base: of an adapter, instead of the model that it names.
+            max_length: most tokens of the prompt; None takes the one in the checkpoint's ``fuser.json``, else 1,024 for
+                a sequence-to-sequence model, as in 0.0.2, and 4,096 for a causal LLM, less if its context is shorter.
+            candidate_max_length: most tokens of each candidate; None likewise, else 128, as in 0.0.2, and 512 for a
+                causal LLM.
+            max_new_tokens: most tokens of the answer; None likewise, else the default of `candidate_max_length`.
+            beams: of the beam search; None takes 4, as in 0.0.2, and 1 (greedy) for a causal LLM.
+            batch_size: rows per batch.
+            bits: 4 or 8 quantises the weights with bitsandbytes.
             revision: on the Hub.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is no model that writes, or a file of it is missing or damaged.
+            NotFoundError: there is no such checkpoint; the message lists where it was looked for.
+            CheckpointError: the model writes no text, or a file of the checkpoint is missing or damaged.
             MissingExtraError: ``torch`` is not installed, or, for an adapter, ``lora``.
             InputError: there is no such device or dtype, a number is out of range, or the context is too short.
         """
@@ -170,17 +172,17 @@ class GenFuser(BaseFuser):
         Args:
             instructions: prompts or conversations.
             candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: where the options sample.
-            progress: called with the rows done and all of them.
-            batch_size: None is the fuser's own.
-            candidate_max_length: tokens of each candidate; None is the fuser's own.
-            **options: of ``model.generate``, in place of the fuser's own.
+            inputs: MixInstruct's second field of each; None leaves it empty.
+            seed: of sampling.
+            progress: called with the number of finished rows and of all rows.
+            batch_size: rows per batch; None takes the fuser's own.
+            candidate_max_length: most tokens of each candidate; None takes the fuser's own.
+            **options: of ``model.generate``, over the fuser's own.
 
         Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text, or an option
-                is unknown.
-            WorkError: the memory of the device does not suffice.
+            InputError: the lists differ in length, an instruction has no candidates, a candidate is not a text, or an
+                option is unknown.
+            WorkError: the device has too little memory.
         """
         for what, number in (("batch_size", batch_size), ("candidate_max_length", candidate_max_length)):
             if number is not None and number < 1:
@@ -222,12 +224,12 @@ class GenFuser(BaseFuser):
         seed: int = 0,
         **options: Any,
     ) -> Iterator[str]:
-        """The text of `fuse`, piece by piece while it is written; one that searches by beams gives it in one piece.
+        """Yield the text of `fuse` piece by piece while it is written; in one piece with beam search.
 
-        Closing the iterator ends the writing.
+        Closing the iterator stops the writing.
 
         Raises:
-            InputError: as for `fuse_many`, or two candidates do not fit into what the fuser can read.
+            InputError: as for `fuse_many`, or two candidates do not fit into the prompt.
         """
         (row,) = fuser_rows([instruction], [candidates], [input])
         if (prompt := self._read(row)) is None:
@@ -285,7 +287,7 @@ class GenFuser(BaseFuser):
         on_text: Callable[[str], object],
         stopped: Callable[[], bool],
     ) -> list[int]:
-        """Write one answer, telling its pieces."""
+        """Write one answer, and pass on its pieces."""
         stream = TextStream(lambda ids: self._text(prompt, ids, whole=False), on_text)
         by_token = not self._writers.seq2seq and options.get("num_beams", 1) == 1
         (ids,) = self._writers.write(
@@ -295,7 +297,7 @@ class GenFuser(BaseFuser):
         return ids
 
     def _text(self, prompt: Prompt, ids: list[int], *, whole: bool = True) -> str:
-        """The answer, without the thoughts of a model that thinks aloud first; none of it while they may be coming."""
+        """Decode the answer without a reasoning model's thoughts; empty while tokens may still belong to them."""
         text = self._decode(ids, skip_special_tokens=True).strip()
         if not whole and _THOUGHTS[0].startswith(text):
             return ""
@@ -328,23 +330,25 @@ def _ids(prompt: Prompt | None) -> list[int]:
 
 
 class TextStream:
-    """Turns tokens into pieces of text that, put together, are the whole text without white space around it.
+    """A streamer for ``model.generate`` that turns tokens into pieces of text.
+
+    The pieces together are the whole text without white space around it.
 
     Args:
-        decode: from all tokens so far to their text, without white space around it.
-        on_text: gets each piece.
+        decode: decodes all tokens so far to a text without white space around it.
+        on_text: called with each piece.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], object]) -> None:
         self._decode, self._on_text = decode, on_text
         self._ids: list[int] = []
-        self._said = ""
-        self._begun = False
+        self._sent = ""
+        self._started = False
 
     def put(self, value: Any) -> None:
-        """Called by ``model.generate`` with the prompt, and then with each token."""
-        if not self._begun:
-            self._begun = True
+        """Receive the prompt in the first call, and one token in each later call."""
+        if not self._started:
+            self._started = True
             return
         self._ids += value.flatten().tolist()
         text = self._decode(self._ids)
@@ -352,10 +356,10 @@ class TextStream:
             self.advance(text)
 
     def end(self) -> None:
-        """Called by ``model.generate`` when nothing more comes."""
+        """Do nothing at the end of the generation; `advance` passes on the rest."""
 
     def advance(self, text: str) -> None:
-        """Hand on what of the text is new."""
-        if len(text) > len(self._said) and text.startswith(self._said):
-            self._on_text(text[len(self._said) :])
-            self._said = text
+        """Pass on the new end of the text."""
+        if len(text) > len(self._sent) and text.startswith(self._sent):
+            self._on_text(text[len(self._sent) :])
+            self._sent = text
