@@ -19,7 +19,6 @@ __all__ = [
     "ANSWER_SECONDS",
     "FILES",
     "PICKLED_FILES",
-    "HubFile",
     "auth_headers",
     "endpoint",
     "file_sha256",

@@ -7,8 +7,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.metrics import bartscore
@@ -19,11 +17,15 @@ REFERENCES = ["the sky", "a bird sings", "sleep early and drink water", "drink w
 
 @cache
 def loaded(folder):
+    from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+
     return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def mean_log_probability(folder, source, target):
-    """Of a target, its tokens written one after the other by a model that has read the source."""
+    """Compute the mean log-probability of a target, token by token, given the source."""
+    import torch
+
     model, tokenizer = loaded(folder)
     read, written = tokenizer(source)["input_ids"], tokenizer(target)["input_ids"]
     logs, before = [], [model.config.decoder_start_token_id]
@@ -87,6 +89,8 @@ def test_what_is_too_long_is_cut_and_counted(seq2seq):
 
 
 def test_a_special_token_that_the_model_does_not_know(seq2seq, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
     folder = tmp_path / "bart"
     shutil.copytree(seq2seq("bart"), folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)

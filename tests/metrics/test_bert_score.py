@@ -200,8 +200,8 @@ class TestLoading:
 
     def test_a_model_that_is_nowhere(self, tmp_path, monkeypatch):
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
-        with pytest.raises(NotFoundError, match=r"No model 'nobody/nothing'.* offline mode is on"):
-            bertscore(["a"], ["b"], model="nobody/nothing")
+        with pytest.raises(NotFoundError, match=r"No model 'owner/nothing'.* offline mode is on"):
+            bertscore(["a"], ["b"], model="owner/nothing")
         with pytest.raises(NotFoundError, match="no folder"):
             bertscore(["a"], ["b"], model=tmp_path / "none")
 

@@ -21,7 +21,7 @@ FEW = st.integers(-3, 3).map(float)
 
 @st.composite
 def tables(draw, elements=FEW):
-    """Two tables [n, c]; of few different values, so that many tie and some columns are constant."""
+    """Draw two tables [n, c] of few different values, so that many tie and some columns are constant."""
     shape = (draw(st.integers(2, 8)), draw(st.integers(1, 4)))
     return draw(arrays(np.float64, shape, elements=elements)), draw(arrays(np.float64, shape, elements=elements))
 

@@ -21,7 +21,6 @@ __all__ = [
     "Counts",
     "LongestFuser",
     "Offer",
-    "SelectingFuser",
     "agreement",
     "gram_counts",
     "merge",

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["PORTS", "LocalServer", "find_local_servers"]
+__all__ = ["LocalServer", "find_local_servers"]
 
 _OLLAMA_PORT = 11434
 PORTS: Mapping[int, str] = MappingProxyType({8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"})

@@ -90,12 +90,12 @@ def test_batches_are_sorted_by_length(t5: GenFuser, monkeypatch: pytest.MonkeyPa
         return original(prompts, *args, **options)
 
     monkeypatch.setattr(t5._writers, "write", noted)
-    told: list[tuple[int, int]] = []
-    t5.fuse_many(ROWS, CANDIDATES, batch_size=2, progress=lambda *count: told.append(count))
+    calls: list[tuple[int, int]] = []
+    t5.fuse_many(ROWS, CANDIDATES, batch_size=2, progress=lambda *count: calls.append(count))
     in_order = [width for batch in widths for width in batch]
     assert sorted(in_order, reverse=True) == in_order
     assert [len(batch) for batch in widths] == [2, 1]
-    assert told == [(2, 3), (3, 3)]
+    assert calls == [(2, 3), (3, 3)]
 
 
 def test_inputs_are_read(fuser: GenFuser) -> None:
@@ -134,14 +134,14 @@ def test_errors_come_out_of_a_stream(llama: GenFuser) -> None:
 
 
 def test_asynchronously(fuser: GenFuser) -> None:
-    told: list[str] = []
+    pieces: list[str] = []
 
     async def fuse() -> tuple[Any, bool]:
         here = threading.get_ident()
         same: list[bool] = []
 
         def tell(piece: str) -> None:
-            told.append(piece)
+            pieces.append(piece)
             same.append(threading.get_ident() == here)
 
         fusion = await fuser.afuse(ROWS[0], CANDIDATES[0], on_text=tell)
@@ -149,7 +149,7 @@ def test_asynchronously(fuser: GenFuser) -> None:
         return fusion, all(same)
 
     fusion, in_the_loop = asyncio.run(fuse())
-    assert fusion.text == fuser.fuse(ROWS[0], CANDIDATES[0]).text == "".join(told)
+    assert fusion.text == fuser.fuse(ROWS[0], CANDIDATES[0]).text == "".join(pieces)
     assert in_the_loop
 
 
