@@ -149,8 +149,8 @@ class ChatFuser(BaseFuser):
         random.Random("\0".join([str(seed), prompt, *texts])).shuffle(order)
         whole = sum(map(len, texts))
         started = time.perf_counter()
-        for room in self._rooms(whole):
-            cap = even_cap([len(text) for text in texts], room)
+        for budget in self._budgets(whole):
+            cap = even_cap([len(text) for text in texts], budget)
             cut = [text if len(text) <= cap else text[:cap].rstrip() + _ELLIPSIS for text in texts]
             asked = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
             sampling = replace(self.sampling, seed=seed)
@@ -170,14 +170,14 @@ class ChatFuser(BaseFuser):
             "", self.name, flaw="too_small", error=refusal, truncated=1.0, seconds=time.perf_counter() - started
         )
 
-    def _rooms(self, whole: int) -> Iterator[int]:
+    def _budgets(self, whole: int) -> Iterator[int]:
         """Yield budgets in characters for all candidates together, each half of the one before."""
-        room = whole if self.max_chars is None else min(whole, self.max_chars)
-        yield room
+        budget = whole if self.max_chars is None else min(whole, self.max_chars)
+        yield budget
         for _ in range(_HALVINGS):
-            room //= 2
-            if room >= 2 * _LEAST:
-                yield room
+            budget //= 2
+            if budget >= 2 * _LEAST:
+                yield budget
 
     def _fusion(self, reply: Reply, order: Sequence[int], lost: float, flaw: FusionFlaw | None) -> Fusion:
         candidate = reply.candidate

@@ -116,20 +116,20 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def even_cap(lengths: Sequence[int], room: int) -> int:
-    """Compute the greatest length to which all texts can be cut so that together they take at most `room`.
+def even_cap(lengths: Sequence[int], budget: int) -> int:
+    """Compute the greatest length to which all texts can be cut so that together they take at most `budget`.
 
     It is the length of the longest text if all fit uncut, and may be 0.
 
     Args:
         lengths: of the texts, in any unit.
-        room: for all texts, in the same unit.
+        budget: for all texts, in the same unit.
 
     Example:
         >>> even_cap([10, 200, 40], 120)  # 10 + 70 + 40
         70
     """
-    left = max(room, 0)
+    left = max(budget, 0)
     ordered = sorted(lengths)
     for place, length in enumerate(ordered):
         share = left // (len(ordered) - place)

@@ -479,8 +479,8 @@ class BLEURTScorer(_Scorer):
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the model's output for each pair ``[m]``, and ``[m]`` whether a text of the pair was cut."""
         first, second = (self._loaded.encode(texts, add_special_tokens=False) for texts in (references, predictions))
-        room = self.max_length - len(self._before) - len(self._between) - len(self._after)
-        kept = [_shares(len(a), len(b), room) for a, b in zip(first, second, strict=True)]
+        budget = self.max_length - len(self._before) - len(self._between) - len(self._after)
+        kept = [_shares(len(a), len(b), budget) for a, b in zip(first, second, strict=True)]
         opening = [[*self._before, *a[:n], *self._between] for a, (n, _) in zip(first, kept, strict=True)]
         closing = [[*b[:n], *self._after] for b, (_, n) in zip(second, kept, strict=True)]
         cut = np.array([n + m < len(a) + len(b) for a, b, (n, m) in zip(first, second, kept, strict=True)], bool)
@@ -498,13 +498,13 @@ class BLEURTScorer(_Scorer):
         return self._by_batches(lengths, max_tokens, progress, run), cut
 
 
-def _shares(reference: int, prediction: int, room: int) -> tuple[int, int]:
+def _shares(reference: int, prediction: int, budget: int) -> tuple[int, int]:
     """Return how many tokens of both are read: the longer text is cut first, of equally long ones the prediction."""
-    if reference + prediction <= room:
+    if reference + prediction <= budget:
         return reference, prediction
-    half = room // 2
+    half = budget // 2
     if reference <= half:
-        return reference, room - reference
+        return reference, budget - reference
     if prediction <= half:
-        return room - prediction, prediction
-    return room - half, half
+        return budget - prediction, prediction
+    return budget - half, half

@@ -227,7 +227,7 @@ def test_fitting_counts_the_tokens_of_the_whole() -> None:
     def render(head: int, limit: int, count: int) -> list[int]:
         return [0] * (10 + min(head, 20) + count * (min(limit, 50) + 7))
 
-    fitted = fit(render, 20, [50, 50, 50], cap=50, room=120)
+    fitted = fit(render, 20, [50, 50, 50], cap=50, budget=120)
     assert fitted is not None
     assert len(fitted.ids) <= 120
     assert fitted.used == 3

@@ -39,10 +39,10 @@ class Fit:
     truncated: float
 
 
-def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, room: int) -> Fit | None:
+def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, budget: int) -> Fit | None:
     """Render the prompt with as much of the texts as fits; return None if two candidates (or the only one) do not.
 
-    The instruction keeps half of the room, and whatever the candidates leave of the rest. Candidates are cut to `cap`;
+    The instruction keeps half of the budget, and whatever the candidates leave of the rest. Candidates are cut to `cap`;
     if that does not suffice, evenly, the longest first; if each would keep next to nothing, the last ones are left
     out. The frame around the texts is never cut: the length of the whole is counted in its own tokens.
 
@@ -51,25 +51,25 @@ def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int
         instruction: tokens of the instruction.
         candidates: tokens of each candidate.
         cap: most tokens of a candidate.
-        room: most tokens of the prompt.
+        budget: most tokens of the prompt.
     """
     count = len(candidates)
     frame = len(render(0, 0, count))
     wanted = sum(min(length, cap) for length in candidates)
-    head = min(instruction, max(room // 2, room - frame - wanted))
+    head = min(instruction, max(budget // 2, budget - frame - wanted))
     for used in range(count, min(count, 2) - 1, -1):
         lengths = [min(length, cap) for length in candidates[:used]]
-        left = room - len(render(head, 0, used))
+        left = budget - len(render(head, 0, used))
         for _ in range(_ATTEMPTS):
             limit = even_cap(lengths, left)
             if limit < min(_LEAST, max(lengths)):
                 break
             limit = cap if limit == max(lengths) else limit
             ids = render(head, limit, used)
-            if len(ids) <= room:
+            if len(ids) <= budget:
                 read = head + sum(min(length, limit) for length in candidates[:used])
                 return Fit(ids, used, 1 - read / max(instruction + sum(candidates), 1))
-            left -= max(len(ids) - room, used)  # a cut text has other tokens at its end, and an ellipsis
+            left -= max(len(ids) - budget, used)  # a cut text has other tokens at its end, and an ellipsis
     return None
 
 
@@ -171,7 +171,7 @@ class PromptFormat(ABC):
             sum(lengths[: layout.heads]),
             lengths[layout.heads :],
             cap=candidate_max_length or self.candidate_max_length,
-            room=self.max_length,
+            budget=self.max_length,
         )
         if fitted is None:
             return None
