@@ -42,7 +42,7 @@ class Fit:
 def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, budget: int) -> Fit | None:
     """Render the prompt with as much of the texts as fits; return None if two candidates (or the only one) do not.
 
-    The instruction keeps half of the budget, and whatever the candidates leave of the rest. Candidates are cut to `cap`;
+    The instruction keeps half of the budget, and whatever the candidates leave of it. Candidates are cut to `cap`;
     if that does not suffice, evenly, the longest first; if each would keep next to nothing, the last ones are left
     out. The frame around the texts is never cut: the length of the whole is counted in its own tokens.
 
