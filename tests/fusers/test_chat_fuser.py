@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from llm_blender import calls
 from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.fusers import load_fuser
 from llm_blender.fusers.chat_fuser import ChatFuser
@@ -114,7 +113,9 @@ def test_answers_are_kept_and_found_again(tmp_path: Path) -> None:
         assert len(llm.calls) == len(store) == 2
 
 
-def test_a_full_store_does_not_cost_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_store_does_not_cost_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def full(*args: Any) -> None:
         raise StoreError("planted: full")
 
@@ -122,7 +123,7 @@ def test_a_full_store_does_not_cost_the_answer(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(store, "put", full)
         fuser = ChatFuser(FakeLLM("llama", FUSED), store=store)
         assert fuser.fuse(INSTRUCTION, CANDIDATES).text == FUSED
-        assert str(fuser.not_kept) == "planted: full"
+        assert caplog.messages == ["answers were not kept: planted: full"]
 
 
 def test_an_answer_is_kept_even_if_it_is_cancelled_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,14 +290,3 @@ def test_a_store_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "blend.db").write_text("no database")
     with pytest.raises(StoreError), Store(tmp_path / "blend.db") as store:
         ChatFuser(FakeLLM(), store=store).fuse_many([INSTRUCTION], [CANDIDATES])
-
-
-def test_one_call_of_an_llm_through_the_store(tmp_path: Path) -> None:
-    new: list[Candidate] = []
-    with Store(tmp_path / "blend.db") as store:
-        turns: list[Message] = [{"role": "user", "content": "Hello?"}]
-        replies = [
-            asyncio.run(calls.call(FakeLLM("a", "Hi."), turns, Sampling(), store, on_new=new.append)) for _ in range(2)
-        ]
-    assert [reply.stored for reply in replies] == [False, True]
-    assert [candidate.text for candidate in new] == ["Hi."]

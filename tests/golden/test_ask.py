@@ -76,7 +76,7 @@ CASES = {
             "ask 'Why?' --config nowhere.toml",
             "ask 'Why?' --json --mode best",
             "ask @nowhere.txt",
-            "ask 'Why?' --json --fuser nowhere --mode fuse",
+            "ask 'Why?' --json --fuser chat:nowhere --mode fuse",
         ],
         servers=AB,
     ),
@@ -90,7 +90,7 @@ CASES = {
         ["compare Q long longer --json", "compare Q longer long --json", "compare Q one two --json"],
         ranker=lambda: FakeRanker(temperature=2.0, order_bias=0.5),
     ),
-    "compare, plain": Case(["compare Q long longer", "compare Q one two"], text=True),
+    "compare, plain": Case(["compare Q long longer", "compare Q one two"]),
     "compare, wrong": Case(["compare '' a b --json", "compare Q a --json", "compare Q - - --json"]),
     "compare, longest": Case(["compare Q long longer --json --ranker longest"], ranker=None),
 }

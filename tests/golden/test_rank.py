@@ -151,7 +151,7 @@ CASES = {
     "fuse, wrong": Case(
         [
             "fuse bad.jsonl",
-            "fuse rows.jsonl --fuser nowhere",
+            "fuse rows.jsonl --mode best",
             "fuse rows.jsonl --fuser chat:nobody",
             "fuse bad.jsonl --skip-bad -o out.jsonl --json",
         ],

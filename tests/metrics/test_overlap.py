@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sacrebleu
-from rouge_score.rouge_scorer import RougeScorer
 
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError
 from llm_blender.metrics import ROUGE, bleu, rouge
@@ -16,6 +14,8 @@ from llm_blender.metrics import ROUGE, bleu, rouge
 
 class TestBLEU:
     def test_the_scores_of_sacrebleu(self, golden):
+        import sacrebleu
+
         predictions, references = golden["predictions"], golden["references"]
         found = bleu(predictions, references)
         expected = [sacrebleu.sentence_bleu(a, [b]).score for a, b in zip(predictions, references, strict=True)]
@@ -25,6 +25,8 @@ class TestBLEU:
         assert found.corpus != pytest.approx(found.mean, abs=1)
 
     def test_several_references_some_with_more(self):
+        import sacrebleu
+
         predictions = ["the sky is very blue today", "a bird sings in the tree"]
         references = [["the sky is blue today", "today the sky is very blue"], ["a bird sings in a tree"]]
         found = bleu(predictions, references)
@@ -35,6 +37,8 @@ class TestBLEU:
         assert found.corpus == sacrebleu.corpus_bleu(predictions, streams).score
 
     def test_settings_are_sacrebleus(self):
+        import sacrebleu
+
         texts = (["天空是蓝色的。"], ["天空是蓝色。"])
         found = bleu(*texts, tokenize="zh", lowercase=True)
         assert found.values[0] == sacrebleu.sentence_bleu(texts[0][0], texts[1], tokenize="zh", lowercase=True).score
@@ -51,6 +55,8 @@ class TestROUGE:
     @pytest.mark.parametrize("variant", ROUGE)
     @pytest.mark.parametrize("stemmer", [True, False])
     def test_the_scores_of_rouge_score(self, golden, variant, stemmer):
+        from rouge_score.rouge_scorer import RougeScorer
+
         predictions = [text.replace(". ", ".\n").replace(", ", ",\n") for text in golden["predictions"]]
         references = [text.replace("; ", "\n").replace(", ", ",\n") for text in golden["references"]]
         found = rouge(predictions, references, variant=variant, stemmer=stemmer, sentences="lines")

@@ -1,4 +1,4 @@
-"""GPT-Rank, correlations and losses are what llm-blender 0.0.2 computed."""
+"""GPT-Rank, correlations and losses, compared with llm-blender 0.0.2."""
 
 import json
 
@@ -11,7 +11,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def judged(golden):
-    """Outcomes, LLMs, matrix and ranks of each row."""
+    """Read outcomes, LLMs, matrix and ranks of each row."""
     part = golden["gpt_rank"]
     ranks = zip(*part["ranks_by_model"].values(), strict=True)
     models = [tuple(candidate["model"] for candidate in row["candidates"]) for row in part["data"]]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-import pytest
-import torch
+from typing import TYPE_CHECKING
 
-from llm_blender.rankers.encoders import DebertaConfig, DebertaEncoder, make_encoder
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+
 
 VALUES = {
     "model_type": "deberta-v2",
@@ -30,6 +33,10 @@ VALUES = {
 @pytest.fixture(scope="module")
 def twins():
     """The same weights in transformers' model and in ours."""
+    import torch
+
+    from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
+
     torch.manual_seed(0)
     theirs = make_encoder(VALUES, own=False).eval()
     ours = make_encoder(VALUES).eval()
@@ -39,6 +46,8 @@ def twins():
 
 
 def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
     torch.manual_seed(length)
     mask = torch.ones(rows, length, dtype=torch.long)
     for row in range(1, rows):
@@ -46,9 +55,11 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(60, (rows, length)), mask
 
 
-# The table has 32 rows: up to 16 tokens the terms slide, beyond they are gathered, beyond 64 distances are clipped.
+# The table has 32 rows: up to 16 tokens the terms slide, above they are gathered, above 64 distances are clipped.
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40, 130])
 def test_states_are_those_of_transformers(twins, length):
+    import torch
+
     theirs, ours = twins
     ids, mask = batch(4, length)
     with torch.inference_mode():
@@ -59,6 +70,8 @@ def test_states_are_those_of_transformers(twins, length):
 
 @pytest.mark.parametrize("length", [5, 16, 40])
 def test_some_states_are_those_of_all(twins, length):
+    import torch
+
     _, ours = twins
     ids, mask = batch(3, length)
     places = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 1, 0]])
@@ -70,6 +83,8 @@ def test_some_states_are_those_of_all(twins, length):
 
 
 def test_padding_changes_nothing(twins):
+    import torch
+
     _, ours = twins
     ids, mask = batch(1, 12)
     longer = (
@@ -81,6 +96,10 @@ def test_padding_changes_nothing(twins):
 
 
 def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
+    import torch
+
+    from llm_blender.rankers.encoders import make_encoder
+
     theirs, _ = twins
     ours = make_encoder(VALUES).eval()
     ids, mask = batch(1, 10)
@@ -96,9 +115,11 @@ def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
 
 
 def test_gradients_reach_the_table_of_positions(twins):
+    from llm_blender.rankers.encoders import make_encoder
+
     ours = make_encoder(VALUES)
     ids, mask = batch(2, 10)
-    for _ in range(2):  # twice: nothing of the first graph is kept
+    for _ in range(2):  # twice: the first graph is not kept
         ours.zero_grad()
         ours(ids, mask).last_hidden_state.square().sum().backward()
         assert ours.encoder.rel_embeddings.weight.grad.abs().sum() > 0
@@ -121,8 +142,12 @@ def test_gradients_reach_the_table_of_positions(twins):
     ],
 )
 def test_other_models_are_left_to_transformers(change):
+    from llm_blender.rankers.encoders import DebertaConfig
+
     assert DebertaConfig.read({**VALUES, **change}) is None
 
 
 def test_both_spellings_of_the_terms():
+    from llm_blender.rankers.encoders import DebertaConfig
+
     assert DebertaConfig.read({**VALUES, "pos_att_type": "p2c|c2p"}) == DebertaConfig.read(VALUES) is not None

@@ -6,9 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
@@ -26,6 +24,9 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def bert(tiny_encoder, tmp_path_factory):
     """A masked language model with random weights, large enough that tokens differ."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
     folder = tmp_path_factory.mktemp("bert-mlm")
     shutil.copytree(tiny_encoder, folder, dirs_exist_ok=True)
     torch.manual_seed(0)
@@ -38,6 +39,9 @@ def bert(tiny_encoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def roberta(tiny_encoder, tmp_path_factory):
     """Positions that begin behind the padding token's, and RoBERTa's names of special tokens."""
+    import torch
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
     folder = tmp_path_factory.mktemp("roberta-mlm")
     names = {"[PAD]": "<pad>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
     values = json.loads((tiny_encoder / "tokenizer.json").read_text())
@@ -63,6 +67,8 @@ def roberta(tiny_encoder, tmp_path_factory):
 
 def by_hand(folder, kind, text, mask, begin, end, length=10**6):
     """One token after the other, by the definition."""
+    import torch
+
     model = kind.from_pretrained(folder).eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: length - 2]
@@ -79,6 +85,8 @@ def by_hand(folder, kind, text, mask, begin, end, length=10**6):
 
 @pytest.mark.parametrize("max_tokens", [1, 2048])
 def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
+    from transformers import BertForMaskedLM
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu", max_tokens=max_tokens)
     assert isinstance(ranker, Ranker)
     logs = [by_hand(bert, BertForMaskedLM, text, "[MASK]", "[CLS]", "[SEP]") for text in TEXTS]
@@ -86,10 +94,12 @@ def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
     assert sums == pytest.approx([sum(part) for part in logs], abs=1e-3)
     (means,) = MLMScoring.from_pretrained(bert, device="cpu", reduction="mean").scores(["Why?"], [TEXTS])
     assert means == pytest.approx([np.mean(part) for part in logs], abs=1e-4)
-    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the weights do say something
+    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the scores differ
 
 
 def test_the_same_for_roberta(roberta):
+    from transformers import RobertaForMaskedLM
+
     ranker = MLMScoring.from_pretrained(roberta, device="cpu")
     logs = [by_hand(roberta, RobertaForMaskedLM, text, "<mask>", "<s>", "</s>") for text in TEXTS]
     (sums,) = ranker.scores(["Why?"], [TEXTS])
@@ -115,6 +125,8 @@ def test_scores_depend_on_the_candidate_alone(bert):
 
 
 def test_many_texts_are_masked_in_portions(bert):
+    from transformers import BertForMaskedLM
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     whole = ranker.rank("Why?", [*TEXTS, ""]).scores
     small = MLMScoring(ranker.model, ranker.folder, ranker.input_format, ranker.max_length, copies=6)
@@ -127,6 +139,8 @@ def test_many_texts_are_masked_in_portions(bert):
 
 
 def test_what_is_too_long_loses_its_end_and_that_is_told(bert):
+    from transformers import BertForMaskedLM
+
     long = "the sky is blue and " * 4  # 20 tokens
     ranker = MLMScoring.from_pretrained(bert, device="cpu", max_length=12)
     ranking = ranker.rank("Why?", [long, "the sky"])
@@ -143,7 +157,7 @@ def test_an_empty_text(bert):
         MLMScoring.from_pretrained(bert, device="cpu", reduction=r).rank("Why?", ["", "the", " "])
         for r in ("sum", "mean")
     )
-    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # of nothing, nothing is unlikely
+    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # an empty text has the highest sum
     size = Tokenizer.from_file(str(bert / "tokenizer.json")).get_vocab_size()
     assert mean.scores[0] == mean.scores[2] == pytest.approx(-math.log(size), abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""Reward models beside what transformers computes with them."""
+"""Reward models compared with transformers' own computation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers.reward_model import Classifier, ClassifierConfig, RewardModel
+from llm_blender.rankers.reward_model import ClassifierConfig, RewardModel
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air.", "It is not!", ""]
 TALK = [
@@ -28,11 +25,14 @@ def change(folder: Path, file: str = "config.json", **values: object) -> Path:
     return folder
 
 
-# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 calls old.
+# transformers 4 compiles parts of its DeBERTa in a way that torch 2.13 deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 class TestPairs:
     @pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
     def test_the_scores_of_transformers(self, tiny_reward_model, kind):
+        import torch
+        from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
         folder = tiny_reward_model(kind)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -45,7 +45,9 @@ class TestPairs:
         assert np.ptp(expected) > 0.01
 
     def test_deberta_runs_on_the_encoder_of_our_own(self, tiny_reward_model):
-        from llm_blender.rankers.reward_model import load_classifier
+        import torch
+
+        from llm_blender.rankers.reward_model import Classifier, load_classifier
 
         assert not isinstance(load_classifier(tiny_reward_model("deberta-v2"), 0, torch.float32), Classifier)
 
@@ -56,8 +58,8 @@ class TestPairs:
     def test_a_conversation_is_one_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
         talk = [{"role": "user", "content": "a"}, {"role": "GPT", "content": "b"}, {"role": "human", "content": "c"}]
-        told = "User: a\n\nAssistant: b\n\nUser: c"
-        assert ranker.rank(talk, TEXTS).scores == ranker.rank(told, TEXTS).scores
+        rendered = "User: a\n\nAssistant: b\n\nUser: c"
+        assert ranker.rank(talk, TEXTS).scores == ranker.rank(rendered, TEXTS).scores
 
     def test_special_tokens_in_a_text_are_text(self, tiny_reward_model):
         ranker = RewardModel.from_pretrained(tiny_reward_model())
@@ -95,7 +97,7 @@ class TestLength:
             RewardModel.from_pretrained(tiny_reward_model(), max_length=length)
 
     @pytest.mark.parametrize(
-        ("values", "told", "expected"),
+        ("values", "tokenizer_values", "expected"),
         [
             ({"model_type": "deberta-v2", "max_position_embeddings": 512, "position_biased_input": False}, {}, 4096),
             ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, {}, 512),
@@ -103,15 +105,18 @@ class TestLength:
             ({"model_type": "llama", "max_position_embeddings": 131072}, {"model_max_length": 1e30}, 4096),
         ],
     )
-    def test_how_much_a_model_reads(self, tmp_path, values, told, expected):
+    def test_how_much_a_model_reads(self, tmp_path, values, tokenizer_values, expected):
         one = {"architectures": ["XForSequenceClassification"], "id2label": {"0": "score"}}
         (tmp_path / "config.json").write_text(json.dumps(one | values))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_values))
         assert ClassifierConfig.load(tmp_path).max_length == expected
 
 
 class TestChat:
     def expected(self, folder: Path, prompt: list[dict], text: str) -> float:
+        import torch
+        from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         messages = [*prompt, {"role": "assistant", "content": text}]
@@ -158,7 +163,7 @@ class TestChat:
 
 class TestLabels:
     def test_one_of_several_has_to_be_named(self, tiny_reward_model):
-        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): say which is the score"):
+        with pytest.raises(InputError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): give the one"):
             RewardModel.from_pretrained(tiny_reward_model("bert", 3))
 
     def test_by_index_or_by_name(self, tiny_reward_model):
@@ -190,6 +195,8 @@ class TestBroken:
             RewardModel.from_pretrained(folder)
 
     def test_pickled_code_is_not_run(self, tiny_reward_model, broken):
+        import torch
+
         class Harm:
             def __reduce__(self):
                 return Path.touch, (folder / "harmed",)
@@ -197,7 +204,7 @@ class TestBroken:
         folder = broken(tiny_reward_model())
         (folder / "model.safetensors").unlink()
         torch.save({"classifier.weight": Harm()}, folder / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"a \.bin only if it holds tensors alone"):
+        with pytest.raises(CheckpointError, match=r"a \.bin may hold only tensors"):
             RewardModel.from_pretrained(folder)
         assert not (folder / "harmed").exists()
 
@@ -211,7 +218,7 @@ class TestBroken:
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
-        with pytest.raises(CheckpointError, match=r"are not whole: classifier\.bias, classifier\.weight is missing"):
+        with pytest.raises(CheckpointError, match=r"are incomplete: classifier\.bias, classifier\.weight is missing"):
             RewardModel.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_reward_model, broken):
@@ -229,8 +236,8 @@ class TestBroken:
         [
             ({"architectures": ["LlamaRewardModel"]}, "is not a reward model: .* this one is LlamaRewardModel"),
             ({"architectures": None}, "this one is unnamed"),
-            ({"hidden_size": 32}, "not those that its config.json describes"),
-            ({"model_type": "no-such"}, "not those that its config.json describes"),
+            ({"hidden_size": 32}, "do not match its config.json"),
+            ({"model_type": "no-such"}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_model(self, tiny_reward_model, broken, values, message):
@@ -245,6 +252,9 @@ class TestBroken:
 
 
 def test_half_precision_on_disk_is_read_in_float32(tiny_reward_model, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
     folder = tiny_reward_model()
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float16)
     model.save_pretrained(tmp_path)
@@ -258,6 +268,8 @@ def test_half_precision_on_disk_is_read_in_float32(tiny_reward_model, tmp_path):
 
 
 def test_loading_is_silent_and_leaves_transformers_as_it_was(tiny_reward_model, capfd):
+    from transformers.utils import logging
+
     before = logging.is_progress_bar_enabled(), logging.get_verbosity()
     RewardModel.from_pretrained(tiny_reward_model())
     assert capfd.readouterr() == ("", "")

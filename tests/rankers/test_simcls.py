@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.encoder_ranker import PointwiseConfig
-from llm_blender.rankers.simcls import SimCLS, SimCLSModel
+from llm_blender.rankers.simcls import SimCLS
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air."]
 
@@ -23,6 +21,11 @@ def ranker(tiny_pointwise) -> SimCLS:
 
 
 def test_a_score_is_a_cosine(ranker, tiny_pointwise):
+    import torch
+    from safetensors.torch import load_file
+
+    from llm_blender.rankers.simcls import SimCLSModel
+
     folder = tiny_pointwise("simcls")
     model = SimCLSModel(PointwiseConfig.load(folder, "simcls")).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -36,6 +39,10 @@ def test_a_score_is_a_cosine(ranker, tiny_pointwise):
 
 
 def test_vectors_have_length_one_and_gradients(tiny_pointwise):
+    import torch
+
+    from llm_blender.rankers.simcls import SimCLSModel
+
     model = SimCLSModel(PointwiseConfig.load(tiny_pointwise("simcls"), "simcls")).train()
     ids = torch.randint(5, 60, (4, 9))
     vectors = model(ids, torch.ones_like(ids))
@@ -72,6 +79,8 @@ class TestInput:
 class TestCheckpoints:
     def published(self, folder: Path, target: Path, *names: str) -> Path:
         """As llm-blender 0.0.2 writes it: the one encoder under one name or two."""
+        from safetensors.torch import load_file, save_file
+
         target.mkdir()
         (target / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -92,6 +101,8 @@ class TestCheckpoints:
         assert SimCLS.from_pretrained(tmp_path / "new").rank(PROMPT, TEXTS).scores == old.rank(PROMPT, TEXTS).scores
 
     def test_two_different_encoders(self, ranker, tmp_path):
+        from safetensors.torch import load_file, save_file
+
         folder = self.published(ranker.folder, tmp_path / "old", "source_encoder", "candidate_encoder")
         state = load_file(folder / "model.safetensors")
         state["candidate_encoder.embeddings.word_embeddings.weight"][7] += 1

@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.encoder_ranker import PointwiseConfig
-from llm_blender.rankers.summa_reranker import MixtureOfExperts, SummaInput, SummaReranker, SummaRerankerModel
+from llm_blender.rankers.summa_reranker import SummaInput, SummaReranker
+
+if TYPE_CHECKING:
+    import torch
+
+    from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
 
 WIDTH = 12
 
 
 @pytest.fixture
 def moe() -> MixtureOfExperts:
+    import torch
+
+    from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
     torch.manual_seed(0)
     module = MixtureOfExperts(WIDTH, experts=6, tasks=3, k=2)
     with torch.no_grad():
@@ -29,11 +38,15 @@ def moe() -> MixtureOfExperts:
 
 @pytest.fixture
 def rows() -> torch.Tensor:
+    import torch
+
     return torch.randn(9, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 class TestMixtureOfExperts:
     def test_by_hand(self, moe, rows):
+        import torch
+
         mixed, _ = moe.eval()(rows)
         for task, gate in enumerate(moe.w_gate):
             for i, row in enumerate(rows):
@@ -49,6 +62,8 @@ class TestMixtureOfExperts:
         assert mixed.isfinite().all()
 
     def test_noise_in_training_only(self, moe, rows):
+        import torch
+
         moe.train()
         assert not torch.equal(moe(rows)[0], moe(rows)[0])
         moe.eval()
@@ -62,6 +77,10 @@ class TestMixtureOfExperts:
             assert weight.grad.abs().sum() > 0, name
 
     def test_balance_is_zero_only_where_all_experts_work_alike(self, rows):
+        import torch
+
+        from llm_blender.rankers.summa_reranker import MixtureOfExperts
+
         even = MixtureOfExperts(WIDTH, experts=2, tasks=1, k=2).eval()
         assert float(even(rows)[1].detach()) == pytest.approx(0, abs=1e-9)
         uneven = MixtureOfExperts(WIDTH, experts=4, tasks=1, k=1).eval()
@@ -71,6 +90,8 @@ class TestMixtureOfExperts:
         assert float(uneven(one)[1].detach()) == pytest.approx(0.01 * 2 * 4, rel=1e-3)  # one expert does all the work
 
     def test_the_expected_load_is_that_of_many_draws(self, moe, rows):
+        import torch
+
         moe.train()
         torch.manual_seed(3)
         with torch.no_grad():
@@ -81,6 +102,8 @@ class TestMixtureOfExperts:
 
 class TestModel:
     def test_parameters_have_the_names_of_the_original(self, tiny_pointwise):
+        from safetensors.torch import load_file
+
         state = load_file(tiny_pointwise("summareranker") / "model.safetensors")
         names = {name for name in state if not name.startswith("pretrained_model.")}
         assert names == {
@@ -98,6 +121,10 @@ class TestModel:
         assert not any("pooler" in name for name in state)
 
     def test_it_learns(self, tiny_pointwise):
+        import torch
+
+        from llm_blender.rankers.summa_reranker import SummaRerankerModel
+
         folder = tiny_pointwise("summareranker")
         torch.manual_seed(0)
         model = SummaRerankerModel(PointwiseConfig.load(folder, "summareranker")).train()
@@ -139,7 +166,7 @@ class TestInput:
         assert len(reading.ids) == 40 + 32 + 3
         sun, moon = (reading.ids.count(form._tokenizer.token_to_id(word)) for word in ("sun", "moon"))
         assert sun == 38
-        assert 0 < moon < 30  # the prefixes took their room
+        assert 0 < moon < 30  # the prefixes take a part of the budget
         assert (reading.read, reading.whole) == (sun + moon, 198)
 
     def test_a_conversation_keeps_its_end(self, form):
@@ -152,6 +179,9 @@ class TestInput:
 class TestCheckpoints:
     def published(self, folder: Path, target: Path) -> Path:
         """The checkpoint as llm-blender 0.0.2 writes one: its config, pickled weights with a pooler, no backbone."""
+        import torch
+        from safetensors.torch import load_file
+
         target.mkdir()
         (target / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -171,7 +201,7 @@ class TestCheckpoints:
         )
         texts = ["Because.", "Blue light scatters in the air."]
         assert old.rank("Why?", texts).scores == ours.rank("Why?", texts).scores
-        old.save_pretrained(tmp_path / "new")  # and the copy knows its backbone
+        old.save_pretrained(tmp_path / "new")  # the copy contains the backbone's configuration
         assert (
             SummaReranker.from_pretrained(tmp_path / "new").rank("Why?", texts).scores == old.rank("Why?", texts).scores
         )
@@ -194,8 +224,8 @@ class TestCheckpoints:
             ({"ranker_type": "simcls"}, "is a SimCLS, not a SummaReranker"),
             ({"source_max_length": "long"}, "source_max_length: "),
             ({"candidate_max_length": 3}, "must be numbers of tokens above 3"),
-            ({"tasks": ["one"]}, "are not those that its config.json and tokenizer.json describe"),
-            ({"backbone": {"model_type": "no such encoder"}}, "are not those that its config.json"),
+            ({"tasks": ["one"]}, "do not match its config.json and tokenizer.json"),
+            ({"backbone": {"model_type": "no such encoder"}}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_kind(self, tiny_pointwise, broken, values, message):
@@ -212,9 +242,11 @@ class TestCheckpoints:
             SummaReranker.from_pretrained(path.parent)
 
     def test_weights_of_a_pair_ranker(self, tiny_pointwise, tiny_ranker, broken):
+        from safetensors.torch import load_file, save_file
+
         folder = broken(tiny_pointwise("summareranker"))
         save_file(load_file(tiny_ranker() / "model.safetensors"), folder / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             SummaReranker.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_pointwise, broken):

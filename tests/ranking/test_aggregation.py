@@ -1,4 +1,3 @@
-import choix
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,7 +19,7 @@ from llm_blender.ranking import (
 
 NAN = np.nan
 
-# One matrix with what LLM-Blender 0.0.2 made of it.
+# A matrix, with the results of LLM-Blender 0.0.2.
 ORIGINAL = np.array(
     [
         [0.0, -0.29, -0.48, -2.65, -0.01],
@@ -81,6 +80,8 @@ def test_evidence_is_the_rankings_logit(logits):
 @settings(max_examples=25, deadline=None)
 @given(matrices(gaps=False), st.sampled_from([0.01, 0.3]))
 def test_bradley_terry_agrees_with_choix(logits, regularization):
+    import choix
+
     n = len(logits)
     logits[logits == 0] = 0.25
     games = [(i, j) for i in range(n) for j in range(n) if i != j]

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from llm_blender.training.batches import Batches
-from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.groups import Preference, TrainingGroup
 from llm_blender.training.recipes import Recipe
 
@@ -16,10 +13,14 @@ GROUPS = [
 
 @pytest.fixture(scope="module")
 def form(tiny_encoder):
+    from llm_blender.training.checkpoints import new_pair_ranker
+
     return new_pair_ranker(Recipe.model_validate({"max_length": 64, "source_max_length": 16}), str(tiny_encoder))[1]
 
 
 def only(form, groups, reading, **options):
+    from llm_blender.training.batches import Batches
+
     (batch,) = Batches(groups, form, reading, 10_000, **{"soft": True, **options})
     return batch
 
@@ -76,20 +77,30 @@ class TestPacking:
         return [TrainingGroup("why", pair, (Preference(0, 1, 1.0),)) for pair in texts]
 
     def test_no_batch_is_above_its_tokens_and_no_group_is_lost(self, form):
+        from llm_blender.training.batches import Batches
+
         batches = list(Batches(self.groups(50), form, "late", 200, True))
         assert len(batches) > 3
         assert max(batch.input_ids.numel() for batch in batches) <= 200
         assert sum(len(batch.sizes) for batch in batches) == 50
 
     def test_little_of_it_is_padding(self, form):
+        from llm_blender.training.batches import Batches
+
         batches = list(Batches(self.groups(200), form, "one", 400, True))
         assert sum(int(b.attention_mask.sum()) for b in batches) > 0.9 * sum(b.input_ids.numel() for b in batches)
 
     def test_a_group_that_is_too_large_is_a_batch_of_its_own(self, form):
+        from llm_blender.training.batches import Batches
+
         batches = list(Batches(self.groups(5), form, "alone", 1, True))
         assert [batch.sizes for batch in batches] == [(1,)] * 5
 
 
 def test_the_same_batch_each_time(form):
+    import torch
+
+    from llm_blender.training.batches import Batches
+
     batches = Batches(GROUPS, form, "late", 100, True)
     assert torch.equal(batches[0].input_ids, batches[0].input_ids)

@@ -6,17 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.groups import Preference, TrainingGroup
-from llm_blender.training.loop import checkpoints, freeze
-from llm_blender.training.ranker import train_pair_ranker
 from llm_blender.training.recipes import Recipe
-from llm_blender.training.run import train_ranker
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
 PAIRS = [  # what is good is better
@@ -38,6 +32,8 @@ BASE = {
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     """Of a model this small, several threads spend their time waiting for each other."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,6 +43,8 @@ def _one_thread():
 @pytest.fixture
 def train(tiny_encoder, tmp_path):
     """Trains on `PAIRS`; gives the log and the weights."""
+    from llm_blender.training.checkpoints import new_pair_ranker
+    from llm_blender.training.ranker import train_pair_ranker
 
     def run(output: str = "run", pairs=PAIRS, dev=PAIRS[:16], **changes):
         recipe = Recipe.model_validate(BASE | changes)
@@ -58,6 +56,8 @@ def train(tiny_encoder, tmp_path):
 
 
 def same(one: dict, other: dict) -> bool:
+    import torch
+
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -89,6 +89,10 @@ class TestLearning:
         assert not same(one, other)
 
     def test_frozen_layers_stay_as_they_are(self, train, tiny_encoder):
+        import torch
+
+        from llm_blender.training.checkpoints import new_pair_ranker
+
         before = new_pair_ranker(Recipe.model_validate(BASE), str(tiny_encoder))[0].state_dict()
         _, after = train(frozen_layers=1, pairs=PAIRS[:16])
         moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -116,6 +120,10 @@ class TestLearning:
         assert log[-1]["step"] == 1
 
     def test_a_share_of_the_first_weights_can_be_kept(self, train, tiny_ranker):
+        import torch
+
+        from llm_blender.training.checkpoints import new_pair_ranker
+
         changes = {"init": str(tiny_ranker()), "pairs": PAIRS[:32]}
         trained, kept = (train(f"kept{share}", keep_init=share, **changes)[1] for share in (0, 0.25))
         first = new_pair_ranker(Recipe.model_validate(BASE | {"init": str(tiny_ranker())}), "")[0].state_dict()
@@ -125,6 +133,11 @@ class TestLearning:
             torch.testing.assert_close(kept[name], expected)
 
     def test_starting_from_another_ranker(self, tiny_ranker):
+        import safetensors.torch
+        import torch
+
+        from llm_blender.training.checkpoints import new_pair_ranker
+
         recipe = Recipe.model_validate(BASE | {"init": str(tiny_ranker()), "alone_layers": 1})
         model, _, _ = new_pair_ranker(recipe, "")
         state = safetensors.torch.load_file(tiny_ranker() / "model.safetensors")
@@ -158,6 +171,8 @@ class TestResuming:
         assert log[-1]["step"] == 4
 
     def test_half_a_checkpoint_is_passed_over(self, tmp_path):
+        from llm_blender.training.loop import checkpoints
+
         for step in (9, 10, 100):
             (tmp_path / f"checkpoint-{step}").mkdir()
         assert checkpoints(tmp_path) == []
@@ -168,16 +183,23 @@ class TestResuming:
 
 class TestEncoders:
     def test_none(self, tmp_path):
+        from llm_blender.training.checkpoints import new_pair_ranker
+
         with pytest.raises(NotFoundError, match="No encoder"):
             new_pair_ranker(Recipe(), str(tmp_path))
 
     def test_one_that_reads_fewer_tokens(self, tiny_encoder):
+        from llm_blender.training.checkpoints import new_pair_ranker
+
         with pytest.raises(InputError, match="reads 160 tokens: max_length cannot be 384"):
             new_pair_ranker(Recipe(), str(tiny_encoder))
 
     @pytest.mark.parametrize("kind", ["distilbert", "electra", "roberta", "mpnet", "deberta-v2", "modernbert"])
     def test_freezing_knows_other_architectures(self, kind):
+        import torch
         from transformers import AutoConfig, AutoModel
+
+        from llm_blender.training.loop import freeze
 
         sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
         if kind == "distilbert":
@@ -227,6 +249,8 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def made(folder, recipe, tiny_encoder, tmp_path_factory):
+    from llm_blender.training.run import train_ranker
+
     output = tmp_path_factory.mktemp("ranker")
     told, notes = [], []
     run = train_ranker(
@@ -244,6 +268,9 @@ def made(folder, recipe, tiny_encoder, tmp_path_factory):
 
 class TestRun:
     def test_the_folder_is_a_whole_checkpoint(self, made):
+        import safetensors.torch
+        import torch
+
         output = made[0]
         files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
         assert {file for file in files if not file.startswith("trainer/")} == {
@@ -293,6 +320,8 @@ class TestRun:
         assert str(folder) not in card
 
     def test_again_it_trains_no_more(self, made, folder, recipe, tiny_encoder):
+        from llm_blender.training.run import train_ranker
+
         output, run, *_ = made
         before = (output / "model.safetensors").read_bytes()
         told = []
@@ -310,11 +339,15 @@ class TestRun:
         assert again.dev == run.dev
 
     def test_another_run_does_not_go_on_from_its_checkpoints(self, made, folder, recipe, tiny_encoder):
+        from llm_blender.training.run import train_ranker
+
         for changed, exclude in ((recipe, []), (recipe.model_copy(update={"seed": 5}), [folder / "test.jsonl"])):
             with pytest.raises(InputError, match="belongs to a run with another recipe or other data"):
                 train_ranker(changed, folder, folder, made[0], exclude=exclude, backbone=str(tiny_encoder))
 
     def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):
+        from llm_blender.training.run import train_ranker
+
         recipe = recipe.model_copy(
             update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_groups": 8}),)}
         )

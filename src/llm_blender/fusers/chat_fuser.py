@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from llm_blender._inputs import clean, fence_code
-from llm_blender.calls import CallStore, Reply, call
-from llm_blender.errors import FailureReason, InputError, LLMError, StoreError
+from llm_blender._inputs import clean, fence_code, quote_texts
+from llm_blender.calls import Budget, Caller, CallStore, Reply, call_many
+from llm_blender.errors import FailureReason, InputError, LLMError
 from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import even_cap, find_flaw
 from llm_blender.types import (
     LLM,
+    Fuser,
     Fusion,
     FusionFlaw,
     Instruction,
@@ -26,7 +27,7 @@ from llm_blender.types import (
     Usage,
 )
 
-__all__ = ["CRITERIA", "ChatFuser", "FusionPrompt", "fusion_prompt"]
+__all__ = ["CRITERIA", "ChatFuser", "FusionPrompt", "fusion_prompt", "within_budget"]
 
 CRITERIA = (
     "Keep what is right and helpful in the candidates, leave out what is wrong, said twice or beside the point, and "
@@ -75,7 +76,7 @@ def fusion_prompt(instruction: str, candidates: Sequence[str], criteria: str = C
     """
     code = fence_code(instruction, *candidates)
     named = [("instruction", instruction), *((f"candidate {i}", text) for i, text in enumerate(candidates, 1))]
-    quoted = [f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ===" for name, text in named]
+    quoted = quote_texts(named, code)
     return FusionPrompt(
         [
             {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
@@ -111,7 +112,6 @@ class ChatFuser(BaseFuser):
 
     Attributes:
         name: ``chat:`` and the LLM's name.
-        not_kept: the error if the store could not keep an answer, else None.
 
     Raises:
         InputError: `concurrency` or `max_chars` is out of range.
@@ -140,7 +140,11 @@ class ChatFuser(BaseFuser):
         self.llm, self.criteria, self.sampling = llm, criteria, sampling
         self.max_chars, self.concurrency, self.store = max_chars, concurrency, store
         self.name = f"chat:{llm.name}"
-        self.not_kept: StoreError | None = None
+
+    def replace(self, **options: Any) -> ChatFuser:
+        """Return a copy with other options; see the constructor."""
+        names = ("llm", "criteria", "sampling", "max_chars", "concurrency", "store")
+        return ChatFuser(**{name: getattr(self, name) for name in names} | options)
 
     async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         prompt = clean(row.prompt)
@@ -155,7 +159,7 @@ class ChatFuser(BaseFuser):
             asked = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
             sampling = replace(self.sampling, seed=seed)
             try:
-                reply = await call(self.llm, asked.messages, sampling, self.store, on_text)
+                reply = await Caller(self.llm, self.store).call(asked.messages, sampling, on_text)
             except LLMError as error:
                 if error.reason == "bad_request" and _TOO_LONG.search(str(error)):
                     refusal = str(error)
@@ -163,7 +167,6 @@ class ChatFuser(BaseFuser):
                 if error.reason == "empty":
                     return Fusion("", self.name, tuple(order), flaw="empty", seconds=time.perf_counter() - started)
                 raise
-            self.not_kept = reply.not_kept or self.not_kept
             lost = sum(max(len(text) - cap, 0) for text in texts) / max(whole + len(prompt), 1)
             return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, asked.marks))
         return Fusion(
@@ -201,32 +204,30 @@ class ChatFuser(BaseFuser):
         seed: int,
         progress: OnProgress | None,
     ) -> list[Fusion]:
-        rows = iter(range(len(instructions)))
-        fusions: dict[int, Fusion] = {}
-        refusals: list[LLMError] = []
-        broken: list[LLMError] = []
+        done, refusals = 0, list[LLMError]()
 
-        async def work() -> None:
-            for i in rows:
-                if broken:
-                    return
-                try:
-                    fusions[i] = await self.afuse(instructions[i], candidates[i], input=inputs[i], seed=seed)
-                except LLMError as error:
-                    if error.reason not in _ABOUT_THE_ROW:
-                        broken.append(error)  # no new call is begun; those under way come to their end
-                        return
-                    refusals.append(error)
-                    fusions[i] = Fusion("", self.name, flaw="failed", error=str(error))
-                if progress is not None:
-                    progress(len(fusions), len(instructions))
+        async def fuse(i: int) -> Fusion:
+            nonlocal done
+            try:
+                fusion = await self.afuse(instructions[i], candidates[i], input=inputs[i], seed=seed)
+            except LLMError as error:
+                if error.reason not in _ABOUT_THE_ROW:
+                    raise
+                refusals.append(error)
+                fusion = Fusion("", self.name, flaw="failed", error=str(error))
+            done += 1
+            if progress is not None:
+                progress(done, len(instructions))
+            return fusion
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(min(self.concurrency, len(instructions))):
-                    tasks.create_task(work())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-        if broken or (refusals and len(refusals) == len(instructions)):
-            raise (broken or refusals)[0]
-        return [fusions[i] for i in range(len(instructions))]
+        fusions = await call_many(range(len(instructions)), fuse, concurrency=self.concurrency)
+        if refusals and len(refusals) == len(instructions):
+            raise refusals[0]
+        return fusions
+
+
+def within_budget(fuser: Fuser, budget: Budget) -> Fuser:
+    """Return a fuser whose calls are limited to a budget; one that calls no LLM, or without a cap, as it is."""
+    if budget.max_cost is None or not isinstance(fuser, ChatFuser):
+        return fuser
+    return fuser.replace(llm=budget.llm(fuser.llm))

@@ -11,14 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-gguf = pytest.importorskip("gguf")
-peft = pytest.importorskip("peft")
-
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _extra() -> None:
+    """Skip these tests where the extra `lora` is not installed."""
+    pytest.importorskip("gguf")
+    pytest.importorskip("peft")
 
 
 def write_llama(folder: Path, target: Path) -> Path:
     """Write a Llama in transformers' layout as a GGUF file, in float32 and in the layout of llama.cpp's converter."""
+    import gguf
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(folder))
@@ -65,6 +70,7 @@ def write_llama(folder: Path, target: Path) -> Path:
 
 def make_adapter(base: Path, target: Path, *, size: float = 0.3, **options: Any) -> Path:
     """Make a LoRA adapter with random weights that float16 represents exactly."""
+    import peft
     import torch
     from transformers import AutoModelForCausalLM
 

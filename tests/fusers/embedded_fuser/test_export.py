@@ -15,7 +15,6 @@ from llm_blender.cli import app
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.fusers import load_fuser
 from llm_blender.fusers.embedded_fuser import EmbeddedFuser, Settings
-from llm_blender.fusers.embedded_fuser.export import export_fuser
 from llm_blender.fusers.gen_fuser import CausalFormat, GenFuser, Lengths
 from llm_blender.llms.embedded import EmbeddedLLM
 
@@ -43,6 +42,8 @@ def test_the_command(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
 
 
 def test_lengths_of_the_training(adapter: Path, tiny_gguf: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    from llm_blender.fusers.embedded_fuser.export import export_fuser
+
     given, trained = shutil.copytree(adapter, tmp_path / "adapter"), Lengths(**LENGTHS)
     trained.save(given)
     export_fuser(given, tmp_path / "x", model="tiny", base=tiny_gguf, max_new_tokens=30)
@@ -77,6 +78,8 @@ def test_without_its_libraries(adapter: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_templates_that_are_more_than_a_frame(adapter: Path, tiny_gguf: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    from llm_blender.fusers.embedded_fuser.export import export_fuser
+
     given = shutil.copytree(adapter, tmp_path / "adapter")
     for path in tiny_llama.glob("tokenizer*"):
         shutil.copy(path, given)
@@ -96,6 +99,8 @@ def test_templates_that_are_more_than_a_frame(adapter: Path, tiny_gguf: Path, ti
 
 
 def test_an_export_that_fails_leaves_no_fuser(exported: Path, adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    from llm_blender.fusers.embedded_fuser.export import export_fuser
+
     out = shutil.copytree(exported, tmp_path / "fuser")
     broken = shutil.copytree(adapter, tmp_path / "adapter")
     (broken / "adapter_model.safetensors").unlink()

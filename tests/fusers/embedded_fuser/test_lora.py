@@ -8,11 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 
 from llm_blender.errors import CheckpointError
-from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
 from llm_blender.llms._llama import Llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # raised within peft
@@ -67,6 +65,8 @@ def largest_difference(ours: list[dict[int, float]], reference: list[dict[int, f
 def test_llama_cpp_computes_what_torch_does(
     tiny_llama: Path, tiny_gguf: Path, new_adapter: Callable[..., Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
+
     adapter, written = new_adapter(tmp_path / "lora", **options), tmp_path / "adapter.gguf"
     write_gguf_adapter(adapter, Model.read(tiny_gguf), written)
     bare, adapted = by_torch(tiny_llama, None), by_torch(tiny_llama, adapter)
@@ -78,6 +78,8 @@ def test_llama_cpp_computes_what_torch_does(
 def test_several_adapters_of_one_model(
     tiny_llama: Path, tiny_gguf: Path, new_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
+
     written = []
     for rank in (2, 3):
         new_adapter(tmp_path / str(rank), r=rank)
@@ -91,6 +93,8 @@ def test_several_adapters_of_one_model(
 def test_an_adapter_of_the_size_asked_for(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     """Half the size of float32."""
     from safetensors.torch import load_file
+
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
 
     write_gguf_adapter(adapter, Model.read(tiny_gguf), tmp_path / "adapter.gguf")
     numbers = sum(weight.numel() for weight in load_file(adapter / "adapter_model.safetensors").values())
@@ -109,12 +113,16 @@ def test_an_adapter_of_the_size_asked_for(adapter: Path, tiny_gguf: Path, tmp_pa
 def test_what_llama_cpp_cannot_apply(
     new_adapter: Callable[..., Path], tiny_gguf: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
+
     made = new_adapter(tmp_path / "lora", **options)
     with pytest.raises(CheckpointError, match=message):
         write_gguf_adapter(made, Model.read(tiny_gguf), tmp_path / "adapter.gguf")
 
 
 def test_an_adapter_of_another_model(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
+
     base = Model.read(tiny_gguf)
     wide = dataclasses.replace(base, shapes={name: (64, *shape[1:]) for name, shape in base.shapes.items()})
     with pytest.raises(CheckpointError, match=r"inputs and .* outputs of .*--base"):
@@ -126,6 +134,8 @@ def test_an_adapter_of_another_model(adapter: Path, tiny_gguf: Path, tmp_path: P
 
 def test_damaged_adapters(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
+
+    from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter
 
     base, target = Model.read(tiny_gguf), tmp_path / "adapter.gguf"
     broken = shutil.copytree(adapter, tmp_path / "broken")
@@ -149,6 +159,10 @@ def test_damaged_adapters(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> Non
 
 
 def test_bases_that_are_none(tmp_path: Path) -> None:
+    import gguf
+
+    from llm_blender.fusers.embedded_fuser.export import Model
+
     (tmp_path / "cut.gguf").write_bytes(b"GGUF" + bytes(20))
     with pytest.raises(CheckpointError, match=r"GGUF file|architecture"):
         Model.read(tmp_path / "cut.gguf")

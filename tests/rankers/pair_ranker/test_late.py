@@ -4,17 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.checkpoints import BUNDLED
-from llm_blender.rankers.encoders import BertConfig, BertEncoder, make_encoder
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.rankers.pair_ranker.export import export_checkpoint
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts
 from llm_blender.rankers.pair_ranker.late import LateComparer
-from llm_blender.rankers.pair_ranker.modeling import make_model
-from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
 from llm_blender.training.recipes import Recipe
 
 PROMPT = "Why is the sky blue, and the sea green?"
@@ -23,12 +18,16 @@ TEXTS = ["", "Because.", "Blue light scatters in the air.", "It is not! " * 3, "
 
 @pytest.fixture(scope="module")
 def folder(tiny_encoder, tmp_path_factory):
+    import torch
+
+    from llm_blender.training.checkpoints import new_pair_ranker, write_checkpoint
+
     folder = tmp_path_factory.mktemp("late")
     recipe = Recipe.model_validate({"alone_layers": 1, "max_length": 96, "source_max_length": 32})
     model, input_format, tokenizer = new_pair_ranker(recipe, str(tiny_encoder))
     with torch.no_grad():
         model.head_layer[-1].weight *= 20
-        model.pretrained_model.encoder.layer[1].attention.self.value.weight *= 10  # random attention says little
+        model.pretrained_model.encoder.layer[1].attention.self.value.weight *= 10  # random attention has little effect
         model.other_key.normal_(std=0.02)
         model.length_weight += 0.01
     write_checkpoint(model, input_format.config, tokenizer, folder)
@@ -56,7 +55,10 @@ def matrix(ranker: PairRanker, texts: list[str]) -> np.ndarray:
 
 class TestEncoder:
     def test_states_are_those_of_transformers(self, tiny_encoder):
+        import torch
         from transformers import BertModel
+
+        from llm_blender.rankers.encoders import BertConfig, BertEncoder
 
         theirs = BertModel.from_pretrained(tiny_encoder).eval()
         ours = BertEncoder(BertConfig.read(theirs.config.to_dict())).eval()
@@ -72,6 +74,8 @@ class TestEncoder:
 
     @pytest.mark.parametrize("change", [{"model_type": "roberta"}, {"hidden_act": "relu"}, {"is_decoder": True}])
     def test_variants_are_left_to_transformers(self, change):
+        from llm_blender.rankers.encoders import BertConfig
+
         sizes = dict.fromkeys(BertConfig.__dataclass_fields__, 4)
         assert BertConfig.read({"model_type": "bert", **sizes}) is not None
         assert BertConfig.read({"model_type": "bert", **sizes, **change}) is None
@@ -84,6 +88,10 @@ class TestModel:
         np.testing.assert_array_equal(logits, -logits.T)
 
     def test_that_is_so_in_the_module_too(self, folder):
+        import torch
+
+        from llm_blender.rankers.pair_ranker.modeling import make_model
+
         model = make_model(PairRankerConfig.load(folder)).eval()
         torch.nn.init.normal_(model.other_key)
         states, mask = torch.randn(4, 9, 128), torch.ones(4, 9, dtype=torch.long)
@@ -116,6 +124,8 @@ class TestModel:
     @pytest.mark.parametrize(("change", "message"), [({"alone_layers": 2}, "none is left to compare"), (
         {"backbone": {"model_type": "roberta"}}, "needs a BERT encoder, not 'roberta'")])  # fmt: skip
     def test_encoders_that_do_not_suit(self, folder, change, message):
+        from llm_blender.rankers.pair_ranker.modeling import make_model
+
         config = dataclasses.replace(PairRankerConfig.load(folder), **change)
         with pytest.raises(CheckpointError, match=message):
             make_model(config)
@@ -143,15 +153,15 @@ class TestComparing:
     def test_both_orders_are_one_computation(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
         counts = count(ranker, monkeypatch)
-        told = []
+        reported = []
         ranker.rank_many(
             [PROMPT, PROMPT],
             [TEXTS, TEXTS[:3]],
             strategy="full",
-            progress=lambda done, total: told.append((done, total)),
+            progress=lambda done, total: reported.append((done, total)),
         )
         assert counts["compared"] == 15  # the second prompt's pairs are among the first's
-        assert told[-1] == (36, 36)
+        assert reported[-1] == (36, 36)
 
     def test_little_memory_changes_nothing_but_the_work(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
@@ -171,6 +181,8 @@ class TestComparing:
         np.testing.assert_allclose(found, wanted, atol=2e-4)
 
     def test_exported_again_it_is_the_same(self, folder, tmp_path):
+        from llm_blender.rankers.pair_ranker.export import export_checkpoint
+
         files = export_checkpoint(str(folder), tmp_path)
         assert [file.name for file in files] == [
             "reader_fp32.onnx", "reader_int8.onnx", "comparer_fp32.onnx", "comparer_int8.onnx",
@@ -179,12 +191,16 @@ class TestComparing:
         np.testing.assert_allclose(matrix(one, TEXTS), matrix(other, TEXTS), atol=1e-5)
 
     def test_a_part_that_is_missing(self, folder, tmp_path):
+        from llm_blender.rankers.pair_ranker.export import export_checkpoint
+
         export_checkpoint(str(folder), tmp_path)
         (tmp_path / "onnx" / "comparer_int8.onnx").unlink()
         with pytest.raises(CheckpointError, match=r"no onnx/comparer_int8\.onnx"):
             PairRanker.from_pretrained(tmp_path)
 
     def test_parts_that_are_another_model(self, folder, tmp_path):
+        from llm_blender.rankers.pair_ranker.export import export_checkpoint
+
         export_checkpoint(str(folder), tmp_path)
         (tmp_path / "onnx" / "comparer_int8.onnx").write_bytes((folder / "onnx" / "reader_int8.onnx").read_bytes())
         with pytest.raises(CheckpointError, match="is not this PairRanker: its inputs are"):
@@ -210,10 +226,12 @@ def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
 
 def test_lengths_of_one_candidate_a_sequence(folder):
     config = PairRankerConfig.load(folder)
-    assert (config.overhead, config.room) == (5, 96 - 32 - 5)
+    assert (config.overhead, config.candidate_budget) == (5, 96 - 32 - 5)
     longer = config.with_lengths(50, 100)
     assert (longer.max_length, longer.source_max_length) == (150, 47)
 
 
 def test_the_encoder_of_a_pair_reader_is_that_of_transformers():
+    from llm_blender.rankers.encoders import make_encoder
+
     assert type(make_encoder({"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 12})).__name__ == "BertModel"

@@ -1,25 +1,22 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.training.baselines import (
-    MaskedTexts,
-    MLMHeadLearner,
-    RewardModelLearner,
-    SimCLSLearner,
-    SummaRerankerLearner,
-    labels,
-)
-from llm_blender.training.groups import PREFERENCE, Preference, ScoredGroup, TrainingGroup
-from llm_blender.training.learner import train_learner
-from llm_blender.training.losses import simcls, summareranker
+from llm_blender.training.groups import Preference, TrainingGroup
 from llm_blender.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from llm_blender.training.groups import ScoredGroup
+    from llm_blender.training.learner import Learner
+
 
 NAN = float("nan")
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
@@ -31,12 +28,7 @@ BASE = {
     "batch_tokens": 300,
     "save_every": 100,
 }
-KINDS = {
-    "summa_reranker": lambda *args: SummaRerankerLearner(*args, (PREFERENCE, "judge")),
-    "simcls": SimCLSLearner,
-    "reward_model": RewardModelLearner,
-    "mlm_scoring": MLMHeadLearner,
-}
+KINDS = ("summa_reranker", "simcls", "reward_model", "mlm_scoring")
 # To learn which word is good takes so long.
 ENOUGH = {
     "summa_reranker": {"epochs": 3, "learning_rate": 3e-3},
@@ -49,13 +41,33 @@ SMALL = {kind: {"batch_tokens": 16 if kind == "mlm_scoring" else 100} for kind i
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+def learner_type(kind: str) -> type[Learner]:
+    match kind:
+        case "summa_reranker":
+            from llm_blender.training.baselines import SummaRerankerLearner as Kind
+        case "simcls":
+            from llm_blender.training.baselines import SimCLSLearner as Kind
+        case "reward_model":
+            from llm_blender.training.baselines import RewardModelLearner as Kind
+        case _:
+            from llm_blender.training.baselines import MLMHeadLearner as Kind
+    return Kind
+
+
+def make_learner(kind: str, *args: Any) -> Learner:
+    from llm_blender.training.groups import PREFERENCE
+
+    return learner_type(kind)(*args, *([(PREFERENCE, "judge")] if kind == "summa_reranker" else []))
+
+
 @pytest.fixture
 def train(tiny_encoder, tmp_path):
     """Trains on groups; gives the learner and the log."""
+    from llm_blender.training.learner import train_learner
 
     def run(kind, groups, dev=(), output="run", **changes):
         recipe = Recipe.model_validate(BASE | changes)
-        learner = KINDS[kind](recipe, str(tiny_encoder), tmp_path / "reader")
+        learner = make_learner(kind, recipe, str(tiny_encoder), tmp_path / "reader")
         return learner, train_learner(learner, recipe, groups, dev, tmp_path / output)
 
     return run
@@ -63,6 +75,8 @@ def train(tiny_encoder, tmp_path):
 
 def groups_of(better: str, worse: str, others: list[str] = NAMES) -> list[ScoredGroup]:
     """Two answers to each instruction, told apart by one word."""
+    from llm_blender.training.groups import ScoredGroup
+
     return [
         ScoredGroup(
             TrainingGroup(
@@ -80,12 +94,16 @@ def weights(learner) -> dict[str, torch.Tensor]:
 
 
 def same(one: dict, other: dict) -> bool:
+    import torch
+
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
 class TestLearning:
     @every_kind
     def test_a_plain_rule_either_way_round(self, train, kind, tmp_path):
+        from llm_blender.training.groups import ScoredGroup
+
         for better, worse in (("good", "bad"), ("bad", "good")):
             groups = groups_of(better, worse)
             if kind == "mlm_scoring":  # it learns what is said, not what is preferred
@@ -102,6 +120,8 @@ class TestLearning:
 
     @every_kind
     def test_what_is_loaded_scores_as_what_was_trained(self, train, kind, tmp_path):
+        import torch
+
         groups = groups_of("good", "bad", NAMES[:1])
         learner, log = train(kind, groups, groups)
         learner.save(tmp_path / "made")
@@ -127,8 +147,10 @@ class TestLearning:
 
     @every_kind
     def test_frozen_layers_stay_as_they_are(self, train, tiny_encoder, kind, tmp_path):
+        import torch
+
         recipe = Recipe.model_validate(BASE)
-        before = weights(KINDS[kind](recipe, str(tiny_encoder), tmp_path / "reader"))
+        before = weights(make_learner(kind, recipe, str(tiny_encoder), tmp_path / "reader"))
         learner, _ = train(kind, groups_of("good", "bad", NAMES), frozen_layers=1, **SMALL[kind])
         after = weights(learner)
         moved = [name for name in before if not torch.equal(before[name], after[name])]
@@ -137,6 +159,8 @@ class TestLearning:
 
     @every_kind
     def test_in_bfloat16(self, train, kind):
+        import torch
+
         groups = groups_of("good", "bad", NAMES[:1])
         learner, log = train(kind, groups, groups, bf16=True)
         assert np.isfinite(log[-1]["train_loss"])
@@ -151,9 +175,10 @@ class TestLearning:
 class TestResuming:
     @every_kind
     def test_ends_at_the_same_weights(self, train, kind, monkeypatch):
+
         groups, changes = groups_of("good", "bad", NAMES[:3]), {"save_every": 1, "epochs": 2, **SMALL[kind]}
         whole = weights(train(kind, groups, (), "whole", **changes)[0])
-        learner = {"summa_reranker": SummaRerankerLearner}.get(kind, KINDS[kind])
+        learner = learner_type(kind)
         real, steps = learner.learn, []
 
         def fall(self, batch):
@@ -175,14 +200,19 @@ class TestBackbones:
     @every_kind
     def test_none(self, kind, tmp_path):
         with pytest.raises(NotFoundError, match="No encoder"):
-            KINDS[kind](Recipe(), str(tmp_path), tmp_path / "reader")
+            make_learner(kind, Recipe(), str(tmp_path), tmp_path / "reader")
 
     @every_kind
     def test_one_that_reads_fewer_tokens(self, kind, tiny_encoder, tmp_path):
         with pytest.raises(InputError, match="reads 160 tokens: max_length cannot be 384"):
-            KINDS[kind](Recipe(), str(tiny_encoder), tmp_path / "reader")
+            make_learner(kind, Recipe(), str(tiny_encoder), tmp_path / "reader")
 
     def test_a_decoder_with_a_chat_template_becomes_a_reward_model(self, tiny_llama, tmp_path):
+        import torch
+
+        from llm_blender.training.baselines import RewardModelLearner
+        from llm_blender.training.learner import train_learner
+
         recipe = Recipe.model_validate(BASE | {"max_length": 96, "frozen_layers": 1})
         groups = groups_of("good", "bad", NAMES[:1])
         learner = RewardModelLearner(recipe, str(tiny_llama), tmp_path / "reader")
@@ -197,21 +227,33 @@ class TestBackbones:
         np.testing.assert_allclose(loaded, scores.numpy(), atol=1e-4)
 
     def test_a_decoder_has_no_head_for_masks(self, tiny_llama, tmp_path):
+        from llm_blender.training.baselines import MLMHeadLearner
+
         with pytest.raises(NotFoundError):
             MLMHeadLearner(Recipe.model_validate(BASE), str(tiny_llama), tmp_path / "reader")
 
     def test_a_tokenizer_without_markers(self, tiny_llama, tmp_path):
+        from llm_blender.training.baselines import SummaRerankerLearner
+        from llm_blender.training.groups import PREFERENCE
+
         with pytest.raises(CheckpointError, match="no token"):
             SummaRerankerLearner(Recipe.model_validate(BASE), str(tiny_llama), tmp_path / "reader", (PREFERENCE,))
 
 
 class TestSummaReranker:
     def test_labels(self):
+        from llm_blender.training.baselines import labels
+
         targets = np.array([[0.2, 1, NAN, 3], [0.8, 1, 5, NAN], [0.8, 1, 4, NAN]])
         np.testing.assert_equal(labels(targets), [[0, NAN, NAN, NAN], [1, NAN, 1, NAN], [1, NAN, 0, NAN]])
 
     def test_where_all_is_known_the_loss_is_that_of_the_paper(self, tiny_encoder, tmp_path):
-        learner = KINDS["summa_reranker"](Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
+        import torch
+
+        from llm_blender.training.groups import PREFERENCE
+        from llm_blender.training.losses import summareranker
+
+        learner = make_learner("summa_reranker", Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         scored = groups_of("good", "bad")[:1]
         batch = learner.dataset(scored)[0]
         learner.model.eval()
@@ -223,6 +265,12 @@ class TestSummaReranker:
 
 class TestSimCLS:
     def test_the_loss_is_that_of_the_paper(self, tiny_encoder, tmp_path):
+        import torch
+
+        from llm_blender.training.baselines import SimCLSLearner
+        from llm_blender.training.groups import ScoredGroup
+        from llm_blender.training.losses import simcls
+
         learner = SimCLSLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         learner.model.eval()
         texts = ("sky", "the sea", "the sun is dark", "moon")
@@ -235,6 +283,9 @@ class TestSimCLS:
         torch.testing.assert_close(loss, wanted)
 
     def test_between_equals_there_is_no_margin(self, tiny_encoder, tmp_path):
+        from llm_blender.training.baselines import SimCLSLearner
+        from llm_blender.training.groups import ScoredGroup
+
         learner = SimCLSLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         tie = TrainingGroup("why", ("sky", "sea", "sun"), (Preference(0, 1, 0.5),))  # nobody compared the sun
         loss, _ = learner.score(learner.dataset([ScoredGroup(tie, {})])[0])
@@ -244,9 +295,13 @@ class TestSimCLS:
 class TestMasks:
     @pytest.fixture
     def form(self, tiny_encoder, tmp_path):
+        from llm_blender.training.baselines import MLMHeadLearner
+
         return MLMHeadLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")._format
 
     def batches(self, form, passes=1, **changes):
+        from llm_blender.training.baselines import MaskedTexts
+
         texts = [f"the {name} is good because the air is light and the sun is not" for name in NAMES]
         return list(MaskedTexts(texts, form, Recipe.model_validate(BASE | {"batch_tokens": 48} | changes), passes))
 
@@ -263,11 +318,15 @@ class TestMasks:
         assert sorted(seen) == sorted(list(text.ids) for text in whole)
 
     def test_about_one_token_in_seven_and_never_none(self, form):
+        from llm_blender.training.baselines import MaskedTexts
+
         (batch,) = MaskedTexts(["sky", "", "the " * 40], form, Recipe.model_validate(BASE), 1)
         assert batch["input_ids"].shape[0] == 2
         assert len(batch["places"]) == 1 + 6
 
     def test_the_seed_and_the_pass_decide(self, form):
+        import torch
+
         one, two = self.batches(form, 2), self.batches(form, 2)
         half = len(one) // 2
         assert all(torch.equal(a["places"], b["places"]) for a, b in zip(one, two, strict=True))
@@ -276,6 +335,10 @@ class TestMasks:
         assert any(not torch.equal(a["places"], b["places"]) for a, b in zip(one, other, strict=True))
 
     def test_with_the_encoder_frozen_the_head_alone_moves(self, train, tiny_encoder, tmp_path):
+        import torch
+
+        from llm_blender.training.baselines import MLMHeadLearner
+
         before = weights(MLMHeadLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader"))
         learner, _ = train("mlm_scoring", groups_of("good", "bad", NAMES), frozen_layers=2, batch_tokens=16)
         moved = {name for name, tensor in weights(learner).items() if not torch.equal(before[name], tensor)}

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.batches import PackedGroups, pack, pad
-from llm_blender.training.groups import ScoredGroup, TrainingGroup
+from llm_blender.training.batches import pack
+from llm_blender.training.groups import TrainingGroup
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 1_000])
@@ -33,6 +32,8 @@ def test_nothing():
 
 
 def test_pad():
+    from llm_blender.training.batches import pad
+
     ids, mask = pad([np.array([5, 6]), np.array([7, 8, 9])], 1)
     assert ids.tolist() == [[5, 6, 1], [7, 8, 9]]
     assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
@@ -40,6 +41,11 @@ def test_pad():
 
 @pytest.mark.parametrize("types", [False, True])
 def test_a_batch_holds_the_sequences_of_its_groups_in_order(types):
+    import torch
+
+    from llm_blender.training.batches import PackedGroups
+    from llm_blender.training.groups import ScoredGroup
+
     def read(groups):
         for scored in groups:
             ids = [[int(text)] * int(text) for text in scored.group.texts]

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from llm_blender.training.fuser import FuserRecipe
+if TYPE_CHECKING:
+    from llm_blender.training.fuser import FuserRecipe
+
 
 WORDS = ["sky", "sea", "sun", "light", "air", "blue", "bed", "book"]
 BASE: dict[str, Any] = {
@@ -27,6 +28,8 @@ BASE: dict[str, Any] = {
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
     """Of a model this small, several threads spend their time waiting for each other."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,6 +38,7 @@ def _one_thread() -> Iterator[None]:
 
 def _calm(folder: Path, target: Path, **changes: Any) -> Path:
     """The same model with first weights as small as those of models that are to be trained."""
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
     config = AutoConfig.from_pretrained(str(folder), **changes)
@@ -56,6 +60,8 @@ def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def make_recipe(**changes: Any) -> FuserRecipe:
+    from llm_blender.training.fuser import FuserRecipe
+
     return FuserRecipe.model_validate(BASE | changes)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_blender.errors import ConfigError, InputError, NotFoundError, RowError
-from llm_blender.training.fuser import FuserRecipe, FuserSource
-from llm_blender.training.fuser_rows import FuserRow, FuserRowCount, load_rows
 from llm_blender.training.groups import excluded_keys
 
 from .conftest import make_row, write_rows
+
+if TYPE_CHECKING:
+    from llm_blender.training.fuser_rows import FuserRow, FuserRowCount
+
 
 RANKING = {"strategy": "full", "comparisons": 6, "scores": [0.2, -1.0, 3.0], "ranks": [2, 3, 1], "best": 2}
 
@@ -19,6 +22,9 @@ RANKING = {"strategy": "full", "comparisons": 6, "scores": [0.2, -1.0, 3.0], "ra
 def load(
     path: Path, *, excluded: frozenset[str] = frozenset(), top_k: int = 3, seed: int = 0, **options: object
 ) -> tuple[list[FuserRow], FuserRowCount]:
+    from llm_blender.training.fuser import FuserSource
+    from llm_blender.training.fuser_rows import load_rows
+
     source = FuserSource.model_validate({"file": path.name, **options})
     rows, (count,) = load_rows([source], path.parent, excluded, top_k, seed)
     return rows, count
@@ -117,6 +123,8 @@ class TestRows:
 
 class TestRecipe:
     def test_from_a_file_and_its_base(self, tmp_path):
+        from llm_blender.training.fuser import FuserRecipe, FuserSource
+
         (tmp_path / "a.toml").write_text('lora_rank = 4\n[[sources]]\nfile = "a"\nmodels = ["x"]\n')
         (tmp_path / "b.toml").write_text('base = "a.toml"\nseed = 3\n')
         assert FuserRecipe.load(tmp_path / "b.toml") == FuserRecipe(
@@ -133,6 +141,8 @@ class TestRecipe:
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path, text, message):
+        from llm_blender.training.fuser import FuserRecipe
+
         (tmp_path / "a.toml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             FuserRecipe.load(tmp_path / "a.toml")

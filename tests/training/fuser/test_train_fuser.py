@@ -6,21 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import safetensors.torch
-import torch
 
-import llm_blender.training.fuser as learner
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
 from llm_blender.fusers.gen_fuser import GenFuser, Lengths
-from llm_blender.fusers.gen_fuser.loading import load
-from llm_blender.training.fuser import FuserRecipe, FuserRun, _batches, train_fuser
-from llm_blender.training.fuser_rows import load_rows
-from llm_blender.training.loop import checkpoints
 
 from .conftest import make_recipe, make_row, write_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from llm_blender.training.fuser import FuserRecipe, FuserRun
+
 
 ROWS = [make_row(i) for i in range(40)]
 DEV = {"dev_sources": [{"file": "dev.jsonl", "score": "judge"}]}
@@ -30,6 +29,7 @@ LORA = {"lora_rank": 4, "lora_alpha": 8, "bf16": True}
 @pytest.fixture
 def train(request: pytest.FixtureRequest, tmp_path: Path, data: Callable[..., Path]) -> Callable[..., FuserRun]:
     """Trains a tiny model on `ROWS`."""
+    from llm_blender.training.fuser import train_fuser
 
     def run(kind: str = "llama", output: str = "run", *, rows: Any = ROWS, dev: Any = ROWS[:4], **changes: Any) -> Any:
         folder = data(rows, dev)
@@ -41,16 +41,27 @@ def train(request: pytest.FixtureRequest, tmp_path: Path, data: Callable[..., Pa
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
+    import safetensors.torch
+
     (path,) = folder.glob("*model.safetensors")
     return safetensors.torch.load_file(path)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    import torch
+
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def loss_of(folder: Path, recipe: FuserRecipe, data: Path) -> float:
     """Per token of the development rows, of what `GenFuser` loads."""
+    import torch
+
+    import llm_blender.training.fuser as learner
+    from llm_blender.fusers.gen_fuser.loading import load
+    from llm_blender.training.fuser import _batches
+    from llm_blender.training.fuser_rows import load_rows
+
     loaded = load(folder, dtype="float32", device="cpu")
     rows, _ = load_rows(recipe.dev_sources, data, frozenset(), recipe.top_k, recipe.seed)
     batches, _ = _batches(rows, loaded, recipe, fixed=True)
@@ -90,6 +101,8 @@ def test_it_learns_and_a_genfuser_loads_it(train, tmp_path, kind, changes, share
 
 class TestAdapter:
     def test_it_names_its_base_and_is_all_that_is_kept(self, train, tmp_path, tiny_llama):
+        import torch
+
         before = weights(tiny_llama)
         train(steps=2, **LORA)
         folder = tmp_path / "run"
@@ -132,6 +145,8 @@ class TestResuming:
     def test_ends_at_the_same_weights(self, train, tmp_path, monkeypatch, changes):
         from transformers import Trainer
 
+        from llm_blender.training.loop import checkpoints
+
         settings = {"steps": 4, "save_every": 2, "accumulate": 2, "batch_tokens": 800, **DEV, **changes}
         whole = train(output="whole", **settings)
         real = Trainer.training_step
@@ -167,6 +182,8 @@ def test_the_seed_decides(train, tmp_path):
 
 
 def test_embeddings_stay_as_they_are(train, tmp_path, tiny_llama):
+    import torch
+
     train(steps=2, frozen_layers=1)
     before, after = weights(tiny_llama), weights(tmp_path / "run")
     moved = {name for name in after if not torch.equal(before[name], after[name])}
@@ -230,6 +247,8 @@ class TestBadInput:
             train("adapter")
 
     def test_no_model(self, data, tmp_path):
+        from llm_blender.training.fuser import train_fuser
+
         folder = data(ROWS)
         with pytest.raises(NotFoundError, match="No model"):
             train_fuser(make_recipe(backbone=str(tmp_path / "none")), folder, folder, tmp_path / "run")

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_blender._inputs import clean, fence_code
-from llm_blender.errors import CheckpointError, InputError
+from llm_blender.errors import CheckpointError, InputError, first_problem
 from llm_blender.fusers.texts import even_cap
 from llm_blender.types import Instruction, instruction_text
 
@@ -303,9 +303,7 @@ class Lengths(BaseModel):
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
         except ValidationError as error:
-            first: Any = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CheckpointError(f"{path}: {where}: {first['msg']}.") from error
+            raise CheckpointError(f"{path}: {first_problem(error)}.") from error
 
     @classmethod
     def of_training(cls, folder: Path) -> Self | None:
