@@ -67,20 +67,13 @@ class BaseFuser(ABC):
     async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         """Fuse one checked row."""
 
-    async def _fuse_rows(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        inputs: Sequence[str],
-        seed: int,
-        progress: OnProgress | None,
-    ) -> list[Fusion]:
+    async def _fuse_rows(self, rows: Sequence[Row], seed: int, progress: OnProgress | None) -> list[Fusion]:
         """Fuse checked rows, one after another."""
         fusions: list[Fusion] = []
-        for row in map(Row, instructions, candidates, inputs):
+        for row in rows:
             fusions.append(await self._fuse(row, seed, None))
             if progress is not None:
-                progress(len(fusions), len(instructions))
+                progress(len(fusions), len(rows))
         return fusions
 
     def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
@@ -115,8 +108,7 @@ class BaseFuser(ABC):
             StoreError: the store cannot be read.
         """
         rows = fuser_rows(instructions, candidates, inputs)
-        extra = [row.input for row in rows]
-        return run_to_end(lambda: self._fuse_rows(instructions, candidates, extra, seed, progress))
+        return run_to_end(lambda: self._fuse_rows(rows, seed, progress))
 
     async def afuse(
         self,

@@ -19,7 +19,6 @@ from llm_blender.types import (
     Fuser,
     Fusion,
     FusionFlaw,
-    Instruction,
     Message,
     OnProgress,
     OnText,
@@ -156,10 +155,10 @@ class ChatFuser(BaseFuser):
         for budget in self._budgets(whole):
             cap = even_cap([len(text) for text in texts], budget)
             cut = [text if len(text) <= cap else text[:cap].rstrip() + _ELLIPSIS for text in texts]
-            asked = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
+            request = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
             sampling = replace(self.sampling, seed=seed)
             try:
-                reply = await Caller(self.llm, self.store).call(asked.messages, sampling, on_text)
+                reply = await Caller(self.llm, self.store).call(request.messages, sampling, on_text)
             except LLMError as error:
                 if error.reason == "bad_request" and _TOO_LONG.search(str(error)):
                     refusal = str(error)
@@ -168,7 +167,7 @@ class ChatFuser(BaseFuser):
                     return Fusion("", self.name, tuple(order), flaw="empty", seconds=time.perf_counter() - started)
                 raise
             lost = sum(max(len(text) - cap, 0) for text in texts) / max(whole + len(prompt), 1)
-            return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, asked.marks))
+            return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, request.marks))
         return Fusion(
             "", self.name, flaw="too_small", error=refusal, truncated=1.0, seconds=time.perf_counter() - started
         )
@@ -196,20 +195,13 @@ class ChatFuser(BaseFuser):
             stored=reply.stored,
         )
 
-    async def _fuse_rows(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        inputs: Sequence[str],
-        seed: int,
-        progress: OnProgress | None,
-    ) -> list[Fusion]:
+    async def _fuse_rows(self, rows: Sequence[Row], seed: int, progress: OnProgress | None) -> list[Fusion]:
         done, refusals = 0, list[LLMError]()
 
-        async def fuse(i: int) -> Fusion:
+        async def fuse(row: Row) -> Fusion:
             nonlocal done
             try:
-                fusion = await self.afuse(instructions[i], candidates[i], input=inputs[i], seed=seed)
+                fusion = await self._fuse(row, seed, None)
             except LLMError as error:
                 if error.reason not in _ABOUT_THE_ROW:
                     raise
@@ -217,11 +209,11 @@ class ChatFuser(BaseFuser):
                 fusion = Fusion("", self.name, flaw="failed", error=str(error))
             done += 1
             if progress is not None:
-                progress(done, len(instructions))
+                progress(done, len(rows))
             return fusion
 
-        fusions = await call_many(range(len(instructions)), fuse, concurrency=self.concurrency)
-        if refusals and len(refusals) == len(instructions):
+        fusions = await call_many(rows, fuse, concurrency=self.concurrency)
+        if refusals and len(refusals) == len(rows):
             raise refusals[0]
         return fusions
 
