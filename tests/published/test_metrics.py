@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llm_blender.metrics import CORRELATIONS, find_correlation, gpt_ranking
+from llm_blender.metrics import CORRELATIONS, gpt_ranking
 
 TOLERANCE = 1e-5
 
@@ -36,7 +36,7 @@ def test_gpt_rank_of_the_hubs_text(judged):
 @pytest.mark.parametrize("name", CORRELATIONS)
 def test_correlations(golden, name):
     part = golden["correlation"]
-    assert find_correlation(name)(part["hypo"], part["ref"]) == pytest.approx(part[name], abs=TOLERANCE)
+    assert CORRELATIONS[name](part["hypo"], part["ref"]) == pytest.approx(part[name], abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["instructgpt", "BCE", "MSE", "open_instruct_BCE"])

@@ -157,7 +157,7 @@ def _explain(model: str) -> None:
     """Print that the embedded model answers, and how to configure other LLMs."""
     import asyncio
 
-    from llm_blender.llms.downloads import offline
+    from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
 
     note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")

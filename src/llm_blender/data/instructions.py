@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
-from llm_blender.data.records import Records, SkipRecord, optional_text, sha256
+from llm_blender.data.records import Records, SkipRecord, optional_text
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
@@ -235,7 +236,7 @@ def choose_instructions(
         read=read,
         left_out=dict(sorted(left_out.items())),
         first_bad=str(bad[0]) if bad else "",
-        sources={name: sha256(path) for name, path in files if str(path) != STDIO},
+        sources={name: file_sha256(path) for name, path in files if str(path) != STDIO},
         licences=dict(sorted(Counter(str(row.extra["licence"]) for row in taken if "licence" in row.extra).items())),
     )
 

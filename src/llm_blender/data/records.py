@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ __all__ = [
     "find_inputs",
     "number",
     "optional_text",
-    "sha256",
     "short_names",
     "short_values",
     "text",
@@ -94,12 +92,6 @@ class Records:
                 yield number, self.error(number, HALF_A_CHARACTER)
             else:
                 yield number, record
-
-
-def sha256(path: Path) -> str:
-    """Hash the bytes of a file, compressed or not."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _OUTPUTS, _ANNOTATIONS = "model_outputs.json", "annotations.json"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.data import RowWriter, normalized_key
-from llm_blender.data.records import sha256
 from llm_blender.datasets.importing import split_of
 from llm_blender.datasets.judging import cmp_results, labelled_pair, row_outcomes
 from llm_blender.datasets.plan import SPLIT, BuildPlan, Participant
@@ -187,7 +187,7 @@ def write_rows(
             counts[split]["rows"],
             counts[split]["candidates"],
             counts[split]["judged"],
-            sha256(Path(path)),
+            file_sha256(Path(path)),
             f"{path}.md",
         )
         for split, path in paths.items()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from llm_blender._hub import file_sha256
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
@@ -106,14 +106,12 @@ def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str
     lines = []
     for count in counts:
         name = count.source.name or count.path.name
-        with count.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         lines.append(
             [
                 f"[{name}]({count.source.url})" if count.source.url else name,
                 count.source.licence or "unknown",
                 *(cell(count) for cell in columns.values()),
-                f"`{sha256}`",
+                f"`{file_sha256(count.path)}`",
             ]
         )
     return table(("source", "licence", *columns, digest), lines)
