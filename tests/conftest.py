@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import string
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,19 @@ _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+_COLLECTED = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = frozenset(sys.modules)
+
+
+@pytest.fixture
+def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
+    """The names of all modules that were imported when collection ended."""
+    return request.config.stash[_COLLECTED]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,15 +57,18 @@ def _dialect(paths: list[Path]) -> list[str]:
     ]
 
 
-def _documented() -> Iterator[tuple[str, ast.AST, str]]:
-    """Yield the place, the node and the docstring's first word of every module, class and function."""
+@cache
+def _documented() -> list[tuple[str, ast.AST, str]]:
+    """List the place, the node and the docstring's first word of every module, class and function."""
+    found = []
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             if docstring := ast.get_docstring(node):
                 line = docstring.splitlines()[0]
-                yield f"{_place(path, getattr(node, 'lineno', 1))}: {line}", node, line.split()[0]
+                found.append((f"{_place(path, getattr(node, 'lineno', 1))}: {line}", node, line.split()[0]))
+    return found
 
 
 def _is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
