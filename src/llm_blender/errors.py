@@ -185,6 +185,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Make the error for an unknown `name`, with the nearest of the `known` names."""
     names = list(known)
     if not names:
-        return InputError(f"Unknown {kind} {name!r}: there are none.")
+        return InputError(f"Unknown {kind} {name!r}: there is none at all.")
     (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
     return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")
