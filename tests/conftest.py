@@ -32,6 +32,7 @@ _CHAT_TEMPLATE = (
 )
 
 
+_LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _COLLECTED = pytest.StashKey[frozenset[str]]()
 
 
@@ -174,19 +175,22 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=context,
         bos_token_id=0,
         eos_token_id=2,
         pad_token_id=0,
         initializer_range=0.5,
+        **_LLAMA,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_shape() -> dict[str, int]:
+    """The layers of a tiny Llama, as arguments of its configuration."""
+    return dict(_LLAMA)
 
 
 @pytest.fixture(scope="session")

@@ -22,17 +22,7 @@ from llm_blender import ChatFuser, ConsensusFuser, EmbeddedFuser, GenFuser, Guar
 from llm_blender.errors import InputError
 from llm_blender.fusers import LongestFuser
 from llm_blender.testing import FakeLLM, FakeRanker
-from llm_blender.types import (
-    Fuser,
-    Fusion,
-    FusionFlaw,
-    FusionReport,
-    Instruction,
-    Message,
-    OnProgress,
-    OnText,
-    Sampling,
-)
+from llm_blender.types import Fuser, Fusion, FusionFlaw, FusionReport, Instruction, Message, Sampling
 
 Get = Callable[[str], Any]
 
@@ -106,33 +96,15 @@ class Guarded:
         self.guarded, self.ranker = GuardedFuser(fuser, FakeRanker(), **options), FakeRanker(noise=1.0)
 
     def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], **options: Any
     ) -> list[Fusion]:
         rankings = self.ranker.rank_many(instructions, candidates)
-        reports = self.guarded.fuse_many(
-            instructions, candidates, rankings, inputs=inputs, seed=seed, progress=progress
-        )
+        reports = self.guarded.fuse_many(instructions, candidates, rankings, **options)
         return [self._fusion(report) for report in reports]
 
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
+    async def afuse(self, instruction: Instruction, candidates: Sequence[str], **options: Any) -> Fusion:
         (ranking,) = self.ranker.rank_many([instruction], [candidates])
-        return self._fusion(
-            await self.guarded.afuse(instruction, candidates, ranking, input=input, seed=seed, on_text=on_text)
-        )
+        return self._fusion(await self.guarded.afuse(instruction, candidates, ranking, **options))
 
     def _fusion(self, report: FusionReport) -> Fusion:
         assert report.message
