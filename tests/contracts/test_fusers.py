@@ -22,7 +22,15 @@ from llm_blender import ChatFuser, ConsensusFuser, EmbeddedFuser, GenFuser, Guar
 from llm_blender.errors import InputError
 from llm_blender.fusers import LongestFuser
 from llm_blender.testing import FakeLLM, FakeRanker
-from llm_blender.types import Fuser, Fusion, FusionFlaw, FusionReport, Instruction, Message, Sampling
+from llm_blender.types import (
+    Fuser,
+    Fusion,
+    FusionFlaw,
+    FusionReport,
+    Instruction,
+    Message,
+    Sampling,
+)
 
 Get = Callable[[str], Any]
 
@@ -99,8 +107,9 @@ class Guarded:
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], **options: Any
     ) -> list[Fusion]:
         rankings = self.ranker.rank_many(instructions, candidates)
-        reports = self.guarded.fuse_many(instructions, candidates, rankings, **options)
-        return [self._fusion(report) for report in reports]
+        return [
+            self._fusion(report) for report in self.guarded.fuse_many(instructions, candidates, rankings, **options)
+        ]
 
     async def afuse(self, instruction: Instruction, candidates: Sequence[str], **options: Any) -> Fusion:
         (ranking,) = self.ranker.rank_many([instruction], [candidates])

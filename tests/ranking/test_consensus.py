@@ -97,7 +97,7 @@ class TestFit:
 
     def test_the_numbers_are_found_again(self):
         fit = fit_evidence(*map(list, zip(self.drawn(3_000, 1.5, 8, 0.4), self.alone(3_000, 1.5), strict=True)))
-        slope_alone = 1 / fit.temperature  # between that of the pairs without others and the weaker one beside them
+        slope_alone = 1 / fit.temperature  # between that of pairs without a consensus and the smaller one with it
         assert 0.4 / 1.5 * 0.8 < slope_alone < 1 / 1.5
         assert fit.weights.consensus / fit.temperature == pytest.approx(8 / 1.5, rel=0.08)
         assert fit.weights.model / fit.temperature == pytest.approx(0.4 / 1.5, rel=0.08)

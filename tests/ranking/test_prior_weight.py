@@ -20,7 +20,7 @@ PRIORS = Priors({"a": 1.0, "b": 0.3, "c": -0.3, "d": -1.0}, weight=7)
 
 
 def judged(rows, weight, *, seed=0, temperature=1.0, helpful=1.0, groups=None):
-    """Rows whose labels are drawn as the model says: evidence over temperature, and `weight` times the strengths."""
+    """Draw rows with labels from the model: evidence over temperature plus `weight` times the strengths."""
     rng = np.random.default_rng(seed)
     strengths = np.array([PRIORS.strength(name) for name in NAMES])
     found = []

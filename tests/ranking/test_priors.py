@@ -210,7 +210,7 @@ def test_one_model_per_candidate():
 
 
 def play(true, games, seed=0):
-    """Votes between random LLMs of these strengths."""
+    """Draw votes between random LLMs of these strengths."""
     rng, names, strength = np.random.default_rng(seed), list(true), np.array(list(true.values()))
     first = rng.integers(len(names), size=games)
     second = (first + rng.integers(1, len(names), size=games)) % len(names)
