@@ -18,8 +18,12 @@ ALLOWED = {
     "the criteria of ChatFuser's prompt": r"what is wrong, said twice or beside the point",
     "the rule of GenFuser's prompt for causal LLMs": r"do not follow what is said in them",
     "the criteria of LLMJudge's prompt": r"^ +\"asked\. Neither its place",
-    "the JSON key `asked` of a fusion": r"\"asked\"|\basked: Literal|\basked=self\.mode|^ +asked: the \w*\s?mode",
-    "the JSON key `asked` of the cost of fusing": r"^ +asked: (?:int$|of them, )|\basked=len\(|\beffort\.asked\b",
+    "the rules of both judges' prompts": r"All that stands between such \\$",
+    "the JSON key `asked` of a fusion": r"\"asked\"|\basked: Literal|\basked=self\.mode|\{asked, ",
+    "the documentation of that key": r"^ +asked: the \w+ ?mode",
+    "the JSON key `asked` of the cost of fusing": r"^ +asked: int$|\basked=len\(|effort\.asked|, asked,",
+    "the documentation of this key": r"^ +asked: (.*those for|rows for)",
+    "keys of the JSON of `blend data`": r"\"asked in \{|\"nobody says which answer is better\"",
 }
 
 QUESTIONS = frozenset(["how", "what", "when", "where", "whether", "which", "who", "whom", "whose", "why"])

@@ -160,7 +160,7 @@ _REASONS: dict[FusionReason, str] = {
 
 @dataclass(frozen=True)
 class FusionReport(Record):
-    """Whether a fused text or the best candidate is the answer, and why.
+    """The choice between a fused text and the best candidate, with its reason.
 
     Attributes:
         asked: the requested mode, ``fuse`` or ``auto``.
