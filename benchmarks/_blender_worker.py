@@ -1,4 +1,4 @@
-"""One of the two sides: a process that answers requests with `Blender`, whichever one its interpreter has.
+"""Process that answers requests with `Blender`, the one of its interpreter; one of the two sides.
 
 A request is a line of JSON on stdin, an answer one on stdout. The first loads a ranker; each further one is a call.
 """
@@ -49,9 +49,9 @@ def call(
     clock: str,
     look: bool,
 ) -> dict[str, Any]:
-    """One call, timed.
+    """Make one call and time it.
 
-    With `look`, what it computes is counted, and the numbers behind the result are returned; its time is void then.
+    With `look`, count its rows and tokens and return the numbers behind the result; its time is void then.
     """
     texts = {"inputs": inputs, "candidates": candidates, "batch_size": batch_size}
     pair = {"candidates_A": [c[0] for c in candidates], "candidates_B": [c[1] for c in candidates]}

@@ -1,4 +1,4 @@
-"""Makes a PairRM checkpoint of a stated size with random weights; runs in the environment of llm-blender 0.0.2.
+"""PairRM checkpoint of a given size with random weights; runs in the environment of llm-blender 0.0.2.
 
     python _reference_checkpoint.py FOLDER < {"texts": […], "layers": 6, "hidden": 256, …}
 
@@ -79,7 +79,7 @@ def make_ranker(folder: Path, backbone: str) -> None:
     with torch.no_grad():
         for weight in ranker.head_layer.parameters():
             weight.copy_(torch.randn_like(weight) * (0.1 if weight.ndim < 2 else weight.shape[-1] ** -0.5))
-        # Markers that are nearly alike: the texts decide then, not the side a candidate stands on.
+        # Markers that are nearly alike: the texts decide then, not the side of a candidate.
         rows = ranker.pretrained_model.embeddings.word_embeddings.weight
         left, right = tokenizer.convert_tokens_to_ids(["<|candidate1|>", "<|candidate2|>"])
         rows[right] = rows[left] + 0.05 * rows[right]

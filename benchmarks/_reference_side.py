@@ -1,4 +1,4 @@
-"""The environment of llm-blender 0.0.2, and processes that rank in it or in this one."""
+"""Environment of llm-blender 0.0.2, and processes that rank in it or in this one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CHECK = "from importlib.metadata import version; assert version('llm-blender') 
 
 
 def environment(folder: Path, torch_index: str | None) -> Path:
-    """The interpreter of a virtual environment that holds 0.0.2 and this environment's version of torch.
+    """Return the interpreter of a virtual environment with 0.0.2 and this environment's version of torch.
 
     Args:
-        folder: of the environment; it is made if it is not there.
+        folder: of the environment, created if it is not there.
         torch_index: of torch, e.g. of its CPU builds; None is pip's own.
     """
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -38,7 +38,7 @@ def environment(folder: Path, torch_index: str | None) -> Path:
 
 
 def make_checkpoint(python: Path, folder: Path, texts: list[str], size: dict[str, int]) -> None:
-    """``PairRM`` and its ``backbone`` below `folder`, by 0.0.2's own classes."""
+    """Write ``PairRM`` and its ``backbone`` to `folder` with 0.0.2's own classes."""
     subprocess.run(
         [python, HERE / "_reference_checkpoint.py", folder],
         input=json.dumps({"texts": texts, **size}),
@@ -75,10 +75,10 @@ class Side:
         self.versions: dict[str, str] = self.ask(ranker=ranker, backbone=backbone, encoder=encoder)["versions"]
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request."""
+        """Return the answer to a request."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has said why
+        with contextlib.suppress(BrokenPipeError):  # its errors explain it
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()

@@ -18,7 +18,7 @@ class Workload:
 
     @classmethod
     def make(cls, inputs: int, candidates: int, lengths: tuple[int, int], seed: int) -> Workload:
-        """Random texts of `lengths` in words, evenly spread."""
+        """Draw random texts of `lengths` in words, evenly spread."""
         draw = random.Random(seed)
         words = vocabulary()
         weights = [1 / (rank + 3) for rank in range(len(words))]  # as in any language (Zipf)
@@ -30,12 +30,12 @@ class Workload:
 
     @property
     def texts(self) -> list[str]:
-        """All of them."""
+        """All texts."""
         return [*self.inputs, *(text for texts in self.candidates for text in texts)]
 
 
 def vocabulary(size: int = 3_000) -> list[str]:
-    """Words of no language, the frequent ones short."""
+    """Return words of no language, the frequent ones short."""
     draw = random.Random(0)
     words = dict.fromkeys("".join(draw.choices(_SYLLABLES, k=draw.randint(1, 4))) for _ in range(4 * size))
     return sorted(words, key=len)[:size]

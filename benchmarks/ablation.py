@@ -1,12 +1,12 @@
-"""What each choice in training a PairRanker is worth: one change at a time, the same number of steps for all.
+"""Effect of each choice in training a PairRanker: one change at a time, the same number of steps for all.
 
     python benchmarks/ablation.py recipes/ablation.toml --data $DATA -o runs/ablation
 
 The file is a recipe with a table ``[ablation]`` beside it: ``seeds``, and ``[ablation.options.NAME]`` with the keys of
 a recipe that this option changes; ``[ablation.options.NAME.sources]`` changes keys of all sources, where they are set.
 Every cell takes the recipe's ``steps`` of its ``batch_tokens``, is measured on the development pools and pairs without
-consensus, and is kept, so that an interrupted run goes on with the next one. ``--seed`` and ``--option`` train a part,
-so that two processes share the work; the run without them joins the cells.
+consensus, and is stored, so that an interrupted run continues with the next one. ``--seed`` and ``--option`` train a
+part, so that two processes share the work; the run without them joins the cells.
 
 Writes OUTPUT/ablation.json and ablation.md: agreement of each option, and its difference from the base, paired over
 instructions, the seeds averaged.
@@ -20,7 +20,6 @@ import random
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import JudgedPairs, Table, implied_pairs, labelled_pairs, ranker_evidence
+from llm_blender.bench import JudgedPairs, Table, implied_pairs, labelled_pairs, ranker_predictions
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's values with an option's."""
+    """Merge an option into the recipe's values."""
     own = dict(change)
     of_sources = own.pop("sources", {})
     sources = [source | {key: new for key, new in of_sources.items() if key in source} for source in values["sources"]]
@@ -77,25 +76,21 @@ def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def development_pairs(folder: Path) -> list[JudgedPairs]:
-    """The pairs of both pools, and those that people labelled."""
+    """Return the pairs of both pools, and those labelled by people."""
     pools = [sampled(implied_pairs(pool.name, rows_of(pool, folder)[:ROWS]), PAIRS) for pool in POOLS]
     return pools + [labelled_pairs(name, read_rows(folder / f"{name}.jsonl.zst")) for name in LABELLED]
 
 
 def sampled(judged: JudgedPairs, size: int) -> JudgedPairs:
-    """At most ``size`` of the pairs, always the same ones."""
+    """Draw at most ``size`` of the pairs, always the same ones."""
     places = sorted(random.Random(0).sample(range(len(judged.pairs)), min(size, len(judged.pairs))))
-    kept = {
-        name: tuple(getattr(judged, name)[place] for place in places)
-        for name in ("pairs", "a_wins", "groups", "subsets", "consensus")
-    }
-    return replace(judged, **kept)
+    return judged.take(places)
 
 
 def run_cell(
     recipe: Recipe, folder: Path, judged: Sequence[JudgedPairs], data: Path, backbone: str | None
 ) -> dict[str, Any]:
-    """Hits on each file's pairs, and the seconds of training; from an earlier run, if there was one."""
+    """Return the hits on each file's pairs and the seconds of training, from an earlier run if there was one."""
     done = folder / "cell.json"
     if done.exists():
         kept: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
@@ -117,7 +112,7 @@ def run_cell(
     hits = {}
     for part in judged:
         with progress(f"{folder.name}, {part.file}", "comparisons") as report:
-            logits = ranker_evidence(part, ranker, folder.name, progress=report).logits
+            logits = ranker_predictions(part, ranker, folder.name, progress=report).logits
         hits[part.file] = ((1 + np.sign(logits) * part.sides) / 2).tolist()
     cell = {"seconds": seconds, "hits": hits}
     done.write_text(json.dumps(cell), encoding="utf-8")
@@ -125,7 +120,7 @@ def run_cell(
 
 
 def write(folder: Path, cells: dict[str, list[dict[str, Any]]], judged: Sequence[JudgedPairs]) -> None:
-    """The table of what is done so far."""
+    """Write the table of the cells so far."""
     columns = ["option", "seeds", "minutes", *(column for part in judged for column in (part.file, "against base"))]
     rows, summary = [], {}
     for name, seeds in cells.items():
@@ -152,7 +147,7 @@ def write(folder: Path, cells: dict[str, list[dict[str, Any]]], judged: Sequence
 
 
 def mean_hits(seeds: Sequence[dict[str, Any]], file: str) -> NDArray[np.float64]:
-    """``[n]``: share of the seeds that order a pair as the judge did."""
+    """Return ``[n]``: share of the seeds that order a pair as the judge did."""
     return np.asarray(np.mean([cell["hits"][file] for cell in seeds], axis=0))
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence
+from llm_blender.bench import CachedRanker, implied_pairs, labelled_pairs, ranker_predictions
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.ranking import EvidenceWeights, fit_evidence
+from llm_blender.ranking import LogitWeights, fit_evidence
 
 LABELLED = "hh_harmless"
 
@@ -35,13 +35,13 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     ranker = PairRanker.from_pretrained(options.ranker, consensus=0)
-    recorded = RecordedRanker(ranker, options.output / "comparisons.db", options.ranker)
+    recorded = CachedRanker(ranker, options.output / "comparisons.db", options.ranker)
     judged = [implied_pairs(pool.name, rows_of(pool, options.data)) for pool in POOLS]
     judged.append(labelled_pairs(LABELLED, read_rows(options.data / f"{LABELLED}.jsonl.zst")))
     logits = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            logits.append(ranker_evidence(part, recorded, options.ranker, progress=report).logits)
+            logits.append(ranker_predictions(part, recorded, options.ranker, progress=report).logits)
     fit = fit_evidence(
         logits,
         [np.array(part.consensus) for part in judged],
@@ -50,7 +50,7 @@ def main() -> None:
     )
     print(json.dumps(asdict(fit), indent=1))
     if options.write:
-        weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+        weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
         config = PairRankerConfig.load(ranker.folder)
         replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(ranker.folder)
 

@@ -1,4 +1,4 @@
-"""How often consensus prefers what the judges prefer, by the number of candidates.
+"""Agreement of consensus with the judges, by the number of candidates.
 
 python benchmarks/consensus.py $DATA/train $DATA/dev
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import ScoredRow, Table, agreements, baseline_evidence, implied_pairs
+from llm_blender.bench import BenchRow, Table, agreements, baseline_predictions, implied_pairs
 
 DRAWS = 3  # of the candidates of each row
 
@@ -29,7 +29,7 @@ def main() -> None:
         cells = [str(count)]
         for name, of_pool in pools.items():
             judged = implied_pairs(name, drawn(of_pool, count))
-            found = {result.method: result for result in agreements(judged, baseline_evidence(judged))}
+            found = {result.method: result for result in agreements(judged, baseline_predictions(judged))}
             for method in ("consensus", "longest"):
                 low, high = found[method].ci95 or (np.nan, np.nan)
                 cells.append(f"{100 * found[method].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})")
@@ -37,16 +37,15 @@ def main() -> None:
     print(Table(tuple(columns), tuple(rows), names=0).markdown())
 
 
-def drawn(rows: list[ScoredRow], count: int) -> list[ScoredRow]:
-    """Each row with so many of its candidates, drawn several times."""
+def drawn(rows: list[BenchRow], count: int) -> list[BenchRow]:
+    """Draw `count` candidates of each row, several times."""
     rng = np.random.default_rng(0)
     result = []
     for row in rows:
         for _ in range(DRAWS if count < len(row.texts) else 1):
             kept = rng.permutation(len(row.texts))[:count].tolist()
-            texts, models = ([values[i] for i in kept] for values in (row.texts, row.models))
-            qualities = tuple(row.qualities[i] for i in kept)
-            result.append(dataclasses.replace(row, texts=tuple(texts), models=tuple(models), qualities=qualities))
+            candidates, qualities = (tuple(values[i] for i in kept) for values in (row.candidates, row.qualities))
+            result.append(dataclasses.replace(row, candidates=candidates, qualities=qualities))
     return result
 
 

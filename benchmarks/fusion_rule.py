@@ -3,8 +3,8 @@
     blend fuse ranked-dev.jsonl -o fused-dev.jsonl --fuser embedded:DIR
     python benchmarks/fusion_rule.py fused-dev.jsonl --metric rougeL --metric bertscore=DIR
 
-What a text gains over the best candidate is the mean of its gains by each metric, each in standard deviations of the
-best candidates'. First the guard's threshold, the one with the highest mean gain unless one is given; then, under that
+The gain of a text over the best candidate is the mean of its gains by each metric, in standard deviations of the best
+candidates. First the guard's threshold, the one with the highest mean gain unless one is given; then, under that
 guard, those of ``auto``, for which the share of the gain that is kept exceeds the share of the rows that are fused by
 most: a rule that knows nothing keeps as much as it fuses. Where the guard lets through what gains nothing, that is
 printed: then nothing should be fused. The gain printed beside the thresholds is that of the rows they were fitted on,
@@ -37,7 +37,7 @@ _Floats = NDArray[np.float64]
 
 
 def gains(rows: list[FusedRow], metrics: list[str], report: Any) -> _Floats:
-    """``[rows]``: what each written text gains over the best candidate."""
+    """Return ``[rows]``: gain of each written text over the best candidate."""
     texts = [text for row in rows for text in (row.written, row.chosen or "")]
     references = [row.reference for row in rows for _ in range(2)]
     columns = []

@@ -1,9 +1,9 @@
-"""How good rankers are: every test file, every ranker, every baseline, in one table.
+"""Quality of rankers: every test file, every ranker, every baseline, in one table.
 
     python benchmarks/ranker_quality.py $DATA/test --ranker bundled --ranker runs/reward_model -o runs/quality
 
-Comparisons of PairRankers, and with ``--rows`` of all, are kept in OUTPUT/comparisons.db, so that an interrupted run
-goes on and another strategy costs nothing.
+Comparisons of PairRankers, and with ``--rows`` of all, are stored in OUTPUT/comparisons.db, so that an interrupted run
+continues and another strategy costs nothing.
 Writes OUTPUT/quality.json and quality.md. ``--priors`` is learned on the rows that are given, never on these.
 """
 
@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 from llm_blender.bench import (
     Agreement,
+    BenchRow,
+    CachedRanker,
     JudgedPairs,
-    RecordedRanker,
-    ScoredRow,
     Selection,
     agreement_table,
     agreements,
-    baseline_evidence,
+    baseline_predictions,
     baseline_selections,
     implied_pairs,
     labelled_pairs,
-    ranker_evidence,
+    ranker_predictions,
     ranker_selections,
     scored_rows,
     selection_table,
@@ -42,7 +42,7 @@ from llm_blender.types import Ranker
 
 
 class Pool(NamedTuple):
-    """Candidates of comparable LLMs, and the score that tells how good each one is."""
+    """Candidates of comparable LLMs, and the score of their quality."""
 
     name: str
     file: str
@@ -125,10 +125,10 @@ def main() -> None:
 
 
 def loaded(name: str, record: Path, consensus: float | None, *, sampled: bool) -> Ranker:
-    """A ranker by its name; comparisons that cost much are recorded."""
+    """Load a ranker by name, with a cache if its comparisons are slow."""
     ranker = load_ranker(name, consensus=consensus)
     slow = isinstance(ranker, PairRanker) or sampled
-    return RecordedRanker(ranker, record, name) if slow else ranker
+    return CachedRanker(ranker, record, name) if slow else ranker
 
 
 def pair_agreements(
@@ -146,23 +146,23 @@ def pair_agreements(
         methods = []
         for name, ranker in rankers.items():
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                methods.append(ranker_evidence(part, ranker, name, progress=report))
-        results += agreements(part, [*methods, *baseline_evidence(part)])
+                methods.append(ranker_predictions(part, ranker, name, progress=report))
+        results += agreements(part, [*methods, *baseline_predictions(part)])
     return results
 
 
 def pool_selections(
     pool: Pool,
-    rows: list[ScoredRow],
+    rows: list[BenchRow],
     rankers: dict[str, Ranker],
     strategies: Sequence[str],
     choose_on: Path | None,
     priors: Priors | None,
 ) -> list[Selection]:
-    """What each ranker picks in a pool, by each strategy."""
+    """Measure the picks of each ranker in a pool, by each strategy."""
     results: list[Selection] = []
     for name, ranker in rankers.items():
-        pairwise = isinstance(ranker, RecordedRanker)
+        pairwise = isinstance(ranker, CachedRanker)
         for strategy in strategies if pairwise else strategies[:1]:
             with progress(f"{name}, {pool.name}, {strategy}", "comparisons") as report:
                 own = priors if pool is CLAUDE else None
@@ -171,8 +171,8 @@ def pool_selections(
     return results + baseline_selections(rows, train)
 
 
-def rows_of(pool: Pool, folder: Path) -> list[ScoredRow]:
-    """A pool's rows in a folder."""
+def rows_of(pool: Pool, folder: Path) -> list[BenchRow]:
+    """Read a pool's rows from a folder."""
     return list(scored_rows(read_rows(folder / f"{pool.file}.jsonl.zst"), pool.score, pool.models))
 
 

@@ -1,4 +1,4 @@
-"""How fast the bundled ranker ranks, against what ONNX Runtime reaches on the same model.
+"""Speed of the bundled ranker, against ONNX Runtime on the same model.
 
 ``rank_many`` from texts to rankings (tokenising, batching, padding, strategies, results) is timed in turns with the
 bare model on perfectly packed batches: the same number of tokens in arrays made beforehand, all rows equally long, no
@@ -28,13 +28,13 @@ several explanations that have been given by those who study it
 
 
 def texts(rng: np.random.Generator, count: int, median: float, spread: float) -> list[str]:
-    """Texts of the lengths that chat answers have: log-normal, in words."""
+    """Draw texts with the lengths of chat answers: log-normal, in words."""
     lengths = np.exp(rng.normal(np.log(median), spread, count)).astype(int) + 1
     return [" ".join(rng.choice(WORDS.split(), length)) for length in lengths]
 
 
 def realistic(prompts: int, candidates: int) -> tuple[list[str], list[list[str]]]:
-    """Instructions of about 20 words with answers of about 60, some of 500."""
+    """Draw instructions of about 20 words with answers of about 60, some of 500."""
     rng = np.random.default_rng(0)
     return texts(rng, prompts, 20, 0.9), [texts(rng, candidates, 60, 1.0) for _ in range(prompts)]
 
@@ -48,14 +48,14 @@ class Recorded:
         self.computed = 0
 
     def __call__(self, batch: PairBatch) -> np.ndarray:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         self.lengths += batch.attention_mask.sum(axis=1).tolist()
         self.computed += batch.input_ids.size
         return self._run(batch)
 
 
 def packed(lengths: list[int], max_tokens: int, vocabulary: int) -> list[PairBatch]:
-    """Batches of the same total of tokens, equally long rows of the mean length, without padding."""
+    """Make batches of the same number of tokens, in rows of the mean length, without padding."""
     length = round(sum(lengths) / len(lengths))
     rows = max(1, max_tokens // length)
     ids = np.random.default_rng(0).integers(1_000, vocabulary, (len(lengths), length))

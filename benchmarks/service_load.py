@@ -63,7 +63,7 @@ def _memory(process: int) -> float:
 
 
 def _cpu(process: int) -> float:
-    """Seconds of CPU that a process has taken, user's and system's."""
+    """Return the seconds of CPU that a process has taken, user and system."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -3,7 +3,7 @@
     python benchmarks/strategies.py $DATA/test/alpacaeval_v1.jsonl.zst --models vicuna-13b,guanaco-65b,… \
         --comparisons comparisons.db
 
-The full matrix is compared once and kept in the file; all strategies read from it.
+The full matrix is compared once and stored in the file; all strategies read from it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from llm_blender import Ranking, load_ranker
-from llm_blender.bench import RecordedRanker
+from llm_blender.bench import CachedRanker, Table
 from llm_blender.data import read_rows
+from llm_blender.ranking import bootstrap_interval
 from llm_blender.types import Example
 
 STRATEGIES = [
@@ -27,18 +28,18 @@ STRATEGIES = [
 
 
 def candidates_of(row: Example, models: Sequence[str]) -> list[str]:
-    """The texts of these LLMs, equal ones once."""
+    """Return the texts of these LLMs, equal ones once."""
     wanted = [c.text for c in row.candidates if not models or c.model in models]
     return list(dict.fromkeys(wanted))
 
 
 def lost(full: Ranking, other: Ranking) -> float:
-    """How much lower than the winner the other ranking's best stands in the full matrix."""
+    """Return the score that the other ranking's best lacks to the winner in the full matrix."""
     return full.scores[full.best] - full.scores[other.best]
 
 
-def table(ranker: RecordedRanker, rows: Sequence[Example], models: Sequence[str], seeds: int) -> Iterator[str]:
-    """One line a strategy."""
+def table(ranker: CachedRanker, rows: Sequence[Example], models: Sequence[str], seeds: int) -> Iterator[str]:
+    """Yield one remark and a table with a line for each strategy."""
     prompts = [row.prompt for row in rows]
     texts = [candidates_of(row, models) for row in rows]
     fulls = ranker.rank_many(prompts, texts, strategy="full", progress=progress)
@@ -46,19 +47,17 @@ def table(ranker: RecordedRanker, rows: Sequence[Example], models: Sequence[str]
     yield f"{len(rows)} rows; the winner leads by {np.median(gaps):.3f} in the median, by {np.quantile(gaps, 0.1):.3f} "
     yield "in one row of ten."
     yield ""
-    yield "| strategy | comparisons | same winner as full, % | 95 % interval | score lost |"
-    yield "|---|---:|---:|---:|---:|"
-    yield f"| full | {np.mean([full.comparisons for full in fulls]):.1f} | 100 | | 0 |"
+    lines = [("full", f"{np.mean([full.comparisons for full in fulls]):.1f}", "100", "", "0")]
     for name, budget in STRATEGIES:
         runs = [ranker.rank_many(prompts, texts, strategy=name, budget=budget, seed=seed) for seed in range(seeds)]
         same = np.array([[lost(*pair) == 0 for pair in zip(fulls, run, strict=True)] for run in runs]).mean(axis=0)
-        rng = np.random.default_rng(0)
-        drawn = same[rng.integers(len(same), size=(2_000, len(same)))].mean(axis=1)
-        low, high = 100 * np.quantile(drawn, [0.025, 0.975])
+        low, high = bootstrap_interval(100 * same)
         loss = np.mean([lost(*pair) for run in runs for pair in zip(fulls, run, strict=True)])
         made = np.mean([ranking.comparisons for run in runs for ranking in run])
         label = f"{name}, budget {budget}" if name == "active" else name
-        yield f"| {label} | {made:.1f} | {100 * same.mean():.1f} | {low:.1f} to {high:.1f} | {loss:.3f} |"
+        lines.append((label, f"{made:.1f}", f"{100 * same.mean():.1f}", f"{low:.1f} to {high:.1f}", f"{loss:.3f}"))
+    columns = ("strategy", "comparisons", "same winner as full, %", "95 % interval", "score lost")
+    yield Table(columns, tuple(lines), names=1).markdown()
 
 
 def progress(done: int, total: int) -> None:
@@ -75,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     models = [name for name in options.models.split(",") if name]
     rows = [row for row in read_rows(options.file) if len(candidates_of(row, models)) > 1]
-    ranker = RecordedRanker(load_ranker(options.ranker), options.comparisons, options.ranker)
+    ranker = CachedRanker(load_ranker(options.ranker), options.comparisons, options.ranker)
     for line in table(ranker, rows, models, options.seeds):
         print(line)
 

@@ -1,7 +1,7 @@
-"""How fast `Blender` ranks, against llm-blender 0.0.2 on the same checkpoint and the same texts.
+"""Speed of `Blender`, against llm-blender 0.0.2 on the same checkpoint and the same texts.
 
-0.0.2 runs in a virtual environment of its own, which is made at the first run. Both sides are processes with one
-thread each, asked in turns, so that a busy machine slows both; every figure is a median over the rounds.
+0.0.2 runs in a virtual environment of its own, created at the first run. Both sides are processes with one
+thread each that take turns, so that a busy machine slows both; every figure is a median over the rounds.
 
     python benchmarks/versus_reference.py
     python benchmarks/versus_reference.py --candidates 8 --lengths short --calls full best_of_n --rounds 3
@@ -44,16 +44,16 @@ class Measured:
 
     @property
     def seconds(self) -> float:
-        """The median."""
+        """Median over the rounds."""
         return statistics.median(self.times)
 
     def over(self, other: Measured) -> float:
-        """How many times longer it takes than another: the median of the rounds' own ratios."""
+        """Return how many times longer it takes than another: the median ratio over the rounds."""
         return statistics.median(a / b for a, b in zip(self.times, other.times, strict=True))
 
 
 def measure(sides: Sequence[Side], do: str, workload: Workload, options: argparse.Namespace) -> list[Measured]:
-    """A call on every side, in turns, each round in the opposite order of the last."""
+    """Make a call on every side, in turns, each round in the opposite order of the last."""
     texts = {"inputs": workload.inputs, "candidates": workload.candidates}
     request = {"do": do, **texts, "batch_size": options.batch_size, "clock": options.clock}
     looked = [side.ask(**request, look=True) for side in sides]  # the warm-up too
@@ -74,7 +74,7 @@ def measure(sides: Sequence[Side], do: str, workload: Workload, options: argpars
 
 
 def agreement(do: str, theirs: Measured, ours: Measured) -> str:
-    """How many results are equal, and how far the numbers behind them differ."""
+    """Describe how many results are equal, and how far the numbers behind them differ."""
     same = sum(a == b for a, b in zip(theirs.result, ours.result, strict=True))
     text = f"{same}/{len(theirs.result)}"
     if do == "best_of_n":
@@ -83,7 +83,7 @@ def agreement(do: str, theirs: Measured, ours: Measured) -> str:
 
 
 def table(theirs: Side, ours: Side, options: argparse.Namespace) -> Iterator[str]:
-    """Both sides, call by call."""
+    """Yield a table of both sides, call by call."""
     yield (
         "| call | N | lengths | 0.0.2, s | ours, s | ratio | pairs 0.0.2 | pairs ours | tokens 0.0.2 | tokens ours "
         "| equal | MiB 0.0.2 | MiB ours |"
@@ -110,7 +110,7 @@ def table(theirs: Side, ours: Side, options: argparse.Namespace) -> Iterator[str
 
 
 def factors(theirs: Side, ours: Side, plain: Side, options: argparse.Namespace) -> Iterator[str]:
-    """What each thing that we do otherwise brings."""
+    """Yield a table of the effect of each difference."""
     yield "| | N | lengths | s | speed-up | over the line above | pairs | tokens | padding | µs a token |"
     yield "|---|" + "---:|" * 9
     for lengths in options.lengths:

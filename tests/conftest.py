@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import string
 import sys
@@ -52,6 +53,33 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def serve_app() -> Callable[[contextlib.ExitStack, Any], str]:
+    """Runs an ASGI app on a free port of loopback until a stack closes; the result is its URL."""
+
+    def serve(stack: contextlib.ExitStack, app: Any) -> str:
+        import threading
+        import time
+
+        import uvicorn
+
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+
+        stack.callback(stop)
+        end = time.monotonic() + 20
+        while not server.started and time.monotonic() < end:
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    return serve
 
 
 @pytest.fixture(scope="session")

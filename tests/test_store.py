@@ -57,7 +57,7 @@ def test_a_key_depends_on_everything_that_an_answer_depends_on() -> None:
 
 
 def test_a_key_never_changes() -> None:
-    """Answers that users paid for are found by it again, in every later version."""
+    """Find answers that users paid for, in every later version."""
     key = call_key(IDENTITY, [{"role": "user", "content": "é"}], Sampling(temperature=0.5, seed=1, sample=2))
     assert key == "ad519ced24b3975aaab50d9fae18387a0d6e0cac18b80b142b3291c70fb86252"
 

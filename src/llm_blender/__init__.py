@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm_blender.config import Config, load_config
-    from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+    from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member, Observer
     from llm_blender.errors import (
         CheckpointError,
         ConfigError,
@@ -74,6 +74,7 @@ __all__ = [
     "EmbeddedFuser",
     "EmbeddedLLM",
     "Ensemble",
+    "EnsembleSettings",
     "Example",
     "Failure",
     "Fuser",
@@ -122,7 +123,7 @@ _HOMES = {
     "blender.blender": ("Blender",),
     "blender.config": ("BlenderConfig",),
     "config": ("Config", "load_config"),
-    "ensemble": ("Ensemble", "Limits", "Member", "Observer"),
+    "ensemble": ("Ensemble", "EnsembleSettings", "Limits", "Member", "Observer"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fusers": ("FusionRule", "GuardedFuser", "load_fuser"),
     "fusers.chat_fuser": ("ChatFuser",),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction
 
-__all__ = ["check_inputs", "clean", "fence_code"]
+__all__ = ["check_inputs", "clean", "fence_code", "quote_texts"]
 
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
@@ -56,3 +56,8 @@ def fence_code(*texts: str, digits: int = 16) -> str:
         if not any(code in text.lower() for text in texts):
             return code
         attempt += 1
+
+
+def quote_texts(texts: Iterable[tuple[str, str]], code: str) -> list[str]:
+    """Enclose texts, given as (name, text), between lines with a code from `fence_code`, for a prompt."""
+    return [f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ===" for name, text in texts]

@@ -1,28 +1,33 @@
-"""One call of an LLM through the store: found again, or made and kept whatever happens afterwards."""
+"""Calls of LLMs: equal ones once at a time, found in the store or kept there, within a budget."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
-from llm_blender.errors import StoreError
+from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Message, OnText, Sampling
 
-__all__ = ["CallStore", "Reply", "Turns", "call", "call_once", "run_to_end"]
+__all__ = ["Budget", "CallStore", "Caller", "Reply", "WrappedLLM", "call_many", "most_cost", "run_to_end"]
 
+logger = logging.getLogger(__name__)
+
+_S = TypeVar("_S")
 _T = TypeVar("_T")
+_SAMPLING = Sampling()
 
 
 class CallStore(Protocol):
-    """Where replies are kept between runs, by the keys of their calls; `llm_blender.store.Store` is one."""
+    """Replies kept between runs, by the keys of their calls; `llm_blender.store.Store` is one."""
 
     def get(self, key: str) -> Candidate | None:
-        """The reply to a call; None if it was not made yet."""
+        """Return the reply to a call; None if the call is new."""
         ...
 
     def put(self, key: str, candidate: Candidate) -> None:
@@ -32,67 +37,144 @@ class CallStore(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
         candidate: the answer; it may be empty.
-        stored: it was in the store, nobody was asked.
-        not_kept: why it could not be stored; None where it was, or where there is no store.
+        stored: the answer comes from the store, at no cost.
     """
 
     candidate: Candidate
     stored: bool
-    not_kept: StoreError | None = None
 
 
-async def call(
-    llm: LLM,
-    messages: Sequence[Message],
-    sampling: Sampling,
-    store: CallStore | None,
-    on_text: OnText | None = None,
-    on_new: Callable[[Candidate], object] | None = None,
-) -> Reply:
-    """The answer of an LLM; it is stored under its call's key before anything else happens to it.
+class Caller:
+    """The calls of one LLM.
+
+    Equal calls that share a store run one after the other, so that all but the first are read from it. That holds for
+    several `Caller` objects, too: two entries of a configuration may be the same LLM.
 
     Args:
-        llm: who is asked.
-        messages: the conversation.
-        sampling: how it should write.
-        store: None keeps nothing.
-        on_text: gets the answer as it comes, unless it was stored.
-        on_new: gets an answer that was paid for, the moment it is whole.
-
-    Raises:
-        LLMError: there is no answer.
-        StoreError: the store cannot be read; nobody is asked then.
+        llm: the LLM.
+        store: cache of the answers; None keeps none.
+        budget: limit of the cost; None is no limit.
     """
-    key = call_key(llm.identity, messages, sampling)
-    stored = None if store is None else await asyncio.to_thread(store.get, key)
-    if stored is not None:
-        return Reply(replace(stored, model=llm.name), stored=True)  # it may have been called otherwise then
-    candidate = await llm.generate(messages, sampling, on_text=on_text)
-    if on_new is not None:
-        on_new(candidate)
+
+    def __init__(self, llm: LLM, store: CallStore | None = None, budget: Budget | None = None) -> None:
+        self.llm = llm if budget is None else budget.llm(llm)
+        self.store = store
+
+    async def call(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        on_text: OnText | None = None,
+        on_new: Callable[[Candidate], object] | None = None,
+    ) -> Reply:
+        """Answer a conversation from the store or by the LLM; a new answer is stored before it is used.
+
+        A store that cannot keep an answer is a warning: a full disk does not cost an answer that was paid for.
+
+        Args:
+            messages: the conversation.
+            sampling: options of the LLM.
+            on_text: gets the answer as it comes, unless it was stored.
+            on_new: gets an answer that was paid for, before it is stored.
+
+        Raises:
+            LLMError: there is no answer, or less is left of the budget than it may cost.
+            StoreError: the store cannot be read; the LLM is not called then.
+        """
+
+        async def generate() -> Candidate:
+            candidate = await self.llm.generate(messages, sampling, on_text=on_text)
+            if on_new is not None:
+                on_new(candidate)
+            return candidate
+
+        if self.store is None:
+            return Reply(await generate(), stored=False)
+        key = call_key(self.llm.identity, messages, sampling)
+        async with _single_flight(id(asyncio.get_running_loop()), id(self.store), key):
+            stored = await asyncio.to_thread(self.store.get, key)
+            if stored is not None:
+                return Reply(replace(stored, model=self.llm.name), stored=True)  # the LLM may have a new name
+            candidate = await generate()
+            await _keep(self.store, key, candidate)
+        return Reply(candidate, stored=False)
+
+
+_flights: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+
+@asynccontextmanager
+async def _single_flight(*key: Hashable) -> AsyncIterator[None]:
+    """Run the ``with`` blocks of equal keys one after the other; the key names the event loop, as its lock does."""
+    lock, users = _flights.get(key, (asyncio.Lock(), 0))
+    _flights[key] = (lock, users + 1)
     try:
-        if store is not None:
-            await _keep(store, key, candidate)
-    except StoreError as error:  # a full disk must not cost what was just paid for
-        return Reply(candidate, stored=False, not_kept=error)
-    return Reply(candidate, stored=False)
+        async with lock:
+            yield
+    finally:
+        lock, users = _flights.pop(key)
+        if users > 1:
+            _flights[key] = (lock, users - 1)
 
 
 async def _keep(store: CallStore, key: str, candidate: Candidate) -> None:
-    """Store an answer, to the end even if the call is cancelled meanwhile: it has been paid for."""
-    putting = asyncio.create_task(asyncio.to_thread(store.put, key, candidate))
+    """Store an answer that was paid for, to the end even if the call is cancelled meanwhile."""
+
+    def put() -> None:
+        try:
+            store.put(key, candidate)
+        except StoreError as error:
+            logger.warning("answers were not kept: %s", error)
+
+    putting = asyncio.create_task(asyncio.to_thread(put))
     try:
         await asyncio.shield(putting)
     finally:
         await asyncio.wait([putting])
 
 
+async def call_many(items: Sequence[_S], call: Callable[[_S], Awaitable[_T]], *, concurrency: int) -> list[_T]:
+    """Make a call for each item, several at a time, and return the results in the order of the items.
+
+    Args:
+        items: one for each call.
+        call: makes the call of an item.
+        concurrency: calls under way at a time.
+
+    Raises:
+        LLMError: a call failed; no new one is begun then, those under way come to their end.
+        Exception: any other error of a call, as it is; calls under way are cancelled.
+    """
+    waiting = iter(enumerate(items))
+    results: dict[int, _T] = {}
+    failures: list[LLMError] = []
+
+    async def work() -> None:
+        for index, item in waiting:
+            try:
+                results[index] = await call(item)
+            except LLMError as error:
+                failures.append(error)
+            if failures:
+                return
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(concurrency, len(items))):
+                tasks.create_task(work())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    if failures:
+        raise failures[0]
+    return [results[index] for index in range(len(items))]
+
+
 def run_to_end(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run a coroutine to its end, in a thread of its own where this one already runs an event loop (a notebook)."""
+    """Run a coroutine to its end, in another thread where this one already runs an event loop (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -107,43 +189,146 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         answer = pool.submit(lambda: asyncio.run(run()))
         try:
             return answer.result()
-        except KeyboardInterrupt:  # only this thread hears of it
+        except KeyboardInterrupt:  # raised in this thread only
             loop, task = running.result()
             with suppress(RuntimeError):  # the loop is over
                 loop.call_soon_threadsafe(task.cancel)
             raise
 
 
-class Turns:
-    """One at a time for each key; different keys do not wait for each other."""
+class WrappedLLM:
+    """An `LLM` that hands everything on to another one; a subclass overrides what it changes.
 
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def of(self, key: Hashable) -> AsyncIterator[None]:
-        """Wait for one's turn, and have it in the ``with`` block."""
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[key]
-            if users == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = (lock, users - 1)
-
-
-async def call_once(turns: Turns, llm: LLM, messages: Sequence[Message], sampling: Sampling, store: CallStore) -> Reply:
-    """The answer of an LLM, from the store where the same is being asked already.
-
-    Two candidates that read the same, or two entries of the configuration that are the same LLM, ask the same.
-
-    Raises:
-        LLMError: there is no answer.
-        StoreError: the store cannot be read; nobody is asked then.
+    Args:
+        llm: the other LLM.
     """
-    async with turns.of(call_key(llm.identity, messages, sampling)):
-        return await call(llm, messages, sampling, store)
+
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+
+    @property
+    def name(self) -> str:
+        """Name of the LLM."""
+        return self.llm.name
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Settings that the LLM's answers depend on."""
+        return self.llm.identity
+
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
+        """Return the maximum cost of an answer in dollars; None if it is unknown."""
+        return most_cost(self.llm, messages, sampling)
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        """Answer a conversation; see `LLM.generate`."""
+        return await self.llm.generate(messages, sampling, on_text=on_text)
+
+
+@runtime_checkable
+class _Priced(Protocol):
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = ...) -> float | None: ...
+
+
+def most_cost(llm: LLM, messages: Sequence[Message], sampling: Sampling) -> float | None:
+    """Return the maximum cost of an answer in dollars; None if it is unknown."""
+    return llm.most_cost(messages, sampling) if isinstance(llm, _Priced) else None
+
+
+class Budget:
+    """Dollars that calls may cost: each reserves its maximum cost before it begins, and releases it when it is over.
+
+    The cap is broken only where a call costs more than its maximum.
+
+    Args:
+        max_cost: dollars; None is no cap.
+        spent: dollars that earlier calls have cost.
+        allow_unpriced: call LLMs of unknown price, too, and count them as free.
+
+    Attributes:
+        reserved: dollars that calls under way may still cost.
+    """
+
+    def __init__(self, max_cost: float | None = None, spent: float = 0.0, *, allow_unpriced: bool = False) -> None:
+        self.max_cost, self.spent, self.allow_unpriced = max_cost, spent, allow_unpriced
+        self.reserved = 0.0
+        self._released = asyncio.Event()
+
+    def llm(self, llm: LLM) -> LLM:
+        """Return the LLM, with its calls limited to this budget."""
+        return llm if self.max_cost is None else _PaidLLM(llm, self)
+
+    def check(self, llm: LLM, messages: Sequence[Message], sampling: Sampling) -> None:
+        """Refuse an LLM of unknown price.
+
+        Raises:
+            InputError: there is a cap, the maximum cost of an answer is unknown, and `allow_unpriced` is not set.
+        """
+        if self.max_cost is None or self.allow_unpriced or most_cost(llm, messages, sampling) is not None:
+            return
+        raise InputError(
+            f"{llm.name}: the maximum cost of an answer is unknown, and there is a max_cost: give the LLM a `price` "
+            "and `max_tokens`, or set allow_unpriced."
+        )
+
+    @property
+    def left(self) -> float:
+        """Dollars that are neither spent nor reserved; infinite without a cap."""
+        return float("inf") if self.max_cost is None else max(self.max_cost - self.spent - self.reserved, 0.0)
+
+    def reserve(self, most: float) -> bool:
+        """Reserve the maximum cost of a call; False, and nothing reserved, if less is left."""
+        if most and self.max_cost is not None and self.spent + self.reserved + most > self.max_cost * (1 + 1e-9):
+            return False
+        self.reserved += most
+        return True
+
+    async def reserve_in_time(self, most: float) -> bool:
+        """Reserve the maximum cost of a call, and wait for calls under way where these may cost less than reserved."""
+        while not self.reserve(most):
+            if not self.reserved:
+                return False
+            self._released.clear()
+            await self._released.wait()
+        return True
+
+    def release(self, reserved: float, cost: float | None) -> None:
+        """Replace a reservation by what the call did cost; None, an unknown cost, counts as all that was reserved."""
+        self.reserved = max(0.0, round(self.reserved - reserved, 12))  # sums of small numbers leave a rest
+        self.spent += reserved if cost is None else cost
+        self._released.set()
+
+
+class _PaidLLM(WrappedLLM):
+    """An LLM within a budget.
+
+    A call that failed costs nothing. One that was cancelled may have a cost: its reservation stays.
+    """
+
+    def __init__(self, llm: LLM, budget: Budget) -> None:
+        super().__init__(llm)
+        self._budget = budget
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        most = self.most_cost(messages, sampling)
+        if most is None and not self._budget.allow_unpriced:
+            raise LLMError(self.name, "budget", "the maximum cost of an answer is unknown, and there is a max_cost")
+        most = most or 0.0
+        if not self._budget.reserve(most):
+            raise LLMError(
+                self.name,
+                "budget",
+                f"an answer may cost ${most:.6f}, and of max_cost ${self._budget.left:.6f} is left; raise it, or lower "
+                "max_tokens",
+            )
+        try:
+            candidate = await super().generate(messages, sampling, on_text=on_text)
+        except LLMError:
+            self._budget.release(most, 0.0)
+            raise
+        self._budget.release(most, candidate.cost)
+        return candidate

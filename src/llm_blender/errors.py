@@ -24,7 +24,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "CheckpointError",
@@ -179,6 +182,13 @@ class DownloadError(WorkError):
 
 class StoreError(WorkError):
     """The SQLite file cannot be opened, read or written."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Describe the first error of a pydantic model in one line: the keys that lead to it, and the message."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))  # empty if it concerns several keys
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

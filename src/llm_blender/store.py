@@ -1,8 +1,7 @@
-"""One SQLite file that remembers what was paid for: every answer of an LLM, under the key of its call.
+"""A cache of every answer of an LLM, by the key of its call, in one SQLite file.
 
-It also holds what `llm_blender.history` keeps: questions asked in the playground, and votes.
-
-Several processes and threads may use the same file.
+The file also holds the tables of `llm_blender.history`: questions and answers of the playground, and votes. Several
+processes and threads may use it at once.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from llm_blender.types import Candidate, Message, Sampling
 
 __all__ = ["Store", "StoredCall", "call_key", "default_store_path"]
 
-# Each runs once, in order, and is never changed afterwards; `PRAGMA user_version` counts them.
+# Each runs once, in order, and is never edited; `PRAGMA user_version` counts them.
 _MIGRATIONS = (
     """
     CREATE TABLE calls (
@@ -62,13 +61,13 @@ _MIGRATIONS = (
 
 
 def call_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling: Sampling) -> str:
-    """The sha256, as hex, of all that an answer depends on.
+    """Return the sha256, as hex, of everything that an answer depends on.
 
     Args:
-        identity: of the LLM: its model, where it runs, and its own settings, as plain JSON values. Not its
-            name, so that a renamed LLM keeps its answers.
+        identity: the LLM's model, server and own settings, as plain JSON values; not its name, so that a renamed LLM
+            keeps its answers.
         messages: the conversation.
-        sampling: with the seed and the index of the sample.
+        sampling: options with the seed and the index of the sample.
     """
     call = [identity, list(messages), sampling.to_dict()]
     text = json.dumps(call, sort_keys=True, separators=(",", ":"))
@@ -76,14 +75,14 @@ def call_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling:
 
 
 def default_store_path() -> Path:
-    """``$LLM_BLENDER_STORE``, else ``blend.db`` in the user's data folder."""
+    """Return ``$LLM_BLENDER_STORE``, or else ``blend.db`` in the user's data folder."""
     named = os.environ.get("LLM_BLENDER_STORE")
     return Path(named).expanduser() if named else platformdirs.user_data_path("llm-blender") / "blend.db"
 
 
 @dataclass(frozen=True)
 class StoredCall:
-    """An answer in the store, with its key and the time (UTC) it came."""
+    """An answer in the store, with its key and its time (UTC)."""
 
     key: str
     candidate: Candidate
@@ -91,14 +90,14 @@ class StoredCall:
 
 
 class Store:
-    """The answers of LLMs, by the keys of their calls.
+    """Answers of LLMs, by the keys of their calls.
 
-    The file is opened, and created if need be, with the first use. An object may be shared between threads,
-    but not taken along into a forked process.
+    The first use opens the file, or creates it. An object may be shared between threads, but not with a forked
+    process.
 
     Args:
-        path: of the file; `default_store_path` if None.
-        patience: seconds to wait for another process that writes.
+        path: the SQLite file; None is `default_store_path`.
+        patience: maximum seconds to wait for another process that writes.
 
     Raises:
         StoreError: by every method: the file cannot be opened, read or written.
@@ -119,13 +118,13 @@ class Store:
         self.close()
 
     def __len__(self) -> int:
-        """Number of answers."""
+        """Return the number of answers."""
         with self.connection() as connection:
             (count,) = connection.execute("SELECT count(*) FROM calls").fetchone()
         return int(count)
 
     def __iter__(self) -> Iterator[StoredCall]:
-        """All answers, oldest first; those that come meanwhile may be missing."""
+        """Yield all answers, oldest first; answers stored meanwhile may be missing."""
         with self.connection() as connection:
             rows = connection.execute("SELECT key, candidate, created_at FROM calls ORDER BY created_at, key")
             calls = rows.fetchall()
@@ -133,13 +132,13 @@ class Store:
             yield StoredCall(key, self._candidate(key, candidate), datetime.fromisoformat(created_at))
 
     def get(self, key: str) -> Candidate | None:
-        """The answer to a call; None if it was not made yet."""
+        """Return the answer to a call; None if the call is new."""
         with self.connection() as connection:
             row = connection.execute("SELECT candidate FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._candidate(key, row[0])
 
     def put(self, key: str, candidate: Candidate) -> None:
-        """Keep an answer; others see it when this returns; it replaces an older one under the same key."""
+        """Keep an answer, instead of an older one of the same key; other processes see it when this returns."""
         row = (key, json.dumps(candidate.to_dict()), datetime.now(UTC).isoformat())
         with self.connection() as connection:
             connection.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", row)
@@ -159,7 +158,7 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """The open file, for one thread at a time; what goes wrong with it is a `StoreError`."""
+        """Give one thread at a time the open file, and raise its errors as `StoreError`."""
         with self._lock:
             try:
                 if self._opened is None:
@@ -170,7 +169,7 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch(mode=0o600)  # prompts and answers are their owner's affair
+        self.path.touch(mode=0o600)  # prompts and answers are private
         connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None, check_same_thread=False)
         try:
             _migrate(connection)
@@ -186,7 +185,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     if _version(connection) < len(_MIGRATIONS):
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")  # and look again: another process may have been faster
+        connection.execute("BEGIN IMMEDIATE")  # read the version again: another process may have been faster
         for number in range(_version(connection), len(_MIGRATIONS)):
             connection.execute(_MIGRATIONS[number])
             connection.execute(f"PRAGMA user_version = {number + 1}")

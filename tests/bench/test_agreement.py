@@ -2,23 +2,14 @@ import math
 
 import pytest
 
-from llm_blender.bench import agreements, baseline_evidence, labelled_pairs, ranker_evidence
+from llm_blender.bench import agreements, baseline_predictions, labelled_pairs, ranker_predictions
 from llm_blender.testing import FakeRanker
-from llm_blender.types import Candidate, Example, LabelledPair
 
-
-def row(prompt, texts, *pairs, **extra):
-    return Example(
-        prompt,
-        candidates=tuple(map(Candidate, texts)),
-        pairs=tuple(LabelledPair(*pair) for pair in pairs),
-        extra=extra,
-    )
-
+from .conftest import labelled_row
 
 ROWS = [
-    row("one", ["a", "bb", "cc"], (0, 1, "a"), (2, 0, "a"), (1, 2, "a"), (1, 2, "tie"), part="x"),
-    row("two", ["long one", "short"], (0, 1, "b"), part="y"),
+    labelled_row("one", ["a", "bb", "cc"], (0, 1, "a"), (2, 0, "a"), (1, 2, "a"), (1, 2, "tie"), part="x"),
+    labelled_row("two", ["long one", "short"], (0, 1, "b"), part="y"),
 ]
 
 
@@ -28,12 +19,12 @@ def judged():
 
 
 def measured(judged, *rankers):
-    methods = [ranker_evidence(judged, ranker, f"fake{i}") for i, ranker in enumerate(rankers)]
+    methods = [ranker_predictions(judged, ranker, f"fake{i}") for i, ranker in enumerate(rankers)]
     return agreements(judged, methods)
 
 
 def test_baselines(judged):
-    random, longest, first = agreements(judged, baseline_evidence(judged))
+    random, longest, first = agreements(judged, baseline_predictions(judged))
     assert [result.method for result in (random, longest, first)] == ["random", "longest", "first"]
     assert {(result.file, result.pairs, result.ties) for result in (random, longest, first)} == {("rows.jsonl", 4, 1)}
     assert (random.accuracy, random.ci95, random.brier, random.ece, random.undecided) == (0.5, None, 0.25, None, 1)
@@ -74,8 +65,8 @@ def test_calibration_does_not_depend_on_which_of_two_is_called_a(judged):
     turned = labelled_pairs(
         "rows.jsonl",
         [
-            row("one", ["a", "bb", "cc"], (1, 0, "b"), (0, 2, "b"), (2, 1, "b")),
-            row("two", ["long one", "short"], (1, 0, "a")),
+            labelled_row("one", ["a", "bb", "cc"], (1, 0, "b"), (0, 2, "b"), (2, 1, "b")),
+            labelled_row("two", ["long one", "short"], (1, 0, "a")),
         ],
     )
     ranker = FakeRanker(noise=1.0)
@@ -87,7 +78,7 @@ def test_calibration_does_not_depend_on_which_of_two_is_called_a(judged):
 
 def test_calibration_of_a_ranker_that_keeps_its_promise():
     probability = 0.75
-    rows = [row(f"{i}", ["good", "bad"], (0, 1, "b" if i % 4 == 0 else "a")) for i in range(40)]
+    rows = [labelled_row(f"{i}", ["good", "bad"], (0, 1, "b" if i % 4 == 0 else "a")) for i in range(40)]
     ranker = FakeRanker({"good": math.log(probability / (1 - probability)), "bad": 0.0})
     (result,) = measured(labelled_pairs("rows.jsonl", rows), ranker)
     assert result.accuracy == probability
@@ -99,7 +90,7 @@ def test_calibration_of_a_ranker_that_keeps_its_promise():
 
 
 def test_bins_sum_up_to_the_calibration_error():
-    rows = [row(f"{i}", ["x" * (i % 23), "y" * (i % 7)], (0, 1, "ab"[i % 2])) for i in range(1, 100)]
+    rows = [labelled_row(f"{i}", ["x" * (i % 23), "y" * (i % 7)], (0, 1, "ab"[i % 2])) for i in range(1, 100)]
     rows = [r for r in rows if r.candidates[0].text and len(r.candidates[0].text) != len(r.candidates[1].text)]
     judged = labelled_pairs("rows.jsonl", rows)
     (result,) = measured(judged, FakeRanker(lambda text: len(text) / 9))
@@ -111,24 +102,24 @@ def test_bins_sum_up_to_the_calibration_error():
 
 
 def test_others_are_compared_with_the_first_on_the_same_pairs():
-    rows = [row(f"{i}", ["good", "bad"], (0, 1, "a" if i % 3 else "b")) for i in range(60)]
+    rows = [labelled_row(f"{i}", ["good", "bad"], (0, 1, "a" if i % 3 else "b")) for i in range(60)]
     judged = labelled_pairs("x", rows)
     right, same, wrong = ({"good": good, "bad": bad} for good, bad in [(1, 0), (5, 2), (0, 1)])
-    methods = [ranker_evidence(judged, FakeRanker(s), name) for s, name in [(right, "r"), (same, "s"), (wrong, "w")]]
-    first, alike, worse, random, *_ = agreements(judged, [*methods, *baseline_evidence(judged)])
+    methods = [ranker_predictions(judged, FakeRanker(s), name) for s, name in [(right, "r"), (same, "s"), (wrong, "w")]]
+    first, alike, worse, random, *_ = agreements(judged, [*methods, *baseline_predictions(judged)])
     assert first.versus is None
     # The two intervals are wide, that of their difference is not: they err on the same pairs.
     assert first.ci95.high - first.ci95.low > 0.1
-    assert (alike.versus.method, alike.versus.accuracy, alike.versus.ci95) == ("r", 0, (0, 0))
-    assert worse.versus.accuracy == pytest.approx(-1 / 3)
+    assert (alike.versus.method, alike.versus.mean, alike.versus.ci95) == ("r", 0, (0, 0))
+    assert worse.versus.mean == pytest.approx(-1 / 3)
     assert worse.versus.ci95.high < 0
-    assert random.versus.accuracy == pytest.approx(0.5 - 2 / 3)
+    assert random.versus.mean == pytest.approx(0.5 - 2 / 3)
 
 
 def test_subsets_follow_the_whole_and_are_measured_alone():
     judged = labelled_pairs("rows.jsonl", ROWS, by="part")
     ranker = FakeRanker({"a": 3.0, "bb": 1.0, "cc": 1.0, "long one": 0.0, "short": 2.0})
-    results = agreements(judged, [ranker_evidence(judged, ranker, "fake"), *baseline_evidence(judged)])
+    results = agreements(judged, [ranker_predictions(judged, ranker, "fake"), *baseline_predictions(judged)])
     assert ranker.comparisons == 8  # subsets cost none
     assert [(r.subset, r.method) for r in results[::4]] == [(None, "fake"), ("x", "fake"), ("y", "fake")]
     whole, x, y = results[::4]
@@ -142,11 +133,11 @@ def test_subsets_follow_the_whole_and_are_measured_alone():
 
 def test_pairs_of_one_instruction_are_drawn_together():
     texts = ["a", "b"]
-    apart = labelled_pairs("x", [row(f"{i}", texts, (0, 1, "ab"[i % 2])) for i in range(40)])
-    together = labelled_pairs("x", [row(f"{g}", texts, *[(0, 1, "ab"[g % 2])] * 10) for g in range(4)])
+    apart = labelled_pairs("x", [labelled_row(f"{i}", texts, (0, 1, "ab"[i % 2])) for i in range(40)])
+    together = labelled_pairs("x", [labelled_row(f"{g}", texts, *[(0, 1, "ab"[g % 2])] * 10) for g in range(4)])
     widths = []
     for judged in (apart, together):
-        low, high = agreements(judged, baseline_evidence(judged))[2].ci95
+        low, high = agreements(judged, baseline_predictions(judged))[2].ci95
         widths.append(high - low)
     assert widths[1] > 2 * widths[0]
 

@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from llm_blender.bench import RecordedRanker
+from llm_blender.bench import CachedRanker
 from llm_blender.bench.cache import _BLOCK, _PROBES
 from llm_blender.errors import InputError
 from llm_blender.testing import FakeRanker
@@ -25,7 +25,7 @@ def dicts(rankings):
 @pytest.mark.parametrize("strategy", ["full", "single", "knockout", "bubble"])
 def test_it_ranks_as_the_ranker_does(path, strategy):
     options = {"noise": 2.0, "order_bias": 0.5, "temperature": 3.0}
-    recorded = RecordedRanker(FakeRanker(**options), path, "fake")
+    recorded = CachedRanker(FakeRanker(**options), path, "fake")
     assert isinstance(recorded, Ranker)
     for _ in range(2):
         ours = recorded.rank_many(INSTRUCTIONS, CANDIDATES, strategy=strategy, seed=1)
@@ -36,7 +36,7 @@ def test_it_ranks_as_the_ranker_does(path, strategy):
 
 def test_nothing_is_compared_twice_whatever_the_strategy(path):
     ranker = FakeRanker(noise=1.0)
-    recorded = RecordedRanker(ranker, path, "fake")
+    recorded = CachedRanker(ranker, path, "fake")
     recorded.rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
     assert ranker.comparisons == 6 + 2
     recorded.rank_many(INSTRUCTIONS, CANDIDATES, strategy="knockout")
@@ -45,23 +45,23 @@ def test_nothing_is_compared_twice_whatever_the_strategy(path):
 
 
 def test_the_next_process_only_probes(path):
-    RecordedRanker(FakeRanker(noise=1.0), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
+    CachedRanker(FakeRanker(noise=1.0), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
     ranker = FakeRanker(noise=1.0, temperature=2.0)
-    (first, _) = RecordedRanker(ranker, path, "fake").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
+    (first, _) = CachedRanker(ranker, path, "fake").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
     assert ranker.comparisons <= PROBED
     assert (first.temperature, first.comparisons) == (2.0, 6)
 
 
 def test_another_ranker_of_the_same_name_is_noticed(path):
-    RecordedRanker(FakeRanker(noise=1.0), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
+    CachedRanker(FakeRanker(noise=1.0), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
     with pytest.raises(InputError, match="another ranker named 'fake'"):
-        RecordedRanker(FakeRanker(noise=1.0, seed=1), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
+        CachedRanker(FakeRanker(noise=1.0, seed=1), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
 
 
 def test_one_file_holds_rankers_by_name(path):
     for seed in range(3):
         ranker = FakeRanker(noise=1.0, seed=seed)
-        ours = RecordedRanker(ranker, path, f"fake {seed}").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
+        ours = CachedRanker(ranker, path, f"fake {seed}").rank_many(INSTRUCTIONS, CANDIDATES, strategy="full")
         assert dicts(ours) == dicts(ranker.rank_many(INSTRUCTIONS, CANDIDATES, strategy="full"))
 
 
@@ -78,16 +78,16 @@ def test_an_interrupted_run_goes_on_where_it_stopped(path):
     texts = [[f"{i}", f"other {i}"] for i in range(_BLOCK + 10)]
     prompts = ["say"] * len(texts)
     with pytest.raises(KeyboardInterrupt):
-        RecordedRanker(Interrupted(), path, "fake").rank_many(prompts, texts)
+        CachedRanker(Interrupted(), path, "fake").rank_many(prompts, texts)
     ranker = FakeRanker()
-    RecordedRanker(ranker, path, "fake").rank_many(prompts, texts)
+    CachedRanker(ranker, path, "fake").rank_many(prompts, texts)
     assert ranker.comparisons == PROBED + 2 * 10
 
 
 def test_progress_counts_recorded_comparisons_as_done(path):
     for _ in range(2):
         calls: list[tuple[int, int]] = []
-        recorded = RecordedRanker(FakeRanker(), path, "fake")
+        recorded = CachedRanker(FakeRanker(), path, "fake")
         recorded.rank_many(INSTRUCTIONS, CANDIDATES, strategy="full", progress=lambda *call, to=calls: to.append(call))
         assert calls == sorted(calls, key=lambda call: call[0])
         # Of 12 + 2 comparisons expected, two equal texts spare six.
@@ -97,13 +97,13 @@ def test_progress_counts_recorded_comparisons_as_done(path):
 def test_a_file_of_something_else_is_refused(path, tmp_path):
     path.write_text("not a database, but long enough to be looked at as one. " * 20)
     with pytest.raises(InputError, match="cannot keep comparisons"):
-        RecordedRanker(FakeRanker(), path, "fake")
+        CachedRanker(FakeRanker(), path, "fake")
     with pytest.raises(InputError, match="cannot keep comparisons"):
-        RecordedRanker(FakeRanker(), tmp_path / "no folder" / "file.db", "fake")
+        CachedRanker(FakeRanker(), tmp_path / "no folder" / "file.db", "fake")
 
 
 def test_the_file_is_closed_after_use(path):
-    RecordedRanker(FakeRanker(), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
+    CachedRanker(FakeRanker(), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES)
     with sqlite3.connect(path) as database:
         (rows,) = database.execute("SELECT count(*) FROM comparisons").fetchone()
     database.close()
@@ -112,4 +112,4 @@ def test_the_file_is_closed_after_use(path):
 
 def test_as_many_lists_as_instructions(path):
     with pytest.raises(InputError, match="2 instructions"):
-        RecordedRanker(FakeRanker(), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES[:1])
+        CachedRanker(FakeRanker(), path, "fake").rank_many(INSTRUCTIONS, CANDIDATES[:1])

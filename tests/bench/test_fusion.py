@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -133,15 +135,13 @@ class TestMeasures:
         lists = [list(row.candidates) for row in rows]
         del lists[2][0]
         fewer = [
-            type(row)(row.prompt, row.reference, row.answer, tuple(kept), None)
-            for row, kept in zip(rows, lists, strict=True)
+            replace(row, candidates=tuple(kept), best=None, fusion={}) for row, kept in zip(rows, lists, strict=True)
         ]
         results = measure_fusions(fewer, {"rougeL": {}}, candidates=True)
         assert [m.method for m in results.measures] == ["answer", "random", "longest", "bob", "cy", "oracle"]
 
     def test_rows_of_one_instruction_are_drawn_together(self, rows):
-        same = [type(row)("Say it.", *(getattr(row, name) for name in ("reference", "answer", "candidates", "best")))
-                for row in rows]  # fmt: skip
+        same = [replace(row, prompt="Say it.", fusion={}) for row in rows]
         answer, best = measure_fusions(same, {"rougeL": {}}).measures
         assert answer.ci95 == pytest.approx((answer.mean, answer.mean))
         assert best.mean != answer.mean

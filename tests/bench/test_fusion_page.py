@@ -13,7 +13,7 @@ FUSED = "The sea is blue.\n\n1. It mirrors the sky.\n- Water takes in red light.
 def row(prompt="Why is the sea blue?", **fusion):
     candidates = (Candidate("Because.", "ann"), Candidate(BEST, "bob"), Candidate(OTHER, "cat & dog"))
     report = {"text": FUSED, "used": [1, 2], "returned": "fuse", "reason": "better", "probability": 0.625, **fusion}
-    return FusedRow(prompt, "Water absorbs red.", report["text"], candidates, 1, report)
+    return FusedRow(prompt, candidates, reference="Water absorbs red.", answer=report["text"], best=1, fusion=report)
 
 
 def sections(page):
@@ -35,9 +35,9 @@ def test_what_became_of_it_is_said():
     rows = [row(), row(reason="worse", returned="pick"), row(text="", reason="empty", returned="pick"), row(reason="x")]
     page = fusion_page({"f.jsonl": rows}, [])
     assert re.findall(r'<p class="why">(.*?)</p>', page) == [
-        "Row 1. Given back: the ranker prefers it to the best candidate (0.62).",
-        "Row 2. Not given back: the ranker does not prefer it to the best candidate (0.62).",
-        "Row 3. Not given back: it is empty (0.62).",
+        "Row 1. Returned: the ranker prefers it to the best candidate (0.62).",
+        "Row 2. Not returned: the ranker does not prefer it to the best candidate (0.62).",
+        "Row 3. Not returned: it is empty (0.62).",
         "Row 4. X (0.62).",
     ]
     assert page.count("<h3>Fused</h3>") == 3

@@ -8,7 +8,7 @@ from llm_blender.types import Candidate, Example, LabelledPair
 
 
 def example(prompt, *candidates, pairs=()):
-    """Candidates as (model, text, score)."""
+    """Make a row of candidates given as (model, text, score)."""
     return Example(
         prompt,
         candidates=tuple(Candidate(t, m, {} if s is None else {"win": s}) for m, t, s in candidates),
@@ -65,7 +65,7 @@ def test_strengths_from_judgements():
 
 
 def many_rows(count, seed=0, llms=("ann", "bob", "cy", "dan")):
-    """Rows whose best answer is told half by the text and half by the LLM; a text is a number, its quality."""
+    """Make rows whose best answer depends on text and LLM alike; a text is a number, its quality."""
     rng = np.random.default_rng(seed)
     strength = dict(zip(llms, (1.5, 0.5, -0.5, -1.5), strict=True))
     rows = []

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from llm_blender.bench import agreements, baseline_evidence, labelled_pairs, plot_agreements, ranker_evidence
+from llm_blender.bench import agreements, baseline_predictions, labelled_pairs, plot_agreements, ranker_predictions
 from llm_blender.errors import InputError, MissingExtraError
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Candidate, Example, LabelledPair
@@ -25,12 +25,12 @@ def judged():
 
 @pytest.fixture(scope="module")
 def results(judged):
-    rankers = [ranker_evidence(judged, FakeRanker(noise=noise), f"runs/noise-{noise}") for noise in (1, 9)]
-    return agreements(judged, [*rankers, *baseline_evidence(judged)])
+    rankers = [ranker_predictions(judged, FakeRanker(noise=noise), f"runs/noise-{noise}") for noise in (1, 9)]
+    return agreements(judged, [*rankers, *baseline_predictions(judged)])
 
 
 def words(path):
-    """The texts of an SVG, which are kept as text."""
+    """Return the texts of an SVG, which are stored as text."""
     return " | ".join(text for element in ElementTree.parse(path).iter() if (text := (element.text or "").strip()))
 
 
@@ -69,12 +69,12 @@ def test_reliability_is_that_of_rankers_on_whole_files(results, tmp_path):
 
 
 def test_without_probabilities_there_is_no_reliability(judged, tmp_path):
-    paths = plot_agreements(agreements(judged, baseline_evidence(judged)), tmp_path)
+    paths = plot_agreements(agreements(judged, baseline_predictions(judged)), tmp_path)
     assert [path.name for path in paths] == ["agreement.png", "agreement.svg"]
 
 
 def test_names_are_short_only_where_they_differ(judged, tmp_path):
-    methods = [ranker_evidence(judged, FakeRanker(), name) for name in ("one/best", "two/best")]
+    methods = [ranker_predictions(judged, FakeRanker(), name) for name in ("one/best", "two/best")]
     text = words(plot_agreements(agreements(judged, methods), tmp_path)[1])
     assert "one/best" in text
     assert "two/best" in text

@@ -1,13 +1,13 @@
 import pytest
 
 from llm_blender.bench import scored_rows
-from llm_blender.bench.rows import group_ids
+from llm_blender.bench.rows import REST, group_ids, subset_names
 from llm_blender.errors import InputError
 from llm_blender.types import Candidate, Example
 
 
 def row(prompt, **scores):
-    """A candidate per model; None has no score."""
+    """Make a row with a candidate per model; None has no score."""
     return Example(
         prompt, candidates=tuple(Candidate(f"by {m}", m, {} if s is None else {"win": s}) for m, s in scores.items())
     )
@@ -70,3 +70,41 @@ def test_rows_of_one_prompt_are_one_group_but_an_empty_prompt_is_not_known():
     assert len(set(group_ids(["a", "b", "a"]))) == 2
     assert group_ids(["a", "b", "a"])[::2] == [0, 0]
     assert len(set(group_ids(["", "", "a"]))) == 3
+
+
+EXTRAS = [
+    {"source": "web", "meta": {"subset": "hard", "year": 2023}},
+    {"source": "book", "meta": {"subset": None}},
+    {"meta": {"subset": ""}},
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("source", ["web", "book", REST]),
+        ("meta.subset", ["hard", REST, REST]),
+        ("subset", ["hard", REST, REST]),
+        ("year", ["2023", REST, REST]),
+    ],
+)
+def test_names(key, names):
+    assert subset_names(EXTRAS, key) == names
+
+
+def test_a_key_of_the_row_comes_before_one_inside_an_object():
+    assert subset_names([{"part": "outer", "meta": {"part": "inner"}}], "part") == ["outer"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "key", "message"),
+    [
+        (EXTRAS, "sorce", "did you mean 'source'"),
+        ([{}], "source", "there is none at all"),
+        ([{"a": {"part": 1}, "b": {"part": 2}}], "part", r"choose one of a\.part, b\.part"),
+        ([{"tags": ["x"]}], "tags", "not list"),
+    ],
+)
+def test_what_names_no_subset_is_refused(rows, key, message):
+    with pytest.raises(InputError, match=message):
+        subset_names(rows, key)

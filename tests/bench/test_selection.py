@@ -1,15 +1,16 @@
 import pytest
 
-from llm_blender.bench import ScoredRow, baseline_selections, ranker_selections
+from llm_blender.bench import BenchRow, baseline_selections, ranker_selections
 from llm_blender.errors import InputError
 from llm_blender.ranking import Priors
 from llm_blender.testing import FakeRanker
+from llm_blender.types import Candidate
 
 MODELS = ("ann", "bob", "cy")
 
 
 def row(prompt, qualities, texts=("a", "bb", "ccc"), models=MODELS):
-    return ScoredRow(prompt, texts, models, qualities)
+    return BenchRow(prompt, tuple(map(Candidate, texts, models)), qualities)
 
 
 ROWS = [row("one", (1, 0, 0.5)), row("two", (1, 0.4, 0)), row("three", (0, 1, 0.2), texts=("aa", "bb", "c"))]
@@ -25,7 +26,7 @@ def test_baselines():
     assert qualities == {
         "random": pytest.approx((1.5 + 1.4 + 1.2) / 9),
         "longest": pytest.approx((0.5 + 0 + (0 + 1) / 2) / 3),  # two equally long: what is expected of a draw
-        "consensus": pytest.approx((1.5 + 1.4 + 1.2) / 9),  # no word is said twice: a draw
+        "consensus": pytest.approx((1.5 + 1.4 + 1.2) / 9),  # no word occurs twice: a draw
         "first": pytest.approx(2 / 3),
         "best in hindsight: ann": pytest.approx(2 / 3),
         "oracle": 1,
@@ -51,7 +52,7 @@ def test_only_an_llm_of_these_rows_can_be_the_best_single_one():
 
 
 def test_an_llm_without_an_answer_counts_as_a_draw():
-    rows = [row("one", (1, 0, 0)), ScoredRow("two", ("b", "c"), ("bob", "cy"), (0.5, 0.3))]
+    rows = [row("one", (1, 0, 0)), row("two", (0.5, 0.3), ("b", "c"), ("bob", "cy"))]
     assert by_method(baseline_selections(rows))["best in hindsight: ann"].quality == pytest.approx((1 + 0.4) / 2)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from llm_blender.testing import FakeRanker
 
 @pytest.fixture
 def ranker(monkeypatch: pytest.MonkeyPatch) -> FakeRanker:
-    """Stands in for every ranker by name; the longer text is the better one."""
+    """Replace every ranker by one that prefers the longer text."""
     fake = FakeRanker()
     monkeypatch.setattr(llm_blender.rankers, "load_ranker", lambda *args, **options: fake)
     return fake
@@ -21,6 +22,14 @@ def ranker(monkeypatch: pytest.MonkeyPatch) -> FakeRanker:
 
 @pytest.fixture
 def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command in an empty folder."""
+    """Return a function that runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *args, stdin=None: CliRunner().invoke(app, list(map(str, args)), input=stdin)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Write the ROWS of the test module to a file."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in request.module.ROWS))
+    return path

@@ -41,7 +41,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Uni
 
 
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No configuration, no store, and no server but what a test puts there."""
+    """Hide configuration, store and servers of this machine."""
     patch.chdir(folder)
     patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
@@ -56,7 +56,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Callable[..., list[FakeOpenAIServer]]]:
-    """Starts a server for each reply, named a, b, … in a ``blend.toml``."""
+    """Return a function that starts a server per reply, named a, b, … in a ``blend.toml``."""
     with ExitStack() as stack:
 
         def start(*replies: FakeReply, more: str = "", **options: Any) -> list[FakeOpenAIServer]:
@@ -76,7 +76,7 @@ def servers(tmp_path: Path) -> Iterator[Callable[..., list[FakeOpenAIServer]]]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Result]]:
-    """Runs ``blend ask`` on one store, without a configuration."""
+    """Return a function that runs ``blend ask`` on one store, without a configuration."""
     folder = tmp_path_factory.mktemp("fresh")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
@@ -158,7 +158,7 @@ def test_an_interrupt_stops_the_embedded_model(tmp_path):
 def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
     find = local_servers.find_local_servers
     model = tmp_path / "small.gguf"
-    model.write_bytes(b"GGUF")  # fails when it is run, after all is said
+    model.write_bytes(b"GGUF")  # fails when it runs, after the notes
     monkeypatch.setattr(llm_blender.llms.models, "resolve", lambda name: model)
     monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: model)
     with FakeOpenAIServer(models=["qwen3", "llama3"]) as server:
@@ -170,7 +170,7 @@ def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
     assert "llama.cpp runs here and knows: qwen3, llama3\n" in result.stderr
     assert f'base_url = "{server.base_url}"\n  model = "qwen3"' in result.stderr
     assert result.stdout == ""
-    assert "runs here" not in offline.stderr  # nobody is asked, as OLLAMA_HOST may lead anywhere
+    assert "runs here" not in offline.stderr  # no server is probed: OLLAMA_HOST may be anywhere
 
 
 def test_offline_without_the_model(blend, ranker, monkeypatch, tmp_path):
@@ -280,8 +280,8 @@ def test_the_prompt_from_a_file_and_from_standard_input(blend, ranker, servers, 
     (tmp_path / "prompt.txt").write_text("¿Qué 🙂?\nline two\n", encoding="utf-8")
     assert blend("ask", "@prompt.txt").exit_code == 0
     assert blend("ask", "-", stdin="مرحبا\n").exit_code == 0
-    said = [request["messages"][0]["content"] for request in server.requests]
-    assert said == ["¿Qué 🙂?\nline two", "مرحبا"]
+    prompts = [request["messages"][0]["content"] for request in server.requests]
+    assert prompts == ["¿Qué 🙂?\nline two", "مرحبا"]
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def start(*args: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
-    """What the process writes until it ends; one that does not end is killed."""
+    """Return the output of a process; kill one that does not end."""
     with process:
         try:
             return process.communicate(timeout=seconds)

@@ -140,7 +140,7 @@ def test_a_baseline_that_is_named_is_what_others_are_compared_with(blend):
 
 @pytest.fixture
 def judge(tmp_path, monkeypatch):
-    """A server whose LLM prefers what it reads first, or says nothing of use."""
+    """Start a server whose LLM prefers the first answer, or replies without a verdict."""
     monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "store.db"))
     with FakeOpenAIServer([FakeReply("A")] * 3 + [FakeReply("I am only a fake.")]) as server:
         config = f'[[llm]]\nname = "fake"\nprovider = "openai"\nbase_url = "{server.base_url}"\nmodel = "fake"\n'
@@ -150,13 +150,13 @@ def judge(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [["pairs", "train.jsonl"], ["select", "train.jsonl", "--score", "win"]])
 def test_an_llm_of_the_configuration_judges(blend, judge, command):
-    for asked in (2, 1):
+    for made in (2, 1):
         result = blend("bench", *command, "--ranker", "judge:fake", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)[0]["method"].startswith("judge:fake")
         calls = len(judge.requests)
-        told = f"judge:fake: {calls:,} calls, 0 found" if asked == 2 else f"judge:fake: 0 calls, {calls:,} found"
-        assert told in result.stderr
+        expected = f"judge:fake: {calls:,} calls, 0 found" if made == 2 else f"judge:fake: 0 calls, {calls:,} found"
+        assert expected in result.stderr
         assert "held no verdict and count as ties, such as 'I am only a fake.'" in result.stderr
 
 
@@ -179,9 +179,9 @@ def test_incomplete_rows_are_told_or_left_out(blend, tmp_path):
     ragged = {**ROWS[0], "candidates": ROWS[0]["candidates"][:2], "pairs": []}
     (tmp_path / "ragged.jsonl").write_text("\n".join(map(json.dumps, [ragged, ROWS[1]])))
     args = ["bench", "select", "ragged.jsonl", "--score", "win", "--models", "ann,bob,cy", "--json"]
-    told = blend(*args)
-    assert "in 1 of 2 rows" in told.stderr
-    assert json.loads(told.stdout)[0]["rows"] == 2
+    result = blend(*args)
+    assert "in 1 of 2 rows" in result.stderr
+    assert json.loads(result.stdout)[0]["rows"] == 2
     assert json.loads(blend(*args, "--complete").stdout)[0]["rows"] == 1
 
 

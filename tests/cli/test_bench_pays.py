@@ -5,17 +5,9 @@ import json
 import pytest
 
 SCORES = [(0.0, 1.0), (1.0, 0.5), (0.6, 0.2)]
-PRICES = """
-[[llm]]
-name = "ann"
-price = { input = 1, output = 1 }
-seconds = 2
-
-[[ranker]]
-name = "bundled"
-seconds = 0.1
-"""
-BOB = '[[llm]]\nname = "bob"\nprice = { input = 5, output = 5 }\nseconds = 4\n'
+LLM = '[[llm]]\nname = "{0}"\nprice = {{ input = {1}, output = {1} }}\nseconds = {2}\n'
+PRICES = LLM.format("ann", 1, 2) + '[[ranker]]\nname = "bundled"\nseconds = 0.1\n'
+BOB = LLM.format("bob", 5, 4)
 
 
 USAGE = {"prompt_tokens": 60, "completion_tokens": 40}
@@ -70,7 +62,7 @@ def test_an_unknown_price_is_named(blend, files):
     (files / "prices.toml").write_text(PRICES)
     result = blend(*ARGUMENTS, "--prices", "prices.toml")
     assert result.exit_code == 0, result.stderr
-    assert "no price known for bob: lines that ask them say unknown" in result.stderr
+    assert "no price known for bob: lines that call them are unknown" in result.stderr
     assert "no seconds known for bob" in result.stderr
     lines = {line.split("\t")[0]: line for line in result.stdout.splitlines()}
     assert "unknown" in lines["bundled, all 2"]
@@ -92,7 +84,7 @@ def test_recorded_comparisons_have_no_time(blend, files):
     (files / "prices.toml").write_text(BOB)
     result = blend(*ARGUMENTS, "--prices", "prices.toml", "--comparisons", "kept.db")
     assert result.exit_code == 0, result.stderr
-    assert "bundled: recorded comparisons say nothing of time" in result.stderr
+    assert "bundled: cached comparisons have no time" in result.stderr
 
 
 def test_remarks(blend, files):
@@ -105,7 +97,7 @@ def test_remarks(blend, files):
     (files / "test.jsonl").write_text("\n".join(map(json.dumps, [record, more])))
     result = blend(*ARGUMENTS, "--prices", "prices.toml", "--markdown")
     assert result.exit_code == 0, result.stderr
-    assert "2 of 2 instructions stand in --choose-on too" in result.stderr
+    assert "2 of 2 instructions are in --choose-on too" in result.stderr
     assert "4 of 4 answers have no `usage`" in result.stderr
     assert "in 2 of 2 rows not all of the 3 LLMs" in result.stderr
     assert "best of up to 2: cy" in result.stdout
@@ -123,7 +115,7 @@ def test_pictures(blend, files):
     ("more", "message"),
     [
         (["--json", "--markdown"], "Choose one"),
-        (["--complete"], "name them"),
+        (["--complete"], "name the LLMs"),
         (["--strategy", "fulll"], "full"),
         (["--prices", "none.toml"], "check --prices"),
         (["--models", "ann,bobb"], "did you mean 'bob'"),

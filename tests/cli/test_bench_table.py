@@ -52,7 +52,7 @@ def test_json(blend, ranker):
         },
     }  # fmt: skip
     assert found["census"]["counts"] == {"repeated_rows": 1}
-    assert "rows.jsonl: 1 rows repeat an earlier one" in result.stderr
+    assert "rows.jsonl: 1 rows repeat the prompt and candidates of an earlier one" in result.stderr
     assert found["tradeoff"] == []
     assert ranker.comparisons == 18
 

@@ -32,13 +32,6 @@ ROWS = [
 BAD = {"instruction": "No candidates."}
 
 
-@pytest.fixture
-def rows(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
-
-
 def read(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -49,7 +42,7 @@ def preferences(blend, *args, **options):
     return read(result.stdout)
 
 
-def said(record):
+def texts_of(record):
     return record["chosen"], record["rejected"]
 
 
@@ -76,8 +69,8 @@ def test_records_and_why_other_rows_have_none(blend, rows, ranker):
 
 def test_standard_format_is_texts(blend, rows, ranker):
     first, second = preferences(blend, rows, "--format", "standard")
-    assert (first["prompt"], *said(first)) == ("Say something.\nأهلاً 👋", "55555", "1")
-    assert (second["prompt"], *said(second)) == ("Hi", "bb", "a")
+    assert (first["prompt"], *texts_of(first)) == ("Say something.\nأهلاً 👋", "55555", "1")
+    assert (second["prompt"], *texts_of(second)) == ("Hi", "bb", "a")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
@@ -90,7 +83,7 @@ def test_the_name_says_the_format_of_the_file(blend, rows, ranker, name):
 
 def test_the_choice_of_pairs(blend, rows, ranker):
     def choose(choice):
-        return [said(record) for record in preferences(blend, rows, "--format", "standard", "--pairs", choice)]
+        return [texts_of(record) for record in preferences(blend, rows, "--format", "standard", "--pairs", choice)]
 
     assert choose("best_second") == [("55555", "333"), ("bb", "a")]
     assert choose("all") == [("55555", "333"), ("55555", "1"), ("333", "1"), ("bb", "a")]
@@ -99,7 +92,7 @@ def test_the_choice_of_pairs(blend, rows, ranker):
 
 def test_the_seed_draws(blend, rows, ranker):
     args = [rows, "--format", "standard", "--pairs", "best_random"]
-    drawn = {said(preferences(blend, *args, "--seed", seed)[0]) for seed in range(10)}
+    drawn = {texts_of(preferences(blend, *args, "--seed", seed)[0]) for seed in range(10)}
     assert drawn == {("55555", "333"), ("55555", "1")}
     assert preferences(blend, *args, "--seed", 3) == preferences(blend, *args, "--seed", 3)
 

@@ -42,18 +42,18 @@ def test_from_prompts_to_rows_with_cost_shown_first(blend, server):
         *("--prompt-tokens", "5-127", "--check", 2, "--json"),
     )
     assert result.exit_code == 0, result.stderr
-    said = result.stderr.splitlines()
-    assert said[0] == "2 instructions of 3; left out: 1 prompt below 5 tokens"
-    assert re.fullmatch(r"candidates: 4 calls, [\d,]+ tokens, about \$0\.\d{4}, at most \$0\.\d{4}", said[1])
-    assert re.fullmatch(r"judgements: 6 calls, [\d,]+ tokens, about \$0\.\d{4}, at most \$0\.\d{4}", said[2])
+    lines = result.stderr.splitlines()
+    assert lines[0] == "2 instructions of 3; left out: 1 prompt below 5 tokens"
+    assert re.fullmatch(r"candidates: 4 calls, [\d,]+ tokens, about \$0\.\d{4}, at most \$0\.\d{4}", lines[1])
+    assert re.fullmatch(r"judgements: 6 calls, [\d,]+ tokens, about \$0\.\d{4}, at most \$0\.\d{4}", lines[2])
     assert "judge j: 2 pairs, 6 replies; " in result.stderr
     assert (
-        "the judgement changes with the order in 0.0% of 2 pairs (0 contradictions); the answer read first wins 50.0%"
+        "the judgement changes with the order in 0.0% of 2 pairs (0 contradictions); the first answer wins 50.0%"
         in (result.stderr)
     )
-    assert "the outcome changes when asked again in 0.0% of 2 pairs" in result.stderr
+    assert "a second judgement differs in 0.0% of 2 pairs" in result.stderr
     assert "2 rows with 4 candidates in rows.jsonl, and its card rows.jsonl.md" in result.stderr
-    assert said[-1] == "paid: $0.0001"
+    assert lines[-1] == "paid: $0.0001"
     summary = json.loads(result.stdout)
     assert (summary["instructions"], summary["complete"], summary["judge"]["flip_rate"]) == (2, True, 0.0)
     assert summary["cost"] == pytest.approx(10 * 7e-6)
@@ -88,7 +88,7 @@ def test_wrong_ranges(blend, server, value):
 def test_costs_need_a_cap_and_prices(blend, server):
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none")
     assert result.exit_code == 2
-    assert "say how much it may cost with --max-cost" in result.stderr
+    assert "set a limit with --max-cost" in result.stderr
     text = Path("blend.toml").read_text()
     Path("blend.toml").write_text(text.replace("price = { input = 1.0, output = 2.0 }\n", ""))
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none")

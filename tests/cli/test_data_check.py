@@ -30,8 +30,8 @@ def test_wrong_rows_are_named_and_end_with_2(blend):
     result = blend("data", "check", "rows.jsonl", "--json")
     assert result.exit_code == 2
     assert "rows.jsonl, line 2: `cmp_results` is a text but no JSON" in result.stderr
-    assert "and 2 more rows that cannot be used" in result.stderr
-    assert "12 of 13 rows of rows.jsonl cannot be used" in result.stderr
+    assert "and 2 more malformed rows" in result.stderr
+    assert "12 of 13 rows of rows.jsonl are malformed" in result.stderr
     assert json.loads(result.stdout)["rows"] == 1
 
 

@@ -15,12 +15,12 @@ BASE = "Air scatters blue light."
 
 @pytest.fixture
 def results(tmp_path):
-    """A folder as AlpacaEval keeps it: two models, judged against a third."""
+    """Write a folder in AlpacaEval's layout: two models, judged against a third."""
     for model, text, preference in (("good", "Rayleigh scattering.", 1.75), ("poor", "Because.", 1)):
         folder = tmp_path / "results" / model / "judge"
         folder.mkdir(parents=True)
-        asked = [f"Why is the sky blue, in {n} words?" for n in range(20)]
-        outputs = [{"instruction": q, "output": text, "generator": model, "dataset": "own"} for q in asked]
+        prompts = [f"Why is the sky blue, in {n} words?" for n in range(20)]
+        outputs = [{"instruction": q, "output": text, "generator": model, "dataset": "own"} for q in prompts]
         (folder.parent / "model_outputs.json").write_text(json.dumps(outputs))
         annotations = [
             {
@@ -30,9 +30,9 @@ def results(tmp_path):
                 "output_2": text,
                 "generator_2": model,
                 "annotator": "judge",
-                "preference": preference if q != asked[0] else None,
+                "preference": preference if q != prompts[0] else None,
             }
-            for q in asked
+            for q in prompts
         ]
         (folder / "annotations.json").write_text(json.dumps(annotations))
     return tmp_path / "results"
@@ -68,7 +68,7 @@ def test_a_folder_becomes_rows_a_summary_and_a_card(blend, results):
         "card": "out.jsonl.md",
     }
     for line in (
-        "alpaca_eval: 80 records in 4 files came to 20 rows",
+        "alpaca_eval: 80 records in 4 files became 20 rows",
         "2 records left out: 2 the annotator gave no preference",
         "20 rows with 38 judged pairs in out.jsonl, and its card out.jsonl.md",
     ):

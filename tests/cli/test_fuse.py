@@ -51,7 +51,7 @@ def reply(body: dict[str, Any]) -> FakeReply:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FakeOpenAIServer]:
-    """An LLM, `llama`, that fuses well, and another that only writes candidates."""
+    """Start a server with an LLM, `llama`, that fuses well, and another that only writes candidates."""
     with FakeOpenAIServer(reply) as llama, FakeOpenAIServer([FakeReply("short")]) as other:
         (tmp_path / "blend.toml").write_text(
             f'[[llm]]\nname = "llama"\nmodel = "fake"\nbase_url = "{llama.base_url}"\n'
@@ -81,7 +81,7 @@ def test_each_row_comes_out_with_all_its_keys_and_its_fusion(blend, rows, ranker
     assert out[0]["ranking"]["best"] == 1
     assert any("Say something.\nLoudly." in body["messages"][1]["content"] for body in server.requests)
     assert "3 rows in " in result.stderr
-    assert "2 fused answers by chat:llama given back (better 2, one_candidate 1)" in result.stderr
+    assert "2 fused answers by chat:llama returned (better 2, one_candidate 1)" in result.stderr
 
 
 def test_answers_are_found_again(blend, rows, ranker, server, tmp_path):
@@ -139,9 +139,9 @@ def test_settings_of_the_configuration(blend, tmp_path, rows, ranker, server):
     )  # fmt: skip
     assert len(out[1]["fusion"]["used"]) == 2
     assert read(blend("fuse", rows, "--fuser", "chat:llama").stdout)[0]["fusion"]["fuser"] == "chat:llama"
-    result = blend("fuse", rows, "--fuser", "chat:nobody")
+    result = blend("fuse", rows, "--fuser", "chat:missing")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Unknown LLM 'nobody'" in result.stderr
+    assert "Unknown LLM 'missing'" in result.stderr
 
 
 def test_a_row_that_the_fuser_refuses(blend, tmp_path, rows, ranker):
@@ -218,7 +218,7 @@ def test_ask_with_another_fuser(blend, ranker, server, tmp_path):
     answer = json.loads(result.stdout)
     assert (answer["fusion"]["fuser"], answer["fusion"]["reason"]) == ("chat:other", "worse")
     one = blend("ask", "Say something.", "--mode", "fuse", "--fuser", "chat:llama", "--llm", "other", "-n", 2, "--json")
-    alone = json.loads(one.stdout)  # llama fuses and is not asked
+    alone = json.loads(one.stdout)  # llama fuses and writes no candidate
     assert [candidate["model"] for candidate in alone["candidates"]] == ["other", "other"]
     assert alone["fusion"]["reason"] == "same_candidates"
 

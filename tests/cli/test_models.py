@@ -9,7 +9,7 @@ from llm_blender.llms import models
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache with one model that the catalogue does not know, and nothing else on this machine."""
+    """Make a cache with one model that the catalogue does not list, and nothing else."""
     monkeypatch.setenv("LLM_BLENDER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +10,9 @@ from llm_blender.cli._options import with_options
 
 @dataclass(frozen=True)
 class Common:
-    """What several commands ask."""
+    """Options of several commands."""
 
-    count: Annotated[int, typer.Option("--count", min=1, help="How often.")] = 1
+    count: Annotated[int, typer.Option("--count", min=1, help="Repeat N times.")] = 1
     loud: Annotated[bool, typer.Option("--loud")] = False
 
 
@@ -19,7 +20,7 @@ app = typer.Typer()
 
 
 @app.command()
-@with_options(Common)
+@with_options
 def say(word: str, *, options: Common) -> None:
     """Say a word."""
     text = " ".join([word] * options.count)
@@ -27,7 +28,7 @@ def say(word: str, *, options: Common) -> None:
 
 
 @app.command()
-@with_options(Common)
+@with_options
 def hum(pitch: int = 3, *, options: Common) -> None:
     """Hum."""
     typer.echo("m" * pitch * options.count)
@@ -45,7 +46,14 @@ def test_commands_share_a_group_of_options():
 
 def test_help_and_checks_are_those_of_plain_options():
     text = run("say", "--help").stdout
-    assert "How often." in text
+    assert "Repeat N times." in text
     assert "Say a word." in text
     assert "--options" not in text
     assert run("say", "ho", "--count", "0").exit_code == 2
+
+
+def test_output_is_another_name_of_out(blend, ranker):
+    Path("rows.jsonl").write_text('{"instruction": "Q", "candidates": ["a", "bb"]}\n')
+    assert blend("rank", "rows.jsonl", "--output", "out.jsonl").exit_code == 0
+    assert '"best": 1' in Path("out.jsonl").read_text()
+    assert "--output" not in blend("rank", "--help").stdout

@@ -84,7 +84,7 @@ def test_strengths_that_do_not_help_are_told(blend):
 
 def test_rows_that_taught_cannot_weigh(blend):
     args = ["train.jsonl", "--from", "scores", "--score", "win", "--dev", "train.jsonl", "-o", "priors.json"]
-    assert "20 instructions of --dev also taught the strengths" in blend("priors", "fit", *args).stderr
+    assert "20 instructions of --dev are in the other rows too" in blend("priors", "fit", *args).stderr
 
 
 def test_show(blend, tmp_path):
@@ -132,7 +132,7 @@ def test_rank_with_priors(blend, favour_cy):
     assert result.exit_code == 0, result.stderr
     assert {json.loads(line)["ranking"]["best"] for line in result.stdout.splitlines()} == {2}
     assert "do not know bob" in result.stderr
-    assert "fitted beside the ranker other: their weight may not suit bundled" in result.stderr
+    assert "fitted for the ranker other: their weight may not suit bundled" in result.stderr
     alone = blend("rank", "train.jsonl")
     assert {json.loads(line)["ranking"]["best"] for line in alone.stdout.splitlines()} == {0}
     assert "priors" not in alone.stderr
@@ -142,7 +142,7 @@ def test_rank_with_priors_of_other_llms(blend, tmp_path):
     Priors({"zoe": 1.0, "yan": -1.0}).save(tmp_path / "others.json")
     result = blend("rank", "train.jsonl", "--priors", "others.json")
     assert result.stdout == blend("rank", "train.jsonl").stdout
-    assert "know none of the LLMs" in result.stderr
+    assert "know none of these LLMs" in result.stderr
 
 
 def test_rank_refuses_what_are_no_priors_before_the_work(blend, ranker):

@@ -29,13 +29,6 @@ ROWS = [
 BAD = {"instruction": "No candidates."}
 
 
-@pytest.fixture
-def rows(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
-
-
 def read(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -190,10 +183,10 @@ class TestBestOfN:
         rows = [LABELLED, {**LABELLED, "candidates": better, "pairs": []}, {"instruction": "Q", "candidates": ["a"]}]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rankings = [row["ranking"] for row in read(blend("rank", "rows.jsonl").stdout)]
-        asked = {key: LABELLED[key] for key in ("id", "instruction", "input")}
+        kept = {key: LABELLED[key] for key in ("id", "instruction", "input")}
         assert read(blend("rank", "rows.jsonl", "--best-of-n").stdout) == [
-            {**asked, "output": "55555", "ranking": rankings[0]},
-            {**asked, "output": "another, longer one", "model": "w", "ranking": rankings[1]},
+            {**kept, "output": "55555", "ranking": rankings[0]},
+            {**kept, "output": "another, longer one", "model": "w", "ranking": rankings[1]},
             {"instruction": "Q", "output": "a", "ranking": rankings[2]},
         ]
 
@@ -242,7 +235,7 @@ class TestBadRows:
             (json.dumps({"candidates": ["a"]}), "`instruction` is missing"),
             (json.dumps({"instruction": [{"role": "user"}], "candidates": ["a"]}), "a text `content`"),
             (json.dumps({"instruction": "Q", "candidates": ["a", 5]}), "candidate 1"),
-            ('{"instruction": "Q", "candidates": ["\\ud83d"]}', "half of a surrogate pair"),
+            ('{"instruction": "Q", "candidates": ["\\ud83d"]}', "a lone surrogate"),
             ("{", "not JSON"),
             ("[]", "a JSON object is wanted"),
             (b'{"instruction": "\xff", "candidates": ["a"]}', "not UTF-8"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_blender.data import read_rows
+from llm_blender.errors import StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
@@ -93,15 +94,15 @@ def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
 
 def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, prompts):
     def broken(body):
-        asked = body["messages"][-1]["content"]
-        bad = asked == "Question 1?" or (asked == "Question 3?" and body["model"] == "a")
+        prompt = body["messages"][-1]["content"]
+        bad = prompt == "Question 1?" or (prompt == "Question 3?" and body["model"] == "a")
         return FakeReply("no", status=400) if bad else reply(body)
 
     server._replies = broken
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
     assert "1 rows have no answer, the first: No LLM gave an answer" in result.stderr
-    assert "1 rows rest on less than was asked for, the first: a: the server refuses" in result.stderr
+    assert "1 rows are degraded, the first: a: the server refuses" in result.stderr
     assert [row["id"] for row in rows()] == ["p0", "p2", "p3", "p4", "p5"]
     (failed,) = rows("out.jsonl.failed.jsonl")
     assert (failed["id"], failed["instruction"]) == ("p1", "Question 1?")
@@ -135,9 +136,9 @@ def test_a_cap(blend, ranker, server, prompts):
     result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 0.001)
     assert result.exit_code == 1
     assert "more than is left of --max-cost 0.001" in result.stderr
-    asked = len(server.requests)
-    assert 0 < asked < 12
-    assert asked * 110e-6 <= 0.001
+    calls = len(server.requests)
+    assert 0 < calls < 12
+    assert calls * 110e-6 <= 0.001
     assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1).exit_code == 0
     assert len(server.requests) == 12
 
@@ -147,7 +148,7 @@ def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, ranker, server, prom
     configure(server, **setting)
     result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1)
     assert result.exit_code == 2
-    assert "a: what an answer may cost is not known, and is not taken for zero" in result.stderr
+    assert "a: the maximum cost of an answer is unknown, and does not count as zero" in result.stderr
     assert not server.requests
     assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1, "--allow-unknown-prices").exit_code == 0
 
@@ -205,6 +206,16 @@ def test_bad_rows_can_be_left_out(blend, ranker, server, prompts):
     assert blend("run", "in.jsonl", "-o", "no/out.jsonl").exit_code == 2
 
 
+def test_a_store_that_cannot_keep_answers_is_one_warning(blend, ranker, server, prompts, monkeypatch):
+    def full(*args):
+        raise StoreError("planted: full")
+
+    monkeypatch.setattr(Store, "put", full)
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert result.exit_code == 0
+    assert result.stderr.count("answers were not kept: planted: full") == 1
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_a_killed_run_goes_on(server, prompts, tmp_path):
     command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1"]
@@ -225,10 +236,10 @@ def test_a_killed_run_goes_on(server, prompts, tmp_path):
     with Store(tmp_path / "blend.db") as store:
         stored = len(store)
     assert (done, stored in (6, 7)) == (3, True)
-    asked = len(server.requests)
+    calls = len(server.requests)
     server._replies = reply
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert "6 rows, 3 of them by earlier runs" in again.stderr
-    assert len(server.requests) - asked == 12 - stored
+    assert len(server.requests) - calls == 12 - stored
     assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]

@@ -138,7 +138,7 @@ def endless(folder: Path) -> GenFuser:
 
 @pytest.fixture(scope="session")
 def embedded_fuser(embedded: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> EmbeddedFuser:
-    """The bundled adapter, on less than it reads and writes by default."""
+    """Load the bundled adapter with smaller lengths than its own."""
     import llm_blender.bundled
 
     bundled = Path(llm_blender.bundled.__file__).parent / "fuser"
@@ -152,27 +152,27 @@ def embedded_fuser(embedded: Callable[..., Any], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session", params=FUSERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
 def entry(request: pytest.FixtureRequest) -> Entry:
-    made: Entry = request.param
-    return made
+    entry: Entry = request.param
+    if entry.torch:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+    return entry
 
 
 @pytest.fixture(scope="session")
 def fuser(entry: Entry, request: pytest.FixtureRequest) -> Any:
-    if entry.torch:
-        pytest.importorskip("torch")
-        pytest.importorskip("transformers")
     return entry.make(request.getfixturevalue)
 
 
 @pytest.fixture(scope="session")
 def rows(entry: Entry) -> tuple[list[Instruction], list[list[str]], list[str]]:
-    """Instructions, candidates and inputs."""
+    """Return instructions, candidates and inputs."""
     return PROMPTS[: entry.rows], CANDIDATES[: entry.rows], INPUTS[: entry.rows]
 
 
 @pytest.fixture(scope="session")
 def run(fuser: Any, rows: Any) -> tuple[list[Fusion], list[tuple[int, int]]]:
-    """The fusions of all rows, and the progress on the way."""
+    """Fuse all rows; return the fusions and the calls of `progress`."""
     calls: list[tuple[int, int]] = []
     fusions = fuser.fuse_many(
         *rows[:2], inputs=rows[2], seed=1, progress=lambda done, total: calls.append((done, total))
@@ -182,12 +182,12 @@ def run(fuser: Any, rows: Any) -> tuple[list[Fusion], list[tuple[int, int]]]:
 
 @pytest.fixture(scope="session")
 def together(run: tuple[list[Fusion], list[tuple[int, int]]]) -> list[Fusion]:
-    """The fusions of all rows."""
+    """Return the fusions of all rows."""
     return run[0]
 
 
 def check(fusion: Fusion, fuser: Any, count: int) -> None:
-    """All that holds for a fusion of so many candidates."""
+    """Check the invariants of a fusion of `count` candidates."""
     assert isinstance(fusion, Fusion)
     assert fusion.fuser == fuser.name
     assert fusion.text == fusion.text.strip()
@@ -205,7 +205,7 @@ def check(fusion: Fusion, fuser: Any, count: int) -> None:
 
 
 def what(fusion: Fusion) -> tuple[Any, ...]:
-    """All but the time."""
+    """Return everything but the time."""
     return fusion.text, fusion.fuser, fusion.used, fusion.truncated, fusion.flaw, fusion.error
 
 

@@ -92,7 +92,7 @@ def behind(get: Get, reply: Any) -> OpenAICompatibleLLM:
 
 @pytest.fixture(scope="session")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], Path]:
-    """Writes a file of recorded answers to the given prompts; the same prompts, the same file."""
+    """Return a function that writes recorded answers to prompts; equal prompts are one file."""
     made: dict[tuple[str, ...], Path] = {}
 
     def write(prompts: list[str]) -> Path:
@@ -110,7 +110,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], Pa
 
 @pytest.fixture(scope="session")
 def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that begins as a GGUF file does, and is none."""
+    """Write a file that begins like a GGUF file and is not one."""
     path = tmp_path_factory.mktemp("damaged") / "model.gguf"
     path.write_bytes(b"GGUF" + b"\0" * 64)
     return path
@@ -144,7 +144,7 @@ def to(prompt: str) -> list[Message]:
 
 
 def check(candidate: Candidate, llm: Any) -> None:
-    """All that holds for an answer."""
+    """Check what holds for every answer."""
     assert isinstance(candidate, Candidate)
     assert isinstance(candidate.text, str)
     assert candidate.model == llm.name
@@ -156,7 +156,7 @@ def check(candidate: Candidate, llm: Any) -> None:
 
 
 def left_threads(before: set[threading.Thread]) -> list[str]:
-    """Threads that were begun since, but for those of a server and those that wait for the next call."""
+    """Return the threads begun since, without those of a server or of an idle pool."""
     names = [thread.name for thread in set(threading.enumerate()) - before]
     return [name for name in names if not name.startswith("embedded-llm") and "process_request" not in name]
 

@@ -65,11 +65,11 @@ class Hub:
 def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
-    told = Hub()
+    fake = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         def respond(self, body: bool) -> None:
-            status, content, headers = told.answer(self.path)
+            status, content, headers = fake.answer(self.path)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
@@ -96,7 +96,7 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.chdir(tmp_path)
         try:
-            yield told
+            yield fake
         finally:
             server.shutdown()
             thread.join()

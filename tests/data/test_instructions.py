@@ -92,7 +92,7 @@ def test_the_filters_of_the_paper(tmp_path):
         "reference below 11 tokens": 1,
         "no reference": 1,
     }
-    with pytest.raises(InputError, match="say how"):
+    with pytest.raises(InputError, match="give `count_tokens`"):
         chosen(path, lengths=Lengths(prompt=(5, None)))
 
 

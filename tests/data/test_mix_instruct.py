@@ -84,7 +84,7 @@ def test_pairs_of_the_row_itself_go_first():
         ({"cmp_results": {"ann,ann": "A is better"}}, "compares a candidate with itself"),
         ({"cmp_results": {"ann,bob": "C is better"}}, "outcome of 'ann,bob' is 'C is better'"),
         ({"cmp_results": {"ann,bob": 1}}, "outcome of 'ann,bob' is 1"),
-        ({"candidates": [{"text": "x"}, {"text": "y", "model": "a"}]}, "candidate 0 does not say its `model`"),
+        ({"candidates": [{"text": "x"}, {"text": "y", "model": "a"}]}, "candidate 0 has no `model`"),
         ({"candidates": [{"text": "x", "model": "a"}] * 2}, "2 candidates are by 'a'"),
         ({"candidates": None}, "`candidates` is missing"),
         ({"instruction": None}, "`instruction` is missing"),

@@ -74,7 +74,7 @@ class TestChoosePairs:
         assert choose_pairs("abc", ranked([1, 1, 0]), "all") == ChosenPairs(((0, 2), (1, 2)), ("tie",))
 
     def test_blank_texts_are_no_candidates(self):
-        # An LLM that answered nothing is nobody to learn from, whatever the ranker thinks of it.
+        # An empty answer teaches nothing, whatever its rank.
         texts = ["", "b", "c", "\n"]
         assert choose_pairs(texts, ranked([4, 3, 2, 1])).pairs == ((1, 2),)
         assert choose_pairs(texts, ranked([4, 3, 2, 1]), "all").pairs == ((1, 2),)
@@ -98,8 +98,8 @@ class TestChoosePairs:
             assert ranking.ranks[i] < ranking.ranks[j]
             assert texts[i].strip()
             assert texts[j].strip()
-        said = [(texts[i], texts[j]) for i, j in chosen.pairs]
-        assert len(set(said)) == len(said)
+        pairs = [(texts[i], texts[j]) for i, j in chosen.pairs]
+        assert len(set(pairs)) == len(pairs)
         if choice != "all":
             assert len(chosen.pairs) + len(chosen.dropped) == 1
 

@@ -69,7 +69,7 @@ def test_what_is_wrong_is_said(change, reason):
 
 
 def test_the_same_question_has_the_same_key():
-    asked = Example("  What is\n\tLOVE? ")
-    assert normalized_key(asked) == normalized_key(Example("what is", input="love?")) == "what is love?"
-    assert normalized_key(asked) != normalized_key(Example("What is love"))
-    assert normalized_key(Example([{"role": "user", "content": "What is love?"}])) == normalized_key(asked)
+    example = Example("  What is\n\tLOVE? ")
+    assert normalized_key(example) == normalized_key(Example("what is", input="love?")) == "what is love?"
+    assert normalized_key(example) != normalized_key(Example("What is love"))
+    assert normalized_key(Example([{"role": "user", "content": "What is love?"}])) == normalized_key(example)

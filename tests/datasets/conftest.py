@@ -22,9 +22,9 @@ def is_judgement(body: dict[str, Any]) -> bool:
 
 
 def call_digest(body: dict[str, Any]) -> str:
-    """What tells one call from another."""
-    asked = {key: body.get(key) for key in ("model", "messages", "seed", "temperature")}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    """Hash the parts of a request that identify a call."""
+    request = {key: body.get(key) for key in ("model", "messages", "seed", "temperature")}
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Server:
@@ -33,7 +33,7 @@ class Server:
     Attributes:
         digests: of the calls, in the order in which they came.
         answer: makes another reply where it does not give back None.
-        on_call: told the number of each call.
+        on_call: called with the number of each call.
     """
 
     def __init__(self, stack: ExitStack, models: tuple[str, ...], delay: float = 0.0) -> None:
@@ -71,7 +71,7 @@ def config_text(
     price: str | None = "1.0",
     **more: Any,
 ) -> str:
-    """A ``blend.toml`` with these LLMs, and a judge that writes nothing."""
+    """Write a ``blend.toml`` with these LLMs, and a judge that writes nothing."""
     lines = []
     for name in (*writers, *([judge] if judge else [])):
         lines += ["[[llm]]", f'name = "{name}"', f'model = "{name}"', f'base_url = "{base_url}"', "timeout = 20"]
@@ -97,7 +97,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder, and a store in it."""
+    """Change to an empty folder with its own store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "blend.db"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -105,7 +105,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, Any], Path]:
-    """Writes a JSON list (.json) or JSON Lines, in a folder that is made."""
+    """Return a function that writes a JSON list (.json) or JSON Lines, and makes the folder."""
 
     def write(name: str, records: list[Any]) -> Path:
         path = tmp_path / name
@@ -119,7 +119,7 @@ def write(tmp_path: Path) -> Callable[[str, Any], Path]:
 
 @pytest.fixture
 def imported(tmp_path: Path) -> Callable[..., tuple[list[dict[str, Any]], Imported]]:
-    """Imports, and reads what was written."""
+    """Return a function that imports, and reads the rows."""
 
     def run(*inputs: Path, **options: Any) -> tuple[list[dict[str, Any]], Imported]:
         out = tmp_path / "out.jsonl"

@@ -17,7 +17,7 @@ from .conftest import WRITERS, config_text, is_judgement, write_prompts
 
 
 class Seen(BuildObserver):
-    """Remembers what it is told."""
+    """Observer that records all events."""
 
     def __init__(self):
         self.estimates, self.itself = [], []
@@ -141,7 +141,7 @@ def test_incomplete_rows_can_be_left_out(server):
 
 def test_an_llm_that_never_answers_stops_the_build_before_anything_is_judged(server):
     server.answer = failing("bob", status=401)
-    with pytest.raises(WorkError, match=r"bob gave no answer at all \(bob: the server wants a key; .*mend that"):
+    with pytest.raises(WorkError, match=r"bob gave no answer at all \(bob: the server wants a key; .*fix that"):
         build(server, plan(judge="judge"))
     assert server.of_model("judge") == 0
     assert not Path("rows.jsonl").exists()
@@ -159,8 +159,13 @@ def test_an_empty_answer_is_none(server):
 def test_a_judge_that_answers_nonsense_is_counted(server):
     server.answer = lambda body: FakeReply("banana") if is_judgement(body) and "Question 0" in str(body) else None
     built = build(server, plan(judge="judge"))
-    said = built.consistency
-    assert (said.pairs, said.replies, said.unreadable, said.example) == (12, 24, 6, "banana")
+    found = built.consistency
+    assert (found.pairs, found.replies, found.unreadable, found.example) == (
+        12,
+        24,
+        6,
+        "banana",
+    )
     assert (rows()[0]["cmp_results"], rows()[0]["pairs"]) == ({}, [])
     assert len(rows()[1]["cmp_results"]) == 6
     calls = server.calls
@@ -200,8 +205,13 @@ def prefers_first(body):
 
 def test_a_judge_that_prefers_what_it_reads_first_is_found_out(server):
     server.answer = prefers_first
-    said = build(server, plan(judge="judge")).consistency
-    assert (said.flip_rate, said.contradicted, said.first_wins, said.both_orders) == (1.0, 12, 1.0, 12)
+    found = build(server, plan(judge="judge")).consistency
+    assert (found.flip_rate, found.contradicted, found.first_wins, found.both_orders) == (
+        1.0,
+        12,
+        1.0,
+        12,
+    )
     assert all(pair["label"] == "tie" for row in rows() for pair in row["pairs"])
 
 
@@ -213,16 +223,21 @@ def test_a_judge_that_looks_at_the_answers_agrees_with_itself(server):
         return FakeReply("1" if a < b else "2")
 
     server.answer = longest_name
-    said = build(server, plan(judge="judge", check=5)).consistency
-    assert (said.flip_rate, said.contradicted, said.first_wins) == (0.0, 0, 0.5)
-    assert (said.reruns, said.rerun_rate) == (5, 0.0)
+    found = build(server, plan(judge="judge", check=5)).consistency
+    assert (found.flip_rate, found.contradicted, found.first_wins) == (0.0, 0, 0.5)
+    assert (found.reruns, found.rerun_rate) == (5, 0.0)
     assert rows()[0]["cmp_results"]["ann,bob"] == "A is better"
     assert rows()[0]["cmp_results"]["bob,ann"] == "B is better"
 
 
 def test_checked_pairs_are_turned_and_asked_again(server):
-    said = build(server, plan(judge="judge", orders="one", check=4)).consistency
-    assert (said.pairs, said.replies, said.both_orders, said.reruns) == (12, 12 + 4 + 4, 4, 4)
+    found = build(server, plan(judge="judge", orders="one", check=4)).consistency
+    assert (found.pairs, found.replies, found.both_orders, found.reruns) == (
+        12,
+        12 + 4 + 4,
+        4,
+        4,
+    )
     seeds = [body["seed"] for body in server.fake.requests if is_judgement(body)]
     assert sorted(seeds) == [0] * 16 + [1] * 4
 
@@ -245,7 +260,7 @@ def test_a_price_that_is_not_known_is_never_zero(server, options):
     with pytest.raises(InputError, match=r"The price of ann is not known, and is not taken for zero"):
         build(server, plan(), price=None)
     assert server.calls == 0
-    given = plan(**options, allow_unknown_prices=True, max_cost=None)
+    given = plan(**options, allow_unpriced=True, max_cost=None)
     built = build(server, given, price=None)
     assert (built.cost, built.unpriced) == (0.0, server.calls)
     assert built.unpriced >= 12
@@ -253,7 +268,7 @@ def test_a_price_that_is_not_known_is_never_zero(server, options):
 
 
 def test_what_costs_something_needs_a_cap(server):
-    with pytest.raises(InputError, match=r"This would cost about \$0.0\d+: say how much it may cost with --max-cost"):
+    with pytest.raises(InputError, match=r"This would cost about \$0.0\d+: set a limit with --max-cost"):
         build(server, plan(max_cost=None))
     with pytest.raises(InputError, match=r"more than --max-cost 1e-05: raise it"):
         build(server, plan(max_cost=1e-5))
@@ -266,9 +281,9 @@ def test_a_build_stops_at_the_cap_and_goes_on_with_a_higher_one(server):
     server.answer = lambda body: FakeReply("dear", usage=(100, 500))
     with pytest.raises(WorkError, match=r"more than is left of --max-cost 0.005; .*of 12 answers are there"):
         build(server, plan(max_cost=0.005))
-    asked = server.calls
-    assert 6 <= asked <= 8
-    assert asked * 0.0006 <= 0.005
+    calls = server.calls
+    assert 6 <= calls <= 8
+    assert calls * 0.0006 <= 0.005
     assert not Path("rows.jsonl").exists()
     built = build(server, plan(max_cost=1.0))
     assert built.complete
@@ -371,7 +386,7 @@ def test_the_same_call_by_two_names_is_made_once(server):
         ({"out": "-"}, "its output is a file"),
         ({"out": "no/rows.jsonl"}, "no folder no"),
         ({"split": {"train": 1.0}}, r"holds \{split\}"),
-        ({"out": "{split}.jsonl"}, "say which"),
+        ({"out": "{split}.jsonl"}, "give the splits"),
         ({"metrics": ("bleux",)}, "Unknown metric 'bleux': did you mean 'bleu'"),
         ({"judge": "judgee"}, "Unknown LLM 'judgee': did you mean 'judge'"),
     ],

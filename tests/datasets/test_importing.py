@@ -108,7 +108,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("item", "reason"),
-        [("text", "a JSON object is wanted, not str"), (pair(1, chosen="\ud83d"), "half of a surrogate pair")],
+        [("text", "a JSON object is wanted, not str"), (pair(1, chosen="\ud83d"), "a lone surrogate")],
     )
     def test_a_list_with_something_else_in_it(self, imported, tmp_path, item, reason):
         (tmp_path / "x.json").write_text(json.dumps([pair(0), item]))
@@ -175,8 +175,8 @@ class TestWhatIsLeftOut:
 class TestSplit:
     @pytest.fixture
     def source(self, write):
-        asked = [pair(n) for n in range(60)] + [pair(n, prompt=f"QUESTION {n}? ", chosen="Else.") for n in range(60)]
-        return write("x.jsonl", asked)
+        rows = [pair(n) for n in range(60)] + [pair(n, prompt=f"QUESTION {n}? ", chosen="Else.") for n in range(60)]
+        return write("x.jsonl", rows)
 
     def split(self, source, folder, **options):
         folder.mkdir()
@@ -262,10 +262,10 @@ class TestOutput:
             import_rows(ImportPlan((write("x.jsonl", [pair(0)]),)), str(tmp_path / "out.jsonl"))
 
     def test_progress_is_told(self, write, tmp_path):
-        told = []
+        reports = []
         source = write("x.jsonl", [pair(n) for n in range(3)])
-        import_rows(ImportPlan((source,)), str(tmp_path / "o.jsonl"), progress=lambda *args: told.append(args))
-        assert told == [(1, 0), (2, 0), (3, 0)]
+        import_rows(ImportPlan((source,)), str(tmp_path / "o.jsonl"), progress=lambda *args: reports.append(args))
+        assert reports == [(1, 0), (2, 0), (3, 0)]
 
     def test_a_row_is_written_as_the_readers_want_it(self, imported, write):
         ((row,), _) = imported(write("x.jsonl", [pair(0)]))

@@ -1,4 +1,4 @@
-"""A build that is killed goes on where it was, and asks nobody twice who has answered."""
+"""A killed build resumes, and repeats no finished call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(*options: str) -> subprocess.Popen[str]:
 
 
 def finished() -> set[str]:
-    """The calls whose answers are in the store."""
+    """Return the calls whose answers are in the store."""
     with Store(Path("blend.db")) as store:
         return {call.candidate.text.split()[-1] for call in store}
 
@@ -66,16 +66,16 @@ def survive(instructions: int, writers: tuple[str, ...], kills: int, seed: int, 
             finally:
                 process.kill()
             settle(server)
-            asked = server.digests[begun:]
-            assert not before & set(asked), "a call that was finished is made again"
+            repeated = server.digests[begun:]
+            assert not before & set(repeated), "a call that was finished is made again"
             before = finished()
             if moment is None:
                 assert process.returncode == 0, err
             else:
                 assert process.returncode == -signal.SIGKILL, err
                 assert not Path("rows.jsonl").exists()
-            lost += sum(digest not in before for digest in asked)
-        # What was under way at a kill is asked again, and nothing else: four calls an LLM at a time, at most.
+            lost += sum(digest not in before for digest in repeated)
+        # Only calls running at a kill are repeated: at most four per LLM.
         assert len(set(server.digests)) == total
         assert server.calls == total + lost
         assert lost <= kills * 4 * len(writers)

@@ -260,7 +260,7 @@ class TestLabelledPairs:
 
     def test_labels_of_zero_and_one_are_not_guessed(self, imported, write):
         path = write("pairs.jsonl", [llmbar(0), llmbar(1, input="Name a fish.")])
-        with pytest.raises(InputError, match="--labels 0,1 that 0 means the first answer"):
+        with pytest.raises(InputError, match="--labels 0,1 if 0 means the first answer"):
             imported(path)
         assert [better(row) for row in imported(path, labels=("0", "1"))[0]] == ["Owl", "Cod"]
         assert [better(row) for row in imported(path, labels=("1", "2", "0"))[0]] == [None, "Owl"]

@@ -1,4 +1,4 @@
-"""What a prompt may cost: nobody is asked who might cost more than is left."""
+"""The cost of a prompt: no LLM is called that may cost more than is left."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
+from llm_blender.calls import Budget
 from llm_blender.config import Price
 from llm_blender.ensemble import Ensemble, Limits, Member
-from llm_blender.ensemble.budget import Budget
 from llm_blender.errors import InputError, LLMError, NoAnswerError
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import LLM, Message, Sampling
 
-ASKED: list[Message] = [{"role": "user", "content": "Say something."}]
+MESSAGES: list[Message] = [{"role": "user", "content": "Say something."}]
 
 
 def ensemble(*llms: LLM, max_cost: float | None, allow_unpriced: bool = False, fuser: LLM | None = None) -> Ensemble:
@@ -50,7 +50,7 @@ def test_nobody_can_be_paid() -> None:
 
 def test_an_unknown_price_is_an_error_unless_allowed() -> None:
     other, unknown = FakeLLM("a", cost=0.1), FakeLLM("b", "longer answer", cost=None)
-    with pytest.raises(InputError, match=r"b: what an answer may cost is unknown.*allow_unpriced"):
+    with pytest.raises(InputError, match=r"b: the maximum cost of an answer is unknown.*allow_unpriced"):
         ensemble(other, unknown, max_cost=1.0).ask("Say something.")
     assert other.calls == []
     assert ensemble(other, unknown, max_cost=1.0, allow_unpriced=True).ask("Say something.").cost is None
@@ -60,23 +60,23 @@ def test_what_was_not_used_is_given_back_and_a_cancelled_call_counts() -> None:
     async def run() -> tuple[float, float]:
         budget = Budget(1.0)
         with pytest.raises(LLMError):
-            await budget.llm(FakeLLM("a", errors="server", cost=0.5)).generate(ASKED)
-        failed = budget.taken
+            await budget.llm(FakeLLM("a", errors="server", cost=0.5)).generate(MESSAGES)
+        failed = budget.spent + budget.reserved
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await budget.llm(FakeLLM("b", never_ends=True, cost=0.5)).generate(ASKED)
-        return failed, budget.taken
+                await budget.llm(FakeLLM("b", never_ends=True, cost=0.5)).generate(MESSAGES)
+        return failed, budget.spent + budget.reserved
 
     assert asyncio.run(run()) == (0.0, 0.5)
 
 
 def test_the_worst_case_of_an_api() -> None:
     llm = OpenAICompatibleLLM("a", "m", "http://localhost/v1", price=Price(input=1e6, output=1e3))
-    assert llm.most_cost(ASKED) is None  # it may write for ever
-    few, more = (llm.most_cost(ASKED, Sampling(max_tokens=n)) or 0.0 for n in (1000, 2000))
+    assert llm.most_cost(MESSAGES) is None  # it may write for ever
+    few, more = (llm.most_cost(MESSAGES, Sampling(max_tokens=n)) or 0.0 for n in (1000, 2000))
     assert more - few == pytest.approx(1.0)
     assert few > len("Say something.")
-    assert OpenAICompatibleLLM("a", "m", "http://localhost/v1").most_cost(ASKED, Sampling(max_tokens=1)) is None
+    assert OpenAICompatibleLLM("a", "m", "http://localhost/v1").most_cost(MESSAGES, Sampling(max_tokens=1)) is None
 
 
 def test_one_deadline_for_everything_is_split() -> None:

@@ -1,4 +1,4 @@
-"""Who is waited for, who is given up, and what is kept of it."""
+"""Waiting for LLMs: deadline, quorum, grace, and the answers that are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.errors import NoAnswerError, StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
@@ -169,24 +169,16 @@ def test_a_store_that_cannot_be_used_is_an_error_and_ends_the_calls(tmp_path: An
     assert llm.calls == []
 
 
-def test_a_full_disk_costs_no_answer(tmp_path: Any) -> None:
+def test_a_full_disk_costs_no_answer(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     class Full(Store):
         def put(self, key: str, candidate: Candidate) -> None:
             raise StoreError("the disk is full")
 
-    class Told(Observer):
-        def __init__(self) -> None:
-            self.troubles: list[str] = []
-
-        def not_kept(self, error: StoreError) -> None:
-            self.troubles.append(str(error))
-
     with Full(tmp_path / "blend.db") as store:
         ensemble = Ensemble([Member(FakeLLM("a", "used"))], FakeRanker(), store=store)
-        told = Told()
-        answer = ensemble.ask(PROMPT, observer=told)
+        answer = ensemble.ask(PROMPT)
     assert answer.text == "used"
-    assert told.troubles == ["the disk is full"]
+    assert caplog.messages == ["answers were not kept: the disk is full"]
 
 
 def test_an_llm_that_cancels_itself_is_one_that_fails() -> None:

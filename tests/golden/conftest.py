@@ -49,7 +49,7 @@ STRINGS = (
 VERSION = re.compile(rf"(?<![\d.]){re.escape(version('llm-blender'))}(?![\d.])")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     """Make the command and a TLS context, which nothing uses, once: each takes longer than most cases."""
     command = get_command(app)

@@ -23,14 +23,14 @@ def items(n, **options):
 
 
 class Work:
-    """Squares numbers, counts, and fails where it is told."""
+    """Work that squares numbers, counts, and fails on planted rows."""
 
     def __init__(self, failures=None, partial=(), cost=0.0, seconds=0.0):
         self.failures, self.partial, self.cost, self.seconds = failures or {}, partial, cost, seconds
-        self.asked, self.running, self.most_at_once = [], 0, 0
+        self.tried, self.running, self.most_at_once = [], 0, 0
 
     async def __call__(self, value):
-        self.asked.append(value)
+        self.tried.append(value)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         try:
@@ -43,27 +43,27 @@ class Work:
 
 
 def test_each_row_once(journal):
-    work, told = Work(cost=0.25), []
-    rows = work_through(journal, items(5), work, on_rows=told.append)
+    work, reports = Work(cost=0.25), []
+    rows = work_through(journal, items(5), work, on_rows=reports.append)
     assert (rows.total, rows.done, rows.resumed, rows.missing, rows.over, rows.cost) == (5, 5, 0, 0, 5, 1.25)
-    assert [row.over for row in told] == [1, 2, 3, 4, 5]
-    assert told[-1].rate > 0
+    assert [row.over for row in reports] == [1, 2, 3, 4, 5]
+    assert reports[-1].rate > 0
     again = work_through(journal, items(7), work)
     assert (again.done, again.resumed, again.cost) == (2, 5, 0.5)
-    assert sorted(work.asked) == list(range(7))
+    assert sorted(work.tried) == list(range(7))
     assert [value["square"] for value in journal.values(f"row {i}" for i in range(7))] == [i**2 for i in range(7)]
 
 
 def test_failed_and_partial_rows_are_noted_and_tried_again(journal):
-    work = Work({1: LLMError("a", "empty", "nothing said")}, partial={2})
+    work = Work({1: LLMError("a", "empty", "no answer")}, partial={2})
     rows = work_through(journal, items(4), work)
     assert (rows.done, rows.partial, rows.failed, rows.missing) == (2, 1, 1, 1)
-    assert (journal.status("row 1"), journal.reason("row 1")) == ("failed", "a: nothing said")
+    assert (journal.status("row 1"), journal.reason("row 1")) == ("failed", "a: no answer")
     assert (journal.status("row 2"), journal.value("row 2")) == ("partial", {"square": 4})
     work.failures, work.partial = {}, ()
     rows = work_through(journal, items(4), work)
     assert (rows.done, rows.resumed, rows.missing) == (2, 2, 0)
-    assert sorted(work.asked) == [0, 1, 1, 2, 2, 3]
+    assert sorted(work.tried) == [0, 1, 1, 2, 2, 3]
 
 
 def test_a_result_without_value_is_a_failure_with_its_cost(journal):
@@ -77,8 +77,8 @@ def test_a_result_without_value_is_a_failure_with_its_cost(journal):
 def test_an_llm_that_fails_again_and_again_is_given_up(journal):
     broken = {i: LLMError("a", "connection", "no connection") for i in range(50)}
     work = Work(broken)
-    lanes = [*items(50, lane="a"), *[Item(f"other {i}", 100 + i, "b") for i in range(20)]]
-    rows = work_through(journal, lanes, work)
+    rows = [*items(50, queue="a"), *[Item(f"other {i}", 100 + i, "b") for i in range(20)]]
+    rows = work_through(journal, rows, work)
     assert (rows.failed, rows.given_up, rows.done, rows.missing) == (10, 40, 20, 50)
     assert journal.status("row 49") is None
 
@@ -92,14 +92,14 @@ def test_failures_that_belong_to_a_row_give_up_nobody(journal):
 def test_each_lane_has_its_own_places(journal):
     work = Work(seconds=0.005)
     work_through(
-        journal, [*items(6, lane="a"), *[Item(f"b{i}", i, "b") for i in range(6)]], work, lanes={"a": 3, "b": 2}
+        journal, [*items(6, queue="a"), *[Item(f"b{i}", i, "b") for i in range(6)]], work, concurrency={"a": 3, "b": 2}
     )
     assert work.most_at_once == 5
     with Journal(journal.path.with_name("one.jsonl")) as other:
         one = Work(seconds=0.002)
         work_through(other, items(4), one)
         assert one.most_at_once == 1
-        assert one.asked == [0, 1, 2, 3]
+        assert one.tried == [0, 1, 2, 3]
 
 
 def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):
@@ -112,7 +112,7 @@ def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):
         return Result(value)
 
     with pytest.raises(StoreError, match="disk full"):
-        work_through(journal, items(10), work, lanes={"": 3}, on_stopping=stopped.append)
+        work_through(journal, items(10), work, concurrency={"": 3}, on_stopping=stopped.append)
     assert [journal.status(f"row {i}") for i in range(5)] == ["done", None, "done", None, None]
     assert stopped == [2]
 
@@ -128,7 +128,7 @@ def test_an_interrupt_keeps_what_is_under_way(journal):
         return Result(value)
 
     with pytest.raises(KeyboardInterrupt):
-        work_through(journal, items(10), work, lanes={"": 2}, on_stopping=stopped.append)
+        work_through(journal, items(10), work, concurrency={"": 2}, on_stopping=stopped.append)
     assert journal.status("row 2") == "done"
     assert len(journal) in (3, 4)
     assert sum(stopped) in (1, 2)
@@ -161,17 +161,17 @@ def test_resources_are_open_meanwhile(journal):
 
 def test_the_cap_is_not_broken_by_calls_at_the_same_time(journal):
     work = Work(cost=0.4, seconds=0.002)
-    rows = work_through(journal, items(20, most=1.0), work, lanes={"": 8}, budget=Budget(3.0))
+    rows = work_through(journal, items(20, most_cost=1.0), work, concurrency={"": 8}, budget=Budget(3.0))
     assert journal.cost <= 3.0
     # 0.4 each: when 2.0 or less are spent, another one that may cost 1.0 fits.
     assert (rows.done, rows.over_budget) == (6, 14)
-    more = work_through(journal, items(20, most=1.0), work, budget=Budget(100.0, spent=journal.cost))
+    more = work_through(journal, items(20, most_cost=1.0), work, budget=Budget(100.0, spent=journal.cost))
     assert (more.done, more.resumed) == (14, 6)
 
 
 def test_free_rows_go_on_when_the_budget_is_used_up(journal):
     work = Work(cost=0.0)
-    rows = work_through(journal, [Item("paid", 1, "a", most=1.0), *items(3, lane="b")], work, budget=Budget(0.5))
+    rows = work_through(journal, [Item("paid", 1, "a", most_cost=1.0), *items(3, queue="b")], work, budget=Budget(0.5))
     assert (rows.over_budget, rows.done) == (1, 3)
 
 

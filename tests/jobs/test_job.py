@@ -33,7 +33,7 @@ def test_the_same_settings_go_on(begun):
 
 
 def test_other_settings_are_refused_and_named(begun):
-    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\): go on with those, .*--restart"):
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\): use those, .*--restart"):
         done(begun, {**SETTINGS, "seed": 1})
     with pytest.raises(InputError, match=r"\(llms.a.temperature: 0.5 then, null now; llms.a.model: null then"):
         done(begun, {**SETTINGS, "llms": {"a": {"model": "m"}}})
@@ -58,7 +58,7 @@ def test_one_process_at_a_time(begun):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other files and no job"):
+    with pytest.raises(InputError, match="is not empty and holds no job"):
         done(tmp_path, restart=True)
     with pytest.raises(InputError, match="is a file"):
         done(tmp_path / "mine.txt")
@@ -68,7 +68,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"version": 1, "kind": "run"}'])
 def test_a_damaged_manifest_is_told(begun, text):
     (begun / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match="is no manifest of a job"):
+    with pytest.raises(InputError, match="is not the manifest of a job"):
         done(begun)
     assert done(begun, restart=True) is None
 

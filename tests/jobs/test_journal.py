@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
         before = path.read_bytes()
         whole = journal._file
         journal._file = FullDisk(whole)
-        with pytest.raises(WorkError, match="No space left on device; make room"):
+        with pytest.raises(WorkError, match="No space left on device; free disk space"):
             journal.add(entries(1, start=1)[0])
         journal._file = whole
         assert path.read_bytes() == before

@@ -19,9 +19,9 @@ def test_jitter_takes_up_to_a_half() -> None:
 
 
 def test_a_longer_wait_that_is_asked_for_is_kept() -> None:
-    assert Backoff().pause(0, asked=30.0) == 30.0
-    assert Backoff(first=1.0, jitter=lambda: 1.0).pause(0, asked=0.1) == 1.0
-    assert Backoff(attempts=1).pause(0, asked=30.0) is None
+    assert Backoff().pause(0, least=30.0) == 30.0
+    assert Backoff(first=1.0, jitter=lambda: 1.0).pause(0, least=0.1) == 1.0
+    assert Backoff(attempts=1).pause(0, least=30.0) is None
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("", None)])

@@ -20,7 +20,7 @@ from llm_blender.ranking import (
 NAN = np.nan
 SETTINGS = settings(max_examples=10, deadline=None)
 
-# One matrix with what LLM-Blender 0.0.2 made of it.
+# A matrix, with the results of LLM-Blender 0.0.2.
 ORIGINAL = np.array(
     [
         [0.0, -0.29, -0.48, -2.65, -0.01],

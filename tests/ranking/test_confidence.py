@@ -139,8 +139,8 @@ def test_bootstrap_is_seeded_and_works_in_blocks():
     ("call", "message"),
     [
         (lambda: probability(1, temperature=0), "temperature"),
-        (lambda: log_loss([1], [1, 0]), "one length"),
-        (lambda: fit_temperature([], []), "one length"),
+        (lambda: log_loss([1], [1, 0]), "equal length"),
+        (lambda: fit_temperature([], []), "equal length"),
         (lambda: brier_score([0.5], [2]), "label"),
         (lambda: expected_calibration_error([0.5], [1], bins=0), "bin"),
         (lambda: bootstrap_interval([]), "at least one"),

@@ -7,7 +7,7 @@ import pytest
 
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
-from llm_blender.ranking import EvidenceWeights, consensus, fit_evidence, rank_with
+from llm_blender.ranking import LogitWeights, consensus, fit_evidence, rank_with
 
 
 def test_recall_of_words_and_of_pairs_of_words():
@@ -50,7 +50,7 @@ def test_it_is_added_to_the_logits_by_weight():
         return [1.0 if (left, right) == (2, 0) else -1.0 if (left, right) == (0, 2) else 0.0 for _, left, right in pool]
 
     (plain,) = rank_with([texts], compare, strategy="full")
-    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=EvidenceWeights(10, 0.5))
+    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=LogitWeights(10, 0.5))
     assert plain.best == 2
     assert agreeing.best != 2
     gains = 10 * np.subtract.outer(shares, shares)
@@ -63,12 +63,12 @@ def test_without_a_consensus_the_ranker_decides_alone(texts):
         return [float(left - right) for _, left, right in pool]
 
     (plain,) = rank_with([texts], compare, strategy="full")
-    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=EvidenceWeights(10, 0.5))
+    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=LogitWeights(10, 0.5))
     np.testing.assert_array_equal(agreeing.logits, plain.logits)
 
 
 def test_no_weight_of_the_consensus_is_the_ranker_in_full():
-    assert EvidenceWeights(0, 0.5).evidence(np.array([2.0, 3.0]), np.array([0.1, np.nan])).tolist() == [2.0, 3.0]
+    assert LogitWeights(0, 0.5).evidence(np.array([2.0, 3.0]), np.array([0.1, np.nan])).tolist() == [2.0, 3.0]
 
 
 def test_as_a_ranker():
@@ -107,7 +107,7 @@ class TestFit:
 
     def test_a_consensus_that_does_harm_gets_no_weight(self):
         fit = fit_evidence(*([part] for part in self.drawn(1_000, 1, -5)))
-        assert fit.weights == EvidenceWeights()
+        assert fit.weights == LogitWeights()
         assert fit.log_loss == pytest.approx(fit.log_loss_without)
 
     def test_a_model_that_does_harm_gets_none_beside_it(self):
@@ -120,7 +120,7 @@ class TestFit:
 
         logits, gains, labels, groups = self.alone(3_000, 2)
         fit = fit_evidence([logits], [gains], [labels], [groups])
-        assert fit.weights == EvidenceWeights()
+        assert fit.weights == LogitWeights()
         assert fit.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
 
     def test_files_count_alike_whatever_their_size(self):

@@ -34,7 +34,7 @@ class Spy:
         return [self.logit(self.candidates[i][left], self.candidates[i][right]) for i, left, right in pool]
 
     @property
-    def asked(self):
+    def pairs(self):
         """(prompt, text, text) of all pools."""
         return [
             (i, self.candidates[i][left], self.candidates[i][right]) for pool in self.pools for i, left, right in pool
@@ -59,9 +59,9 @@ def test_a_ranking_does_not_depend_on_the_other_prompts(candidates, name, seed):
 def test_no_ordered_pair_of_texts_is_compared_twice_and_none_with_itself(candidates, name):
     spy = Spy(candidates)
     rankings = rank_with(candidates, spy, strategy=name, budget=20)
-    assert len(set(spy.asked)) == len(spy.asked)
-    assert all(left != right for _, left, right in spy.asked)
-    counted = [sum(prompt == i for prompt, _, _ in spy.asked) for i in range(len(candidates))]
+    assert len(set(spy.pairs)) == len(spy.pairs)
+    assert all(left != right for _, left, right in spy.pairs)
+    counted = [sum(prompt == i for prompt, _, _ in spy.pairs) for i in range(len(candidates))]
     assert [ranking.comparisons for ranking in rankings] == counted
 
 
@@ -76,7 +76,7 @@ def test_equal_texts_tie_in_full(candidates):
 
 def test_all_texts_equal_need_no_ranker():
     candidates = [["same"] * 4, ["alone"]]
-    first, second = rank_with(candidates, lambda pool, advance: pytest.fail("asked"), strategy="full")
+    first, second = rank_with(candidates, lambda pool, advance: pytest.fail("compared"), strategy="full")
     assert (first.ranks, first.comparisons, first.logits[0, 1]) == ((1, 1, 1, 1), 0, 0)
     assert (second.ranks, second.comparisons) == ((1,), 0)
 
@@ -146,8 +146,8 @@ def test_progress_grows_and_reaches_its_total(candidates, name, batch):
     done = [call[0] for call in calls]
     assert done == sorted(done)
     assert all(now <= total for now, total in calls)
-    if spy.asked:
-        assert calls[-1] == (len(spy.asked), len(spy.asked))
+    if spy.pairs:
+        assert calls[-1] == (len(spy.pairs), len(spy.pairs))
 
 
 def test_progress_knows_the_total_from_the_start():

@@ -13,7 +13,6 @@ from llm_blender.ranking import (
     Interval,
     Priors,
     fit_priors,
-    games_from_votes,
     make_strategy,
     max_logits,
     probability_matrix,
@@ -29,7 +28,7 @@ SETTINGS = settings(max_examples=10, deadline=None)
 
 @st.composite
 def rankings(draw, strategy=None):
-    """A ranking by a noisy ranker with a position bias, and who wrote what; some are unknown."""
+    """Draw a ranking by a noisy ranker with a position bias, and the candidates' LLMs, some unknown."""
     n = draw(st.integers(1, 8))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     matrix = (rng.normal(0, 1, n)[:, None] - rng.normal(0, 1, n)[None, :] + rng.normal(0.3, 0.5, (n, n))).round(4)
@@ -63,8 +62,8 @@ def test_weight_0_changes_nothing(case, strength):
 @given(rankings(), st.integers(-8, 8))
 def test_equal_strengths_change_nothing(case, strength):
     ranking, models = case
-    everybody = dict.fromkeys([*NAMES, "unknown"], strength / 4)
-    assert same(Priors(everybody).apply(ranking, ["a" if model is None else model for model in models]), ranking)
+    shifted = dict.fromkeys([*NAMES, "unknown"], strength / 4)
+    assert same(Priors(shifted).apply(ranking, ["a" if model is None else model for model in models]), ranking)
 
 
 @SETTINGS
@@ -127,7 +126,7 @@ def test_a_stronger_llm_never_ranks_worse(case, strength, weight):
     others = [i for i, model in enumerate(models) if model != name]
     before = Priors(strength, weight=weight).apply(ranking, models)
     after = Priors({**strength, name: strength[name] + 0.5}, weight=weight).apply(ranking, models)
-    if before is ranking:  # a contest's scores are rounds, which are on another scale
+    if before is ranking:  # scores by elimination count rounds, on another scale
         return
     for i in mine:
         for j in others:
@@ -176,7 +175,7 @@ def test_after_a_cup_they_choose_as_well_as_if_the_cup_had_known_them():
     for seed in range(120):
         strength = rng.normal(0, 0.5, n)
         true = strength + rng.normal(0, 1, n)
-        seen = true + rng.normal(0, 1, n)  # by a ranker that errs as much as the answers differ
+        seen = true + rng.normal(0, 1, n)  # by a ranker with noise as large as the differences
         logits = seen[:, None] - seen[None, :] + rng.normal(0, 0.5, (n, n))
         known = logits + strength[:, None] - strength[None, :]
 
@@ -207,6 +206,10 @@ def test_evidence_outweighs_a_small_prior():
 def test_one_model_per_candidate():
     with pytest.raises(InputError, match="1 candidates needs as many names"):
         Priors({}).apply(Ranking(0, (0,), (1,), (0,), np.full((1, 1), np.nan), "full", 0), [])
+
+
+def games_from_votes(votes):
+    return [Game(winner, loser, 1.0) for winner, loser in votes]
 
 
 def play(true, games, seed=0):
@@ -327,7 +330,7 @@ def test_a_file_keeps_everything(tmp_path):
     ("changes", "message"),
     [
         ({"format": "other"}, "is not a file of priors"),
-        ({"version": 2}, "version 2, this is 1"),
+        ({"version": 2}, "version 2, not 1"),
         ({"strengths": None}, "is damaged"),
         ({"strengths": {"a": "strong"}}, "is damaged"),
         ({"strengths": {"a": float("nan")}}, "finite"),

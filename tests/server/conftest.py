@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,6 @@ import httpx
 import pytest
 
 pytest.importorskip("fastapi")
-
-import uvicorn
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
@@ -24,6 +21,8 @@ from llm_blender.server.service import Service
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import LLM
+
+ServeApp = Callable[[contextlib.ExitStack, Any], str]
 
 
 @dataclass
@@ -41,16 +40,16 @@ class Running:
     def idle(self) -> bool:
         """Whether nothing is at work any more, after a moment."""
         end = time.monotonic() + 20
-        while self.service.gate.admitted and time.monotonic() < end:
+        while self.service.admission.admitted and time.monotonic() < end:
             time.sleep(0.01)
-        return not self.service.gate.admitted
+        return not self.service.admission.admitted
 
 
 class Serving:
     """Starts services, and stops them."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, stack: contextlib.ExitStack, serve_app: ServeApp) -> None:
+        self._stack, self._serve_app = stack, serve_app
 
     def __call__(
         self,
@@ -65,35 +64,23 @@ class Serving:
         limits = limits or Limits(deadline=20)
         ensemble = Ensemble([Member(llm) for llm in made], ranker or FakeRanker(), limits=limits, **more)
         app = create_app(ensemble, ServerConfig(**(options or {})), keys)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-
-        def stop() -> None:
-            server.should_exit = True
-            thread.join()
-
-        self._stack.callback(stop)
-        end = time.monotonic() + 20
-        while not server.started and time.monotonic() < end:
-            time.sleep(0.005)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        url = self._serve_app(self._stack, app)
         http = self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
         return Running(url, app.state.service, http)
 
 
 @pytest.fixture
-def serve() -> Iterator[Serving]:
+def serve(serve_app: ServeApp) -> Iterator[Serving]:
     """For services with something planted."""
     with contextlib.ExitStack() as stack:
-        yield Serving(stack)
+        yield Serving(stack, serve_app)
 
 
 @pytest.fixture(scope="module")
-def serve_for_all() -> Iterator[Serving]:
+def serve_for_all(serve_app: ServeApp) -> Iterator[Serving]:
     """For a service that all tests of a module use."""
     with contextlib.ExitStack() as stack:
-        yield Serving(stack)
+        yield Serving(stack, serve_app)
 
 
 @pytest.fixture(scope="module")

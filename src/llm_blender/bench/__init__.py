@@ -1,71 +1,45 @@
-"""Methods measured on rows: whose preferences agree with the judges, and how good is what is selected.
-
-And what rows teach about the LLMs that wrote the answers.
-"""
+"""Measurement of rankers, fusers and LLMs on rows, and the strengths of LLMs that rows teach."""
 
 from llm_blender.bench.agreement import (
     Agreement,
-    Difference,
-    Evidence,
-    ReliabilityBin,
+    agreement_table,
     agreements,
-    baseline_evidence,
-    ranker_evidence,
+    baseline_predictions,
+    ranker_predictions,
 )
-from llm_blender.bench.cache import RecordedRanker
+from llm_blender.bench.cache import CachedRanker
 from llm_blender.bench.fusion import (
     FusedRow,
-    FusionEffort,
-    FusionMeasure,
-    FusionMeasures,
     FusionWins,
-    MeasureDifference,
     fused_rows,
     fusion_effort,
+    fusion_effort_table,
+    fusion_table,
     judge_fusions,
     measure_fusions,
 )
 from llm_blender.bench.fusion_page import fusion_page
 from llm_blender.bench.judged_pairs import JudgedPairs, implied_pairs, labelled_pairs
-from llm_blender.bench.learn_priors import (
-    NamedRow,
-    named_rows,
-    priors_from_judgements,
-    priors_from_ranker,
-    weigh_priors,
-)
+from llm_blender.bench.learn_priors import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
-from llm_blender.bench.report import (
-    Table,
-    agreement_table,
-    fusion_effort_table,
-    fusion_table,
-    selection_table,
-    write_page,
-)
-from llm_blender.bench.rows import ScoredRow, scored_rows
-from llm_blender.bench.selection import Selection, baseline_selections, ranker_selections
+from llm_blender.bench.report import Table, write_page
+from llm_blender.bench.resampling import Difference
+from llm_blender.bench.rows import BenchRow, scored_rows
+from llm_blender.bench.selection import Selection, baseline_selections, ranker_selections, selection_table
 
 __all__ = [
     "Agreement",
+    "BenchRow",
+    "CachedRanker",
     "Difference",
-    "Evidence",
     "FusedRow",
-    "FusionEffort",
-    "FusionMeasure",
-    "FusionMeasures",
     "FusionWins",
     "JudgedPairs",
-    "MeasureDifference",
-    "NamedRow",
-    "RecordedRanker",
-    "ReliabilityBin",
-    "ScoredRow",
     "Selection",
     "Table",
     "agreement_table",
     "agreements",
-    "baseline_evidence",
+    "baseline_predictions",
     "baseline_selections",
     "fused_rows",
     "fusion_effort",
@@ -80,7 +54,7 @@ __all__ = [
     "plot_agreements",
     "priors_from_judgements",
     "priors_from_ranker",
-    "ranker_evidence",
+    "ranker_predictions",
     "ranker_selections",
     "require_matplotlib",
     "scored_rows",

@@ -1,4 +1,4 @@
-"""Comparisons that are kept in a file, since a bench costs minutes to hours of them."""
+"""SQLite cache of what a bench computes, since rankings and metrics cost minutes to hours."""
 
 from __future__ import annotations
 
@@ -12,28 +12,68 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender.bench.judged_pairs import TextPair, evidence_weights, rank_pairs
-from llm_blender.bench.table.pool import FUSED, TablePool
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, WorkError, unknown_name
+from llm_blender.errors import InputError, unknown_name
 from llm_blender.metrics import METRICS
 from llm_blender.ranking import DEFAULT_BUDGET, Advance, Pool, rank_with
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
-__all__ = ["RecordedMetrics", "RecordedRanker", "measure_pool"]
+__all__ = ["CachedMetrics", "CachedRanker"]
 
 _BLOCK = 128  # pairs between two writes: seconds of work to lose, and still well-filled batches
-_PROBES = 4  # recorded pairs that are compared anew
+_PROBES = 4  # cached pairs that are compared anew
 _TOLERANCE = 0.01  # logits; int8 kernels of different processors differ by less, checkpoints by far more
 
 
-class RecordedRanker:
-    """A ranker whose comparisons are kept in a file and never made twice.
-
-    Strategies, benches and runs share them, and an interrupted run goes on where it stopped. Before the record is
-    believed, a few of its pairs are compared anew: so a ranker is noticed that was trained on under the same name.
+class _Cache:
+    """Numbers by key in one table of a SQLite file, all of them in memory too.
 
     Args:
-        ranker: makes the comparisons that are missing, each pair in both orders.
-        path: SQLite file, made where there is none; it may hold the comparisons of many rankers.
+        path: created if it is not there; it may hold other tables. None keeps the numbers in memory only.
+        table: name of the table, in the plural.
+        columns: names of its columns, key and value.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+
+    def __init__(self, path: str | Path | None, table: str, columns: tuple[str, str]) -> None:
+        self.path, self._table = path, table
+        key, value = columns
+        self.values: dict[bytes, float] = {}
+        if path is not None:
+            with self._transaction() as database:
+                database.execute(f"CREATE TABLE IF NOT EXISTS {table} ({key} BLOB PRIMARY KEY, {value} REAL NOT NULL)")
+                self.values.update(database.execute(f"SELECT {key}, {value} FROM {table}"))
+
+    def add(self, values: Mapping[bytes, float]) -> None:
+        """Store numbers in one transaction."""
+        if self.path is not None:
+            with self._transaction() as database:
+                database.executemany(f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?)", values.items())
+        self.values |= values
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(str(self.path))) as database, database:
+                yield database
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path} cannot keep {self._table} ({error}): name another file.") from error
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+class CachedRanker:
+    """Ranker whose comparisons are stored in a file and never made twice.
+
+    Strategies, benches and runs share them, and an interrupted run continues where it stopped. Before stored
+    comparisons are used, a few of them are made anew, to detect a ranker that was trained further under the same name.
+
+    Args:
+        ranker: makes the missing comparisons, each pair in both orders.
+        path: SQLite file, created if it is not there; it may hold the comparisons of many rankers.
         name: of this ranker in the file.
 
     Raises:
@@ -41,12 +81,10 @@ class RecordedRanker:
     """
 
     def __init__(self, ranker: Ranker, path: str | Path, name: str) -> None:
-        self._ranker, self._path, self._name = ranker, Path(path), name
+        self._ranker, self._name = ranker, name
+        self._cache = _Cache(path, "comparisons", ("pair", "logit"))
         self._trusted, self._temperature = False, 1.0
-        self.evidence_weights = evidence_weights(ranker)  # applied anew: what is recorded is the model's own
-        with self._database() as database:
-            database.execute("CREATE TABLE IF NOT EXISTS comparisons (pair BLOB PRIMARY KEY, logit REAL NOT NULL)")
-            self._logits: dict[bytes, float] = dict(database.execute("SELECT pair, logit FROM comparisons"))
+        self.evidence_weights = evidence_weights(ranker)  # applied anew: the cache holds the model's own logits
 
     def rank_many(
         self,
@@ -58,10 +96,10 @@ class RecordedRanker:
         budget: int = DEFAULT_BUDGET,
         progress: OnProgress | None = None,
     ) -> list[Ranking]:
-        """One ranking per instruction; `Ranking.comparisons` counts recorded ones like others.
+        """Rank the candidates of each instruction; `Ranking.comparisons` counts cached comparisons too.
 
         Raises:
-            InputError: as `llm_blender.ranking.rank_with`, or the record is another ranker's.
+            InputError: as `llm_blender.ranking.rank_with`, or the cache is another ranker's.
         """
         if len(instructions) != len(candidates):
             raise InputError(
@@ -72,7 +110,7 @@ class RecordedRanker:
         def compare(pool: Pool, advance: Advance) -> list[float]:
             pairs = [TextPair(prompts[i], candidates[i][left], candidates[i][right]) for i, left, right in pool]
             self._complete(pairs, advance)
-            return [self._logits[self._key(pair)] for pair in pairs]
+            return [self._cache.values[self._key(pair)] for pair in pairs]
 
         rankings = rank_with(
             candidates,
@@ -86,18 +124,18 @@ class RecordedRanker:
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]
 
     def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:
-        """Make those of the comparisons that are not recorded yet."""
-        asked = set(pairs)
-        recorded = [pair for pair in pairs if self._key(pair) in self._logits]
-        if recorded and not self._trusted:
-            self._probe(recorded[:_PROBES])
+        """Make the comparisons that are not cached yet."""
+        wanted = set(pairs)
+        cached = [pair for pair in pairs if self._key(pair) in self._cache.values]
+        if cached and not self._trusted:
+            self._probe(cached[:_PROBES])
         self._trusted = True
-        advance(len(recorded))
-        missing = list(dict.fromkeys(pair.sorted() for pair in pairs if self._key(pair) not in self._logits))
+        advance(len(cached))
+        missing = list(dict.fromkeys(pair.sorted() for pair in pairs if self._key(pair) not in self._cache.values))
         for start in range(0, len(missing), _BLOCK):
             block = missing[start : start + _BLOCK]
-            self._keep(self._compare(block))
-            advance(sum((pair in asked) + (pair.swapped() in asked) for pair in block))
+            self._cache.add(self._compare(block))
+            advance(sum((pair in wanted) + (pair.swapped() in wanted) for pair in block))
 
     def _compare(self, pairs: Sequence[TextPair]) -> dict[bytes, float]:
         logits = {}
@@ -109,41 +147,22 @@ class RecordedRanker:
 
     def _probe(self, pairs: Sequence[TextPair]) -> None:
         for key, logit in self._compare(pairs).items():
-            recorded = self._logits.get(key, logit)
-            if abs(recorded - logit) > _TOLERANCE:
+            cached = self._cache.values.get(key, logit)
+            if abs(cached - logit) > _TOLERANCE:
                 raise InputError(
-                    f"{self._path} holds comparisons of another ranker named {self._name!r} (a logit of {recorded:.4f} "
-                    f"is {logit:.4f} now): remove the file or name another one."
+                    f"{self._cache.path} holds comparisons of another ranker named {self._name!r} (a logit of "
+                    f"{cached:.4f} is {logit:.4f} now): remove the file or name another one."
                 )
 
-    def _keep(self, logits: dict[bytes, float]) -> None:
-        with self._database() as database:
-            database.executemany("INSERT OR REPLACE INTO comparisons VALUES (?, ?)", logits.items())
-        self._logits |= logits
-
     def _key(self, pair: TextPair) -> bytes:
-        return hashlib.sha256(json.dumps([self._name, *pair]).encode()).digest()
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it or nothing is in the file afterwards."""
-        try:
-            with contextlib.closing(sqlite3.connect(self._path)) as database, database:
-                yield database
-        except sqlite3.Error as error:
-            raise InputError(f"{self._path} cannot keep comparisons ({error}): name another file.") from error
+        return _hash(self._name, *pair)
 
 
-_Measured = tuple[str, str]
-"""A text and its reference."""
-
-
-class RecordedMetrics:
-    """Values of text metrics, which are kept in a file and never computed twice.
+class CachedMetrics:
+    """Values of text metrics, which are stored in a file and never computed twice.
 
     Args:
-        path: SQLite file, made where there is none; the comparisons of `llm_blender.bench.RecordedRanker` may stand in
-            it too. None keeps nothing.
+        path: SQLite file, created if it is not there; that of a `CachedRanker` is one too. None stores nothing.
         block: texts between two writes; the default is seconds of work to lose, and still well-filled batches.
 
     Raises:
@@ -151,113 +170,39 @@ class RecordedMetrics:
     """
 
     def __init__(self, path: str | Path | None, *, block: int = 256) -> None:
-        self._path, self._block = path, block
-        self._values: dict[bytes, float] = {}
-        if path is not None:
-            with self._database() as database:
-                database.execute("CREATE TABLE IF NOT EXISTS metrics (text BLOB PRIMARY KEY, value REAL NOT NULL)")
-                self._values.update(database.execute("SELECT text, value FROM metrics"))
+        self._cache, self._block = _Cache(path, "metrics", ("text", "value")), block
 
     def measure(
         self,
         metric: str,
         settings: Mapping[str, Any],
-        pairs: Sequence[_Measured],
+        pairs: Sequence[tuple[str, str]],
         *,
         progress: OnProgress | None = None,
     ) -> list[float]:
-        """A value for each text beside its reference.
+        """Measure texts against their references.
 
         Args:
             metric: one of `llm_blender.metrics.METRICS`.
-            settings: its keywords. The device is no part of what is kept.
+            settings: its keywords; all but the device are part of the key.
             pairs: texts and references.
             progress: called with texts done and to do.
 
         Raises:
-            InputError: there is no such metric.
+            InputError: the metric is unknown.
             LLMBlenderError: as the metric raises.
         """
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
         named = json.dumps([metric, {key: settings[key] for key in sorted(settings) if key != "device"}])
-        keys = [hashlib.sha256(json.dumps([named, *pair]).encode()).digest() for pair in pairs]
-        missing = list({key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._values}.items())
+        keys = [_hash(named, *pair) for pair in pairs]
+        cached = self._cache.values
+        missing = list({key: pair for key, pair in zip(keys, pairs, strict=True) if key not in cached}.items())
         for start in range(0, len(missing), self._block):
             block = missing[start : start + self._block]
             texts, references = [text for _, (text, _) in block], [reference for _, (_, reference) in block]
             scores = METRICS[metric](texts, references, **settings)
-            self._keep({key: float(value) for (key, _), value in zip(block, scores.values, strict=True)})
+            self._cache.add({key: float(value) for (key, _), value in zip(block, scores.values, strict=True)})
             if progress is not None:
                 progress(len(pairs) - len(missing) + start + len(block), len(pairs))
-        return [self._values[key] for key in keys]
-
-    def _keep(self, values: Mapping[bytes, float]) -> None:
-        self._values.update(values)
-        if self._path is not None:
-            with self._database() as database:
-                database.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?)", values.items())
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it or nothing is in the file afterwards."""
-        try:
-            with contextlib.closing(sqlite3.connect(str(self._path))) as database, database:
-                yield database
-        except sqlite3.Error as error:
-            raise InputError(f"{self._path} cannot keep metrics ({error}): name another file.") from error
-
-
-def measure_pool(
-    pool: TablePool,
-    metrics: Mapping[str, Mapping[str, Any]],
-    record: RecordedMetrics,
-    *,
-    progress: OnProgress | None = None,
-) -> tuple[dict[str, dict[tuple[int, str], float]], dict[str, str]]:
-    """The metrics of all candidates and fused answers that have not got them and whose row has a reference.
-
-    Args:
-        pool: n rows.
-        metrics: settings by name.
-        record: where values are kept.
-        progress: called with texts times metrics done and to do.
-
-    Returns:
-        Values by metric, row and LLM, `FUSED` for the fused answer; and the metrics that could not be computed, with
-        the reason.
-    """
-    found: dict[str, dict[tuple[int, str], float]] = {}
-    unavailable: dict[str, str] = {}
-    wanted = {metric: _missing(pool, metric) for metric in metrics}
-    total = sum(map(len, wanted.values()))
-    before = 0
-    for metric, texts in wanted.items():
-
-        def report(done: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + done, total)
-
-        try:
-            values = record.measure(metric, metrics[metric], list(texts.values()), progress=report)
-        except (NotFoundError, CheckpointError, MissingExtraError, WorkError) as error:
-            unavailable[metric] = str(error)
-        else:
-            found[metric] = dict(zip(texts, values, strict=True))
-        before += len(texts)
-    return found, unavailable
-
-
-def _missing(pool: TablePool, metric: str) -> dict[tuple[int, str], _Measured]:
-    """By row and LLM, the texts without the metric and their references."""
-    texts: dict[tuple[int, str], _Measured] = {}
-    for number, row in enumerate(pool.rows):
-        reference = row.reference or ""
-        if not reference.strip():
-            continue
-        for model, candidate in row.candidates.items():
-            if metric not in candidate.scores:
-                texts[number, model] = candidate.text, reference
-        if row.fused is not None and metric not in row.fused.scores:
-            texts[number, FUSED] = row.fused.text, reference
-    return texts
+        return [self._cache.values[key] for key in keys]

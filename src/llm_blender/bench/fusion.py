@@ -1,21 +1,23 @@
-"""Fused answers against references, beside the answers that they were made of."""
+"""Fused answers against references, beside the candidates that they were made of."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llm_blender.bench.rows import group_ids
+from llm_blender.bench.methods import CandidateGrid, Method, best_shares
+from llm_blender.bench.report import NOTHING, Result, Table, format_interval, format_number
+from llm_blender.bench.resampling import Difference, Floats, Resampling
+from llm_blender.bench.rows import BenchRow, fused_answer, group_ids
 from llm_blender.errors import InputError
 from llm_blender.fusers import DEFAULT_RULE, FusionRule
 from llm_blender.metrics import evaluate
-from llm_blender.ranking import Interval, bootstrap_interval
-from llm_blender.types import Candidate, Example, OnProgress, Ranker
+from llm_blender.ranking import Interval
+from llm_blender.types import Example, OnProgress, Ranker
 
 __all__ = [
     "FusedRow",
@@ -23,52 +25,47 @@ __all__ = [
     "FusionMeasure",
     "FusionMeasures",
     "FusionWins",
-    "MeasureDifference",
     "fused_rows",
     "fusion_effort",
+    "fusion_effort_table",
+    "fusion_table",
     "judge_fusions",
     "measure_fusions",
 ]
 
 
-@dataclass(frozen=True)
-class FusedRow:
-    """One instruction that was answered by fusing.
+@dataclass(frozen=True, kw_only=True)
+class FusedRow(BenchRow):
+    """One instruction that was answered by fusing; it has a reference and at least one candidate.
 
     Attributes:
-        prompt: instruction and input as one text.
-        reference: a known good answer.
-        answer: what was given back.
-        candidates: what it was made of; at least one.
-        best: which of them the ranker put first; None where the row does not say.
-        fusion: what the row says of the fusing, as `FusionReport.to_dict` writes it.
+        answer: the answer returned.
+        best: place of the candidate that the ranker put first; None where the row does not give it.
+        fusion: report of the fusion, as `FusionReport.to_dict` writes it.
     """
 
-    prompt: str
-    reference: str
     answer: str
-    candidates: tuple[Candidate, ...]
     best: int | None
     fusion: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chosen(self) -> str | None:
-        """The text of the best candidate."""
+        """Text of the best candidate."""
         return None if self.best is None else self.candidates[self.best].text
 
     @property
     def written(self) -> str:
-        """What the fuser wrote, given back or not; the answer where it wrote nothing that could be one."""
+        """Text that the fuser wrote, returned or not; `answer` where it wrote none or a flawed one."""
         text = self.fusion.get("text")
         return self.answer if not isinstance(text, str) or self.fusion.get("flaw") else text
 
     @property
     def let_through(self) -> bool:
-        """Whether a fused text was given back."""
+        """Whether a fused text was returned."""
         return self.fusion.get("returned") == "fuse"
 
     def automatic(self, rule: FusionRule) -> str | None:
-        """What the mode ``auto`` would have given back; None where the row does not say what that decides by."""
+        """Return the answer of the mode ``auto``; None where the row does not hold what it decides by."""
         overlap, lead = self.fusion.get("overlap"), self.fusion.get("lead")
         if not self.let_through or self.fusion.get("asked") == "auto":
             return self.answer
@@ -78,10 +75,10 @@ class FusedRow:
 
 
 def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]:
-    """The rows with a fused answer and a reference, and how many have not both.
+    """Select the rows with a fused answer and a reference, and count the others.
 
     Args:
-        file: where they come from.
+        file: source of the rows.
         rows: with `fusion` as ``blend fuse`` writes it, and `ranking` as ``blend rank`` does.
 
     Raises:
@@ -93,11 +90,20 @@ def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]
         if fusion is None or not (row.reference or "").strip() or not row.candidates:
             left_out += 1
             continue
-        answer = fusion.get("answer", fusion.get("text")) if isinstance(fusion, Mapping) else None
-        if not isinstance(answer, str):
-            raise InputError(f"{file}, row {number}: `fusion` has no `text`: make it by `blend fuse`.")
-        best = _best(row, fusion)
-        found.append(FusedRow(row.prompt, row.reference or "", answer, row.candidates, best, dict(fusion)))
+        try:
+            answer = fused_answer(fusion)
+        except InputError as error:
+            raise InputError(f"{file}, row {number}: {error}") from None
+        found.append(
+            FusedRow(
+                row.prompt,
+                row.candidates,
+                reference=row.reference,
+                answer=answer,
+                best=_best(row, fusion),
+                fusion=dict(fusion),
+            )
+        )
     if not found:
         raise InputError(
             f"{file} holds no row with both a fused answer (`fusion`, from `blend fuse`) and a reference (`output`)."
@@ -106,7 +112,7 @@ def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]
 
 
 def _best(row: Example, fusion: Mapping[str, Any]) -> int | None:
-    """By the ranking; without one, by the order in which the fuser read the candidates, which is best first."""
+    """Find the best candidate by the ranking; without one, by the fuser's reading order, which is best first."""
     ranking, used = row.extra.get("ranking"), fusion.get("used")
     place = ranking.get("best") if isinstance(ranking, Mapping) else None
     if place is None and isinstance(used, Sequence) and used:
@@ -114,38 +120,22 @@ def _best(row: Example, fusion: Mapping[str, Any]) -> int | None:
     return place if isinstance(place, int) and 0 <= place < len(row.candidates) else None
 
 
-_Floats = NDArray[np.float64]
-
 _ANSWER, _FUSED, _AUTO, _LET_THROUGH = "answer", "fused", "auto", "let through"
 _BEST, _RANDOM, _LONGEST, _ORACLE = "best candidate", "random", "longest", "oracle"
+_RESERVED = (None, _ANSWER, _FUSED, _AUTO, _BEST, _RANDOM, _LONGEST, _ORACLE)
 
 
 @dataclass(frozen=True)
-class MeasureDifference:
-    """One method against another by the same metric on the same rows.
-
-    Attributes:
-        method: the other one.
-        mean: by how much the mean is higher than the other's.
-        ci95: interval of that, both drawn together, resampled by instruction.
-    """
-
-    method: str
-    mean: float
-    ci95: Interval
-
-
-@dataclass(frozen=True)
-class FusionMeasure:
-    """How good one method's answers are by one metric.
+class FusionMeasure(Result):
+    """Quality of one method's answers by one metric.
 
     Attributes:
         metric: its name.
         method: ``answer``, ``fused``, ``best candidate``, …, or an LLM; see `measure_fusions`.
-        rows: instructions.
+        rows: number of instructions.
         mean: on the metric's own scale, higher is better.
         ci95: interval of `mean`, resampled by instruction.
-        versus: against the best candidate, or against ``random`` where that is not known; None for that one itself.
+        versus: against the best candidate, or against ``random`` where that is unknown; None for that one itself.
     """
 
     metric: str
@@ -153,11 +143,7 @@ class FusionMeasure:
     rows: int
     mean: float
     ci95: Interval
-    versus: MeasureDifference | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+    versus: Difference | None
 
 
 @dataclass(frozen=True)
@@ -166,7 +152,7 @@ class FusionMeasures:
 
     Attributes:
         measures: metric by metric.
-        unavailable: metrics that could not be computed, and why.
+        unavailable: metrics that could not be computed, with the reason.
     """
 
     measures: tuple[FusionMeasure, ...]
@@ -182,14 +168,14 @@ def measure_fusions(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> FusionMeasures:
-    """Measure the answers, and what there was to choose from.
+    """Measure the answers and the candidates.
 
-    ``answer`` is what was given back, under guard if there was one; ``let through`` the same on those rows alone in
-    which that is a fused text; ``fused`` what the fuser wrote, whether it was given back or not (the answer where it
-    wrote none); ``auto`` what the mode ``auto`` would have given back; ``best candidate`` what the ranker put first.
-    Each is there where the rows say what it needs. With `candidates` also ``random``, which is what is expected of a
-    draw, ``longest`` by characters, each LLM that has an answer in every row, and ``oracle``, the best candidate of
-    each row by that very metric.
+    ``answer`` is the answer returned, under guard if there was one; ``let through`` the same on the rows alone in which
+    that is a fused text; ``fused`` the text that the fuser wrote, returned or not (the answer where it wrote none);
+    ``auto`` the answer of the mode ``auto``; ``best candidate`` the one that the ranker put first. Each is measured
+    where the rows hold what it needs. With `candidates` also ``random``, the expectation of a draw, ``longest`` by
+    characters, each LLM with an answer in every row, and ``oracle``, the best candidate of each row by that very
+    metric.
 
     Args:
         rows: at least one.
@@ -202,19 +188,20 @@ def measure_fusions(
     Raises:
         InputError: as for `evaluate`.
     """
-    chosen = _chosen(rows, rule, candidates)
+    chosen = _chosen(rows, rule)
     texts = [
-        list(dict.fromkeys([*given.values(), *(candidate.text for candidate in row.candidates if candidates)]))
+        list(dict.fromkeys([*given.values(), *(row.texts if candidates else ())]))
         for row, given in zip(rows, chosen, strict=True)
     ]
     table = evaluate(
         [text for of_row in texts for text in of_row],
-        [row.reference for row, of_row in zip(rows, texts, strict=True) for _ in of_row],
+        [row.reference or "" for row, of_row in zip(rows, texts, strict=True) for _ in of_row],
         metrics,
         seed=seed,
         progress=progress,
     )
-    groups = np.array(group_ids(row.prompt for row in rows))
+    grid = CandidateGrid(rows)
+    candidate_methods = _candidate_methods(grid) if candidates else []
     measures: list[FusionMeasure] = []
     unavailable: dict[str, str] = {}
     for line in table:
@@ -223,93 +210,79 @@ def measure_fusions(
             continue
         values = iter(line.scores.values.tolist())
         scores = [{text: next(values) for text in of_row} for of_row in texts]
-        measures += _measured(line.metric, rows, _by_method(rows, chosen, scores, candidates), groups, seed)
+        by_method = {
+            method: np.array([of_row[given[method]] for of_row, given in zip(scores, chosen, strict=True)])
+            for method in chosen[0]
+        }
+        if candidates:
+            of_candidates = grid.fill(
+                [of_row[text] for text in row.texts] for row, of_row in zip(rows, scores, strict=True)
+            )
+            oracle = Method(_ORACLE, "oracle", best_shares(of_candidates))
+            by_method |= {method.name: method.expect(of_candidates) for method in (*candidate_methods, oracle)}
+        measures += _measure(line.metric, rows, by_method, seed)
     return FusionMeasures(tuple(measures), unavailable)
 
 
-def _chosen(rows: Sequence[FusedRow], rule: FusionRule, candidates: bool) -> list[dict[str, str]]:
-    """Each row's text by the methods that choose one, those alone that choose one in every row."""
-    chosen: list[dict[str, str]] = []
-    for row in rows:
-        texts: dict[str, str | None] = {
-            _ANSWER: row.answer,
-            _FUSED: row.written,
-            _AUTO: row.automatic(rule),
-            _BEST: row.chosen,
-        }
-        if candidates:
-            texts[_LONGEST] = max((candidate.text for candidate in row.candidates), key=len)
-            for candidate in row.candidates:
-                if candidate.model not in (None, _RANDOM, _ORACLE):
-                    texts.setdefault(candidate.model, candidate.text)
-        chosen.append({method: text for method, text in texts.items() if text is not None})
-    common = [method for method in chosen[0] if all(method in of_row for of_row in chosen)] if chosen else []
-    unguarded = any(of_row.get(_FUSED) != of_row[_ANSWER] for of_row in chosen)
-    doubted = any(of_row.get(_AUTO) != of_row[_ANSWER] for of_row in chosen)
-    left_out = {*(() if unguarded else (_FUSED,)), *(() if doubted else (_AUTO,))}
-    return [{method: of_row[method] for method in common if method not in left_out} for of_row in chosen]
-
-
-def _by_method(
-    rows: Sequence[FusedRow],
-    chosen: Sequence[Mapping[str, str]],
-    scores: Sequence[Mapping[str, float]],
-    candidates: bool,
-) -> dict[str, _Floats]:
-    """``[rows]`` of each method, from the scores of each row's texts."""
-    methods = {
-        method: np.array([of_row[text[method]] for of_row, text in zip(scores, chosen, strict=True)])
-        for method in chosen[0]
+def _chosen(rows: Sequence[FusedRow], rule: FusionRule) -> list[dict[str, str]]:
+    """Return each row's text by method, for the methods that have one in every row and are not all like ``answer``."""
+    chosen = [{_ANSWER: row.answer, _FUSED: row.written, _AUTO: row.automatic(rule), _BEST: row.chosen} for row in rows]
+    different = {
+        _ANSWER,
+        _BEST,
+        *(name for name in (_FUSED, _AUTO) if any(row[name] != row[_ANSWER] for row in chosen)),
     }
-    if not candidates:
-        return methods
-    all_scores = [
-        np.array([of_row[candidate.text] for candidate in row.candidates])
-        for row, of_row in zip(rows, scores, strict=True)
+    kept = [name for name in chosen[0] if name in different and all(row[name] is not None for row in chosen)]
+    return [{name: row[name] or "" for name in kept} for row in chosen]
+
+
+def _candidate_methods(grid: CandidateGrid) -> list[Method]:
+    """Return ``random``, ``longest`` (the first of equal ones), and each LLM with a candidate in every row."""
+    longest = [int(np.argmax([len(text) for text in row.texts])) for row in grid.rows]
+    models = [model for model in dict.fromkeys(grid.rows[0].models) if model not in _RESERVED]
+    everywhere = [model for model in models if model and all(model in row.models for row in grid.rows)]
+    return [
+        grid.random(),
+        Method(_LONGEST, "baseline", grid.one_hot(longest)),
+        *(Method(name, "LLM", grid.one_hot([row.models.index(name) for row in grid.rows])) for name in everywhere),
     ]
-    ours = {method: methods.pop(method) for method in (_ANSWER, _FUSED, _AUTO, _BEST) if method in methods}
-    drawn = np.array([of_row.mean() for of_row in all_scores])
-    return {**ours, _RANDOM: drawn, **methods, _ORACLE: np.array([of_row.max() for of_row in all_scores])}
 
 
-def _measured(
-    metric: str, rows: Sequence[FusedRow], by_method: Mapping[str, _Floats], groups: NDArray[np.intp], seed: int
-) -> list[FusionMeasure]:
-    """The methods by one metric."""
+def _measure(metric: str, rows: Sequence[FusedRow], by_method: Mapping[str, Floats], seed: int) -> list[FusionMeasure]:
+    """Measure the methods by one metric, each against the best candidate, or else against ``random``."""
     other = next((name for name in (_BEST, _RANDOM) if name in by_method), None)
-
-    def measure(method: str, values: _Floats, against: _Floats | None, of: NDArray[np.intp]) -> FusionMeasure:
-        versus = None
-        if other is not None and against is not None:
-            ci95 = bootstrap_interval(values - against, of, seed=seed)
-            versus = MeasureDifference(other, float((values - against).mean()), ci95)
-        ci95 = bootstrap_interval(values, of, seed=seed)
-        return FusionMeasure(metric, method, len(values), float(values.mean()), ci95, versus)
-
+    groups = np.array(group_ids(row.prompt for row in rows))
     through = np.array([row.let_through for row in rows])
+    all_rows = Resampling(groups, seed=seed)
     measures = []
+
+    def measure(method: str, values: Floats, others: Floats | None, resampling: Resampling) -> None:
+        versus = None if other is None or others is None else resampling.difference(other, values, others)
+        ci95 = resampling.interval(values)
+        measures.append(FusionMeasure(metric, method, len(values), float(values.mean()), ci95, versus))
+
     for method, values in by_method.items():
-        against = None if other is None or method == other else by_method[other]
-        measures.append(measure(method, values, against, groups))
-        if method == _ANSWER and other == _BEST and through.any() and not through.all() and against is not None:
-            measures.append(measure(_LET_THROUGH, values[through], against[through], groups[through]))
+        others = None if other is None or method == other else by_method[other]
+        measure(method, values, others, all_rows)
+        if method == _ANSWER and other == _BEST and others is not None and through.any() and not through.all():
+            measure(_LET_THROUGH, values[through], others[through], Resampling(groups[through], seed=seed))
     return measures
 
 
 @dataclass(frozen=True)
-class FusionEffort:
-    """What fusing took.
+class FusionEffort(Result):
+    """Tokens, time and dollars of fusing.
 
     Attributes:
         rows: with a reference and a fusion.
-        asked: of them, those for which the fuser wrote.
-        let_through: of these, those whose fused text was given back.
-        reasons: of all rows, why the answer is what it is; see `llm_blender.types.FusionReason`.
-        prompt_tokens: read by the fuser, mean of those asked.
+        asked: rows for which the fuser was called.
+        let_through: rows whose fused text was returned.
+        reasons: rows by the reason of their answer; see `llm_blender.types.FusionReason`.
+        prompt_tokens: read by the fuser, mean over its calls.
         completion_tokens: written by it, likewise.
         seconds: of fusing and guarding, likewise.
         cost: dollars of all; None where a price is unknown.
-        truncated: share of the texts that the fuser could not read, mean of those asked.
+        truncated: share of the texts that the fuser could not read, mean over its calls.
     """
 
     rows: int
@@ -322,20 +295,16 @@ class FusionEffort:
     cost: float | None
     truncated: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class FusionWins:
-    """How often a judge prefers the fused text that was given back to the best candidate, both orders together.
+class FusionWins(Result):
+    """How often a judge prefers the fused text that was returned to the best candidate, both orders together.
 
     Attributes:
         judge: its name.
         rows: that were judged.
-        wins: the fused text is better.
-        ties: neither is.
+        wins: rows in which the fused text is better.
+        ties: rows in which neither is.
         share: of wins, ties as half.
         ci95: interval of `share`, resampled by instruction.
     """
@@ -347,13 +316,9 @@ class FusionWins:
     share: float
     ci95: Interval
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
-    """What fusing these rows took, as far as they say."""
+    """Sum up what fusing these rows took, as far as they record it."""
     fused = [row.fusion for row in rows if row.fusion.get("fuser")]
     usage = [fusion.get("usage") or {} for fusion in fused]
     costs = [fusion.get("cost") for fusion in fused]
@@ -377,24 +342,87 @@ def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
 def judge_fusions(
     rows: Sequence[FusedRow], judge: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
 ) -> FusionWins | None:
-    """Let a judge compare each fused text that was given back with the best candidate; None where there are none.
+    """Compare each fused text that was returned with the best candidate by a judge; None if there is none.
 
     Args:
         rows: at least one.
         judge: compares them in both orders.
-        name: what it is called.
+        name: of the judge.
         seed: of the bootstrap.
         progress: called with the comparisons done and to do.
 
     Raises:
         WorkError: the judge failed.
     """
-    doubtful = [(row, row.chosen) for row in rows if row.let_through and row.chosen not in (None, row.answer)]
-    if not doubtful:
+    pairs = [(row, row.chosen) for row in rows if row.let_through and row.chosen not in (None, row.answer)]
+    if not pairs:
         return None
-    pairs = [[row.answer, chosen or ""] for row, chosen in doubtful]
-    verdicts = judge.rank_many([row.prompt for row, _ in doubtful], pairs, strategy="full", progress=progress)
-    values = np.array([0.5 + np.sign(verdict.probability(0, 1) - 0.5) / 2 for verdict in verdicts])
-    ci95 = bootstrap_interval(values, group_ids(row.prompt for row, _ in doubtful), seed=seed)
+    prompts, texts = [row.prompt for row, _ in pairs], [[row.answer, chosen or ""] for row, chosen in pairs]
+    rankings = judge.rank_many(prompts, texts, strategy="full", progress=progress)
+    values = np.array([0.5 + np.sign(ranking.probability(0, 1) - 0.5) / 2 for ranking in rankings])
+    ci95 = Resampling(group_ids(prompts), seed=seed).interval(values)
     wins, ties = int((values == 1).sum()), int((values == 0.5).sum())
     return FusionWins(name, len(values), wins, ties, float(values.mean()), ci95)
+
+
+def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
+    """Return means on each metric's own scale; a metric that could not be computed has a line without numbers.
+
+    Args:
+        results: by file; the name of a single file is left out.
+    """
+    measures = [measure for of_file in results.values() for measure in of_file.measures]
+    other = next((measure.versus.method for measure in measures if measure.versus), "")
+    lines = [
+        (
+            file,
+            measure.metric,
+            measure.method,
+            f"{measure.rows:,}",
+            format_number(measure.mean, ".4g"),  # four digits, as the scales of metrics differ
+            format_interval(measure.ci95, ".4g"),
+            format_number(measure.versus.mean if measure.versus else None, "+.4g"),
+            format_interval(measure.versus.ci95 if measure.versus else None, "+.4g"),
+        )
+        for file, of_file in results.items()
+        for measure in of_file.measures
+    ]
+    lines += [
+        (file, metric, "unavailable", *(NOTHING,) * 5)
+        for file, of_file in results.items()
+        for metric in of_file.unavailable
+    ]
+    against = f"against {other}" if other else "difference"
+    columns = ("file", "metric", "method", "rows", "mean", "95 %", against, "95 %")
+    table = Table(columns, tuple(lines), names=3)
+    return table if len(results) > 1 else table.without_first()
+
+
+def fusion_effort_table(efforts: Mapping[str, FusionEffort], wins: Mapping[str, FusionWins]) -> Table:
+    """Return the effort in each file, and how often a judge preferred the fused text, if there was one.
+
+    Args:
+        efforts: by file; the name of a single file is left out.
+        wins: by file, of the files that were judged.
+    """
+    lines = []
+    for file, effort in efforts.items():
+        won = wins.get(file)
+        lines.append(
+            (
+                file,
+                ", ".join(f"{reason} {count:,}" for reason, count in effort.reasons.items()),
+                f"{effort.rows:,}",
+                f"{effort.asked:,}",
+                f"{effort.let_through:,}",
+                f"{effort.prompt_tokens:,.0f}",
+                f"{effort.completion_tokens:,.0f}",
+                f"{effort.seconds:,.2f}",
+                format_number(effort.cost, ".4f"),
+                format_number(effort.truncated, ".1f", 100),
+                f"{100 * won.share:.1f} ({format_interval(won.ci95, '.1f', 100)}) of {won.rows:,}" if won else NOTHING,
+            )
+        )
+    columns = ("reasons", "rows", "fused", "let through", "tokens in", "out", "s", "$", "cut %", "judge, wins %")
+    table = Table(("file", *columns), tuple(lines), names=2)
+    return table if len(efforts) > 1 else table.without_first()

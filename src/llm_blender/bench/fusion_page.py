@@ -1,4 +1,4 @@
-"""Fused answers beside the candidates that they were made of, as a page to read."""
+"""HTML page with fused answers beside the candidates that they were made of."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 __all__ = ["fusion_page"]
 
 _WHY = {
-    "better": "given back: the ranker prefers it to the best candidate",
-    "unguarded": "given back without a comparison",
-    "worse": "not given back: the ranker does not prefer it to the best candidate",
-    "copy": "not given back: it is the best candidate",
-    "empty": "not given back: it is empty",
-    "repeats": "not given back: it repeats itself",
-    "echo": "not given back: it says the prompt again",
+    "better": "returned: the ranker prefers it to the best candidate",
+    "unguarded": "returned without a comparison",
+    "worse": "not returned: the ranker does not prefer it to the best candidate",
+    "copy": "not returned: it is the best candidate",
+    "empty": "not returned: it is empty",
+    "repeats": "not returned: it repeats itself",
+    "echo": "not returned: it repeats the prompt",
     "failed": "the fuser failed",
     "too_small": "not fused: two candidates do not fit into what the fuser reads",
     "clear": "not fused: the best candidate is clear",
     "one_candidate": "not fused: there is one candidate",
-    "same_candidates": "not fused: all candidates say the same",
+    "same_candidates": "not fused: all candidates are the same",
     "no_candidates": "not fused: there is no candidate",
 }
 _STYLE = """
@@ -41,7 +41,7 @@ mark sup { color: var(--quiet); }
 table { margin: 1rem 0; }
 """
 _LEGEND = (
-    "<p>In a fused text, plain sentences stand word for word in the best candidate, <mark>marked<sup>2</sup></mark> "
+    "<p>In a fused text, plain sentences are word for word in the best candidate, <mark>marked<sup>2</sup></mark> "
     'ones in the candidate of that number, <span class="own">underlined</span> ones in none of them.</p>'
 )
 
@@ -49,13 +49,13 @@ _LEGEND = (
 def fusion_page(
     files: Mapping[str, Sequence[FusedRow]], tables: Sequence[Table], *, examples: int = 20, seed: int = 0
 ) -> str:
-    """Tables, and of each file some rows with the fused text, the candidates and the reference, in HTML.
+    """Return an HTML page with tables, and rows of each file with fused text, candidates and reference.
 
     Args:
-        files: the rows of each.
-        tables: above them.
-        examples: rows of a file that are shown, drawn without a look at them; all where there are not so many.
-        seed: draws them, the same rows of files with the same instructions.
+        files: rows by file.
+        tables: placed above the rows.
+        examples: number of rows of a file, drawn at random; fewer if the file has fewer.
+        seed: of the draw, which takes the same rows from files with the same instructions.
     """
     parts = ["<h1>Fused answers</h1>", *map(html_table, tables), _LEGEND]
     for file, rows in files.items():
@@ -78,29 +78,29 @@ def _article(number: int, row: FusedRow) -> str:
 
 
 def _sections(row: FusedRow) -> Iterator[str]:
-    """The fused text, what it was made of, the reference."""
+    """Yield the fused text, the candidates read by the fuser, and the reference."""
     used = row.fusion.get("used") or ()
     read = [i for i in used if isinstance(i, int) and 0 <= i < len(row.candidates)]
     shown = list(dict.fromkeys([*([] if row.best is None else [row.best]), *read]))[:5]
-    said = [_words(row.candidates[i].text) for i in shown]
+    sources = [_words(row.candidates[i].text) for i in shown]
     if isinstance(text := row.fusion.get("text"), str) and text.strip():
-        yield _section("Fused", "".join(_marked(piece, said) for piece in sentences(text.strip())))
+        yield _section("Fused", "".join(_marked(piece, sources) for piece in sentences(text.strip())))
     for place, i in enumerate(shown, 1):
         best = ", the best" if i == row.best else ""
         yield _section(f"{place}: {row.candidates[i].model}{best}", escape(row.candidates[i].text.strip()))
-    yield _section("Reference", escape(row.reference.strip()))
+    yield _section("Reference", escape((row.reference or "").strip()))
 
 
 def _section(title: str, text: str) -> str:
     return f'<section><h3>{escape(title)}</h3><div class="text">{text}</div></section>'
 
 
-def _marked(piece: str, said: Sequence[str]) -> str:
-    """A sentence with a mark that says who said it."""
+def _marked(piece: str, sources: Sequence[str]) -> str:
+    """Mark a sentence with the number of the candidate that holds it."""
     if not WORDS.search(piece):
         return escape(piece)
     words = _words(LIST_MARK.sub("", piece))
-    source = next((place for place, text in enumerate(said) if words in text), None)
+    source = next((place for place, text in enumerate(sources) if words in text), None)
     body = piece.rstrip()
     after = escape(piece[len(body) :])
     if source is None:

@@ -1,19 +1,20 @@
-"""Pairs of answers of which the better one is known."""
+"""Pairs of answers with a known better one, and how a ranker compares them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.rows import ScoredRow, group_ids, subset_names
+from llm_blender.bench.resampling import Floats
+from llm_blender.bench.rows import BenchRow, group_ids, subset_names
 from llm_blender.errors import InputError
-from llm_blender.ranking import EvidenceWeights, consensus
+from llm_blender.ranking import LogitWeights, consensus
 from llm_blender.types import Comparison, Example, OnProgress, Ranker, Ranking
 
 __all__ = [
@@ -35,18 +36,18 @@ class TextPair(NamedTuple):
     b: str
 
     def swapped(self) -> Self:
-        """The pair in its other order."""
+        """Return the pair in its other order."""
         return self._replace(a=self.b, b=self.a)
 
     def sorted(self) -> Self:
-        """The one of its two orders that names the pair."""
+        """Return the one of its two orders that names the pair."""
         return self if self.a <= self.b else self.swapped()
 
 
 def rank_pairs(ranker: Ranker, pairs: Sequence[TextPair], *, progress: OnProgress | None = None) -> list[Ranking]:
-    """Each pair as a ranking of two candidates, a and b, from both orders.
+    """Rank each pair as two candidates, a and b, in both orders.
 
-    All go through one call of the ranker, so that they share its batches.
+    All pairs go through one call of the ranker and share its batches.
     """
     return ranker.rank_many(
         [pair.prompt for pair in pairs], [[pair.a, pair.b] for pair in pairs], strategy="full", progress=progress
@@ -60,13 +61,13 @@ def compare_pairs(
     consensus: Sequence[float] | None = None,
     progress: OnProgress | None = None,
 ) -> list[Comparison]:
-    """Compare a with b in each pair; what occurs more than once, in whichever order, is compared once.
+    """Compare a with b in each pair; a pair that occurs more than once, in either order, is compared once.
 
     Args:
         ranker: any; a pointwise one compares by differences of scores.
         pairs: of texts.
-        consensus: per pair, by how much a agrees more than b with all candidates of its prompt, NaN where there are
-            no others; it counts as it does where the ranker sees them all.
+        consensus: per pair, consensus of a minus that of b among all candidates of its prompt, NaN where there are no
+            others; it has the weight that it has in a ranking of all candidates.
         progress: called with comparisons done and expected.
 
     Returns:
@@ -90,15 +91,14 @@ def compare_pairs(
     ]
 
 
-def evidence_weights(ranker: Ranker) -> EvidenceWeights:
-    """What a ranker that sees all candidates of a prompt makes of their consensus."""
-    weights: EvidenceWeights = getattr(ranker, "evidence_weights", EvidenceWeights())
+def evidence_weights(ranker: Ranker) -> LogitWeights:
+    """Return the weights of a ranker's logits and of the candidates' consensus."""
+    weights: LogitWeights = getattr(ranker, "evidence_weights", LogitWeights())
     return weights
 
 
-_Floats = NDArray[np.float64]
 _Judgement = tuple[str, str, float, float]
-"""Text a, text b, by how much a is better, and by how much it agrees more with all candidates."""
+"""Text a, text b, difference in quality (a − b), difference in consensus (a − b)."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class JudgedPairs:
     """The pairs of one file in which a judge preferred one answer.
 
     Attributes:
-        file: where they come from.
+        file: source of the pairs.
         pairs: of texts; at least one.
         a_wins: per pair, whether a is the better one.
-        groups: per pair, a number of its instruction.
-        subsets: per pair, the part of the file that it belongs to; None where the file was not divided.
+        groups: per pair, number of its instruction.
+        subsets: per pair, its part of the file; None for a file that is not divided.
         consensus: per pair, that of a minus that of b among all candidates of their row
             (`llm_blender.ranking.consensus`); NaN where these have none.
-        tied: the subsets of the pairs that were left out since the judge preferred neither.
-        subset: the part of the file that this is; None for all of it.
+        tied: subsets of the pairs that are left out because the judge preferred neither.
+        subset: the part of the file; None for all of it.
     """
 
     file: str
@@ -128,43 +128,40 @@ class JudgedPairs:
 
     @property
     def ties(self) -> int:
-        """How many pairs were left out since the judge preferred neither."""
+        """Number of pairs that are left out because the judge preferred neither."""
         return len(self.tied)
 
     @property
-    def sides(self) -> _Floats:
+    def sides(self) -> Floats:
         """``[n]``: 1 where a is the better one, −1 where b is."""
         return np.where(self.a_wins, 1.0, -1.0)
 
-    def parts(self) -> list[tuple[JudgedPairs, NDArray[np.intp]]]:
-        """Each subset, by name, with the places of its pairs in the whole; one with ties alone is left out."""
-        names = np.array([name or "" for name in self.subsets])
-        return [self._part(name, np.flatnonzero(names == name)) for name in sorted(set(filter(None, self.subsets)))]
+    def take(self, places: Sequence[int] | NDArray[np.intp]) -> JudgedPairs:
+        """Return some of the pairs, by their places."""
+        columns = ("pairs", "a_wins", "groups", "subsets", "consensus")
+        kept: dict[str, Any] = {name: tuple(getattr(self, name)[place] for place in places) for name in columns}
+        return replace(self, **kept)
 
-    def _part(self, name: str, places: NDArray[np.intp]) -> tuple[JudgedPairs, NDArray[np.intp]]:
-        part = JudgedPairs(
-            self.file,
-            tuple(self.pairs[place] for place in places),
-            tuple(self.a_wins[place] for place in places),
-            tuple(self.groups[place] for place in places),
-            subsets=(name,) * len(places),
-            consensus=tuple(self.consensus[place] for place in places),
-            tied=tuple(other for other in self.tied if other == name),
-            subset=name,
-        )
-        return part, places
+    def parts(self) -> list[tuple[JudgedPairs, NDArray[np.intp]]]:
+        """Return each subset that has pairs, by name, with their places in the whole."""
+        found = []
+        for name in sorted(set(filter(None, self.subsets))):
+            places = np.flatnonzero([subset == name for subset in self.subsets])
+            tied = tuple(subset for subset in self.tied if subset == name)
+            found.append((replace(self.take(places), tied=tied, subset=name), places))
+        return found
 
 
 def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None) -> JudgedPairs:
-    """The pairs that the rows themselves hold.
+    """Collect the pairs that the rows label.
 
     Args:
-        file: where the rows come from.
+        file: source of the rows.
         rows: at least one with `pairs`.
-        by: divide them into subsets by this key of the rows.
+        by: key of the rows that divides them into subsets.
 
     Raises:
-        InputError: there are none, or only ties; or see `subset_names`.
+        InputError: there are no pairs, or only ties; or see `subset_names`.
     """
     margins = {"a": 1.0, "b": -1.0, "tie": 0.0}
     examples = list(rows)
@@ -175,13 +172,13 @@ def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None)
     return _judged(file, [row.prompt for row in examples], judgements, subsets)
 
 
-def implied_pairs(file: str, rows: Iterable[ScoredRow], *, by: str | None = None) -> JudgedPairs:
-    """All pairs of candidates of one row, the higher score being the better answer and equal ones a tie.
+def implied_pairs(file: str, rows: Iterable[BenchRow], *, by: str | None = None) -> JudgedPairs:
+    """Pair all candidates of each row: the higher score is the better answer, equal scores are a tie.
 
     Args:
-        file: where the rows come from.
+        file: source of the rows.
         rows: at least one.
-        by: divide them into subsets by this key of the rows.
+        by: key of the rows that divides them into subsets.
 
     Raises:
         InputError: there are only ties; or see `subset_names`.
@@ -198,13 +195,13 @@ def _labelled(row: Example, margins: Mapping[str, float]) -> list[_Judgement]:
     return [(texts[p.a], texts[p.b], margins[p.label], shares[p.a] - shares[p.b]) for p in row.pairs]
 
 
-def _implied(row: ScoredRow) -> list[_Judgement]:
+def _implied(row: BenchRow) -> list[_Judgement]:
     entries = zip(row.texts, row.qualities, _shares(row.texts), strict=True)
     return [(a, b, x - y, u - v) for (a, x, u), (b, y, v) in combinations(entries, 2)]
 
 
 def _shares(texts: Sequence[str]) -> list[float]:
-    """The consensus of each one, NaN where there is none."""
+    """Return the consensus of each text, NaN where there is none."""
     shares: list[float] = consensus(texts).tolist()
     return shares if any(shares) else [math.nan] * len(texts)
 
@@ -212,7 +209,7 @@ def _shares(texts: Sequence[str]) -> list[float]:
 def _judged(
     file: str, prompts: Sequence[str], judgements: Sequence[Sequence[_Judgement]], subsets: Sequence[str] | None
 ) -> JudgedPairs:
-    """From prompts with their judgements and, where asked for, their subsets."""
+    """Join prompts, their judgements and their subsets."""
     of_row: Sequence[str | None] = subsets or [None] * len(prompts)
     found = [
         (TextPair(prompt, a, b), margin, group, subset, share)

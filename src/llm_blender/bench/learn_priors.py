@@ -1,14 +1,15 @@
-"""Strengths of LLMs, and their weight, learned from rows."""
+"""Strengths of LLMs and their weight, fitted to rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from llm_blender.bench.rows import group_ids
-from llm_blender.errors import InputError, unknown_name
+from llm_blender.bench.methods import rank_rows
+from llm_blender.bench.rows import BenchRow, check_names, group_ids
+from llm_blender.errors import InputError
 from llm_blender.ranking import (
     JudgedRanking,
     Priors,
@@ -19,77 +20,53 @@ from llm_blender.ranking import (
     games_from_ranking,
     pairs_from_scores,
 )
-from llm_blender.types import Example, LabelledPair, OnProgress, Ranker
+from llm_blender.types import Example, OnProgress, Ranker
 
-__all__ = ["NamedRow", "named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_priors"]
-
-
-@dataclass(frozen=True)
-class NamedRow:
-    """The candidates of one instruction whose LLM is known, and what was judged of them.
-
-    Attributes:
-        prompt: instruction and input as one text.
-        texts: of the candidates.
-        models: who wrote them.
-        pairs: of these candidates.
-    """
-
-    prompt: str
-    texts: tuple[str, ...]
-    models: tuple[str, ...]
-    pairs: tuple[LabelledPair, ...]
+__all__ = ["named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_priors"]
 
 
-def named_rows(rows: Iterable[Example], models: Sequence[str] = (), score: str | None = None) -> list[NamedRow]:
-    """The rows in which at least two LLMs have a candidate.
+def named_rows(rows: Iterable[Example], models: Sequence[str] = (), score: str | None = None) -> list[BenchRow]:
+    """Select the rows in which at least two LLMs have a candidate, without the candidates of unknown LLMs.
 
     Args:
         rows: of one or several files.
-        models: only these LLMs' candidates; none named: all whose LLM is known.
-        score: what the judge says, by the order of this score; None: what the rows' own `pairs` say.
+        models: LLMs whose candidates are kept; empty keeps all whose LLM is known.
+        score: score whose order gives the pairs; None takes the rows' own `pairs`.
 
     Raises:
-        InputError: the score or a model stands in no row (the nearest name is given), or no row is left.
+        InputError: no row has the score or a model (the message gives the nearest name), or no row is left.
     """
     examples = list(rows)
-    candidates = [candidate for example in examples for candidate in example.candidates]
-    known = {candidate.model for candidate in candidates if candidate.model is not None}
-    for model in models:
-        if model not in known:
-            raise unknown_name("model", model, sorted(known))
-    scores = {name for candidate in candidates for name in candidate.scores}
-    if score is not None and score not in scores:
-        raise unknown_name("score", score, sorted(scores))
-    found = [_named(example, models or known, score) for example in examples]
+    check_names(examples, models, score)
+    found = [_named(example, models, score) for example in examples]
     kept = [row for row in found if len(set(row.models)) >= 2]
     if not kept:
         raise InputError("There is no row with candidates of two LLMs: candidates need a `model`.")
     return kept
 
 
-def _named(example: Example, models: Iterable[str], score: str | None) -> NamedRow:
-    kept = [(i, c, c.model) for i, c in enumerate(example.candidates) if c.model is not None and c.model in models]
+def _named(example: Example, models: Sequence[str], score: str | None) -> BenchRow:
+    kept = [i for i, c in enumerate(example.candidates) if c.model is not None and (not models or c.model in models)]
+    candidates = tuple(example.candidates[i] for i in kept)
     if score is None:
-        place = {old: new for new, (old, *_) in enumerate(kept)}
-        moved = [replace(p, a=place[p.a], b=place[p.b]) for p in example.pairs if p.a in place and p.b in place]
+        place = {old: new for new, old in enumerate(kept)}
+        pairs = [replace(p, a=place[p.a], b=place[p.b]) for p in example.pairs if p.a in place and p.b in place]
     else:
-        moved = pairs_from_scores([candidate.scores.get(score, np.nan) for _, candidate, _ in kept])
-    texts, names = tuple(candidate.text for _, candidate, _ in kept), tuple(model for *_, model in kept)
-    return NamedRow(example.prompt, texts, names, tuple(moved))
+        pairs = pairs_from_scores([candidate.scores.get(score, np.nan) for candidate in candidates])
+    return BenchRow(example.prompt, candidates, pairs=tuple(pairs))
 
 
-def priors_from_judgements(rows: Iterable[NamedRow], *, source: str = "judgements") -> Priors:
-    """Strengths by what judges said.
+def priors_from_judgements(rows: Iterable[BenchRow], *, source: str = "judgements") -> Priors:
+    """Fit strengths to the judged pairs of rows.
 
     Raises:
-        InputError: they preferred nobody.
+        InputError: no pair has a better answer.
     """
     return fit_priors((game for row in rows for game in games_from_pairs(row.pairs, row.models)), source=source)
 
 
 def priors_from_ranker(
-    rows: Sequence[NamedRow],
+    rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
     *,
@@ -97,18 +74,17 @@ def priors_from_ranker(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> Priors:
-    """Strengths by what a ranker itself finds; needs no judge.
+    """Fit strengths to the comparisons of a ranker, without a judge.
 
     Args:
         rows: at least one.
         ranker: any.
         name: for `Priors.ranker`.
-        strategy: which pairs it compares.
+        strategy: chooses the pairs to compare.
         seed: of the strategy.
         progress: called with comparisons done and expected.
     """
-    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-    rankings = ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)
+    rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
     games = [
         game for row, ranking in zip(rows, rankings, strict=True) for game in games_from_ranking(ranking, row.models)
     ]
@@ -117,7 +93,7 @@ def priors_from_ranker(
 
 def weigh_priors(
     priors: Priors,
-    rows: Sequence[NamedRow],
+    rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
     *,
@@ -125,28 +101,28 @@ def weigh_priors(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> tuple[Priors, WeightFit]:
-    """The priors with the weight and the temperature that suit a ranker, and how they were found.
+    """Fit the weight and the temperature of priors to a ranker.
 
     Args:
         priors: learned from other rows, or without a judge.
-        rows: judged; of those without a judged pair nothing is compared.
-        ranker: beside which they are to count.
+        rows: judged; those without a judged pair are not compared.
+        ranker: whose logits the strengths are added to.
         name: for `Priors.ranker`.
-        strategy: which pairs it compares.
+        strategy: chooses the pairs to compare.
         seed: of strategy and bootstrap.
         progress: called with comparisons done and expected.
 
     Raises:
-        InputError: nothing was judged that could teach a weight.
+        InputError: no judged pair can teach a weight.
     """
     judged = [row for row in rows if any(pair.label != "tie" for pair in row.pairs)]
-    prompts, texts = [row.prompt for row in judged], [row.texts for row in judged]
-    rankings = ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress) if judged else []
+    rankings = rank_rows(judged, ranker, strategy=strategy, seed=seed, progress=progress) if judged else []
+    groups = group_ids(row.prompt for row in judged)
     fit = fit_weight(
         priors,
         [
             JudgedRanking(ranking, row.models, row.pairs, group)
-            for row, ranking, group in zip(judged, rankings, group_ids(prompts), strict=True)
+            for row, ranking, group in zip(judged, rankings, groups, strict=True)
         ],
         seed=seed,
     )

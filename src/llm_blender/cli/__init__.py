@@ -1,7 +1,7 @@
 """The command ``blend``.
 
-One module a command; each is plugged in by a line below. All of them are imported to print ``blend --help``, so
-they import what is heavy (numpy, torch, onnxruntime, openai, rich) inside their functions.
+Each command is a module, and a line below adds it. ``blend --help`` imports all of them, so they import heavy packages
+(numpy, torch, onnxruntime, openai, rich) inside their functions.
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ from llm_blender.cli import (
     train,
     votes,
 )
-from llm_blender.cli._output import BlendGroup, end_unexpected, terminate
+from llm_blender.cli._output import BlendGroup, end_unexpected, show_warnings, terminate
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    name="blend", cls=BlendGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    name="blend",
+    cls=BlendGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": lambda name: "out" if name == "output" else name},  # --output is --out
 )
 app.command()(ask.ask)
 app.command()(rank.rank)
@@ -66,18 +71,19 @@ def _blend(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Ask several LLMs, rank their answers by comparing them in pairs, give back the best or fuse the best ones.
+    """Query several LLMs, rank their answers by comparing them in pairs, and return the best or fuse the best ones.
 
     Results go to standard output, progress to standard error. Exit status: 0 done, 1 the work failed, 2 the input
     or the configuration is wrong, 3 done but degraded (with --strict), 130 interrupted.
     """
+    show_warnings()
 
 
 def main() -> None:
     """Run ``blend`` with the arguments of this process, and exit."""
     signal.signal(signal.SIGTERM, terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What others read is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
+        # Output is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app()

@@ -1,4 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands share, and groups of them.
+
+An option group is a frozen dataclass whose fields are annotated like the parameters of a command. A command takes a
+group as one parameter; `with_options` expands it.
+"""
 
 from __future__ import annotations
 
@@ -7,101 +11,425 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from llm_blender.cli._output import print_json
+from llm_blender.data import STDIO
 from llm_blender.errors import InputError, NotFoundError, unknown_name
+
+if TYPE_CHECKING:
+    from llm_blender.config import Config
+    from llm_blender.rankers.heuristics import Heuristic
+    from llm_blender.rankers.pair_ranker import PairRanker
+    from llm_blender.rankers.pointwise import PointwiseRanker
+    from llm_blender.types import Ranker
 
 __all__ = [
     "STDIO",
-    "BackendOption",
+    "BackendOptions",
+    "ComparisonsOption",
+    "ConfigOption",
+    "DatasetOptions",
     "DeviceOption",
+    "EnsembleOptions",
     "FuserOption",
+    "HtmlOption",
+    "JobOptions",
     "JsonOption",
-    "PrecisionOption",
+    "LLMOptions",
+    "MarkdownOption",
+    "MetricOption",
+    "ModelsOption",
+    "OutOption",
+    "OutputOptions",
+    "PlotOption",
     "PriorsOption",
     "RankerOption",
+    "RequiredOutputOptions",
+    "SeedOption",
+    "SkipBadOption",
+    "StrategyOption",
+    "StrategyOptions",
+    "StrictOption",
+    "TrainingOptions",
+    "cached_ranker",
     "metric_settings",
     "read_text",
+    "split_names",
     "with_options",
 ]
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Read this configuration, not ./blend.toml or the one in the user's configuration folder.",
+    ),
+]
 FuserOption = Annotated[
     str | None,
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help="`chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
-        "`embedded:DIR`, a folder, a Hub repository, `consensus` (what the others agree on goes into the best "
-        "candidate), or `longest` [default: as configured; where only the embedded LLM answers, embedded, else chat].",
+        help="Fuse with `chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
+        "`embedded:DIR`, a folder, a Hub repository, `consensus` (adds to the best candidate what the others agree "
+        "on), or `longest` [default: as configured; embedded where only the embedded LLM answers, else chat].",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RankerOption = Annotated[
-    str, typer.Option("--ranker", metavar="NAME", help="`bundled`, a folder, or a Hub repository (owner/name).")
+MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")]
+OutOption = Annotated[
+    str,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Write to FILE, in the format of its extension; - is standard output."
+    ),
 ]
-BackendOption = Annotated[
-    Literal["onnx", "torch"] | None,
-    typer.Option("--backend", help="What runs the ranker; torch is an extra.", show_default="onnx"),
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed everything that is drawn at random.")]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count malformed rows.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the result is degraded.")]
+RankerOption = Annotated[
+    str, typer.Option("--ranker", metavar="NAME", help="Load `bundled`, a folder, or a Hub repository (owner/name).")
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; chooses the torch backend.")
+    str | None,
+    typer.Option("--device", help="Run the models on cpu, cuda, cuda:1, mps, …; a ranker then runs on torch."),
 ]
-PrecisionOption = Annotated[Literal["int8", "fp32"], typer.Option("--precision", help="Of the onnx backend.")]
+StrategyOption = Annotated[
+    str,
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active.",
+    ),
+]
+ModelsOption = Annotated[str, typer.Option("--models", metavar="A,B,…", help="Keep only the candidates of these LLMs.")]
 PriorsOption = Annotated[
     Path | None,
     typer.Option(
         "--priors",
         metavar="FILE",
-        help="Add the strengths of the LLMs to the evidence; `blend priors fit` learns them.",
+        help="Add the LLMs' strengths to the ranker's logits; `blend priors fit` learns them.",
     ),
+]
+ComparisonsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--comparisons",
+        metavar="FILE",
+        help="Cache comparisons in this file: none is computed twice, and an interrupted run resumes.",
+    ),
+]
+MetricOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        "--metrics",
+        metavar="NAME[=MODEL]",
+        help="Compute bleu, rouge1, rouge2, rougeL, rougeLsum, bertscore, bartscore or bleurt. The last three load a "
+        "model (a folder or Hub repository), by default that of the paper. Repeatable.",
+    ),
+]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="DIR", help="Draw the results as PNG and SVG; matplotlib is an extra."),
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page with the results.")
 ]
 
 
-def with_options(group: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a group, after its own.
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Expand the option groups among a command's parameters.
 
     Args:
-        group: a dataclass; each field is an option as a parameter of a command would be: annotated, with a default.
+        command: function with keyword parameters; one annotated with a dataclass is an option group.
 
     Returns:
-        A decorator for a command with a keyword parameter `options`, which gets the group as it was filled in.
+        The function that typer reads: its parameters are the command's, with the fields of each group in its place.
     """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        options = [parameter]
+        if is_dataclass(parameter.annotation):
+            options = _parameters(parameter.annotation)
+            groups[parameter.name] = parameter.annotation, [option.name for option in options]
+        parameters += (option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options)
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        filled = {
+            parameter: group(**{name: values.pop(name) for name in names})
+            for parameter, (group, names) in groups.items()
+        }
+        command(**values, **filled)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    shared = [
+    return [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
         )
         for field in fields(group)
     ]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(*args: Any, **values: Any) -> None:
-            options = group(**{option.name: values.pop(option.name) for option in shared})
-            command(*args, **values, options=options)
 
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [*(parameter for parameter in own if parameter.name != "options"), *shared]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
+@dataclass(frozen=True)
+class RequiredOutputOptions:
+    """Output file of the rows, and the format of the summary."""
 
-    return decorate
+    out: OutOption
+    as_json: JsonOption = False
+
+    @property
+    def show_progress(self) -> bool:
+        """Whether a progress bar leaves the rows readable: False where both go to one terminal."""
+        return self.out != STDIO or not sys.stdout.isatty()
+
+    def print_summary(self, summary: Any) -> None:
+        """Print the summary of a run with --json, unless standard output holds the rows."""
+        if self.as_json and self.out != STDIO:
+            print_json(summary)
 
 
-STDIO = "-"
-"""What stands for standard input and standard output."""
+@dataclass(frozen=True)
+class OutputOptions(RequiredOutputOptions):
+    """The same, by default with the rows on standard output."""
+
+    out: OutOption = STDIO
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """Pairs that a ranker compares. The fields are arguments of `Ranker.rank_many`.
+
+    Raises:
+        InputError: there is no such strategy.
+    """
+
+    strategy: StrategyOption = "auto"
+    budget: Annotated[int, typer.Option(min=2, help="Limit the comparisons per row, for auto and active.")] = 40
+    seed: SeedOption = 0
+
+    def __post_init__(self) -> None:
+        from llm_blender.ranking import comparison_count
+
+        comparison_count(self.strategy, 2, budget=self.budget)
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """Backend of a ranker. The fields are arguments of `load_ranker`."""
+
+    backend: Annotated[
+        Literal["onnx", "torch"] | None,
+        typer.Option(help="Run the ranker on ONNX Runtime or on torch, an extra.", show_default="onnx"),
+    ] = None
+    device: DeviceOption = None
+    precision: Annotated[Literal["int8", "fp32"], typer.Option(help="Choose the precision of the onnx backend.")] = (
+        "int8"
+    )
+
+    def load(self, name: str, *, consensus: float | None = None) -> PairRanker | PointwiseRanker | Heuristic:
+        """Load a ranker.
+
+        Args:
+            name: of the ranker, as `load_ranker` knows it.
+            consensus: weight of the candidates' consensus; None leaves it to the checkpoint.
+        """
+        from llm_blender.rankers import load_ranker
+
+        settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
+        if consensus is not None:
+            settings["consensus"] = consensus
+        return load_ranker(name, **settings)
+
+
+def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker:
+    """Wrap a ranker with the cache of ``--comparisons``; without a file, return the ranker itself."""
+    if comparisons is None:
+        return ranker
+    from llm_blender.bench import CachedRanker
+
+    return CachedRanker(ranker, comparisons, name)
+
+
+@dataclass(frozen=True)
+class LLMOptions:
+    """Configuration, and the LLMs of it that answer."""
+
+    samples: Annotated[
+        int | None, typer.Option("-n", min=1, max=200, help="Sample N answers per LLM [default: as configured; 5].")
+    ] = None
+    llm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Query only this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF "
+            "file. Repeatable."
+        ),
+    ] = None
+    config: ConfigOption = None
+
+    def load_config(self) -> Config:
+        """Load the configuration, with the options in place of its values."""
+        from llm_blender.config import load_config
+
+        return load_config(self.config)
+
+
+@dataclass(frozen=True)
+class EnsembleOptions(LLMOptions):
+    """LLMs, and what happens to their answers."""
+
+    mode: Annotated[
+        Literal["pick", "fuse", "auto"] | None,
+        typer.Option(
+            help="pick the best candidate, fuse the best ones, or fuse only where it is likely to help "
+            "[default: as configured; pick]."
+        ),
+    ] = None
+    fuser: FuserOption = None
+
+    def load_config(self) -> Config:
+        """Load the configuration, with the options in place of its values."""
+        config = super().load_config()
+        if self.mode is not None:
+            config = config.model_copy(update={"ensemble": config.ensemble.model_copy(update={"mode": self.mode})})
+        if self.fuser is not None:
+            config = config.model_copy(update={"fuser": config.fuser.model_copy(update={"name": self.fuser})})
+        return config
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Limits of a resumable job."""
+
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DOLLARS", help="Limit what all runs of this job cost together."),
+    ] = None
+    allow_unpriced: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unknown-prices", help="Query LLMs without a price too; their calls are counted, not priced."
+        ),
+    ] = False
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard what an earlier run did; the store still holds its answers.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Selection, split and provenance of the rows of a data set."""
+
+    name: Annotated[
+        str, typer.Option(metavar="TEXT", help="Name the data, for the card and the rows.", show_default="FILE")
+    ] = ""
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="State the licence of rows that hold none, for the card.")
+    ] = ""
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=SHARE,…",
+            help="Split the rows over several files, e.g. train=0.8,dev=0.1,test=0.1; FILE contains {split}.",
+        ),
+    ] = ""
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Leave out prompts that a row of this file holds too. Repeatable."),
+    ] = None
+    seed: SeedOption = 0
+    skip_bad: SkipBadOption = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of `ImportPlan` and `BuildPlan`.
+
+        Raises:
+            InputError: the split is malformed.
+        """
+        from llm_blender.datasets import parse_split
+
+        return {
+            "name": self.name,
+            "licence": self.licence,
+            "split": parse_split(self.split) if self.split else {},
+            "exclude": tuple(self.exclude or ()),
+            "seed": self.seed,
+            "skip_bad": self.skip_bad,
+        }
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Data and length of a training run.
+
+    Raises:
+        NotFoundError: the development rows do not exist.
+    """
+
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Read sources and settings of the run from this recipe.")
+    ] = None
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Look for the recipe's sources in this folder.")] = Path()
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE", help="Evaluate on a file of rows, or find the recipe's dev sources in a folder."
+        ),
+    ] = None
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Leave out training rows whose prompt this test file holds too. Repeatable."),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Start from this model: a Hub name or a folder [default: the recipe's]."),
+    ] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Set the number of passes over the training data.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed everything that is drawn at random.")] = None
+
+    def __post_init__(self) -> None:
+        if self.dev is not None and not self.dev.exists():
+            raise NotFoundError(f"There is no file or folder {self.dev}.")
+
+    @property
+    def dev_file(self) -> Path | None:
+        """File of development rows, if --dev is one."""
+        return self.dev if self.dev is not None and self.dev.is_file() else None
+
+    @property
+    def dev_folder(self) -> Path:
+        """Folder of the recipe's development sources."""
+        if self.dev is None:
+            return self.data
+        return self.dev if self.dev.is_dir() else self.dev.parent
+
+
+def split_names(names: str) -> list[str]:
+    """Split a list of names at its commas."""
+    return [name for name in (part.strip() for part in names.split(",")) if name]
 
 
 def read_text(argument: str) -> str:
-    """The text that an argument means: itself, ``@file``, or ``-`` for standard input.
+    """Read the text of an argument: the argument itself, ``@file``, or ``-`` for standard input.
 
-    Of a file or standard input the line ends at its end are left out, as ``$(cat file)`` does. A text that begins
-    with @ is written with two.
+    Trailing line ends of a file or of standard input are removed, as ``$(cat file)`` does. ``@@`` at the beginning
+    means a literal @.
 
     Raises:
         NotFoundError: there is no such file.
@@ -111,7 +439,7 @@ def read_text(argument: str) -> str:
         return _decode(sys.stdin.buffer.read(), "Standard input").rstrip("\r\n")
     if argument.startswith("@") and not argument.startswith("@@"):
         return _decode(_read(argument[1:]), argument[1:]).rstrip("\r\n")
-    # What was no UTF-8 on the command line is hidden in lone surrogates.
+    # Bytes of the command line that are not UTF-8 arrive as lone surrogates.
     return _decode(os.fsencode(argument.removeprefix("@")), "An argument")
 
 
@@ -135,14 +463,17 @@ _BY_MODEL = ("bertscore", "bartscore", "bleurt")
 
 
 def metric_settings(names: list[str], device: str | None) -> dict[str, dict[str, Any]]:
-    """Settings by metric, as `llm_blender.metrics.evaluate` takes them.
+    """Parse the metrics of ``--metric`` into what `llm_blender.metrics.evaluate` takes.
 
     Args:
-        names: each a metric, or a metric and its model: ``NAME=MODEL``.
-        device: of the models.
+        names: metrics, each as ``NAME`` or ``NAME=MODEL``.
+        device: device of the models.
+
+    Returns:
+        Settings by metric.
 
     Raises:
-        InputError: there is no such metric, or a model is named for one that has none.
+        InputError: there is no such metric, or it takes no model.
     """
     from llm_blender.metrics import METRICS
 

@@ -1,8 +1,9 @@
-"""What a command prints: results on standard output, remarks on standard error."""
+"""Print results on standard output and notes on standard error; map errors to exit codes."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -14,16 +15,25 @@ from typer.core import TyperGroup
 
 from llm_blender.errors import LLMBlenderError
 
-__all__ = ["DEGRADED", "BlendGroup", "end_unexpected", "note", "print_json", "print_table", "terminate"]
+__all__ = [
+    "DEGRADED",
+    "BlendGroup",
+    "end_unexpected",
+    "note",
+    "print_json",
+    "print_table",
+    "show_warnings",
+    "terminate",
+]
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on standard output."""
+    """Print one line of JSON on standard output."""
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output: drawn on a terminal, else separated by tabs, for ``cut`` and ``awk``."""
+    """Print a table on standard output: drawn on a terminal, otherwise separated by tabs, for ``cut`` and ``awk``."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             typer.echo("\t".join(row))
@@ -35,52 +45,72 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # as it is: brackets are no markup
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # plain text: brackets are not markup
     Console().print(table)
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     typer.echo(text, err=True)
 
 
+class _Warnings(logging.Handler):
+    """The log of the package on standard error; a warning that repeats is shown once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno > logging.WARNING or text not in self._shown:
+            self._shown.add(text)
+            note(text)
+
+
+def show_warnings() -> None:
+    """Show the warnings of this package on standard error from now on."""
+    log = logging.getLogger("llm_blender")
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Warnings)] + [_Warnings()]
+
+
 DEGRADED = 3
-"""Exit code: done, but on less than was asked for; only with ``--strict``."""
+"""Exit code of a degraded result, with ``--strict``."""
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
 _DEBUG = "LLM_BLENDER_DEBUG"
 
 
 class BlendGroup(TyperGroup):
-    """The root of the commands, where what they raise becomes an exit code."""
+    """Root command, which converts errors to exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; usage errors, which typer words itself, pass through."""
+        """Run the command; typer reports usage errors itself."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a closed pipe can still be met
+            sys.stdout.flush()  # here, where a closed pipe can still be handled
         except LLMBlenderError as error:
-            _say_error(error, str(error))
+            _report_error(error, str(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)
             raise typer.Exit(_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # `blend … | head` has what it wanted. Python flushes once more at exit and must not find the pipe.
+            # The reader, e.g. `head`, is done. Python flushes again at exit and must not find the closed pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
         return result
 
 
 def end_unexpected(error: Exception) -> NoReturn:
-    """End on an error that nobody foresaw."""
+    """Report an unexpected error and exit."""
     text = f"unexpected {type(error).__name__}: {error}"
-    _say_error(error, text if _debugging() else f"{text} (run again with {_DEBUG}=1 to see where)")
+    _report_error(error, text if _debugging() else f"{text} (run again with {_DEBUG}=1 to see where)")
     sys.exit(_FAILED)
 
 
 def terminate(*_: object) -> NoReturn:
-    """Signal handler: leave through the ``with`` blocks, which clean up."""
+    """Exit on a signal through the ``with`` blocks, which clean up."""
     sys.exit(_TERMINATED)
 
 
@@ -88,7 +118,7 @@ def _debugging() -> bool:
     return os.environ.get(_DEBUG, "") not in ("", "0")
 
 
-def _say_error(error: Exception, text: str) -> None:
+def _report_error(error: Exception, text: str) -> None:
     if _debugging():
         typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)

@@ -1,4 +1,4 @@
-"""What every bench of rankers asks: which rankers on which candidates, and how the results are shown."""
+"""Rankers, judges and priors of the benches, and the options of all benches of rankers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption
+from llm_blender.cli._options import (
+    BackendOptions,
+    ComparisonsOption,
+    ConfigOption,
+    JsonOption,
+    MarkdownOption,
+    ModelsOption,
+    SeedOption,
+    cached_ranker,
+    split_names,
+)
 from llm_blender.cli._output import note
 from llm_blender.errors import InputError, unknown_name
 
@@ -22,7 +32,7 @@ __all__ = [
     "JUDGE",
     "BenchOptions",
     "LoadedRankers",
-    "check_output",
+    "check_format",
     "load_judges",
     "load_priors",
     "load_rankers",
@@ -33,20 +43,20 @@ __all__ = [
 ]
 
 JUDGE = "judge:"
-"""Stands before the name of an LLM that compares."""
+"""Prefix of the name of an LLM that judges."""
 
 _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
 def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
-    """The judges of these names, whose replies are kept in the user's store.
+    """Load LLM judges, whose replies the user's store keeps.
 
     Args:
-        names: each ``judge:`` and the name of an LLM.
-        config: None looks where ``blend ask`` does.
+        names: ``judge:`` and the name of an LLM, each.
+        config: configuration file; None looks where ``blend ask`` does.
 
     Raises:
-        InputError: there is no such LLM in the configuration, or something in it is wrong.
+        InputError: there is no such LLM in the configuration, or the configuration is wrong.
     """
     if not names:
         return {}
@@ -66,7 +76,7 @@ def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge
 
 
 def note_judges(judges: Mapping[str, LLMJudge]) -> None:
-    """Say on standard error what they were asked and what it cost."""
+    """Print the calls of the judges and their cost to standard error."""
     for name, judge in judges.items():
         totals = judge.totals
         cost = "cost unknown" if totals.cost is None else f"${totals.cost:.4f}"
@@ -75,104 +85,85 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
         if totals.unreadable:
             example = " ".join((totals.example or "").split())[:80]
             note(f"{name}: {totals.unreadable:,} replies held no verdict and count as ties, such as {example!r}")
-        if totals.not_kept:
-            note(f"{name}: the store could not keep the replies: {totals.not_kept}")
 
 
 @dataclass(frozen=True)
-class BenchOptions:
-    """The options of all of them."""
+class BenchOptions(BackendOptions):
+    """Rankers and candidates of a bench, and the format of its results.
+
+    Raises:
+        InputError: two formats are given.
+    """
 
     rankers: Annotated[
         list[str] | None,
         typer.Option(
             "--ranker",
             metavar="NAME",
-            help="`bundled`, a folder, or a Hub repository; `longest`, `shortest`, `consensus`, `first`, `random`; "
-            "`mlm:` and a masked language model; `judge:` and an LLM of the configuration. May be given several times.",
+            help="Measure `bundled`, a folder, or a Hub repository; `longest`, `shortest`, `consensus`, `first`, "
+            "`random`; `mlm:` and a masked language model; `judge:` and an LLM of the configuration. Repeatable.",
             show_default="bundled",
         ),
     ] = None
-    models: Annotated[str, typer.Option("--models", metavar="A,B,…", help="Only these LLMs' candidates.")] = ""
+    models: ModelsOption = ""
     consensus: Annotated[
         float | None,
         typer.Option(
-            "--consensus",
             metavar="WEIGHT",
             min=0,
-            help="Of what the candidates say of each other, in a PairRanker's logits; 0 lets the model alone decide.",
+            help="Weigh the candidates' consensus in a PairRanker's logits; 0 leaves the model alone.",
             show_default="the checkpoint's",
         ),
     ] = None
     complete: Annotated[
-        bool, typer.Option("--complete", help="Only rows in which each of --models has the score, or was judged.")
+        bool, typer.Option("--complete", help="Keep only rows in which each of --models has the score, or was judged.")
     ] = False
-    comparisons: Annotated[
-        Path | None,
-        typer.Option(
-            "--comparisons",
-            metavar="FILE",
-            help="Keep the comparisons in this file and make none twice, whatever strategy or bench asks; an "
-            "interrupted run goes on where it stopped.",
-        ),
-    ] = None
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="Names the LLMs that judge.", show_default="blend.toml"),
-    ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0
-    backend: BackendOption = None
-    device: DeviceOption = None
-    precision: PrecisionOption = "int8"
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False
+    comparisons: ComparisonsOption = None
+    config: ConfigOption = None
+    seed: SeedOption = 0
+    markdown: MarkdownOption = False
     as_json: JsonOption = False
 
+    def __post_init__(self) -> None:
+        check_format(as_json=self.as_json, markdown=self.markdown)
 
-def check_output(options: BenchOptions) -> None:
-    """Refuse two formats at once.
+
+def check_format(*, as_json: bool, markdown: bool) -> None:
+    """Refuse two output formats at once.
 
     Raises:
-        InputError: both are asked for.
+        InputError: both are given.
     """
-    if options.as_json and options.markdown:
+    if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
 
 
 def model_names(options: BenchOptions) -> list[str]:
-    """The LLMs of ``--models``."""
-    return [name for name in (part.strip() for part in options.models.split(",")) if name]
+    """Split the LLMs of ``--models``."""
+    return split_names(options.models)
 
 
 @dataclass(frozen=True)
 class LoadedRankers:
-    """Rankers by name, and those of them that are LLMs."""
+    """Rankers by name, and the LLM judges among them."""
 
     rankers: dict[str, Ranker]
     judges: dict[str, LLMJudge]
 
 
 def load_rankers(options: BenchOptions) -> LoadedRankers:
-    """The rankers of ``--ranker``, with the record of ``--comparisons`` before them where there is one."""
-    from llm_blender.bench import RecordedRanker
-    from llm_blender.rankers import load_ranker
-
+    """Load the rankers of ``--ranker``, with the cache of ``--comparisons`` if it is given."""
     names = options.rankers or ["bundled"]
     judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
     for name in names:
-        ranker = judges.get(name) or load_ranker(
-            name,
-            backend=options.backend,
-            device=options.device,
-            precision=options.precision,
-            consensus=options.consensus,
-        )
-        rankers[name] = ranker if options.comparisons is None else RecordedRanker(ranker, options.comparisons, name)
+        ranker = judges.get(name) or options.load(name, consensus=options.consensus)
+        rankers[name] = cached_ranker(ranker, name, options.comparisons)
     return LoadedRankers(rankers, judges)
 
 
 def load_priors(path: Path | None) -> Priors | None:
-    """The priors of a file, if one is given."""
+    """Load the priors of a file, if one is given."""
     if path is None:
         return None
     from llm_blender.ranking import Priors
@@ -181,18 +172,18 @@ def load_priors(path: Path | None) -> Priors | None:
 
 
 def note_other_ranker(priors: Priors | None, ranker: str) -> None:
-    """Tell where the weight was fitted beside another ranker."""
+    """Print a warning if the priors' weight was fitted for another ranker."""
     if priors is not None and priors.ranker not in (None, ranker):
-        note(f"the priors were fitted beside the ranker {priors.ranker}: their weight may not suit {ranker}")
+        note(f"the priors were fitted for the ranker {priors.ranker}: their weight may not suit {ranker}")
 
 
 def note_unknown(priors: Priors | None, models: Iterable[str | None]) -> None:
-    """Tell which LLMs have no strength and count as the mean."""
+    """Print which LLMs have no strength; they count as average."""
     if priors is None:
         return
     named = {model for model in models if model is not None}
     unknown = sorted(named - set(priors.strengths))
     if not named & set(priors.strengths):
-        note("the priors know none of the LLMs of these candidates: they change nothing")
+        note("the priors know none of these LLMs and change nothing")
     elif unknown:
-        note(f"the priors do not know {', '.join(unknown)}: taken to be as good as the mean")
+        note(f"the priors do not know {', '.join(unknown)}: they count as average")

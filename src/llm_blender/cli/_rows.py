@@ -1,4 +1,4 @@
-"""What the commands share that rank the rows of a file."""
+"""Rows of a file that a command ranks: checked first, then ranked in chunks."""
 
 from __future__ import annotations
 
@@ -6,75 +6,53 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import Report
-from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
+from llm_blender.data import keep_candidates, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example
 
 if TYPE_CHECKING:
-    from llm_blender.errors import RowError
     from llm_blender.types import OnProgress, Ranker, Ranking
 
 __all__ = [
-    "BudgetOption",
-    "FileArgument",
-    "ModelsOption",
-    "OutOption",
     "Rank",
     "RankSummary",
     "RankableRow",
     "RankableRows",
-    "SeedOption",
-    "SkipBadOption",
-    "StrategyOption",
+    "RowOptions",
+    "note_bad",
     "rank_rows",
     "ranking_by",
     "remark",
-    "split_names",
+    "rereadable",
 ]
-
-FileArgument = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="Rows as .jsonl, .jsonl.gz, .jsonl.zst or .parquet; - is standard input."),
-]
-OutOption = Annotated[
-    str, typer.Option("--out", "-o", metavar="FILE", help="Where the rows go, in the format of its name.")
-]
-StrategyOption = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Pairs to compare: auto, full, single, bubble, knockout, top_k or active."),
-]
-BudgetOption = Annotated[int, typer.Option(min=2, help="Comparisons per row, for auto and active.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of what a strategy draws.")]
-ModelsOption = Annotated[
-    str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates; the others leave the rows.")
-]
-SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out and count rows that are wrong.")]
 
 Rank = Callable[["list[RankableRow]", "OnProgress"], "list[Ranking]"]
-"""Ranks rows, telling (comparisons done, expected)."""
+"""Function that ranks rows and reports progress as (comparisons done, expected)."""
 
-_CHUNK = 256  # rows ranked together: enough to fill the batches, few enough to hold
+_CHUNK = 256  # rows ranked together: enough to fill the batches, few enough to hold in memory
 
 
 @dataclass
 class RankSummary:
-    """What ranking a file came to.
+    """Counts of a ranked file.
 
     Attributes:
         rows: rows ranked.
-        skipped: bad rows left out.
+        skipped: malformed rows left out.
         comparisons: ordered pairs that went through the model.
-        seconds: from the first look at the file to the last row.
-        truncated: share of the text that was too long for the ranker to read, mean over rows.
+        seconds: wall time, the check of the file included.
+        truncated: mean share of a row's text that the ranker cut off.
     """
 
     rows: int = 0
@@ -84,36 +62,26 @@ class RankSummary:
     truncated: float = 0.0
 
     def add(self, rankings: Sequence[Ranking]) -> None:
-        """Count these rankings in."""
+        """Count the rankings of a chunk."""
         truncated = self.truncated * self.rows + sum(ranking.truncated for ranking in rankings)
         self.rows += len(rankings)
         self.comparisons += sum(ranking.comparisons for ranking in rankings)
         self.truncated = truncated / self.rows
 
     def headline(self) -> str:
-        """Rows and work in one line."""
+        """Summarise rows and work in one line."""
         return f"{self.rows:,} rows ranked with {self.comparisons:,} comparisons in {self.seconds:.1f} s"
 
 
-def split_names(names: str) -> list[str]:
-    """The names in a list separated by commas."""
-    return [name for name in (part.strip() for part in names.split(",")) if name]
-
-
-def ranking_by(ranker: Ranker, *, strategy: str, seed: int, budget: int) -> Rank:
-    """What `rank_rows` wants, by a ranker."""
-    return lambda rows, tell: ranker.rank_many(
-        [row.prompt for row in rows],
-        [row.texts for row in rows],
-        strategy=strategy,
-        seed=seed,
-        budget=budget,
-        progress=tell,
+def ranking_by(ranker: Ranker, options: StrategyOptions) -> Rank:
+    """Make the function that `rank_rows` takes from a ranker."""
+    return lambda rows, report: ranker.rank_many(
+        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **asdict(options)
     )
 
 
 def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[list[RankableRow], list[Ranking]]]:
-    """The rows of a file and their rankings, a chunk at a time, while `report` is told the rows that are done."""
+    """Rank the rows of a file and yield them in chunks, with progress in rows."""
     done = 0
     for chunk in rows.chunks(_CHUNK):
         yield chunk, rank(chunk, _within(report, done, len(chunk), rows.count))
@@ -122,22 +90,27 @@ def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[
 
 
 def _within(report: Report, before: int, size: int, count: int) -> OnProgress:
-    """Turns the comparisons of a chunk into rows of the file."""
+    """Convert progress in comparisons of a chunk to progress in rows of the file."""
     return lambda done, total: report(before + size * done / max(total, 1), count)
 
 
 def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
-    """Say on standard error what the ranking came to."""
+    """Print the summary of a ranked file to standard error."""
     note(summary.headline())
     if summary.truncated:
         note(f"{summary.truncated:.1%} of the text was too long for the ranker to read")
+    note_bad(bad)
+
+
+def note_bad(bad: Sequence[RowError]) -> None:
+    """Print the number of malformed rows, and the first of them, to standard error."""
     if bad:
         note(f"{len(bad):,} bad rows left out, the first: {bad[0]}")
 
 
 @dataclass(frozen=True)
 class RankableRow:
-    """A row as it is written again, what it says, and what the ranker reads of it."""
+    """Row of a file: the record to write back, its example, and the texts that the ranker reads."""
 
     record: Mapping[str, Any]
     example: Example
@@ -146,11 +119,11 @@ class RankableRow:
 
 
 class RankableRows:
-    """The rows of a file that can be ranked.
+    """Well-formed rows of a file.
 
     Attributes:
-        count: how many there are.
-        bad: what is wrong with each of the others.
+        count: number of them.
+        bad: errors of the malformed rows.
     """
 
     def __init__(self, path: str, models: Sequence[str], check: Callable[[Example], object] | None) -> None:
@@ -169,37 +142,37 @@ class RankableRows:
         skip_bad: bool = False,
         check: Callable[[Example], object] | None = None,
     ) -> Iterator[Self]:
-        """Check a file, so that nothing can be wrong with it once the work has begun.
+        """Check a whole file before the work begins.
 
         Args:
             file: as for `llm_blender.data.read_rows`; standard input is copied to a temporary file.
-            models: only these LLMs' candidates stay in the rows; empty keeps all.
-            skip_bad: leave bad rows out instead of raising.
-            check: raises ValueError with what else is wrong with a row.
+            models: LLMs whose candidates stay in the rows; empty keeps all.
+            skip_bad: leave malformed rows out instead of raising.
+            check: further check of a row; raises ValueError.
 
         Raises:
-            RowError: the first bad row.
-            InputError: all rows are bad, or none has a candidate by one of the models.
+            RowError: the first malformed row.
+            InputError: all rows are malformed, or no row has a candidate by one of the models.
         """
-        with _rereadable(file) as path:
-            rows = cls(path, models, check)
+        with rereadable(file) as path:
+            rows = cls(str(path), models, check)
             rows._check(file, skip_bad)
             yield rows
 
     def chunks(self, size: int) -> Iterator[list[RankableRow]]:
-        """The rows, `size` at a time."""
+        """Yield the rows in lists of `size`."""
         rows = parse_rows(self._path, self._parse, on_bad=lambda error: None)
         while chunk := list(islice(rows, size)):
             yield chunk
 
     def _check(self, file: str, skip_bad: bool) -> None:
-        def note_bad(error: RowError) -> None:
-            error = RowError(file, error.line, error.reason)  # not the copy's name
+        def on_bad(error: RowError) -> None:
+            error = RowError(file, error.line, error.reason)  # the name of the input, not of the copy
             if not skip_bad:
                 raise error
             self.bad.append(error)
 
-        self.count = sum(1 for _ in parse_rows(self._path, self._parse, on_bad=note_bad))
+        self.count = sum(1 for _ in parse_rows(self._path, self._parse, on_bad=on_bad))
         for model in self._models:
             if model not in self._seen:
                 raise unknown_name("model", model, self._seen)
@@ -224,12 +197,30 @@ class RankableRows:
         return RankableRow(record, example, example.prompt, [candidate.text for candidate in example.candidates])
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """File of rows to rank, and which of its rows and candidates."""
+
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Rows as .jsonl, .jsonl.gz, .jsonl.zst or .parquet; - is standard input."),
+    ]
+    models: ModelsOption = ""
+    skip_bad: SkipBadOption = False
+
+    def open(self, check: Callable[[Example], object] | None = None) -> AbstractContextManager[RankableRows]:
+        """Check the file, as `RankableRows.open` does."""
+        return RankableRows.open(self.file, models=split_names(self.models), skip_bad=self.skip_bad, check=check)
+
+
 @contextmanager
-def _rereadable(file: str) -> Iterator[str]:
+def rereadable(file: str) -> Iterator[Path]:
+    """Yield a file that can be read twice: the file itself, or a temporary copy of standard input."""
     if file != STDIO:
-        yield file
+        yield Path(file)
         return
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
-        yield copy.name
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "stdin.jsonl"
+        with copy.open("wb") as target:
+            shutil.copyfileobj(sys.stdin.buffer, target)
+        yield copy

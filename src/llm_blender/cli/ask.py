@@ -1,16 +1,24 @@
-"""``blend ask``: one prompt, several LLMs, the best answer or one made of the best."""
+"""``blend ask``: answer one prompt with several LLMs; and the ensemble that other commands load the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import FuserOption, JsonOption, PriorsOption, read_text
+from llm_blender.cli._options import (
+    EnsembleOptions,
+    JsonOption,
+    LLMOptions,
+    PriorsOption,
+    SeedOption,
+    StrictOption,
+    read_text,
+    with_options,
+)
 from llm_blender.cli._output import DEGRADED, note, print_json
-from llm_blender.cli.config import ConfigOption
 from llm_blender.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -18,42 +26,25 @@ if TYPE_CHECKING:
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
-__all__ = ["ask", "fetch_model", "make_ensemble"]
+__all__ = ["ask", "fetch_model", "load_ensemble"]
 
 
+@with_options
 def ask(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.")],
-    samples: Annotated[
-        int | None, typer.Option("-n", min=1, max=200, help="Answers from each LLM [default: as configured; 5].")
-    ] = None,
-    llm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Ask this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF file. "
-            "Repeatable."
-        ),
-    ] = None,
-    mode: Annotated[
-        Literal["pick", "fuse", "auto"] | None,
-        typer.Option(
-            "--mode",
-            help="pick the best candidate, fuse the best ones, or fuse where it may pay [default: as configured; "
-            "pick].",
-        ),
-    ] = None,
-    fuser: FuserOption = None,
-    config: ConfigOption = None,
+    *,
+    options: EnsembleOptions,
     priors: PriorsOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the LLMs, the ranking and the fuser.")] = 0,
+    seed: SeedOption = 0,
     show: Annotated[bool, typer.Option("--show", help="Print all candidates, with ranks and probabilities.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an LLM or the fuser failed.")] = False,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask several LLMs, rank their answers in pairs, print the best, or what a fuser makes of the best ones.
+    """Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.
 
-    Without a blend.toml, a small embedded model answers several times (best of n). Answers are kept, and found again
-    when the same is asked with the same seed. A fused answer is printed only where the ranker prefers it to the best
-    candidate.
+    Without a blend.toml, a small embedded model is sampled several times (best of n). Answers are stored, so repeating
+    a prompt with the same seed costs nothing. A fused answer is printed only if the ranker prefers it to the best
+    candidate. With --strict, the exit status is 3 if an LLM or the fuser failed.
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
     comparisons}, failures, usage, cost, seconds}, and, unless the mode is pick, fusion: {asked, returned, reason,
@@ -64,30 +55,25 @@ def ask(
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
     from llm_blender.cli._progress import watched
     from llm_blender.cli._rankers import note_other_ranker, note_unknown
-    from llm_blender.config import load_config
 
-    loaded = load_config(config)
-    if priors is not None:  # seen from here, not from the configuration's folder
+    loaded = options.load_config()
+    if priors is not None:  # relative to this folder, not to the configuration's
         loaded = loaded.model_copy(
             update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
         )
-    if mode is not None:
-        loaded = loaded.model_copy(update={"ensemble": loaded.ensemble.model_copy(update={"mode": mode})})
-    if fuser is not None:
-        loaded = loaded.model_copy(update={"fuser": loaded.fuser.model_copy(update={"name": fuser})})
-    ensemble = make_ensemble(loaded, llm or [], samples)
-    note_unknown(ensemble.priors, (member.llm.name for member in ensemble.members))
-    note_other_ranker(ensemble.priors, loaded.ranker.name)
+    ensemble = load_ensemble(loaded, options)
+    note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
+    note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):
         note(f"no answer: {message}")
     if answer.fusion is not None:
         note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
-    if observer.trouble:
-        note(f"answers were not kept: {observer.trouble}")
     if observer.stored:
-        note(f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed asks anew.")
+        note(
+            f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones."
+        )
     if as_json:
         print_json(answer.to_dict())
     elif show:
@@ -98,22 +84,23 @@ def ask(
         raise typer.Exit(DEGRADED)
 
 
-def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ensemble:
-    """The ensemble of a configuration.
+def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble:
+    """Load the ensemble of a configuration, and download the embedded models that it lacks.
 
     Args:
-        config: what is in force.
-        names: only these LLMs are asked, configured or embedded; empty asks all, and without any the embedded one.
-        samples: answers of each; None leaves it to the configuration.
+        config: from `LLMOptions.load_config`; one without LLMs gets the embedded default.
+        options: LLMs to query, configured or embedded, and samples of each; None keeps the configuration's.
 
     Raises:
         InputError, NotFoundError: an LLM or the fuser is unknown.
-        DownloadError: an embedded model cannot be fetched.
+        DownloadError: an embedded model cannot be downloaded.
     """
     from llm_blender.config import EmbeddedConfig
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, fuser_name
     from llm_blender.fusers import base_model
 
+    options = options or LLMOptions()
+    names, samples = options.llm or [], options.samples
     configured = {entry.name: entry for entry in config.llm}
     chosen = [configured.get(name) or _embedded(name, configured) for name in names]
     if not chosen and not config.llm:
@@ -127,7 +114,7 @@ def make_ensemble(config: Config, names: list[str], samples: int | None) -> Ense
     fuser = fuser_name(config.model_copy(update={"llm": tuple(entries)}))
     chat, _, fusing = fuser.partition(":")
     if chat == "chat" and fusing in configured and fusing not in names and names:
-        entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and is not asked
+        entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and writes no candidate
     models = [entry.model for entry in entries if isinstance(entry, EmbeddedConfig)]
     if (base := base_model(fuser)) is not None:
         models.append(base)
@@ -151,11 +138,11 @@ def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
 
 
 def fetch_model(model: str) -> Path:
-    """The file of an embedded model, downloaded where it is not there yet.
+    """Return the file of an embedded model, downloaded if missing.
 
     Raises:
         NotFoundError: there is no such model.
-        DownloadError: it cannot be fetched.
+        DownloadError: it cannot be downloaded.
     """
     from llm_blender.cli._progress import progress
     from llm_blender.llms.models import pull, resolve
@@ -167,13 +154,13 @@ def fetch_model(model: str) -> Path:
 
 
 def _explain(model: str) -> None:
-    """Say what answers when nothing is configured, and what could."""
+    """Print that the embedded model answers, and how to configure other LLMs."""
     import asyncio
 
-    from llm_blender.llms.downloads import offline
+    from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
 
-    note(f"No LLM is configured: {model} answers, a small model for demonstration. Name your own in ./blend.toml:")
+    note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")
     servers = [] if offline() else asyncio.run(find_local_servers())
     if servers:
         server, known = servers[0], ", ".join(servers[0].models[:5])

@@ -1,16 +1,15 @@
-"""``blend bench``: methods measured on rows, every baseline on the same ones."""
+"""``blend bench``: measure methods against baselines on the same rows."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import PriorsOption, with_options
+from llm_blender.cli._options import PlotOption, PriorsOption, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
 from llm_blender.cli.bench_fuse import fuse
 from llm_blender.cli.bench_pays import pays
 from llm_blender.cli.bench_table import table
@@ -19,12 +18,12 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_blender.bench import Agreement, JudgedPairs, ScoredRow, Selection, Table
+    from llm_blender.bench import Agreement, BenchRow, JudgedPairs, Selection, Table
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    name="bench", no_args_is_help=True, help="Measure rankers and fused answers, every baseline on the same rows."
+    name="bench", no_args_is_help=True, help="Measure rankers and fused answers against baselines on the same rows."
 )
 app.command()(fuse)
 app.command()(table)
@@ -32,53 +31,49 @@ app.command()(pays)
 
 
 @app.command()
-@with_options(BenchOptions)
+@with_options
 def pairs(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
     score: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row whose scores of that name differ.")
+        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row that differ in this score.")
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Measure each subset too: `source`, `meta.subset`, or another key of the rows."
+            metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."
         ),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Draw agreement and calibration as PNG and SVG; matplotlib is an extra."),
-    ] = None,
+    plot: PlotOption = None,
     *,
     options: BenchOptions,
 ) -> None:
     """Measure how often a ranker prefers the answer that a judge preferred.
 
     The pairs are those that the rows label (`pairs`), or with --score those that differ in a score; the judges' ties
-    are left out and counted. Both orders are compared; equal evidence is half right. Beside the rankers stand random
-    (0.5 by definition), longest (by characters; equally long is half right), first and, where a row has three
-    candidates or more, consensus (what says most of what all of them say), all on the same pairs and compared with the
-    first ranker in paired intervals. Intervals are bootstrapped over instructions. `longer` is how often a method, and
-    in the line `judges` the judges, prefer the longer answer; there, Brier is that of the constant base rate.
+    are left out and counted. Both orders are compared; equal logits are half right. Baselines on the same pairs are
+    random (0.5 by definition), longest (by characters; equal lengths are half right), first and, where a row has three
+    candidates or more, consensus (the answer closest to all others). All methods are compared with the first ranker in
+    paired intervals, bootstrapped over instructions. `longer` is how often a method, and in the line `judges` the
+    judges, prefer the longer answer; there, Brier is that of the constant base rate.
 
     JSON: [{file, subset, method, pairs, ties, accuracy, ci95, with_ties, undecided, longest, prefers_longer, flip_rate,
     ece, brier, brier_base_rate, versus: {method, accuracy, ci95}, bins: [{pairs, confidence, accuracy, ci95}]}], where
-    `with_ties` counts the judges' ties as half right, `undecided` is how often the method prefers none, `longest` how
-    often the judges prefer the longer answer, `flip_rate` how often the other order changes what is preferred, and
-    `bins` what `ece` sums up.
+    `with_ties` counts the judges' ties as half right, `undecided` is how often the method prefers neither, `longest`
+    how often the judges prefer the longer answer, `flip_rate` how often the other order changes the preference, and
+    `bins` are the terms of `ece`.
     """
     from llm_blender.bench import (
         agreement_table,
         agreements,
-        baseline_evidence,
+        baseline_predictions,
         implied_pairs,
         labelled_pairs,
         plot_agreements,
-        ranker_evidence,
+        ranker_predictions,
         require_matplotlib,
     )
     from llm_blender.data import read_rows
 
-    check_output(options)
     if plot is not None:
         require_matplotlib()
     if score is None and (options.models or options.complete):
@@ -94,13 +89,13 @@ def pairs(
     results: list[Agreement] = []
     for part in judged:
         methods = []
-        baselines = {evidence.method: evidence for evidence in baseline_evidence(part)}
+        baselines = {predictions.method: predictions for predictions in baseline_predictions(part)}
         for name, ranker in loaded.rankers.items():
-            if name in baselines:  # named so that the others are compared with it
+            if name in baselines:  # a baseline given as --ranker: the others are compared with it
                 methods.append(baselines.pop(name))
                 continue
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                methods.append(ranker_evidence(part, ranker, name, progress=report))
+                methods.append(ranker_predictions(part, ranker, name, progress=report))
         results += agreements(part, [*methods, *baselines.values()], seed=options.seed)
     note_judges(loaded.judges)
     if plot is not None:
@@ -110,21 +105,21 @@ def pairs(
 
 
 @app.command()
-@with_options(BenchOptions)
+@with_options
 def select(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
-    score: Annotated[str, typer.Option(metavar="NAME", help="What quality is, among the candidates' scores.")],
+    score: Annotated[str, typer.Option(metavar="NAME", help="Measure quality by this score of the candidates.")],
     strategies: Annotated[
         list[str] | None,
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help="auto, full, single, bubble, knockout, top_k or active; may be given several times.",
+            help="Measure auto, full, single, bubble, knockout, top_k or active. Repeatable.",
             show_default="auto",
         ),
     ] = None,
     choose_on: Annotated[
-        str | None, typer.Option("--choose-on", metavar="TRAIN", help="Rows on which to choose the best single LLM.")
+        str | None, typer.Option("--choose-on", metavar="TRAIN", help="Choose the best single LLM on these rows.")
     ] = None,
     priors: PriorsOption = None,
     *,
@@ -132,12 +127,11 @@ def select(
 ) -> None:
     """Measure the quality of the answers that a ranker selects.
 
-    The rows are those in which at least two candidates have the score. Beside the ranker stand random (what is
-    expected of a draw), longest, consensus, first, the best single LLM (chosen with --choose-on), the best in
-    hindsight, and the oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the
-    others takes its place. With --priors, each ranker stands there twice: alone, and with the strengths of the LLMs
-    added to the same comparisons. Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in
-    percent.
+    The rows are those in which at least two candidates have the score. Baselines are random (the expectation of a
+    draw), longest, consensus, first, the best single LLM (chosen with --choose-on), the best in hindsight, and the
+    oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the others replaces it.
+    With --priors, each ranker is measured alone, and with the strengths of the LLMs added to the same comparisons.
+    Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in percent.
 
     JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons}], on the score's own scale.
     """
@@ -145,7 +139,6 @@ def select(
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
-    check_output(options)
     strategies = strategies or ["auto"]
     for strategy in strategies:
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
@@ -168,13 +161,13 @@ def select(
     _print(results, selection_table(results, percent=percent), options)
 
 
-def _scored(file: str, score: str, options: BenchOptions) -> list[ScoredRow]:
+def _scored(file: str, score: str, options: BenchOptions) -> list[BenchRow]:
     from llm_blender.bench import scored_rows
     from llm_blender.data import read_rows
 
     names = model_names(options)
     if options.complete and not names:
-        raise InputError("--complete asks for rows with all of --models: name them.")
+        raise InputError("--complete needs --models: name the LLMs.")
     rows = scored_rows(read_rows(file), score, names, complete=options.complete)
     ragged = sum(len(set(row.models)) < len(names) for row in rows)
     if ragged:

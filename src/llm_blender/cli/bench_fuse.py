@@ -1,17 +1,23 @@
-"""``blend bench fuse``: fused answers against references."""
+"""``blend bench fuse``: measure fused answers against references."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import JsonOption, metric_settings
+from llm_blender.cli._options import (
+    ConfigOption,
+    DeviceOption,
+    HtmlOption,
+    JsonOption,
+    MarkdownOption,
+    MetricOption,
+    SeedOption,
+    metric_settings,
+)
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli.config import ConfigOption
-from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
     from llm_blender.bench import FusionWins
@@ -21,55 +27,38 @@ __all__ = ["fuse"]
 
 def fuse(
     files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE…", help="Rows from `blend fuse`; several files stand side by side; - is standard input."
-        ),
+        list[str], typer.Argument(metavar="FILE…", help="Rows from `blend fuse`, a file each; - is standard input.")
     ],
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            metavar="NAME[=MODEL]",
-            help="bleu, rouge1, rouge2, rougeL, rougeLsum, bertscore, bartscore or bleurt; the last three load a "
-            "model, a folder or Hub repository, the paper's own unless one is named. May be given several times.",
-            show_default="bleu, rougeL",
-        ),
-    ] = None,
+    metrics: MetricOption = None,
     candidates: Annotated[
-        bool, typer.Option("--candidates", help="Measure all candidates too: random, longest, each LLM, oracle.")
+        bool, typer.Option("--candidates", help="Measure the candidates too: random, longest, each LLM, oracle.")
     ] = False,
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="NAME", help="The LLM of the configuration that compares, in both orders."),
+        typer.Option(metavar="NAME", help="Compare in both orders with this LLM of the configuration."),
     ] = None,
     config: ConfigOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, and of --examples.")] = 0,
-    device: Annotated[str | None, typer.Option("--device", help="Of the metrics' models: cpu, cuda, mps, ….")] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Write a page with the tables and fused texts beside their candidates."
-        ),
-    ] = None,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Rows of each file on that page.")] = 20,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    html: HtmlOption = None,
+    examples: Annotated[int, typer.Option(min=0, help="Show N rows of each file on that page.")] = 20,
+    markdown: MarkdownOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure fused answers against references.
 
-    The rows are those with a `fusion` and a reference (`output`). answer is what was given back, let through the same
-    on the rows in which that is a fused text, fused what the fuser wrote whether the guard let it through or not, auto
-    what --mode auto would have given back by the configured thresholds. Beside them stands the candidate that the
-    ranker put first, and with --candidates what could have been chosen: random (what is expected of a draw), longest,
-    each LLM with an answer in every row, and oracle, the best candidate of each row by that very metric. Methods are
-    compared with the best candidate in paired intervals, bootstrapped over instructions. A metric whose model cannot
-    be had is named, and the others are measured. BLEU is the mean over the rows.
+    The rows are those with a `fusion` and a reference (`output`). answer is the answer returned, let through the same
+    on the rows in which it is a fused text, fused the text of the fuser, returned or not, auto the answer of --mode
+    auto with the configured thresholds, and best candidate the one that the ranker put first. --candidates adds random
+    (the expectation of a draw), longest, each LLM with an answer in every row, and oracle, the best candidate of each
+    row by that very metric. Methods are compared with the best candidate in paired intervals, bootstrapped over
+    instructions. A metric whose model cannot be loaded is reported, and the others are measured. BLEU is the mean over
+    the rows.
 
-    A second table says what fusing took: tokens and seconds are means of the rows that were fused. A judge compares
-    the fused texts that were given back with the best candidates; ties are half a win.
+    A second table shows the effort of fusing: tokens and seconds are means of the rows that were fused. A judge
+    compares the fused texts that were returned with the best candidates; ties are half a win.
 
-    On the page of --html, the sentences of a fused text show which candidate said them, and which none did.
+    The page of --html marks the sentences of a fused text by the candidate that holds them.
 
     JSON: {measures: [{file, metric, method, rows, mean, ci95, versus: {method, mean, ci95}}], unavailable: [{file,
     metric, reason}], effort: [{file, rows, asked, let_through, reasons, prompt_tokens, completion_tokens, seconds,
@@ -85,16 +74,15 @@ def fuse(
         measure_fusions,
         write_page,
     )
-    from llm_blender.cli._rankers import JUDGE, load_judges, note_judges
+    from llm_blender.cli._rankers import JUDGE, check_format, load_judges, note_judges
     from llm_blender.config import load_config
     from llm_blender.data import read_rows
     from llm_blender.fusers import FusionRule
 
-    if as_json and markdown:
-        raise InputError("Choose one of --json and --markdown.")
+    check_format(as_json=as_json, markdown=markdown)
     wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
     settings = load_config(config).fuser
-    rule = FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True))
+    rule = FusionRule(**settings.thresholds)
     rows = {}
     for file in dict.fromkeys(files):
         rows[file], left_out = fused_rows(file, read_rows(file))

@@ -1,4 +1,4 @@
-"""``blend bench table``: the paper's table, its correlations and its pictures."""
+"""``blend bench table``: make the paper's table, its correlations and its plots."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import metric_settings, with_options
+from llm_blender.cli._options import HtmlOption, MetricOption, PlotOption, metric_settings, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, check_output, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
 
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
@@ -21,33 +21,18 @@ __all__ = ["table"]
 _ON_A_TERMINAL = (("metric",), ("rank", "top"), ("versus",))
 
 
-@with_options(BenchOptions)
+@with_options
 def table(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
     score: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Take the judge's word from this score of the candidates, not `cmp_results`."
+            metavar="NAME", help="Take the judge's pairs from this score of the candidates, not from `cmp_results`."
         ),
     ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            "--metric",
-            metavar="NAME[=MODEL]",
-            help="Compute this one where rows do not hold it: bleu, rouge1, rouge2, rougeL, rougeLsum, bertscore, "
-            "bartscore or bleurt. May be given several times; --comparisons keeps the values.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Draw the pictures as PNG and SVG; matplotlib is an extra."),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with tables and pictures that needs nothing else."),
-    ] = None,
+    metrics: MetricOption = None,
+    plot: PlotOption = None,
+    html: HtmlOption = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -56,9 +41,9 @@ def table(
     The rows hold the judge's pairwise outcomes (`cmp_results`, as in MixInstruct), or --score names a score of the
     candidates whose implied pairs take their place. Columns are all scores that the rows hold, GPT-Rank, how often an
     answer is at least as good as that of each of the two best LLMs (ties as wins, and as half), and how often its
-    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. A line for the fused answers stands there
-    where rows have a `fusion`. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals
-    are bootstrapped over instructions. What does not count is counted, and named on standard error.
+    GPT-Rank is at most 1, 2, 3. Rankers compare all pairs in both orders. Rows with a `fusion` add a line for the fused
+    answers. A second table holds the correlations of rankers and metrics with GPT-Rank. Intervals are bootstrapped over
+    instructions. Standard error counts the rows, candidates and scores that are left out.
 
     JSON: {caption, bases, columns: [{key, title, kind, better, base}], lines: [{method, kind, comparisons, cells: {key:
     {value, ci95, rows}}}], correlations: [{method, rows, measures: {name: {value, ci95}}}], best: [{model, share, ci95,
@@ -67,11 +52,10 @@ def table(
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
     from llm_blender.bench import require_matplotlib
-    from llm_blender.bench.cache import RecordedMetrics, measure_pool
-    from llm_blender.bench.table import paper_table, rank_pool, read_pool, with_tradeoff
+    from llm_blender.bench.cache import CachedMetrics
+    from llm_blender.bench.table import measure_pool, paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
-    check_output(options)
     drawn = plot is not None or html is not None
     if drawn:
         require_matplotlib()
@@ -86,7 +70,7 @@ def table(
     )
     loaded = load_rankers(options)
     with progress("measuring", "texts") as report:
-        computed, unavailable = measure_pool(pool, wanted, RecordedMetrics(options.comparisons), progress=report)
+        computed, unavailable = measure_pool(pool, wanted, CachedMetrics(options.comparisons), progress=report)
     ranked = []
     for name, ranker in loaded.rankers.items():
         with progress(name, "comparisons") as report:
@@ -96,7 +80,7 @@ def table(
     if drawn:
         with progress("strategies", "strategies") as report:
             found = with_tradeoff(found, pool, ranked, seed=options.seed, progress=report)
-    for remark in found.census.remarks():
+    for remark in found.coverage.remarks():
         note(remark)
     _draw(found, plot, html)
     _print(found, options)

@@ -1,4 +1,4 @@
-"""``blend compare``: which of two answers is better."""
+"""``blend compare``: compare two answers to one instruction."""
 
 from __future__ import annotations
 
@@ -6,32 +6,24 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli._options import (
-    STDIO,
-    BackendOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    RankerOption,
-    read_text,
-)
+from llm_blender.cli._options import STDIO, BackendOptions, JsonOption, RankerOption, read_text, with_options
 from llm_blender.cli._output import print_json
 from llm_blender.errors import InputError
 
 __all__ = ["compare"]
 
 
+@with_options
 def compare(
-    instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="What was asked.")],
+    instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="Instruction of both answers.")],
     a: Annotated[str, typer.Argument(metavar="A", help="One answer.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other answer.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Other answer.")],
+    *,
     ranker: RankerOption = "bundled",
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
+    backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which of two answers is better, and how surely.
+    """Compare two answers: which is better, and with what probability.
 
     Each of the three is a text, @FILE (a text that begins with @ is written @@), or - for standard input.
 
@@ -43,9 +35,7 @@ def compare(
     if not instruction.strip():
         raise InputError("The instruction is empty: give the text that A and B answer.")
 
-    from llm_blender.rankers import load_ranker
-
-    result = load_ranker(ranker, backend=backend, device=device, precision=precision).compare(instruction, a, b)
+    result = backend.load(ranker).compare(instruction, a, b)
     if as_json:
         print_json({"winner": result.winner, "probability": result.probability, "logit": result.logit})
     elif result.winner == "tie":

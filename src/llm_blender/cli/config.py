@@ -1,39 +1,31 @@
-"""``blend config``: what is in force."""
+"""``blend config``: show the resolved configuration."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import ConfigOption, JsonOption
 from llm_blender.cli._output import print_json
 
-__all__ = ["ConfigOption", "app"]
+__all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The configuration: show it.")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="FILE", help="Instead of ./blend.toml or the one in the user's configuration folder."
-    ),
-]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Show the configuration.")
 
 
 @app.callback()
 def _config() -> None:
-    """Keeps `show` a subcommand; typer would make an only command the group itself."""
+    """Keep `show` a subcommand; typer makes an only command the group itself."""
 
 
 @app.command()
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the configuration in force, defaults filled in; of a key only whether it is set.
+    """Show the resolved configuration, with defaults; of an API key, show only whether it is set.
 
-    JSON: the sections of blend.toml, and path, which is null without a file.
+    JSON: the sections of blend.toml, and path (null without a file).
     """
     from llm_blender.config import load_config
 
@@ -48,7 +40,7 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def _toml(sections: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a ``blend.toml`` with these values."""
+    """Yield the lines of a ``blend.toml`` with these values."""
     for name, section in sections.items():
         for table in section if isinstance(section, list) else [section]:
             yield ""
@@ -65,4 +57,4 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # of texts, numbers and truth values, TOML is a superset
+    return json.dumps(value, ensure_ascii=False)  # TOML accepts JSON's strings, numbers and booleans

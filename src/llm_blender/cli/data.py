@@ -1,31 +1,24 @@
-"""``blend data``: files of rows into files that others train from."""
+"""``blend data``: build, import and check data sets, and make preferences of rows."""
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_blender.cli._options import STDIO, BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._options import (
+    BackendOptions,
+    JsonOption,
+    OutputOptions,
+    RankerOption,
+    StrategyOptions,
+    with_options,
+)
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import (
-    BudgetOption,
-    FileArgument,
-    ModelsOption,
-    OutOption,
-    RankSummary,
-    SeedOption,
-    SkipBadOption,
-    StrategyOption,
-    rank_rows,
-    ranking_by,
-    remark,
-    split_names,
-)
+from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
 from llm_blender.cli.data_build import build
 from llm_blender.cli.data_import import import_data
 from llm_blender.errors import InputError
@@ -49,15 +42,15 @@ def check(
         ),
     ],
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a data set on the Hub: train, val or test.")
+        str | None, typer.Option(metavar="NAME", help="Read this split of a data set on the Hub: train, val or test.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read rows in MixInstruct's format to their end, and say what is wrong with which row and what they lack.
+    """Check all rows of a file in MixInstruct's format: report malformed rows and count what is missing.
 
     `cmp_results` may be an object or a JSON text. Rows without a candidate of some LLM, without a reference or without
-    judgements are counted, and so are rows that ask the same. Memory does not grow with the texts. Exit status 2 if a
-    row cannot be used.
+    judgements are counted, and so are repeated prompts. Memory does not grow with the texts. The exit status is 2 if a
+    row is malformed.
 
     JSON: {rows, bad, first_bad, duplicates, models: {llm: candidates}, incomplete, without_reference, judged, pairs,
     outcomes, scores: {metric: candidates}, candidates}.
@@ -69,32 +62,32 @@ def check(
     for error in bad[:_SHOWN]:
         note(str(error))
     if len(bad) > _SHOWN:
-        note(f"and {len(bad) - _SHOWN:,} more rows that cannot be used")
+        note(f"and {len(bad) - _SHOWN:,} more malformed rows")
     if as_json:
         print_json(report.to_dict())
     else:
         _print(report)
     if bad:
-        raise InputError(f"{len(bad):,} of {len(bad) + report.rows:,} rows of {file} cannot be used.")
+        raise InputError(f"{len(bad):,} of {len(bad) + report.rows:,} rows of {file} are malformed.")
 
 
 def _print(report: RowsReport) -> None:
     counts = {
         "rows": report.rows,
-        "that ask what an earlier one asks": report.duplicates,
-        "that lack an LLM's candidate": report.incomplete,
+        "repeating an earlier prompt": report.duplicates,
+        "lacking an LLM's candidate": report.incomplete,
         "without a reference": report.without_reference,
         "judged": report.judged,
         "judged ordered pairs": report.pairs,
         **report.outcomes,
         "candidates": report.candidates,
-        **{f"candidates by {model or 'nobody'}": count for model, count in report.models.items()},
+        **{f"candidates by {model or 'an unnamed LLM'}": count for model, count in report.models.items()},
         **{f"candidates with {score}": count for score, count in report.scores.items()},
     }
     print_table(("what", "count"), [(what, f"{count:,}") for what, count in counts.items()])
 
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data: build, import, check it; make preferences.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build, import and check data; make preferences.")
 app.command()(build)
 app.command("import")(import_data)
 app.command()(check)
@@ -102,24 +95,24 @@ app.command()(check)
 
 @dataclass
 class PreferenceSummary(RankSummary):
-    """What making preferences of a file came to.
+    """Counts of a file made into preferences.
 
     Attributes:
         records: preferences written.
-        dropped: how often there is none, by reason.
+        dropped: pairs without a record, by reason.
     """
 
     records: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
     def count(self, made: Preferences) -> None:
-        """Count what a row came to."""
+        """Count the preferences of a row."""
         self.records += len(made.records)
         for reason in made.dropped:
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def headline(self) -> str:
-        """Records, rows and work in one line."""
+        """Summarise records, rows and work in one line."""
         without = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
         return (
             f"{self.records:,} preferences from {self.rows:,} rows with {self.comparisons:,} comparisons in "
@@ -129,77 +122,66 @@ class PreferenceSummary(RankSummary):
 
 @app.callback()
 def _data() -> None:
-    """Data: build, import, check it; make preferences."""
+    """Build, import and check data; make preferences."""
 
 
 @app.command()
+@with_options
 def preferences(
-    file: FileArgument,
-    out: OutOption = STDIO,
+    *,
+    source: RowOptions,
     pairs: Annotated[
-        Literal["best_worst", "best_second", "best_random", "all"], typer.Option(help="Who is chosen and rejected.")
+        Literal["best_worst", "best_second", "best_random", "all"],
+        typer.Option(help="Choose which candidates are chosen and rejected."),
     ] = "best_worst",
     min_confidence: Annotated[
         float,
-        typer.Option(min=0.5, max=1, metavar="P", help="Least probability that the chosen one is better."),
+        typer.Option(min=0.5, max=1, metavar="P", help="Require this probability that the chosen one is better."),
     ] = 0.5,
     format: Annotated[
         Literal["conversational", "standard"],
-        typer.Option(help="Messages, for a chat template; or texts, trained on one right after the other."),
+        typer.Option(help="Write messages, for a chat template; or plain texts, concatenated in training."),
     ] = "conversational",
     use_ranking: Annotated[
-        bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that stands in the rows.")
+        bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that the rows hold.")
     ] = False,
     ranker: RankerOption = "bundled",
-    strategy: StrategyOption = "auto",
-    budget: BudgetOption = 40,
-    seed: SeedOption = 0,
-    models: ModelsOption = "",
-    skip_bad: SkipBadOption = False,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
-    as_json: JsonOption = False,
+    backend: BackendOptions,
+    options: StrategyOptions,
+    output: OutputOptions,
 ) -> None:
-    """Make preference data (prompt, chosen, rejected) of the rows of FILE, for DPO and reward models.
+    """Make preference data (prompt, chosen, rejected) for DPO and reward models from the rows of FILE.
 
     Rows are those of `blend rank`. The candidates are ranked, the ranks choose the pair, and it is compared directly in
-    both orders unless the strategy has done so. It comes out as {prompt, chosen, rejected, margin, probability,
+    both orders unless the strategy has done so. A record is {prompt, chosen, rejected, margin, probability,
     chosen_model, rejected_model, id}: margin is the logit of the direct comparison, probability that the chosen one
     is better. With --pairs all, the strategy auto is full. With --use-ranking, margin is the difference of the scores
     in the row, and probability null.
 
     No record is made where a row has a `single` candidate or `equal` ones, where the pair is a `tie`, where its direct
     comparison `contradicted` the ranks or left the ranker `unsure` (below --min-confidence); these are counted. The
-    file is checked to its end before the work begins; OUT appears whole or not at all.
+    whole file is checked before the work begins; OUT is written whole or not at all.
 
-    JSON, where the records do not go to standard output: {rows, skipped, comparisons, seconds, truncated, records,
-    dropped: {reason: count}}.
+    JSON, unless the records go to standard output: {rows, skipped, comparisons, seconds, truncated, records, dropped:
+    {reason: count}}.
     """
-    from llm_blender.cli._rows import RankableRows
     from llm_blender.data import RowWriter, choose_pairs, compare_chosen, make_preferences, stored_ranking
-    from llm_blender.rankers import load_ranker
-    from llm_blender.ranking import comparison_count
 
     if use_ranking and min_confidence > 0.5:
         raise InputError("--min-confidence needs comparisons, which --use-ranking leaves out: choose one of them.")
-    if use_ranking and models:
+    if use_ranking and source.models:
         raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
-    comparison_count(strategy, 2, budget=budget)  # refuses a wrong name before anything is read
-    if pairs == "all" and strategy == "auto":
-        strategy = "full"  # all pairs are compared anyway
+    if pairs == "all" and options.strategy == "auto":
+        options = replace(options, strategy="full")  # all pairs are compared anyway
     summary, started = PreferenceSummary(), time.monotonic()
-    check = stored_ranking if use_ranking else None
-    with RankableRows.open(file, models=split_names(models), skip_bad=skip_bad, check=check) as rows:
+    with source.open(stored_ranking if use_ranking else None) as rows:
         summary.skipped = len(rows.bad)
-        model = None if use_ranking else load_ranker(ranker, backend=backend, device=device, precision=precision)
-        rank = _stored if model is None else ranking_by(model, strategy=strategy, seed=seed, budget=budget)
-        # On one terminal, a bar would stand between the records.
-        show = out != STDIO or not sys.stdout.isatty()
-        with RowWriter(out) as writer, progress("ranking", "rows", show=show) as report:
+        model = None if use_ranking else backend.load(ranker)
+        rank = _stored if model is None else ranking_by(model, options)
+        with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, rank, report):
                 texts = [row.texts for row in chunk]
-                chosen = [choose_pairs(*given, pairs, seed=seed) for given in zip(texts, rankings, strict=True)]
+                chosen = [choose_pairs(*given, pairs, seed=options.seed) for given in zip(texts, rankings, strict=True)]
                 if model is not None:
                     rankings = compare_chosen(model, [row.prompt for row in chunk], texts, rankings, chosen)
                 for row, ranking, its in zip(chunk, rankings, chosen, strict=True):
@@ -210,11 +192,10 @@ def preferences(
                 summary.add(rankings)
         summary.seconds = round(time.monotonic() - started, 3)
     remark(summary, rows.bad)
-    if as_json and out != STDIO:
-        print_json(asdict(summary))
+    output.print_summary(asdict(summary))
 
 
-def _stored(rows: list[RankableRow], tell: OnProgress) -> list[Ranking]:
+def _stored(rows: list[RankableRow], progress: OnProgress) -> list[Ranking]:
     from llm_blender.data import stored_ranking
 
     return [stored_ranking(row.example) for row in rows]

@@ -1,4 +1,4 @@
-"""``blend data import``: rows out of what other projects publish."""
+"""``blend data import``: convert data of other projects to rows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import STDIO, JsonOption
-from llm_blender.cli._output import note, print_json
+from llm_blender.cli._options import DatasetOptions, RequiredOutputOptions, split_names, with_options
+from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import SkipBadOption, split_names
 
 if TYPE_CHECKING:
     from llm_blender.datasets import Imported
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["import_data"]
 
 
+@with_options
 def import_data(
     inputs: Annotated[
         list[Path],
@@ -28,99 +28,77 @@ def import_data(
             "results.",
         ),
     ],
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Where the rows go, in the format of its name; - is standard output."
-        ),
-    ],
+    *,
     format: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="alpaca_eval, chosen_rejected, labelled_pairs or scored_responses.",
-            show_default="told by the keys",
+            help="Read alpaca_eval, chosen_rejected, labelled_pairs or scored_responses.",
+            show_default="detected by the keys",
         ),
     ] = None,
-    name: Annotated[
-        str,
-        typer.Option(metavar="TEXT", help="Of the source; in the rows' `source` and `id` too.", show_default="INPUT"),
+    url: Annotated[str, typer.Option(metavar="TEXT", help="State the URL of the source, for the card.")] = "",
+    models: Annotated[
+        str, typer.Option(metavar="A,B,…", help="AlpacaEval: keep only these models, and baselines.")
     ] = "",
-    url: Annotated[str, typer.Option(metavar="TEXT", help="Of the source, for the card.")] = "",
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the source, for the card.")] = "",
-    models: Annotated[str, typer.Option(metavar="A,B,…", help="AlpacaEval: only these models, and baselines.")] = "",
-    annotators: Annotated[str, typer.Option(metavar="A,B,…", help="AlpacaEval: only what these judged.")] = "",
+    annotators: Annotated[
+        str, typer.Option(metavar="A,B,…", help="AlpacaEval: keep only judgements of these annotators.")
+    ] = "",
     reference: Annotated[
-        str, typer.Option(metavar="MODEL", help="AlpacaEval: whose answers are the references, e.g. the baseline.")
+        str,
+        typer.Option(metavar="MODEL", help="AlpacaEval: take references from this model, e.g. the baseline."),
     ] = "",
-    judge: Annotated[str, typer.Option(metavar="NAME", help="Pairs: who judged; `by` of the rows' pairs.")] = "",
+    judge: Annotated[str, typer.Option(metavar="NAME", help="Pairs: name the judge, `by` of the rows' pairs.")] = "",
     labels: Annotated[
         str,
         typer.Option(
             metavar="A,B[,TIE]",
-            help="Labelled pairs: how the file calls the first, the second, and neither.",
+            help="Labelled pairs: name the file's labels for the first, the second, and neither.",
             show_default="1,2,0 and names like model_a",
         ),
     ] = "",
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME=SHARE,…", help="Write several files, such as train=0.8,dev=0.1,test=0.1; FILE holds {split}."
-        ),
-    ] = "",
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Leave out what asks the same as a row of this file. Repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, and of which answer stands first.")] = 0,
-    skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
+    options: DatasetOptions,
+    output: RequiredOutputOptions,
 ) -> None:
-    """Make rows of what other projects publish, for `blend train ranker` and `blend bench`.
+    """Convert data that other projects publish to rows, for `blend train ranker` and `blend bench`.
 
-    alpaca_eval: a folder with MODEL/model_outputs.json and MODEL/ANNOTATOR/annotations.json; one row an instruction,
+    alpaca_eval: a folder with MODEL/model_outputs.json and MODEL/ANNOTATOR/annotations.json; one row per instruction,
     with the answers of all models, their scores ANNOTATOR_win_vs_BASELINE from 0 to 1, and pairs. chosen_rejected:
     {prompt, chosen, rejected}, or two conversations with the same beginning. labelled_pairs: {instruction, input?,
     response1, response2} or {input, output_1, output_2} with a label, or annotator1, annotator2, … scored_responses:
     {instruction, completions: [{model, response, overall_score}]}, or lists of generations and ratings.
 
     A record with missing or wrong keys stops the import, unless --skip-bad counts it. Each record or row that is left
-    out is counted with the reason: failed judgements, answers that read the same, duplicates, what --exclude names.
-    The split depends on the prompt, regardless of case and white space, and the seed alone, so that an instruction
-    stands in one split only, whatever file it is in. The same input and options give the same bytes. Beside each FILE
-    comes its card FILE.md: source, licence, counts, sha256 of all that was read.
+    out is counted with the reason: failed judgements, identical answers, duplicates, prompts of --exclude. The split
+    depends only on the seed and on the prompt, regardless of case and white space, so that a prompt is in one split
+    only, whatever file it is in. The same input and options give the same bytes. Each FILE gets a card FILE.md: source,
+    licence, counts, sha256 of all inputs.
 
-    JSON, where the rows do not go to standard output: {format, files, records, skipped: {reason: count}, first_bad,
-    rows, left_out: {reason: count}, written: [{path, split, rows, candidates, pairs, ties, sha256, card}], remarks}.
+    JSON, unless the rows go to standard output: {format, files, records, skipped: {reason: count}, first_bad, rows,
+    left_out: {reason: count}, written: [{path, split, rows, candidates, pairs, ties, sha256, card}], remarks}.
     """
-    from llm_blender.datasets import ImportPlan, import_rows, parse_split
+    from llm_blender.datasets import ImportPlan, import_rows
 
     plan = ImportPlan(
         inputs=tuple(inputs),
         format=format,
-        name=name,
         url=url,
-        licence=licence,
         models=tuple(split_names(models)),
         annotators=tuple(split_names(annotators)),
         reference=reference,
         judge=judge,
         labels=tuple(split_names(labels)),
-        exclude=tuple(exclude or ()),
-        split=parse_split(split) if split else {},
-        seed=seed,
-        skip_bad=skip_bad,
+        **options.settings(),
     )
     with progress("reading", "records") as report:
-        imported = import_rows(plan, out, progress=report)
+        imported = import_rows(plan, output.out, progress=report)
     _remark(imported)
-    if as_json and out != STDIO:
-        print_json(imported.to_dict())
+    output.print_summary(imported.to_dict())
 
 
 def _remark(imported: Imported) -> None:
     files = f"{len(imported.inputs):,} file{'s' if len(imported.inputs) > 1 else ''}"
-    note(f"{imported.format}: {imported.records:,} records in {files} came to {imported.rows:,} rows")
+    note(f"{imported.format}: {imported.records:,} records in {files} became {imported.rows:,} rows")
     if imported.skipped:
         note(f"{_counted(imported.skipped, 'records')} left out: {_reasons(imported.skipped)}")
     if imported.bad:

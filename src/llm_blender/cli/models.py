@@ -1,4 +1,4 @@
-"""``blend models``: the models that run inside this process."""
+"""``blend models``: list and download the models that run in this process."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from llm_blender.errors import NotFoundError
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Embedded models: list, download, find.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download and find embedded models.")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A name of the list, owner/name/file.gguf on the Hub, or a file.")
+    str, typer.Argument(metavar="NAME", help="A name from the list, owner/name/file.gguf on the Hub, or a file.")
 ]
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A line of ``blend models list``.
+    """Line of ``blend models list``.
 
     Attributes:
-        name: what `pull` and `--llm` know it by.
+        name: name for `pull` and `--llm`.
         size: bytes; None if unknown.
-        licence: of the weights; None if unknown.
-        path: where it is on this machine; None if it is not.
+        licence: licence of the weights; None if unknown.
+        path: path on this machine; None if not downloaded.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ListedModel:
 def list_models(as_json: JsonOption = False) -> None:
     """List the models known by name, and those on this machine.
 
-    JSON: [{name, size, licence, path}], size in bytes, path null where the model is not on this machine.
+    JSON: [{name, size, licence, path}], size in bytes, path null for a model that is not on this machine.
     """
     from rich.filesize import decimal
 
@@ -69,7 +69,7 @@ def _text(path: Path | None) -> str | None:
 
 @app.command()
 def pull(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Download a model, unless it is there, and print where it is.
+    """Download a model if it is missing, and print its path.
 
     JSON: {name, path}.
     """
@@ -82,7 +82,7 @@ def pull(name: NameArgument, as_json: JsonOption = False) -> None:
 
 @app.command("path")
 def print_path(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Print where a model is on this machine; it is not downloaded.
+    """Print the path of a model on this machine, without downloading it.
 
     JSON: {name, path}.
     """

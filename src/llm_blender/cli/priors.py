@@ -1,69 +1,76 @@
-"""``blend priors``: how good each LLM is, learned from rows."""
+"""``blend priors``: fit and show the strengths of LLMs."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, RankerOption
+from llm_blender.cli._options import (
+    BackendOptions,
+    ComparisonsOption,
+    JsonOption,
+    ModelsOption,
+    RankerOption,
+    SeedOption,
+    StrategyOption,
+    cached_ranker,
+    split_names,
+    with_options,
+)
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.bench import NamedRow
+    from llm_blender.bench import BenchRow
     from llm_blender.ranking import Priors
-    from llm_blender.types import Example, Ranker
+    from llm_blender.types import Example
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Strengths of LLMs: learn them, show them.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fit and show the strengths of LLMs.")
 
 
 @app.command()
+@with_options
 def fit(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the priors go, as JSON.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Write the priors to FILE, as JSON.")],
     learn_from: Annotated[
         Literal["scores", "pairs", "ranker"],
         typer.Option(
-            "--from", help="Who says which LLM is better: scores (--score), the rows' labelled pairs, or the ranker."
+            "--from",
+            help="Learn from scores (--score), from the rows' labelled pairs, or from the ranker.",
         ),
     ],
     score: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A score of the candidates; --dev takes its labels from it as well."),
+        typer.Option(metavar="NAME", help="Take this score of the candidates, for --from scores and for --dev."),
     ] = None,
-    models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
+    models: ModelsOption = "",
     dev: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Other rows, on which the weight beside the ranker is fitted; else it is 1."),
+        typer.Option(metavar="FILE", help="Fit the weight of the priors on these rows; without them it is 1."),
     ] = None,
     ranker: RankerOption = "bundled",
-    strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="The pairs that the ranker compares, to learn and to be weighed.")
-    ] = "full",
-    comparisons: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep the comparisons in this file and make none twice, as `blend bench`."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of what a strategy draws.")] = 0,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
+    strategy: StrategyOption = "full",
+    comparisons: ComparisonsOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn how good each LLM is, for --priors and `[ranker] priors`.
+    """Fit the strength of each LLM, for --priors and `[ranker] priors`.
 
-    A strength is in logits, 0 the mean of the LLMs, and drawn to it where an LLM was seldom compared. Ties teach
-    nothing. With --dev, the strengths get the weight beside the ranker's evidence, and that a temperature, which make
-    the labels of those rows likeliest.
+    A strength is in logits, relative to the mean of the LLMs, and shrunk towards it if an LLM has few comparisons. Ties
+    are ignored. With --dev, the strengths get the weight, and the ranker's logits the temperature, that maximise the
+    likelihood of those rows' labels.
 
     JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature, rows, dev}, where dev is {weight, ci95,
     temperature, pairs, log_loss, log_loss_without} or null.
@@ -77,11 +84,11 @@ def fit(
         raise InputError(f"--from {learn_from} reads no score: leave --score out, or give --dev, which reads it.")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
-    comparison_count(strategy, 2)  # refuses a wrong name before anything is read
-    names = [name for name in (part.strip() for part in models.split(",")) if name]
+    comparison_count(strategy, 2)  # reject an unknown strategy before reading
+    names = split_names(models)
     rows = named_rows(_read(files), names, score if learn_from == "scores" else None)
     dev_rows = None if dev is None else named_rows(_read([dev]), names, score)
-    load = _loader(ranker, comparisons, backend=backend, device=device, precision=precision)
+    load = functools.cache(lambda: cached_ranker(backend.load(ranker), ranker, comparisons))
 
     if learn_from == "ranker":
         with progress("learning", "comparisons") as report:
@@ -108,15 +115,15 @@ def fit(
             f"{weighed.log_loss_without:.3f} without them at the best temperature, {math.log(2):.3f} by chance"
         )
         if not weighed.weight:
-            note("the weight is 0: beside this ranker the strengths do not help")
+            note("the weight is 0: the strengths do not improve this ranker")
 
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `blend priors fit` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Priors from `blend priors fit`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show strengths and weight.
+    """Show strengths and weight of a file of priors.
 
     JSON: {strengths, games, weight, weight_ci95, source, ranker, temperature}.
     """
@@ -130,14 +137,14 @@ def show(
 
 
 def _print(priors: Priors) -> None:
-    """Strengths on standard output, what they rest on on standard error."""
+    """Print strengths on standard output, and their source on standard error."""
     strengths = priors.to_dict()["strengths"]
     rows = [(name, f"{value:+.2f}", f"{priors.games.get(name, 0):,}") for name, value in strengths.items()]
     print_table(("LLM", "strength", "games"), rows)
     interval = "" if priors.weight_ci95 is None else " (95 %: {:.2f} to {:.2f})".format(*priors.weight_ci95)
     beside = "" if priors.ranker is None else f", beside the ranker {priors.ranker}"
     warm = "" if priors.temperature is None else f" at a temperature of {priors.temperature:.2f}"
-    note(f"learned from {priors.source or 'what is not told'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
+    note(f"learned from {priors.source or 'an unknown source'}; weight {priors.weight:.2f}{interval}{beside}{warm}")
 
 
 def _read(files: list[str]) -> Iterator[Example]:
@@ -146,23 +153,7 @@ def _read(files: list[str]) -> Iterator[Example]:
     return (row for file in files for row in read_rows(file))
 
 
-def _loader(
-    name: str, comparisons: Path | None, *, backend: BackendOption, device: DeviceOption, precision: PrecisionOption
-) -> Callable[[], Ranker]:
-    """Loads the ranker when it is first asked for: strengths from judgements alone need none."""
-
-    @functools.cache
-    def load() -> Ranker:
-        from llm_blender.bench import RecordedRanker
-        from llm_blender.rankers import load_ranker
-
-        ranker = load_ranker(name, backend=backend, device=device, precision=precision)
-        return ranker if comparisons is None else RecordedRanker(ranker, comparisons, name)
-
-    return load
-
-
-def _warn_of_shared(rows: list[NamedRow], dev_rows: list[NamedRow]) -> None:
+def _warn_of_shared(rows: list[BenchRow], dev_rows: list[BenchRow]) -> None:
     shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
     if shared:
-        note(f"{len(shared):,} instructions of --dev also taught the strengths: their weight will be too large")
+        note(f"{len(shared):,} instructions of --dev are in the other rows too: the weight will be too large")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,30 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_blender.cli._options import (
-    STDIO,
-    BackendOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
+    BackendOptions,
+    OutputOptions,
     PriorsOption,
     RankerOption,
+    StrategyOptions,
+    with_options,
 )
-from llm_blender.cli._output import print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import (
-    BudgetOption,
-    FileArgument,
-    ModelsOption,
-    OutOption,
-    RankSummary,
-    SeedOption,
-    SkipBadOption,
-    StrategyOption,
-    rank_rows,
-    ranking_by,
-    remark,
-    split_names,
-)
+from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,26 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["rank"]
 
 
+@with_options
 def rank(
-    file: FileArgument,
-    out: OutOption = STDIO,
+    *,
+    source: RowOptions,
     ranker: RankerOption = "bundled",
-    strategy: StrategyOption = "auto",
-    budget: BudgetOption = 40,
-    seed: SeedOption = 0,
-    models: ModelsOption = "",
+    backend: BackendOptions,
+    options: StrategyOptions,
     priors: PriorsOption = None,
     best_first: Annotated[
-        bool, typer.Option("--sorted", help="Put each row's candidates in order, best first.")
+        bool, typer.Option("--sorted", help="Sort each row's candidates by rank, best first.")
     ] = False,
     best_of_n: Annotated[
-        bool, typer.Option("--best-of-n", help="Write the best candidate alone, as the row's `output`.")
+        bool, typer.Option("--best-of-n", help="Write only the best candidate, as the row's `output`.")
     ] = False,
-    skip_bad: SkipBadOption = False,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
-    as_json: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Rank the candidates of each row of FILE.
 
@@ -78,38 +57,30 @@ def rank(
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
-    from llm_blender.cli._rows import RankableRows
     from llm_blender.data import RowWriter
-    from llm_blender.rankers import load_ranker
-    from llm_blender.ranking import comparison_count
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
     shape = _sorted if best_first else _best_of_n if best_of_n else _ranked
-    comparison_count(strategy, 2, budget=budget)  # refuses a wrong name before anything is read
     strengths, seen = load_priors(priors), set[str | None]()
     note_other_ranker(strengths, ranker)
     summary, started = RankSummary(), time.monotonic()
-    with RankableRows.open(file, models=split_names(models), skip_bad=skip_bad) as rows:
+    with source.open() as rows:
         summary.skipped = len(rows.bad)
-        model = load_ranker(ranker, backend=backend, device=device, precision=precision)
-        by_model = ranking_by(model, strategy=strategy, seed=seed, budget=budget)
-        # On one terminal, a bar would stand between the rows.
-        show = out != STDIO or not sys.stdout.isatty()
-        with RowWriter(out) as writer, progress("ranking", "rows", show=show) as report:
+        by_model = ranking_by(backend.load(ranker), options)
+        with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
                 if strengths is not None:
-                    wrote = [[candidate.model for candidate in row.example.candidates] for row in chunk]
-                    seen.update(*wrote)
-                    rankings = list(map(strengths.apply, rankings, wrote))
+                    models = [[candidate.model for candidate in row.example.candidates] for row in chunk]
+                    seen.update(*models)
+                    rankings = list(map(strengths.apply, rankings, models))
                 for row, ranking in zip(chunk, rankings, strict=True):
                     writer.write(shape(row, ranking))
                 summary.add(rankings)
         summary.seconds = round(time.monotonic() - started, 3)
     remark(summary, rows.bad)
     note_unknown(strengths, seen)
-    if as_json and out != STDIO:
-        print_json(asdict(summary))
+    output.print_summary(asdict(summary))
 
 
 def _ranked(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
@@ -124,7 +95,7 @@ def _sorted(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
 
 
 def _best_of_n(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    asked = {key: row.record[key] for key in ("id", "instruction", "input") if key in row.record}
+    kept = {key: row.record[key] for key in ("id", "instruction", "input") if key in row.record}
     best = row.example.candidates[ranking.best]
-    wrote = {} if best.model is None else {"model": best.model}
-    return {**asked, "output": best.text, **wrote, "ranking": ranking.summary()}
+    model = {} if best.model is None else {"model": best.model}
+    return {**kept, "output": best.text, **model, "ranking": ranking.summary()}

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import BackendOption, DeviceOption, JsonOption, PrecisionOption, with_options
+from llm_blender.cli._options import (
+    BackendOptions,
+    ComparisonsOption,
+    JsonOption,
+    ModelsOption,
+    SeedOption,
+    TrainingOptions,
+    cached_ranker,
+    split_names,
+    with_options,
+)
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
 from llm_blender.cli.train_fuser import fuser
-from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
+from llm_blender.errors import InputError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.training.recipes import Recipe
@@ -23,27 +33,26 @@ __all__ = ["VotesOptions", "app", "calibrate", "train_on"]
 
 @dataclasses.dataclass(frozen=True)
 class VotesOptions:
-    """Those of the votes."""
+    """Training on votes."""
 
     votes: Annotated[
         Path | None,
         typer.Option(
             "--votes",
             metavar="FILE|DB",
-            help="Learn from votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the "
-            "instructions is held out, and compares the new ranker with the current one.",
+            help="Train on votes: rows with labelled pairs, or the store of `blend serve`. A fifth of the instructions "
+            "is held out, to compare the new ranker with the current one.",
         ),
     ] = None
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="RANKER", help="Of --votes: the PairRanker to start from [default: bundled]."),
+        typer.Option(metavar="RANKER", help="With --votes: start from this PairRanker [default: bundled]."),
     ] = None
     replace: Annotated[
         str | None,
         typer.Option(
-            "--replace",
             metavar="DIR",
-            help="Of --votes: the current ranker's folder, which the new one replaces if it is better.",
+            help="With --votes: replace the current ranker in this folder if the new one is better.",
         ),
     ] = None
 
@@ -124,24 +133,22 @@ def train_on(
     typer.echo(f"log loss {trial.new.log_loss}, before {trial.current.log_loss}; difference {trial.log_loss_change}")
 
 
+@with_options
 def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A PairRanker's folder, whose config is changed.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="PairRanker's folder; its config.json is changed.")],
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Judged rows that it was not trained on.")],
+    *,
     score: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Take all pairs of a row that differ in this score; of a file without it, the labelled pairs.",
+            help="Take all pairs of a row that differ in this score; in a file without it, the labelled pairs.",
         ),
     ] = None,
-    models: Annotated[str, typer.Option(metavar="A,B,…", help="Only these LLMs' candidates.")] = "",
-    comparisons: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the comparisons in this file and make none twice.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = "int8",
+    models: ModelsOption = "",
+    comparisons: ComparisonsOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a PairRanker's temperature and what the candidates' consensus counts, and write them to its config.json.
@@ -157,17 +164,16 @@ def calibrate(
 
     import numpy as np
 
-    from llm_blender.bench import RecordedRanker, implied_pairs, labelled_pairs, ranker_evidence, scored_rows
+    from llm_blender.bench import implied_pairs, labelled_pairs, ranker_predictions, scored_rows
     from llm_blender.data import read_rows
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import EvidenceWeights, fit_evidence
-    from llm_blender.types import Ranker
+    from llm_blender.ranking import LogitWeights, fit_evidence
 
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: make it one of ours with `blend export` first.")
-    names = [name for name in (part.strip() for part in models.split(",")) if name]
+    names = split_names(models)
     if names and not score:
         raise InputError("--models chooses among scores: name one with --score.")
     judged, unseen = [], set(names)
@@ -185,12 +191,12 @@ def calibrate(
         raise InputError(f"No file holds candidates of {', '.join(sorted(unseen))}: look at the spelling.")
     if not judged:
         raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
-    loaded = PairRanker.from_pretrained(checkpoint, backend=backend, device=device, precision=precision, consensus=0)
-    ranker: Ranker = loaded if comparisons is None else RecordedRanker(loaded, comparisons, str(checkpoint))
+    loaded = PairRanker.from_pretrained(checkpoint, consensus=0, **dataclasses.asdict(backend))
+    ranker = cached_ranker(loaded, str(checkpoint), comparisons)
     evidence = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            evidence.append(ranker_evidence(part, ranker, str(checkpoint), progress=report).logits)
+            evidence.append(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits)
     fit = fit_evidence(
         evidence,
         [np.array(part.consensus) for part in judged],
@@ -199,7 +205,7 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
         print_json(dataclasses.asdict(fit))
@@ -226,46 +232,34 @@ def _train() -> None:
 
 
 @app.command()
-@with_options(VotesOptions)
+@with_options
 def ranker(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to learn from, when there is no --recipe.")
+        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Rows to train on, without a --recipe.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the checkpoint.")] = Path(
-        "ranker"
-    ),
+    *,
+    output: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Write the checkpoint to this folder.")
+    ] = Path("ranker"),
     kind: Annotated[
         str | None,
         typer.Option(
             "--ranker",
-            help="pair_ranker, or a baseline: summa_reranker, simcls, reward_model, mlm_scoring "
+            metavar="NAME",
+            help="Train a pair_ranker, or a baseline: summa_reranker, simcls, reward_model, mlm_scoring "
             "[default: the recipe's, or pair_ranker].",
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
-    dev: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Leave out training rows that ask what this test file asks. Repeatable."),
-    ] = None,
     score: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Scores that imply pairs in FILE [default: all].")
+        list[str] | None, typer.Option(metavar="NAME", help="Derive pairs of FILE from this score [default: all].")
     ] = None,
-    pairs: Annotated[str, typer.Option(help="Pairs of FILE: implied (by scores) or labelled.")] = "implied",
+    pairs: Annotated[str, typer.Option(help="Take pairs of FILE: implied (by scores) or labelled.")] = "implied",
     max_groups: Annotated[
-        int | None, typer.Option(min=1, help="Groups of candidates drawn from each FILE [default: 2000].")
+        int | None, typer.Option(min=1, help="Draw N groups of candidates from each FILE [default: 2000].")
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="The encoder: a Hub name or a folder [default: the recipe's].")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
+    options: TrainingOptions,
+    votes: VotesOptions,
     as_json: JsonOption = False,
-    *,
-    options: VotesOptions,
 ) -> None:
     """Train a PairRanker, or a baseline; goes on where an earlier run with the same output stopped.
 
@@ -285,23 +279,22 @@ def ranker(
         raise MissingExtraError("Training", "train") from error
     from transformers.utils import logging
 
-    if options != VotesOptions():
+    exclude, epochs, seed = options.exclude or [], options.epochs, options.seed
+    if votes != VotesOptions():
         others: dict[str, Any] = {
             "FILE": files,
             "--ranker": kind,
-            "--recipe": recipe,
-            "--data": data != Path(),
-            "--dev": dev,
+            "--recipe": options.recipe,
+            "--data": options.data != Path(),
+            "--dev": options.dev,
         }
-        others |= {"--score": score, "--max-groups": max_groups, "--backbone": backbone}
+        others |= {"--score": score, "--max-groups": max_groups, "--backbone": options.backbone}
         refused = [name for name, value in others.items() if value]
-        train_on(options, output, refused, exclude=exclude or [], epochs=epochs, seed=seed or 0, as_json=as_json)
+        train_on(votes, output, refused, exclude=exclude, epochs=epochs, seed=seed or 0, as_json=as_json)
         return
-    if dev is not None and not dev.exists():
-        raise NotFoundError(f"There is no file or folder {dev}.")
     if kind is not None and kind not in RANKERS:
         raise unknown_name("ranker", kind, RANKERS)
-    plan = _plan(files or [], recipe, dev, score or [], pairs, max_groups)
+    plan = _plan(files or [], options, score or [], pairs, max_groups)
     changes = {
         name: value for name, value in {"epochs": epochs, "seed": seed, "ranker": kind}.items() if value is not None
     }
@@ -310,11 +303,11 @@ def ranker(
     with progress("training", "steps") as report:
         run = train_ranker(
             plan,
-            data,
-            data if dev is None else dev if dev.is_dir() else dev.parent,
+            options.data,
+            options.dev_folder,
             output,
-            exclude=exclude or [],
-            backbone=backbone,
+            exclude=exclude,
+            backbone=options.backbone,
             progress=report,
             note=note,
         )
@@ -334,24 +327,22 @@ def ranker(
             typer.echo(f"dev agreement {run.dev['agreement']:.3f} (longest {run.dev['longest']:.3f})")
 
 
-def _plan(
-    files: list[Path], recipe: Path | None, dev: Path | None, scores: list[str], pairs: str, max_groups: int | None
-) -> Recipe:
+def _plan(files: list[Path], options: TrainingOptions, scores: list[str], pairs: str, max_groups: int | None) -> Recipe:
     from llm_blender.training.recipes import Recipe, Source
 
-    if recipe is not None:
-        if files or scores or max_groups is not None or (dev is not None and dev.is_file()):
+    if options.recipe is not None:
+        if files or scores or max_groups is not None or options.dev_file:
             raise InputError(
                 "A recipe names its sources itself: leave out FILE, --score, --max-groups and a --dev FILE."
             )
-        return Recipe.load(recipe)
+        return Recipe.load(options.recipe)
     if not files:
         raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
-    options: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
+    settings: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}
     if max_groups is not None:
-        options["max_groups"] = max_groups
-    sources = tuple(Source(file=str(path.absolute()), **options) for path in files)
-    dev_sources = (Source(file=str(dev.absolute()), **options),) if dev is not None and dev.is_file() else ()
-    return Recipe(sources=sources, dev_sources=dev_sources)
+        settings["max_groups"] = max_groups
+    paths = [*files, *([options.dev_file] if options.dev_file else [])]
+    sources = tuple(Source(file=str(path.absolute()), **settings) for path in paths)
+    return Recipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

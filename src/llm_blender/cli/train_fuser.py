@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import JsonOption
+from llm_blender.cli._options import JsonOption, TrainingOptions, with_options
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.errors import InputError, MissingExtraError, NotFoundError
+from llm_blender.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from llm_blender.training.fuser import FuserRecipe
@@ -18,38 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["fuser"]
 
 
+@with_options
 def fuser(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE…]", help="Rows with references and candidates, when there is no --recipe."),
+        typer.Argument(metavar="[FILE…]", help="Rows with references and candidates, without a --recipe."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the fuser.")] = Path("fuser"),
-    recipe: Annotated[Path | None, typer.Option(metavar="TOML", help="Sources and settings of the run.")] = None,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sources.")] = Path(),
-    dev: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE", help="Folder of the recipe's dev sources, or a file of rows.")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Leave out training rows that ask what this test file asks. Repeatable."),
-    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the fuser to this folder.")] = Path(
+        "fuser"
+    ),
     score: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Score that orders the candidates of FILE where no ranking is stored."),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="A sequence-to-sequence model or causal LLM: a Hub name or a folder [default: the recipe's]."
-        ),
+        typer.Option(metavar="NAME", help="Order the candidates of FILE by this score where rows hold no ranking."),
     ] = None,
     lora_rank: Annotated[
         int | None,
-        typer.Option(min=0, help="Rank of a LoRA adapter; 0 trains the whole model [default: the recipe's]."),
+        typer.Option(min=0, help="Set the LoRA adapter's rank; 0 trains the whole model [default: the recipe's]."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the run, in place of epochs.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train for N steps, instead of --epochs.")] = None,
+    options: TrainingOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Train a GenFuser; goes on where an earlier run with the same output stopped.
@@ -62,21 +50,19 @@ def fuser(
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "train") from error
 
-    if dev is not None and not dev.exists():
-        raise NotFoundError(f"There is no file or folder {dev}.")
-    plan = _plan(files or [], recipe, dev, score)
-    changes: dict[str, Any] = {"lora_rank": lora_rank, "epochs": epochs, "steps": steps, "seed": seed}
-    if recipe is None:
-        changes["backbone"] = backbone
+    plan = _plan(files or [], options, score)
+    changes: dict[str, Any] = {"lora_rank": lora_rank, "epochs": options.epochs, "steps": steps, "seed": options.seed}
+    if options.recipe is None:
+        changes["backbone"] = options.backbone
     plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
     with progress("training", "steps") as report:
         run = train_fuser(
             plan,
-            data,
-            data if dev is None else dev if dev.is_dir() else dev.parent,
+            options.data,
+            options.dev_folder,
             output,
-            exclude=exclude or [],
-            backbone=None if recipe is None else backbone,
+            exclude=options.exclude or [],
+            backbone=None if options.recipe is None else options.backbone,
             progress=report,
             note=note,
         )
@@ -98,15 +84,15 @@ def fuser(
         typer.echo(f"dev loss per token {last['loss']:.3f} (95 %: {interval}), before training {first['loss']:.3f}")
 
 
-def _plan(files: list[Path], recipe: Path | None, dev: Path | None, score: str | None) -> FuserRecipe:
+def _plan(files: list[Path], options: TrainingOptions, score: str | None) -> FuserRecipe:
     from llm_blender.training.fuser import FuserRecipe, FuserSource
 
-    if recipe is not None:
-        if files or score is not None or (dev is not None and dev.is_file()):
+    if options.recipe is not None:
+        if files or score is not None or options.dev_file:
             raise InputError("A recipe names its sources itself: leave out FILE, --score and a --dev FILE.")
-        return FuserRecipe.load(recipe)
+        return FuserRecipe.load(options.recipe)
     if not files:
         raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
-    paths = [*files, *([dev] if dev is not None and dev.is_file() else [])]
+    paths = [*files, *([options.dev_file] if options.dev_file else [])]
     sources = tuple(FuserSource(file=str(path.absolute()), score=score or "") for path in paths)
     return FuserRecipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

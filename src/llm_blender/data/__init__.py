@@ -1,4 +1,4 @@
-"""Rows in MixInstruct's format: read and write them, and make preference data of them."""
+"""Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
 from llm_blender.data.files import STDIO, RowWriter, read_records
 from llm_blender.data.instructions import (

@@ -1,4 +1,4 @@
-"""Files of rows: which bytes to read and how to write them without leaving half a file behind."""
+"""Read and write files of records: JSON Lines, compressed or not, and Parquet."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = [
 ]
 
 STDIO = "-"
-"""The path that means standard input or standard output."""
+"""File name of standard input and standard output."""
 
-HALF_A_CHARACTER = "half of a surrogate pair (such as \\ud83d) stands alone, which is no character"
-"""What is wrong with a record of which `holds_half_a_character`."""
+HALF_A_CHARACTER = "a lone surrogate (such as \\ud83d), which is not a character"
+"""Reason for refusing a record with a lone surrogate."""
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """The records of a JSON Lines (``.gz``, ``.zst``) or Parquet file, one at a time.
+    """Yield the records of a JSON Lines (``.gz``, ``.zst``) or Parquet file.
 
     Yields:
-        The 1-based line (Parquet: row), and the record, or the `RowError` that says why it is none.
+        The 1-based line (Parquet: row) and the record, or the `RowError` of a malformed one.
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: the file cannot be read as what its name says.
+        InputError: the file is not readable in the format of its extension.
         MissingExtraError: Parquet without pyarrow.
     """
     path = str(path)
@@ -60,7 +60,7 @@ def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
 
 @contextlib.contextmanager
 def open_plain(path: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, or of standard input, as they were before they were compressed."""
+    """Open a file, or standard input, for reading; decompress it by its extension."""
     with contextlib.ExitStack() as stack:
         if path == STDIO:
             yield sys.stdin.buffer
@@ -74,7 +74,7 @@ def open_plain(path: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turns what goes wrong in the ``with`` block, which reads the file, into an `InputError`."""
+    """Convert errors of reading a file, in the ``with`` block, to an `InputError`."""
     try:
         yield
     except (OSError, EOFError, zlib.error, _zstd_error()) as error:
@@ -82,7 +82,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 class _ZstdReader(io.RawIOBase):
-    """Unlike zstandard's own reader, it does not take a file that was cut off for a whole one."""
+    """Zstandard reader that refuses a truncated file; zstandard's own reader accepts it."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -120,7 +120,7 @@ def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
         return RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
     except json.JSONDecodeError as error:
         return RowError(path, number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+    except (ValueError, RecursionError) as error:  # thousands of digits or of nested brackets
         return RowError(path, number, f"JSON beyond what can be read ({error})")
     if not isinstance(record, dict):
         return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
@@ -130,7 +130,7 @@ def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
 
 
 def holds_half_a_character(record: Mapping[str, Any]) -> bool:
-    """Whether a text of the record cannot be written as UTF-8."""
+    """Return whether a text of the record cannot be encoded as UTF-8."""
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -165,10 +165,10 @@ def _zstd_error() -> type[Exception]:
 
 
 class RowWriter:
-    """Writes records to a file that appears whole or not at all.
+    """Writer of a file of records that appears whole or not at all.
 
-    The records go to a file beside the target, which is renamed when the ``with`` block ends well. The name decides
-    the format, as in `read_records`. On standard output each record is written at once.
+    The records go to a temporary file in the target's folder, renamed when the ``with`` block succeeds. The extension
+    decides the format, as in `read_records`. Standard output gets each record at once.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -196,13 +196,13 @@ class RowWriter:
 
     def _open(self, target: Path) -> IO[bytes]:
         if target.exists() and not target.is_file():
-            return target.open("wb")  # /dev/null or a named pipe is written to, not replaced
+            return target.open("wb")  # write to /dev/null or a named pipe instead of replacing it
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         self._part = Path(name)
         return os.fdopen(handle, "wb")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one record."""
+        """Write one record."""
         with self._disk_errors():
             self._write(record)
 
@@ -243,7 +243,7 @@ class RowWriter:
         records: list[Mapping[str, Any]] = []
 
         def flush() -> None:
-            # One table, since only all rows together tell the schema (a key may first appear in the last one).
+            # One table: only all rows together determine the schema, as a key may first appear in the last one.
             keys = dict.fromkeys(key for record in records for key in record)
             try:
                 columns = {key: [record.get(key) for record in records] for key in keys}

@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face Hub as files: JSON Lines, JSON or Parquet, fetched once."""
+"""Download the files of data sets on the Hugging Face Hub: JSON Lines, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["hub_files", "is_hub_name"]
 _NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz", ".json.zst")
 _CONVERTED = "refs/convert/parquet"
-"""The branch on which the Hub keeps a Parquet copy of every public data set: CONFIG/SPLIT/0000.parquet."""
-_PATIENCE = 3  # seconds for the Hub's first answer
+"""Branch of the Hub's Parquet copy of every public data set: CONFIG/SPLIT/0000.parquet."""
+_PATIENCE = 3  # seconds for the Hub's first response
 _SAME = {"val": "validation", "valid": "validation", "dev": "validation"}
 _DESCRIPTIONS = {"dataset_infos.json", "dataset_info.json", "state.json"}
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a text is ``owner/name`` and there is no file or folder of that name."""
+    """Return whether a text is ``owner/name``, and no file or folder has that name."""
     return bool(_NAME.fullmatch(source)) and not source.endswith(_SUFFIXES) and not Path(source).exists()
 
 
 def hub_files(name: str, split: str | None = None) -> list[Path]:
-    """The files of a data set, fetched where the Hub's cache does not hold them yet.
+    """Download the files of a data set, unless the Hub's cache holds them.
 
-    Its own JSON Lines, JSON or Parquet files are taken; where it has none, the Hub's Parquet copy.
+    These are its JSON Lines, JSON or Parquet files; if it has none, those of the Hub's Parquet copy.
 
     Args:
         name: ``owner/name``.
-        split: only files that bear this name; ``val``, ``dev`` and ``validation`` mean the same. None takes all.
+        split: split in the names of the files; ``val``, ``dev`` and ``validation`` are synonyms. None means all.
 
     Raises:
-        NotFoundError: there is no such data set or split, or it cannot be fetched; the message says where it was
-            looked for.
+        NotFoundError: there is no such data set or split, or it cannot be downloaded; the message names the places
+            searched.
     """
     import httpx
     from huggingface_hub import HfApi, constants
@@ -47,7 +47,7 @@ def hub_files(name: str, split: str | None = None) -> list[Path]:
         return _cached(name, split, "offline mode is on")
     api = HfApi(endpoint=endpoint)
     try:
-        # The Hub's own client waits and retries for much longer than a person does.
+        # Fail fast: the Hub's client waits and retries for much longer than a user does.
         httpx.head(f"{endpoint}/api/datasets/{name}", timeout=_PATIENCE, follow_redirects=True)
         listings = {"main": api.list_repo_files(name, repo_type="dataset")}
         if not _data_files(listings["main"]):
@@ -55,7 +55,7 @@ def hub_files(name: str, split: str | None = None) -> list[Path]:
                 listings = {_CONVERTED: api.list_repo_files(name, repo_type="dataset", revision=_CONVERTED)}
             except RevisionNotFoundError:
                 raise NotFoundError(
-                    f"The data set {name} on {endpoint} holds neither JSON nor Parquet: fetch it by hand."
+                    f"The data set {name} on {endpoint} holds neither JSON nor Parquet: download it by hand."
                 ) from None
         ((revision, listed),) = listings.items()
         wanted = _of_split(name, _data_files(listed), split)
@@ -65,8 +65,8 @@ def hub_files(name: str, split: str | None = None) -> list[Path]:
             f"There is no file {name} and no data set {name} on {endpoint}, or it wants a login (HF_TOKEN)."
         ) from None
     except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else "no answer"
-        return _cached(name, split, f"not fetched from {endpoint} ({type(error).__name__}: {said})")
+        reason = str(error).splitlines()[0] if str(error) else "no answer"
+        return _cached(name, split, f"not fetched from {endpoint} ({type(error).__name__}: {reason})")
 
 
 def _cached(name: str, split: str | None, why: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Instructions to build a data set from: read from files or the Hub, filtered by length, without duplicates, drawn."""
+"""Choose the instructions of a data set: read files or the Hub, filter by length, deduplicate and draw."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
-from llm_blender.data.records import Records, SkipRecord, optional_text, sha256
-from llm_blender.data.rows import normalized_key
+from llm_blender.data.records import Records, SkipRecord, optional_text
+from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
 
@@ -31,13 +32,13 @@ __all__ = [
 
 
 def fraction(seed: int, *texts: str) -> float:
-    """A number from 0 up to 1, the same for the same seed and texts on every machine."""
+    """Draw a number in [0, 1) by hash: the same for the same seed and texts on every machine."""
     digest = hashlib.sha256("\0".join([str(seed), *texts]).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def coin(seed: int, *texts: str) -> bool:
-    """Heads or tails, likewise."""
+    """Draw True or False, each with probability 0.5, as `fraction` does."""
     return fraction(seed, *texts) < 0.5
 
 
@@ -47,11 +48,11 @@ _LICENCES = ("licence", "license")
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many tokens a row may have, both ends included; None is no limit.
+    """Limits of a row's length in tokens, as (minimum, maximum), both included; None means no limit.
 
     Attributes:
-        prompt: of instruction and input together.
-        reference: of the reference; where there is a limit, a row without a reference is left out.
+        prompt: limits of instruction and input together.
+        reference: limits of the reference; with one, rows without a reference are left out.
     """
 
     prompt: tuple[int | None, int | None] = (None, None)
@@ -61,20 +62,20 @@ class Lengths:
 NO_LENGTHS = Lengths()
 """No filter."""
 PAPER_LENGTHS = Lengths(prompt=(5, 127), reference=(11, 127))
-"""The filter by which MixInstruct was made; there, tokens are those of a LLaMA tokenizer."""
+"""Filter of MixInstruct, in tokens of a LLaMA tokenizer."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The instructions that a data set is built from.
+    """Instructions of a data set, and where they come from.
 
     Attributes:
-        rows: at least one, without candidates; `Example.id` is set and different for each.
-        read: rows that were read.
-        left_out: of these, rows that were not taken, by reason.
-        first_bad: what is wrong with the first bad one; empty where there is none.
-        sources: name and sha256 of each file.
-        licences: rows taken, by what they say of their licence.
+        rows: at least one row, without candidates; each `Example.id` is unique.
+        read: number of rows read.
+        left_out: number of rows left out, by reason.
+        first_bad: error of the first malformed row; empty without one.
+        sources: sha256 of each file, by name.
+        licences: number of chosen rows, by the licence that they state.
     """
 
     rows: tuple[Example, ...]
@@ -86,7 +87,7 @@ class Chosen:
 
 
 def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
-    """The files that sources mean, with the names by which cards and identifiers call them.
+    """Find the files of sources, with their names in cards and identifiers.
 
     Args:
         sources: files, or data sets on the Hub: ``owner/name``, or ``owner/name:split``.
@@ -112,35 +113,23 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
 def read_instructions(
     path: str | Path, name: str = "", *, on_bad: Callable[[RowError], None] | None = None
 ) -> Iterator[Example]:
-    """The instructions of a file, one at a time; candidates that stand there are left.
+    """Yield the instructions of a file, without candidates.
 
     Args:
         path: JSON Lines, a JSON list or Parquet, whose records hold ``instruction``, ``prompt``, ``question`` or
-            ``messages``, and perhaps ``input``, ``system``, ``id`` and a reference; or ``.txt``, a prompt a line.
-        name: stands before the number of a row without an ``id``; by default the file's name.
-        on_bad: called with each row that cannot be used, which is then left out; without it the first one raises.
+            ``messages``, and optionally ``input``, ``system``, ``id`` and a reference; or ``.txt``, a prompt a line.
+        name: prefix of the ids of rows without an ``id``; by default the file's name.
+        on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Raises:
-        RowError: file, line and reason of the first bad row.
+        RowError: the first malformed row.
         NotFoundError: there is no such file.
     """
     path = Path(path)
     name = name or path.name.partition(".")[0]
-    for number, record in _records(path):
-        row: Example | RowError
-        if isinstance(record, RowError):
-            row = record
-        else:
-            try:
-                row = _example(record, f"{name}-{number}")
-            except (ValueError, SkipRecord) as error:
-                row = RowError(path, number, str(error))
-        if not isinstance(row, RowError):
-            yield row
-        elif on_bad is None:
-            raise row
-        else:
-            on_bad(row)
+    return parse_records(
+        path, _records(path), lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad
+    )
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
@@ -159,7 +148,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
 
 
 def _example(record: Mapping[str, Any], name: str) -> Example:
-    prompt = read_prompt(record)
+    try:
+        prompt = read_prompt(record)
+    except SkipRecord as error:
+        raise ValueError(str(error)) from None
     if prompt is None:
         raise ValueError(f"there is no prompt: one of {', '.join(f'`{key}`' for key in PROMPT_KEYS)} is wanted")
     reference = next((text for key in _REFERENCES if (text := _reference(record, key))), None)
@@ -194,23 +186,23 @@ def choose_instructions(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> Chosen:
-    """Read, filter, deduplicate and draw.
+    """Read, filter, deduplicate and draw instructions.
 
-    Which rows are drawn depends on the seed and on what the rows ask, not on the order of the files. What asks the
-    same (case and white space aside) stands there once, the first one that passes the filter.
+    The draw depends on the seed and the prompts, not on the order of the files. Of rows with the same prompt, case and
+    white space aside, the first one that passes the filter is kept.
 
     Args:
-        files: of `source_files`.
-        lengths: see there.
-        count_tokens: of a text; wanted where there are `lengths`.
-        exclude: files of rows; what asks the same as one of them is left out.
-        n: how many are drawn; None takes all.
-        seed: of the draw.
-        skip_bad: leave bad rows out and count them, instead of stopping at the first.
+        files: files from `source_files`.
+        lengths: limits of prompt and reference.
+        count_tokens: tokenizer's count of a text; required by `lengths`.
+        exclude: files of rows whose prompts are left out.
+        n: number of rows to draw; None takes all.
+        seed: seed of the draw.
+        skip_bad: skip and count malformed rows instead of raising.
 
     Raises:
-        RowError: the first bad row.
-        InputError: none is left.
+        RowError: the first malformed row.
+        InputError: no row is left.
     """
     excluded = {normalized_key(row): path.name for path in exclude for row in read_instructions(path)}
     left_out, bad, read = Counter[str](), list[RowError](), 0
@@ -244,33 +236,33 @@ def choose_instructions(
         read=read,
         left_out=dict(sorted(left_out.items())),
         first_bad=str(bad[0]) if bad else "",
-        sources={name: sha256(path) for name, path in files if str(path) != STDIO},
+        sources={name: file_sha256(path) for name, path in files if str(path) != STDIO},
         licences=dict(sorted(Counter(str(row.extra["licence"]) for row in taken if "licence" in row.extra).items())),
     )
 
 
 def _unfit(row: Example, lengths: Lengths, count_tokens: Callable[[str], int] | None) -> str:
-    """Why the row is left out; empty where it is not."""
-    for what, text, (low, high) in (
+    """Return why a row is left out; empty if it is kept."""
+    for part, text, (low, high) in (
         ("prompt", row.prompt, lengths.prompt),
         ("reference", row.reference or "", lengths.reference),
     ):
         if low is None and high is None:
             continue
         if not text.strip():
-            return f"no {what}"
+            return f"no {part}"
         if count_tokens is None:
-            raise InputError("Lengths are counted in tokens: say how, with `count_tokens`.")
+            raise InputError("Lengths are counted in tokens: give `count_tokens`.")
         tokens = count_tokens(text)
         if low is not None and tokens < low:
-            return f"{what} below {low} tokens"
+            return f"{part} below {low} tokens"
         if high is not None and tokens > high:
-            return f"{what} above {high} tokens"
+            return f"{part} above {high} tokens"
     return ""
 
 
 def _with_own_ids(rows: list[Example]) -> tuple[Example, ...]:
-    """The rows, of which those whose id an earlier one bears get a longer one."""
+    """Make ids unique: a repeated id gets a hash of the prompt."""
     seen: set[str] = set()
     named = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""MixInstruct itself, and files like it: rows with candidates by LLM and a judge's ``cmp_results``.
+"""Read and check MixInstruct's format: rows with candidates by LLM and a judge's ``cmp_results``.
 
 Source of the format: arXiv 2306.02561 and the data set ``llm-blender/mix-instruct`` on the Hugging Face Hub.
 """
@@ -22,25 +22,25 @@ from llm_blender.types import Example, LabelledPair
 __all__ = ["MIX_INSTRUCT", "RowsReport", "parse_mix_instruct_row", "read_mix_instruct", "report_rows"]
 
 MIX_INSTRUCT = "llm-blender/mix-instruct"
-"""The paper's data set on the Hub: splits ``train``, ``val``, ``test``."""
+"""Name of the paper's data set on the Hub, with splits ``train``, ``val`` and ``test``."""
 
 
 def read_mix_instruct(
     source: str | Path, split: str | None = None, *, on_bad: Callable[[RowError], None] | None = None
 ) -> Iterator[Example]:
-    """The rows of MixInstruct, or of a file in its format, one at a time: memory holds one row.
+    """Yield the rows of MixInstruct, or of a file in its format; memory holds one row.
 
     Args:
         source: a file (JSON Lines, ``.gz``, ``.zst``, Parquet, ``-``), or the name of a data set on the Hub, such as
-            `MIX_INSTRUCT`, which is fetched once.
-        split: of a data set on the Hub, such as ``test``; None reads all splits. Of a file, None.
-        on_bad: called with each row that cannot be used, which is then left out; without it the first one raises.
+            `MIX_INSTRUCT`, which is downloaded once.
+        split: split of a data set on the Hub, such as ``test``; None reads all splits. For a file, None.
+        on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Yields:
         Rows as `parse_mix_instruct_row` makes them.
 
     Raises:
-        RowError: file, line and reason of the first bad row.
+        RowError: the first malformed row.
         NotFoundError: there is no such file, data set or split.
     """
     if is_hub_name(str(source)):
@@ -54,21 +54,21 @@ def read_mix_instruct(
 
 
 def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
-    """One row as an `Example`; stricter than `llm_blender.data.parse_row`.
+    """Parse a row into an `Example`, more strictly than `llm_blender.data.parse_row`.
 
-    Each candidate names its LLM, no two the same one. ``cmp_results`` may be an object or a JSON text, missing, null
-    or empty; each of its pairs names two candidates and has one of the four outcomes. In the example it is an object
-    under ``extra["cmp_results"]``, and its pairs are `Example.pairs` unless the row brings its own: a pair that is
-    there in both orders counts once, and is a tie where the two contradict each other.
+    Each candidate names its LLM, and no LLM is named twice. ``cmp_results`` may be an object or a JSON text, missing,
+    null or empty; each of its pairs names two candidates and has one of the four outcomes. The example holds it as an
+    object in ``extra["cmp_results"]``, and derives `Example.pairs` from it unless the row has ``pairs``: a pair in
+    both orders counts once, and is a tie if the two orders contradict each other.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the row is malformed.
     """
     example = parse_row(record)
     models = _models(example)
     try:
         found = read_cmp_results(record.get("cmp_results"))
-        # As a column of objects in Parquet, each row has every pair of the file.
+        # In a Parquet column of objects, each row has every pair of the file.
         results = {pair: outcome for pair, outcome in found.items() if outcome is not None}
         pairs = _pairs(results, models)
     except InputError as error:
@@ -87,7 +87,7 @@ def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
 def _models(example: Example) -> list[str]:
     models = [candidate.model for candidate in example.candidates]
     if None in models:
-        raise ValueError(f"candidate {models.index(None)} does not say its `model`")
+        raise ValueError(f"candidate {models.index(None)} has no `model`")
     named = [model for model in models if model is not None]
     for model in named:
         if named.count(model) > 1:
@@ -96,7 +96,7 @@ def _models(example: Example) -> list[str]:
 
 
 def _pairs(results: Mapping[str, str], models: Sequence[str]) -> tuple[LabelledPair, ...]:
-    """What the outcomes say of each unordered pair, in the order of the candidates."""
+    """Combine the outcomes of each unordered pair, in the order of the candidates."""
     margins: dict[tuple[int, int], float] = {}
     for pair, outcome in results.items():
         if not isinstance(outcome, str) or outcome not in OUTCOMES:
@@ -114,21 +114,21 @@ def _pairs(results: Mapping[str, str], models: Sequence[str]) -> tuple[LabelledP
 
 @dataclass(frozen=True)
 class RowsReport:
-    """What rows in MixInstruct's format hold.
+    """Counts of rows in MixInstruct's format.
 
     Attributes:
-        rows: usable ones.
-        bad: rows that cannot be used.
-        first_bad: what is wrong with the first of these; empty where there is none.
-        duplicates: rows that ask the same as an earlier one.
+        rows: well-formed rows.
+        bad: malformed rows.
+        first_bad: error of the first malformed row; empty without one.
+        duplicates: rows that repeat the prompt of an earlier row.
         models: candidates by LLM.
-        incomplete: rows that lack a candidate of an LLM which other rows have.
-        without_reference: rows that have none.
+        incomplete: rows without a candidate of an LLM that other rows have.
+        without_reference: rows without a reference.
         judged: rows with ``cmp_results``.
         pairs: judged ordered pairs.
-        outcomes: of these, by name.
-        scores: candidates that have a score, by its name.
-        candidates: all of them.
+        outcomes: judged ordered pairs by outcome.
+        scores: candidates with a score, by its name.
+        candidates: candidates of all rows.
     """
 
     rows: int
@@ -145,16 +145,16 @@ class RowsReport:
     candidates: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return dict(vars(self))
 
 
 def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
-    """Count what rows hold, in one pass; memory holds a hash of each prompt.
+    """Count rows in one pass; memory holds a hash of each prompt.
 
     Args:
-        rows: as `llm_blender.data.read_mix_instruct` gives them.
-        bad: filled by its `on_bad` meanwhile.
+        rows: rows from `llm_blender.data.read_mix_instruct`.
+        bad: errors of malformed rows, collected by its `on_bad`.
     """
     models, outcomes, scores, sizes = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
     seen: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""Preference records, from which others train: the better answer, the worse one, and how sure that is."""
+"""Make preference records for DPO and reward models: prompt, chosen answer, rejected answer and margin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from llm_blender.errors import InputError, unknown_name
-from llm_blender.types import Candidate, Example, Instruction, Message, Ranker, Ranking, instruction_text, to_messages
+from llm_blender.types import Example, Instruction, Message, Ranker, Ranking, instruction_text, to_messages
 
 __all__ = [
     "PAIR_CHOICES",
@@ -35,21 +35,21 @@ PairChoice = Literal["best_worst", "best_second", "best_random", "all"]
 PAIR_CHOICES: tuple[str, ...] = get_args(PairChoice)
 
 Reason = Literal["single", "equal", "tie", "contradicted", "unsure", "uncompared"]
-"""Why there is no record.
+"""Reason for making no record.
 
-`single`: fewer than two candidates say anything. `equal`: all say the same. `tie`: they share a rank, or the
-evidence is zero. `contradicted`: the one ranked lower wins the direct comparison. `unsure`: the probability is too
-low. `uncompared`: a probability is asked for, and the two were never compared.
+`single`: fewer than two candidates have text. `equal`: all candidates are the same text. `tie`: the two share a rank,
+or their logit is zero. `contradicted`: the lower ranked one wins the direct comparison. `unsure`: the probability is
+below the minimum. `uncompared`: a minimum is set, and the two were never compared.
 """
 
 
 @dataclass(frozen=True)
 class ChosenPairs:
-    """The pairs of one row.
+    """Pairs of a row.
 
     Attributes:
-        pairs: 0-based candidates, the better ranked one first.
-        dropped: why others are not among them; with any choice but ``all``, there is one pair or one reason.
+        pairs: 0-based indices of candidates, the better ranked one first.
+        dropped: reasons of the pairs left out; with any choice but ``all``, there is one pair or one reason.
     """
 
     pairs: tuple[tuple[int, int], ...] = ()
@@ -59,20 +59,20 @@ class ChosenPairs:
 def choose_pairs(
     texts: Sequence[str], ranking: Ranking, choice: PairChoice = "best_worst", *, seed: int = 0
 ) -> ChosenPairs:
-    """The pairs that become preferences.
+    """Choose the pairs that become preferences.
 
-    Blank texts are no candidates, and equal texts are one, which stands where the best of them stands. Who is best is
-    what `Ranking.best` says; among several that share the other place, one is drawn, since taking the last would
-    always blame the LLM that happens to stand last in the rows.
+    Blank texts are ignored, and equal texts count as one, at the rank of the best of them. `Ranking.best` is always
+    chosen. Among several candidates that share the rejected rank, one is drawn: the last one would always be of the
+    LLM that is last in the rows.
 
     Args:
-        texts: the candidates that were ranked.
-        ranking: of them.
+        texts: ranked candidates.
+        ranking: their ranking.
         choice: the best against the worst, the second best or a random worse one; or all pairs.
-        seed: of the draws, which else depend on the texts alone.
+        seed: seed of the draws, which otherwise depend only on the texts.
 
     Raises:
-        InputError: the choice is unknown, or the ranking is one of more or fewer candidates.
+        InputError: the choice is unknown, or the ranking has another number of candidates.
     """
     if choice not in PAIR_CHOICES:
         raise unknown_name("choice of pairs", choice, PAIR_CHOICES)
@@ -107,16 +107,16 @@ def compare_chosen(
     rankings: Sequence[Ranking],
     chosen: Sequence[ChosenPairs],
 ) -> list[Ranking]:
-    """The rankings with the evidence of their chosen pairs in both orders, where a strategy had left it out.
+    """Compare the chosen pairs that a strategy left out, in both orders, and add their logits to the rankings.
 
-    What is missing is compared for all rows together. Order, ranks and scores stay as they are.
+    The missing pairs of all rows are compared together. Order, ranks and scores do not change.
 
     Args:
-        ranker: the one that made the rankings.
+        ranker: ranker that made the rankings.
         instructions: prompts or conversations.
-        candidates: texts of each.
-        rankings: of the candidates.
-        chosen: by `choose_pairs`.
+        candidates: texts of each instruction.
+        rankings: rankings of the candidates.
+        chosen: pairs from `choose_pairs`.
 
     Raises:
         InputError: the lists differ in length.
@@ -144,24 +144,24 @@ def compare_chosen(
 
 
 PreferenceFormat = Literal["conversational", "standard"]
-"""TRL's names: `conversational` is messages, `standard` is texts that are trained on one right after the other."""
+"""TRL's names: `conversational` is messages, `standard` is plain texts that training concatenates."""
 PREFERENCE_FORMATS: tuple[str, ...] = get_args(PreferenceFormat)
 
 
 @dataclass(frozen=True)
 class Preference:
-    """One row of a preference data set.
+    """Record of a preference data set.
 
     Attributes:
         prompt: messages (conversational) or text (standard).
-        chosen: the better answer, as one message of the assistant's in a list, or as text.
-        rejected: the worse answer, likewise.
-        margin: evidence that the chosen one is better: the logit of the direct comparison,
-            (l(chosen, rejected) − l(rejected, chosen)) / 2; where they were not compared, how much higher it scores.
-        probability: that the chosen one is better; None where they were not compared.
-        chosen_model: who wrote the chosen one, if known.
-        rejected_model: who wrote the rejected one, if known.
-        id: of the row.
+        chosen: better answer, as a list of one assistant message, or as text.
+        rejected: worse answer, likewise.
+        margin: logit of the direct comparison, (l(chosen, rejected) − l(rejected, chosen)) / 2; difference of the
+            scores if the two were not compared.
+        probability: probability that the chosen one is better; None if the two were not compared.
+        chosen_model: LLM that wrote the chosen one, if known.
+        rejected_model: LLM that wrote the rejected one, if known.
+        id: id of the row.
     """
 
     prompt: str | list[Message]
@@ -174,17 +174,17 @@ class Preference:
     id: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what is unknown stays as null, so that all rows of a file have the same columns."""
+        """Return plain JSON values; unknown ones are null, so that all records of a file have the same columns."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a row came to.
+    """Preferences of a row.
 
     Attributes:
-        records: its preferences.
-        dropped: why other pairs gave none.
+        records: preference records.
+        dropped: reasons of the pairs without a record.
     """
 
     records: tuple[Preference, ...]
@@ -200,17 +200,17 @@ def make_preferences(
     format: PreferenceFormat = "conversational",
     seed: int = 0,
 ) -> Preferences:
-    """The preference records of a row.
+    """Make the preference records of a row.
 
     Args:
         example: the row.
-        ranking: of its candidates. Strategies other than ``full`` may not have compared the pairs; `compare_chosen`
-            makes up for it.
-        pairs: see `choose_pairs`; or what it has chosen.
-        min_confidence: the least probability that the chosen one is better; above 0.5, pairs that were not compared
-            are left out.
-        format: for a trainer that applies a chat template, or for one that takes texts as they are.
-        seed: of the pairs that are drawn.
+        ranking: ranking of its candidates. Strategies other than ``full`` may not have compared the pairs;
+            `compare_chosen` adds their comparisons.
+        pairs: choice of `choose_pairs`, or its result.
+        min_confidence: minimum probability that the chosen one is better; above 0.5, pairs that were not compared are
+            left out.
+        format: ``conversational`` for a trainer that applies a chat template, ``standard`` for one that does not.
+        seed: seed of the pairs that are drawn.
 
     Raises:
         InputError: a name is unknown, the confidence is not from 0.5 to 1, or the ranking is not of these candidates.
@@ -278,23 +278,23 @@ def _messages(example: Example) -> list[Message]:
     return [*earlier, {"role": last["role"], "content": instruction_text(last["content"], example.input)}]
 
 
-def _completion(text: str, format: PreferenceFormat) -> str | list[Message]:
+def _completion(text: str, format: str) -> str | list[Message]:
     return text if format == "standard" else [{"role": "assistant", "content": text}]
 
 
 VoteFormat = Literal["rows", "conversational", "standard"]
 """Rows with labelled pairs, for ``blend train ranker --pairs labelled`` and ``blend bench pairs``; or preference
-records, for DPO and reward models, as `make_preferences` makes them."""
+records as `make_preferences` makes them."""
 VOTE_FORMATS: tuple[str, ...] = get_args(VoteFormat)
 
 
 def vote_records(examples: Iterable[Example], format: VoteFormat = "rows") -> Iterator[dict[str, Any]]:
-    """The records of a file of votes.
+    """Yield the records of a file of votes.
 
     Args:
-        examples: with labelled pairs; others give nothing.
-        format: ``rows`` gives one record an example, the others one a vote that is no tie. A vote has no margin: it
-            is 0 there, and the probability null.
+        examples: examples with labelled pairs; others yield nothing.
+        format: ``rows`` yields one record per example, the others one per vote that is no tie, with margin 0 and
+            probability null.
 
     Raises:
         InputError: the format is unknown.
@@ -303,7 +303,7 @@ def vote_records(examples: Iterable[Example], format: VoteFormat = "rows") -> It
         raise unknown_name("format", format, VOTE_FORMATS)
     for example in examples:
         if format in PREFERENCE_FORMATS:
-            yield from (preference.to_dict() for preference in _preferences(example, format == "standard"))
+            yield from (preference.to_dict() for preference in _preferences(example, format))
         elif example.pairs:
             yield _row(example)
 
@@ -318,23 +318,19 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _preferences(example: Example, as_texts: bool) -> Iterator[Preference]:
+def _preferences(example: Example, format: str) -> Iterator[Preference]:
     for pair in example.pairs:
         if pair.label == "tie":
             continue
         places = (pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a)
         chosen, rejected = (example.candidates[place] for place in places)
         yield Preference(
-            prompt=example.prompt if as_texts else to_messages(example.instruction),
-            chosen=chosen.text if as_texts else _turn(chosen),
-            rejected=rejected.text if as_texts else _turn(rejected),
+            prompt=example.prompt if format == "standard" else to_messages(example.instruction),
+            chosen=_completion(chosen.text, format),
+            rejected=_completion(rejected.text, format),
             margin=0.0,
             probability=None,
             chosen_model=chosen.model,
             rejected_model=rejected.model,
             id=example.id,
         )
-
-
-def _turn(candidate: Candidate) -> list[Message]:
-    return [{"role": "assistant", "content": candidate.text}]

@@ -1,4 +1,4 @@
-"""The prompt of a record, and the answers that follow it: texts, messages, or Human/Assistant transcripts."""
+"""Read prompts and answers of records: texts, messages, or Human/Assistant transcripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm_blender.types import Instruction, Message, to_messages
 __all__ = ["PROMPT_KEYS", "Prompt", "answered_prompt", "read_prompt"]
 
 PROMPT_KEYS = ("prompt", "instruction", "question", "messages")
-"""Where the prompt may stand; the first of them that is there is taken."""
+"""Keys of a prompt, in order of precedence."""
 
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
@@ -22,11 +22,11 @@ _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """What was asked.
+    """Prompt of a record.
 
     Attributes:
-        instruction: a text, or messages.
-        input: a second text, as in Alpaca's data; often empty.
+        instruction: text, or messages.
+        input: second text, as in Alpaca's data; often empty.
     """
 
     instruction: Instruction
@@ -34,7 +34,7 @@ class Prompt:
 
 
 def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
-    """The prompt under one of `PROMPT_KEYS`, with `input` and `system` where they are there; None if there is none.
+    """Read the prompt of one of `PROMPT_KEYS`, with `input` and `system` if present; None without a prompt.
 
     Raises:
         ValueError: it is neither a text nor messages.
@@ -50,7 +50,7 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
         raise SkipRecord("the prompt is empty")
     if transcript := _transcript(instruction):
         while len(transcript) > 1 and not transcript[-1]["content"]:
-            transcript.pop()  # "Assistant:", which asks for the answer
+            transcript.pop()  # an empty "Assistant:" that prompts for the answer
         return Prompt(_instruction(transcript), input)
     if system := optional_text(record, "system").strip():
         turns: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": instruction}]
@@ -59,14 +59,13 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
 
 
 def answered_prompt(record: Mapping[str, Any], one: str, other: str) -> tuple[Prompt, str, str]:
-    """The prompt and the two answers under the keys `one` and `other`.
+    """Read the prompt and the two answers of the keys `one` and `other`.
 
-    Where the two are whole conversations, the turns that they share are the prompt, and the answers are the one turn
-    that is left of each.
+    Of two whole conversations, the shared turns are the prompt and the last turns are the answers.
 
     Raises:
-        ValueError: a key is missing or holds something else.
-        SkipRecord: the prompt is blank, or the conversations part before their last answer.
+        ValueError: a key is missing or malformed.
+        SkipRecord: the prompt is blank, or the conversations differ before their last answer.
     """
     prompt = read_prompt(record)
     first, second = (_conversation(record, key) for key in (one, other))
@@ -111,14 +110,14 @@ def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
 
 
 def _transcript(value: str) -> list[Message] | None:
-    """The turns of a text in HH-RLHF's form, ``Human: … Assistant: …``; None if it is not in it."""
+    """Split a text in HH-RLHF's form, ``Human: … Assistant: …``, into turns; None if it has another form."""
     start, *parts = _TURN.split(value)
     speakers = parts[::2]
     if start.strip() or not speakers or speakers[0] != "Human" or "Assistant" not in speakers:
         return None
     return [
-        {"role": _SPEAKERS[speaker], "content": said.strip()}
-        for speaker, said in zip(speakers, parts[1::2], strict=True)
+        {"role": _SPEAKERS[speaker], "content": turn.strip()}
+        for speaker, turn in zip(speakers, parts[1::2], strict=True)
     ]
 
 
@@ -132,7 +131,7 @@ def _messages(value: Any, key: str) -> list[Message]:
 
 
 def _instruction(messages: list[Message]) -> Instruction:
-    """A conversation of one question is that question's text, as the same question reads elsewhere."""
+    """Reduce a conversation of one user turn to its text, so that it equals the same prompt given as text."""
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return messages

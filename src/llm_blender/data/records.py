@@ -1,8 +1,7 @@
-"""The records of other projects' files: JSON Lines, Parquet, or one JSON list of objects."""
+"""Find and read the records of other projects' files: JSON Lines, Parquet, or one JSON list of objects."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ __all__ = [
     "find_inputs",
     "number",
     "optional_text",
-    "sha256",
     "short_names",
     "short_values",
     "text",
@@ -38,19 +36,19 @@ Record = dict[str, Any]
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
-class SkipRecord(Exception):  # noqa: N818 - not an error: the record is well made and holds nothing to learn from
-    """A record that is left out and counted; `str` of it is the reason. It does not leave this package."""
+class SkipRecord(Exception):  # noqa: N818 - not an error: the record is well-formed and of no use
+    """Signal to leave out and count a record; its message is the reason. Internal to data and datasets."""
 
 
 class Records:
-    """What a file holds, record by record; ``.gz`` and ``.zst`` are unpacked.
+    """Iterable over the records of a file; ``.gz`` and ``.zst`` are decompressed.
 
     Args:
-        path: JSON Lines, Parquet, or a JSON list of objects, which is told by its first character.
+        path: JSON Lines, Parquet, or a JSON list of objects, recognised by its first character.
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: it cannot be read as what its name says, or Git LFS has not fetched it.
+        InputError: it is not readable in the format of its extension, or Git LFS has not downloaded it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,11 +62,11 @@ class Records:
         self.unit = "row" if self._is_list or path.suffix == ".parquet" else "line"
 
     def __iter__(self) -> Iterator[tuple[int, Record | RowError]]:
-        """The 1-based line or row with the record, or with what is wrong with it."""
+        """Yield the 1-based line or row, and its record or error."""
         return self._of_list() if self._is_list else read_records(self.path)
 
     def error(self, number: int, reason: str) -> RowError:
-        """What is wrong with a record of this file."""
+        """Make the error of a record of this file."""
         return RowError(self.path, number, reason, unit=self.unit)
 
     def _begins_with_a_bracket(self) -> bool:
@@ -96,24 +94,18 @@ class Records:
                 yield number, record
 
 
-def sha256(path: Path) -> str:
-    """Of the file as it lies there, compressed or not."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 _OUTPUTS, _ANNOTATIONS = "model_outputs.json", "annotations.json"
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to read.
+    """File to import.
 
     Attributes:
-        path: where it is.
-        name: what tells it from the others of the import; says nothing of the machine.
-        model: whose folder of AlpacaEval's results it stands in.
-        annotator: likewise.
+        path: its path.
+        name: unique name within the import, the same on every machine.
+        model: model of its folder in AlpacaEval's results; empty elsewhere.
+        annotator: annotator of its folder, likewise.
     """
 
     path: Path
@@ -124,12 +116,12 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of an import.
+    """Files of an import.
 
     Attributes:
-        files: in an order that does not depend on the machine.
+        files: the files, in the same order on every machine.
         are_results: whether they come from a folder of AlpacaEval's results.
-        annotators: all that have a folder there, whether they were asked for or not.
+        annotators: all annotators with a folder there, selected or not.
     """
 
     files: tuple[InputFile, ...]
@@ -138,15 +130,15 @@ class Inputs:
 
 
 def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotators: Sequence[str] = ()) -> Inputs:
-    """The files that were given, or those of the folders that were.
+    """Find the files of an import.
 
     Args:
         inputs: files, or folders of AlpacaEval's results.
-        models: only these models' folders are looked into; empty is all.
-        annotators: only these annotators' folders, likewise.
+        models: models whose folders are searched; empty means all.
+        annotators: annotators whose folders are searched; empty means all.
 
     Raises:
-        NotFoundError: one is not there.
+        NotFoundError: a file or folder does not exist.
         InputError: a folder holds no results, files and folders are mixed, one is given twice, or a name is unknown.
     """
     for path in inputs:
@@ -169,9 +161,9 @@ def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotator
         if model not in known:
             raise unknown_name("model", model, known)
     judges = sorted({file.annotator for file in found if file.annotator})
-    says_itself = any(file.path.name == _ANNOTATIONS and not file.annotator for file in found)
+    in_files = any(file.path.name == _ANNOTATIONS and not file.annotator for file in found)
     for annotator in annotators:
-        if annotator not in judges and not says_itself:
+        if annotator not in judges and not in_files:
             raise unknown_name("annotator", annotator, judges)
     chosen = [file for file in found if not models or file.model in models]
     files = tuple(file for file in chosen if not annotators or file.annotator in ("", *annotators))
@@ -179,7 +171,7 @@ def find_inputs(inputs: Sequence[Path], *, models: Sequence[str] = (), annotator
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The paths without the folders that all of them stand in."""
+    """Shorten paths: remove the folders that all of them share."""
     if len(paths) < 2:
         return [path.name for path in paths]
     parts = [path.absolute().parts for path in paths]
@@ -209,14 +201,14 @@ def _results(folder: Path, prefix: str) -> list[InputFile]:
     return found
 
 
-_LONGEST = 120  # characters of a value that still says what a row is, rather than being part of it
+_LONGEST = 120  # characters of a value that counts as metadata of a row, not as content
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
-    """The text under a key.
+    """Return the text of a key.
 
     Raises:
-        ValueError: it is missing, or no text.
+        ValueError: it is missing or not a string.
     """
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
@@ -227,7 +219,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
-    """The text under a key; empty where there is none, null or NaN, which is how pandas writes an empty cell.
+    """Return the text of a key; empty if it is missing, null, or NaN (pandas' empty cell).
 
     Raises:
         ValueError: it is something else.
@@ -239,7 +231,7 @@ def optional_text(record: Mapping[str, Any], key: str) -> str:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or a text that is one; else None."""
+    """Convert a value to a finite number; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -250,7 +242,7 @@ def number(value: object) -> float | None:
 
 
 def short_values(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
-    """The numbers, truth values and short texts under the other keys: what a row keeps as `meta`."""
+    """Collect the numbers, booleans and short texts of unused keys, for a row's `meta`."""
     left = {key: value for key, value in record.items() if key not in set(used)}
     return {key: value for key, value in left.items() if _is_short(value)}
 

@@ -1,9 +1,9 @@
-"""Rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``."""
+"""Read rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,15 @@ from llm_blender.errors import InputError, RowError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.types import Candidate, Example, LabelledPair, Ranking, to_messages
 
-__all__ = ["keep_candidates", "normalized_key", "parse_row", "parse_rows", "read_rows", "stored_ranking"]
+__all__ = [
+    "keep_candidates",
+    "normalized_key",
+    "parse_records",
+    "parse_row",
+    "parse_rows",
+    "read_rows",
+    "stored_ranking",
+]
 
 _T = TypeVar("_T")
 OnBad = Callable[[RowError], None]
@@ -23,32 +31,43 @@ _OWN = {"id", "instruction", "input", "output", "reference", "candidates", "pair
 
 
 def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Example]:
-    """The rows of a file, one at a time.
+    """Yield the rows of a file.
 
     Args:
         path: JSON Lines (``.gz``, ``.zst``), Parquet, or ``-`` for standard input.
-        on_bad: called with each row that cannot be used, which is then left out; without it the first one raises.
+        on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Raises:
-        RowError: file, line and reason of the first bad row.
+        RowError: the first malformed row.
         NotFoundError: there is no such file.
     """
     return parse_rows(path, parse_row, on_bad=on_bad)
 
 
 def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_bad: OnBad | None = None) -> Iterator[_T]:
-    """`read_rows` for who wants something else than `parse_row` makes of a record.
+    """Yield what `parse` makes of the records of a file; otherwise like `read_rows`.
 
     Args:
         path: as for `read_rows`.
-        parse: raises ValueError with what is wrong where a record cannot be used.
+        parse: parser of a record; raises ValueError for a malformed one.
         on_bad: as for `read_rows`.
 
     Raises:
-        RowError: file, line and reason of the first bad row.
+        RowError: the first malformed row.
         NotFoundError: there is no such file.
     """
-    for line, record in read_records(path):
+    return parse_records(path, read_records(path), lambda _, record: parse(record), on_bad=on_bad)
+
+
+def parse_records(
+    path: str | Path,
+    records: Iterable[tuple[int, dict[str, Any] | RowError]],
+    parse: Callable[[int, dict[str, Any]], _T],
+    *,
+    on_bad: OnBad | None = None,
+) -> Iterator[_T]:
+    """Yield what `parse` makes of each line and record; `path` is the name in the errors."""
+    for line, record in records:
         parsed = record if isinstance(record, RowError) else _attempt(parse, path, line, record)
         if not isinstance(parsed, RowError):
             yield parsed
@@ -59,19 +78,19 @@ def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_ba
 
 
 def _attempt(
-    parse: Callable[[dict[str, Any]], _T], path: str | Path, line: int, record: dict[str, Any]
+    parse: Callable[[int, dict[str, Any]], _T], path: str | Path, line: int, record: dict[str, Any]
 ) -> _T | RowError:
     try:
-        return parse(record)
+        return parse(line, record)
     except ValueError as error:
         return RowError(path, line, str(error))
 
 
 def parse_row(record: Mapping[str, Any]) -> Example:
-    """One row as an `Example`.
+    """Parse a row into an `Example`.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the row is malformed.
     """
     instruction = record.get("instruction")
     if instruction is None or not isinstance(instruction, str | list):
@@ -129,7 +148,7 @@ def _pair(position: int, value: Any, candidates: int) -> LabelledPair:
 
 
 def keep_candidates(record: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
-    """The row with only these candidates; the indices in its ``pairs`` follow, and what they lose is left out."""
+    """Keep these candidates of a row, in this order; ``pairs`` of the others are dropped."""
     kept = {**record, "candidates": [record["candidates"][index] for index in indices]}
     if record.get("pairs"):
         moved = {old: new for new, old in enumerate(indices)}
@@ -142,18 +161,18 @@ def keep_candidates(record: Mapping[str, Any], indices: Sequence[int]) -> dict[s
 
 
 def normalized_key(example: Example) -> str:
-    """What two rows share when they ask the same: the prompt in lower case, white space folded."""
+    """Return the prompt in lower case with white space folded, the same for rows with the same prompt."""
     return " ".join(example.prompt.lower().split())
 
 
-_SURE = 1e-12  # from 0 and 1, whose logits are infinite
+_SURE = 1e-12  # distance from 0 and 1, whose logits are infinite
 
 
 def stored_ranking(example: Example) -> Ranking:
-    """The row's `ranking`: {best, ranks, scores, strategy, comparisons, lead}; of its logits only the lead is known.
+    """Read the `ranking` of a row: {best, ranks, scores, strategy, comparisons, lead}. Its only logit is the lead.
 
     Raises:
-        ValueError: there is none, or it does not fit the candidates or itself.
+        ValueError: there is none, or it contradicts the candidates or itself.
     """
     value = example.extra.get("ranking")
     if value is None:

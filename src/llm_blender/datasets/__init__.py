@@ -1,4 +1,4 @@
-"""Rows out of what other projects publish: results, preferences, labelled pairs, scored answers."""
+"""Make data sets: import rows from public formats, or build them from instructions and LLMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AlpacaEval's results: what each model answered, and how an annotator liked it beside a baseline's answer.
+"""Read AlpacaEval's results: each model's outputs, and annotators' preferences over a baseline's outputs.
 
 A folder of results holds ``MODEL/model_outputs.json``, a list of ``{instruction, output, generator, dataset}``, and
 ``MODEL/ANNOTATOR/annotations.json`` (older ones ``MODEL/annotations.json``), a list of ``{instruction, output_1,
@@ -22,7 +22,7 @@ from llm_blender.types import Candidate, Example, LabelledPair
 __all__ = ["AlpacaEval"]
 
 _Answer = tuple[str, str]
-"""Model and text, as what an annotator judged is told from what it answers elsewhere."""
+"""Model and text: an annotator may have judged another text than the model's output file holds."""
 
 
 @dataclass
@@ -31,9 +31,9 @@ class _Row:
     input: str
     dataset: str = ""
     answers: dict[_Answer, str] = field(default_factory=dict)
-    """The text of each answer as it was read; equal but for white space around it is equal."""
+    """Text of each answer as it was read; keys ignore surrounding white space."""
     judgements: dict[tuple[str, _Answer, _Answer], float] = field(default_factory=dict)
-    """By annotator, answer and the baseline's answer: how often the answer wins, 0 to 1."""
+    """Win rate of the answer, 0 to 1, by annotator, answer and the baseline's answer."""
 
     def add(self, model: str, answer: str) -> _Answer:
         key = model, answer.strip()
@@ -41,9 +41,9 @@ class _Row:
         return key
 
     def names(self) -> dict[_Answer, str]:
-        """A name for each answer: the model's for the one judged most often, then ``MODEL#2`` and so on."""
+        """Choose a name for each answer: the model's name for the one judged most often, then ``MODEL#2`` and so on."""
         judged = Counter(answer for _, *pair in self.judgements for answer in pair)
-        by_judged = sorted(self.answers, key=lambda answer: -judged[answer])  # stable: then as they were read
+        by_judged = sorted(self.answers, key=lambda answer: -judged[answer])  # stable: ties keep the order of reading
         of_model = Counter[str]()
         names: dict[_Answer, str] = {}
         for answer in by_judged:
@@ -54,18 +54,18 @@ class _Row:
 
 
 class AlpacaEval:
-    """Gathers outputs and annotations, in any order, into one row an instruction.
+    """Collector of outputs and annotations, in any order, into one row per instruction.
 
     Attributes:
-        equal: judgements of two answers that read the same, counted as `examples` goes on: they are scores and no
-            pairs, since no better one can be told from the texts.
+        equal: number of judgements of two identical answers, counted while `examples` runs: they become scores, but no
+            pairs, since the texts do not differ.
 
     Args:
-        models: only what these answered; empty is all. The baselines that they were judged against are always kept.
-        annotators: only what these judged; empty is all.
-        known_annotators: those that are there, even where their files are not read.
-        reference: the model whose answers are the rows' references.
-        seed: of the order in which the two of a judgement are named.
+        models: models whose answers are kept, besides the baselines they were judged against; empty means all.
+        annotators: annotators whose judgements are kept; empty means all.
+        known_annotators: existing annotators, even if their files are not read.
+        reference: model whose answers are the rows' references.
+        seed: seed of the order of the two answers of a pair.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class AlpacaEval:
         self._seen_annotators = dict.fromkeys(known_annotators)
 
     def add(self, record: Mapping[str, Any], *, model: str = "", annotator: str = "") -> None:
-        """Take in a record of either kind.
+        """Add an output or an annotation.
 
         Args:
-            record: of a file of outputs or of annotations.
-            model: whose folder it stands in; by default the record's own `generator`, `generator_2`. Folders are
-                called alike everywhere, and generators are not.
-            annotator: likewise; by default the record's `annotator`.
+            record: record of a file of outputs or of annotations.
+            model: name of the model's folder; by default the record's `generator` or `generator_2`. Folder names are
+                consistent across files, generators are not.
+            annotator: name of the annotator's folder; by default the record's `annotator`.
 
         Raises:
-            ValueError: a key is missing or holds something else.
-            SkipRecord: there is nothing to learn from it.
+            ValueError: a key is missing or malformed.
+            SkipRecord: the record is of no use.
         """
         if "preference" in record or "output_1" in record:
             self._add_judgement(record, model, annotator)
@@ -103,10 +103,10 @@ class AlpacaEval:
             self._add_output(record, model)
 
     def examples(self) -> Iterator[Example]:
-        """The rows, in the order in which their instructions were met; candidates by name.
+        """Yield the rows in the order of their instructions, with candidates sorted by name.
 
         Raises:
-            InputError: a model, an annotator or the reference that was asked for is not there.
+            InputError: a selected model or annotator, or the reference, does not occur.
         """
         for model in sorted(self._models):
             if model not in self._seen_models:
@@ -140,7 +140,7 @@ class AlpacaEval:
         if share is None:
             raise SkipRecord("the annotator gave no preference")
         if baseline == model and (other := optional_text(record, "generator_2")) not in ("", model):
-            baseline, first, second, share = other, second, first, 1 - share  # the model stands first
+            baseline, first, second, share = other, second, first, 1 - share  # the file has the model first
         row = self._keep(row)
         ours, theirs = row.add(model, second), row.add(baseline, first)
         if ours == theirs:
@@ -199,12 +199,12 @@ class AlpacaEval:
 
 
 def _generator(record: Mapping[str, Any], key: str) -> str:
-    """Who wrote one of the two answers; where both are by the same, some files say so once."""
+    """Read who wrote one of the two answers; some files name a common generator once."""
     return optional_text(record, key) or optional_text(record, "generator") or text(record, key)
 
 
 def _share_of_second(record: Mapping[str, Any]) -> float | None:
-    """How often the second answer wins, 0 to 1; None where the annotation failed."""
+    """Read the win rate of the second answer, 0 to 1; None if the annotation failed."""
     if "preference" not in record:
         raise ValueError(f"`preference` is missing; the keys are {', '.join(record)}")
     value = record["preference"]

@@ -1,4 +1,4 @@
-"""The build itself: each kind of work on the job engine, so that it can stop anywhere and go on."""
+"""Build a data set from instructions and LLMs, as a resumable job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_blender.calls import Turns
+from llm_blender.calls import Budget
 from llm_blender.config import Config
 from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
 from llm_blender.datasets.candidates import (
@@ -21,6 +21,7 @@ from llm_blender.datasets.candidates import (
     row_candidates,
 )
 from llm_blender.datasets.card import Built, build_card
+from llm_blender.datasets.importing import write_card
 from llm_blender.datasets.judging import (
     Consistency,
     estimate_judgements,
@@ -32,7 +33,7 @@ from llm_blender.datasets.judging import (
 from llm_blender.datasets.plan import BuildPlan, Participant, judge_in_pool, load_participants, token_counter
 from llm_blender.datasets.scoring import measure, write_rows
 from llm_blender.errors import WorkError
-from llm_blender.jobs.engine import Budget, OnRows, Rows, work_through
+from llm_blender.jobs.engine import OnRows, Rows, work_through
 from llm_blender.jobs.job import Job
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example
@@ -41,27 +42,27 @@ __all__ = ["BuildObserver", "build_data"]
 
 
 class BuildObserver:
-    """Told what happens while a data set is built; override what is of interest."""
+    """Observer of a build, with empty methods to override."""
 
     def chose(self, chosen: Chosen) -> None:
-        """The instructions are there."""
+        """Handle the choice of the instructions."""
 
     def estimated(self, estimates: Sequence[Estimate], spent: float) -> None:
-        """What is still to be asked, before anybody is; of judgements that is a guess until the answers are there.
+        """Handle the estimate of the remaining calls, before the first one.
 
         Args:
-            estimates: of candidates, and of judgements where there is a judge.
-            spent: dollars, by earlier runs.
+            estimates: estimates of candidates and, with a judge, of judgements: a guess until all answers exist.
+            spent: cost of earlier runs in dollars.
         """
 
     def judges_itself(self, judge: str, names: Sequence[str]) -> None:
-        """The judge is one of the LLMs whose answers it judges."""
+        """Handle a judge that is one of the LLMs whose answers it judges."""
 
     def begins(self, what: str) -> OnRows | None:
-        """A kind of work begins: ``candidates``, the name of a metric, ``judgements``; what is told how far it is."""
+        """Begin ``candidates``, a metric, or ``judgements``; return a callback for its progress, or None."""
 
     def stopping(self, rows: int) -> None:
-        """The work stops early, and waits for so many calls under way."""
+        """Handle an early stop that waits for this many running calls."""
 
 
 def build_data(
@@ -72,22 +73,22 @@ def build_data(
     restart: bool = False,
     observer: BuildObserver | None = None,
 ) -> Built:
-    """Build a data set, or go on with one that was begun with the same settings.
+    """Build a data set, or resume a build with the same settings.
 
-    Nothing is asked before it is known what it costs. Every answer is in the store before anything else happens to it,
-    so a build that is killed repeats no call that was finished.
+    The cost is estimated before the first call. Every answer is stored before it is used, so a killed build repeats no
+    finished call.
 
     Args:
-        plan: what to build.
-        config: whose LLMs write and judge.
-        store: where answers are kept; None is the user's.
-        restart: forget what was done; answers are found again in the store.
-        observer: told what happens.
+        plan: settings of the build.
+        config: configuration of the LLMs that write and judge.
+        store: store of the answers; None is the user's.
+        restart: discard what an earlier run did; its answers stay in the store.
+        observer: observer of the build.
 
     Raises:
-        InputError: the plan, the configuration or an instruction is wrong, other settings were begun with, a price is
-            not known, or it costs more than it may.
-        WorkError: the budget is used up, or an LLM gave no answer at all; what was done is kept.
+        InputError: the plan, the configuration or an instruction is wrong, an earlier run had other settings, a price
+            is unknown, or the estimated cost exceeds the maximum.
+        WorkError: the budget is used up, or an LLM gave no answer at all; finished work is kept.
     """
     store, observer = store or Store(), observer or BuildObserver()
     pool, judge = load_participants(plan, config)
@@ -120,12 +121,12 @@ def build_data(
             calls=building.calls,
         )
     for file in built.written:
-        _write_card(Path(file.card), build_card(built, file, pool, judge))
+        write_card(Path(file.card), build_card(built, file, pool, judge))
     return built
 
 
 class _Building:
-    """The work that calls LLMs, and what is known of it."""
+    """State of a build, and its steps that call LLMs."""
 
     def __init__(
         self,
@@ -140,10 +141,10 @@ class _Building:
         self.plan, self.store, self.observer = plan, store, observer
         self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
         self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
-        self.calls, self.turns = 0, Turns()
+        self.calls = 0
 
     def ask(self) -> None:
-        """Every instruction to every LLM."""
+        """Query every LLM with every instruction."""
         estimates = [estimate_candidates(self.chosen.rows, self.pool, self._candidates, self.store)]
         if self.judge is not None:
             estimates.append(self._estimate_judgements(self._expected_rows(), self.judge))
@@ -152,8 +153,8 @@ class _Building:
         done = work_through(
             self._candidates,
             items,
-            lambda written: ask(written, self.store, self.turns),
-            lanes={participant.name: participant.lane for participant in self.pool},
+            lambda written: ask(written, self.store),
+            concurrency={participant.name: participant.lane for participant in self.pool},
             budget=self._budget(),
             resources=[participant.llm for participant in self.pool],
             on_rows=self.observer.begins("candidates"),
@@ -165,12 +166,12 @@ class _Building:
         for name, (count, reason) in self.missing().items():
             if count == answers[name]:
                 raise WorkError(
-                    f"{name} gave no answer at all ({reason.rstrip('.')}): mend that and run the same command again, "
-                    f"or take it out of the configuration; what was done is kept in {self.job.folder}."
+                    f"{name} gave no answer at all ({reason.rstrip('.')}): fix that and run the same command again, "
+                    f"or remove it from the configuration; finished work is kept in {self.job.folder}."
                 )
 
     def judge_pairs(self, rows: Sequence[tuple[Example, Sequence[Candidate]]]) -> tuple[Consistency | None, int]:
-        """Every pair to the judge; its consistency, and how many questions it left unanswered."""
+        """Judge every pair; return the judge's consistency and the number of missing judgements."""
         judge, plan = self.judge, self.plan
         if judge is None:
             return None, 0
@@ -182,8 +183,8 @@ class _Building:
         done = work_through(
             self._judgements,
             items,
-            lambda asked: judge_pair(asked, judge, self.store, self.turns),
-            lanes={"judge": judge.lane},
+            lambda question: judge_pair(question, judge, self.store),
+            concurrency={"judge": judge.lane},
             budget=self._budget(),
             resources=[judge.llm],
             on_rows=self.observer.begins("judgements"),
@@ -194,31 +195,31 @@ class _Building:
         if items and done.missing == done.total:
             reason = next(filter(None, (self._judgements.reason(item.key) for item in items)), "")
             raise WorkError(
-                f"{judge.name} judged nothing ({reason.rstrip('.')}): mend that and run the same command again; what "
-                f"was done is kept in {self.job.folder}."
+                f"{judge.name} judged nothing ({reason.rstrip('.')}): fix that and run the same command again; "
+                f"finished work is kept in {self.job.folder}."
             )
-        said = (of_pair for _, _, of_pair in row_outcomes(rows, plan, self._judgements))
-        return measure_consistency(said, in_pool), done.missing
+        replies = (of_pair for _, _, of_pair in row_outcomes(rows, plan, self._judgements))
+        return measure_consistency(replies, in_pool), done.missing
 
     def rows(self) -> list[tuple[Example, list[Candidate]]]:
-        """The rows that have a candidate, with their candidates."""
+        """Return the rows that have candidates, with their candidates."""
         rows = [(row, row_candidates(row, self.pool, self._candidates)) for row in self.chosen.rows]
         return [(row, candidates) for row, candidates in rows if candidates]
 
     def kept(self, rows: list[tuple[Example, list[Candidate]]]) -> list[tuple[Example, list[Candidate]]]:
-        """The rows that are written."""
+        """Return the rows to write."""
         whole = sum(participant.entry.samples for participant in self.pool)
         return [row for row in rows if len(row[1]) == whole or not self.plan.drop_incomplete]
 
     def missing(self) -> dict[str, tuple[int, str]]:
-        """Answers that LLMs owe."""
+        """Count the missing answers by LLM."""
         return missing_by_llm(self.chosen.rows, self.pool, self._candidates)
 
     def _estimate_judgements(self, rows: Sequence[tuple[Example, Sequence[Candidate]]], judge: Participant) -> Estimate:
         return estimate_judgements(rows, self.plan, judge, self._judgements, self.store)
 
     def _expected_rows(self) -> list[tuple[Example, list[Candidate]]]:
-        """Rows with what is there of candidates, and for the others a text of the length to expect."""
+        """Return rows with their candidates, and texts of typical length in place of missing ones."""
         rows = []
         names = [name for participant in self.pool for name in participant.candidate_names()]
         for row in self.chosen.rows:
@@ -241,8 +242,8 @@ class _Building:
         if done.over_budget:
             raise WorkError(
                 f"The next call might cost more than is left of --max-cost {self.plan.max_cost:g}; "
-                f"${self.job.cost:.4f} are paid. {done.total - done.missing:,} of {done.total:,} {what} are there and "
-                f"kept in {self.job.folder}: the same command with more goes on."
+                f"${self.job.cost:.4f} are spent. {done.total - done.missing:,} of {done.total:,} {what} are there and "
+                f"kept in {self.job.folder}: the same command with a higher one resumes."
             )
 
 
@@ -261,7 +262,7 @@ def _choose(plan: BuildPlan) -> Chosen:
 def _settings(
     plan: BuildPlan, chosen: Chosen, pool: Sequence[Participant], judge: Participant | None
 ) -> dict[str, Any]:
-    """All that the data depend on; not what it may cost, or how fast it goes."""
+    """Collect the settings that the data depend on, without limits of cost and speed."""
     texts = json.dumps([[row.id, row.prompt, row.reference] for row in chosen.rows])
     return {
         "instructions_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
@@ -275,10 +276,3 @@ def _settings(
         "check": plan.check if judge else None,
         "split": dict(plan.split),
     }
-
-
-def _write_card(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise WorkError(f"The rows are written, but not their card {path}: {error.strerror}.") from error

@@ -1,13 +1,12 @@
-"""Candidates: every instruction to every LLM."""
+"""Estimate and make the calls that write candidates: every LLM answers every instruction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llm_blender.calls import CallStore, Turns, call_once
+from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.datasets.plan import Participant
-from llm_blender.ensemble.budget import Priced
 from llm_blender.errors import InputError
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
@@ -23,25 +22,24 @@ __all__ = [
     "estimate_call",
     "estimate_candidates",
     "missing_by_llm",
-    "most_cost",
     "row_candidates",
 ]
 
-_BYTES_A_TOKEN = 4  # of English; other languages have fewer
+_BYTES_A_TOKEN = 4  # typical of English; other languages have fewer
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Calls to be made.
+    """Estimate of the remaining calls.
 
     Attributes:
-        what: they are for.
-        calls: to be made.
-        recalled: calls that were made before, here or elsewhere, and are found again at no cost.
-        tokens: of the calls, about.
-        cost: dollars, about; of LLMs with a price alone.
-        most: dollars, if every answer is as long as it may be and every byte a token.
-        unpriced: calls whose price is not known.
+        what: purpose of the calls.
+        calls: number of calls to make.
+        recalled: number of calls that the store answers at no cost.
+        tokens: approximate tokens of the calls.
+        cost: approximate cost in dollars, of LLMs with a price.
+        most: upper bound of the cost in dollars: every answer has its maximum length, and every byte is a token.
+        unpriced: number of calls without a known price.
     """
 
     what: str
@@ -67,7 +65,7 @@ class Estimate:
 def estimate_call(
     what: str, participant: Participant, messages: Sequence[Message], sampling: Sampling, answer: int
 ) -> Estimate:
-    """The estimate of one call, whose answer has about `answer` tokens."""
+    """Estimate one call, whose answer has about `answer` tokens."""
     size = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
     usage = Usage(size // _BYTES_A_TOKEN + 8, answer)
     price = participant.price
@@ -76,31 +74,25 @@ def estimate_call(
         calls=1,
         tokens=usage.prompt_tokens + usage.completion_tokens,
         cost=0.0 if price is None else price.cost(usage),
-        most=most_cost(participant, messages, sampling),
+        most=most_cost(participant.llm, messages, sampling) or 0.0,
         unpriced=int(price is None),
     )
 
 
-def most_cost(participant: Participant, messages: Sequence[Message], sampling: Sampling) -> float:
-    """Dollars that a call may cost at most; 0 where the price is not known."""
-    llm = participant.llm
-    return (llm.most_cost(messages, sampling) if isinstance(llm, Priced) else None) or 0.0
-
-
 def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | None) -> None:
-    """Refuse to begin what would cost more than it may.
+    """Refuse to start work that is estimated above the maximum cost.
 
     Args:
-        estimates: of all that is still to be done.
-        spent: dollars, by earlier runs.
-        max_cost: for all of it; None where nobody said it.
+        estimates: estimates of the remaining work.
+        spent: cost of earlier runs in dollars.
+        max_cost: maximum of all runs together in dollars; None if not given.
 
     Raises:
-        InputError: it costs something and nobody said how much it may, or it costs more.
+        InputError: the work costs something and there is no maximum, or it exceeds the maximum.
     """
     cost = sum(estimate.cost for estimate in estimates)
     if max_cost is None and cost > 0:
-        raise InputError(f"This would cost about ${spent + cost:.4f}: say how much it may cost with --max-cost.")
+        raise InputError(f"This would cost about ${spent + cost:.4f}: set a limit with --max-cost.")
     if max_cost is not None and spent + cost > max_cost:
         already = f" (${spent:.4f} of it already paid)" if spent else ""
         raise InputError(
@@ -109,12 +101,12 @@ def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | No
         )
 
 
-_ANSWER_TOKENS = 200  # what an estimate takes for an answer's length, unless it may not be as long
+_ANSWER_TOKENS = 200  # estimated length of an answer, if max_tokens allows it
 
 
 @dataclass(frozen=True)
 class Written:
-    """A call that writes a candidate."""
+    """Call that writes a candidate."""
 
     participant: Participant
     messages: list[Message]
@@ -134,13 +126,13 @@ def _key(row: Example, name: str) -> str:
 
 
 def candidate_items(rows: Sequence[Example], pool: Sequence[Participant]) -> list[Item[Written]]:
-    """One item a candidate; each LLM has a lane of its own."""
+    """Make an item per candidate; each LLM has its own queue."""
     return [
         Item(
             key,
             written,
             written.participant.name,
-            most_cost(written.participant, written.messages, written.sampling),
+            most_cost(written.participant.llm, written.messages, written.sampling) or 0.0,
         )
         for key, written in _calls(rows, pool)
     ]
@@ -149,7 +141,7 @@ def candidate_items(rows: Sequence[Example], pool: Sequence[Participant]) -> lis
 def estimate_candidates(
     rows: Sequence[Example], pool: Sequence[Participant], journal: Journal, store: CallStore
 ) -> Estimate:
-    """What is still to be asked, and what it costs."""
+    """Estimate the remaining calls and their cost."""
     total = Estimate("candidates")
     for key, written in _calls(rows, pool):
         if journal.status(key) == "done":
@@ -163,13 +155,13 @@ def estimate_candidates(
     return total
 
 
-async def ask(written: Written, store: CallStore, turns: Turns) -> Result:
-    """Make the call, or find it again.
+async def ask(written: Written, store: CallStore) -> Result:
+    """Make the call, or find it in the store.
 
     Raises:
         LLMError: there is no answer.
     """
-    reply = await call_once(turns, written.participant.llm, written.messages, written.sampling, store)
+    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)
@@ -177,7 +169,7 @@ async def ask(written: Written, store: CallStore, turns: Turns) -> Result:
 
 
 def row_candidates(row: Example, pool: Sequence[Participant], journal: Journal) -> list[Candidate]:
-    """The candidates of a row that are there, in the order of the LLMs, each with the name of its own."""
+    """Return the finished candidates of a row, in the order of the LLMs, each with its own name."""
     found = []
     for participant in pool:
         for name in participant.candidate_names():
@@ -189,7 +181,7 @@ def row_candidates(row: Example, pool: Sequence[Participant], journal: Journal) 
 def missing_by_llm(
     rows: Sequence[Example], pool: Sequence[Participant], journal: Journal
 ) -> dict[str, tuple[int, str]]:
-    """How many answers each LLM owes, and the reason of the first; of those who owe none, nothing."""
+    """Count the missing answers by LLM, with the first reason; LLMs without any are left out."""
     missing: dict[str, tuple[int, str]] = {}
     for row in rows:
         for participant in pool:

@@ -1,4 +1,4 @@
-"""The card of a data set that was built: what it is made of, by whom, and how far it can be trusted."""
+"""Write the card of a data set that was built: sources, LLMs, metrics, and consistency of the judge."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_blender.config import OpenAIConfig, ReplayConfig
 from llm_blender.data import Chosen
+from llm_blender.datasets.importing import hash_table, markdown_table
 from llm_blender.datasets.judging import Consistency
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.datasets.scoring import Measured, WrittenRows
@@ -18,22 +19,22 @@ __all__ = ["Built", "build_card"]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build came to.
+    """Result of a build.
 
     Attributes:
-        plan: what was asked for.
-        settings: what the data depend on; their sha256 is `digest`.
-        digest: see there.
-        chosen: the instructions.
-        missing: answers that LLMs owe, with the reason of the first, by name.
-        dropped: rows that were left out for that.
-        measured: the metrics.
-        consistency: of the judge; None where there is none.
-        unjudged: pairs about which the judge could not be asked; the next run asks again.
-        written: the files.
-        cost: dollars of all runs, as far as prices are known.
-        unpriced: calls whose price is not known.
-        calls: made now, or found in the store.
+        plan: settings of the build.
+        settings: settings that the data depend on.
+        digest: sha256 of `settings`.
+        chosen: instructions.
+        missing: number of missing answers and the first reason, by LLM.
+        dropped: rows left out because an answer is missing.
+        measured: metrics.
+        consistency: consistency of the judge; None without a judge.
+        unjudged: failed judgements, which the next run retries.
+        written: files.
+        cost: cost of all runs in dollars, as far as prices are known.
+        unpriced: number of calls without a known price.
+        calls: calls made by this run or found in the store.
     """
 
     plan: BuildPlan
@@ -52,11 +53,11 @@ class Built:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that was asked for is missing."""
+        """Whether all answers, metrics and judgements are there."""
         return not (self.missing or self.measured.unavailable or self.unjudged)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "read": self.chosen.read,
             "left_out": self.chosen.left_out,
@@ -76,14 +77,14 @@ class Built:
 
 
 def build_card(built: Built, written: WrittenRows, pool: Sequence[Participant], judge: Participant | None) -> str:
-    """The card of one of the files, as Markdown."""
+    """Write the card of one of the files, as Markdown."""
     plan = built.plan
     parts = [
         f"# {plan.title}",
         "Rows in MixInstruct's format: instructions, the answers of several LLMs, metrics and pairwise judgements. "
         "Made by `blend data build`.",
         "## This file",
-        _table(
+        markdown_table(
             ("file", "split", "rows", "answers", "judged ordered pairs", "sha256"),
             [
                 (
@@ -97,18 +98,18 @@ def build_card(built: Built, written: WrittenRows, pool: Sequence[Participant], 
             ],
         ),
         "## Instructions",
-        _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in built.chosen.sources.items()]),
-        _table(("licence of the instructions", "rows"), _licences(built)),
-        _table(("what became of them", "count"), _counts(built)),
+        hash_table(built.chosen.sources),
+        markdown_table(("licence of the instructions", "rows"), _licences(built)),
+        markdown_table(("what became of them", "count"), _counts(built)),
         "## Answers",
         "The answers are under the terms of the LLMs that wrote them.",
-        _table(
+        markdown_table(
             ("LLM", "model", "where", "decoding", "answers", "missing", "price in/out, $ per million tokens"),
             [_writer(built, participant) for participant in pool],
         ),
     ]
     if plan.metrics:
-        parts += ["## Metrics", _table(("metric", "settings"), _metrics(built))]
+        parts += ["## Metrics", markdown_table(("metric", "settings"), _metrics(built))]
     if judge is not None:
         parts += _judge(built, judge)
     parts += [
@@ -168,40 +169,31 @@ def _metrics(built: Built) -> list[tuple[str, str]]:
 
 
 def _judge(built: Built, judge: Participant) -> list[str]:
-    plan, said = built.plan, built.consistency
+    plan, consistency = built.plan, built.consistency
     parts = [
         "## Judgements",
         f"`{judge.name}` ({judge.model}) compared every pair of answers of a row, "
         + ("in both orders" if plan.orders == "both" else "in one order, drawn by the seed")
         + ", with MixInstruct's four outcomes.",
     ]
-    if said is None:
+    if consistency is None:
         return parts
-    if said.in_pool:
+    if consistency.in_pool:
         parts.append(
-            f"**The judge is itself an LLM of the pool ({', '.join(said.in_pool)}): it judged its own answers, which "
-            f"LLMs tend to prefer.**"
+            f"**The judge is itself an LLM of the pool ({', '.join(consistency.in_pool)}): it judged its own answers, "
+            f"which LLMs tend to prefer.**"
         )
     rows = [
-        ("pairs", f"{said.pairs:,}"),
-        *((f"outcome: {outcome}", f"{count:,}") for outcome, count in said.outcomes.items()),
-        ("replies without an outcome, left out", f"{said.unreadable:,} of {said.replies:,}"),
-        ("judgement changes with the order", f"{_percent(said.flip_rate)} of {said.both_orders:,} pairs"),
-        ("of these, contradictions", f"{said.contradicted:,}"),
-        ("the answer read first wins", f"{_percent(said.first_wins)} of the decided"),
-        ("outcome changes when asked again", f"{_percent(said.rerun_rate)} of {said.reruns:,} pairs"),
+        ("pairs", f"{consistency.pairs:,}"),
+        *((f"outcome: {outcome}", f"{count:,}") for outcome, count in consistency.outcomes.items()),
+        ("replies without an outcome, left out", f"{consistency.unreadable:,} of {consistency.replies:,}"),
+        ("judgement changes with the order", f"{_percent(consistency.flip_rate)} of {consistency.both_orders:,} pairs"),
+        ("of these, contradictions", f"{consistency.contradicted:,}"),
+        ("the first answer wins", f"{_percent(consistency.first_wins)} of the decided outcomes"),
+        ("outcome changes when judged again", f"{_percent(consistency.rerun_rate)} of {consistency.reruns:,} pairs"),
     ]
-    return [*parts, _table(("judge", ""), rows)]
+    return [*parts, markdown_table(("judge", ""), rows)]
 
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")

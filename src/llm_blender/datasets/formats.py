@@ -1,4 +1,4 @@
-"""From files to rows, whatever the format: every record becomes part of a row, or is counted with a reason."""
+"""Detect the format of files and read their rows; each record becomes part of a row, or is counted with a reason."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["FORMATS", "Format", "ImportPlan", "Reading", "find_format", "read_in
 
 @dataclass(frozen=True)
 class Format:
-    """A way in which other projects write preferences.
+    """Public format of preferences.
 
     Attributes:
-        name: what ``--format`` knows it by.
-        keys: of its records, in words.
-        fits: whether a record with these keys is in it.
+        name: name for ``--format``.
+        keys: description of its keys.
+        fits: predicate of the keys of a record in this format.
     """
 
     name: str
@@ -70,20 +70,20 @@ FORMATS = {
         Format("scored_responses", "completions; or generations, ratings (or the like)", _is_scored),
     )
 }
-"""By name."""
+"""Known formats by name."""
 
 
 def find_format(path: Path, wanted: str | None = None) -> Format:
-    """The format of a file.
+    """Find the format of a file.
 
     Args:
-        path: of the file.
-        wanted: the name of a format, where one was asked for.
+        path: path of the file.
+        wanted: name of the format; None detects it by the keys of the first record.
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: the name is unknown; or the file is empty, or in no known format.
-        RowError: its first record cannot be read.
+        InputError: the name is unknown, or the file is empty or in no known format.
+        RowError: its first record is malformed.
     """
     if wanted is not None:
         if wanted not in FORMATS:
@@ -103,23 +103,23 @@ def find_format(path: Path, wanted: str | None = None) -> Format:
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """What to import, and how.
+    """Settings of an import.
 
     Attributes:
         inputs: files of one format, or folders of AlpacaEval's results.
-        format: a name of `FORMATS`; None finds it out.
-        name: of the source: in the rows' `source` and `id`, and in the card. By default that of the first input.
-        url: where the source is, for the card.
-        licence: of the source, for the card.
-        models: of AlpacaEval's, only these; empty is all.
-        annotators: likewise.
-        reference: of AlpacaEval's, the model whose answers become the rows' references.
-        judge: who judged, where the file does not say.
-        labels: how a file says that the first answer is better, that the second is, and (optional) that neither is.
-        exclude: files of rows; what asks the same as one of them is left out.
+        format: name in `FORMATS`; None detects it.
+        name: name of the source, for the card and the rows' `source` and `id`; by default that of the first input.
+        url: URL of the source, for the card.
+        licence: licence of the source, for the card.
+        models: AlpacaEval models to keep; empty means all.
+        annotators: AlpacaEval annotators to keep; empty means all.
+        reference: AlpacaEval model whose answers become the rows' references.
+        judge: name of the judge, if the file names none.
+        labels: labels of a file for the first answer, the second, and (optional) neither.
+        exclude: files of rows whose prompts are left out.
         split: shares by name, see `parse_split`; empty makes one file.
-        seed: of all that is drawn.
-        skip_bad: leave bad rows out and count them, instead of stopping at the first.
+        seed: seed of all draws.
+        skip_bad: skip and count malformed records instead of raising.
     """
 
     inputs: tuple[Path, ...]
@@ -139,7 +139,7 @@ class ImportPlan:
 
     @property
     def source(self) -> str:
-        """The name of the source."""
+        """Name of the source."""
         return self.name or self.inputs[0].absolute().name.partition(".")[0]
 
 
@@ -148,16 +148,16 @@ _BAD = "bad row"
 
 @dataclass
 class Reading:
-    """What the files came to.
+    """Rows and counts of the files of an import.
 
     Attributes:
-        format: of the files.
-        inputs: the files that were read.
-        records: in them.
-        skipped: records that became part of no row, by reason.
-        bad: what is wrong with the bad ones among them.
-        remarks: what else a user should know.
-        rows: made of the others.
+        format: format of the files.
+        inputs: files read.
+        records: number of records.
+        skipped: number of records that are part of no row, by reason.
+        bad: errors of malformed records.
+        remarks: further notes for the user.
+        rows: rows made of the other records.
     """
 
     format: str
@@ -173,7 +173,7 @@ def read_inputs(plan: ImportPlan, progress: OnProgress | None = None) -> Reading
     """Read all files of a plan.
 
     Raises:
-        RowError: the first bad row, unless the plan leaves them out.
+        RowError: the first malformed record, unless the plan skips them.
         InputError: a file or an option is wrong, or the files are in different formats.
     """
     inputs = find_inputs(plan.inputs, models=plan.models, annotators=plan.annotators)
@@ -223,9 +223,9 @@ def _read_alpaca_eval(plan: ImportPlan, reading: Reading, progress: OnProgress |
         others = Counter[str]()
 
         def take(record: Mapping[str, Any], file: InputFile = file, others: Counter[str] = others) -> None:
-            said = record.get("annotator")
-            if file.annotator and isinstance(said, str) and said != file.annotator:
-                others[said] += 1
+            named = record.get("annotator")
+            if file.annotator and isinstance(named, str) and named != file.annotator:
+                others[named] += 1
             gathered.add(record, model=file.model, annotator=file.annotator)
 
         for _ in _records(plan, reading, file, take, progress):
@@ -262,8 +262,8 @@ def _read_rows(plan: ImportPlan, reading: Reading, progress: OnProgress | None) 
             reading.rows.append(row)
         if reading.format == "labelled_pairs" and not plan.labels and unclear_labels(labels):
             raise InputError(
-                f"The labels of {file.path} are 0 and 1 alone: say with --labels 0,1 that 0 means the first answer, or "
-                "with --labels 1,2,0 that 0 means a tie."
+                f"The labels of {file.path} are 0 and 1 alone: give --labels 0,1 if 0 means the first answer, or "
+                "--labels 1,2,0 if 0 means a tie."
             )
 
 
@@ -274,7 +274,7 @@ def _records(
     take: Callable[[Mapping[str, Any]], Any],
     progress: OnProgress | None,
 ) -> Iterator[Any]:
-    """What `take` makes of each record of a file; the others are counted."""
+    """Yield what `take` makes of each record of a file; count the others."""
     records = Records(file.path)
     for number, record in records:
         reading.records += 1

@@ -1,4 +1,4 @@
-"""The import itself: read, leave out what is there already or must not be, divide, write, and say so in a card."""
+"""Import rows: read, deduplicate, exclude, split, write, and document it in a card."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.data.files import RowWriter
 from llm_blender.data.instructions import fraction
-from llm_blender.data.records import sha256, short_names
+from llm_blender.data.records import short_names
 from llm_blender.data.rows import normalized_key, read_rows
 from llm_blender.datasets.formats import ImportPlan, read_inputs
 from llm_blender.errors import InputError, WorkError
 from llm_blender.types import Example, OnProgress
 
-__all__ = ["Imported", "Written", "data_card", "import_rows", "parse_split", "split_of"]
+__all__ = [
+    "Imported",
+    "Written",
+    "data_card",
+    "hash_table",
+    "import_rows",
+    "markdown_table",
+    "parse_split",
+    "split_of",
+    "write_card",
+]
 
 
 def parse_split(value: str) -> dict[str, float]:
-    """Shares by name, from ``train=0.8,dev=0.1,test=0.1``.
+    """Parse shares by name, such as ``train=0.8,dev=0.1,test=0.1``.
 
     Raises:
-        InputError: it reads otherwise, a name comes twice, or the shares do not add up to 1.
+        InputError: it has another form, a name occurs twice, or the shares do not add up to 1.
     """
     shares: dict[str, float] = {}
     for part in value.split(","):
@@ -48,10 +59,9 @@ def _is_share(value: str) -> bool:
 
 
 def split_of(key: str, shares: Mapping[str, float], seed: int) -> str:
-    """The split of a normalised prompt. It depends on the prompt, the shares and the seed alone.
+    """Choose the split of a normalised prompt by the hash of prompt and seed.
 
-    The shares are therefore met on average, not to the row, and the same prompt falls into the same split whatever
-    file it stands in.
+    The shares are therefore met on average, not exactly, and a prompt falls into the same split in every file.
     """
     drawn = fraction(seed, "split", key)
     ends = itertools.accumulate(shares.values())
@@ -60,17 +70,17 @@ def split_of(key: str, shares: Mapping[str, float], seed: int) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was written.
+    """File that an import wrote.
 
     Attributes:
-        path: of it.
-        split: its name; empty where nothing was divided.
-        rows: in it.
-        candidates: answers in them.
-        pairs: judged pairs in them.
-        ties: of these, how many are ties.
-        sha256: of the file; empty where it is none, such as standard output.
-        card: path of its card; empty where it is none, such as standard output.
+        path: path of the file.
+        split: name of the split; empty without a split.
+        rows: number of rows.
+        candidates: number of answers.
+        pairs: number of judged pairs.
+        ties: number of ties among the pairs.
+        sha256: hash of the file; empty for standard output or a device.
+        card: path of the card; empty for standard output or a device.
     """
 
     path: str
@@ -84,26 +94,26 @@ class Written:
 
     @property
     def file_name(self) -> str:
-        """Its name alone."""
+        """Name of the file without its folder."""
         return Path(self.path).name
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to. Records are those skipped and those in rows; rows are those left out and those written.
+    """Result of an import: each record is skipped or part of a row; each row is left out or written.
 
     Attributes:
-        plan: what was asked for.
-        format: of the files.
-        inputs: name and sha256 of each file that was read.
-        excluded: likewise, of the files whose prompts were left out.
-        records: read.
-        skipped: records that became part of no row, by reason.
-        bad: what is wrong with the first bad row that was left out; empty where there is none.
-        rows: made of the other records.
-        left_out: rows that were not written, by reason.
-        written: the files.
-        remarks: what else a user should know.
+        plan: settings of the import.
+        format: format of the files.
+        inputs: sha256 of each input file, by name.
+        excluded: sha256 of each file of excluded prompts, by name.
+        records: number of records read.
+        skipped: number of records that are part of no row, by reason.
+        bad: error of the first malformed record; empty without one.
+        rows: number of rows made of the other records.
+        left_out: number of rows not written, by reason.
+        written: files.
+        remarks: further notes for the user.
     """
 
     plan: ImportPlan
@@ -119,7 +129,7 @@ class Imported:
     remarks: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "format": self.format,
             "files": len(self.inputs),
@@ -134,12 +144,12 @@ class Imported:
 
 
 def data_card(imported: Imported, written: Written) -> str:
-    """The card of one of the files that an import wrote, as Markdown."""
+    """Write the card of a file that an import wrote, as Markdown."""
     plan = imported.plan
     unknown = "unknown"
     parts = [
         f"# {plan.source}",
-        _table(
+        markdown_table(
             ("", ""),
             [
                 ("source", plan.source),
@@ -150,7 +160,7 @@ def data_card(imported: Imported, written: Written) -> str:
             ],
         ),
         "## This file",
-        _table(
+        markdown_table(
             ("file", "split", "rows", "answers", "judged pairs", "ties among them", "sha256"),
             [
                 (
@@ -162,19 +172,19 @@ def data_card(imported: Imported, written: Written) -> str:
             ],
         ),
         "## How it was made",
-        _table(("setting", "value"), _settings(imported)),
-        _table(("what became of it", "count"), _counts(imported)),
+        markdown_table(("setting", "value"), _settings(imported)),
+        markdown_table(("what became of it", "count"), _counts(imported)),
     ]
     if imported.remarks:
         parts.append("\n".join(f"- {remark}." for remark in imported.remarks))
     parts += [
         "## What it was made of",
-        _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in imported.inputs.items()]),
+        hash_table(imported.inputs),
     ]
     if imported.excluded:
         parts += [
-            "Left out is what asks the same as a row of:",
-            _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in imported.excluded.items()]),
+            "Rows with a prompt of these files are left out:",
+            hash_table(imported.excluded),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -205,8 +215,15 @@ def _counts(imported: Imported) -> list[tuple[str, str]]:
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+def hash_table(files: Mapping[str, str]) -> str:
+    """Draw a Markdown table of files and their sha256."""
+    return markdown_table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()])
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Draw a Markdown table of one-line cells."""
+    cells = ([" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -214,18 +231,18 @@ _SPLIT = "{split}"
 
 
 def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = None) -> Imported:
-    """Make rows of other projects' files.
+    """Convert other projects' files to rows.
 
     The same input, plan and seed give the same bytes.
 
     Args:
-        plan: what to import, and how.
-        out: the file to write, in the format of its name, or ``-``; with a split, its path holds ``{split}``. Beside
-            it comes its card, ``OUT.md``.
-        progress: called with the records read, and 0.
+        plan: settings of the import.
+        out: output file, in the format of its extension, or ``-``; with a split, its path contains ``{split}``. The
+            card is ``OUT.md``.
+        progress: called with the number of records read, and 0.
 
     Raises:
-        RowError: the first bad row, unless the plan leaves them out.
+        RowError: the first malformed record, unless the plan skips them.
         InputError: a file or an option is wrong, or no row is left.
     """
     paths = _paths(out, plan)
@@ -249,8 +266,8 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     imported = Imported(
         plan=plan,
         format=reading.format,
-        inputs={file.name: sha256(file.path) for file in reading.inputs.files},
-        excluded={name: sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
+        inputs={file.name: file_sha256(file.path) for file in reading.inputs.files},
+        excluded={name: file_sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
         records=reading.records,
         skipped=dict(sorted(reading.skipped.items())),
         bad=str(reading.bad[0]) if reading.bad else "",
@@ -261,11 +278,16 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     )
     for file in imported.written:
         if file.card:
-            _write_card(Path(file.card), data_card(imported, file))
+            write_card(Path(file.card), data_card(imported, file))
     return imported
 
 
-def _write_card(path: Path, text: str) -> None:
+def write_card(path: Path, text: str) -> None:
+    """Write the card of a file of rows.
+
+    Raises:
+        WorkError: the disk refuses it.
+    """
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
@@ -283,7 +305,7 @@ def _paths(out: str, plan: ImportPlan) -> dict[str, str]:
 
 
 def _kept(rows: list[Example], excluded: dict[str, str]) -> tuple[list[tuple[int, str, Example]], Counter[str]]:
-    """The rows to write, with their position among all and their key; and how many others there are, by reason."""
+    """Filter rows; return those to write, each with its position and key, and the counts of the others by reason."""
     kept: list[tuple[int, str, Example]] = []
     left_out, seen = Counter[str](), set[tuple[Any, ...]]()
     for position, row in enumerate(rows):
@@ -299,7 +321,7 @@ def _kept(rows: list[Example], excluded: dict[str, str]) -> tuple[list[tuple[int
 
 
 def _content(key: str, row: Example) -> tuple[Any, ...]:
-    """What two rows share that teach the same: prompt, answers, models, scores, judgements; not their order."""
+    """Summarise a row for deduplication: prompt, answers, models, scores and judgements, regardless of order."""
     texts = [candidate.text.strip() for candidate in row.candidates]
     answers = sorted(
         (text, candidate.model or "", *sorted(candidate.scores.items()))
@@ -330,7 +352,7 @@ def _record(row: Example, source: str, position: int) -> dict[str, Any]:
 
 
 def _written(path: str, split: str, rows: Sequence[Example]) -> Written:
-    is_file = Path(path).is_file()  # and not standard output or a device
+    is_file = Path(path).is_file()  # not standard output or a device
     return Written(
         path=path,
         split=split,
@@ -338,6 +360,6 @@ def _written(path: str, split: str, rows: Sequence[Example]) -> Written:
         candidates=sum(len(row.candidates) for row in rows),
         pairs=sum(len(row.pairs) for row in rows),
         ties=sum(1 for row in rows for pair in row.pairs if pair.label == "tie"),
-        sha256=sha256(Path(path)) if is_file else "",
+        sha256=file_sha256(Path(path)) if is_file else "",
         card=f"{path}.md" if is_file else "",
     )

@@ -1,4 +1,4 @@
-"""Judgements: an LLM compares the candidates of every row in pairs, with one of four outcomes."""
+"""Judge the candidates of every row in pairs with an LLM, and measure how consistent it is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from itertools import combinations
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
-from llm_blender._inputs import fence_code
-from llm_blender.calls import CallStore, Turns, call_once
+from llm_blender._inputs import fence_code, quote_texts
+from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.data.instructions import coin, fraction
-from llm_blender.datasets.candidates import Estimate, estimate_call, most_cost
+from llm_blender.datasets.candidates import Estimate, estimate_call
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
@@ -23,9 +23,9 @@ from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, LabelledPair, Message, Sampling
 
 __all__ = [
-    "Asked",
     "Consistency",
     "Pair",
+    "Question",
     "cmp_results",
     "estimate_judgements",
     "judge_pair",
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 _REPLY_TOKENS = 4
-_LONGEST_REPLY = 200  # characters of a reply without an outcome that are kept
+_LONGEST_REPLY = 200  # stored characters of a reply without an outcome
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two candidates of a row, as they are compared.
+    """Two candidates of a row.
 
     Attributes:
-        row: their row.
-        a: index of the one that is read first where they are compared once.
-        b: of the other one.
-        checked: it is one of those that are asked again.
+        row: row of the candidates.
+        a: index of the one that the judge reads first.
+        b: index of the other one.
+        checked: whether the pair is judged a second time.
     """
 
     row: Example
@@ -60,16 +60,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question to the judge.
+class Question:
+    """Question to the judge.
 
     Attributes:
-        pair: what is compared.
-        turned: b is read first.
-        again: the same question has been asked before.
-        first: the answer that is read first.
-        second: the other one.
-        criteria: of the judge.
+        pair: pair to compare.
+        turned: whether b is read first.
+        again: whether the question repeats an earlier one.
+        first: answer that is read first.
+        second: other answer.
+        criteria: criteria of the judge.
     """
 
     pair: Pair
@@ -81,7 +81,7 @@ class Asked:
 
     @property
     def messages(self) -> list[Message]:
-        """To the judge; made when they are wanted, since a data set has hundreds of thousands of pairs."""
+        """Messages to the judge; made on demand, since a data set has hundreds of thousands of pairs."""
         return outcome_messages(self.pair.row.prompt, self.first, self.second, self.criteria)
 
 
@@ -89,7 +89,7 @@ Rows = Sequence[tuple[Example, Sequence[Candidate]]]
 
 
 def row_pairs(rows: Rows, plan: BuildPlan) -> list[tuple[Pair, Sequence[Candidate]]]:
-    """All pairs of candidates of the rows, their orders and those that are checked as the seed draws them."""
+    """List all pairs of candidates of the rows; the seed draws their orders and the pairs to check."""
     drawn = []
     for row, candidates in rows:
         for i, j in combinations(range(len(candidates)), 2):
@@ -101,7 +101,7 @@ def row_pairs(rows: Rows, plan: BuildPlan) -> list[tuple[Pair, Sequence[Candidat
     return [(replace(pair, checked=share <= last), candidates) for share, pair, candidates in drawn]
 
 
-def _questions(rows: Rows, plan: BuildPlan) -> Iterator[tuple[str, Asked]]:
+def _questions(rows: Rows, plan: BuildPlan) -> Iterator[tuple[str, Question]]:
     for pair, candidates in row_pairs(rows, plan):
         ways = [(False, False)]
         if plan.orders == "both" or pair.checked:
@@ -110,12 +110,12 @@ def _questions(rows: Rows, plan: BuildPlan) -> Iterator[tuple[str, Asked]]:
             ways.append((False, True))
         for turned, again in ways:
             first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
-            asked = Asked(pair, turned, again, candidates[first].text, candidates[second].text, plan.criteria)
-            yield _key(pair, candidates, turned=turned, again=again), asked
+            question = Question(pair, turned, again, candidates[first].text, candidates[second].text, plan.criteria)
+            yield _key(pair, candidates, turned=turned, again=again), question
 
 
 def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bool) -> str:
-    """It holds the texts: a candidate that came anew is judged anew."""
+    """Make the journal key of a question; it depends on the texts, so a new candidate is judged anew."""
     first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
     texts = "\0".join(candidates[index].text for index in (first, second))
     digest = hashlib.sha256(texts.encode("utf-8", "replace")).hexdigest()[:16]
@@ -123,28 +123,28 @@ def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bo
     return f"{pair.row.id}\t{names}\t{digest}" + ("\tagain" if again else "")
 
 
-def _sampling(judge: Participant, asked: Asked) -> Sampling:
-    return replace(judge.sampling, sample=int(asked.again))
+def _sampling(judge: Participant, question: Question) -> Sampling:
+    return replace(judge.sampling, sample=int(question.again))
 
 
-def judgement_items(rows: Rows, plan: BuildPlan, judge: Participant) -> list[Item[Asked]]:
-    """One item a question."""
+def judgement_items(rows: Rows, plan: BuildPlan, judge: Participant) -> list[Item[Question]]:
+    """Make an item per question."""
     return [
-        Item(key, asked, "judge", most_cost(judge, asked.messages, _sampling(judge, asked)))
-        for key, asked in _questions(rows, plan)
+        Item(key, question, "judge", most_cost(judge.llm, question.messages, _sampling(judge, question)) or 0.0)
+        for key, question in _questions(rows, plan)
     ]
 
 
 def estimate_judgements(
     rows: Rows, plan: BuildPlan, judge: Participant, journal: Journal, store: CallStore
 ) -> Estimate:
-    """What is still to be asked, and what it costs."""
+    """Estimate the remaining questions and their cost."""
     total = Estimate("judgements")
     identity = judge.llm.identity
-    for key, asked in _questions(rows, plan):
+    for key, question in _questions(rows, plan):
         if journal.status(key) == "done":
             continue
-        sampling, messages = _sampling(judge, asked), asked.messages
+        sampling, messages = _sampling(judge, question), question.messages
         if store.get(call_key(identity, messages, sampling)) is not None:
             total += Estimate("judgements", recalled=1)
         else:
@@ -152,13 +152,13 @@ def estimate_judgements(
     return total
 
 
-async def judge_pair(asked: Asked, judge: Participant, store: CallStore, turns: Turns) -> Result:
-    """Ask the judge, or find its reply again. A reply without an outcome is one: it is counted, not asked for again.
+async def judge_pair(question: Question, judge: Participant, store: CallStore) -> Result:
+    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried.
 
     Raises:
         LLMError: there is no reply.
     """
-    reply = await call_once(turns, judge.llm, asked.messages, _sampling(judge, asked), store)
+    reply = await Caller(judge.llm, store).call(question.messages, _sampling(judge, question))
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)
@@ -167,24 +167,24 @@ async def judge_pair(asked: Asked, judge: Participant, store: CallStore, turns: 
 def row_outcomes(
     rows: Rows, plan: BuildPlan, journal: Journal
 ) -> Iterator[tuple[Pair, Sequence[Candidate], dict[tuple[bool, bool], Mapping[str, str | None]]]]:
-    """What the judge said of each pair, by (turned, again); of what was not asked or failed, nothing."""
+    """Yield the judge's replies to each pair by (turned, again), without missing and failed ones."""
     for pair, candidates in row_pairs(rows, plan):
-        said = {}
+        replies = {}
         for turned in (False, True):
             for again in (False, True):
                 value = journal.value(_key(pair, candidates, turned=turned, again=again))
                 if value is not None:
-                    said[turned, again] = value
-        yield pair, candidates, said
+                    replies[turned, again] = value
+        yield pair, candidates, replies
 
 
 def cmp_results(
-    pair: Pair, candidates: Sequence[Candidate], said: Mapping[tuple[bool, bool], Mapping[str, str | None]]
+    pair: Pair, candidates: Sequence[Candidate], replies: Mapping[tuple[bool, bool], Mapping[str, str | None]]
 ) -> dict[str, str]:
-    """The outcomes of a pair as a row writes them, one for each order that has one."""
+    """Return the outcomes of a pair for a row's ``cmp_results``, one for each judged order."""
     results = {}
     for turned in (False, True):
-        outcome = said.get((turned, False), {}).get("outcome")
+        outcome = replies.get((turned, False), {}).get("outcome")
         if outcome is not None:
             first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
             results[f"{candidates[first].model},{candidates[second].model}"] = outcome
@@ -192,12 +192,12 @@ def cmp_results(
 
 
 def labelled_pair(
-    pair: Pair, said: Mapping[tuple[bool, bool], Mapping[str, str | None]], judge: str
+    pair: Pair, replies: Mapping[tuple[bool, bool], Mapping[str, str | None]], judge: str
 ) -> LabelledPair | None:
-    """Both orders as one judgement, a tie where they contradict each other; None where there is no outcome."""
+    """Combine both orders into one label, a tie if they contradict each other; None without an outcome."""
     margins = []
     for turned in (False, True):
-        outcome = said.get((turned, False), {}).get("outcome")
+        outcome = replies.get((turned, False), {}).get("outcome")
         if outcome is not None:
             to_first, to_second = OUTCOMES[outcome]
             margins.append(to_second - to_first if turned else to_first - to_second)
@@ -209,27 +209,27 @@ def labelled_pair(
 
 _TURNED = {"A is better": "B is better", "B is better": "A is better"}
 
-Said = Mapping[tuple[bool, bool], Mapping[str, str | None]]
-"""What the judge said of a pair, by (turned, again)."""
+Replies = Mapping[tuple[bool, bool], Mapping[str, str | None]]
+"""Replies of the judge to a pair, by (turned, again)."""
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """How a judge fares against itself.
+    """Consistency of a judge with itself.
 
     Attributes:
-        pairs: that were judged.
-        replies: of the judge.
-        unreadable: of these, without an outcome.
-        example: one of these; empty where there is none.
-        outcomes: of the first question about each pair.
-        both_orders: pairs with an outcome in both orders.
-        same: of these, the same answer is better in both orders, or neither is in both.
-        contradicted: of these, that which is read first is better in both orders, or that which is read second.
-        first_wins: share of the decided outcomes, over both orders of these, in which the answer that was read first
-            is better; 0.5 is a judge who does not look at the order. None where nothing was decided.
-        reruns: pairs that were asked again, with an outcome both times.
-        rerun_same: of these, with the same outcome.
+        pairs: number of judged pairs.
+        replies: number of replies.
+        unreadable: number of replies without an outcome.
+        example: one reply without an outcome; empty if all have one.
+        outcomes: counts of the outcomes of the first question about each pair.
+        both_orders: number of pairs with an outcome in both orders.
+        same: number of these in which the same answer is better in both orders, or neither is in both.
+        contradicted: number of these in which the first answer is better in both orders, or the second.
+        first_wins: share of their decided outcomes in which the first answer is better; 0.5 without position bias,
+            None if nothing was decided.
+        reruns: number of pairs judged twice with an outcome both times.
+        rerun_same: number of these with the same outcome.
         in_pool: LLMs whose answers are judged that are the judge itself.
     """
 
@@ -253,11 +253,11 @@ class Consistency:
 
     @property
     def rerun_rate(self) -> float | None:
-        """Share of the pairs that were asked again in which the outcome changed."""
+        """Share of the pairs judged twice in which the outcome changed."""
         return 1 - self.rerun_same / self.reruns if self.reruns else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             **vars(self),
             "in_pool": list(self.in_pool),
@@ -266,16 +266,16 @@ class Consistency:
         }
 
 
-def measure_consistency(said: Iterable[Said], in_pool: Iterable[str] = ()) -> Consistency:
-    """From what the judge said of each pair.
+def measure_consistency(replies: Iterable[Replies], in_pool: Iterable[str] = ()) -> Consistency:
+    """Measure the consistency of a judge.
 
     Args:
-        said: of each pair.
+        replies: replies to each pair.
         in_pool: see `Consistency`.
     """
     counts, outcomes = Counter[str](), Counter[str]()
     example = ""
-    for of_pair in said:
+    for of_pair in replies:
         counts["pairs"] += bool(of_pair)
         for value in of_pair.values():
             counts["replies"] += 1
@@ -290,7 +290,7 @@ def measure_consistency(said: Iterable[Said], in_pool: Iterable[str] = ()) -> Co
         if forward is not None and backward is not None:
             turned_back = _TURNED.get(backward, backward)
             counts["both"] += 1
-            # Whether both are good or both are bad is another question than which one is better.
+            # `Same good` and `Same bad` count as the same winner: none.
             counts["same"] += _winner(forward) == _winner(turned_back)
             counts["contradicted"] += _winner(forward) is not None and forward == backward
             for outcome in (forward, backward):
@@ -353,19 +353,16 @@ _PHRASES = (
 
 
 def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -> list[Message]:
-    """The conversation in which a judge compares two answers, with four outcomes; quoted as in `judge_messages`.
+    """Write the messages in which a judge compares two answers, with four outcomes; quoted as in `judge_messages`.
 
     Args:
-        instruction: as one text.
-        a: the answer that is read first.
-        b: the other one.
-        criteria: what makes an answer better, in whole sentences.
+        instruction: instruction as one text.
+        a: answer that is read first.
+        b: other answer.
+        criteria: criteria of a better answer, in whole sentences.
     """
     code = fence_code(instruction, a, b)
-    quoted = [
-        f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ==="
-        for name, text in (("instruction", instruction), ("answer A", a), ("answer B", b))
-    ]
+    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which outcome? Reply with one number: 1 (A is better), 2 (B is better), 3 (same good) or 4 (same bad)."
     return [
         {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
@@ -374,10 +371,10 @@ def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA)
 
 
 def read_outcome(reply: str) -> str | None:
-    """The outcome in a reply, one of `OUTCOMES`; None where it holds none, or more than one.
+    """Read the outcome of a reply, one of `OUTCOMES`; None if it holds none or several.
 
     A reply should be one number, but LLMs repeat the words, add reasons, or put the number into bold type or at the
-    end. What is not understood is no outcome: nothing is guessed.
+    end. Nothing is guessed from a reply in another form.
     """
     lines = [line for line in (_MARKS.sub(" ", line).strip() for line in reply.splitlines()) if line]
     if not lines:
@@ -385,7 +382,7 @@ def read_outcome(reply: str) -> str | None:
     found: set[str] = set()
     for line in (lines[0], lines[-1]):
         if match := _NUMBER.fullmatch(line):
-            # Words behind a number may contradict it; then there are two outcomes, hence none.
+            # Words after a number may contradict it: two outcomes count as none.
             found |= {_CHOICES[int(match[1]) - 1]} | _spoken(match[2] or "")
     if not found:
         found = _spoken(" ".join(lines))

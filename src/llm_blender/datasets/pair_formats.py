@@ -1,4 +1,4 @@
-"""Two answers and a label or votes that say which is better, as in PandaLM's test set and in LLMBar."""
+"""Read pairs and scored answers: labelled pairs (PandaLM, LLMBar), chosen and rejected, scored responses."""
 
 from __future__ import annotations
 
@@ -49,24 +49,23 @@ _LABELS: dict[str, Label] = {
 
 
 def is_vote(key: str) -> bool:
-    """Whether this is the key of one annotator's vote."""
+    """Return whether this is the key of an annotator's vote."""
     return _VOTE.fullmatch(key) is not None
 
 
 def read_labelled_pair(record: Mapping[str, Any], *, judge: str = "", labels: Sequence[str] = ()) -> Example:
-    """A row of ``{instruction|prompt, input?, response1, response2, label}``, or with votes instead of the label.
+    """Read ``{instruction|prompt, input?, response1, response2, label}``, or a record with votes instead of the label.
 
-    Without `instruction` and its like, `input` is the prompt (LLMBar). Of votes the most frequent one counts; where
-    two are as frequent, the pair is a tie.
+    Without a prompt key, `input` is the prompt (LLMBar). The most frequent vote decides; equal counts are a tie.
 
     Args:
-        record: of the file.
-        judge: who labelled it.
-        labels: how the file says that the first answer is better, that the second is, and (optional) that neither is.
+        record: record of the file.
+        judge: name of the judge.
+        labels: labels for the first answer, the second, and (optional) neither.
 
     Raises:
-        ValueError: a key is missing or holds something else.
-        SkipRecord: there is nothing to learn from it.
+        ValueError: a key is missing or malformed.
+        SkipRecord: the record is of no use.
     """
     keys = next((keys for keys in ANSWER_KEYS if set(keys) <= set(record)), None)
     if keys is None:
@@ -101,7 +100,7 @@ def read_labelled_pair(record: Mapping[str, Any], *, judge: str = "", labels: Se
 
 
 def unclear_labels(found: Collection[object]) -> bool:
-    """Whether the labels of a file are 0 and 1 alone: then 0 may mean a tie, or that the first answer is better."""
+    """Return whether all labels of a file are 0 or 1: then 0 may mean a tie, or that the first answer is better."""
     return {number(value) for value in found} - {None} == {0.0, 1.0}
 
 
@@ -140,24 +139,24 @@ _SCORES = (
     ("score", "chosen_score", "rejected_score"),
     ("rating", "chosen_rating", "rejected_rating"),
 )
-"""What a score is called in the row, and under which keys data sets keep it."""
+"""Name of a score in the row, and the keys of the chosen and the rejected answer's score."""
 _USED = {*PROMPT_KEYS, "input", "system", "chosen", "rejected", "chosen_model", "rejected_model"}
 _USED.update(key for _, *keys in _SCORES for key in keys)
 
 
 def read_chosen_rejected(record: Mapping[str, Any], *, judge: str = "", seed: int = 0) -> Example:
-    """A row of ``{prompt, chosen, rejected}``, or of two whole conversations under `chosen` and `rejected`.
+    """Read ``{prompt, chosen, rejected}``, or two whole conversations under `chosen` and `rejected`.
 
-    Which of the two comes first is drawn: else the better one would always stand in the same place.
+    The order of the two is drawn, so that the better one is not always first.
 
     Args:
-        record: of the file.
-        judge: who preferred the chosen one.
-        seed: of the draw.
+        record: record of the file.
+        judge: name of the judge.
+        seed: seed of the draw.
 
     Raises:
-        ValueError: a key is missing or holds something else.
-        SkipRecord: there is nothing to learn from it.
+        ValueError: a key is missing or malformed.
+        SkipRecord: the record is of no use.
     """
     prompt, chosen, rejected = answered_prompt(record, "chosen", "rejected")
     if chosen.strip() == rejected.strip():
@@ -181,21 +180,21 @@ def read_chosen_rejected(record: Mapping[str, Any], *, judge: str = "", seed: in
 
 
 ANSWERS = ("completions", "generations", "responses")
-"""Where the answers stand: objects, or texts beside a list of `SCORES`."""
+"""Keys of the answers: objects, or texts with a parallel list of `SCORES`."""
 SCORES = ("ratings", "scores")
 _MODELS = ("model_names", "models")
 _TEXTS = ("response", "text", "completion", "output")
 
 
 def read_scored_responses(record: Mapping[str, Any]) -> Example:
-    """A row of ``{instruction|prompt, completions: [{model, response, overall_score, …}]}``, or of parallel lists.
+    """Read ``{instruction|prompt, completions: [{model, response, overall_score, …}]}``, or parallel lists.
 
-    Each number of an answer whose key holds ``score`` or ``rating`` is a score of its name, and so is each aspect of
-    UltraFeedback's ``annotations: {aspect: {Rating}}``; what is no number ("N/A") is no score.
+    Each number of an answer whose key contains ``score`` or ``rating`` becomes a score of that name, and so does each
+    aspect of UltraFeedback's ``annotations: {aspect: {Rating}}``; other values ("N/A") are ignored.
 
     Raises:
-        ValueError: a key is missing or holds something else.
-        SkipRecord: there is nothing to learn from it.
+        ValueError: a key is missing or malformed.
+        SkipRecord: the record is of no use.
     """
     prompt = read_prompt(record)
     if prompt is None:

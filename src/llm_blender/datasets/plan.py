@@ -1,4 +1,4 @@
-"""What to build, and who takes part."""
+"""Settings of a build, and the LLMs that take part in it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ __all__ = ["BuildPlan", "Participant", "judge_in_pool", "load_participants", "to
 
 SPLIT = "{split}"
 _FREE = Price(input=0.0, output=0.0)
-_ANSWERS_AT_ONCE = 4  # of an LLM in this process, which keeps its own queue
-_JUDGE_TOKENS = 512  # one that thinks aloud first needs them
+_ANSWERS_AT_ONCE = 4  # concurrent calls of an LLM in this process, which has its own queue
+_JUDGE_TOKENS = 512  # a judge that reasons first needs them
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What to build.
+    """Settings of a build.
 
     Attributes:
         sources: files of instructions, or data sets on the Hub (``owner/name`` or ``owner/name:split``).
-        out: the file to write; with a split, its path holds ``{split}``.
-        n: how many instructions are drawn; None takes all that pass.
-        lengths: filter by tokens of prompt and reference.
-        tokenizer: what counts them: ``bundled`` (the bundled ranker's), or the path of a ``tokenizer.json``.
-        exclude: files of rows; what asks the same as one of them is left out.
+        out: output file; with a split, its path contains ``{split}``.
+        n: number of instructions to draw; None takes all that pass.
+        lengths: limits of prompt and reference in tokens.
+        tokenizer: ``bundled`` (the bundled ranker's), or the path of a ``tokenizer.json``.
+        exclude: files of rows whose prompts are left out.
         split: shares by name; empty makes one file.
-        max_tokens: of an answer, where the configuration does not say it.
-        metrics: names of `llm_blender.metrics.METRICS`; empty measures nothing.
+        max_tokens: maximum tokens of an answer, if the configuration sets none.
+        metrics: names in `llm_blender.metrics.METRICS`; empty measures nothing.
         judge: name of the LLM that judges; None judges nothing.
-        orders: ``both`` asks for every pair in both orders, ``one`` in the one that the seed draws.
-        criteria: what makes an answer better, in whole sentences.
-        check: pairs that are asked once more, and turned round where ``orders`` is ``one``, to see whether the judge
-            agrees with itself.
-        seed: of all that is drawn, and of the LLMs.
-        max_cost: dollars, for all runs of the build together; None is only enough where nothing costs anything.
-        allow_unknown_prices: ask LLMs whose price is not known; their calls are counted, and not as free.
+        orders: ``both`` judges every pair in both orders, ``one`` in the one that the seed draws.
+        criteria: criteria of a better answer, in whole sentences.
+        check: number of pairs judged a second time, and in the other order if ``orders`` is ``one``, to measure
+            whether the judge agrees with itself.
+        seed: seed of all draws and of the LLMs.
+        max_cost: maximum cost of all runs of the build in dollars; None allows only work that costs nothing.
+        allow_unpriced: query LLMs without a known price; their calls are counted, not taken as free.
         drop_incomplete: leave out rows that lack an LLM's answer.
-        skip_bad: leave out and count instructions that cannot be read.
-        name: of the data set, for the card; by default that of the output.
-        licence: of the instructions, for the card, where the rows do not say it.
+        skip_bad: skip and count malformed instructions instead of raising.
+        name: name of the data set, for the card; by default that of the output.
+        licence: licence of instructions whose rows state none, for the card.
     """
 
     sources: tuple[str, ...]
@@ -67,27 +67,27 @@ class BuildPlan:
     check: int = 40
     seed: int = 0
     max_cost: float | None = None
-    allow_unknown_prices: bool = False
+    allow_unpriced: bool = False
     drop_incomplete: bool = False
     skip_bad: bool = False
     name: str = ""
     licence: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done before anything is read.
+        """Check the settings before anything is read.
 
         Raises:
             InputError: an option is wrong.
         """
         if self.out == STDIO:
-            raise InputError("A build is gone on with where it stopped, so its output is a file: name one with -o.")
+            raise InputError("A build is resumable, so its output is a file: name one with -o.")
         if not Path(self.out).parent.is_dir():
             raise InputError(f"There is no folder {Path(self.out).parent} to write {Path(self.out).name} to.")
         if self.split and SPLIT not in self.out:
             raise InputError(f"With --split, the path of the output holds {SPLIT}, such as rows.{SPLIT}.jsonl.")
         if not self.split and SPLIT in self.out:
             raise InputError(
-                f"The path of the output holds {SPLIT}: say which splits, such as --split train=0.9,dev=0.1."
+                f"The path of the output holds {SPLIT}: give the splits, such as --split train=0.9,dev=0.1."
             )
         for metric in self.metrics:
             if metric not in METRICS:
@@ -95,23 +95,23 @@ class BuildPlan:
 
     @property
     def job_folder(self) -> Path:
-        """Where it is remembered what was done."""
+        """Folder of the job's journals."""
         return Path(f"{self.out.replace(SPLIT, 'all')}.job")
 
     @property
     def title(self) -> str:
-        """The name of the data set."""
+        """Name of the data set."""
         return self.name or Path(self.out.replace(f".{SPLIT}", "").replace(SPLIT, "rows")).name.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Participant:
-    """An LLM that writes candidates, or judges.
+    """LLM that writes candidates or judges.
 
     Attributes:
-        entry: of the configuration.
-        llm: itself.
-        sampling: how it writes, besides what the entry says.
+        entry: its entry in the configuration.
+        llm: the LLM.
+        sampling: sampling settings, besides those of the entry.
     """
 
     entry: LLMConfig
@@ -120,17 +120,17 @@ class Participant:
 
     @property
     def name(self) -> str:
-        """In the configuration, and in the rows."""
+        """Name in the configuration and in the rows."""
         return self.llm.name
 
     @property
     def price(self) -> Price | None:
-        """None where it is not known; what runs in this process is free."""
+        """Price per million tokens; None if unknown. An LLM in this process is free."""
         return self.entry.price if isinstance(self.entry, OpenAIConfig) else _FREE
 
     @property
     def lane(self) -> int:
-        """How many calls are made at once."""
+        """Number of concurrent calls."""
         return self.entry.concurrency if isinstance(self.entry, OpenAIConfig) else _ANSWERS_AT_ONCE
 
     @property
@@ -142,15 +142,15 @@ class Participant:
 
     @property
     def model(self) -> str:
-        """What the server, or the file of rows, calls it."""
+        """Name of the model on the server or in the file of rows."""
         return self.entry.model
 
     def candidate_names(self) -> list[str]:
-        """The names of its candidates, one a sample."""
+        """List the names of its candidates, one per sample."""
         return [self.name if sample == 0 else f"{self.name}#{sample + 1}" for sample in range(self.entry.samples)]
 
     def settings(self) -> dict[str, Any]:
-        """What its answers depend on."""
+        """Return the settings that its answers depend on."""
         return {
             "identity": dict(self.llm.identity),
             "sampling": self.sampling.to_dict(),
@@ -159,10 +159,11 @@ class Participant:
 
 
 def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant], Participant | None]:
-    """Those who write candidates, and the judge.
+    """Load the LLMs that write candidates, and the judge.
 
     Raises:
-        InputError: there is no such judge, nobody writes, a name cannot stand in ``cmp_results``, a price is not known.
+        InputError: there is no such judge, no LLM writes, a name is not usable in ``cmp_results``, or a price is
+            unknown.
     """
     if not config.llm:
         raise ConfigError(f"{config.path or 'The configuration'} names no LLM: add an [[llm]].")
@@ -174,11 +175,11 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
     names = [name for participant in pool for name in participant.candidate_names()]
     for name in names:
         if judge is not None and "," in name:
-            raise InputError(f"The LLM {name!r} has a comma in its name, which divides the names of judged pairs.")
+            raise InputError(f"The LLM {name!r} has a comma in its name, which separates the names of judged pairs.")
         if names.count(name) > 1:
             raise InputError(f"Two candidates of a row would be called {name!r}: give the LLMs other names.")
     for participant in [*pool, *([judge] if judge else [])]:
-        if participant.price is None and not plan.allow_unknown_prices:
+        if participant.price is None and not plan.allow_unpriced:
             raise InputError(
                 f"The price of {participant.name} is not known, and is not taken for zero: add `price` to its [[llm]] "
                 f"(zeros where it is free), or allow it with --allow-unknown-prices."
@@ -187,12 +188,12 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
 
 
 def judge_in_pool(judge: Participant, pool: Sequence[Participant]) -> list[str]:
-    """The LLMs of the pool that are the judge itself: the same entry, or the same model by the same name."""
+    """List the LLMs of the pool that are the judge: by entry or by model name."""
     return [writer.name for writer in pool if writer.name == judge.name or _same_model(writer.entry, judge.entry)]
 
 
 def _same_model(one: LLMConfig, other: LLMConfig) -> bool:
-    return one.model.lower() == other.model.lower()  # recorded answers of the judge are its own, too
+    return one.model.lower() == other.model.lower()  # recorded answers of the judge count too
 
 
 def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
@@ -202,20 +203,20 @@ def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
 
 def _judge(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
     if isinstance(entry, ReplayConfig):
-        raise InputError(f"{entry.name} gives back recorded answers and cannot judge: name another LLM.")
+        raise InputError(f"{entry.name} returns recorded answers and cannot judge: name another LLM.")
     sampling = Sampling(
         temperature=0.0 if entry.temperature is None else entry.temperature,
         max_tokens=entry.max_tokens or _JUDGE_TOKENS,
-        seed=plan.seed,  # with another sample it is another seed: asked again, a server's cache does not answer
+        seed=plan.seed,  # a second judgement is another sample, hence another seed: a server's cache does not answer it
     )
     return Participant(entry, load_llm(entry, config.folder), sampling)
 
 
 def token_counter(name: str) -> Callable[[str], int]:
-    """Counts the tokens of a text, without special ones.
+    """Load a tokenizer and return a function that counts tokens, without special ones.
 
     Args:
-        name: ``bundled`` is the bundled ranker's tokenizer; else the path of a ``tokenizer.json``, or its folder.
+        name: ``bundled`` for the bundled ranker's tokenizer, or the path of a ``tokenizer.json`` or its folder.
 
     Raises:
         NotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""Metrics of every candidate against its row's reference."""
+"""Score candidates against references, and write the rows of a build."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.data import RowWriter, normalized_key
-from llm_blender.data.records import sha256
 from llm_blender.datasets.importing import split_of
 from llm_blender.datasets.judging import cmp_results, labelled_pair, row_outcomes
 from llm_blender.datasets.plan import SPLIT, BuildPlan, Participant
@@ -24,24 +24,24 @@ from llm_blender.types import Candidate, Example
 
 __all__ = ["Measured", "WrittenRows", "measure", "row_scores", "write_rows"]
 
-_ROWS_AT_ONCE = 32  # seconds of work to lose, and still well-filled batches
+_ROWS_AT_ONCE = 32  # an interrupt loses seconds of work, and batches are well filled
 _UNAVAILABLE = "unavailable: "
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Which metrics there are.
+    """Metrics of a build.
 
     Attributes:
-        settings: of each that was measured, by name.
-        unavailable: why the others were not, by name.
+        settings: settings of each measured metric, by name.
+        unavailable: reason of each unavailable metric, by name.
     """
 
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
-class _NotAvailable(Exception):  # noqa: N818 - leaves this module no more than the reason does
+class _NotAvailable(Exception):  # noqa: N818 - internal to this module
     pass
 
 
@@ -52,13 +52,13 @@ def measure(
     *,
     on_rows: Callable[[str], OnRows | None] = lambda metric: None,
 ) -> Measured:
-    """Measure what is not measured yet. A metric whose model or library cannot be had is left out, with the reason.
+    """Compute the missing scores; a metric whose model or library is unavailable is skipped, with the reason.
 
     Args:
-        rows: with their candidates; those without a reference have no scores.
-        metrics: names.
-        journal: of the scores.
-        on_rows: what is told about each metric's rows.
+        rows: rows with their candidates; rows without a reference get no scores.
+        metrics: names of the metrics.
+        journal: journal of the scores.
+        on_rows: function that returns a callback for the progress of a metric, or None.
     """
     settings: dict[str, dict[str, Any]] = {}
     unavailable: dict[str, str] = {}
@@ -88,7 +88,7 @@ def measure(
 def row_scores(
     row: Example, candidates: Sequence[Candidate], metrics: Sequence[str], journal: Journal
 ) -> list[dict[str, float]]:
-    """The scores of each candidate by metric, without those that are no number."""
+    """Return the finite scores of each candidate, by metric."""
     scores: list[dict[str, float]] = [{} for _ in candidates]
     for metric in metrics:
         found = journal.value(_key(metric, row, _texts(candidates)))
@@ -108,7 +108,7 @@ def _has_reference(row: Example) -> bool:
 
 
 def _key(metric: str, row: Example, texts: Sequence[str]) -> str:
-    """It holds the texts: where a candidate came later, the row is measured again."""
+    """Make the journal key of a row; it depends on the texts, so a new candidate is measured."""
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()[:16]
     return f"{metric}\t{row.id}\t{digest}"
 
@@ -119,16 +119,16 @@ def _is_plain(value: object) -> bool:
 
 @dataclass(frozen=True)
 class WrittenRows:
-    """A file of a build.
+    """File that a build wrote.
 
     Attributes:
-        path: of it.
-        split: its name; empty where nothing was divided.
-        rows: in it.
-        candidates: in them.
-        judged: outcomes in them.
-        sha256: of the file.
-        card: path of its card.
+        path: path of the file.
+        split: name of the split; empty without a split.
+        rows: number of rows.
+        candidates: number of candidates.
+        judged: number of outcomes.
+        sha256: hash of the file.
+        card: path of the card.
     """
 
     path: str
@@ -148,7 +148,7 @@ def write_rows(
     scores: Journal,
     judgements: Journal,
 ) -> list[WrittenRows]:
-    """Write each row into the file of its split; each file appears whole or not at all."""
+    """Write each row to the file of its split; each file appears whole or not at all."""
     paths = {split: plan.out.replace(SPLIT, split) for split in plan.split} or {"": plan.out}
     counts: dict[str, Counter[str]] = {split: Counter() for split in paths}
     judged = _judged(rows, plan, judgements)
@@ -173,7 +173,7 @@ def write_rows(
                         }
                         for candidate, own in zip(candidates, of_each, strict=True)
                     ],
-                    # As a column of objects, each row would have every pair of the file.
+                    # In a Parquet column of objects, each row would have every pair of the file.
                     "cmp_results": json.dumps(results) if parquet else results,
                     "pairs": pairs,
                     **row.extra,
@@ -187,7 +187,7 @@ def write_rows(
             counts[split]["rows"],
             counts[split]["candidates"],
             counts[split]["judged"],
-            sha256(Path(path)),
+            file_sha256(Path(path)),
             f"{path}.md",
         )
         for split, path in paths.items()
@@ -195,8 +195,8 @@ def write_rows(
 
 
 def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
-    """What it cost and how long it took stands beside it, for the question whether an LLM is worth its price."""
-    without_keys: dict[str, float] | None = None if parquet else {}  # Parquet knows no object without keys
+    """Make the record of a candidate, with its cost and time."""
+    without_keys: dict[str, float] | None = None if parquet else {}  # Parquet has no empty objects
     return {
         "model": candidate.model,
         "text": candidate.text,
@@ -210,13 +210,13 @@ def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bo
 def _judged(
     rows: Sequence[tuple[Example, Sequence[Candidate]]], plan: BuildPlan, journal: Journal
 ) -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
-    """Of each row its ``cmp_results`` and its ``pairs``."""
+    """Collect the ``cmp_results`` and ``pairs`` of each row, by id."""
     found: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
     if plan.judge is None:
         return found
-    for pair, candidates, said in row_outcomes(rows, plan, journal):
+    for pair, candidates, replies in row_outcomes(rows, plan, journal):
         results, pairs = found.setdefault(pair.row.id or "", ({}, []))
-        results.update(cmp_results(pair, candidates, said))
-        if (label := labelled_pair(pair, said, plan.judge)) is not None:
+        results.update(cmp_results(pair, candidates, replies))
+        if (label := labelled_pair(pair, replies, plan.judge)) is not None:
             pairs.append(label.to_dict())
     return found

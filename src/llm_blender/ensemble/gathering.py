@@ -1,4 +1,4 @@
-"""Asking the LLMs of an ensemble, all at once, and knowing when to stop waiting."""
+"""Call the LLMs of an ensemble, all at once, until a quorum or a deadline."""
 
 from __future__ import annotations
 
@@ -7,54 +7,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender.calls import call
-from llm_blender.errors import LLMError, StoreError
-from llm_blender.store import Store
-from llm_blender.types import LLM, Candidate, Failure, Message, Sampling
+from llm_blender.calls import Caller
+from llm_blender.errors import FailureReason, LLMError
+from llm_blender.types import Candidate, Failure, Message, Sampling
 
 __all__ = ["Call", "Gathered", "Limits", "Observer", "gather"]
 
 
 class Observer:
-    """Told what happens while an answer is made; override what is of interest. Called in the event loop.
+    """Callbacks for the progress of an answer; override the ones of interest. They run in the event loop.
 
-    `call` is the 0-based index of one asked-for answer, in the order of the LLMs and their samples.
+    `call` is the 0-based index of a call, in the order of the LLMs and their samples.
     """
 
     def started(self, models: list[str]) -> None:
-        """The calls begin: the LLM of each."""
+        """Receive the LLM of each call, when the calls begin."""
 
     def writing(self, call: int, text: str) -> None:
-        """A call has written another piece of text."""
+        """Receive the next piece of text of a call."""
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        """A call has its answer; `stored`: from the store, nobody was asked."""
-
-    def not_kept(self, error: StoreError) -> None:
-        """An answer could not be stored; it is used all the same."""
+        """Receive the answer of a call; `stored`: it comes from the store, at no cost."""
 
     def failed(self, call: int, failure: Failure) -> None:
-        """A call has none."""
+        """Receive the failure of a call."""
 
     def comparing(self, done: int, total: int) -> None:
-        """Comparisons done and expected. Called from another thread."""
+        """Receive the numbers of comparisons done and expected; called from another thread."""
 
     def fusing(self, text: str) -> None:
-        """The fuser has written another piece of a text, which may not be what is given back."""
+        """Receive the next piece of the fuser's text, which may not become the answer."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop waiting.
+    """Limits of time and cost for one prompt.
 
     Attributes:
-        deadline: seconds that the LLMs have for one prompt, and then the fuser.
-        quorum: answers that suffice; None waits for all, up to the deadline.
-        grace: seconds that stragglers get once the quorum is there.
-        total: seconds for everything, from the question to the answer: LLMs and fuser get a share of it, at most
-            their deadline, and the rest is for the ranker; None gives both their deadline.
-        max_cost: dollars that one prompt may cost. Nobody is asked whose answer might cost more than is left.
-        allow_unpriced: ask LLMs whose price is unknown in spite of `max_cost`, and count them as free.
+        deadline: maximum seconds of the LLMs, and then of the fuser.
+        quorum: number of answers that suffice; None waits for all, up to the deadline.
+        grace: seconds that the other LLMs get once the quorum has answered.
+        total: maximum seconds from prompt to answer: LLMs and fuser get a share of it, at most their deadline, and the
+            ranker the rest; None gives both their deadline.
+        max_cost: maximum cost in dollars; an LLM is not called if its answer may cost more than is left.
+        allow_unpriced: call LLMs of unknown price in spite of `max_cost`, and count them as free.
     """
 
     deadline: float = 120.0
@@ -65,39 +61,39 @@ class Limits:
     allow_unpriced: bool = False
 
     def for_llms(self, *, fusing: bool) -> Self:
-        """With the deadline that the LLMs have."""
+        """Return the limits with the deadline of the LLMs."""
         if self.total is None:
             return self
         share = _SHARE_BEFORE_FUSING if fusing else _SHARE
         return replace(self, deadline=min(self.deadline, round(share * self.total, 3)))
 
     def for_fuser(self, elapsed: float) -> float:
-        """Seconds that the fuser has, `elapsed` seconds after the question."""
+        """Return the maximum seconds of the fuser, `elapsed` seconds after the prompt."""
         if self.total is None:
             return self.deadline
         return max(0.0, min(self.deadline, round(_SHARE * (self.total - elapsed), 3)))
 
 
-# Of what is left of the total: the ranker needs the rest, with a fuser before it and after it.
+# Shares of the total that is left; the rest is for the ranker, which runs before the fuser and after it.
 _SHARE, _SHARE_BEFORE_FUSING = 0.8, 0.5
 
 
 @dataclass(frozen=True)
 class Call:
-    """One answer to ask for."""
+    """One call of an LLM: its caller and its options."""
 
-    llm: LLM
+    caller: Caller
     sampling: Sampling
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What came back.
+    """The results of the calls.
 
     Attributes:
-        candidates: by the index of their call, in that order.
-        failures: likewise, why there is no candidate.
-        new: answers that were not in the store, empty ones among them: what was paid for.
+        candidates: answers by the index of their call, in that order.
+        failures: reasons by the index of a call without an answer.
+        new: answers that were paid for, not found in the store; including empty ones.
     """
 
     candidates: dict[int, Candidate]
@@ -105,45 +101,37 @@ class Gathered:
     new: tuple[Candidate, ...]
 
 
-async def gather(
-    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, store: Store | None, observer: Observer
-) -> Gathered:
-    """Make all calls at once; an answer is stored under its call's key before anything else happens to it.
+async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
+    """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
-    An answer that is empty or only white space counts as a failure. Calls that are still running when the quorum
-    and its grace, or the deadline, are over are cancelled and reported as timed out.
+    An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
 
     Raises:
-        StoreError: the store cannot be read; nobody is asked then.
+        StoreError: the store cannot be read.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
     new: list[Candidate] = []
 
-    async def ask(index: int, asked: Call) -> None:
-        reply = await call(
-            asked.llm, messages, asked.sampling, store, lambda text: observer.writing(index, text), new.append
-        )
-        candidate = reply.candidate
-        if reply.not_kept is not None:
-            observer.not_kept(reply.not_kept)
-        if candidate.text.strip():
-            candidates[index] = candidate
-            observer.wrote(index, candidate, stored=reply.stored)
-        else:
-            fail(index, Failure(asked.llm.name, "empty", f"{asked.llm.name}: the answer is empty"))
+    def fail(index: int, reason: FailureReason, message: str) -> None:
+        failures[index] = Failure(calls[index].caller.llm.name, reason, message)
+        observer.failed(index, failures[index])
 
-    def fail(index: int, failure: Failure) -> None:
-        failures[index] = failure
-        observer.failed(index, failure)
-
-    async def attempt(index: int, asked: Call) -> None:
+    async def attempt(index: int, call: Call) -> None:
         try:
-            await ask(index, asked)
+            reply = await call.caller.call(
+                messages, call.sampling, lambda text: observer.writing(index, text), new.append
+            )
         except LLMError as error:
-            fail(index, Failure(asked.llm.name, error.reason, str(error)))
+            fail(index, error.reason, str(error))
+            return
+        if reply.candidate.text.strip():
+            candidates[index] = reply.candidate
+            observer.wrote(index, reply.candidate, stored=reply.stored)
+        else:
+            fail(index, "empty", f"{call.caller.llm.name}: the answer is empty")
 
-    tasks = {asyncio.create_task(attempt(index, asked)): index for index, asked in enumerate(calls)}
+    tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
     try:
         await _wait(tasks, candidates, limits)
     finally:
@@ -155,14 +143,14 @@ async def gather(
         late = f"no answer within {limits.grace:g} s after the quorum of {limits.quorum} had answered"
     for task, index in tasks.items():
         if task.cancelled():
-            fail(index, Failure(calls[index].llm.name, "timeout", f"{calls[index].llm.name}: {late}"))
+            fail(index, "timeout", f"{calls[index].caller.llm.name}: {late}")
         elif (error := task.exception()) is not None:
             raise error
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))
 
 
 async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:
-    """Until all are done, one broke, the quorum had its grace, or the deadline is over."""
+    """Wait until all calls are done, one has raised, the grace after the quorum is over, or the deadline."""
     clock = asyncio.get_running_loop().time
     end, graced = clock() + limits.deadline, False
     pending = set(tasks)

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from llm_blender.errors import InputError
 from llm_blender.integrations._shared import as_ranker
 from llm_blender.llms.chat_response import split_reasoning
-from llm_blender.ranking import EvidenceWeights, probability, win_probabilities
+from llm_blender.ranking import LogitWeights, probability, win_probabilities
 from llm_blender.types import Instruction, Message, Ranker, instruction_text
 
 __all__ = ["PairwiseJudge", "WinProbabilityReward"]
@@ -159,7 +159,7 @@ def _without_consensus(ranker: Ranker) -> Ranker:
     if not hasattr(ranker, "evidence_weights"):
         return ranker
     other: Any = copy(ranker)
-    other.evidence_weights = EvidenceWeights()
+    other.evidence_weights = LogitWeights()
     return cast(Ranker, other)
 
 

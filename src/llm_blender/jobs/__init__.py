@@ -1,8 +1,9 @@
-"""Long work, row by row: resumable, each row once, nothing paid twice."""
+"""Resumable work on many rows: each row once, no call paid for twice."""
 
 from __future__ import annotations
 
-from llm_blender.jobs.engine import Budget, Item, OnRows, Result, Rows, work_through, work_through_batches
+from llm_blender.calls import Budget
+from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through, work_through_batches
 from llm_blender.jobs.job import Job, settings_digest
 from llm_blender.jobs.journal import Entry, Journal, Status
 

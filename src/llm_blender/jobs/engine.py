@@ -1,4 +1,4 @@
-"""Works through the rows of a job: several at a time, each once, within a budget; failures are noted and left."""
+"""Work through the rows of a job: several at a time, each once, within a budget; record failures and go on."""
 
 from __future__ import annotations
 
@@ -10,88 +10,44 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from llm_blender.calls import run_to_end
+from llm_blender.calls import Budget, run_to_end
 from llm_blender.errors import LLMError, NoAnswerError
 from llm_blender.jobs.journal import Entry, Journal
 
-__all__ = ["Budget", "Item", "OnRows", "Result", "Rows", "work_through", "work_through_batches"]
-
-
-class Budget:
-    """Dollars that may be spent, and those that calls under way may still cost.
-
-    Before a call begins, the most that it may cost is put aside; when it is over, what it did cost takes that place.
-    The cap is broken only where a call costs more than what was put aside for it.
-
-    Args:
-        most: dollars; None is no cap.
-        spent: of these, already.
-    """
-
-    def __init__(self, most: float | None = None, spent: float = 0.0) -> None:
-        self.most, self.spent = most, spent
-        self._aside = 0.0
-        self._changed = asyncio.Condition()
-
-    async def admit(self, most: float) -> bool:
-        """Put aside what a call may cost at most; False if that is more than what is left.
-
-        Where it only may be too much, it waits for calls under way, which may cost less than their most.
-        """
-        async with self._changed:
-            while self.most is not None and most and self.spent + self._aside + most > self.most:
-                if not self._aside:
-                    return False
-                await self._changed.wait()
-            self._aside += most
-            return True
-
-    async def settle(self, most: float, cost: float | None) -> None:
-        """A call is over for which `most` was put aside.
-
-        Args:
-            most: see there.
-            cost: of it; None where it is unknown, which then counts as `most`.
-        """
-        async with self._changed:
-            self._aside = max(0.0, self._aside - most)
-            if self._aside < 1e-12:
-                self._aside = 0.0  # what is left of sums of small numbers
-            self.spent += most if cost is None else cost
-            self._changed.notify_all()
+__all__ = ["Item", "OnRows", "Result", "Rows", "work_through", "work_through_batches"]
 
 
 T = TypeVar("T")
 
 _PATIENCE = 10
-"""Failures in a row of one lane after which nobody can believe that its LLM answers today."""
+"""Failures of one queue, one after the other, after which its LLM counts as unavailable."""
 _LASTING = {"auth", "connection", "rate_limit", "server", "timeout"}
 
 
 @dataclass(frozen=True)
 class Item(Generic[T]):
-    """A row to be worked on.
+    """A row to work on.
 
     Attributes:
-        key: by which the journal knows it; no two rows of a job share one.
-        value: what the work wants to know.
-        lane: whose turn it is; each lane works on its own rows, as many at a time as it may.
-        most: dollars that it may cost at most, as far as can be known.
+        key: its key in the journal, unique in the job.
+        value: argument of the work.
+        queue: its queue; each queue has its own number of rows under way.
+        most_cost: maximum cost in dollars, as far as it is known.
     """
 
     key: str
     value: T
-    lane: str = ""
-    most: float = 0.0
+    queue: str = ""
+    most_cost: float = 0.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a row.
+    """The result of a row.
 
     Attributes:
         value: plain JSON values; None where the row failed.
-        reason: why it failed, or is not all that was asked for; empty where it is.
+        reason: why the row failed or is incomplete; empty where it is complete.
         cost: dollars paid; None where a price is unknown.
     """
 
@@ -102,19 +58,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Rows:
-    """How far the rows are.
+    """Progress of a job, in rows.
 
     Attributes:
-        total: all of them.
-        resumed: of these, done by earlier runs.
-        done: done now.
-        partial: with a result that is not all that was asked for; the next run tries them again.
-        failed: without a result; the next run tries them again.
-        over_budget: not begun, since the budget does not allow it.
-        given_up: not begun, since the LLM failed again and again.
+        total: all rows.
+        resumed: rows done by earlier runs.
+        done: rows done now.
+        partial: rows with an incomplete result; the next run tries them again.
+        failed: rows without a result; the next run tries them again.
+        over_budget: rows not begun, since the budget does not allow it.
+        given_up: rows not begun, since their LLM failed again and again.
         cost: dollars paid now, as far as prices are known.
-        unpriced: rows whose cost is unknown.
-        seconds: since the work began.
+        unpriced: rows of unknown cost.
+        seconds: time since the work began.
     """
 
     total: int = 0
@@ -130,30 +86,30 @@ class Rows:
 
     @property
     def over(self) -> int:
-        """Rows that nothing more happens to now."""
+        """Rows that this run has finished, skipped or given up."""
         return self.resumed + self.done + self.partial + self.failed + self.over_budget + self.given_up
 
     @property
     def missing(self) -> int:
-        """Rows without a result, whatever the reason."""
+        """Rows without a result, for whatever reason."""
         return self.failed + self.over_budget + self.given_up
 
     @property
     def rate(self) -> float:
-        """Rows a second, of this run."""
+        """Rows per second of this run."""
         return (self.done + self.partial + self.failed) / self.seconds if self.seconds else 0.0
 
 
 OnRows = Callable[[Rows], None]
-"""Told how far the work is, after each row."""
+"""Callback with the progress, after each row."""
 
 
 class _Count:
-    """Counts rows, and tells."""
+    """The progress of a run, reported after each change."""
 
-    def __init__(self, total: int, resumed: int, tell: OnRows | None) -> None:
+    def __init__(self, total: int, resumed: int, on_rows: OnRows | None) -> None:
         self.rows = Rows(total, resumed)
-        self._started, self._tell = time.monotonic(), tell
+        self._started, self._on_rows = time.monotonic(), on_rows
 
     def add(self, *, cost: float | None = 0.0, **more: int) -> None:
         counts = {name: getattr(self.rows, name) + count for name, count in more.items()}
@@ -164,11 +120,11 @@ class _Count:
             unpriced=self.rows.unpriced + (cost is None),
             seconds=time.monotonic() - self._started,
         )
-        if self._tell is not None:
-            self._tell(self.rows)
+        if self._on_rows is not None:
+            self._on_rows(self.rows)
 
     def entry(self, journal: Journal, key: str, result: Result) -> None:
-        """Write down what came of a row."""
+        """Write the result of a row to the journal."""
         status = "failed" if result.value is None else "partial" if result.reason else "done"
         journal.add(Entry(key, status, result.value, result.reason, result.cost))  # type: ignore[arg-type]
         self.add(cost=result.cost, **{status: 1})
@@ -179,7 +135,7 @@ def work_through(
     items: Sequence[Item[T]],
     work: Callable[[T], Awaitable[Result]],
     *,
-    lanes: Mapping[str, int] | None = None,
+    concurrency: Mapping[str, int] | None = None,
     budget: Budget | None = None,
     resources: Sequence[object] = (),
     on_rows: OnRows | None = None,
@@ -187,33 +143,33 @@ def work_through(
 ) -> Rows:
     """Work on each row that is not done yet.
 
-    A row whose LLM fails is noted, with the reason, and the others go on. After ten lasting failures in a row of
-    one lane, its other rows are not begun. On any other error, and when interrupted, no further row is begun, and those
-    under way come to their end: what was paid for is kept.
+    A row whose LLM fails is recorded with the reason, and the others go on. After ten lasting failures of one queue,
+    one after the other, its remaining rows are not begun. On any other error, and when interrupted, no further row is
+    begun, and those under way come to their end: what was paid for is kept.
 
     Args:
-        journal: where it is noted what was done.
+        journal: record of the results.
         items: the rows; their keys differ.
         work: makes the result of a row.
-        lanes: how many rows of each lane are worked on at a time; 1 where it is not said.
-        budget: within which rows are begun; None is no cap.
-        resources: those of them that are asynchronous context managers, such as LLMs, are open meanwhile.
-        on_rows: see there.
-        on_stopping: told how many rows are waited for when the work stops early.
+        concurrency: rows under way of each queue; 1 by default.
+        budget: limit of the cost; None is no limit.
+        resources: objects to be open meanwhile, where they are asynchronous context managers, such as LLMs.
+        on_rows: called with the progress after each row.
+        on_stopping: called with the number of rows under way when the work stops early.
 
     Raises:
         ValueError: two rows share a key.
-        StoreError, WorkError: what was paid for could not be kept, and other errors of `work`.
+        StoreError, WorkError: a result could not be kept; other errors of `work` come as they are.
     """
     waiting = _waiting(journal, items)
 
     async def run() -> Rows:
         async with contextlib.AsyncExitStack() as stack:
-            for resource in resources if waiting else ():  # what is not needed is not loaded
+            for resource in resources if waiting else ():  # load nothing for no work
                 if isinstance(resource, contextlib.AbstractAsyncContextManager):
                     await stack.enter_async_context(resource)
             count = _Count(len(items), len(items) - len(waiting), on_rows)
-            await _work(journal, waiting, count, work, lanes or {}, budget or Budget(), on_stopping)
+            await _work(journal, waiting, count, work, concurrency or {}, budget or Budget(), on_stopping)
             return count.rows
 
     return run_to_end(run)
@@ -224,17 +180,17 @@ async def _work(
     waiting: Sequence[Item[T]],
     count: _Count,
     work: Callable[[T], Awaitable[Result]],
-    lanes: Mapping[str, int],
+    concurrency: Mapping[str, int],
     budget: Budget,
     on_stopping: Callable[[int], None] | None,
 ) -> None:
     queues: dict[str, deque[Item[T]]] = {}
     for item in waiting:
-        queues.setdefault(item.lane, deque()).append(item)
+        queues.setdefault(item.queue, deque()).append(item)
     stop = asyncio.Event()
 
     async def attempt(item: Item[T]) -> bool:
-        """Work on a row; whether its lane may be believed to work."""
+        """Work on a row; return False after a lasting failure of its LLM."""
         cost: float | None = 0.0
         try:
             result = await work(item.value)
@@ -248,7 +204,7 @@ async def _work(
         else:
             lasting = False
         finally:
-            await budget.settle(item.most, cost)
+            budget.release(item.most_cost, cost)
         count.entry(journal, item.key, result)
         return not lasting
 
@@ -259,19 +215,19 @@ async def _work(
                 queue.clear()
                 return
             item = queue.popleft()
-            if not await budget.admit(item.most):
+            if not await budget.reserve_in_time(item.most_cost):
                 count.add(over_budget=1 + len(queue))
                 queue.clear()
                 return
-            if stop.is_set():  # while it waited for the budget
-                await budget.settle(item.most, 0.0)
+            if stop.is_set():  # set while this worker waited for the budget
+                budget.release(item.most_cost, 0.0)
                 return
             failures[0] = 0 if await attempt(item) else failures[0] + 1
 
     tasks: set[asyncio.Task[None]] = set()
-    for lane, queue in queues.items():
+    for name, queue in queues.items():
         failures = [0]
-        for _ in range(min(lanes.get(lane, 1), len(queue))):
+        for _ in range(min(concurrency.get(name, 1), len(queue))):
             tasks.add(asyncio.create_task(worker(queue, failures)))
     if not tasks:
         return
@@ -295,18 +251,18 @@ def work_through_batches(
     size: int,
     on_rows: OnRows | None = None,
 ) -> Rows:
-    """`work_through` for work that costs nothing and is done for many rows together, such as a metric.
+    """Work on rows in batches, for work that costs nothing, such as a metric; see `work_through`.
 
     Args:
-        journal: as for `work_through`.
-        items: likewise; lanes are not looked at.
-        work: makes one result for each of the rows that it is given.
-        size: rows given together, at most.
-        on_rows: as for `work_through`.
+        journal: record of the results.
+        items: the rows; their queues are ignored.
+        work: makes one result for each row of a batch.
+        size: maximum rows of a batch.
+        on_rows: called with the progress after each row.
 
     Raises:
         ValueError: two rows share a key.
-        WorkError: the journal cannot be written, and other errors of `work`.
+        WorkError: the journal cannot be written; other errors of `work` come as they are.
     """
     waiting = _waiting(journal, items)
     count = _Count(len(items), len(items) - len(waiting), on_rows)

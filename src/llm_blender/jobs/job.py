@@ -1,4 +1,4 @@
-"""A job: a folder that holds what was asked for, and how far it is."""
+"""A job: a folder with its settings and its progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from llm_blender.errors import InputError, WorkError
@@ -21,25 +20,25 @@ _SUFFIX = ".journal.jsonl"
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """The sha256, as hex, of settings that are plain JSON values."""
+    """Return the sha256, as hex, of settings that are plain JSON values."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class Job:
-    """What was asked for, and a journal for each kind of work in it.
+    """The settings of a resumable work, and a journal for each of its parts.
 
-    A job can be left at any moment and gone on with: the same settings find the rows that are done. With other settings
-    it is refused, as its rows would not belong together. One process at a time works on it.
+    A job may be stopped at any moment and resumed with the same settings: rows that are done are found again. Other
+    settings are refused, as their rows would not belong together. One process at a time works on a job.
 
     Args:
-        folder: of the job; made if need be.
-        kind: what it does, such as ``run``.
-        settings: all that its results depend on, as plain JSON values.
-        restart: forget what is there and begin anew.
+        folder: the job's folder; created if missing.
+        kind: its kind of work, such as ``run``.
+        settings: everything that its results depend on, as plain JSON values.
+        restart: delete earlier progress and begin again.
 
     Raises:
-        InputError: by ``with``: the folder holds something else, a job with other settings, or one at work.
+        InputError: by ``with``: the folder holds other files, or a job that has other settings or is running.
         WorkError: by ``with``: the folder cannot be written to.
 
     Example:
@@ -55,50 +54,48 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """The hash of its settings."""
+        """Hash of the settings."""
         return settings_digest(self.settings)
 
     def __enter__(self) -> Self:
         from filelock import FileLock, Timeout
 
         if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file, and a job wants a folder: move it away.")
+            raise InputError(f"{self.folder} is a file, and a job needs a folder: move it away.")
         if self._holds_other_files():
-            raise InputError(f"{self.folder} holds other files and no job: name another output, or move it away.")
+            raise InputError(f"{self.folder} is not empty and holds no job: choose another output, or move it away.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(FileLock(self.folder / _LOCK, timeout=0))
         except Timeout:
-            raise InputError(f"Another process works on {self.folder}: wait for it, or end it.") from None
+            raise InputError(f"Another process works on {self.folder}: wait for it, or stop it.") from None
         except OSError as error:
             raise WorkError(f"{self.folder} cannot be written to: {error.strerror}.") from error
         try:
             if self._restart:
                 self._forget()
-            self._claim()
+            self._open_manifest()
         except BaseException:
             self._stack.close()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._journals.clear()
         self._stack.close()
 
     @property
     def cost(self) -> float:
-        """Dollars paid in all its journals that were opened, as far as prices are known."""
+        """Dollars paid in all opened journals, as far as prices are known."""
         return sum(journal.cost for journal in self._journals.values())
 
     @property
     def unpriced(self) -> int:
-        """Entries in them whose cost is unknown."""
+        """Entries of unknown cost in all opened journals."""
         return sum(journal.unpriced for journal in self._journals.values())
 
     def journal(self, name: str) -> Journal:
-        """One of its journals, opened with the first use and closed at the end."""
+        """Return one of its journals, opened with the first use and closed at the end."""
         if name not in self._journals:
             self._journals[name] = self._stack.enter_context(Journal(self.folder / f"{name}{_SUFFIX}"))
         return self._journals[name]
@@ -112,8 +109,8 @@ class Job:
         for path in [*self.folder.glob(f"*{_SUFFIX}"), self.folder / _MANIFEST]:
             path.unlink(missing_ok=True)
 
-    def _claim(self) -> None:
-        """Write the manifest, or see that the one that is there says the same."""
+    def _open_manifest(self) -> None:
+        """Write the manifest, or compare an existing one."""
         path = self.folder / _MANIFEST
         if path.exists():
             self._compare(path)
@@ -138,20 +135,20 @@ class Job:
             version, kind, digest, settings = (found[key] for key in ("version", "kind", "settings_sha256", "settings"))
         except (ValueError, TypeError, KeyError):
             raise InputError(
-                f"{path} is no manifest of a job: start it anew (--restart), or name another output."
+                f"{path} is not the manifest of a job: start again with --restart, or choose another output."
             ) from None
         if version != _VERSION:
-            raise InputError(f"{path} is of another version of llm-blender: start the job anew (--restart).")
+            raise InputError(f"{path} is of another version of llm-blender: start the job again with --restart.")
         if (kind, digest) != (self.kind, self.digest):
             differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, self.settings)
             raise InputError(
-                f"{self.folder} was begun with other settings ({'; '.join(differing)}): go on with those, begin anew "
-                f"with --restart, or name another output. Answers that were paid for are found again in the store."
+                f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
+                f"--restart, or choose another output. Paid answers are kept in the store."
             )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:
-    """Which settings differ, the first few of them, each as short as it can be said."""
+    """Describe the first few settings that differ, each as short as possible."""
     found: list[str] = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)

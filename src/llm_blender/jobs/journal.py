@@ -1,4 +1,4 @@
-"""A file that remembers which rows of a job are done, whatever happens to the process."""
+"""The journal of a job: a file with the result of each row, written at once, so that a killed process loses none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from llm_blender.errors import WorkError
@@ -17,21 +16,21 @@ from llm_blender.types import Record
 __all__ = ["Entry", "Journal", "Status"]
 
 Status = Literal["done", "partial", "failed"]
-"""Of a row: ``partial`` and ``failed`` ones are tried again by the next run."""
+"""Status of a row; the next run tries ``partial`` and ``failed`` rows again."""
 
-_SYNC_EVERY = 1.0  # seconds; a process that is killed loses nothing, a machine that loses its power this much
+_SYNC_EVERY = 1.0  # seconds; a killed process loses nothing, a power failure this much
 
 
 @dataclass(frozen=True)
 class Entry(Record):
-    """What came of a row.
+    """The result of a row.
 
     Attributes:
-        key: of the row.
-        status: see there.
+        key: key of the row.
+        status: ``done``, ``partial`` or ``failed``.
         value: the result as plain JSON values; None where the row failed.
-        reason: why it is not done; empty where it is.
-        cost: dollars that were paid for it just now; None where a price is unknown.
+        reason: why the row is not done; empty where it is.
+        cost: dollars paid for this entry; None where a price is unknown.
     """
 
     key: str
@@ -42,8 +41,8 @@ class Entry(Record):
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an entry stands, and what has to be known of it without reading it again."""
+class _Position:
+    """Position of an entry in the file, with its status and reason."""
 
     start: int
     size: int
@@ -52,26 +51,26 @@ class _Place:
 
 
 class Journal:
-    """Entries in the order in which they came, one a line; of a row that comes again, the last one counts.
+    """Entries in order of time, one per line; the last entry of a row counts.
 
-    An entry is there whole or not at all: what a killed process left of a line is cut off when the file is opened.
-    Memory holds the keys, not the values. One process at a time may have it open.
+    An entry is written whole or not at all: opening the file cuts off a line that a killed process left incomplete.
+    Memory holds the keys, not the values. One process at a time may open a journal.
 
     Args:
-        path: of the file, which is made if need be.
+        path: the file; created if missing.
 
     Attributes:
-        cost: dollars of all entries, those that were replaced among them, as far as prices are known.
-        unpriced: entries whose cost is unknown.
+        cost: dollars of all entries, including replaced ones, as far as prices are known.
+        unpriced: entries of unknown cost.
 
     Raises:
-        WorkError: the file cannot be opened, or is damaged elsewhere than at its end.
+        WorkError: the file cannot be opened, or is damaged before its end.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cost, self.unpriced = 0.0, 0
-        self._places: dict[str, _Place] = {}
+        self._positions: dict[str, _Position] = {}
         try:
             path.touch()
             self._file = path.open("r+b", buffering=0)
@@ -87,57 +86,55 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def status(self, key: str) -> Status | None:
-        """Of a row; None if it has no entry."""
-        place = self._places.get(key)
-        return None if place is None else place.status
+        """Return the status of a row; None if it has no entry."""
+        position = self._positions.get(key)
+        return None if position is None else position.status
 
     def reason(self, key: str) -> str:
-        """Why a row is not done; empty where it is, or has no entry."""
-        place = self._places.get(key)
-        return "" if place is None else place.reason
+        """Return why a row is not done; empty if it is done or has no entry."""
+        position = self._positions.get(key)
+        return "" if position is None else position.reason
 
     def value(self, key: str) -> Any:
-        """The result of a row; None where it has none."""
-        place = self._places.get(key)
-        if place is None:
+        """Return the result of a row; None if it has none."""
+        position = self._positions.get(key)
+        if position is None:
             return None
-        self._file.seek(place.start)
-        return json.loads(self._file.read(place.size)).get("value")
+        self._file.seek(position.start)
+        return json.loads(self._file.read(position.size)).get("value")
 
     def values(self, keys: Iterable[str]) -> Iterator[Any]:
-        """The results of rows, in the order of the keys."""
+        """Return the results of rows, in the order of the keys."""
         return map(self.value, keys)
 
     def add(self, entry: Entry) -> None:
-        """Write an entry; when this returns, a killed process loses it no more.
+        """Write an entry; after this returns, a killed process does not lose it.
 
-        A row that has a result keeps it where the new entry has none.
+        A row keeps its earlier result if the new entry has none.
 
         Raises:
-            WorkError: the disk is full, or the like; the file is as before.
+            WorkError: the file cannot be written, such as on a full disk; it is unchanged then.
         """
-        old = self._places.get(entry.key)
+        old = self._positions.get(entry.key)
         if entry.status == "failed" and old is not None and old.status != "failed":
             entry = Entry(entry.key, old.status, self.value(entry.key), entry.reason, entry.cost)
-        # Not `to_dict`, which leaves out a cost that is None.
+        # `to_dict` would leave out a cost that is None.
         line = json.dumps(dict(vars(entry)), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         self._append(line)
-        self._learn(entry, self._size, len(line))
+        self._add_position(entry, self._size, len(line))
         self._size += len(line)
         if time.monotonic() - self._synced > _SYNC_EVERY:
             self._sync()
 
     def close(self) -> None:
-        """Bring all to the disk and close the file."""
+        """Sync the file to the disk and close it."""
         if not self._file.closed:
             self._sync()
             self._file.close()
@@ -150,7 +147,7 @@ class Journal:
         except OSError as error:
             self._file.truncate(self._size)
             raise WorkError(
-                f"{self.path} cannot be written: {error.strerror}; make room and run the same command again."
+                f"{self.path} cannot be written: {error.strerror}; free disk space and run the same command again."
             ) from error
 
     def _sync(self) -> None:
@@ -158,7 +155,7 @@ class Journal:
         self._synced = time.monotonic()
 
     def _recover(self) -> int:
-        """Read what is there, cut off half a line at the end, and return the size."""
+        """Read the entries, cut off an incomplete line at the end, and return the size."""
         whole, number = 0, 0
         with self.path.open("rb") as lines:
             for line in lines:
@@ -167,17 +164,17 @@ class Journal:
                 if entry is None:
                     if lines.read(1):
                         raise WorkError(
-                            f"{self.path}, line {number}: this is no entry of a job; start it anew (--restart), which "
-                            f"finds answers that were paid for in the store."
+                            f"{self.path}, line {number}: this is not an entry of a job; start again with --restart: "
+                            f"paid answers are kept in the store."
                         )
                     break
-                self._learn(entry, whole, len(line))
+                self._add_position(entry, whole, len(line))
                 whole += len(line)
         self._file.truncate(whole)
         return whole
 
-    def _learn(self, entry: Entry, start: int, size: int) -> None:
-        self._places[entry.key] = _Place(start, size, entry.status, entry.reason)
+    def _add_position(self, entry: Entry, start: int, size: int) -> None:
+        self._positions[entry.key] = _Position(start, size, entry.status, entry.reason)
         if entry.cost is None:
             self.unpriced += 1
         else:
@@ -185,7 +182,7 @@ class Journal:
 
 
 def _parse(line: bytes) -> Entry | None:
-    """The entry of a line; None where it is none, or half of one."""
+    """Return the entry of a line; None if it is incomplete or not an entry."""
     if not line.endswith(b"\n"):
         return None
     try:

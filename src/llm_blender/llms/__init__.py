@@ -1,4 +1,4 @@
-"""Who writes candidates: LLMs behind a server, or inside this process."""
+"""LLMs that write candidates: behind a server, or inside this process."""
 
 from __future__ import annotations
 
@@ -28,25 +28,18 @@ __all__ = [
 
 
 def load_llm(entry: LLMConfig, folder: Path | None = None) -> LLM:
-    """The LLM of an ``[[llm]]`` of ``blend.toml``.
+    """Make the LLM of an ``[[llm]]`` of ``blend.toml``.
 
     Args:
-        entry: see there.
-        folder: from which the files that it names are seen; None is the current one.
+        entry: the ``[[llm]]``.
+        folder: base of relative paths in the entry; None is the working directory.
 
     Raises:
-        ConfigError: the variable that should hold its key is not set.
-        NotFoundError: its model or its file of rows is not there.
-        InputError: its file of rows holds nothing that could be given back.
+        ConfigError: the environment variable of its key is not set.
+        NotFoundError: its model or its file of rows does not exist.
     """
     if isinstance(entry, ReplayConfig):
-        from llm_blender.llms.replay import ReplayLLM
-
         return ReplayLLM(entry.name, (folder or Path()) / Path(entry.rows).expanduser(), entry.model)
     if isinstance(entry, EmbeddedConfig):
-        from llm_blender.llms.embedded import EmbeddedLLM
-
         return EmbeddedLLM.from_config(entry)
-    from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-
     return OpenAICompatibleLLM.from_config(entry)

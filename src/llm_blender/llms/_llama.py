@@ -19,7 +19,7 @@ from llm_blender.types import Candidate, OnText, Usage
 __all__ = ["Llama", "LlamaCall", "available_cores"]
 
 Chunk = Mapping[str, Any]
-"""A piece of a streamed answer, as the OpenAI API has it."""
+"""A piece of a streamed answer, in the format of the OpenAI API."""
 
 _BATCH = 256
 """Prompt tokens computed at once; between two batches a call can be stopped."""
@@ -29,17 +29,17 @@ class Llama:
     """A loaded model with `parallel` slots, each answering one request at a time.
 
     Attributes:
-        adapters: see below.
+        adapters: the loaded adapters.
 
     Args:
         path: a GGUF file.
-        adapters: GGUF files of LoRA adapters of the model; a request that names none of them is answered without.
-        context: tokens of prompt and answer together, in each slot.
-        parallel: slots.
-        threads: of the computation; None takes the available cores.
+        adapters: GGUF files of LoRA adapters of the model; a request without an adapter uses the bare model.
+        context: maximum tokens of prompt and answer together, per slot.
+        parallel: number of slots.
+        threads: number of computing threads; None takes the available cores.
 
     Raises:
-        RuntimeError: llama.cpp cannot load the file or an adapter; it does not say why.
+        RuntimeError: llama.cpp cannot load the file or an adapter; it gives no reason.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Llama:
         params.cache_ram_mib = 0  # prompts are not reused
         for pool in (params.cpuparams, params.cpuparams_batch):
             pool.n_threads = available_cores() if threads is None else threads
-        # It also listens on a loopback port, for which nobody has the key.
+        # The server also listens on a loopback port: a random key closes it.
         params.api_keys = [secrets.token_urlsafe()]
         params.ui = params.endpoint_slots = params.endpoint_props = False
         self._server = xllamacpp.Server(params)
@@ -78,9 +78,9 @@ class Llama:
 
         Args:
             request: the body of an OpenAI chat completion; or, with a ``prompt`` of text or tokens, of a completion.
-            on_chunk: called with each piece, an ``error`` among them, and after each batch of the prompt; True
-                stops the request. What it raises stops the request too, and is raised here.
-            adapter: one of `adapters`, through which it is answered.
+            on_chunk: called with each piece, including an ``error``, and after each batch of the prompt; True stops
+                the request. An exception stops the request, too, and is raised here.
+            adapter: the one of `adapters` to use; None uses the bare model.
 
         Raises:
             RuntimeError: the request cannot be read.
@@ -90,7 +90,7 @@ class Llama:
         def relay(chunk: Chunk) -> bool:
             try:
                 return on_chunk(chunk)
-            except BaseException as error:  # the C++ between here and the caller would lose it
+            except BaseException as error:  # the C++ code between here and the caller would drop it
                 raised.append(error)
                 return True
 
@@ -106,7 +106,7 @@ class Llama:
 
 
 def available_cores() -> int:
-    """Physical cores that this process may use, or -1, llama.cpp's word for its own choice."""
+    """Return the number of physical cores that this process may use; -1 leaves the choice to llama.cpp."""
     if not hasattr(os, "sched_getaffinity"):
         return -1
     cpus = os.sched_getaffinity(0)
@@ -130,11 +130,11 @@ def _import_xllamacpp() -> ModuleType:
 
 @contextmanager
 def _short_spin() -> Iterator[None]:
-    """Have OpenMP's threads sleep soon when they wait for each other.
+    """Make OpenMP's threads sleep soon when they wait for each other.
 
-    They wait some hundred times a token. By default each spins for milliseconds, which on cores that other
-    processes use too is time taken from the thread it waits for: measured on two busy cores, 3 tokens/s against
-    50. GNU's OpenMP reads the variable once, when it is loaded.
+    They wait some hundred times a token. By default each spins for milliseconds; on cores shared with other
+    processes that takes time from the thread it waits for: measured on two busy cores, 3 tokens/s against 50. GNU's
+    OpenMP reads the variable once, when it is loaded.
     """
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     if any(name in os.environ for name in names):  # the user has chosen
@@ -148,16 +148,16 @@ def _short_spin() -> Iterator[None]:
 
 
 class LlamaCall:
-    """A request, and what has come of it; to be run once, in a thread of its own.
+    """A request and its answer so far; run once, in its own thread.
 
     Attributes:
-        stop: set it to end the answer early.
+        stop: event that ends the answer early.
 
     Args:
         llm: name of the LLM, for the candidate and for errors.
         request: see `Llama.run`.
         on_text: called in that thread with each new piece of text.
-        adapter: through which the model answers; None is the model as it is.
+        adapter: LoRA adapter to use; None uses the bare model.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class LlamaCall:
         """Write the answer, waiting for a free slot first.
 
         Raises:
-            LLMError: the request does not fit or is refused, its adapter is not loaded, the answer is empty, or it
+            LLMError: the request is refused or too long, its adapter is not loaded, the answer is empty, or the call
                 was stopped.
         """
         start = time.perf_counter()

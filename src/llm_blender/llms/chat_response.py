@@ -1,7 +1,7 @@
-"""The body of an OpenAI-compatible response, streamed or not, as one answer.
+"""Parse the body of an OpenAI-compatible response, streamed or not, into one answer.
 
-No I/O: bytes go in, text comes out. An ordinary response reads like a stream of one chunk, which also serves
-servers that ignore ``stream``.
+No I/O: bytes go in, text comes out. A response that is not streamed is read as one chunk of a stream, so servers that
+ignore ``stream`` work, too.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _TAGS = {
     "[THINK]": "[/THINK]",
     "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",  # gpt-oss, where no server parses it
 }
-# Some chat templates write the opening tag themselves, so that only the closing one is in the answer. It
-# counts on a line of its own alone: an answer may well speak about the tag.
+# Some chat templates write the opening tag themselves, so that the answer has only the closing one. It counts only
+# on a line of its own: an answer may mention the tag.
 _UNOPENED = re.compile(r"\A(.*?)^</think(?:ing)?>\s*$", re.DOTALL | re.MULTILINE)
 _GPT_OSS_TURN = "<|end|><|start|>assistant"
 
 
 class ReasoningSplitter:
-    """Takes an answer in pieces, gives its text without thoughts.
+    """A parser that takes an answer in pieces and separates its thoughts from its text.
 
-    Thoughts are recognised where the answer begins, because a tag further on is something it talks about.
-    What `feed` and `close` return is together exactly `text`, but for one case: thoughts that end with a
-    closing tag and began without an opening one are recognised only at the end.
+    Thoughts are recognised only at the beginning of the answer, because a later tag may be its topic. The results of
+    `feed` and `close` concatenate to `text`, except where thoughts end with a closing tag and began without an opening
+    one: these are recognised only at the end.
 
     Attributes:
         text: the answer so far, without white space around it.
@@ -45,8 +45,8 @@ class ReasoningSplitter:
     def __init__(self) -> None:
         self.text = ""
         self._thoughts: list[str] = []
-        self._held = ""  # not yet known to be text or thought
-        self._closing: str | None = None  # the tag that ends the present thought
+        self._held = ""  # text or thought, not known yet
+        self._closing: str | None = None  # the tag that ends the current thought
         self._begun = False
 
     @property
@@ -55,7 +55,7 @@ class ReasoningSplitter:
         return "".join(self._thoughts).removesuffix(_GPT_OSS_TURN).strip() or None
 
     def think(self, piece: str) -> None:
-        """Take a piece that the API itself calls a thought."""
+        """Take a piece that the API marks as a thought."""
         self._thoughts.append(piece)
 
     def feed(self, piece: str) -> str:
@@ -83,7 +83,7 @@ class ReasoningSplitter:
         return self._release(self._held.rstrip())  # white space may turn out to be the last
 
     def close(self) -> str:
-        """The answer is over; return the text that was held back."""
+        """End the answer; return the text that was held back."""
         if self._closing is not None:
             self._thoughts.append(self._held)
             self._held = ""
@@ -100,9 +100,9 @@ class ReasoningSplitter:
 
 
 def split_reasoning(text: str) -> tuple[str, str | None]:
-    """An answer's text, and the thoughts before it (None if there are none).
+    """Split an answer into its text and the thoughts before it (None without thoughts).
 
-    A thought that never ends leaves the text empty.
+    The text is empty if the thoughts do not end.
     """
     splitter = ReasoningSplitter()
     splitter.feed(text)
@@ -111,11 +111,11 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
 
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Most bytes of one response; a longer one is no answer but a fault."""
+"""Maximum bytes of one response; a longer one is an error."""
 
 
 class CallError(Exception):
-    """A call that failed; becomes an `LLMError` where the name of the LLM is known.
+    """A failed call; the LLM turns it into an `LLMError` with its name.
 
     Attributes:
         reason: as in `LLMError`.
@@ -173,12 +173,12 @@ class _Chunk(BaseModel):
 
 
 class ChatResponse:
-    """Collects one answer from the bytes of its response.
+    """A parser that collects one answer from the bytes of its response.
 
     Attributes:
         usage: tokens, if the server counts them.
-        finish_reason: ``stop``, ``length``, … as the server says it.
-        done: the stream said that it is over.
+        finish_reason: ``stop``, ``length``, … as the server reports it.
+        done: whether the stream has ended.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -194,7 +194,7 @@ class ChatResponse:
 
     @property
     def text(self) -> str:
-        """The answer so far, without thoughts and without white space around it; at its end its calls of tools."""
+        """The answer so far, without thoughts and white space around it, followed by its calls of tools."""
         calls = self.tool_calls
         return self._answer.text if calls is None else f"{self._answer.text}\n{tool_calls_text(calls)}".strip()
 
@@ -212,7 +212,7 @@ class ChatResponse:
         """Take the next bytes; return the new text of the answer, which may be empty.
 
         Raises:
-            CallError: this is no chat response, it reports an error, or it is too long.
+            CallError: the bytes are no chat response, report an error, or are too many.
         """
         self._bytes += len(block)
         if self._bytes > MAX_BYTES:
@@ -223,10 +223,10 @@ class ChatResponse:
         return "".join(self._take(data) for data in self._events())
 
     def close(self) -> str:
-        """The body is over; return the text that was held back.
+        """End the body; return the text that was held back.
 
         Raises:
-            CallError: as `feed`; or the answer broke off, or is empty.
+            CallError: as `feed`; or the answer is incomplete or empty.
         """
         # A stream's last line may have no end.
         new = self.feed(b"\n") if self._streamed else self._take(bytes(self._rest))
@@ -237,7 +237,7 @@ class ChatResponse:
         new += self._answer.close()
         if not self.text:
             why = f" (finish reason: {self.finish_reason})" if self.finish_reason else ""
-            fix = "it only thought; raise max_tokens" if self.reasoning else "ask again, or ask another model"
+            fix = "it has only thoughts; raise max_tokens" if self.reasoning else "ask again, or ask another model"
             raise CallError("empty", f"the answer is empty{why}: {fix}")
         return new
 
@@ -281,13 +281,13 @@ class ChatResponse:
 
 
 def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Calls of functions as the text that is ranked: their names and arguments as JSON."""
+    """Render calls of functions as text for ranking: their names and arguments as JSON."""
     return json.dumps([_readable(call["function"]) for call in calls], ensure_ascii=False)
 
 
 def _readable(function: Mapping[str, Any]) -> dict[str, Any]:
     arguments = function["arguments"]
-    with suppress(ValueError):  # it stands as the LLM wrote it
+    with suppress(ValueError):  # not JSON: as the LLM wrote it
         arguments = json.loads(arguments)
     return {"name": function["name"], "arguments": arguments}
 

@@ -1,4 +1,4 @@
-"""An LLM inside this process: a small GGUF model run by llama.cpp, no server and no key."""
+"""An LLM inside this process: a small GGUF model run by llama.cpp, without server or key."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["EmbeddedLLM", "Variation", "default_variations"]
 
 @dataclass(frozen=True)
 class Variation:
-    """A manner of answering; several of them make one model's candidates differ.
+    """A style of answering; several styles make one model's candidates differ.
 
     Attributes:
-        system: the system message; None leaves it to the model's chat template.
-        temperature: of the sampling.
+        system: system message; None leaves it to the model's chat template.
+        temperature: sampling temperature.
     """
 
     system: str | None
@@ -37,7 +37,7 @@ class Variation:
 
 
 # A model of 135 M parameters loses the thread above a temperature of about 0.6.
-_MANNERS = (
+_STYLES = (
     Variation(None, 0.2),
     Variation("You are a helpful assistant. Answer the question directly and correctly.", 0.4),
     Variation("Answer in a few short, clear sentences. Be accurate and to the point.", 0.3),
@@ -46,18 +46,18 @@ _MANNERS = (
 )
 
 
-def default_variations(n: int = len(_MANNERS)) -> tuple[Variation, ...]:
-    """`n` manners of answering for best-of-n from one small model, the safest first.
+def default_variations(n: int = len(_STYLES)) -> tuple[Variation, ...]:
+    """Return `n` styles of answering for best-of-n from one small model, the safest first.
 
-    Beyond the fifth they come again at a temperature higher by 0.2, up to 1.
+    After the fifth they repeat at a temperature higher by 0.2, up to 1.
     """
-    rounds = ((_MANNERS[index % len(_MANNERS)], index // len(_MANNERS)) for index in range(n))
+    rounds = ((_STYLES[index % len(_STYLES)], index // len(_STYLES)) for index in range(n))
     return tuple(Variation(v.system, min(1.0, v.temperature + 0.2 * again)) for v, again in rounds)
 
 
 _SAMPLING = Sampling()
 _MAX_TOKENS = 200
-"""With a short prompt, within what is exactly repeatable; and two cores write five such answers in some ten seconds."""
+"""With a short prompt, exactly repeatable; and two cores write five such answers in some ten seconds."""
 _REPEAT_PENALTY = 1.1
 """Models this small fall into loops without it."""
 
@@ -66,25 +66,25 @@ class EmbeddedLLM:
     """An LLM inside this process.
 
     The model is loaded by the first call, and stays until `close`. Calls run in threads, up to `parallel` at
-    once; more wait for their turn. Messages, sampling and seed decide the text, whatever else runs meanwhile, up to
-    256 tokens of prompt and answer together: beyond, llama.cpp's attention rounds otherwise beside other calls.
+    once; more are queued. Messages, sampling and seed determine the text, whatever other calls run at the same time,
+    up to 256 tokens of prompt and answer together: beyond, other calls change how llama.cpp's attention rounds.
 
     Sample k (`Sampling.sample`) answers in the k-th of `variations`, so that best-of-n from one model gives
     different candidates, and its seed is `Sampling.seed` (0 if None) plus k.
 
     Attributes:
         name: its name in the ensemble.
-        path: the model's file.
+        path: file of the model.
 
     Args:
         name: see above.
         model: a name for `llm_blender.llms.models.resolve`, or a path.
-        sampling: used where a call's own sampling says None; before the variation's temperature.
-        system: system message for conversations that bring none; before the variation's.
-        variations: manners of answering, taken in turn.
-        context: most tokens of prompt and answer together.
-        parallel: answers written at once; None takes what is known to be safe for the model.
-        threads: of the computation; None takes the available physical cores.
+        sampling: defaults for options that a call leaves None; they override the variation's temperature.
+        system: system message for conversations without one; it overrides the variation's.
+        variations: styles of answering, taken in turn.
+        context: maximum tokens of prompt and answer together.
+        parallel: maximum answers written at once; None takes the number known to be safe for the model.
+        threads: number of computing threads; None takes the available physical cores.
 
     Raises:
         NotFoundError: there is no such model, or it is not downloaded.
@@ -112,13 +112,13 @@ class EmbeddedLLM:
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._llama: Llama | None = None
         self._adapters: tuple[Path, ...] = ()
-        self._loaded: tuple[Path, ...] = ()  # those that `_llama` was to have
+        self._loaded: tuple[Path, ...] = ()  # the adapters of `_llama`, as far as they could be loaded
         self._pool: ThreadPoolExecutor | None = None
         self._calls: set[LlamaCall] = set()
 
     @classmethod
     def from_config(cls, config: EmbeddedConfig) -> Self:
-        """From an ``[[llm]]`` of ``blend.toml``.
+        """Make the LLM of an ``[[llm]]`` of ``blend.toml``.
 
         Raises:
             NotFoundError: there is no such model, or it is not downloaded.
@@ -131,7 +131,7 @@ class EmbeddedLLM:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on besides messages and sampling; for `call_key`."""
+        """Settings that its answers depend on, apart from messages and sampling; part of `call_key`."""
         return {
             "provider": "embedded",
             "model": self.path.name,
@@ -155,12 +155,12 @@ class EmbeddedLLM:
     async def complete(
         self, prompt: Sequence[int], *, max_tokens: int, adapter: Path | None = None, on_text: OnText | None = None
     ) -> Candidate:
-        """Write on behind a prompt, always the likeliest token.
+        """Continue a prompt greedily.
 
         Args:
             prompt: tokens, read as they are.
-            max_tokens: of the answer, at most.
-            adapter: the GGUF file of a LoRA adapter, see `adapt`; None writes without.
+            max_tokens: maximum tokens of the answer.
+            adapter: the GGUF file of a LoRA adapter, see `adapt`; None uses the bare model.
             on_text: gets the answer as it comes, in the event loop.
 
         Raises:
@@ -172,9 +172,9 @@ class EmbeddedLLM:
         return await self._answer(request, on_text, adapter)
 
     def adapt(self, adapter: Path) -> None:
-        """Load a LoRA adapter together with the model; only a `complete` that names it writes through it.
+        """Load a LoRA adapter together with the model; only a `complete` that names it uses it.
 
-        After the first call, the model is loaded anew.
+        After the first call, the model is reloaded.
         """
         with self._lock:
             if adapter not in self._adapters:
@@ -194,11 +194,11 @@ class EmbeddedLLM:
             self._calls.discard(call)
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float:
-        """Dollars that an answer costs at most: none."""
+        """Return 0: an answer costs nothing."""
         return 0.0
 
     def close(self) -> None:
-        """Stop the calls under way and give the model's memory back; a later call loads it again."""
+        """Stop the calls under way and free the model's memory; a later call loads it again."""
         with self._lock:
             pool, self._pool = self._pool, None
             for call in self._calls:
@@ -217,7 +217,7 @@ class EmbeddedLLM:
     def _run(self, call: LlamaCall) -> Candidate:
         with self._loading:
             if self._llama is None or self._loaded != self._adapters:
-                self._llama = None  # its memory goes back with the last call that runs on it
+                self._llama = None  # freed with the last call that runs on it
                 self._loaded = self._adapters
                 self._llama = self._load(self._loaded)
             llama = self._llama
@@ -229,11 +229,11 @@ class EmbeddedLLM:
                 self.path, context=self._context, parallel=self._parallel, threads=self._threads, adapters=adapters
             )
         except RuntimeError:
-            if adapters:  # a bad one must not cost the answers that need none
+            if adapters:  # a bad adapter does not cost the answers of the bare model
                 return self._load(())
             message = (
-                f"llama.cpp cannot load {self.path}: it is damaged (delete it and fetch it again), of a kind"
-                " that this llama.cpp does not know, or larger than the free memory."
+                f"llama.cpp cannot load {self.path}: it is damaged (delete it and download it again), of a"
+                " kind that this llama.cpp does not know, or larger than the free memory."
             )
             raise LLMError(self.name, "server", message) from None
 
@@ -260,7 +260,7 @@ class EmbeddedLLM:
 
 
 def _later(loop: asyncio.AbstractEventLoop, on_text: OnText, text: str) -> None:
-    with suppress(RuntimeError):  # the loop is over, and with it whoever listened
+    with suppress(RuntimeError):  # the loop is over
         loop.call_soon_threadsafe(on_text, text)
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
@@ -37,11 +36,11 @@ class Backoff:
     """Exponential pauses between the attempts of a call.
 
     Attributes:
-        attempts: how often a call is tried, the first time included.
+        attempts: maximum attempts of a call, including the first.
         first: seconds before the second attempt; each later pause doubles.
-        longest: most seconds of a pause, but for one that the server asks for.
-        jitter: gives numbers from 0 to 1; a pause is between a half and the whole of its length, so that the
-            callers of a server that recovers do not all come back at once.
+        longest: maximum seconds of a pause, unless the server asks for more.
+        jitter: returns numbers from 0 to 1; a pause is between a half and the whole of its length, so that the
+            clients of a server that recovers do not all come back at once.
     """
 
     attempts: int = 4
@@ -49,16 +48,16 @@ class Backoff:
     longest: float = 8.0
     jitter: Callable[[], float] = random.random
 
-    def pause(self, attempt: int, asked: float | None = None) -> float | None:
-        """Seconds to wait after failed `attempt` (0-based), at least `asked`; None to give up."""
+    def pause(self, attempt: int, least: float | None = None) -> float | None:
+        """Return seconds to wait after failed `attempt` (0-based), at least `least`; None to give up."""
         if attempt + 1 >= self.attempts:
             return None
         pause = min(self.longest, self.first * 2.0**attempt) * (1 + self.jitter()) / 2
-        return max(pause, asked or 0.0)
+        return max(pause, least or 0.0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a response's ``Retry-After`` asks for, as a number or a date; None if it does not."""
+    """Return the seconds of a response's ``Retry-After``, a number or a date; None without one."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(value))
@@ -73,19 +72,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 VIA = "x-llm-blender-via"
-"""The header: names of services, separated by commas."""
+"""Header with the names of the services that a call came through, separated by commas."""
 
 _via: ContextVar[tuple[str, ...]] = ContextVar("llm_blender_via", default=())
 
 
 def via_header() -> dict[str, str]:
-    """The header of a call that is made now; empty outside of `came_through`."""
+    """Return the `VIA` header of a call; empty outside of `came_through`."""
     return {VIA: ",".join(_via.get())} if _via.get() else {}
 
 
 @contextmanager
 def came_through(services: tuple[str, ...]) -> Iterator[None]:
-    """Calls made inside, and in the tasks that begin inside, name these services."""
+    """Add these services to the `VIA` header of calls in the ``with`` block and in tasks that begin there."""
     token = _via.set(services)
     try:
         yield
@@ -97,16 +96,16 @@ logger = logging.getLogger(__name__)
 
 _SAMPLING, _BACKOFF = Sampling(), Backoff()
 _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "server"})
-_OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is worth making without
+_OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is repeated without
 _LONGEST_MESSAGE = 300  # characters
 _PATIENCE = 0.05  # seconds
-_LONGEST_REFUSAL = 65_536  # bytes of it that are read
-_IDLE = 100  # connections that are kept for the next call
+_LONGEST_REFUSAL = 65_536  # bytes read of it
+_IDLE = 100  # connections kept for later calls
 
 
 @dataclass
 class _Session:
-    """What belongs to one event loop: its connections, and how many calls use them."""
+    """The connections of one event loop, and the number of calls that use them."""
 
     client: httpx.AsyncClient
     slots: asyncio.Semaphore
@@ -116,34 +115,34 @@ class _Session:
 class OpenAICompatibleLLM:
     """An LLM behind a server that speaks the OpenAI chat API.
 
-    A call is tried again after a lost connection, a 429 or a 5xx, as long as its timeout allows and nothing
-    of the answer was handed on; this is the only layer that does so. The same object works in several event
-    loops, one after another or at once. Connections are closed with the last call that is under way;
-    ``async with llm:`` keeps them open in between.
+    A call is retried after a lost connection, a 429 or a 5xx, as long as its timeout allows and no part of the
+    answer was handed on; this is the only layer that retries. One object works in several event loops, one after
+    another or at once. Connections are closed with the last call under way; ``async with llm:`` keeps them open in
+    between.
 
     Attributes:
         name: its name in the ensemble.
-        model: the name under which the server knows the model.
-        base_url: up to and including ``/v1``.
-        timeout: seconds for one call with its retries, counted from when it has one of the free places.
-        concurrency: most calls at once in one event loop; others wait for their turn.
+        model: name of the model on the server.
+        base_url: URL up to and including ``/v1``.
+        timeout: seconds for one call with its retries, without its time in the queue.
+        concurrency: maximum calls at once in one event loop; others are queued.
 
     Args:
         name: see above, as `model`, `base_url`, `timeout` and `concurrency`.
         model: see above.
         base_url: see above.
-        api_key: None if the server wants no key, or if `api_key_env` is given.
-        api_key_env: the environment variable that holds the key.
-        sampling: used where a call's own sampling says None.
-        system: system message for conversations that bring none.
-        extra: further keys for the request's body, as they are.
+        api_key: key of the API; None if the server needs none, or if `api_key_env` is given.
+        api_key_env: environment variable of the key.
+        sampling: defaults for options that a call leaves None.
+        system: system message for conversations without one.
+        extra: further keys of the request's body, as they are.
         timeout: see above.
         concurrency: see above.
-        price: for `Candidate.cost`; None if unknown.
-        backoff: how often and when a call is tried again.
+        price: price of the tokens, for `Candidate.cost`; None if unknown.
+        backoff: number of attempts and pauses between them.
 
     Raises:
-        ConfigError: the variable `api_key_env` is not set, or the key cannot be one.
+        ConfigError: the variable `api_key_env` is not set, or the key has characters that no key has.
     """
 
     def __init__(
@@ -179,10 +178,10 @@ class OpenAICompatibleLLM:
 
     @classmethod
     def from_config(cls, config: OpenAIConfig) -> Self:
-        """From an ``[[llm]]`` of ``blend.toml``.
+        """Make the LLM of an ``[[llm]]`` of ``blend.toml``.
 
         Raises:
-            ConfigError: the variable that should hold the key is not set.
+            ConfigError: the environment variable of the key is not set.
         """
         return cls(
             config.name,
@@ -202,7 +201,7 @@ class OpenAICompatibleLLM:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on besides messages and sampling; for `call_key`."""
+        """Settings that its answers depend on, apart from messages and sampling; part of `call_key`."""
         return {
             "provider": "openai",
             "base_url": self.base_url,
@@ -220,9 +219,7 @@ class OpenAICompatibleLLM:
         session.users += 1
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         loop = asyncio.get_running_loop()
         session = self._sessions[loop]
         session.users -= 1
@@ -236,7 +233,7 @@ class OpenAICompatibleLLM:
         headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "llm-blender"}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key}"
-        # Time is kept by `generate` alone, and calls wait for their turn there.
+        # `generate` has the timeout and the queue.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE)
         client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, verify=_tls(), follow_redirects=True)
         return _Session(client, asyncio.Semaphore(self.concurrency))
@@ -246,10 +243,10 @@ class OpenAICompatibleLLM:
     ) -> Candidate:
         """Answer a conversation; `on_text` gets the answer as it comes, without thoughts.
 
-        A seed is counted up by the index of the sample, so that samples differ.
+        The index of the sample is added to the seed, so that samples differ.
 
         Raises:
-            LLMError: there is no answer; ``reason`` says why.
+            LLMError: there is no answer, for its ``reason``.
         """
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
@@ -278,9 +275,9 @@ class OpenAICompatibleLLM:
         )
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        """Dollars that an answer costs at most; None where the price or the most tokens of an answer are unknown.
+        """Return the maximum cost of an answer in dollars; None if its price or its maximum tokens are unknown.
 
-        No token is shorter than a byte.
+        The prompt counts a token per byte: no token is shorter.
         """
         body = self._body(messages, sampling)
         longest = body.get("max_completion_tokens", body.get("max_tokens"))
@@ -302,7 +299,7 @@ class OpenAICompatibleLLM:
         return {**options, **self._extra, **extra, "model": self.model, "messages": turns}
 
     async def _persist(self, client: httpx.AsyncClient, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
-        """Call until there is an answer, a lasting fault, or no time left for another attempt."""
+        """Call until there is an answer, a lasting failure, or no time left for another attempt."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.timeout
         attempt, handed_on = 0, False
@@ -341,7 +338,7 @@ class OpenAICompatibleLLM:
             async with client.stream("POST", url, content=content, headers=via_header()) as raw:
                 blocks = raw.aiter_bytes()
                 if not raw.is_success:
-                    raise self._refusal(raw.status_code, raw.headers, await _said(blocks))
+                    raise self._refusal(raw.status_code, raw.headers, await _server_message(blocks))
                 response = ChatResponse(raw.headers.get("content-type", ""))
                 while not response.done and (block := await _next(blocks)):
                     emit(response.feed(block))
@@ -352,27 +349,27 @@ class OpenAICompatibleLLM:
             where = f"no connection to {self.base_url}; is the server running?"
             raise CallError("connection", where) from None
 
-    def _refusal(self, status: int, headers: Mapping[str, str], said: str) -> CallError:
+    def _refusal(self, status: int, headers: Mapping[str, str], message: str) -> CallError:
         match status:
             case 401 | 403 if self._api_key is None:
-                return CallError("auth", f"the server wants a key; name its variable with api_key_env{said}")
+                return CallError("auth", f"the server wants a key; name its variable with api_key_env{message}")
             case 401 | 403:
                 where = f"in {self._api_key_env}" if self._api_key_env else "that was given"
-                return CallError("auth", f"the server refuses the key {where} ({status}){said}")
+                return CallError("auth", f"the server refuses the key {where} ({status}){message}")
             case 404:
-                fix = f'does {self.base_url} end in /v1, and has the server a model "{self.model}"?'
-                return CallError("not_found", f"not found (404); {fix}{said}")
+                fix = f'does {self.base_url} end in /v1, and does the server have a model "{self.model}"?'
+                return CallError("not_found", f"not found (404); {fix}{message}")
             case 429:
-                asked = retry_after(headers)
-                wait = "" if asked is None else f", asks to wait {asked:.0f} s"
-                return CallError("rate_limit", f"the server is asked too much (429){wait}{said}", asked)
+                pause = retry_after(headers)
+                wait = "" if pause is None else f"; wait {pause:.0f} s"
+                return CallError("rate_limit", f"the server refuses more requests (429){wait}{message}", pause)
             case status if status >= 500:
-                return CallError("server", f"the server failed ({status}){said}", retry_after(headers))
+                return CallError("server", f"the server failed ({status}){message}", retry_after(headers))
             case status:
-                return CallError("bad_request", f"the server refuses the request ({status}){said}")
+                return CallError("bad_request", f"the server refuses the request ({status}){message}")
 
     def _error(self, error: CallError) -> LLMError:
-        """For the user: one line of bearable length, without the key."""
+        """Return the error for the user: one short line, without the key."""
         message = " ".join(str(error).split())
         if self._api_key:
             message = message.replace(self._api_key, "***")
@@ -383,14 +380,14 @@ class OpenAICompatibleLLM:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The certificates that are trusted: reading them takes longer than a short call."""
+    """Return the trusted certificates; reading them takes longer than a short call."""
     import httpx
 
     return httpx.create_ssl_context()
 
 
-async def _said(blocks: AsyncIterator[bytes]) -> str:
-    """What a refusal says, to be put behind other words."""
+async def _server_message(blocks: AsyncIterator[bytes]) -> str:
+    """Return the server's message in a refusal, after a colon; empty without one."""
     content = bytearray()
     while len(content) < _LONGEST_REFUSAL and (block := await _next(blocks)):
         content += block
@@ -399,15 +396,15 @@ async def _said(blocks: AsyncIterator[bytes]) -> str:
         body = json.loads(text)
     except ValueError:
         return f": {text}" if text.strip() else ""
-    said = body.get("error", body) if isinstance(body, dict) else body
-    said = said.get("message") if isinstance(said, dict) else said
-    return f": {said}" if said else ""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    message = error.get("message") if isinstance(error, dict) else error
+    return f": {message}" if message else ""
 
 
 async def _finish(blocks: AsyncIterator[bytes]) -> None:
-    """Read what may follow the answer, mostly nothing: a connection is used again if its response was read to the end.
+    """Read what may follow the answer, mostly nothing: a connection is reused only if its response was read to the end.
 
-    A server that lets one wait for it, or goes on writing, is not waited for.
+    Give up on a server that is slow to end or goes on writing.
     """
     with suppress(CallError, TimeoutError):
         async with asyncio.timeout(_PATIENCE):
@@ -415,7 +412,7 @@ async def _finish(blocks: AsyncIterator[bytes]) -> None:
 
 
 async def _next(blocks: AsyncIterator[bytes]) -> bytes:
-    """The next bytes, none at the end."""
+    """Return the next bytes; none at the end."""
     import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""An LLM that gives back recorded answers: what another one said before, in a file of rows."""
+"""An LLM that returns recorded answers of another one, from a file of rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.errors import InputError, LLMError, NotFoundError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage, instruction_text
 
@@ -20,23 +21,23 @@ _SAMPLING = Sampling()
 
 
 class ReplayLLM:
-    """Gives back what a model answered in a file of rows, and asks nobody.
+    """Recorded answers of a model, by prompt, at no cost.
 
-    A prompt is known by its text (instruction and input, white space at the ends aside). Sample k is the model's k-th
-    candidate of that prompt. Nothing is drawn, so temperature and seed change nothing, and nothing is paid.
+    A prompt is found by its text (instruction and input, without white space at the ends). Sample k is the model's
+    k-th candidate of that prompt. Temperature and seed have no effect.
 
     Attributes:
         name: its name in the ensemble.
-        path: of the file.
-        model: whose candidates are given back.
+        path: the file of rows.
+        model: name of the recorded model; None is any.
 
     Args:
         name: see above.
         path: JSON Lines (``.gz``, ``.zst``) in MixInstruct's format; read with the first use.
-        model: as the rows call it; None takes the candidates of all models, in the order of the row.
+        model: its name in the rows; None takes the candidates of all models, in the order of the row.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: the file does not exist.
     """
 
     def __init__(self, name: str, path: str | Path, model: str | None = None) -> None:
@@ -52,31 +53,30 @@ class ReplayLLM:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on besides messages and sampling; for `call_key`."""
+        """Settings that its answers depend on, apart from messages and sampling; part of `call_key`."""
         with self._lock:
             if self._digest is None:
-                with self.path.open("rb") as file:
-                    self._digest = hashlib.file_digest(file, "sha256").hexdigest()
+                self._digest = file_sha256(self.path)
         return {"provider": "replay", "rows_sha256": self._digest, "model": self.model}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float:
-        """Nothing."""
+        """Return 0: recorded answers cost nothing."""
         return 0.0
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        """Give back the recorded answer; `on_text` gets it in one piece.
+        """Return the recorded answer; `on_text` gets it in one piece.
 
         Raises:
-            LLMError: none is recorded for this prompt, or not as many samples.
+            LLMError: there is no recorded answer for this prompt, or for this sample.
             InputError: the file cannot be read, or holds no candidate of the model.
         """
         known = self._load().get(_key(instruction_text(list(messages))), [])
         if sampling.sample >= len(known):
-            said = f"holds {len(known)} answers" if known else "holds no answer"
+            found = f"holds {len(known)} answers" if known else "holds no answer"
             by = f" by {self.model}" if self.model else ""
-            raise LLMError(self.name, "not_found", f"{self.path} {said}{by} to this prompt; sample {sampling.sample}")
+            raise LLMError(self.name, "not_found", f"{self.path} {found}{by} to this prompt; sample {sampling.sample}")
         answer = known[sampling.sample]
         if on_text is not None:
             on_text(answer.text)

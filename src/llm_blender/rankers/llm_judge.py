@@ -1,30 +1,24 @@
-"""LLMJudge: an LLM is shown two answers at a time and says which is better."""
+"""LLMJudge: compare two answers at a time by the verdict of an LLM."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from llm_blender._inputs import check_inputs, clean, fence_code
-from llm_blender.calls import CallStore
-from llm_blender.errors import InputError, LLMError, StoreError
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
+from llm_blender._inputs import clean, fence_code, quote_texts
+from llm_blender.calls import Caller, CallStore, call_many, run_to_end
+from llm_blender.errors import InputError
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
 from llm_blender.types import (
     LLM,
     Candidate,
-    Comparison,
     Instruction,
     Message,
-    OnProgress,
-    Ranking,
     Sampling,
     Usage,
     instruction_text,
@@ -41,21 +35,18 @@ __all__ = [
     "read_verdict",
 ]
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True)
 class JudgeTotals:
-    """What a judge was asked so far, and what it cost.
+    """The calls of a judge so far, and their cost.
 
     Attributes:
-        calls: replies of the LLM that were paid for.
-        recalled: replies that were found in the store instead.
-        unreadable: replies, of both kinds, in which there was no verdict; they count as ties.
-        example: the first of these.
+        calls: replies that were paid for.
+        recalled: replies found in the store.
+        unreadable: replies of both kinds without a verdict; they count as ties.
+        example: the first unreadable reply.
         usage: tokens of `calls`.
-        cost: dollars of `calls`; None where a price is unknown.
-        not_kept: why the store could not keep a reply; it is still in memory. None where all went well.
+        cost: dollars of `calls`; None if a price is unknown.
     """
 
     calls: int
@@ -64,124 +55,73 @@ class JudgeTotals:
     example: str | None
     usage: Usage
     cost: float | None
-    not_kept: str | None
 
 
 class JudgeCalls:
-    """The replies of one LLM, asked for once each.
+    """The replies of one LLM, each paid for once and kept in memory.
 
     Args:
         llm: the judge.
-        sampling: how it writes.
+        sampling: its options.
         concurrency: calls under way at a time.
-        store: where replies are kept; memory keeps them in any case.
+        store: cache of the replies between runs; None keeps them in memory only.
     """
 
     def __init__(self, llm: LLM, sampling: Sampling, concurrency: int, store: CallStore | None) -> None:
-        self.llm, self.sampling, self.concurrency, self.store = llm, sampling, concurrency, store
+        self.llm, self.sampling, self.concurrency = llm, sampling, concurrency
+        self._caller = Caller(llm, store)
         self._replies: dict[str, Candidate] = {}
         self._paid: list[Candidate] = []
-        self._not_kept: StoreError | None = None
+        self._recalled = 0
 
     def replies(self, conversations: Sequence[Sequence[Message]], done: Callable[[int], None]) -> list[Candidate]:
-        """The reply to each conversation, at once from memory or store where it was asked before.
+        """Return the reply to each conversation, from memory or store where it is known.
 
         Args:
-            conversations: equal ones are asked once.
-            done: called with the number of conversations that were answered just now.
+            conversations: prompts; equal ones are one call.
+            done: called with the number of conversations that have just been answered.
 
         Raises:
             LLMError: a call failed. No new one is begun then, those under way come to their end, and all replies are
-                kept: the next time only the missing ones are asked for.
+                kept: the next time only the missing ones are calls.
             StoreError: the store cannot be read.
         """
         keys = [call_key(self.llm.identity, messages, self.sampling) for messages in conversations]
         wanted = dict(zip(keys, conversations, strict=True))
         times = Counter(keys)
-        missing = {key: messages for key, messages in wanted.items() if not self._recall(key)}
+        missing = [key for key in wanted if key not in self._replies]
         if len(missing) < len(wanted):
-            done(sum(times[key] for key in wanted if key not in missing))
+            done(len(keys) - sum(times[key] for key in missing))
+
+        async def call(key: str) -> None:
+            reply = await self._caller.call(wanted[key], self.sampling, on_new=self._paid.append)
+            self._replies[key] = reply.candidate
+            self._recalled += reply.stored
+            done(times[key])
+
         if missing:
-            stop = threading.Event()
-            _run(lambda: self._ask(missing, lambda key: done(times[key]), stop), stop)
+            run_to_end(lambda: call_many(missing, call, concurrency=self.concurrency))
         return [self._replies[key] for key in keys]
 
     def totals(self, unreadable: Mapping[str, str]) -> JudgeTotals:
-        """What it came to, given the replies without a verdict."""
+        """Count the calls so far, given the replies without a verdict."""
         costs = [reply.cost for reply in self._paid]
         known = [cost for cost in costs if cost is not None]
         return JudgeTotals(
             calls=len(self._paid),
-            recalled=len(self._replies) - len(self._paid),
+            recalled=self._recalled,
             unreadable=len(unreadable),
             example=next(iter(unreadable.values()), None),
             usage=sum((reply.usage for reply in self._paid if reply.usage), Usage()),
             cost=sum(known) if len(known) == len(costs) else None,
-            not_kept=None if self._not_kept is None else str(self._not_kept),
         )
-
-    def _recall(self, key: str) -> bool:
-        if key not in self._replies and self.store is not None and (stored := self.store.get(key)) is not None:
-            self._replies[key] = stored
-        return key in self._replies
-
-    def _keep(self, key: str, reply: Candidate) -> None:
-        self._replies[key] = reply
-        self._paid.append(reply)
-        if self.store is not None:
-            try:
-                self.store.put(key, reply)
-            except StoreError as error:  # a full disk must not cost what was just paid for
-                self._not_kept = error
-
-    async def _ask(
-        self, missing: Mapping[str, Sequence[Message]], done: Callable[[str], None], stop: threading.Event
-    ) -> None:
-        waiting: Iterator[tuple[str, Sequence[Message]]] = iter(missing.items())
-        failures: list[LLMError] = []
-
-        async def work() -> None:
-            for key, messages in waiting:
-                try:
-                    reply = await self.llm.generate(messages, self.sampling)
-                except LLMError as error:
-                    failures.append(error)
-                    stop.set()
-                    return
-                self._keep(key, reply)
-                done(key)
-                if stop.is_set():
-                    return
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(min(self.concurrency, len(missing))):
-                    tasks.create_task(work())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-        if failures:
-            raise failures[0]
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, _T]], stop: threading.Event) -> _T:
-    """Run a coroutine to its end, in a thread of its own where this one already runs an event loop (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    with ThreadPoolExecutor(1, thread_name_prefix="llm-judge") as pool:
-        try:
-            return pool.submit(lambda: asyncio.run(work())).result()
-        except BaseException:
-            stop.set()  # an interrupt is heard here alone; calls under way come to their end
-            raise
 
 
 CRITERIA = (
     "The better answer is the one that does what the instruction asks, that is correct, and that helps the person who "
     "asked. Neither its place nor its length makes an answer better."
 )
-"""What makes an answer better, unless something else is said."""
+"""Default criteria of a better answer."""
 
 _RULES = """\
 You compare two answers, A and B, to one instruction, and say which is better.
@@ -196,22 +136,19 @@ Reply with one word: A, B or tie."""
 
 
 def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -> list[Message]:
-    """The conversation in which a judge compares two answers.
+    """Build the conversation in which a judge compares two answers.
 
-    Each text stands between lines with a code that occurs in none of them, so none can end its own quotation. The code
-    is drawn from a hash of the texts: the same comparison is the same call, and is found in a store.
+    Each text is enclosed by lines with a code that occurs in none of them, so no text can end its own quotation. The
+    code is derived from a hash of the texts: the same comparison is the same call, which a store can find.
 
     Args:
         instruction: as one text.
-        a: the answer that is read first.
-        b: the other one.
-        criteria: what makes an answer better, in whole sentences.
+        a: the answer read first.
+        b: the other answer.
+        criteria: of a better answer, in whole sentences.
     """
     code = fence_code(instruction, a, b)
-    quoted = [
-        f"=== {code} begin {name} ===\n{text}\n=== {code} end {name} ==="
-        for name, text in (("instruction", instruction), ("answer A", a), ("answer B", b))
-    ]
+    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which answer is better? Reply with one word: A, B or tie."
     return [
         {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
@@ -225,16 +162,16 @@ _WORDS: dict[str, Verdict] = {
     "a": "A", "b": "B", "tie": "tie", "tied": "tie", "draw": "tie", "equal": "tie", "neither": "tie", "both": "tie",
 }  # fmt: skip
 _NAME = r"(?:(?:answer|candidate|response|option|assistant)\s*[:=]?\s+)?"
-_SAID = (
+_LABEL = (
     r"(?:(?:my|the)\s+)?(?:final\s+)?(?:verdict|winner|choice|(?:final|better|best)\s+(?:answer|response|candidate))"
 )
 _LINE = re.compile(
-    rf"(?:{_SAID}\s*(?:is|:|=)*\s*|it(?:\s+is|\W?s)\s+an?\s+)?{_NAME}({'|'.join(_WORDS)})\W*", re.IGNORECASE
+    rf"(?:{_LABEL}\s*(?:is|:|=)*\s*|it(?:\s+is|\W?s)\s+an?\s+)?{_NAME}({'|'.join(_WORDS)})\W*", re.IGNORECASE
 )
 _REASONED = re.compile(r"(A|B|[Tt]ie|TIE)\s*(?:[.:;)]|[-–—]|,?\s+(?:because|since|as)\b)")
 # Capital letters only: "a" is an article.
 _SENTENCES = (
-    re.compile(rf"(?i:{_SAID})\s*(?i:is|:|=|would\s+be)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
+    re.compile(rf"(?i:{_LABEL})\s*(?i:is|:|=|would\s+be)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
     re.compile(
         r"\b(A|B)\s+(?i:is|was)\s+(?i:the\s+|clearly\s+|slightly\s+|much\s+|overall\s+|significantly\s+)*"
         r"(?i:better|best|superior|winner|preferable|preferred)\b"
@@ -245,10 +182,10 @@ _MARKS = re.compile(r"[*_`#\"'“”‘’<>\[\](){}|]+")
 
 
 def read_verdict(reply: str) -> Verdict | None:
-    """The verdict in a reply; None where it holds none, or more than one.
+    """Read the verdict in a reply; return None if it holds none, or more than one.
 
-    A reply should be one word, but LLMs add reasons, and put their verdict into bold type, into brackets, or at the
-    end. What is not understood is no verdict: nothing is guessed.
+    A reply should be one word, but LLMs add reasons, and put their verdict in bold type, in brackets, or at the end.
+    An unclear reply has no verdict: nothing is guessed.
     """
     lines = [line for line in (_MARKS.sub(" ", line).strip() for line in reply.splitlines()) if line]
     if not lines:
@@ -266,32 +203,32 @@ _SAMPLING = Sampling(temperature=0.0, max_tokens=512)
 _CONCURRENCY = 4
 
 
-class LLMJudge:
-    """Any `LLM` as a pairwise ranker, through the same strategies and the same engine as a PairRanker.
+class LLMJudge(PairwiseRanker):
+    """Any `LLM` as a pairwise ranker, with the same strategies and engine as a PairRanker.
 
-    A verdict is worth a logit of c = log(certainty / (1 − certainty)) for the answer that is preferred, and 0 for a
-    tie, so that an answer which is preferred in both orders is better with that probability; one that is preferred
-    in one order alone, the other being a tie, counts half as much, and contradicting verdicts cancel out. A reply
-    without a verdict counts as a tie and is counted in `totals`.
+    A verdict is a logit of c = log(certainty / (1 − certainty)) for the preferred answer, and 0 for a tie. So an answer
+    preferred in both orders is better with probability `certainty`; preferred in one order, with a tie in the other,
+    it gets half the logit, and contradicting verdicts cancel out. A reply without a verdict is a tie, counted in
+    `totals`.
 
-    Replies are remembered: whatever strategy asks, no comparison is paid for twice, and after an error the next call
-    goes on where this one stopped. With a store that holds across processes.
+    Replies are cached: no comparison is paid for twice, and after an error the next call resumes. With a store this
+    holds across processes.
 
     Args:
         llm: the judge.
-        criteria: what makes an answer better, in whole sentences.
-        sampling: how the judge writes; one that thinks aloud first needs more `max_tokens`.
-        certainty: how often a judge that prefers the same answer in both orders is right; above ½ and below 1. Strong
-            LLMs agree with each other on about three pairs of four.
-        concurrency: calls under way at a time.
-        store: where replies are kept, such as a `llm_blender.store.Store`; None keeps them in memory alone.
+        criteria: of a better answer, in whole sentences.
+        sampling: options of the calls; a judge that reasons first needs more `max_tokens`.
+        certainty: probability that a judge is right if it prefers the same answer in both orders; above ½ and below
+            1. Strong LLMs agree with each other on about three pairs of four.
+        concurrency: maximum number of concurrent calls.
+        store: cache of replies, such as a `llm_blender.store.Store`; None caches in memory only.
 
     Raises:
         InputError: `certainty` or `concurrency` is out of range.
 
     Example:
         >>> from llm_blender.testing import FakeLLM
-        >>> judge = LLMJudge(FakeLLM("judge", "A"))  # one that always prefers what it reads first
+        >>> judge = LLMJudge(FakeLLM("judge", "A"))  # always prefers the answer it reads first
         >>> judge.compare("Why is the sky blue?", "Blue light scatters most.", "Because.").winner
         'tie'
     """
@@ -311,7 +248,7 @@ class LLMJudge:
         if concurrency < 1:
             raise InputError(f"A judge needs at least one call at a time, not {concurrency}.")
         self.criteria, self.certainty = criteria, certainty
-        self._worth = math.log(certainty / (1 - certainty))
+        self._verdict_logit = math.log(certainty / (1 - certainty))
         self._calls = JudgeCalls(llm, sampling, concurrency, store)
         self._unreadable: dict[str, str] = {}
 
@@ -322,54 +259,10 @@ class LLMJudge:
 
     @property
     def totals(self) -> JudgeTotals:
-        """Calls, tokens and dollars so far, and the replies that held no verdict."""
+        """Calls, tokens and dollars so far, and replies without a verdict."""
         return self._calls.totals(self._unreadable)
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, k=k, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """Rank the candidates of many instructions; the comparisons of all are asked for at the same time.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
-            seed: of the strategies.
-            budget: comparisons per instruction for ``auto`` and ``active``.
-            k: how many ``top_k`` puts in order.
-            progress: called with comparisons done and expected.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: a call failed; all replies that came are kept, and the next `rank_many` goes on from there.
-            StoreError: the store cannot be read.
-        """
-        check_inputs(instructions, candidates)
+    def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [clean(instruction_text(instruction)) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
@@ -382,16 +275,10 @@ class LLMJudge:
                 self._logit(str(messages), reply.text) for messages, reply in zip(conversations, replies, strict=True)
             ]
 
-        return rank_with(candidates, compare, strategy=strategy, seed=seed, budget=budget, k=k, progress=progress)
+        return compare
 
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
-        return Comparison.from_logits(float(forward), float(backward))
-
-    def _logit(self, asked: str, reply: str) -> float:
+    def _logit(self, conversation: str, reply: str) -> float:
         verdict = read_verdict(reply)
         if verdict is None:
-            self._unreadable.setdefault(asked, reply)
-        return {"A": self._worth, "B": -self._worth}.get(verdict or "tie", 0.0)
+            self._unreadable.setdefault(conversation, reply)
+        return {"A": self._verdict_logit, "B": -self._verdict_logit}.get(verdict or "tie", 0.0)

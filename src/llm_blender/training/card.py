@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
 
-__all__ = ["FuserRun", "Run", "Trained", "file_sha256", "fuser_card", "model_card", "table"]
+__all__ = ["FuserRun", "Run", "Trained", "fuser_card", "model_card", "table"]
 
 
 @dataclass(frozen=True)
@@ -197,12 +197,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

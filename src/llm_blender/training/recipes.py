@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.errors import ConfigError, NotFoundError, first_problem
 
 __all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "RankerKind", "Recipe", "Source", "StrictModel"]
 
@@ -64,9 +64,7 @@ class Optimisation(StrictModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))  # nowhere, if it is about several keys
-            raise ConfigError(f"{path}: {where and where + ': '}{first['msg']}.") from None
+            raise ConfigError(f"{path}: {first_problem(error)}.") from None
 
 
 class Source(StrictModel):

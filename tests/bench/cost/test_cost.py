@@ -11,15 +11,15 @@ from llm_blender.bench.cost import (
     RankerPrice,
     best_of_n,
     bounds,
+    cost_quality,
+    cost_table,
     fused_answers,
-    paid_rows,
-    payoff_table,
-    payoffs,
     picks,
+    priced_rows,
     routed,
     singles,
-    training_order,
 )
+from llm_blender.bench.methods import order_models
 from llm_blender.errors import InputError, RowError
 from llm_blender.ranking import Priors
 from llm_blender.testing import FakeRanker
@@ -63,14 +63,14 @@ TRAIN = [
 def read(tmp_path):
     def reader(records, prices=PRICES, **options):
         (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
-        return paid_rows(tmp_path / "rows.jsonl", prices, "s", **options)
+        return priced_rows(tmp_path / "rows.jsonl", prices, "s", **options)
 
     return reader
 
 
 @pytest.fixture
 def rows(read):
-    return read(TEST).rows
+    return read(TEST)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def picker(ranker=None, **options):
     return Picker(ranker or FakeRanker(), "fake", RankerPrice(name="fake", seconds=0.5, dollars=1e-5), **options)
 
 
-def figures(rows, played):
+def figures(rows, costs):
     """Quality, dollars of 1,000 answers, seconds, calls and comparisons by method."""
     return {
         line.method: (
@@ -92,16 +92,16 @@ def figures(rows, played):
             line.calls,
             line.comparisons,
         )
-        for line in payoffs(rows, played)
+        for line in cost_quality(rows.rows, costs)
     }
 
 
 def test_the_order_is_that_of_the_training_rows(rows, known):
-    assert training_order(rows, known) == ["ann", "bob", "cy"]
-    chosen = baseline_selections([row.scored for row in rows], [row.scored for row in known])
+    assert order_models(rows.rows, known) == ["ann", "bob", "cy"]
+    chosen = baseline_selections(rows.rows, known)
     assert "best single: ann" in [selection.method for selection in chosen]
     with pytest.raises(InputError, match="none of the LLMs"):
-        training_order(rows, [])
+        order_models(rows.rows, [])
 
 
 def test_single_llms(rows):
@@ -113,17 +113,17 @@ def test_single_llms(rows):
 
 
 def test_picking_asks_all_and_waits_for_the_slowest_and_the_ranker(rows):
-    """The fake ranker takes the longer text; full compares 2 ordered pairs of two candidates, 6 of three."""
-    played = picks(rows, picker(strategy="full"), ["ann", "bob", "cy"])
-    assert figures(rows, played) == {
+    """Compare 2 ordered pairs of two candidates, 6 of three; the fake ranker prefers the longer text."""
+    costs = picks(rows, picker(strategy="full"), ["ann", "bob", "cy"])
+    assert figures(rows, costs) == {
         "fake, best 2": pytest.approx((1.4 / 3, 2.2 + 0.02, 2 + 1.0, 2, 2)),
         "fake, all 3": pytest.approx((0.7, 22.2 + 0.06, 3 + 3.0, 3, 6)),
     }
 
 
 def test_priors_pick_by_the_same_comparisons(rows):
-    played = picks(rows, picker(strategy="full", priors=Priors({"ann": 50.0})), ["ann", "bob", "cy"])
-    found = figures(rows, played)
+    costs = picks(rows, picker(strategy="full", priors=Priors({"ann": 50.0})), ["ann", "bob", "cy"])
+    found = figures(rows, costs)
     assert list(found) == ["fake, best 2", "fake, all 3", "fake with priors, best 2", "fake with priors, all 3"]
     assert found["fake with priors, all 3"] == pytest.approx((0.6, 22.26, 6.0, 3, 6))
     assert found["fake with priors, best 2"] == pytest.approx((0.6, 2.22, 3.0, 2, 2))
@@ -137,9 +137,9 @@ def test_best_of_n(read):
         }
         for name in ("one", "two")
     ]
-    rows = read(records).rows
-    played = [*singles(rows, ["ann"]), *best_of_n(rows, picker(strategy="full"), "ann")]
-    assert figures(rows, played) == {
+    rows = read(records)
+    costs = [*singles(rows, ["ann"]), *best_of_n(rows, picker(strategy="full"), "ann")]
+    assert figures(rows, costs) == {
         "best single: ann": pytest.approx((0.55, 0.2, 1.0, 1, 0)),  # one of its samples, drawn
         "fake, best of 2: ann": pytest.approx((0.9, 0.4 + 0.02, 1 + 1.0, 2, 2)),
     }
@@ -151,28 +151,28 @@ def test_best_of_n_needs_samples(rows):
 
 def test_routing_asks_one(rows, known):
     order = ["ann", "bob", "cy"]
-    played = routed(rows, known, order, 1)  # bob for the list, ann for the poem, and ann where nothing is near
-    assert figures(rows, [played]) == {"routing, 1 nearest": pytest.approx((2.8 / 3, 2.4 / 3, 4 / 3, 1, 0))}
+    costs = routed(rows, known, order, 1)  # bob for the list, ann for the poem, and ann where nothing is near
+    assert figures(rows, [costs]) == {"routing, 1 nearest": pytest.approx((2.8 / 3, 2.4 / 3, 4 / 3, 1, 0))}
     again = routed(rows, known, order, 1)
-    assert list(played.quality) == list(again.quality)
+    assert list(costs.quality) == list(again.quality)
 
 
 def test_neighbours_and_ties(known):
-    router = NearestRouter([row.scored for row in known], ["ann", "bob", "cy"], nearest=2)
+    router = NearestRouter(known, ["ann", "bob", "cy"], nearest=2)
     assert router.neighbours("A poem on RAIN, please") == [2, 1]
     assert router.neighbours("nothing here") == []
     assert router.route("nothing here", ["cy", "bob"]) == "bob"
     assert router.route("anything", ["zoe"]) is None
-    twins = NearestRouter([known[0].scored, known[0].scored], ["cy", "bob"], nearest=1)
+    twins = NearestRouter([known[0], known[0]], ["cy", "bob"], nearest=1)
     assert twins.neighbours("python") == [0]  # equally near: the earlier row
-    level = NearestRouter([row.scored for row in known[1:]], ["cy", "ann"], nearest=2)
+    level = NearestRouter(known[1:], ["cy", "ann"], nearest=2)
     assert level.route("poem", ["ann", "cy"]) == "ann"
 
 
 def test_where_llms_tie_the_better_one_in_training_is_asked(read):
     known = read([row("one thing", 1.0, 1.0, 1.0)]).rows
     for order in (["bob", "ann", "cy"], ["cy", "bob", "ann"]):
-        assert NearestRouter([row.scored for row in known], order).route("thing", ["ann", "bob", "cy"]) == order[0]
+        assert NearestRouter(known, order).route("thing", ["ann", "bob", "cy"]) == order[0]
 
 
 def test_bounds(rows):
@@ -185,11 +185,11 @@ def test_bounds(rows):
 
 def test_fused_answers_pay_for_all_and_for_the_fuser(read):
     fusion = {"fuser": "chat:fuse", "text": "both", "usage": USAGE, "seconds": 1.5, "scores": {"s": 0.9}}
-    copied = {"text": "ccc", "answer": "ccc", "seconds": 0.0}  # nobody was asked, a candidate is the answer
+    copied = {"text": "ccc", "answer": "ccc", "seconds": 0.0}  # no fuser was called: a candidate is the answer
     found = read([{**TEST[0], "fusion": fusion}, {**TEST[1], "fusion": copied}, TEST[2]])
-    rows = found.rows
+    rows = found
     everyone = picks(rows, picker(strategy="full"), ["ann"])[-1]
-    single, fused = payoffs(rows, [*singles(rows, ["ann"]), *fused_answers(rows, everyone)])
+    single, fused = cost_quality(rows.rows, [*singles(rows, ["ann"]), *fused_answers(rows, everyone)])
     assert (fused.method, fused.rows, single.rows) == ("fused: fuse", 2, 3)
     assert fused.quality.value == pytest.approx((0.9 + 0.6) / 2)
     assert fused.gain.value == pytest.approx((0.9 + 0.6 - 0 - 1) / 2)  # on the same two rows
@@ -201,15 +201,15 @@ def test_fused_answers_pay_for_all_and_for_the_fuser(read):
 def test_fused_answers_without_the_score_or_the_price(read):
     fusion = {"fuser": "other", "text": "both", "usage": USAGE, "stored": True, "seconds": 0.0}
     assert read([{**TEST[0], "fusion": fusion}, *TEST[1:]]).unscored_fusions == 1
-    assert fused_answers(read(TEST).rows, None) == []
+    assert fused_answers(read(TEST), None) == []
     found = read([{**TEST[0], "fusion": {**fusion, "scores": {"s": 1}}}, *TEST[1:]])
-    (fused,) = payoffs(found.rows, fused_answers(found.rows, None))
+    (fused,) = cost_quality(found.rows, fused_answers(found, None))
     assert (fused.dollars, fused.seconds) == (None, None)
     assert (found.unknown("dollars"), found.unknown("seconds")) == (("other",), ("other",))
 
 
 def test_gain_per_dollar(rows):
-    ann, bob, cy = payoffs(rows, singles(rows, ["ann", "bob", "cy"]))
+    ann, bob, cy = cost_quality(rows.rows, singles(rows, ["ann", "bob", "cy"]))
     assert (ann.gain, ann.extra_dollars, ann.gain_per_dollar) == (None, None, None)
     assert cy.extra_dollars.value == pytest.approx(19.8)
     assert cy.gain_per_dollar.value == pytest.approx(0.1 / 19.8)
@@ -220,10 +220,10 @@ def test_gain_per_dollar(rows):
 
 
 def test_what_costs_no_more_has_no_gain_per_dollar(rows):
-    results = payoffs(rows, singles(rows, ["bob", "ann"]))
+    results = cost_quality(rows.rows, singles(rows, ["bob", "ann"]))
     assert results[1].extra_dollars.value == pytest.approx(-1.8)
     assert results[1].gain_per_dollar is None
-    table = payoff_table(results, percent=True)
+    table = cost_table(results, percent=True)
     assert "costs less" in table.rows[1]
     assert "60.0" in table.rows[1]
 
@@ -232,8 +232,8 @@ def test_without_a_sure_price_difference_the_ratio_has_no_interval(read):
     long = {"prompt_tokens": 1000, "completion_tokens": 5000}
     records = [TEST[0], row("x", 0.1, 0.2, 0.3)]
     records[1]["candidates"][0]["usage"] = long  # ann: dearer than bob here, cheaper there
-    rows = read(records).rows
-    results = payoffs(rows, singles(rows, ["bob", "ann"]))
+    rows = read(records)
+    results = cost_quality(rows.rows, singles(rows, ["bob", "ann"]))
     assert results[1].gain_per_dollar.value < 0
     assert results[1].gain_per_dollar.ci95 is None
 
@@ -241,16 +241,16 @@ def test_without_a_sure_price_difference_the_ratio_has_no_interval(read):
 def test_an_unknown_price_is_never_zero(read):
     prices = PRICES.model_copy(update={"llm": PRICES.llm[:2]})
     found = read(TEST, prices)
-    rows = found.rows
+    rows = found
     assert found.unknown("dollars") == ("cy",)
     order = ["ann", "bob", "cy"]
     ranked = picks(rows, picker(strategy="full"), order)
-    lines = payoffs(rows, [*singles(rows, order), *ranked, *bounds(rows)])
+    lines = cost_quality(rows.rows, [*singles(rows, order), *ranked, *bounds(rows)])
     unknown = {line.method for line in lines if line.dollars is None}
     assert unknown == {"single: cy", "fake, all 3", "random", "oracle, routing", "oracle, picking"}
     assert all(line.gain_per_dollar is None for line in lines if line.method in unknown)
     assert json.loads(json.dumps(lines[2].to_dict()))["dollars"] is None
-    assert payoff_table(lines, percent=False).rows[2].count("unknown") == 2
+    assert cost_table(lines, percent=False).rows[2].count("unknown") == 2
 
 
 def test_unknown_seconds(read):
@@ -259,14 +259,14 @@ def test_unknown_seconds(read):
         del record["candidates"][2]["seconds"]
     found = read(records)
     assert found.unknown("seconds") == ("cy",)
-    ann, bob, cy = payoffs(found.rows, singles(found.rows, ["ann", "bob", "cy"]))
+    ann, bob, cy = cost_quality(found.rows, singles(found, ["ann", "bob", "cy"]))
     assert (ann.seconds.value, bob.seconds.value, cy.seconds) == (1, 2, None)
 
 
 def test_a_ranker_without_a_known_time_or_price(rows):
     def line(**options):
         chosen = Picker(FakeRanker(), "fake", RankerPrice(name="fake"), strategy="full", **options)
-        return payoffs(rows, picks(rows, chosen, ["ann"])[-1:])[0]
+        return cost_quality(rows.rows, picks(rows, chosen, ["ann"])[-1:])[0]
 
     recorded, timed, judge = line(), line(timed=True), line(paid=True)
     assert recorded.seconds is None
@@ -281,13 +281,13 @@ def test_tokens_are_estimated_where_the_row_has_none(read):
     record["candidates"][1] |= {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
     found = read([record])
     assert (found.answers, found.estimated) == (3, 2)
-    assert list(found.rows[0].dollars) == pytest.approx([(3 * 1 + 2 * 2) / 1e6, (3 * 10 + 1 * 20) / 1e6, 0.02])
+    assert list(found.dollars[0]) == pytest.approx([(3 * 1 + 2 * 2) / 1e6, (3 * 10 + 1 * 20) / 1e6, 0.02])
 
 
 def test_an_llm_without_an_answer_counts_as_a_draw(read):
     records = [TEST[0], {**TEST[1], "candidates": TEST[1]["candidates"][1:]}]
-    rows = read(records).rows
-    (single,) = payoffs(rows, singles(rows, ["ann"]))
+    rows = read(records)
+    (single,) = cost_quality(rows.rows, singles(rows, ["ann"]))
     assert single.quality.value == pytest.approx((0 + 0.5) / 2)
     assert single.dollars.value == pytest.approx((0.2 + 11) / 2)
 

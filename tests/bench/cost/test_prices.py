@@ -8,15 +8,7 @@ from llm_blender.errors import ConfigError, NotFoundError
 from llm_blender.types import Usage
 
 FILE = """
-[[llm]]
-name = "ann"
-price = { input = 1, output = 2.5 }
-seconds = 4
-
-[[llm]]
-name = "bob"
-tokens_per_second = 20
-
+llm = [{ name = "ann", price = { input = 1, output = 2.5 }, seconds = 4 }, { name = "bob", tokens_per_second = 20 }]
 [[ranker]]
 name = "bundled"
 seconds = 0.01
@@ -76,7 +68,7 @@ def test_the_configuration():
         ("[[ranker]]\nname = 'a'\nsecond = 2", "Unknown key 'second': did you mean 'seconds'"),
         ("[[llm]]\nname = 'a'\nprice = { input = -1, output = 2 }", r"\[\[llm\]\] 1 price input: Input should be gr"),
         ("[[llm]]\nname = 'a'\nseconds = 1\ntokens_per_second = 2", "either seconds or tokens_per_second"),
-        ("[[llm]]\nname = 'a'\n[[llm]]\nname = 'a'", "stands there twice"),
+        ("[[llm]]\nname = 'a'\n[[llm]]\nname = 'a'", "is listed twice"),
         ("[[llm", "this is not TOML"),
     ],
 )

@@ -5,7 +5,7 @@ from llm_blender.types import Candidate, Example
 
 
 def example(number, texts, scores, outcomes, **extra):
-    """A row of ann, bob and cy, their BERTScores and the judge's outcomes."""
+    """Make a row of ann, bob and cy, with their BERTScores and the judge's outcomes."""
     candidates = tuple(
         Candidate(text, model, {"bertscore": score})
         for text, model, score in zip(texts, ("ann", "bob", "cy"), scores, strict=True)

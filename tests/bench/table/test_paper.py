@@ -40,7 +40,7 @@ def test_top_rates_count_a_shared_rank(table):
 
 
 def test_at_least_as_good_as_the_two_best_llms(table):
-    assert table.bases == ("ann", "bob")  # of bob and cy, who are equally good, the one that stands first
+    assert table.bases == ("ann", "bob")  # bob and cy are equally good: the first one
     # bob beside ann: loss, same, win; cy beside ann: loss, same, same
     assert value(table, "bob", "at_least_ann_ties_as_wins") == pytest.approx(2 / 3)
     assert value(table, "bob", "at_least_ann_ties_as_half") == pytest.approx((0 + 0.5 + 1) / 3)
@@ -207,7 +207,7 @@ def test_intervals_draw_rows_of_one_prompt_together(examples):
     twice = [*examples, *(row for row in map(with_other_texts, examples))]
     once, doubled = (paper_table(read_pool("f", rows), []) for rows in (examples, twice))
     assert doubled.cell("ann", "gpt_rank").ci95 == pytest.approx(once.cell("ann", "gpt_rank").ci95)
-    assert doubled.census.counts["same_prompt_rows"] == 3
+    assert doubled.coverage.counts["same_prompt_rows"] == 3
 
 
 def with_other_texts(row):

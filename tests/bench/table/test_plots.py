@@ -48,7 +48,7 @@ def test_what_the_pictures_say(table):
     assert "Quality for comparisons: ours" in found["tradeoff"]
     assert "full, MaxLogits" in found["tradeoff"]
     assert "GPT-Rank" in found["tradeoff"]
-    assert "5 pairs of which the judge prefers one" in found["lengths"]
+    assert "5 pairs without a tie by the judge" in found["lengths"]
     assert "runs/" not in found["lengths"]
 
 
@@ -92,7 +92,7 @@ def test_the_page_needs_nothing_else(table, tmp_path):
     assert len(links.found) == 8
     assert all(link.startswith("data:image/svg+xml;base64,") for link in links.found)
     svg = base64.b64decode(links.found[0].partition(",")[2]).decode()
-    assert "Who is best how often" in svg
+    assert "How often each LLM is best" in svg
     assert "url(http" not in page
     assert "prefers-color-scheme: dark" in page
     assert "<td>1.33<small>1.00 to 2.00</small></td>" in page

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from llm_blender.bench.table.statistics import Resampling, resampled_correlations
+from llm_blender.bench.resampling import Resampling
+from llm_blender.bench.table.statistics import resampled_correlations
 from llm_blender.metrics import pearson, spearman
 from llm_blender.ranking import bootstrap_interval
 

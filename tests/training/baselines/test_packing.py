@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.training.batches import pack
 from llm_blender.training.groups import TrainingGroup
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 1_000])
 def test_each_item_is_in_one_batch_and_none_is_too_large(max_tokens):
+    from llm_blender.training.batches import pack
+
     rng = np.random.default_rng(0)
     sizes = [(int(length), int(count)) for length, count in rng.integers(1, 30, (200, 2))]
     packed = pack(sizes, max_tokens)
@@ -20,6 +21,8 @@ def test_each_item_is_in_one_batch_and_none_is_too_large(max_tokens):
 
 
 def test_little_of_a_batch_is_padding():
+    from llm_blender.training.batches import pack
+
     rng = np.random.default_rng(1)
     sizes = [(int(length), 4) for length in rng.integers(10, 200, 400)]
     packed = pack(sizes, 4_000)
@@ -28,6 +31,8 @@ def test_little_of_a_batch_is_padding():
 
 
 def test_nothing():
+    from llm_blender.training.batches import pack
+
     assert pack([], 100) == []
 
 

@@ -1,42 +1,37 @@
-"""Does it pay? Quality beside dollars and seconds: one LLM, best-of-n, routing, picking, fusing, on the same rows."""
+"""Quality against dollars and seconds: one LLM, best-of-n, routing, picking, fusing, on the same rows."""
 
 from __future__ import annotations
 
 from llm_blender.bench.cost.methods import (
+    MethodCosts,
     NearestRouter,
     Picker,
-    Played,
     best_of_n,
     bounds,
     fused_answers,
     picks,
     routed,
     singles,
-    training_order,
 )
-from llm_blender.bench.cost.report import Payoff, payoff_table, payoffs, plot_payoffs
-from llm_blender.bench.cost.rows import LLMPrice, PaidFusion, PaidRow, PaidRows, PriceList, RankerPrice, paid_rows
+from llm_blender.bench.cost.report import cost_quality, cost_table, plot_costs
+from llm_blender.bench.cost.rows import LLMPrice, PricedRows, PriceList, RankerPrice, priced_rows
 
 __all__ = [
     "LLMPrice",
+    "MethodCosts",
     "NearestRouter",
-    "PaidFusion",
-    "PaidRow",
-    "PaidRows",
-    "Payoff",
     "Picker",
-    "Played",
     "PriceList",
+    "PricedRows",
     "RankerPrice",
     "best_of_n",
     "bounds",
+    "cost_quality",
+    "cost_table",
     "fused_answers",
-    "paid_rows",
-    "payoff_table",
-    "payoffs",
     "picks",
-    "plot_payoffs",
+    "plot_costs",
+    "priced_rows",
     "routed",
     "singles",
-    "training_order",
 ]

@@ -1,10 +1,4 @@
-"""What each method gives back, row by row: quality, dollars, seconds, calls.
-
-Routing: one LLM an instruction, the one that did best on the most similar instructions known.
-
-A nearest-neighbour router over TF-IDF, the plain one that learned routers are measured against. Written here, as
-scikit-learn and SciPy would be 150 MB for these lines; only postings are kept, so that 100,000 rows are no trouble.
-"""
+"""Quality, dollars, seconds and calls of each method, row by row."""
 
 from __future__ import annotations
 
@@ -12,42 +6,43 @@ import math
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.cost.rows import PaidRow, RankerPrice
-from llm_blender.bench.rows import ScoredRow
-from llm_blender.errors import InputError
+from llm_blender.bench.cost.rows import PricedRows, RankerPrice
+from llm_blender.bench.methods import Method, best_shares, equal_shares, rank_rows
+from llm_blender.bench.resampling import Floats
+from llm_blender.bench.rows import BenchRow
 from llm_blender.ranking import Priors
 from llm_blender.types import OnProgress, Ranker, Ranking
 
 __all__ = [
+    "MethodCosts",
     "NearestRouter",
     "Picker",
-    "Played",
     "best_of_n",
     "bounds",
     "fused_answers",
     "picks",
     "routed",
     "singles",
-    "training_order",
 ]
-
-_Floats = NDArray[np.float64]
 
 _WORDS = re.compile(r"\w+")
 
 
 class NearestRouter:
-    """Chooses by what is known of the k nearest instructions.
+    """Chooses the LLM that did best on the k most similar known instructions.
 
-    A word weighs as often as it occurs, times 1 + ln((1 + n) / (1 + n_word)); similarity is the cosine. An LLM's worth
-    is its mean score on the neighbours that it answered; where LLMs tie, the one that did better on all known rows
-    comes first. Neighbours that are equally similar come in the order of their rows, so nothing is left to chance.
+    A nearest-neighbour router over TF-IDF, the plain one that learned routers are measured against. Written here, as
+    scikit-learn and SciPy would be 150 MB for these lines; only postings are kept, so that 100,000 rows are no trouble.
+
+    The weight of a word is its count times 1 + ln((1 + n) / (1 + n_word)); similarity is the cosine. The worth of an
+    LLM is its mean score on the neighbours that it answered; among ties, the LLM that did better on all known rows
+    comes first. Neighbours of equal similarity are in the order of their rows, so the choice is deterministic.
 
     Args:
         known: n rows, at least one.
@@ -55,7 +50,7 @@ class NearestRouter:
         nearest: k.
     """
 
-    def __init__(self, known: Sequence[ScoredRow], order: Sequence[str], nearest: int = 20) -> None:
+    def __init__(self, known: Sequence[BenchRow], order: Sequence[str], nearest: int = 20) -> None:
         self._known, self._order, self._nearest = known, order, nearest
         counts = [_count(row.prompt) for row in known]
         rows_with = Counter(word for row in counts for word in row)
@@ -70,8 +65,8 @@ class NearestRouter:
         }
 
     def neighbours(self, prompt: str) -> list[int]:
-        """Places of up to k known rows that share a word with the prompt, nearest first."""
-        similarity: _Floats = np.zeros(len(self._known))
+        """Return the places of up to k known rows that share a word with the prompt, nearest first."""
+        similarity: Floats = np.zeros(len(self._known))
         for word, weight in self._weighed(_count(prompt)).items():
             places, weights = self._postings[word]
             similarity[places] += weight * weights
@@ -79,14 +74,14 @@ class NearestRouter:
         return [int(place) for place in nearest if similarity[place] > 0]
 
     def route(self, prompt: str, among: Collection[str | None]) -> str | None:
-        """The LLM to ask.
+        """Choose the LLM to call.
 
         Args:
             prompt: any.
-            among: who can be asked.
+            among: LLMs to choose from.
 
         Returns:
-            One of them; None where nothing is known of any.
+            One of them; None if none of them has a known row.
         """
         eligible = [model for model in self._order if model in among]
         scores: dict[str, list[float]] = {model: [] for model in eligible}
@@ -99,7 +94,7 @@ class NearestRouter:
         return max(worth, key=worth.__getitem__, default=eligible[0] if eligible else None)
 
     def _weighed(self, counts: Counter[str]) -> dict[str, float]:
-        """Length 1; words that no known row has say nothing."""
+        """Return a vector of length 1, without words that no known row has."""
         weights = {word: count * self._idf[word] for word, count in counts.items() if word in self._idf}
         length = float(np.sqrt(sum(weight * weight for weight in weights.values()))) or 1.0
         return {word: weight / length for word, weight in weights.items()}
@@ -109,18 +104,14 @@ def _count(text: str) -> Counter[str]:
     return Counter(_WORDS.findall(text.lower()))
 
 
-_Pick = Callable[[PaidRow], Sequence[int]]
-
-
 @dataclass(frozen=True)
-class Played:
-    """One method on n rows.
+class MethodCosts:
+    """Quality and costs of one method on n rows.
 
     Attributes:
         method: its name.
         kind: ``single``, ``best-of-n``, ``routing``, ``pick``, ``fused``, ``random`` or ``oracle``.
-        quality: ``[n]`` score of the answer given back, or what a draw is expected to give; NaN where a row does not
-            count.
+        quality: ``[n]`` score of the answer returned, or its expectation for a draw; NaN where a row does not count.
         dollars: ``[n]`` of all calls; NaN where unknown.
         seconds: ``[n]`` until the answer is there; NaN where unknown.
         calls: ``[n]`` of LLMs.
@@ -129,27 +120,27 @@ class Played:
 
     method: str
     kind: str
-    quality: _Floats
-    dollars: _Floats
-    seconds: _Floats
-    calls: _Floats
-    comparisons: _Floats
+    quality: Floats
+    dollars: Floats
+    seconds: Floats
+    calls: Floats
+    comparisons: Floats
 
 
 @dataclass(frozen=True)
 class Picker:
-    """A ranker that picks.
+    """A ranker that picks an answer, with its price.
 
     Attributes:
         ranker: any.
         name: for the table.
-        price: of a comparison. Where its seconds are unknown and `timed`, the clock decides; dollars that are unknown
-            are zero, unless it is `paid`.
+        price: of a comparison. If its seconds are unknown and it is `timed`, they are measured; unknown dollars are
+            zero, unless it is `paid`.
         strategy: one of `llm_blender.ranking.STRATEGIES`.
         seed: of the strategy.
         priors: learned from other rows; None adds none.
-        timed: its comparisons are made while it is asked, not read from a record.
-        paid: an LLM that judges for money.
+        timed: its comparisons are made now, not read from a cache.
+        paid: an LLM judge, whose calls cost money.
     """
 
     ranker: Ranker
@@ -162,201 +153,147 @@ class Picker:
     paid: bool = False
 
 
-def training_order(rows: Sequence[PaidRow], known: Sequence[PaidRow]) -> list[str]:
-    """The LLMs of `rows`, the one first that did best on `known`, as `llm_blender.bench.baseline_selections` chooses.
-
-    Raises:
-        InputError: `known` names none of them.
-    """
-    here, there = ({model for row in part for model in row.models if model} for part in (rows, known))
-    if not here & there:
-        raise InputError("The rows to choose the best single LLM on name none of the LLMs of these rows.")
-    worth = {model: float(_drawn(known, "", "", _by(model)).quality.mean()) for model in here & there}
-    return sorted(worth, key=lambda model: (-worth[model], model))
-
-
-def singles(rows: Sequence[PaidRow], order: Sequence[str]) -> list[Played]:
-    """Always the same LLM, ``best single`` first; of several samples of it, one."""
+def singles(priced: PricedRows, order: Sequence[str]) -> list[MethodCosts]:
+    """Return each LLM called alone, ``best single`` first; of several samples of it, one."""
+    names = [f"{'single' if place else 'best single'}: {model}" for place, model in enumerate(order)]
     return [
-        _drawn(rows, f"{'single' if place else 'best single'}: {model}", "single", _by(model))
-        for place, model in enumerate(order)
+        _one_call(priced, "single", priced.grid.model(name, model)) for name, model in zip(names, order, strict=True)
     ]
 
 
-def best_of_n(rows: Sequence[PaidRow], picker: Picker, best: str, progress: OnProgress | None = None) -> list[Played]:
-    """All samples of the best single LLM, from which the ranker picks; empty where rows hold one each."""
-    samples = [row.models.count(best) for row in rows]
+def best_of_n(priced: PricedRows, picker: Picker, best: str, progress: OnProgress | None = None) -> list[MethodCosts]:
+    """Return the ranker's pick among all samples of the best single LLM; empty if rows hold one each."""
+    samples = [row.models.count(best) for row in priced.rows]
     if max(samples) < 2:
         return []
     number = f"{samples[0]}" if len(set(samples)) == 1 else f"up to {max(samples)}"
-    called = [row.by([best]) for row in rows]
-    return _picked(rows, picker, called, f"best of {number}: {best}", "best-of-n", progress)
+    return _pick(priced, picker, [best], f"best of {number}: {best}", "best-of-n", progress)
 
 
 def picks(
-    rows: Sequence[PaidRow], picker: Picker, order: Sequence[str], progress: OnProgress | None = None
-) -> list[Played]:
-    """The ranker picks among the answers of the best 2, 3, … LLMs, and of all.
+    priced: PricedRows, picker: Picker, order: Sequence[str], progress: OnProgress | None = None
+) -> list[MethodCosts]:
+    """Return the ranker's picks among the answers of the best 2, 3, … LLMs, and of all.
 
     Args:
-        rows: at least one.
-        picker: who picks.
-        order: by `training_order`.
+        priced: at least one row.
+        picker: the ranker.
+        order: by `llm_blender.bench.methods.order_models`.
         progress: called with comparisons done and expected, anew for each number of LLMs.
     """
-    models = {model for row in rows for model in row.models}
-    found: list[Played] = []
-    for number in range(2, len(models)):
-        if number <= len(order):
-            called = [row.by(order[:number]) for row in rows]
-            found += _picked(rows, picker, called, f"best {number}", "pick", progress)
+    models = {model for row in priced.rows for model in row.models}
+    found: list[MethodCosts] = []
+    for number in range(2, min(len(models), len(order) + 1)):
+        found += _pick(priced, picker, order[:number], f"best {number}", "pick", progress)
     if len(models) > 1:
-        everyone = [list(range(len(row.models))) for row in rows]
-        found += _picked(rows, picker, everyone, f"all {len(models)}", "pick", progress)
+        found += _pick(priced, picker, models, f"all {len(models)}", "pick", progress)
     step = 1 if picker.priors is None else 2
     return [line for start in range(step) for line in found[start::step]]  # first without priors, then with
 
 
-def routed(rows: Sequence[PaidRow], known: Sequence[PaidRow], order: Sequence[str], nearest: int) -> Played:
-    """The LLM that did best on the most similar known instructions, and no other; finding it takes no time to speak of.
+def routed(priced: PricedRows, known: Sequence[BenchRow], order: Sequence[str], nearest: int) -> MethodCosts:
+    """Return the LLM that did best on the most similar known instructions, called alone.
+
+    The time to find it is negligible and not counted.
 
     Args:
-        rows: at least one.
+        priced: at least one row.
         known: other rows, to learn from.
-        order: by `training_order`.
-        nearest: how many known instructions are looked at.
+        order: by `llm_blender.bench.methods.order_models`.
+        nearest: number of known instructions that are looked at.
     """
-    router = NearestRouter([row.scored for row in known], order, nearest)
-    return _drawn(
-        rows,
-        f"routing, {nearest} nearest",
-        "routing",
-        lambda row: row.by([router.route(row.scored.prompt, row.models)]),
-    )
+    router = NearestRouter(known, order, nearest)
+    chosen = priced.grid.by_models([router.route(row.prompt, row.models)] for row in priced.rows)
+    return _one_call(priced, "routing", Method(f"routing, {nearest} nearest", "routing", equal_shares(chosen)))
 
 
-def fused_answers(rows: Sequence[PaidRow], picked: Played | None) -> list[Played]:
-    """Fused answers with a score, where rows hold them.
+def fused_answers(priced: PricedRows, picked: MethodCosts | None) -> list[MethodCosts]:
+    """Return the fused answers that have the score; empty if rows hold none.
 
     Args:
-        rows: at least one.
-        picked: the ranker's choice among all answers, whose comparisons and time a fused answer needs as well.
+        priced: at least one row.
+        picked: the ranker's pick among all answers; a fused answer needs the same comparisons and time.
     """
-    places = [place for place, row in enumerate(rows) if row.fusion is not None]
+    places = [(place, fusion) for place, fusion in enumerate(priced.fusions) if fusion is not None]
     if not places:
         return []
-    names = sorted({row.fusion.fuser for row in rows if row.fusion and row.fusion.fuser})
-    played = Played(
-        f"fused: {', '.join(names) or 'nothing'}", "fused", *(np.full(len(rows), math.nan) for _ in range(5))
+    names = sorted({fusion.fuser for _, fusion in places if fusion.fuser})
+    rows = len(priced.rows)
+    costs = MethodCosts(
+        f"fused: {', '.join(names) or 'nothing'}", "fused", *(np.full(rows, math.nan) for _ in range(5))
     )
-    for place in places:
-        if (fusion := rows[place].fusion) is None:
-            continue
-        ranking_dollars = ranking_seconds = comparisons = 0.0
-        if picked is not None:
-            ranking_dollars = picked.dollars[place] - rows[place].dollars.sum()
-            ranking_seconds = picked.seconds[place] - rows[place].seconds.max()
-            comparisons = picked.comparisons[place]
-        played.quality[place] = fusion.quality
-        played.dollars[place] = fusion.candidates_dollars + fusion.dollars + ranking_dollars
-        played.seconds[place] = fusion.candidates_seconds + fusion.seconds + ranking_seconds
-        played.calls[place], played.comparisons[place] = fusion.calls, comparisons
-    return [played]
+    dollars = seconds = comparisons = np.zeros(rows)  # of ranking
+    if picked is not None:
+        all_dollars, all_seconds = _all_calls(priced, priced.grid.present)
+        dollars, seconds, comparisons = picked.dollars - all_dollars, picked.seconds - all_seconds, picked.comparisons
+    for place, fusion in places:
+        costs.quality[place] = fusion.quality
+        costs.dollars[place] = fusion.candidates_dollars + fusion.dollars + dollars[place]
+        costs.seconds[place] = fusion.candidates_seconds + fusion.seconds + seconds[place]
+        costs.calls[place], costs.comparisons[place] = fusion.calls, comparisons[place]
+    return [costs]
 
 
-def bounds(rows: Sequence[PaidRow]) -> list[Played]:
-    """``random``: an answer drawn, and only that one paid. ``oracle``: the best answer of each row.
+def bounds(priced: PricedRows) -> list[MethodCosts]:
+    """Return ``random``, one answer drawn and paid, and ``oracle``, the best answer of each row.
 
-    An oracle that routes pays for that answer alone (of several that are equally good, for a drawn one), and one that
-    picks for all.
+    An oracle that routes pays for the best answer alone (for a draw among ties), one that picks for all answers.
     """
-    everyone = [list(range(len(row.models))) for row in rows]
-    best = [int(np.argmax(row.scored.qualities)) for row in rows]
-    nothing = np.zeros(len(rows))
+    best, zeros = best_shares(priced.qualities), np.zeros(len(priced.rows))
+    dollars, seconds = _all_calls(priced, priced.grid.present)
+    quality, calls = np.nanmax(priced.qualities, axis=1), priced.grid.present.sum(axis=1).astype(np.float64)
     return [
-        _drawn(rows, "random", "random", lambda row: range(len(row.models))),
-        _drawn(rows, "oracle, routing", "oracle", _best),
-        _paid(rows, "oracle, picking", "oracle", everyone, best, nothing, nothing, nothing),
+        _one_call(priced, "random", priced.grid.random()),
+        _one_call(priced, "oracle", Method("oracle, routing", "oracle", best)),
+        MethodCosts("oracle, picking", "oracle", quality, dollars, seconds, calls, zeros),
     ]
 
 
-def _by(model: str) -> _Pick:
-    return lambda row: row.by([model])
+def _one_call(priced: PricedRows, kind: str, method: Method) -> MethodCosts:
+    """Return the expectations of a method that calls one LLM a row."""
+    quality, dollars, seconds = map(method.expect, (priced.qualities, priced.dollars, priced.seconds))
+    return MethodCosts(method.name, kind, quality, dollars, seconds, np.ones(len(quality)), np.zeros(len(quality)))
 
 
-def _best(row: PaidRow) -> Sequence[int]:
-    most = max(row.scored.qualities)
-    return [place for place, quality in enumerate(row.scored.qualities) if quality == most]
+def _all_calls(priced: PricedRows, called: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return ``[n]`` dollars and ``[n]`` seconds of calls that run side by side: dollars add up, the slowest counts."""
+    return np.where(called, priced.dollars, 0).sum(axis=1), np.where(called, priced.seconds, -math.inf).max(axis=1)
 
 
-def _drawn(rows: Sequence[PaidRow], method: str, kind: str, pick: _Pick) -> Played:
-    """One call a row: what is expected of a draw among the answers that `pick` finds equally good."""
-    drawn = [list(pick(row)) for row in rows]
-
-    def mean(values: Callable[[PaidRow], _Floats]) -> _Floats:
-        return np.array([values(row)[places].mean() for row, places in zip(rows, drawn, strict=True)])
-
-    return Played(
-        method,
-        kind,
-        mean(lambda row: np.array(row.scored.qualities)),
-        mean(lambda row: row.dollars),
-        mean(lambda row: row.seconds),
-        np.ones(len(rows)),
-        np.zeros(len(rows)),
-    )
-
-
-def _picked(
-    rows: Sequence[PaidRow],
+def _pick(
+    priced: PricedRows,
     picker: Picker,
-    called: Sequence[list[int]],
+    models: Collection[str | None],
     method: str,
     kind: str,
     progress: OnProgress | None,
-) -> list[Played]:
-    """What the ranker picks, and beside it, by the same comparisons, what it picks with priors."""
-    texts = [[row.scored.texts[place] for place in places] for row, places in zip(rows, called, strict=True)]
-    models = [[row.models[place] for place in places] for row, places in zip(rows, called, strict=True)]
+) -> list[MethodCosts]:
+    """Return the ranker's pick among the answers of some LLMs, and with priors also theirs by the same comparisons."""
+    rows = priced.rows
+    called = priced.grid.by_models([models] * len(rows))
+    places = [np.flatnonzero(of_row).tolist() for of_row in called]
+    answered = [
+        replace(row, candidates=tuple(row.candidates[place] for place in of_row))
+        for row, of_row in zip(rows, places, strict=True)
+    ]
     begun = time.perf_counter()
-    rankings = picker.ranker.rank_many(
-        [row.scored.prompt for row in rows], texts, strategy=picker.strategy, seed=picker.seed, progress=progress
-    )
+    rankings = rank_rows(answered, picker.ranker, strategy=picker.strategy, seed=picker.seed, progress=progress)
     clock = (time.perf_counter() - begun) / len(rows) if picker.timed else math.nan
     comparisons = np.array([ranking.comparisons for ranking in rankings], np.float64)
     price = picker.price
-    seconds = np.full(len(rows), clock) if price.seconds is None else comparisons * price.seconds
     free = math.nan if picker.paid else 0.0
-    dollars = np.full(len(rows), free) if price.dollars is None else comparisons * price.dollars
+    dollars, seconds = _all_calls(priced, called)
+    dollars = dollars + (free if price.dollars is None else comparisons * price.dollars)
+    seconds = seconds + (clock if price.seconds is None else comparisons * price.seconds)
+    calls = called.sum(axis=1).astype(np.float64)
 
-    def line(name: str, chosen: Sequence[Ranking]) -> Played:
-        best = [places[ranking.best] for places, ranking in zip(called, chosen, strict=True)]
-        return _paid(rows, f"{name}, {method}", kind, called, best, comparisons, dollars, seconds)
+    def costs(name: str, chosen: Sequence[Ranking]) -> MethodCosts:
+        best = [of_row[ranking.best] for of_row, ranking in zip(places, chosen, strict=True)]
+        quality = priced.qualities[np.arange(len(rows)), best]
+        return MethodCosts(f"{name}, {method}", kind, quality, dollars, seconds, calls, comparisons)
 
-    found = [line(picker.name, rankings)]
+    found = [costs(picker.name, rankings)]
     if picker.priors is not None:
-        informed = [picker.priors.apply(ranking, names) for ranking, names in zip(rankings, models, strict=True)]
-        found.append(line(f"{picker.name} with priors", informed))
+        informed = [picker.priors.apply(ranking, row.models) for ranking, row in zip(rankings, answered, strict=True)]
+        found.append(costs(f"{picker.name} with priors", informed))
     return found
-
-
-def _paid(
-    rows: Sequence[PaidRow],
-    method: str,
-    kind: str,
-    called: Sequence[list[int]],
-    best: Sequence[int],
-    comparisons: _Floats,
-    dollars: _Floats,
-    seconds: _Floats,
-) -> Played:
-    """All of `called` are asked at once: their dollars add up, the slowest is waited for, and then for the ranker."""
-    return Played(
-        method,
-        kind,
-        np.array([row.scored.qualities[place] for row, place in zip(rows, best, strict=True)]),
-        np.array([row.dollars[places].sum() for row, places in zip(rows, called, strict=True)]) + dollars,
-        np.array([row.seconds[places].max() for row, places in zip(rows, called, strict=True)]) + seconds,
-        np.array([len(places) for places in called], np.float64),
-        comparisons,
-    )

@@ -1,4 +1,4 @@
-"""Rows with what each of their answers cost and how long it took."""
+"""Rows with the dollars and seconds of each of their answers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_blender.bench.rows import ScoredRow, scored_rows
+from llm_blender.bench.methods import CandidateGrid
+from llm_blender.bench.resampling import Floats
+from llm_blender.bench.rows import BenchRow, scored_examples
 from llm_blender.config import Config, OpenAIConfig, Price
 from llm_blender.data import parse_row, parse_rows
 from llm_blender.errors import ConfigError, InputError, NotFoundError, unknown_name
 from llm_blender.types import Candidate, Example, Usage
 
-__all__ = ["LLMPrice", "PaidFusion", "PaidRow", "PaidRows", "PriceList", "RankerPrice", "paid_rows"]
+__all__ = ["LLMPrice", "PriceList", "PricedFusion", "PricedRows", "RankerPrice", "priced_rows"]
 
 
 class _Section(BaseModel):
@@ -27,13 +29,13 @@ class _Section(BaseModel):
 
 
 class LLMPrice(_Section):
-    """An ``[[llm]]``.
+    """Price and speed of an LLM, an ``[[llm]]``.
 
     Attributes:
-        name: as candidates call it in `model`.
+        name: as in the `model` of candidates.
         price: dollars per million tokens; None if unknown.
-        seconds: of an answer, however long.
-        tokens_per_second: at which it writes; an answer's length then decides.
+        seconds: of an answer of any length.
+        tokens_per_second: of its answers, whose length then gives the seconds.
     """
 
     name: str
@@ -49,10 +51,10 @@ class LLMPrice(_Section):
 
 
 class RankerPrice(_Section):
-    """A ``[[ranker]]``.
+    """Price and speed of a ranker, a ``[[ranker]]``.
 
     Attributes:
-        name: as ``--ranker`` calls it.
+        name: as in ``--ranker``.
         seconds: of one comparison.
         dollars: of one comparison.
     """
@@ -79,16 +81,16 @@ class PriceList(_Section):
             names = [entry.name for entry in entries]
             for name in names:
                 if names.count(name) > 1:
-                    raise ValueError(f'"{name}" stands there twice')
+                    raise ValueError(f'"{name}" is listed twice')
         return self
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file of ``[[llm]]`` and ``[[ranker]]``.
+        """Read a TOML file of ``[[llm]]`` and ``[[ranker]]`` sections.
 
         Raises:
-            NotFoundError: there is no such file.
-            ConfigError: it is no TOML, or a key or a value in it is wrong.
+            NotFoundError: the file does not exist.
+            ConfigError: it is not TOML, or has a wrong key or value.
         """
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -103,7 +105,7 @@ class PriceList(_Section):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The ``[[llm]] price`` of a ``blend.toml``; it says nothing of seconds."""
+        """Take the ``[[llm]] price`` of a ``blend.toml``, which has no seconds."""
         return cls(
             llm=tuple(
                 LLMPrice(name=llm.name, price=llm.price if isinstance(llm, OpenAIConfig) else None)
@@ -112,12 +114,12 @@ class PriceList(_Section):
         )
 
     def dollars(self, name: str, usage: Usage) -> float:
-        """Of one call; NaN if unknown."""
+        """Return the dollars of one call; NaN if unknown."""
         price = self._llm(name).price
         return math.nan if price is None else price.cost(usage)
 
     def seconds(self, name: str, usage: Usage, measured: float | None = None) -> float:
-        """Of one call; what was `measured` counts where the list is silent. NaN if unknown."""
+        """Return the seconds of one call, those `measured` if the list has none; NaN if unknown."""
         entry = self._llm(name)
         if entry.seconds is not None:
             return entry.seconds
@@ -126,7 +128,7 @@ class PriceList(_Section):
         return math.nan if measured is None else measured
 
     def of_ranker(self, name: str) -> RankerPrice:
-        """What is known of a ranker."""
+        """Return the entry of a ranker; an empty one if there is none."""
         return next((entry for entry in self.ranker if entry.name == name), RankerPrice(name=name))
 
     def _llm(self, name: str) -> LLMPrice:
@@ -137,7 +139,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {"llm": LLMPrice, "ranker": RankerPrice}
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem, in one line; an unknown key leads, as it often explains a missing one."""
+    """Describe the first problem in one line; an unknown key comes first, as it often explains a missing one."""
     problems = error.errors(include_url=False, include_input=False)
     problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
     place = [str(part) if isinstance(part, str) else f"{part + 1}" for part in problem["loc"]]
@@ -148,15 +150,12 @@ def _explain(error: ValidationError) -> str:
     return f"{where}{problem['msg'].removeprefix('Value error, ')}"
 
 
-_Floats = NDArray[np.float64]
-
 _CHARACTERS = 4  # of a token, roughly, in English
-_EXAMPLE = "pays: example"  # where a scored row keeps the example that it was made of
 
 
 @dataclass(frozen=True)
-class PaidFusion:
-    """A fused answer that was scored.
+class PricedFusion:
+    """A fused answer with a score.
 
     Attributes:
         fuser: its name.
@@ -165,7 +164,7 @@ class PaidFusion:
         seconds: of the fuser, after all candidates are there; NaN if unknown.
         candidates_dollars: of all candidates of the row, scored or not; NaN if unknown.
         candidates_seconds: of the slowest of them; NaN if unknown.
-        calls: of LLMs, the fuser's among them.
+        calls: number of calls of LLMs, the fuser's included.
     """
 
     fuser: str
@@ -177,47 +176,40 @@ class PaidFusion:
     calls: int
 
 
-@dataclass(frozen=True)
-class PaidRow:
-    """A scored row with its N answers' bills.
+@dataclass(frozen=True, eq=False)
+class PricedRows:
+    """The n rows of a file in which at least two answers have the score.
 
     Attributes:
-        scored: prompt, texts, models, qualities.
-        dollars: ``[N]``; NaN where the price is unknown.
-        seconds: ``[N]``; NaN where unknown.
-        fusion: None where the row holds no fused answer with the score.
+        rows: n of them.
+        dollars: ``[n, c]`` of each answer, in the layout of `grid`; NaN where the price is unknown.
+        seconds: ``[n, c]`` of each answer; NaN where unknown.
+        fusions: per row, None without a fused answer that has the score.
+        estimated: number of answers whose tokens are estimated, as their row holds no `usage`.
+        unscored_fusions: number of fused answers without the score, which are left out.
     """
 
-    scored: ScoredRow
-    dollars: _Floats
-    seconds: _Floats
-    fusion: PaidFusion | None = None
+    rows: tuple[BenchRow, ...]
+    dollars: Floats
+    seconds: Floats
+    fusions: tuple[PricedFusion | None, ...]
+    estimated: int = 0
+    unscored_fusions: int = 0
+
+    @cached_property
+    def grid(self) -> CandidateGrid:
+        """Layout of ``[n, c]`` arrays."""
+        return CandidateGrid(self.rows)
+
+    @cached_property
+    def qualities(self) -> Floats:
+        """``[n, c]`` scores of the answers."""
+        return self.grid.qualities()
 
     @property
-    def models(self) -> tuple[str | None, ...]:
-        """Who wrote the answers."""
-        return self.scored.models
-
-    def by(self, models: Sequence[str | None]) -> list[int]:
-        """The answers of these LLMs; all where none of them has one, so that it is neither punished nor favoured."""
-        return [i for i, model in enumerate(self.models) if model in models] or list(range(len(self.models)))
-
-
-@dataclass(frozen=True)
-class PaidRows:
-    """The rows of a file.
-
-    Attributes:
-        rows: those in which at least two answers have the score.
-        answers: in them.
-        estimated: answers whose tokens are estimated, as their row holds no `usage`.
-        unscored_fusions: fused answers without the score, which are left out.
-    """
-
-    rows: tuple[PaidRow, ...]
-    answers: int
-    estimated: int
-    unscored_fusions: int
+    def answers(self) -> int:
+        """Number of answers."""
+        return int(self.grid.present.sum())
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -225,20 +217,21 @@ class PaidRows:
         return tuple(sorted({model for row in self.rows for model in row.models if model is not None}))
 
     def unknown(self, what: str) -> tuple[str, ...]:
-        """The LLMs with an answer whose ``dollars`` or ``seconds`` are unknown."""
+        """Return the LLMs with an answer whose ``dollars`` or ``seconds`` are unknown."""
+        unknown = np.isnan(getattr(self, what))
         lost = {
             str(model)
-            for row in self.rows
-            for model, value in zip(row.models, getattr(row, what), strict=True)
-            if math.isnan(value)
+            for row, of_row in zip(self.rows, unknown, strict=True)
+            for model, nan in zip(row.models, of_row, strict=False)
+            if nan
         }
-        fusers = {row.fusion.fuser for row in self.rows if row.fusion and math.isnan(getattr(row.fusion, what))}
+        fusers = {fusion.fuser for fusion in self.fusions if fusion and math.isnan(getattr(fusion, what))}
         return tuple(sorted(lost | fusers))
 
 
-def paid_rows(
+def priced_rows(
     path: str | Path, prices: PriceList, score: str, models: Sequence[str] = (), *, complete: bool = False
-) -> PaidRows:
+) -> PricedRows:
     """Read rows and price their answers.
 
     A candidate's tokens are those of its `usage`, as ``blend run`` and ``blend data build`` write it; without one they
@@ -248,38 +241,32 @@ def paid_rows(
     Args:
         path: as for `llm_blender.data.read_rows`.
         prices: of the LLMs, and of fusers.
-        score: what quality is, among the candidates' scores.
-        models: only these LLMs' candidates; none named: all.
-        complete: only rows in which each of `models` has the score.
+        score: measure of quality, among the candidates' scores.
+        models: LLMs whose candidates are kept; empty keeps all.
+        complete: keep only rows in which each of `models` has the score.
 
     Raises:
-        InputError: as for `llm_blender.bench.scored_rows`, or an answer does not say who wrote it.
+        InputError: as for `llm_blender.bench.scored_rows`, or a candidate names no LLM.
         RowError: a row, or a candidate's `usage` or `seconds`, cannot be read.
     """
-    examples = [replace(example, extra={_EXAMPLE: example}) for example in parse_rows(path, _with_usage)]
-    scored = scored_rows(examples, score, models, complete=complete)
-    found, estimated, unscored = [], 0, 0
-    for row in scored:
-        example: Example = row.extra[_EXAMPLE]
-        candidates = [c for c in example.candidates if score in c.scores and (not models or c.model in models)]
-        if any(candidate.model is None for candidate in candidates):
-            raise InputError(
-                f"{path}: a candidate of {row.prompt[:60]!r} names no `model`: who wrote it has the price."
-            )
-        estimated += sum(not _counted(candidate.usage) for candidate in candidates)
-        dollars, seconds = _bills(example, candidates, prices)
-        fusion = _fusion(example, score, prices)
-        unscored += fusion is None and example.extra.get("fusion") is not None
-        found.append(PaidRow(replace(row, extra=example.extra), dollars, seconds, fusion))
-    return PaidRows(tuple(found), sum(len(row.models) for row in found), estimated, unscored)
+    rows, costs, fusions = [], [], []
+    estimated = unscored = 0
+    for example, row in scored_examples(parse_rows(path, _with_usage), score, models, complete=complete):
+        if None in row.models:
+            raise InputError(f"{path}: a candidate of {row.prompt[:60]!r} names no `model`, which has the price.")
+        rows.append(row)
+        estimated += sum(not _counted(candidate.usage) for candidate in row.candidates)
+        costs.append(_costs(row.prompt, row.candidates, prices))
+        fusions.append(_fusion(example, score, prices))
+        unscored += fusions[-1] is None and example.extra.get("fusion") is not None
+    dollars, seconds = (CandidateGrid(rows).fill(values) for values in zip(*costs, strict=True))
+    return PricedRows(tuple(rows), dollars, seconds, tuple(fusions), estimated, unscored)
 
 
 def _with_usage(record: dict[str, Any]) -> Example:
-    """The row with what `llm_blender.data.parse_row` leaves out of its candidates."""
+    """Parse a row, with the fields of candidates that `llm_blender.data.parse_row` leaves out."""
     example = parse_row(record)
-    if isinstance(
-        fusion := example.extra.get("fusion"), Mapping
-    ):  # read later; what is wrong in it belongs to this line
+    if isinstance(fusion := example.extra.get("fusion"), Mapping):  # used later; an error belongs to this line
         _usage(fusion.get("usage"), "the fusion")
         _seconds(fusion)
     values = [value if isinstance(value, Mapping) else {} for value in record["candidates"]]
@@ -315,30 +302,30 @@ def _number(value: Any, what: str) -> float | None:
 
 
 def _counted(usage: Usage | None) -> bool:
-    """Servers that do not count say 0, but no answer is made of nothing."""
+    """Tell whether a server counted: one that does not gives 0."""
     return usage is not None and usage.prompt_tokens > 0 and usage.completion_tokens > 0
 
 
 def _tokens(usage: Usage | None, read: int, written: int) -> Usage:
-    """As counted, else from characters."""
+    """Return the tokens as counted, else estimated from characters."""
     if usage is not None and _counted(usage):
         return usage
     return Usage(math.ceil(read / _CHARACTERS), math.ceil(written / _CHARACTERS))
 
 
-def _bills(example: Example, candidates: Sequence[Candidate], prices: PriceList) -> tuple[_Floats, _Floats]:
-    """``[N]`` dollars, and ``[N]`` seconds."""
+def _costs(prompt: str, candidates: Sequence[Candidate], prices: PriceList) -> tuple[Floats, Floats]:
+    """Return ``[N]`` dollars and ``[N]`` seconds."""
     dollars, seconds = [], []
     for candidate in candidates:
         written = len(candidate.text) + len(candidate.reasoning or "")
-        usage = _tokens(candidate.usage, len(example.prompt), written)
+        usage = _tokens(candidate.usage, len(prompt), written)
         dollars.append(prices.dollars(candidate.model or "", usage))
         seconds.append(prices.seconds(candidate.model or "", usage, candidate.seconds))
     return np.array(dollars, np.float64), np.array(seconds, np.float64)
 
 
-def _fusion(example: Example, score: str, prices: PriceList) -> PaidFusion | None:
-    """What ``blend fuse`` gave back, if it was scored, or is word for word a candidate that was."""
+def _fusion(example: Example, score: str, prices: PriceList) -> PricedFusion | None:
+    """Price the answer that ``blend fuse`` returned, if it has the score or is the text of a candidate with it."""
     fusion = example.extra.get("fusion")
     if not isinstance(fusion, Mapping):
         return None
@@ -350,11 +337,11 @@ def _fusion(example: Example, score: str, prices: PriceList) -> PaidFusion | Non
         quality = next((one for one in scores if one is not None), None)
     if not isinstance(quality, int | float) or not math.isfinite(quality):
         return None
-    name = str(fusion.get("fuser") or "")  # without one the candidates agreed, or one was clearly the best
+    name = str(fusion.get("fuser") or "")  # without one, the candidates agreed or one was clearly the best
     fuser, usage = name.removeprefix("chat:"), _fuser_usage(example, fusion)
     own = _seconds(fusion)
-    dollars, seconds = _bills(example, example.candidates, prices)
-    return PaidFusion(
+    dollars, seconds = _costs(example.prompt, example.candidates, prices)
+    return PricedFusion(
         fuser,
         float(quality),
         prices.dollars(fuser, usage) if name else 0.0,
@@ -367,11 +354,11 @@ def _fusion(example: Example, score: str, prices: PriceList) -> PaidFusion | Non
 
 def _fuser_usage(example: Example, fusion: Mapping[str, Any]) -> Usage:
     texts = [candidate.text for candidate in example.candidates]
-    used = fusion.get("used") or range(len(texts))  # those that fitted
+    used = fusion.get("used") or range(len(texts))  # the candidates that fitted
     read = len(example.prompt) + sum(len(text) for place, text in enumerate(texts) if place in used)
     return _tokens(_usage(fusion.get("usage"), "the fusion"), read, len(str(fusion.get("text") or "")))
 
 
 def _seconds(fusion: Mapping[str, Any]) -> float | None:
-    """Of fusing and guarding; what was found in the store says nothing about time."""
+    """Return the seconds of fusing and guarding; None for an answer from the store, whose time is unknown."""
     return None if fusion.get("stored") else _number(fusion.get("seconds"), "the `seconds` of the fusion")

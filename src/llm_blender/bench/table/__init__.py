@@ -1,30 +1,15 @@
-"""The paper's table (arXiv 2306.02561, table 2), its correlations and its pictures, from judged rows."""
+"""The paper's table (arXiv 2306.02561, table 2), its correlations and its plots, from judged rows."""
 
-from llm_blender.bench.table.methods import Column, Ranked, rank_pool
-from llm_blender.bench.table.paper import Cell, Line, PaperTable, paper_table, with_tradeoff
+from llm_blender.bench.table.columns import measure_pool, rank_pool
+from llm_blender.bench.table.paper import PaperTable, paper_table, with_tradeoff
 from llm_blender.bench.table.plots import plot_table, svg_pictures
-from llm_blender.bench.table.pool import Census, FusedAnswer, TablePool, TableRow, read_pool
+from llm_blender.bench.table.pool import read_pool
 from llm_blender.bench.table.report import correlation_table, method_table, report_page, write_report
-from llm_blender.bench.table.statistics import BestShare, Correlation, Estimate, LengthBias, PairRate
-from llm_blender.bench.table.tradeoff import TradeoffPoint
 
 __all__ = [
-    "BestShare",
-    "Cell",
-    "Census",
-    "Column",
-    "Correlation",
-    "Estimate",
-    "FusedAnswer",
-    "LengthBias",
-    "Line",
-    "PairRate",
     "PaperTable",
-    "Ranked",
-    "TablePool",
-    "TableRow",
-    "TradeoffPoint",
     "correlation_table",
+    "measure_pool",
     "method_table",
     "paper_table",
     "plot_table",

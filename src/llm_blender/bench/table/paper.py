@@ -1,4 +1,4 @@
-"""Table 2 of arXiv 2306.02561 for any file of judged rows: LLMs, oracles, rankers and the fused answers."""
+"""Table 2 of arXiv 2306.02561 for any file of judged rows: LLMs, oracles, rankers and fused answers."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llm_blender.bench.table.methods import (
+from llm_blender.bench.methods import Method
+from llm_blender.bench.resampling import Floats, Resampling
+from llm_blender.bench.table.columns import (
     GPT_RANK,
     Column,
-    Method,
+    Computed,
     Ranked,
     best_models,
     judge_columns,
     metric_columns,
     model_methods,
     oracle_methods,
-    plain_methods,
     rank_pool,
-    ranker_method,
 )
-from llm_blender.bench.table.pool import Census, TablePool
+from llm_blender.bench.table.pool import Coverage, TablePool
 from llm_blender.bench.table.statistics import (
     BestShare,
     Correlation,
     LengthBias,
     PairRate,
-    Resampling,
-    best_shares,
     correlate,
+    first_places,
     length_biases,
     metric_ranks,
-    pair_rates,
+    win_rates,
 )
 from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
 from llm_blender.rankers.heuristics import Longest, Random
@@ -42,8 +40,6 @@ from llm_blender.ranking import Interval
 from llm_blender.types import OnProgress
 
 __all__ = ["Cell", "Line", "PaperTable", "paper_table", "with_tradeoff"]
-
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Cell:
     Attributes:
         value: mean over the rows that count, on the measure's own scale.
         ci95: interval of that, resampled by instruction.
-        rows: that count.
+        rows: number of those rows.
     """
 
     value: float
@@ -68,7 +64,7 @@ class Line:
     Attributes:
         method: its name.
         kind: ``LLM``, ``oracle``, ``baseline``, ``ranker`` or ``fusion``.
-        cells: by the columns' keys; None where there is nothing to say, as of an LLM against itself.
+        cells: by key of the column; None without a value, as for an LLM against itself.
         comparisons: ordered pairs that went through a model, over all rows.
     """
 
@@ -78,27 +74,27 @@ class Line:
     comparisons: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         cells = {key: None if cell is None else vars(cell) for key, cell in self.cells.items()}
         return {"method": self.method, "kind": self.kind, "comparisons": self.comparisons, "cells": cells}
 
 
 @dataclass(frozen=True, eq=False)
 class PaperTable:
-    """The table, and what the pictures show.
+    """The paper's table, and the data of its plots.
 
     Attributes:
-        caption: what the judge is, and how to read the table.
+        caption: the judge, and how to read the table.
         columns: of the table.
-        lines: of the table; LLMs by GPT-Rank, then oracles, baselines, rankers, the fused answers.
+        lines: of the table; LLMs by GPT-Rank, then oracles, baselines, rankers, fused answers.
         bases: the two LLMs of the best mean GPT-Rank.
         correlations: with GPT-Rank.
-        best: who is best how often.
-        pairs: who beats whom.
-        lengths: who prefers the longer answer.
-        tradeoff: quality against comparisons, see `with_tradeoff`.
+        best: how often each LLM is best.
+        pairs: win rates of pairs of LLMs.
+        lengths: preference of judge, rankers and metrics for longer answers.
         quality: the column that the trade-off measures by.
-        census: what the file held.
+        coverage: rows of the file that count; ``census`` in JSON.
+        tradeoff: quality by number of comparisons, see `with_tradeoff`.
     """
 
     caption: str
@@ -110,15 +106,15 @@ class PaperTable:
     pairs: tuple[PairRate, ...]
     lengths: tuple[LengthBias, ...]
     quality: Column
-    census: Census
+    coverage: Coverage
     tradeoff: tuple[TradeoffPoint, ...] = ()
 
     def cell(self, method: str, column: str) -> Cell | None:
-        """One cell, by name of method and key of column; None where there is none."""
+        """Return one cell, by name of method and key of column; None if there is none."""
         return next((line.cells.get(column) for line in self.lines if line.method == method), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "caption": self.caption,
             "bases": list(self.bases),
@@ -130,7 +126,7 @@ class PaperTable:
             "lengths": [length.to_dict() for length in self.lengths],
             "tradeoff": [point.to_dict() for point in self.tradeoff],
             "quality": self.quality.key,
-            "census": self.census.to_dict(),
+            "census": self.coverage.to_dict(),
         }
 
 
@@ -138,17 +134,17 @@ def paper_table(
     pool: TablePool,
     rankers: Sequence[Ranked],
     *,
-    computed: Mapping[str, Mapping[tuple[int, str], float]] | None = None,
+    computed: Computed | None = None,
     unavailable: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> PaperTable:
-    """Every method by every measure, all intervals from the same draws of instructions.
+    """Measure every method by every column, with all intervals from the same draws of instructions.
 
     Args:
         pool: the rows.
         rankers: of `rank_pool`, on these rows.
         computed: metric values that the rows do not hold, see `measure_pool`.
-        unavailable: metrics that could not be computed, and why.
+        unavailable: metrics that could not be computed, with the reason.
         seed: of the bootstrap, and of the ranker ``random`` among the correlations.
     """
     metrics, missing = metric_columns(pool, computed or {})
@@ -156,13 +152,14 @@ def paper_table(
     judged = judge_columns(pool, bases)
     columns = [*metrics, *judged]
     resampling = Resampling(pool.groups, seed=seed)
-    known = [column for column in (*metrics, judged[0]) if column.key != pool.score]  # GPT-Rank's oracle is the score's
+    known = [column for column in metrics if column.key != pool.score]  # its oracle is GPT-Rank's
     models = sorted(_lines(model_methods(pool), columns, resampling), key=_by_rank)
     named = {ranked.name for ranked in rankers}
-    plain = [method for method in plain_methods(pool) if method.name not in named]
-    others = [*oracle_methods(known), *plain, *(ranker_method(pool, ranked) for ranked in rankers)]
+    baselines = [method for method in (pool.grid.random(), pool.grid.heuristic(Longest())) if method.name not in named]
+    of_rankers = [pool.grid.ranker(ranked.name, ranked.rankings) for ranked in rankers]
+    others = [*oracle_methods([*known, judged[0]]), *baselines, *of_rankers]
     lines = [*models, *_lines(others, columns, resampling), *_fused_line(pool, columns, resampling)]
-    baselines = [rank_pool(pool, Random(), "random", seed=seed), rank_pool(pool, Longest(), "longest")]
+    orders = [rank_pool(pool, Random(), "random", seed=seed), rank_pool(pool, Longest(), "longest")]
     return PaperTable(
         caption=_caption(pool, bases, columns),
         columns=tuple(columns),
@@ -170,19 +167,19 @@ def paper_table(
         bases=tuple(bases),
         correlations=tuple(
             correlate(
-                {ranked.name: ranked.ranks for ranked in baselines if ranked.name not in named}
-                | {column.title: metric_ranks(column) for column in metrics if column.key != pool.score}
+                {ranked.name: ranked.ranks for ranked in orders if ranked.name not in named}
+                | {column.title: metric_ranks(column) for column in known}
                 | {ranked.name: ranked.ranks for ranked in rankers},
-                columns,
+                judged[0].values,
                 pool.groups,
                 seed,
             )
         ),
-        best=tuple(best_shares(pool, columns, resampling)),
-        pairs=tuple(pair_rates(pool, resampling)),
-        lengths=tuple(length_biases(pool, [column for column in known if column.kind == "metric"], rankers, seed=seed)),
+        best=tuple(first_places(pool, judged[0].values, resampling)),
+        pairs=tuple(win_rates(pool, resampling)),
+        lengths=tuple(length_biases(pool, known, rankers, seed=seed)),
         quality=next((column for column in columns if column.key == pool.score), judged[0]),
-        census=replace(pool.census, missing_scores=missing, unavailable=unavailable or {}),
+        coverage=replace(pool.coverage, missing_scores=missing, unavailable=unavailable or {}),
     )
 
 
@@ -194,7 +191,7 @@ def with_tradeoff(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> PaperTable:
-    """The table and, for each ranker that compares pairs, every strategy on its full matrix."""
+    """Add to the table, for each ranker that compares pairs, every strategy on its full matrix."""
     comparing = [ranked for ranked in rankers if ranked.comparisons]
     resampling = Resampling(pool.groups, seed=seed)
     points: list[TradeoffPoint] = []
@@ -204,7 +201,7 @@ def with_tradeoff(
 
 
 def _lines(methods: Sequence[Method], columns: Sequence[Column], resampling: Resampling) -> list[Line]:
-    values = [method.chosen(column.values) for method in methods for column in columns]
+    values = [method.expect(column.values) for method in methods for column in columns]
     cells = iter(_cells(values, resampling))
     lines = []
     for method in methods:
@@ -227,7 +224,7 @@ def _fused_line(pool: TablePool, columns: Sequence[Column], resampling: Resampli
     return [Line(name, "fusion", {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
 
 
-def _cells(values: Sequence[_Floats], resampling: Resampling) -> list[Cell | None]:
+def _cells(values: Sequence[Floats], resampling: Resampling) -> list[Cell | None]:
     table = np.stack(values, axis=1)
     return [
         None if ci95 is None else Cell(float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
@@ -253,8 +250,8 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
         f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better), top-k "
         f"and ≥ follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
         f"k, ties sharing the smaller rank. {' and '.join(bases)} have the best GPT-Rank here; ≥ is how often an "
-        "answer is at least as good as theirs, a tie or their own answer being a win, or half of one (ties ½). Random "
-        "is what is expected of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "
+        "answer is at least as good as theirs; a tie or their own answer counts as a win, or half of one (ties ½). "
+        "Random is the expectation of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "
         f"bootstrapped over instructions.{fused}"
     )
 

@@ -1,16 +1,25 @@
-"""The paper's table as pictures; matplotlib is an extra."""
+"""Plots of the paper's table; matplotlib is an extra."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_blender.bench.plots import LIGHT, Theme, headline, require_matplotlib, save_figure, short_names
+from llm_blender.bench.plots import (
+    Theme,
+    annotate_share,
+    draw_whisker,
+    headline,
+    require_matplotlib,
+    save_figures,
+    short_names,
+)
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.statistics import JUDGE
 from llm_blender.bench.table.tradeoff import TradeoffPoint
@@ -20,15 +29,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_tradeoff", "plot_table", "svg_pictures"]
+__all__ = ["plot_table", "svg_pictures"]
 
 _LABELS = {"max_logits": "MaxLogits", "max_wins": "MaxWins"}
 _MARKS = {"knockout": "v", "bubble": "o", "top_k": "^", "single": "s", "full": "D", "active": "."}
-_DODGE = 0.018  # of the axis: what costs the same stands side by side
+_DODGE = 0.018  # share of the axis between points with the same number of comparisons
 
 
-def draw_tradeoff(table: PaperTable, theme: Theme) -> Figure:
-    """A panel a ranker; strategies as points with intervals, ``active`` as a line over its budgets."""
+def _draw_tradeoff(table: PaperTable, theme: Theme) -> Figure:
+    """Draw a panel for each ranker: strategies as points with intervals, ``active`` as a line over its budgets."""
     from matplotlib.figure import Figure
 
     panels = [(name, list(points)) for name, points in groupby(table.tradeoff, key=lambda point: point.ranker)]
@@ -70,16 +79,16 @@ def _panel(axis: Axes, table: PaperTable, points: Sequence[TradeoffPoint], best:
 
 
 def _reach(points: Sequence[TradeoffPoint], scale: int) -> tuple[float, float]:
-    """Ends of the axis: the intervals, and something around them."""
+    """Return the ends of the axis: those of the intervals, with a margin."""
     ends = [scale * end for point in points for end in point.ci95 or (point.quality, point.quality)]
-    room = 0.25 * (max(ends) - min(ends)) or 0.5
-    return min(ends) - room, max(ends) + room
+    margin = 0.25 * (max(ends) - min(ends)) or 0.5
+    return min(ends) - margin, max(ends) + margin
 
 
 def _level(
     axis: Axes, value: float, name: str, dashes: tuple[int, int], reach: tuple[float, float], theme: Theme
 ) -> None:
-    """A line across; what lies far off the strategies is named without one, so that they fill the picture."""
+    """Draw a horizontal line; one far off the strategies is only named, so that they fill the panel."""
     from matplotlib.lines import Line2D
 
     style: dict[str, Any] = {"color": theme.quiet, "linewidth": 1, "dashes": dashes}
@@ -90,7 +99,7 @@ def _level(
 
 
 def _placed(points: Sequence[TradeoffPoint], step: float) -> list[tuple[TradeoffPoint, float]]:
-    """Points with their place on the axis, moved apart where they cost the same."""
+    """Return points with their place on the axis, moved apart where they cost the same."""
     taken: list[float] = []
     placed = []
     for point in points:
@@ -122,11 +131,11 @@ _WIDTH = 6.4
 
 
 def plot_table(table: PaperTable, folder: Path) -> list[Path]:
-    """Draw ``best``, ``wins``, ``lengths`` and, where there is a trade-off, ``tradeoff``, each as PNG and SVG.
+    """Draw ``best``, ``wins``, ``lengths`` and, with a trade-off, ``tradeoff``, each as PNG and SVG.
 
     Args:
         table: see `llm_blender.bench.table.with_tradeoff` for the last one.
-        folder: made if it is not there.
+        folder: created if it is not there.
 
     Returns:
         The files written.
@@ -135,16 +144,11 @@ def plot_table(table: PaperTable, folder: Path) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
         InputError: the folder cannot be written.
     """
-    require_matplotlib()
-    import matplotlib
-
-    with matplotlib.rc_context(LIGHT.style):
-        figures = {name: draw(table, LIGHT) for name, draw in _pictures(table).items()}
-        return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
+    return save_figures(_pictures(table), folder)
 
 
 def svg_pictures(table: PaperTable, theme: Theme) -> dict[str, str]:
-    """The same pictures as the text of an SVG each, by name.
+    """Return the plots as SVG texts, by name.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -156,36 +160,33 @@ def svg_pictures(table: PaperTable, theme: Theme) -> dict[str, str]:
     with matplotlib.rc_context(theme.style):
         for name, draw in _pictures(table).items():
             written = io.StringIO()
-            draw(table, theme).savefig(written, format="svg", metadata={"Date": None})
+            draw(theme).savefig(written, format="svg", metadata={"Date": None})
             found[name] = written.getvalue()
     return found
 
 
-def _pictures(table: PaperTable) -> dict[str, Callable[[PaperTable, Theme], Figure]]:
-    pictures = {"best": _best, "wins": _wins, "tradeoff": draw_tradeoff, "lengths": _lengths}
-    return {
-        name: draw
-        for name, draw in pictures.items()
-        if (name != "tradeoff" or table.tradeoff) and (name != "lengths" or table.lengths)
-    }
+def _pictures(table: PaperTable) -> dict[str, Callable[[Theme], Figure]]:
+    pictures = {"best": _best, "wins": _wins, "tradeoff": _draw_tradeoff, "lengths": _lengths}
+    left_out = {name for name in ("tradeoff", "lengths") if not getattr(table, name)}
+    return {name: partial(draw, table) for name, draw in pictures.items() if name not in left_out}
 
 
 def _best(table: PaperTable, theme: Theme) -> Figure:
-    """A bar an LLM: the part of the instructions in which it is best."""
+    """Draw a bar for each LLM: the share of the instructions in which it is best."""
     axis, figure = _bar_axes(len(table.best), theme)
     for row, best in enumerate(table.best):
         axis.barh(row, 100 * best.share, height=0.62, color=theme.accents[2])
-        _whisker(axis, row, best.ci95, theme)
-        _number_at_the_right(axis, row, best.share)
+        draw_whisker(axis, row, best.ci95, theme)
+        annotate_share(axis, row, best.share)
     axis.set_yticks(range(len(table.best)), [best.model for best in table.best], color=theme.ink)
     axis.set_xlim(left=0)
-    headline(axis, "Who is best how often", "those who are best together share the instruction", theme)
+    headline(axis, "How often each LLM is best", "ties share the instruction", theme)
     axis.set_xlabel("% of the instructions, whiskers are 95 % intervals")
     return figure
 
 
 def _lengths(table: PaperTable, theme: Theme) -> Figure:
-    """A dot a method: how often it prefers the longer answer, beside the judge."""
+    """Draw a dot for each method: how often it prefers the longer answer."""
     axis, figure = _bar_axes(len(table.lengths), theme)
     names = short_names([bias.method for bias in table.lengths])
     judge = table.lengths[0]
@@ -196,16 +197,16 @@ def _lengths(table: PaperTable, theme: Theme) -> Figure:
         if bias.ci95 is not None:
             axis.plot([100 * end for end in bias.ci95], [row, row], color=colour, linewidth=1.2)
         axis.plot(100 * bias.rate, row, color=colour, marker="o", markersize=5)
-        _number_at_the_right(axis, row, bias.rate)
+        annotate_share(axis, row, bias.rate)
     axis.set_yticks(range(len(table.lengths)), [names[bias.method] for bias in table.lengths], color=theme.ink)
-    headline(axis, "Who prefers the longer answer", f"{judge.pairs:,} pairs of which the judge prefers one", theme)
-    axis.set_xlabel("the longer one is preferred, % of the pairs (line: by the judge; dashed: by a coin)")
+    headline(axis, "Preference for the longer answer", f"{judge.pairs:,} pairs without a tie by the judge", theme)
+    axis.set_xlabel("the longer one is preferred, % of the pairs (line: by the judge; dashed: by chance)")
     axis.margins(x=0.06)
     return figure
 
 
 def _wins(table: PaperTable, theme: Theme) -> Figure:
-    """Rows win against columns: LLMs by GPT-Rank, numbers bold where the interval is on one side of 50."""
+    """Draw a heat map of win rates, LLMs by GPT-Rank; numbers are bold where the interval is on one side of 50."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
@@ -215,7 +216,7 @@ def _wins(table: PaperTable, theme: Theme) -> Figure:
     side = 2.6 + (0.36 if len(models) <= _NUMBERED else 0.16) * len(models)
     figure = Figure(figsize=(side, side - 0.7), layout="constrained")
     axis = figure.subplots()
-    # Blue and orange are told apart by the colour-blind; the middle is the paper's colour.
+    # Colour-blind readers can distinguish blue and orange; the middle is the colour of the paper.
     ends = LinearSegmentedColormap.from_list("wins", [theme.accents[1], theme.paper, theme.accents[0]])
     colours = ends.with_extremes(bad=theme.grid)
     reach = 10 * np.ceil(10 * max(0.1, np.nanmax(np.abs(found - 0.5))))
@@ -235,7 +236,7 @@ def _wins(table: PaperTable, theme: Theme) -> Figure:
     )
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    headline(axis, "Who beats whom", "bold: the 95 % interval is on one side of 50", theme, below=True)
+    headline(axis, "Win rates", "bold: the 95 % interval is on one side of 50", theme, below=True)
     bar = figure.colorbar(image, ax=axis, shrink=0.6, aspect=24, label="the row wins, % (ties half)")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
@@ -254,28 +255,12 @@ def _bar_axes(rows: int, theme: Theme) -> tuple[Axes, Figure]:
     return axis, figure
 
 
-def _whisker(axis: Axes, row: int, interval: Interval | None, theme: Theme) -> None:
-    from matplotlib.patheffects import withStroke
-
-    if interval is not None:
-        halo = withStroke(linewidth=3, foreground=theme.paper)  # a thin line is lost on a bar
-        ends = [100 * end for end in interval]
-        axis.plot(ends, [row, row], color=theme.ink, linewidth=1, solid_capstyle="butt", path_effects=[halo])
-
-
-def _number_at_the_right(axis: Axes, row: int, share: float) -> None:
-    axis.annotate(
-        f"{100 * share:.1f}", (1, row), xycoords=("axes fraction", "data"), xytext=(28, 0), textcoords="offset points",
-        va="center", ha="right", annotation_clip=False,
-    )  # fmt: skip
-
-
 def _is_sure(interval: Interval | None) -> bool:
     return interval is not None and not interval.low <= 0.5 <= interval.high
 
 
 def _readable_on(colour: Sequence[float] | Any) -> str:
-    """Black or white, whichever stands out more (relative luminance as in WCAG 2)."""
+    """Return black or white, whichever has more contrast (relative luminance as in WCAG 2)."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if luminance > 0.179 else "#ffffff"

@@ -1,4 +1,4 @@
-"""The paper's table, its correlations and its pictures as one page that needs no network."""
+"""The paper's table, its correlations and its plots as Markdown and as a page that needs no network."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from html import escape
 from pathlib import Path
 
 from llm_blender.bench.plots import DARK, LIGHT
-from llm_blender.bench.report import Table, html_table, page, write_page
-from llm_blender.bench.table.methods import Column
+from llm_blender.bench.report import (
+    NOTHING,
+    Table,
+    format_interval,
+    format_number,
+    html_row,
+    html_table,
+    page,
+    write_page,
+)
+from llm_blender.bench.resampling import Estimate
+from llm_blender.bench.table.columns import Column
 from llm_blender.bench.table.paper import Cell, Line, PaperTable
 from llm_blender.bench.table.plots import svg_pictures
-from llm_blender.bench.table.statistics import Estimate
 from llm_blender.ranking import Interval
 
-__all__ = ["cell_text", "correlation_table", "interval_text", "method_table", "report_page", "write_report"]
+__all__ = ["correlation_table", "method_table", "report_page", "write_report"]
 
-_NOTHING = "–"
 _MEASURES = {
-    "pearson": ("Pearson", 100),
-    "spearman": ("Spearman", 100),
-    "spearman_footrule": ("footrule (less is better)", 1),
-    "set_based": ("overlap of the best k", 100),
+    "pearson": ("Pearson", True),
+    "spearman": ("Spearman", True),
+    "spearman_footrule": ("footrule (less is better)", False),
+    "set_based": ("overlap of the best k", True),
 }
 
 
 def method_table(table: PaperTable, kinds: Sequence[str] = ("metric", "rank", "versus", "top")) -> Table:
-    """Methods by measures; shares and rates in percent, each with half the width of its interval.
+    """Return methods by measures; shares and rates in percent, each with half the width of its interval.
 
     Args:
         table: the figures.
@@ -38,21 +46,29 @@ def method_table(table: PaperTable, kinds: Sequence[str] = ("metric", "rank", "v
     return Table(
         ("method", *(column.title for column in columns)),
         tuple(
-            (line.method, *(_with_width(column, line.cells[column.key]) for column in columns)) for line in table.lines
+            (
+                line.method,
+                *(
+                    _with_width(_cell(column, cell), cell.ci95 if cell else None, column.percent)
+                    for column in columns
+                    for cell in [line.cells[column.key]]
+                ),
+            )
+            for line in table.lines
         ),
         names=1,
     )
 
 
 def correlation_table(table: PaperTable) -> Table:
-    """Rankers and metrics by their correlation with GPT-Rank, times 100; the footrule as it is."""
+    """Return correlations of rankers and metrics with GPT-Rank, times 100; the footrule as it is."""
     return Table(
         ("correlation with GPT-Rank", "rows", *(title for title, _ in _MEASURES.values())),
         tuple(
             (
                 correlation.method,
                 f"{correlation.rows:,}",
-                *(_estimate(correlation.measures[name], scale) for name, (_, scale) in _MEASURES.items()),
+                *(_estimate(correlation.measures[name], percent) for name, (_, percent) in _MEASURES.items()),
             )
             for correlation in table.correlations
         ),
@@ -60,44 +76,30 @@ def correlation_table(table: PaperTable) -> Table:
     )
 
 
-def cell_text(column: Column, cell: Cell | None) -> str:
-    """The value alone, as the table shows it."""
-    return _NOTHING if cell is None else _number(cell.value, 100 if column.percent else 1)
+def _form(percent: bool) -> tuple[str, float]:
+    """Return digits and scale of a number."""
+    return (".1f", 100) if percent else (".2f", 1)
 
 
-def interval_text(column: Column, cell: Cell | None) -> str:
-    """The ends of its interval."""
-    if cell is None or cell.ci95 is None:
-        return ""
-    low, high = (_number(end, 100 if column.percent else 1) for end in cell.ci95)
-    return f"{low} to {high}"
+def _cell(column: Column, cell: Cell | None) -> str:
+    return format_number(None if cell is None else cell.value, *_form(column.percent))
 
 
-def _with_width(column: Column, cell: Cell | None) -> str:
-    text = cell_text(column, cell)
-    if cell is None or cell.ci95 is None:
-        return text
-    return f"{text} ±{_width(cell.ci95, 100 if column.percent else 1)}"
+def _with_width(text: str, interval: Interval | None, percent: bool) -> str:
+    """Add half the width of an interval to a value."""
+    return text if interval is None else f"{text} ±{format_number((interval.high - interval.low) / 2, *_form(percent))}"
 
 
-def _estimate(estimate: Estimate, scale: int) -> str:
+def _estimate(estimate: Estimate, percent: bool) -> str:
     if estimate.value is None or estimate.ci95 is None:
-        return _NOTHING
-    return f"{_number(estimate.value, scale)} ±{_width(estimate.ci95, scale)}"
-
-
-def _width(interval: Interval, scale: int) -> str:
-    return _number((interval.high - interval.low) / 2, scale)
-
-
-def _number(value: float, scale: int) -> str:
-    return f"{value * scale:.1f}" if scale == 100 else f"{value:.2f}"
+        return NOTHING
+    return _with_width(format_number(estimate.value, *_form(percent)), estimate.ci95, percent)
 
 
 _PICTURES = {
     "best": "How often each LLM's answer is the best one.",
     "wins": "How often the judge prefers the row's LLM to the column's.",
-    "tradeoff": "What each strategy selects for how many comparisons, all from the same full matrix.",
+    "tradeoff": "Quality of each strategy by number of comparisons, all from the same full matrix.",
     "lengths": "How often the longer of two answers is preferred.",
 }
 _STYLE = """
@@ -110,7 +112,7 @@ figure { margin: 1.5rem 0 2.5rem; } img { max-width: 100%; height: auto; }
 
 
 def write_report(table: PaperTable, path: Path) -> Path:
-    """Write the page.
+    """Write the page of `report_page`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -120,13 +122,13 @@ def write_report(table: PaperTable, path: Path) -> Path:
 
 
 def report_page(table: PaperTable) -> str:
-    """The page, in HTML; it follows the reader's choice of light or dark.
+    """Return the table, the correlations and the plots as an HTML page.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    title = f"LLMs and rankers on {Path(table.census.file).name}"
-    remarks = "".join(f"<li>{_prose(remark)}</li>" for remark in table.census.remarks())
+    title = f"LLMs and rankers on {Path(table.coverage.file).name}"
+    remarks = "".join(f"<li>{_prose(remark)}</li>" for remark in table.coverage.remarks())
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{_prose(table.caption.replace('± is half the width of', 'Small: the ends of'))}</p>",
@@ -135,7 +137,7 @@ def report_page(table: PaperTable) -> str:
         "<h2>Correlation with GPT-Rank</h2>",
         _correlations(table),
         *_pictures(table),
-        f"<h2>What does not count, or counts in its own way</h2><ul>{remarks}</ul>" if remarks else "",
+        f"<h2>Coverage</h2><ul>{remarks}</ul>" if remarks else "",
     ]
     return page(title, parts, _STYLE)
 
@@ -146,12 +148,12 @@ def _prose(text: str) -> str:
 
 def _head(table: PaperTable) -> str:
     # Long names of scores may break after their underscores.
-    titles = "".join(f'<th scope="col">{escape(column.title).replace("_", "_<wbr>")}</th>' for column in table.columns)
-    return f'<thead><tr><th scope="col">method</th>{titles}</tr></thead>'
+    titles = [f'<th scope="col">{escape(column.title).replace("_", "_<wbr>")}</th>' for column in table.columns]
+    return f"<thead>{html_row('method', titles, 'col')}</thead>"
 
 
 def _bodies(table: PaperTable) -> Iterator[str]:
-    """One body a kind of method."""
+    """Yield one table body for each kind of method."""
     best = {column.key: _best_line(table, column.key, column.better == "lower") for column in table.columns}
     for kind in dict.fromkeys(line.kind for line in table.lines):
         rows = [_row(table, line, best) for line in table.lines if line.kind == kind]
@@ -168,9 +170,10 @@ def _row(table: PaperTable, line: Line, best: dict[str, str | None]) -> str:
     for column in table.columns:
         cell = line.cells[column.key]
         mark = ' class="best"' if best[column.key] == line.method else ""
-        interval = interval_text(column, cell)
-        cells.append(f"<td{mark}>{cell_text(column, cell)}{f'<small>{interval}</small>' if interval else ''}</td>")
-    return f'<tr><th scope="row">{escape(line.method)}</th>{"".join(cells)}</tr>'
+        interval = None if cell is None else cell.ci95
+        ends = "" if interval is None else f"<small>{format_interval(interval, *_form(column.percent))}</small>"
+        cells.append(f"<td{mark}>{_cell(column, cell)}{ends}</td>")
+    return html_row(line.method, cells)
 
 
 def _correlations(table: PaperTable) -> str:

@@ -1,106 +1,45 @@
-"""The judge's own word on the LLMs: who is best how often, who beats whom, and how often the longer answer wins."""
+"""Statistics of the judge's outcomes: first places, win rates, length bias, and correlations with GPT-Rank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench.table.methods import GPT_RANK, Column, Ranked
+from llm_blender.bench.methods import best_shares
+from llm_blender.bench.report import Result
+from llm_blender.bench.resampling import Estimate, Floats, Resampling, intervals
+from llm_blender.bench.table.columns import Column, Ranked
 from llm_blender.bench.table.pool import TablePool
 from llm_blender.metrics import CORRELATIONS
 from llm_blender.ranking import Interval, evidence, ranks_from_scores
 
 __all__ = [
+    "JUDGE",
     "BestShare",
     "Correlation",
-    "Estimate",
     "LengthBias",
     "PairRate",
-    "Resampling",
-    "best_shares",
     "correlate",
+    "first_places",
     "length_biases",
     "metric_ranks",
-    "pair_rates",
+    "win_rates",
 ]
-
-_Floats = NDArray[np.float64]
-
-_LEVELS = (0.025, 0.975)
-_CELLS = 4_000_000  # of one block of draws: 32 MB
-
-
-class Resampling:
-    """Percentile intervals as `llm_blender.ranking.bootstrap_interval`'s, of many means at once.
-
-    Args:
-        groups: ``[n]`` the instruction of each row; rows of one instruction are drawn together.
-        seed: of the draws.
-        resamples: number of draws.
-    """
-
-    def __init__(self, groups: Sequence[int], *, seed: int = 0, resamples: int = 2000) -> None:
-        self._group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
-        size = int(self._group_of.max()) + 1
-        rng = np.random.default_rng(seed)
-        block = max(1, _CELLS // size)
-        drawn = [_drawn(rng, min(block, resamples - start), size) for start in range(0, resamples, block)]
-        self._counts: _Floats = np.concatenate(drawn)
-
-    @property
-    def weights(self) -> _Floats:
-        """``[resamples, n]``: how often each draw holds a row."""
-        return np.asarray(self._counts[:, self._group_of])
-
-    def means(self, values: _Floats) -> list[Interval | None]:
-        """An interval for the mean of each column.
-
-        Args:
-            values: ``[n, k]``; NaN does not count.
-
-        Returns:
-            k of them; None where nothing counts.
-        """
-        known = ~np.isnan(values)
-        totals, sizes = self._counts @ self._by_group(np.nan_to_num(values)), self._counts @ self._by_group(known * 1.0)
-        return intervals(np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan))
-
-    def _by_group(self, values: _Floats) -> _Floats:
-        sums = np.zeros((self._counts.shape[1], values.shape[1]))
-        np.add.at(sums, self._group_of, values)
-        return sums
-
-
-def intervals(resampled: _Floats) -> list[Interval | None]:
-    """The middle 95 % of each column of ``[resamples, k]``; None for a column that is NaN throughout."""
-    found: list[Interval | None] = []
-    for column in resampled.T:
-        known = column[~np.isnan(column)]
-        found.append(Interval(*np.quantile(known, _LEVELS).tolist()) if len(known) else None)
-    return found
-
-
-def _drawn(rng: np.random.Generator, draws: int, size: int) -> _Floats:
-    """``[draws, size]``: how often each group is drawn."""
-    places = rng.integers(size, size=(draws, size)) + np.arange(draws)[:, None] * size
-    return np.asarray(np.bincount(places.ravel(), minlength=draws * size).reshape(draws, size), np.float64)
-
 
 JUDGE = "judge"
 
 
 @dataclass(frozen=True)
-class BestShare:
-    """How often an LLM's answer is the best one of its row (figure 1 of arXiv 2306.02561).
+class BestShare(Result):
+    """How often an LLM's answer is the best of its row (figure 1 of arXiv 2306.02561).
 
     Attributes:
         model: the LLM.
-        share: of the judged rows; several that are best together share the row, so that all shares add up to 1.
+        share: of the judged rows; ties share the row, so that all shares add up to 1.
         ci95: interval of that, resampled by instruction.
         top: share of the rows in which it is best, alone or with others.
     """
@@ -110,21 +49,17 @@ class BestShare:
     ci95: Interval | None
     top: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class PairRate:
+class PairRate(Result):
     """How often the judge prefers one LLM's answer to another's.
 
     Attributes:
-        model: the one.
-        other: the other.
-        rate: share of the rows in which they were compared; a tie is half a win.
+        model: the one LLM.
+        other: the other LLM.
+        rate: share of the rows in which both were compared; a tie is half a win.
         ci95: interval of that, resampled by instruction.
-        rows: in which they were compared.
+        rows: number of those rows.
     """
 
     model: str
@@ -133,20 +68,16 @@ class PairRate:
     ci95: Interval | None
     rows: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class LengthBias:
-    """How often the longer one of two answers is preferred, by characters, where the judge prefers one.
+class LengthBias(Result):
+    """How often the longer of two answers is preferred, by characters, among pairs without a tie by the judge.
 
     Attributes:
         method: ``judge``, a ranker, or a metric.
-        rate: share of the pairs; a half where two are equally long, or the method prefers none.
+        rate: share of the pairs; one half where both are equally long, or the method prefers neither.
         ci95: interval of that, resampled by instruction.
-        pairs: how many.
+        pairs: their number.
     """
 
     method: str
@@ -154,32 +85,29 @@ class LengthBias:
     ci95: Interval | None
     pairs: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
+def first_places(pool: TablePool, ranks: Floats, resampling: Resampling) -> list[BestShare]:
+    """Return how often each LLM is best, best first.
 
-def best_shares(pool: TablePool, columns: Sequence[Column], resampling: Resampling) -> list[BestShare]:
-    """One per LLM, best first."""
-    ranks = _ranks(columns)
-    first = (ranks == 1).astype(np.float64)
-    sizes = first.sum(axis=1)
-    judged = sizes > 0
-    parts = np.where(judged[:, None], first / np.maximum(sizes, 1)[:, None], np.nan)
+    Args:
+        pool: n rows.
+        ranks: ``[n, c]`` GPT-Rank.
+        resampling: of the rows.
+    """
+    judged = np.asarray(~np.isnan(ranks).all(axis=1))
+    parts = np.where(judged[:, None], best_shares(-ranks), np.nan)
     found = [
-        BestShare(model, float(np.nanmean(parts[:, place])), ci95, float(first[judged, place].mean()))
-        for place, (model, ci95) in enumerate(zip(pool.models, resampling.means(parts), strict=True))
+        BestShare(model, float(np.nanmean(shares)), ci95, float((shares[judged] > 0).mean()))
+        for model, shares, ci95 in zip(pool.models, parts.T, resampling.means(parts), strict=True)
     ]
     return sorted(found, key=lambda best: -best.share)
 
 
-def pair_rates(pool: TablePool, resampling: Resampling) -> list[PairRate]:
-    """Both directions of every two LLMs that were compared in any row."""
+def win_rates(pool: TablePool, resampling: Resampling) -> list[PairRate]:
+    """Return the win rates of every two LLMs that were compared in any row, in both directions."""
     pairs = list(combinations(range(len(pool.models)), 2))
-    place = {model: column for column, model in enumerate(pool.models)}
-    wins = np.full((len(pool.rows), len(place), len(place)), np.nan)
-    for number, row in enumerate(pool.rows):
-        columns = [place[model] for model in row.judged.models]
+    wins = np.full((*pool.grid.shape, len(pool.models)), np.nan)
+    for number, (row, columns) in enumerate(zip(pool.rows, pool.grid.places, strict=True)):
         wins[number][np.ix_(columns, columns)] = (np.sign(row.judged.matrix - row.judged.matrix.T) + 1) / 2
     values = np.stack([wins[:, one, other] for one, other in pairs], axis=1)
     found = []
@@ -198,15 +126,21 @@ def pair_rates(pool: TablePool, resampling: Resampling) -> list[PairRate]:
 def length_biases(
     pool: TablePool, columns: Sequence[Column], rankers: Sequence[Ranked], *, seed: int
 ) -> list[LengthBias]:
-    """The judge first, then rankers and metrics, all on the pairs of which the judge prefers one."""
+    """Return the length bias of the judge, then of rankers and metrics, on the pairs without a tie by the judge.
+
+    Args:
+        pool: n rows.
+        columns: metrics.
+        rankers: with rankings of these rows.
+        seed: of the bootstrap.
+    """
     groups: list[int] = []
     longer: list[float] = []
-    metrics = [column for column in columns if column.kind == "metric"]
-    names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in metrics)]
+    names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in columns)]
     signs: dict[str, list[float]] = {name: [] for name in names}
-    for number, (row, group) in enumerate(zip(pool.rows, pool.groups, strict=True)):
+    for number, (row, group, places) in enumerate(zip(pool.rows, pool.groups, pool.grid.places, strict=True)):
         verdict = row.judged.matrix - row.judged.matrix.T
-        lengths, places = [len(text) for text in row.texts], [pool.models.index(model) for model in row.candidates]
+        lengths = [len(text) for text in row.texts]
         logits = {ranked.name: evidence(ranked.rankings[number].logits) for ranked in rankers}
         for a, b in combinations(range(len(lengths)), 2):
             if np.isnan(verdict[a, b]) or not verdict[a, b]:
@@ -216,7 +150,7 @@ def length_biases(
             signs[JUDGE].append(verdict[a, b])
             for name, matrix in logits.items():
                 signs[name].append(matrix[a, b])
-            for column in metrics:
+            for column in columns:
                 signs[column.title].append(column.values[number, places[a]] - column.values[number, places[b]])
     if not groups:
         return []
@@ -229,42 +163,26 @@ def length_biases(
     ]
 
 
-def _ranks(columns: Sequence[Column]) -> _Floats:
-    return next(column.values for column in columns if column.key == GPT_RANK)
-
-
 _PER_ROW = ("spearman_footrule", "set_based")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval, resampled by instruction; None where nothing varies, so that there is none."""
-
-    value: float | None
-    ci95: Interval | None
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """One order of the candidates beside the judge's (GPT-Rank).
+class Correlation(Result):
+    """Correlation of one order of the candidates with the judge's (GPT-Rank).
 
     Attributes:
         method: a ranker, a baseline or a metric.
-        rows: that count: every LLM has a candidate, and both orders are known.
-        measures: by the names of `llm_blender.metrics.CORRELATIONS`. Of the footrule less is better.
+        rows: number of rows in which every LLM has a candidate and both orders are known.
+        measures: by the names of `llm_blender.metrics.CORRELATIONS`; for the footrule, less is better.
     """
 
     method: str
     rows: int
     measures: Mapping[str, Estimate]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-
-def metric_ranks(column: Column) -> _Floats:
-    """``[n, c]`` competition ranks by a metric, 1 is best; NaN where it has no value."""
+def metric_ranks(column: Column) -> Floats:
+    """Return ``[n, c]`` competition ranks by a metric, 1 is best; NaN where it has no value."""
     ranks = np.full(column.values.shape, np.nan)
     for number, values in enumerate(column.values):
         known = ~np.isnan(values)
@@ -272,21 +190,18 @@ def metric_ranks(column: Column) -> _Floats:
     return ranks
 
 
-def correlate(
-    orders: Mapping[str, _Floats], columns: Sequence[Column], groups: Sequence[int], seed: int
-) -> list[Correlation]:
-    """Ranks beside the judge's, in the rows in which every LLM has both.
+def correlate(orders: Mapping[str, Floats], judge: Floats, groups: Sequence[int], seed: int) -> list[Correlation]:
+    """Correlate ranks with the judge's, in the rows in which every LLM has both.
 
     Args:
         orders: ``[n, c]`` ranks by method.
-        columns: with GPT-Rank among them.
+        judge: ``[n, c]`` GPT-Rank.
         groups: ``[n]`` the instruction of each row.
         seed: of the bootstrap.
 
     Returns:
         One per method that shares a row with the judge.
     """
-    judge = next(column.values for column in columns if column.key == GPT_RANK)
     found = []
     for method, ranks in orders.items():
         rows = np.flatnonzero(~np.isnan(ranks + judge).any(axis=1))
@@ -296,7 +211,7 @@ def correlate(
     return found
 
 
-def _measures(ranks: _Floats, judge: _Floats, resampling: Resampling) -> dict[str, Estimate]:
+def _measures(ranks: Floats, judge: Floats, resampling: Resampling) -> dict[str, Estimate]:
     spread = resampled_correlations(ranks, judge, resampling.weights)
     estimates = {}
     for name, measure in CORRELATIONS.items():
@@ -310,19 +225,19 @@ def _measures(ranks: _Floats, judge: _Floats, resampling: Resampling) -> dict[st
     return estimates
 
 
-def resampled_correlations(one: _Floats, other: _Floats, weights: _Floats) -> dict[str, _Floats]:
-    """``[resamples]`` each: Pearson's and Spearman's correlation of every draw, averaged over the columns.
+def resampled_correlations(one: Floats, other: Floats, weights: NDArray[np.floating]) -> dict[str, Floats]:
+    """Return ``[resamples]`` of Pearson's and of Spearman's correlation of each draw, averaged over the columns.
 
-    A draw of a column is the table of how often each pair of ranks was drawn, from which both follow: Pearson's of the
-    ranks as they are, Spearman's of their mean ranks within the draw.
+    A draw of a column is a table of how often each pair of ranks was drawn, and gives both: Pearson's of the ranks as
+    they are, Spearman's of their mean ranks within the draw.
 
     Args:
         one: ``[n, c]`` ranks.
         other: ``[n, c]`` others.
-        weights: ``[resamples, n]`` how often each row is drawn.
+        weights: ``[resamples, n]`` how often each draw holds a row.
     """
-    by_column: dict[str, list[_Floats]] = {"pearson": [], "spearman": []}
-    counts = weights.astype(np.float32)  # holds counts of rows exactly, at half the cost
+    by_column: dict[str, list[Floats]] = {"pearson": [], "spearman": []}
+    counts = weights.astype(np.float32)  # exact for counts, at half the cost
     for a, b in zip(one.T, other.T, strict=True):
         levels_a, place_a = np.unique(a, return_inverse=True)
         levels_b, place_b = np.unique(b, return_inverse=True)
@@ -335,13 +250,13 @@ def resampled_correlations(one: _Floats, other: _Floats, weights: _Floats) -> di
     return {name: _mean_of_known(np.stack(columns)) for name, columns in by_column.items()}
 
 
-def _mean_ranks(counts: _Floats) -> _Floats:
-    """``[resamples, levels]``: the mean rank of all that share a level."""
+def _mean_ranks(counts: Floats) -> Floats:
+    """Return ``[resamples, levels]``: the mean rank of the rows that share a level."""
     return np.asarray(np.cumsum(counts, axis=1) - (counts - 1) / 2)
 
 
-def _correlation(table: _Floats, a: _Floats, b: _Floats) -> _Floats:
-    """Pearson's correlation of the levels `a` and `b`, each pair of them as often as the table says."""
+def _correlation(table: Floats, a: Floats, b: Floats) -> Floats:
+    """Return Pearson's correlation of the levels `a` and `b`, with the table as weights of their pairs."""
     total = table.sum(axis=(1, 2))
     of_a, of_b = table.sum(axis=2), table.sum(axis=1)
     a = a - ((of_a * a).sum(axis=1) / total)[:, None]
@@ -351,8 +266,8 @@ def _correlation(table: _Floats, a: _Floats, b: _Floats) -> _Floats:
     return np.asarray(np.where(lengths > 0, shared / np.sqrt(np.where(lengths > 0, lengths, 1)), np.nan))
 
 
-def _mean_of_known(columns: _Floats) -> _Floats:
-    """``[resamples]`` of ``[c, resamples]``: NaN where no column varies."""
+def _mean_of_known(columns: Floats) -> Floats:
+    """Average ``[c, resamples]`` over the columns that vary; NaN where none does."""
     known = ~np.isnan(columns)
     return np.asarray(
         np.where(known.any(axis=0), np.nansum(columns, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)

@@ -1,17 +1,16 @@
-"""Quality against the number of comparisons (the trade-off figure of arXiv 2306.02561), from one full matrix."""
+"""Quality by number of comparisons (the trade-off figure of arXiv 2306.02561), from one full matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llm_blender.bench.table.methods import Column, Ranked
+from llm_blender.bench.report import Result
+from llm_blender.bench.resampling import Floats, Resampling
+from llm_blender.bench.table.columns import Column, Ranked
 from llm_blender.bench.table.pool import TablePool
-from llm_blender.bench.table.statistics import Resampling
 from llm_blender.ranking import Advance, Interval, Pool, rank_with
 from llm_blender.types import OnProgress, Ranking
 
@@ -31,15 +30,15 @@ _PLANS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class TradeoffPoint:
-    """What a ranker selects for so many comparisons.
+class TradeoffPoint(Result):
+    """Quality of a ranker's selection for a number of comparisons.
 
     Attributes:
         ranker: its name.
         strategy: one of `llm_blender.ranking.STRATEGIES`; ``random`` compares nothing.
         aggregation: of ``full`` and ``single``; None for the others.
         comparisons: per row, mean.
-        quality: mean of the column's values of what is selected, over rows and three seeds.
+        quality: mean value of the column for the candidates selected, over rows and three seeds.
         ci95: interval of that, resampled by instruction.
     """
 
@@ -49,10 +48,6 @@ class TradeoffPoint:
     comparisons: float
     quality: float
     ci95: Interval | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def tradeoff(
@@ -64,24 +59,25 @@ def tradeoff(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> list[TradeoffPoint]:
-    """Every strategy on the comparisons that `ranked` holds already; nothing is compared anew.
+    """Run every strategy on the comparisons of a full matrix; nothing is compared anew.
 
     Args:
         pool: n rows.
-        column: what quality is.
-        ranked: by the full matrix.
+        column: measure of quality.
+        ranked: rankings by the full matrix.
         resampling: of the rows.
         seed: the first of three.
         progress: called with strategies done and to do.
     """
-    found = [_random(pool, column, ranked, resampling)]
+    random = pool.grid.random().expect(column.values)
+    found = [_point(ranked.name, "random", None, 0.0, random, resampling)]
     plans = list(_plans(max(len(row.candidates) for row in pool.rows)))
     for done, (strategy, aggregation, budget) in enumerate(plans, 1):
         runs = [
             _replayed(pool, ranked, strategy, aggregation, budget, seed + more)
             for more in range(1 if strategy == "full" else _SEEDS)
         ]
-        values = np.mean([_selected(pool, column, rankings) for rankings in runs], axis=0)
+        values = np.mean([pool.grid.ranker("", rankings).expect(column.values) for rankings in runs], axis=0)
         made = float(np.mean([ranking.comparisons for rankings in runs for ranking in rankings]))
         label = aggregation if strategy in ("full", "single") else None
         found.append(_point(ranked.name, strategy, label, made, values, resampling))
@@ -94,7 +90,7 @@ def _plans(most: int) -> Iterator[tuple[str, str, int]]:
     whole = most * (most - 1)
     for strategy, aggregation in _PLANS:
         yield strategy, aggregation, whole
-    least = 2 * (most - 1)  # below that, not everybody has been compared
+    least = 2 * (most - 1)  # below that, some candidates are not compared
     for budget in sorted({max(least, round(part * whole)) for part in _BUDGETS}):
         yield "active", "max_logits", budget
 
@@ -109,28 +105,8 @@ def _replayed(
     return rank_with(texts, compare, strategy=strategy, aggregation=aggregation, budget=budget, seed=seed)
 
 
-def _selected(pool: TablePool, column: Column, rankings: Sequence[Ranking]) -> NDArray[np.float64]:
-    """``[n]``: the column's value of what each ranking calls best."""
-    best = [
-        pool.models.index(list(row.candidates)[ranking.best]) for row, ranking in zip(pool.rows, rankings, strict=True)
-    ]
-    return np.asarray(column.values[np.arange(len(best)), best])
-
-
-def _random(pool: TablePool, column: Column, ranked: Ranked, resampling: Resampling) -> TradeoffPoint:
-    known = ~np.isnan(column.values)
-    sizes = known.sum(axis=1)
-    means = np.where(sizes > 0, np.nansum(column.values, axis=1) / np.maximum(sizes, 1), np.nan)
-    return _point(ranked.name, "random", None, 0.0, means, resampling)
-
-
 def _point(
-    ranker: str,
-    strategy: str,
-    aggregation: str | None,
-    made: float,
-    values: NDArray[np.float64],
-    resampling: Resampling,
+    ranker: str, strategy: str, aggregation: str | None, made: float, values: Floats, resampling: Resampling
 ) -> TradeoffPoint:
     (ci95,) = resampling.means(values[:, None])
     return TradeoffPoint(ranker, strategy, aggregation, made, float(np.nanmean(values)), ci95)

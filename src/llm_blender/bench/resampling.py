@@ -1,0 +1,105 @@
+"""Paired bootstrap over instructions, of many means at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_blender.ranking import Interval
+
+__all__ = ["Difference", "Estimate", "Floats", "Resampling", "intervals"]
+
+Floats = NDArray[np.float64]
+
+_LEVELS = (0.025, 0.975)
+_CELLS = 4_000_000  # counts in one block of draws: 32 MB as float64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval, resampled by instruction; both None where nothing varies."""
+
+    value: float | None
+    ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method against another on the same rows.
+
+    Attributes:
+        method: the other one.
+        mean: by how much the mean is higher than the other's.
+        ci95: interval of that, both resampled together by instruction.
+    """
+
+    method: str
+    mean: float
+    ci95: Interval
+
+
+class Resampling:
+    """Draws of instructions with replacement, shared by all that is measured on the same rows.
+
+    The draws are those of `llm_blender.ranking.bootstrap_interval` with the same seed. They are kept as counts, one
+    byte for each instruction and draw.
+
+    Args:
+        groups: ``[n]`` the instruction of each row; rows of one instruction are drawn together.
+        seed: of the draws.
+        resamples: number of draws.
+    """
+
+    def __init__(self, groups: Sequence[int] | NDArray[np.intp], *, seed: int = 0, resamples: int = 2000) -> None:
+        self._group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
+        size = int(self._group_of.max()) + 1
+        rng = np.random.default_rng(seed)
+        self._block = max(1, _CELLS // size)
+        sizes = [min(self._block, resamples - start) for start in range(0, resamples, self._block)]
+        self._counts = np.concatenate([_draw(rng, draws, size) for draws in sizes])
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """``[resamples, n]``: how often each draw holds a row."""
+        return self._counts[:, self._group_of].astype(np.float32)
+
+    def resample(self, values: Floats) -> Floats:
+        """Return ``[resamples, k]`` means of each column of ``[n, k]``; NaN does not count."""
+        known = ~np.isnan(values)
+        sums = np.zeros((self._counts.shape[1], 2 * values.shape[1]))
+        np.add.at(sums, self._group_of, np.hstack([np.nan_to_num(values), known]))
+        starts = range(0, len(self._counts), self._block)
+        drawn = [self._counts[start : start + self._block].astype(np.float64) @ sums for start in starts]
+        totals, sizes = np.hsplit(np.concatenate(drawn), 2)
+        return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)
+
+    def means(self, values: Floats) -> list[Interval | None]:
+        """Return an interval for the mean of each column of ``[n, k]``; None for a column of NaN."""
+        return intervals(self.resample(values))
+
+    def interval(self, values: Floats) -> Interval:
+        """Return the interval of the mean of ``[n]`` values without NaN."""
+        return _interval(self.resample(values[:, None])[:, 0])
+
+    def difference(self, method: str, values: Floats, others: Floats) -> Difference:
+        """Compare ``[n]`` values with those of another method."""
+        return Difference(method, float((values - others).mean()), self.interval(values - others))
+
+
+def intervals(resampled: Floats) -> list[Interval | None]:
+    """Return the middle 95 % of each column of ``[resamples, k]``; None for a column of NaN."""
+    columns = (column[~np.isnan(column)] for column in resampled.T)
+    return [_interval(known) if len(known) else None for known in columns]
+
+
+def _interval(means: Floats) -> Interval:
+    return Interval(*np.quantile(means, _LEVELS).tolist())
+
+
+def _draw(rng: np.random.Generator, draws: int, size: int) -> NDArray[np.uint8]:
+    """Return ``[draws, size]``: how often each group is drawn, which 255 draws of one never reach."""
+    places = rng.integers(size, size=(draws, size)) + np.arange(draws)[:, None] * size
+    return np.bincount(places.ravel(), minlength=draws * size).reshape(draws, size).astype(np.uint8)
