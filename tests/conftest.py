@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import string
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,20 @@ _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+_LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_COLLECTED = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = frozenset(sys.modules)
+
+
+@pytest.fixture
+def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
+    """The names of all modules that were imported when collection ended."""
+    return request.config.stash[_COLLECTED]
 
 
 @pytest.fixture
@@ -188,19 +203,22 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=context,
         bos_token_id=0,
         eos_token_id=2,
         pad_token_id=0,
         initializer_range=0.5,
+        **_LLAMA,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_shape() -> dict[str, int]:
+    """The layers of a tiny Llama, as arguments of its configuration."""
+    return dict(_LLAMA)
 
 
 @pytest.fixture(scope="session")

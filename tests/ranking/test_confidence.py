@@ -18,6 +18,7 @@ from llm_blender.ranking import (
 )
 
 NAN = np.nan
+SETTINGS = settings(max_examples=10, deadline=None)
 
 
 def ranking(logits):
@@ -85,7 +86,7 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error([0.75] * 4, [1, 1, 1, 0]) == 0
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=40), st.randoms())
 def test_calibration_error_does_not_depend_on_the_order(pairs, random):
     shuffled = random.sample(pairs, len(pairs))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,10 @@ def test_as_a_ranker():
 class TestFit:
     """Labels drawn from known numbers: a model that is right of two candidates counts less where others are there."""
 
+    @pytest.fixture(autouse=True)
+    def _few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(import_module("llm_blender.ranking.consensus"), "_RESAMPLES", 20)
+
     def drawn(self, n: int, temperature: float, weight: float, model: float = 1.0, seed: int = 0):
         rng = np.random.default_rng(seed)
         logits, gains = rng.normal(0, 2, n), rng.normal(0, 0.2, n)
@@ -90,22 +96,22 @@ class TestFit:
         return logits, np.full_like(gains, np.nan), labels, groups
 
     def test_the_numbers_are_found_again(self):
-        fit = fit_evidence(*map(list, zip(self.drawn(20_000, 1.5, 8, 0.4), self.alone(20_000, 1.5), strict=True)))
+        fit = fit_evidence(*map(list, zip(self.drawn(3_000, 1.5, 8, 0.4), self.alone(3_000, 1.5), strict=True)))
         slope_alone = 1 / fit.temperature  # between that of pairs without a consensus and the smaller one with it
         assert 0.4 / 1.5 * 0.8 < slope_alone < 1 / 1.5
         assert fit.weights.consensus / fit.temperature == pytest.approx(8 / 1.5, rel=0.08)
         assert fit.weights.model / fit.temperature == pytest.approx(0.4 / 1.5, rel=0.08)
         assert fit.ci95[0] < fit.weights.consensus < fit.ci95[1]
         assert fit.log_loss < fit.log_loss_without
-        assert fit.pairs == 40_000
+        assert fit.pairs == 6_000
 
     def test_a_consensus_that_does_harm_gets_no_weight(self):
-        fit = fit_evidence(*([part] for part in self.drawn(5_000, 1, -5)))
+        fit = fit_evidence(*([part] for part in self.drawn(1_000, 1, -5)))
         assert fit.weights == LogitWeights()
         assert fit.log_loss == pytest.approx(fit.log_loss_without)
 
     def test_a_model_that_does_harm_gets_none_beside_it(self):
-        fit = fit_evidence(*([part] for part in self.drawn(5_000, 1, 8, -1)))
+        fit = fit_evidence(*([part] for part in self.drawn(1_000, 1, 8, -1)))
         assert fit.weights.model < 0.1 * fit.weights.consensus
         assert fit.log_loss < fit.log_loss_without
 
@@ -118,13 +124,13 @@ class TestFit:
         assert fit.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
 
     def test_files_count_alike_whatever_their_size(self):
-        large, small = self.drawn(9_000, 1, 2), self.drawn(900, 1, 14, seed=1)
+        large, small = self.drawn(2_000, 1, 2), self.drawn(200, 1, 14, seed=1)
         fit = fit_evidence(*map(list, zip(large, small, strict=True)))
         assert 6 < fit.weights.consensus / fit.weights.model < 10
 
     def test_instructions_count_alike_whatever_their_pairs(self):
-        logits, gains, labels, groups = self.drawn(4_000, 1, 6)
-        again = [np.concatenate([part, part[:2_000]]) for part in (logits, gains, labels, groups)]
+        logits, gains, labels, groups = self.drawn(600, 1, 6)
+        again = [np.concatenate([part, part[:300]]) for part in (logits, gains, labels, groups)]
         assert fit_evidence(*([part] for part in again)).weights.consensus == pytest.approx(
             fit_evidence([logits], [gains], [labels], [groups]).weights.consensus, rel=1e-4
         )
