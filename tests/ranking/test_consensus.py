@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
@@ -81,9 +79,8 @@ def test_as_a_ranker():
 class TestFit:
     """Labels drawn from known numbers: a model that is right of two candidates counts less where others are there."""
 
-    @pytest.fixture(autouse=True)
-    def _few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(import_module("llm_blender.ranking.consensus"), "_RESAMPLES", 20)
+    def fit(self, *parts):
+        return fit_evidence(*map(list, zip(*parts, strict=True)), resamples=20)
 
     def drawn(self, n: int, temperature: float, weight: float, model: float = 1.0, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -96,7 +93,7 @@ class TestFit:
         return logits, np.full_like(gains, np.nan), labels, groups
 
     def test_the_numbers_are_found_again(self):
-        fit = fit_evidence(*map(list, zip(self.drawn(3_000, 1.5, 8, 0.4), self.alone(3_000, 1.5), strict=True)))
+        fit = self.fit(self.drawn(3_000, 1.5, 8, 0.4), self.alone(3_000, 1.5))
         slope_alone = 1 / fit.temperature  # between that of pairs without a consensus and the smaller one with it
         assert 0.4 / 1.5 * 0.8 < slope_alone < 1 / 1.5
         assert fit.weights.consensus / fit.temperature == pytest.approx(8 / 1.5, rel=0.08)
@@ -106,12 +103,12 @@ class TestFit:
         assert fit.pairs == 6_000
 
     def test_a_consensus_that_does_harm_gets_no_weight(self):
-        fit = fit_evidence(*([part] for part in self.drawn(1_000, 1, -5)))
+        fit = self.fit(self.drawn(1_000, 1, -5))
         assert fit.weights == LogitWeights()
         assert fit.log_loss == pytest.approx(fit.log_loss_without)
 
     def test_a_model_that_does_harm_gets_none_beside_it(self):
-        fit = fit_evidence(*([part] for part in self.drawn(1_000, 1, 8, -1)))
+        fit = self.fit(self.drawn(1_000, 1, 8, -1))
         assert fit.weights.model < 0.1 * fit.weights.consensus
         assert fit.log_loss < fit.log_loss_without
 
@@ -119,13 +116,13 @@ class TestFit:
         from llm_blender.ranking import fit_temperature
 
         logits, gains, labels, groups = self.alone(3_000, 2)
-        fit = fit_evidence([logits], [gains], [labels], [groups])
+        fit = self.fit((logits, gains, labels, groups))
         assert fit.weights == LogitWeights()
         assert fit.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
 
     def test_files_count_alike_whatever_their_size(self):
         large, small = self.drawn(2_000, 1, 2), self.drawn(200, 1, 14, seed=1)
-        fit = fit_evidence(*map(list, zip(large, small, strict=True)))
+        fit = self.fit(large, small)
         assert 6 < fit.weights.consensus / fit.weights.model < 10
 
     def test_instructions_count_alike_whatever_their_pairs(self):

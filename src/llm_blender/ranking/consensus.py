@@ -22,7 +22,6 @@ from llm_blender.ranking.confidence import Interval
 __all__ = ["EvidenceFit", "LogitWeights", "consensus", "fit_evidence"]
 
 _STEPS = 100
-_RESAMPLES = 200
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
 _LEAST = 3  # number of different candidates from which on there is a consensus
 
@@ -122,6 +121,7 @@ def fit_evidence(
     groups: Sequence[NDArray[np.int64]],
     *,
     seed: int = 0,
+    resamples: int = 200,
 ) -> EvidenceFit:
     """Fit the temperature T and the `LogitWeights` of maximum likelihood to a judge's labels.
 
@@ -136,6 +136,7 @@ def fit_evidence(
         labels: for each file ``[n]``, 1 where a is better, 0 where b is.
         groups: for each file ``[n]``, the number of the instruction.
         seed: of the bootstrap.
+        resamples: number of bootstrap draws for the interval.
 
     Raises:
         InputError: there is no pair.
@@ -153,7 +154,7 @@ def fit_evidence(
         return EvidenceFit(temperature, LogitWeights(), Interval(0.0, 0.0), pairs, loss, loss)
     slopes = _fit(agreeing)
     rng = np.random.default_rng(seed)
-    drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(_RESAMPLES)]
+    drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(resamples)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     model, weight = slopes * temperature
     return EvidenceFit(
