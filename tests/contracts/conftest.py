@@ -35,9 +35,10 @@ def public_classes() -> Callable[..., set[str]]:
                 if (error.name or "").startswith("llm_blender"):
                     raise
                 continue  # of an extra that is not installed
-            for public in getattr(module, "__all__", ()):
-                value = getattr(module, public)
-                if not inspect.isclass(value) or inspect.isabstract(value) or getattr(value, "_is_protocol", False):
+            for public, value in vars(module).items():
+                if public.startswith("_") or not inspect.isclass(value) or value.__module__ != name:
+                    continue
+                if inspect.isabstract(value) or getattr(value, "_is_protocol", False):
                     continue
                 if all(hasattr(value, attribute) for attribute in attributes):
                     classes.add(value.__name__)
