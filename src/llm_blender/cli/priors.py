@@ -25,6 +25,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rankers import FilesArgument
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fit and sho
 @app.command()
 @with_options
 def fit(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
+    files: FilesArgument,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Write the priors to FILE, as JSON.")],
     learn_from: Annotated[

@@ -55,14 +55,11 @@ class NearestRouter:
         counts = [_count(row.prompt) for row in known]
         rows_with = Counter(word for row in counts for word in row)
         self._idf = {word: 1 + float(np.log((1 + len(known)) / (1 + rows))) for word, rows in rows_with.items()}
-        postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        postings: dict[str, dict[int, float]] = defaultdict(dict)
         for place, row in enumerate(counts):
             for word, weight in self._weighed(row).items():
-                postings[word].append((place, weight))
-        self._postings = {
-            word: (np.array([place for place, _ in found]), np.array([weight for _, weight in found]))
-            for word, found in postings.items()
-        }
+                postings[word][place] = weight
+        self._postings = {word: (np.array([*of]), np.array([*of.values()])) for word, of in postings.items()}
 
     def neighbours(self, prompt: str) -> list[int]:
         """Return the places of up to k known rows that share a word with the prompt, nearest first."""
@@ -74,15 +71,7 @@ class NearestRouter:
         return [int(place) for place in nearest if similarity[place] > 0]
 
     def route(self, prompt: str, among: Collection[str | None]) -> str | None:
-        """Choose the LLM to call.
-
-        Args:
-            prompt: any.
-            among: LLMs to choose from.
-
-        Returns:
-            One of them; None if none of them has a known row.
-        """
+        """Choose one of some LLMs to call; None if none of them has a known row."""
         eligible = [model for model in self._order if model in among]
         scores: dict[str, list[float]] = {model: [] for model in eligible}
         for place in self.neighbours(prompt):
@@ -175,11 +164,7 @@ def picks(
 ) -> list[MethodCosts]:
     """Return the ranker's picks among the answers of the best 2, 3, … LLMs, and of all.
 
-    Args:
-        priced: at least one row.
-        picker: the ranker.
-        order: by `llm_blender.bench.methods.order_models`.
-        progress: called with comparisons done and expected, anew for each number of LLMs.
+    `order` is that of `order_models`; the progress begins anew for each number of LLMs.
     """
     models = {model for row in priced.rows for model in row.models}
     found: list[MethodCosts] = []
@@ -192,15 +177,9 @@ def picks(
 
 
 def routed(priced: PricedRows, known: Sequence[BenchRow], order: Sequence[str], nearest: int) -> MethodCosts:
-    """Return the LLM that did best on the most similar known instructions, called alone.
+    """Return the LLM that did best on the `nearest` most similar known instructions, called alone.
 
-    The time to find it is negligible and not counted.
-
-    Args:
-        priced: at least one row.
-        known: other rows, to learn from.
-        order: by `llm_blender.bench.methods.order_models`.
-        nearest: number of known instructions that are looked at.
+    The time to find it is negligible and not counted. `order` is that of `order_models`.
     """
     router = NearestRouter(known, order, nearest)
     chosen = priced.grid.by_models([router.route(row.prompt, row.models)] for row in priced.rows)
@@ -210,9 +189,7 @@ def routed(priced: PricedRows, known: Sequence[BenchRow], order: Sequence[str], 
 def fused_answers(priced: PricedRows, picked: MethodCosts | None) -> list[MethodCosts]:
     """Return the fused answers that have the score; empty if rows hold none.
 
-    Args:
-        priced: at least one row.
-        picked: the ranker's pick among all answers; a fused answer needs the same comparisons and time.
+    A fused answer needs the comparisons and the time of `picked`, the ranker's pick among all answers.
     """
     places = [(place, fusion) for place, fusion in enumerate(priced.fusions) if fusion is not None]
     if not places:

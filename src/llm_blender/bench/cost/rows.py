@@ -45,7 +45,7 @@ class LLMPrice(_Section):
 
     @model_validator(mode="after")
     def _one_speed(self) -> Self:
-        if self.seconds is not None and self.tokens_per_second is not None:
+        if None not in (self.seconds, self.tokens_per_second):
             raise ValueError(f'give "{self.name}" either seconds or tokens_per_second')
         return self
 
@@ -79,9 +79,8 @@ class PriceList(_Section):
     def _once(self) -> Self:
         for entries in (self.llm, self.ranker):
             names = [entry.name for entry in entries]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f'"{name}" is listed twice')
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f'"{twice[0]}" is listed twice')
         return self
 
     @classmethod
@@ -219,12 +218,7 @@ class PricedRows:
     def unknown(self, what: str) -> tuple[str, ...]:
         """Return the LLMs with an answer whose ``dollars`` or ``seconds`` are unknown."""
         unknown = np.isnan(getattr(self, what))
-        lost = {
-            str(model)
-            for row, of_row in zip(self.rows, unknown, strict=True)
-            for model, nan in zip(row.models, of_row, strict=False)
-            if nan
-        }
+        lost = {str(self.rows[row].models[place]) for row, place in np.argwhere(unknown & self.grid.present)}
         fusers = {fusion.fuser for fusion in self.fusions if fusion and math.isnan(getattr(fusion, what))}
         return tuple(sorted(lost | fusers))
 
@@ -240,13 +234,13 @@ def priced_rows(
 
     Args:
         path: as for `llm_blender.data.read_rows`.
-        prices: of the LLMs, and of fusers.
-        score: measure of quality, among the candidates' scores.
-        models: LLMs whose candidates are kept; empty keeps all.
-        complete: keep only rows in which each of `models` has the score.
+        prices: those of the LLMs, and of fusers.
+        score: measure of quality, as `models` and `complete` an argument of `llm_blender.bench.scored_rows`.
+        models: see there.
+        complete: see there.
 
     Raises:
-        InputError: as for `llm_blender.bench.scored_rows`, or a candidate names no LLM.
+        InputError: as for `scored_rows`, or a candidate names no LLM.
         RowError: a row, or a candidate's `usage` or `seconds`, cannot be read.
     """
     rows, costs, fusions = [], [], []

@@ -84,12 +84,6 @@ def measure_pool(
 ) -> tuple[Computed, dict[str, str]]:
     """Compute the missing metrics of all candidates and fused answers whose row has a reference.
 
-    Args:
-        pool: n rows.
-        metrics: settings by name.
-        cache: stores the values.
-        progress: called with texts times metrics done and to do.
-
     Returns:
         The values; and the metrics that could not be computed, with the reason.
     """
@@ -132,11 +126,8 @@ def _missing(pool: TablePool, metric: str) -> dict[tuple[int, str], tuple[str, s
 def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], dict[str, int]]:
     """Return a column for each score of the candidates, and the number of rows that do not count for it, if any.
 
-    A row counts for a metric if all its candidates have it, so that all methods rest on the same rows.
-
-    Args:
-        pool: n rows.
-        computed: further values; scores in the rows take precedence.
+    A row counts for a metric if all its candidates have it, so that all methods rest on the same rows. Scores in the
+    rows take precedence over `computed` ones.
     """
     stored = {name for row in pool.rows for candidate in row.candidates for name in candidate.scores}
     names = sorted(stored | set(computed), key=lambda name: (name not in _FIRST, (*_FIRST, name).index(name), name))
@@ -152,12 +143,7 @@ def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], d
 
 
 def judge_columns(pool: TablePool, bases: Sequence[str]) -> list[Column]:
-    """Return GPT-Rank, how often an answer is at least as good as each base's, and how often its rank is up to 1, 2, 3.
-
-    Args:
-        pool: n rows.
-        bases: LLMs to compare with.
-    """
+    """Return GPT-Rank, how often an answer is as good as each base's or better, and how often its rank is up to 3."""
     candidates, fused = [row.judged for row in pool.rows], [_fused_judged(row) for row in pool.rows]
     ranks = _ranks(pool)
     fused_ranks = _fused(pool, ranks, selected_ranks(fused, FUSED))
@@ -246,27 +232,16 @@ def model_methods(pool: TablePool) -> list[Method]:
 
 def oracle_methods(columns: Sequence[Column]) -> list[Method]:
     """Return for each column the method that selects the best candidates of each row by it."""
+    upwards = [column.values if column.better == "higher" else -column.values for column in columns]
     return [
-        Method(
-            f"oracle, {column.title}",
-            "oracle",
-            best_shares(column.values if column.better == "higher" else -column.values),
-        )
-        for column in columns
+        Method(f"oracle, {column.title}", "oracle", best_shares(values))
+        for column, values in zip(columns, upwards, strict=True)
     ]
 
 
 def rank_pool(
     pool: TablePool, ranker: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
 ) -> Ranked:
-    """Rank all rows by the full matrix (``full``); a pointwise ranker by its scores.
-
-    Args:
-        pool: n rows.
-        ranker: any.
-        name: for `Ranked.name`.
-        seed: of a ranker that draws.
-        progress: called with comparisons done and expected.
-    """
+    """Rank all rows by the full matrix (``full``); a pointwise ranker by its scores."""
     rankings = rank_rows(pool.rows, ranker, seed=seed, progress=progress)
     return Ranked(name, tuple(rankings), pool.grid.fill(ranking.ranks for ranking in rankings))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_blender.bench.methods import Method
+from llm_blender.bench.report import Result
 from llm_blender.bench.resampling import Floats, Resampling
 from llm_blender.bench.table.columns import (
     GPT_RANK,
@@ -58,25 +59,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Result):
     """One method.
 
     Attributes:
         method: its name.
         kind: ``LLM``, ``oracle``, ``baseline``, ``ranker`` or ``fusion``.
-        cells: by key of the column; None without a value, as for an LLM against itself.
         comparisons: ordered pairs that went through a model, over all rows.
+        cells: by key of the column; None without a value, as for an LLM against itself.
     """
 
     method: str
     kind: str
+    comparisons: int
     cells: Mapping[str, Cell | None]
-    comparisons: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        cells = {key: None if cell is None else vars(cell) for key, cell in self.cells.items()}
-        return {"method": self.method, "kind": self.kind, "comparisons": self.comparisons, "cells": cells}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +111,12 @@ class PaperTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
+        parts = ("lines", "correlations", "best", "pairs", "lengths", "tradeoff")
         return {
             "caption": self.caption,
             "bases": list(self.bases),
             "columns": [column.describe() for column in self.columns],
-            "lines": [line.to_dict() for line in self.lines],
-            "correlations": [correlation.to_dict() for correlation in self.correlations],
-            "best": [best.to_dict() for best in self.best],
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "lengths": [length.to_dict() for length in self.lengths],
-            "tradeoff": [point.to_dict() for point in self.tradeoff],
+            **{name: [part.to_dict() for part in getattr(self, name)] for name in parts},
             "quality": self.quality.key,
             "census": self.coverage.to_dict(),
         }
@@ -142,10 +134,10 @@ def paper_table(
 
     Args:
         pool: the rows.
-        rankers: of `rank_pool`, on these rows.
-        computed: metric values that the rows do not hold, see `measure_pool`.
-        unavailable: metrics that could not be computed, with the reason.
-        seed: of the bootstrap, and of the ranker ``random`` among the correlations.
+        rankers: those of `rank_pool`, on these rows.
+        computed: metric values that the rows do not hold, and `unavailable` metrics, as `measure_pool` returns them.
+        unavailable: see there.
+        seed: seed of the bootstrap, and of the ranker ``random`` among the correlations.
     """
     metrics, missing = metric_columns(pool, computed or {})
     bases = best_models(pool)
@@ -192,11 +184,13 @@ def with_tradeoff(
     progress: OnProgress | None = None,
 ) -> PaperTable:
     """Add to the table, for each ranker that compares pairs, every strategy on its full matrix."""
-    comparing = [ranked for ranked in rankers if ranked.comparisons]
     resampling = Resampling(pool.groups, seed=seed)
-    points: list[TradeoffPoint] = []
-    for ranked in comparing:
-        points += tradeoff(pool, table.quality, ranked, resampling, seed=seed, progress=progress)
+    points = [
+        point
+        for ranked in rankers
+        if ranked.comparisons
+        for point in tradeoff(pool, table.quality, ranked, resampling, seed=seed, progress=progress)
+    ]
     return replace(table, tradeoff=tuple(points))
 
 
@@ -208,7 +202,7 @@ def _lines(methods: Sequence[Method], columns: Sequence[Column], resampling: Res
         of_method = {column.key: next(cells) for column in columns}
         if method.kind == "LLM":
             of_method |= {column.key: None for column in columns if column.base == method.name}
-        lines.append(Line(method.name, method.kind, of_method, method.comparisons))
+        lines.append(Line(method.name, method.kind, method.comparisons, of_method))
     return lines
 
 
@@ -221,7 +215,7 @@ def _fused_line(pool: TablePool, columns: Sequence[Column], resampling: Resampli
     parts = [f"top-{max(used)}"] if used else []
     name = f"LLM-Blender ({', '.join([*parts, *sorted(fusers)])})" if parts or fusers else "LLM-Blender"
     cells = _cells([column.fused for column in columns], resampling)
-    return [Line(name, "fusion", {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
+    return [Line(name, "fusion", 0, {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
 
 
 def _cells(values: Sequence[Floats], resampling: Resampling) -> list[Cell | None]:

@@ -349,12 +349,7 @@ def _ranking_by_outcomes(outcomes: Mapping[str, str], models: Sequence[str]) -> 
 
 
 def _ranking_by_score(scores: Sequence[float | None], models: Sequence[str]) -> GPTRanking:
-    """Rank a row by a score: the higher one wins, equal ones tie, a candidate without it is not judged.
-
-    Args:
-        scores: per candidate.
-        models: their LLMs, all different.
-    """
+    """Rank a row by a score: the higher one wins, equal ones tie, a candidate without it is not judged."""
     values = np.array([np.nan if score is None else score for score in scores])
     matrix = np.sign(np.subtract.outer(values, values))
     np.fill_diagonal(matrix, 0)

@@ -87,13 +87,7 @@ class LengthBias(Result):
 
 
 def first_places(pool: TablePool, ranks: Floats, resampling: Resampling) -> list[BestShare]:
-    """Return how often each LLM is best, best first.
-
-    Args:
-        pool: n rows.
-        ranks: ``[n, c]`` GPT-Rank.
-        resampling: of the rows.
-    """
+    """Return how often each LLM is best by ``[n, c]`` ranks, best first."""
     judged = np.asarray(~np.isnan(ranks).all(axis=1))
     parts = np.where(judged[:, None], best_shares(-ranks), np.nan)
     found = [
@@ -126,14 +120,7 @@ def win_rates(pool: TablePool, resampling: Resampling) -> list[PairRate]:
 def length_biases(
     pool: TablePool, columns: Sequence[Column], rankers: Sequence[Ranked], *, seed: int
 ) -> list[LengthBias]:
-    """Return the length bias of the judge, then of rankers and metrics, on the pairs without a tie by the judge.
-
-    Args:
-        pool: n rows.
-        columns: metrics.
-        rankers: with rankings of these rows.
-        seed: of the bootstrap.
-    """
+    """Return the length bias of the judge, then of rankers and metrics, on the pairs without a tie by the judge."""
     groups: list[int] = []
     longer: list[float] = []
     names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in columns)]
@@ -191,16 +178,9 @@ def metric_ranks(column: Column) -> Floats:
 
 
 def correlate(orders: Mapping[str, Floats], judge: Floats, groups: Sequence[int], seed: int) -> list[Correlation]:
-    """Correlate ranks with the judge's, in the rows in which every LLM has both.
+    """Correlate ``[n, c]`` ranks by method with the judge's, in the rows in which every LLM has both.
 
-    Args:
-        orders: ``[n, c]`` ranks by method.
-        judge: ``[n, c]`` GPT-Rank.
-        groups: ``[n]`` the instruction of each row.
-        seed: of the bootstrap.
-
-    Returns:
-        One per method that shares a row with the judge.
+    A method that shares no row with the judge is left out.
     """
     found = []
     for method, ranks in orders.items():

@@ -18,14 +18,9 @@ __all__ = ["TradeoffPoint", "tradeoff"]
 
 _SEEDS = 3
 _BUDGETS = (0.15, 0.25, 0.4, 0.6, 0.8)  # of the full matrix, for `active`
-_PLANS: tuple[tuple[str, str], ...] = (
-    ("knockout", "max_logits"),
-    ("bubble", "max_logits"),
-    ("top_k", "max_logits"),
-    ("single", "max_logits"),
-    ("single", "max_wins"),
-    ("full", "max_logits"),
-    ("full", "max_wins"),
+_PLANS = (
+    *((strategy, "max_logits") for strategy in ("knockout", "bubble", "top_k")),
+    *((strategy, aggregation) for strategy in ("single", "full") for aggregation in ("max_logits", "max_wins")),
 )
 
 
@@ -59,18 +54,16 @@ def tradeoff(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> list[TradeoffPoint]:
-    """Run every strategy on the comparisons of a full matrix; nothing is compared anew.
+    """Run every strategy on the comparisons of a full matrix, with three seeds; nothing is compared anew.
 
-    Args:
-        pool: n rows.
-        column: measure of quality.
-        ranked: rankings by the full matrix.
-        resampling: of the rows.
-        seed: the first of three.
-        progress: called with strategies done and to do.
+    `column` measures the quality; the progress counts strategies.
     """
-    random = pool.grid.random().expect(column.values)
-    found = [_point(ranked.name, "random", None, 0.0, random, resampling)]
+
+    def point(strategy: str, aggregation: str | None, made: float, values: Floats) -> TradeoffPoint:
+        (ci95,) = resampling.means(values[:, None])
+        return TradeoffPoint(ranked.name, strategy, aggregation, made, float(np.nanmean(values)), ci95)
+
+    found = [point("random", None, 0.0, pool.grid.random().expect(column.values))]
     plans = list(_plans(max(len(row.candidates) for row in pool.rows)))
     for done, (strategy, aggregation, budget) in enumerate(plans, 1):
         runs = [
@@ -80,7 +73,7 @@ def tradeoff(
         values = np.mean([pool.grid.ranker("", rankings).expect(column.values) for rankings in runs], axis=0)
         made = float(np.mean([ranking.comparisons for rankings in runs for ranking in rankings]))
         label = aggregation if strategy in ("full", "single") else None
-        found.append(_point(ranked.name, strategy, label, made, values, resampling))
+        found.append(point(strategy, label, made, values))
         if progress is not None:
             progress(done, len(plans))
     return found
@@ -103,10 +96,3 @@ def _replayed(
 
     texts = [row.texts for row in pool.rows]
     return rank_with(texts, compare, strategy=strategy, aggregation=aggregation, budget=budget, seed=seed)
-
-
-def _point(
-    ranker: str, strategy: str, aggregation: str | None, made: float, values: Floats, resampling: Resampling
-) -> TradeoffPoint:
-    (ci95,) = resampling.means(values[:, None])
-    return TradeoffPoint(ranker, strategy, aggregation, made, float(np.nanmean(values)), ci95)
