@@ -99,11 +99,7 @@ def _preferences(judged: JudgedPairs, heuristic: Heuristic) -> Floats:
 class ReliabilityBin:
     """A tenth of the pairs, with similar predicted probabilities.
 
-    Attributes:
-        pairs: their number.
-        confidence: mean probability of the preferred answer.
-        accuracy: how often the judge preferred it too.
-        ci95: interval of `accuracy`, resampled by instruction.
+    `confidence` is the mean probability of the preferred answer, `accuracy` how often the judge preferred it too.
     """
 
     pairs: int

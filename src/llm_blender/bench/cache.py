@@ -26,12 +26,9 @@ _TOLERANCE = 0.01  # logits; int8 kernels of different processors differ by less
 
 
 class _Cache:
-    """Numbers by key in one table of a SQLite file, all of them in memory too.
+    """Numbers by key in one table of a SQLite file, all of them in memory too; without a path, in memory only.
 
-    Args:
-        path: created if it is not there; it may hold other tables. None keeps the numbers in memory only.
-        table: name of the table, in the plural.
-        columns: names of its columns, key and value.
+    The file may hold other tables. The columns are those of the key and of the value.
 
     Raises:
         InputError: the file cannot be used.
@@ -170,13 +167,7 @@ class CachedMetrics:
         *,
         progress: OnProgress | None = None,
     ) -> list[float]:
-        """Measure texts against their references.
-
-        Args:
-            metric: one of `llm_blender.metrics.METRICS`.
-            settings: its keywords; all but the device are part of the key.
-            pairs: texts and references.
-            progress: called with texts done and to do.
+        """Measure pairs of a text and its reference; all settings of the metric but the device are part of the key.
 
         Raises:
             InputError: the metric is unknown.

@@ -122,11 +122,8 @@ class FusionMeasure(Result):
     """Quality of one method's answers by one metric.
 
     Attributes:
-        metric: its name.
         method: ``answer``, ``fused``, ``best candidate``, …, or an LLM; see `measure_fusions`.
-        rows: number of instructions.
         mean: on the metric's own scale, higher is better.
-        ci95: interval of `mean`, resampled by instruction.
         versus: against the best candidate, or against ``random`` where that is unknown; None for that one itself.
     """
 
@@ -140,12 +137,7 @@ class FusionMeasure(Result):
 
 @dataclass(frozen=True)
 class FusionMeasures:
-    """All methods by all metrics.
-
-    Attributes:
-        measures: metric by metric.
-        unavailable: metrics that could not be computed, with the reason.
-    """
+    """All methods, metric by metric, and the reason of each metric that could not be computed."""
 
     measures: tuple[FusionMeasure, ...]
     unavailable: Mapping[str, str] = field(default_factory=dict)
@@ -256,18 +248,15 @@ def _measure(metric: str, rows: Sequence[FusedRow], by_method: Mapping[str, Floa
 
 @dataclass(frozen=True)
 class FusionEffort(Result):
-    """Tokens, time and dollars of fusing.
+    """Tokens, time and dollars of fusing; tokens, `seconds` and `truncated` are means over the calls of the fuser.
 
     Attributes:
-        rows: with a reference and a fusion.
         asked: rows for which the fuser was called.
         let_through: rows whose fused text was returned.
         reasons: rows by the reason of their answer; see `llm_blender.types.FusionReason`.
-        prompt_tokens: read by the fuser, mean over its calls.
-        completion_tokens: written by it, likewise.
-        seconds: of fusing and guarding, likewise.
+        seconds: fusing and guarding.
         cost: dollars of all; None where a price is unknown.
-        truncated: share of the texts that the fuser could not read, mean over its calls.
+        truncated: share of the texts that the fuser could not read.
     """
 
     rows: int
@@ -285,13 +274,7 @@ class FusionEffort(Result):
 class FusionWins(Result):
     """How often a judge prefers the fused text that was returned to the best candidate, both orders together.
 
-    Attributes:
-        judge: its name.
-        rows: that were judged.
-        wins: rows in which the fused text is better.
-        ties: rows in which neither is.
-        share: of wins, ties as half.
-        ci95: interval of `share`, resampled by instruction.
+    `share` is that of the wins, with ties as half.
     """
 
     judge: str

@@ -22,9 +22,7 @@ class Selection(Result):
 
     Attributes:
         method: a ranker's name with its strategy, or a baseline.
-        rows: number of instructions.
         quality: mean score of the answers selected, on the score's own scale.
-        ci95: interval of `quality`, resampled by instruction.
         vs_random_ci95: interval of the difference to ``random`` on the same rows; None for ``random`` itself.
         comparisons: ordered pairs that went through the model, over all rows.
     """

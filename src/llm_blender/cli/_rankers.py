@@ -62,11 +62,7 @@ _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
 def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
-    """Load LLM judges, whose replies the user's store keeps.
-
-    Args:
-        names: ``judge:`` and the name of an LLM, each.
-        config: configuration file; None looks where ``blend ask`` does.
+    """Load LLM judges, each named ``judge:`` and an LLM of the configuration; the user's store keeps their replies.
 
     Raises:
         InputError: there is no such LLM in the configuration, or the configuration is wrong.

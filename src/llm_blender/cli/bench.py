@@ -37,20 +37,21 @@ app.command()(fuse)
 app.command()(table)
 app.command()(pays)
 
+_PairsOption = Annotated[
+    str | None, typer.Option("--score", metavar="NAME", help="Take all pairs of a row that differ in this score.")
+]
+_SubsetsOption = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."),
+]
+
 
 @app.command()
 @with_options
 def pairs(
     files: FilesArgument,
-    score: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row that differ in this score.")
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."
-        ),
-    ] = None,
+    score: _PairsOption = None,
+    by: _SubsetsOption = None,
     plot: PlotOption = None,
     *,
     options: BenchOptions,

@@ -50,7 +50,7 @@ def table(
     strategy, aggregation, comparisons, quality, ci95}], quality, census: {file, found, rows, counts, …}}, shares and
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
-    from llm_blender.bench import require_matplotlib
+    from llm_blender.bench import require_matplotlib, write_page
     from llm_blender.bench import table as paper
     from llm_blender.bench.cache import CachedMetrics
     from llm_blender.data import read_rows
@@ -78,7 +78,7 @@ def table(
     if plot is not None:
         note_drawn(paper.plot_table(found, plot))
     if html is not None:
-        note_drawn([paper.write_report(found, html)])
+        note_drawn([write_page(paper.report_page(found), html)])
     _print(found, options)
 
 

@@ -199,7 +199,7 @@ def fused_answers(priced: PricedRows, picked: MethodCosts | None) -> list[Method
     costs = MethodCosts(
         f"fused: {', '.join(names) or 'nothing'}", "fused", *(np.full(rows, math.nan) for _ in range(5))
     )
-    dollars = seconds = comparisons = np.zeros(rows)  # of ranking
+    dollars = seconds = comparisons = np.zeros(rows)  # those of ranking
     if picked is not None:
         all_dollars, all_seconds = _all_calls(priced, priced.grid.present)
         dollars, seconds, comparisons = picked.dollars - all_dollars, picked.seconds - all_seconds, picked.comparisons

@@ -35,9 +35,7 @@ class CostQuality(Result):
     """Quality, dollars and seconds of one method; all intervals are resampled by instruction.
 
     Attributes:
-        method: its name.
         kind: as in `MethodCosts`.
-        rows: number of instructions that count.
         calls: of LLMs for one answer, mean.
         comparisons: ordered pairs for one answer, mean.
         quality: mean score, on the score's own scale.
@@ -77,8 +75,7 @@ def _compare(method: MethodCosts, base: MethodCosts, resampling: Resampling) -> 
         """Return the mean of the rows that count; None if one of them is unknown."""
         if np.isnan(values[counts]).any():
             return None
-        (ci95,) = resampling.means(np.where(counts, values, np.nan)[:, None])
-        return Estimate(float(values[counts].mean()), ci95)
+        return Estimate(float(values[counts].mean()), resampling.interval(np.where(counts, values, np.nan)))
 
     first = method is base
     return CostQuality(

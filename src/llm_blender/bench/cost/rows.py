@@ -154,15 +154,13 @@ _CHARACTERS = 4  # of a token, roughly, in English
 
 @dataclass(frozen=True)
 class PricedFusion:
-    """A fused answer with a score.
+    """A fused answer with a score; unknown dollars and seconds are NaN.
 
     Attributes:
-        fuser: its name.
-        quality: its score.
-        dollars: of the fuser alone; NaN if unknown.
-        seconds: of the fuser, after all candidates are there; NaN if unknown.
-        candidates_dollars: of all candidates of the row, scored or not; NaN if unknown.
-        candidates_seconds: of the slowest of them; NaN if unknown.
+        dollars: price of the fuser alone.
+        seconds: time of the fuser, after all candidates are there.
+        candidates_dollars: price of all candidates of the row, scored or not.
+        candidates_seconds: time of the slowest of them.
         calls: number of calls of LLMs, the fuser's included.
     """
 
@@ -180,7 +178,6 @@ class PricedRows:
     """The n rows of a file in which at least two answers have the score.
 
     Attributes:
-        rows: n of them.
         dollars: ``[n, c]`` of each answer, in the layout of `grid`; NaN where the price is unknown.
         seconds: ``[n, c]`` of each answer; NaN where unknown.
         fusions: per row, None without a fused answer that has the score.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 from llm_blender.bench.cache import CachedMetrics
 from llm_blender.bench.methods import Method, best_shares, rank_rows
 from llm_blender.bench.resampling import Floats
-from llm_blender.bench.table.pool import FUSED, TablePool, TableRow
+from llm_blender.bench.table.pool import FUSED, TablePool
 from llm_blender.errors import CheckpointError, MissingExtraError, NotFoundError, WorkError
-from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, GPTRanking, Reading, selected_ranks, versus
+from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, Reading, selected_ranks, versus
 from llm_blender.types import OnProgress, Ranker, Ranking
 
 __all__ = [
@@ -144,13 +144,15 @@ def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], d
 
 def judge_columns(pool: TablePool, bases: Sequence[str]) -> list[Column]:
     """Return GPT-Rank, how often an answer is as good as each base's or better, and how often its rank is up to 3."""
-    candidates, fused = [row.judged for row in pool.rows], [_fused_judged(row) for row in pool.rows]
+    candidates = [row.judged for row in pool.rows]
+    fused = [row.fused.judged if row.fused and row.fused.judged else row.judged for row in pool.rows]
     ranks = _ranks(pool)
     fused_ranks = _fused(pool, ranks, selected_ranks(fused, FUSED))
     columns = [Column(GPT_RANK, "GPT-Rank", "rank", ranks, fused_ranks, percent=False)]
     for base in bases:
         for key, (reading, remark) in _READINGS.items():
-            credits = _by_model(pool, lambda model: versus(candidates, model, base).credits(reading))  # noqa: B023
+            by_model = [versus(candidates, model, base).credits(reading) for model in pool.models]
+            credits = np.stack(by_model, axis=1)
             own = _fused(pool, credits, versus(fused, FUSED, base).credits(reading))
             title = f"≥ {base}{remark}"
             columns.append(Column(f"at_least_{base}_{key}", title, "versus", credits, own, percent=True, base=base))
@@ -188,14 +190,6 @@ def _is_share(name: str, values: Floats) -> bool:
     return name in _SHARES or (name not in METRICS and bool(np.nanmin(values) >= 0 and np.nanmax(values) <= 1))
 
 
-def _by_model(pool: TablePool, measure: Callable[[str], Floats]) -> Floats:
-    return np.stack([measure(model) for model in pool.models], axis=1)
-
-
-def _fused_judged(row: TableRow) -> GPTRanking:
-    return row.judged if row.fused is None or row.fused.judged is None else row.fused.judged
-
-
 def _fused(pool: TablePool, values: Floats, own: Floats) -> Floats:
     """Complete the fused answer's own values with those of the candidate that it copies."""
     for number, row in enumerate(pool.rows):
@@ -206,13 +200,7 @@ def _fused(pool: TablePool, values: Floats, own: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A ranker's rankings of n rows.
-
-    Attributes:
-        name: of the ranker.
-        rankings: over the candidates of each row, in its order.
-        ranks: ``[n, c]``, 1 is best; NaN where an LLM has no candidate.
-    """
+    """A ranker's rankings of n rows, and their ranks as ``[n, c]``: 1 is best, NaN where an LLM has no candidate."""
 
     name: str
     rankings: tuple[Ranking, ...]

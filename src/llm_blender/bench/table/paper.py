@@ -10,7 +10,7 @@ import numpy as np
 
 from llm_blender.bench.methods import Method
 from llm_blender.bench.report import Result
-from llm_blender.bench.resampling import Floats, Resampling
+from llm_blender.bench.resampling import Resampling, RowMean
 from llm_blender.bench.table.columns import (
     GPT_RANK,
     Column,
@@ -37,25 +37,9 @@ from llm_blender.bench.table.statistics import (
 )
 from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
 from llm_blender.rankers.heuristics import Longest, Random
-from llm_blender.ranking import Interval
 from llm_blender.types import OnProgress
 
-__all__ = ["Cell", "Line", "PaperTable", "paper_table", "with_tradeoff"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method by one measure.
-
-    Attributes:
-        value: mean over the rows that count, on the measure's own scale.
-        ci95: interval of that, resampled by instruction.
-        rows: number of those rows.
-    """
-
-    value: float
-    ci95: Interval | None
-    rows: int
+__all__ = ["Line", "PaperTable", "paper_table", "with_tradeoff"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ class Line(Result):
     method: str
     kind: str
     comparisons: int
-    cells: Mapping[str, Cell | None]
+    cells: Mapping[str, RowMean | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +65,11 @@ class PaperTable:
 
     Attributes:
         caption: the judge, and how to read the table.
-        columns: of the table.
-        lines: of the table; LLMs by GPT-Rank, then oracles, baselines, rankers, fused answers.
+        lines: LLMs by GPT-Rank, then oracles, baselines, rankers, fused answers.
         bases: the two LLMs of the best mean GPT-Rank.
-        correlations: with GPT-Rank.
-        best: how often each LLM is best.
-        pairs: win rates of pairs of LLMs.
-        lengths: preference of judge, rankers and metrics for longer answers.
         quality: the column that the trade-off measures by.
         coverage: rows of the file that count; ``census`` in JSON.
-        tradeoff: quality by number of comparisons, see `with_tradeoff`.
+        tradeoff: filled by `with_tradeoff`.
     """
 
     caption: str
@@ -105,7 +84,7 @@ class PaperTable:
     coverage: Coverage
     tradeoff: tuple[TradeoffPoint, ...] = ()
 
-    def cell(self, method: str, column: str) -> Cell | None:
+    def cell(self, method: str, column: str) -> RowMean | None:
         """Return one cell, by name of method and key of column; None if there is none."""
         return next((line.cells.get(column) for line in self.lines if line.method == method), None)
 
@@ -196,7 +175,7 @@ def with_tradeoff(
 
 def _lines(methods: Sequence[Method], columns: Sequence[Column], resampling: Resampling) -> list[Line]:
     values = [method.expect(column.values) for method in methods for column in columns]
-    cells = iter(_cells(values, resampling))
+    cells = iter(resampling.means(np.stack(values, axis=1)))
     lines = []
     for method in methods:
         of_method = {column.key: next(cells) for column in columns}
@@ -214,16 +193,8 @@ def _fused_line(pool: TablePool, columns: Sequence[Column], resampling: Resampli
     fusers = {answer.fuser for answer in answers if answer.fuser}
     parts = [f"top-{max(used)}"] if used else []
     name = f"LLM-Blender ({', '.join([*parts, *sorted(fusers)])})" if parts or fusers else "LLM-Blender"
-    cells = _cells([column.fused for column in columns], resampling)
+    cells = resampling.means(np.stack([column.fused for column in columns], axis=1))
     return [Line(name, "fusion", 0, {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
-
-
-def _cells(values: Sequence[Floats], resampling: Resampling) -> list[Cell | None]:
-    table = np.stack(values, axis=1)
-    return [
-        None if ci95 is None else Cell(float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
-        for column, ci95 in zip(table.T, resampling.means(table), strict=True)
-    ]
 
 
 def _by_rank(line: Line) -> float:
@@ -239,7 +210,8 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
         else f"the pairs that the score `{pool.score}` implies, not from judged pairs (the higher score wins, equal "
         "ones tie)"
     )
-    fused = " The fused answer is ranked among itself and all candidates." if _has_fused(columns) else ""
+    has_fused = any(not np.isnan(column.fused).all() for column in columns if column.key == GPT_RANK)
+    fused = " The fused answer is ranked among itself and all candidates." if has_fused else ""
     return (
         f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better), top-k "
         f"and ≥ follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
@@ -248,7 +220,3 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
         "Random is the expectation of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "
         f"bootstrapped over instructions.{fused}"
     )
-
-
-def _has_fused(columns: Sequence[Column]) -> bool:
-    return any(not np.isnan(column.fused).all() for column in columns if column.key == GPT_RANK)

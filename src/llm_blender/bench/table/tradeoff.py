@@ -29,12 +29,10 @@ class TradeoffPoint(Result):
     """Quality of a ranker's selection for a number of comparisons.
 
     Attributes:
-        ranker: its name.
         strategy: one of `llm_blender.ranking.STRATEGIES`; ``random`` compares nothing.
-        aggregation: of ``full`` and ``single``; None for the others.
-        comparisons: per row, mean.
+        aggregation: that of ``full`` and ``single``; None for the others.
+        comparisons: mean number in a row.
         quality: mean value of the column for the candidates selected, over rows and three seeds.
-        ci95: interval of that, resampled by instruction.
     """
 
     ranker: str
@@ -60,7 +58,7 @@ def tradeoff(
     """
 
     def point(strategy: str, aggregation: str | None, made: float, values: Floats) -> TradeoffPoint:
-        (ci95,) = resampling.means(values[:, None])
+        ci95 = resampling.interval(values)
         return TradeoffPoint(ranked.name, strategy, aggregation, made, float(np.nanmean(values)), ci95)
 
     found = [point("random", None, 0.0, pool.grid.random().expect(column.values))]
