@@ -157,17 +157,9 @@ def measure_fusions(
     ``answer`` is the answer returned, under guard if there was one; ``let through`` the same on the rows alone in which
     that is a fused text; ``fused`` the text that the fuser wrote, returned or not (the answer where it wrote none);
     ``auto`` the answer of the mode ``auto``; ``best candidate`` the one that the ranker put first. Each is measured
-    where the rows hold what it needs. With `candidates` also ``random``, the expectation of a draw, ``longest`` by
-    characters, each LLM with an answer in every row, and ``oracle``, the best candidate of each row by that very
-    metric.
-
-    Args:
-        rows: at least one.
-        metrics: settings by name, as for `llm_blender.metrics.evaluate`.
-        candidates: measure all of them, which takes as many times longer.
-        rule: decides for ``auto``.
-        seed: seed of the bootstrap.
-        progress: called with texts times metrics done and to do.
+    where the rows hold what it needs. With `candidates`, which takes as many times longer, also ``random``, the
+    expectation of a draw, ``longest`` by characters, each LLM with an answer in every row, and ``oracle``, the best
+    candidate of each row by that very metric. `metrics` are settings by name, as for `llm_blender.metrics.evaluate`.
     """
     chosen = _chosen(rows, rule)
     texts = [

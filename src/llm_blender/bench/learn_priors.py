@@ -83,12 +83,8 @@ def weigh_priors(
 ) -> tuple[Priors, WeightFit]:
     """Fit the weight and the temperature of priors to a ranker, whose logits the strengths are added to.
 
-    Args:
-        priors: learned from other rows, or without a judge.
-        rows: judged; those without a judged pair are not compared.
-        ranker: any.
-        name: name of the ranker.
-        options: those of `rank_rows`; the seed is that of the bootstrap too.
+    The priors are learned from other rows, or without a judge. Rows without a judged pair are not compared. `options`
+    are those of `rank_rows`; the seed is that of the bootstrap too.
 
     Raises:
         InputError: no judged pair can teach a weight.

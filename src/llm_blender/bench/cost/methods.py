@@ -121,12 +121,8 @@ class Picker:
     """A ranker that picks an answer, with its price.
 
     Attributes:
-        ranker: any.
-        name: for the table.
-        price: of a comparison. If its seconds are unknown and it is `timed`, they are measured; unknown dollars are
-            zero, unless it is `paid`.
-        strategy: one of `llm_blender.ranking.STRATEGIES`.
-        seed: of the strategy.
+        price: price of a comparison. If its seconds are unknown and it is `timed`, they are measured; unknown dollars
+            are zero, unless it is `paid`.
         priors: learned from other rows; None adds none.
         timed: its comparisons are made now, not read from a cache.
         paid: an LLM judge, whose calls cost money.

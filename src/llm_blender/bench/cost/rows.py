@@ -229,12 +229,7 @@ def priced_rows(
     are estimated at four characters each, of instruction and input for the prompt, of text and `reasoning` for the
     answer. Its seconds are those of the price list, else its own `seconds`.
 
-    Args:
-        path: as for `llm_blender.data.read_rows`.
-        prices: those of the LLMs, and of fusers.
-        score: measure of quality, as `models` and `complete` an argument of `llm_blender.bench.scored_rows`.
-        models: see there.
-        complete: see there.
+    `score`, the measure of quality, `models` and `complete` are those of `llm_blender.bench.scored_rows`.
 
     Raises:
         InputError: as for `scored_rows`, or a candidate names no LLM.

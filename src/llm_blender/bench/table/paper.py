@@ -111,12 +111,8 @@ def paper_table(
 ) -> PaperTable:
     """Measure every method by every column, with all intervals from the same draws of instructions.
 
-    Args:
-        pool: the rows.
-        rankers: those of `rank_pool`, on these rows.
-        computed: metric values that the rows do not hold, and `unavailable` metrics, as `measure_pool` returns them.
-        unavailable: see there.
-        seed: seed of the bootstrap, and of the ranker ``random`` among the correlations.
+    `rankers` are those of `rank_pool`, `computed` and `unavailable` what `measure_pool` returns. The seed is that of
+    the bootstrap, and of the ranker ``random`` among the correlations.
     """
     metrics, missing = metric_columns(pool, computed or {})
     bases = best_models(pool)

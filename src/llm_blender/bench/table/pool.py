@@ -138,7 +138,7 @@ class TableRow(BenchRow):
 
 @dataclass(frozen=True, eq=False)
 class TablePool:
-    """The n instructions of a file and the c LLMs that answered them, some of which may be missing in a row.
+    """The n instructions of a file and the c LLMs that answered them; a row may lack some LLMs.
 
     Attributes:
         score: score whose implied pairs are the judge's; None where pairs were judged (``cmp_results``).
@@ -178,9 +178,9 @@ def read_pool(
 
     Args:
         file: source of the rows.
-        examples: as `llm_blender.data.read_rows` gives them.
+        examples: rows of the file.
         models: LLMs that are kept; empty keeps all that were judged in any row.
-        score: its name among the candidates' scores.
+        score: name of a score of the candidates.
         complete: keep only rows in which each LLM has a judged candidate.
         measuring: metrics will be computed, so that rows with a reference count without any score.
 

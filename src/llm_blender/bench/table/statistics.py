@@ -189,12 +189,8 @@ def resampled_correlations(one: Floats, other: Floats, weights: NDArray[np.float
     """Return ``[resamples]`` of Pearson's and of Spearman's correlation of each draw, averaged over the columns.
 
     A draw of a column is a table of how often each pair of ranks was drawn, and gives both: Pearson's of the ranks as
-    they are, Spearman's of their mean ranks within the draw.
-
-    Args:
-        one: ``[n, c]`` ranks.
-        other: ``[n, c]`` others.
-        weights: ``[resamples, n]`` how often each draw holds a row.
+    they are, Spearman's of their mean ranks within the draw. Ranks are ``[n, c]``; weights are ``[resamples, n]``, how
+    often each draw holds a row.
     """
     by_column: dict[str, list[Floats]] = {"pearson": [], "spearman": []}
     counts = weights.astype(np.float32)  # exact for counts, at half the cost

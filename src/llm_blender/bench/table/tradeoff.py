@@ -18,10 +18,7 @@ __all__ = ["TradeoffPoint", "tradeoff"]
 
 _SEEDS = 3
 _BUDGETS = (0.15, 0.25, 0.4, 0.6, 0.8)  # of the full matrix, for `active`
-_PLANS = (
-    *((strategy, "max_logits") for strategy in ("knockout", "bubble", "top_k")),
-    *((strategy, aggregation) for strategy in ("single", "full") for aggregation in ("max_logits", "max_wins")),
-)
+_AGGREGATIONS = ("max_logits", "max_wins")  # of `single` and `full`; the others have the first
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,14 @@ def tradeoff(
 
 def _plans(most: int) -> Iterator[tuple[str, str, int]]:
     whole = most * (most - 1)
-    for strategy, aggregation in _PLANS:
-        yield strategy, aggregation, whole
+    for strategy in ("knockout", "bubble", "top_k"):
+        yield strategy, _AGGREGATIONS[0], whole
+    for strategy in ("single", "full"):
+        for aggregation in _AGGREGATIONS:
+            yield strategy, aggregation, whole
     least = 2 * (most - 1)  # below that, some candidates are not compared
     for budget in sorted({max(least, round(part * whole)) for part in _BUDGETS}):
-        yield "active", "max_logits", budget
+        yield "active", _AGGREGATIONS[0], budget
 
 
 def _replayed(
