@@ -59,7 +59,9 @@ class NearestRouter:
         for place, row in enumerate(counts):
             for word, weight in self._weighed(row).items():
                 postings[word][place] = weight
-        self._postings = {word: (np.array([*of]), np.array([*of.values()])) for word, of in postings.items()}
+        self._postings = {
+            word: (np.array(list(found)), np.array(list(found.values()))) for word, found in postings.items()
+        }
 
     def neighbours(self, prompt: str) -> list[int]:
         """Return the places of up to k known rows that share a word with the prompt, nearest first."""

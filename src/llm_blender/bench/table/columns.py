@@ -143,7 +143,10 @@ def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], d
 
 
 def judge_columns(pool: TablePool, bases: Sequence[str]) -> list[Column]:
-    """Return GPT-Rank, how often an answer is as good as each base's or better, and how often its rank is up to 3."""
+    """Return GPT-Rank, how often an answer is at least as good as each base's, and how often its rank is at most k.
+
+    There is a column for each k of 1, 2, 3.
+    """
     candidates = [row.judged for row in pool.rows]
     fused = [row.fused.judged if row.fused and row.fused.judged else row.judged for row in pool.rows]
     ranks = _ranks(pool)
