@@ -2,16 +2,18 @@ import subprocess
 import sys
 from types import ModuleType
 
+import pytest
+
 import llm_blender.metrics
+import llm_blender.ranking
 
 
-def test_all_is_sorted_and_complete():
-    public = llm_blender.metrics.__all__
+@pytest.mark.parametrize("package", [llm_blender.metrics, llm_blender.ranking])
+def test_all_is_sorted_and_complete(package):
+    public = package.__all__
     assert sorted(public, key=lambda name: (not name.isupper(), name.islower(), name)) == public
     exported = {
-        name
-        for name, value in vars(llm_blender.metrics).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(package).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert exported == set(public)
 

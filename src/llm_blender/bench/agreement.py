@@ -60,14 +60,7 @@ class PairPredictions:
 def ranker_predictions(
     judged: JudgedPairs, ranker: Ranker, name: str, *, progress: OnProgress | None = None
 ) -> PairPredictions:
-    """Compare all pairs in both orders.
-
-    Args:
-        judged: the pairs.
-        ranker: any; a pointwise one compares by differences of scores.
-        name: for `PairPredictions.method`.
-        progress: called with comparisons done and expected.
-    """
+    """Compare all pairs in both orders."""
     comparisons = compare_pairs(ranker, judged.pairs, consensus=judged.consensus, progress=progress)
     # Flips are the model's own preference in either order: the consensus is the same in both.
     gains = evidence_weights(ranker).consensus * np.nan_to_num(judged.consensus)
@@ -106,11 +99,7 @@ def _preferences(judged: JudgedPairs, heuristic: Heuristic) -> Floats:
 class ReliabilityBin:
     """A tenth of the pairs, with similar predicted probabilities.
 
-    Attributes:
-        pairs: their number.
-        confidence: mean probability of the preferred answer.
-        accuracy: how often the judge preferred it too.
-        ci95: interval of `accuracy`, resampled by instruction.
+    `confidence` is the mean probability of the preferred answer, `accuracy` how often the judge preferred it too.
     """
 
     pairs: int
@@ -176,12 +165,9 @@ class Agreement(Result):
 
 
 def agreements(judged: JudgedPairs, methods: Sequence[PairPredictions], *, seed: int = 0) -> list[Agreement]:
-    """Measure how often each method agrees with the judge: on all pairs, then on each subset.
+    """Measure how often each method agrees with the judge, on all pairs, then on each subset.
 
-    Args:
-        judged: the pairs.
-        methods: predictions for them; the others are compared with the first.
-        seed: of the bootstrap.
+    All are compared with the first one.
     """
     results = _agreements(judged, methods, seed)
     for part, places in judged.parts():

@@ -9,12 +9,13 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from llm_blender.bench.judged_pairs import TextPair, evidence_weights, rank_pairs
+from llm_blender.bench.methods import RankOptions
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.metrics import METRICS
-from llm_blender.ranking import DEFAULT_BUDGET, Advance, Pool, rank_with
+from llm_blender.ranking import Advance, Pool, rank_with
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 __all__ = ["CachedMetrics", "CachedRanker"]
@@ -25,12 +26,9 @@ _TOLERANCE = 0.01  # logits; int8 kernels of different processors differ by less
 
 
 class _Cache:
-    """Numbers by key in one table of a SQLite file, all of them in memory too.
+    """Numbers by key in one table of a SQLite file, all of them in memory too; without a path, in memory only.
 
-    Args:
-        path: created if it is not there; it may hold other tables. None keeps the numbers in memory only.
-        table: name of the table, in the plural.
-        columns: names of its columns, key and value.
+    The file may hold other tables. The columns are those of the key and of the value.
 
     Raises:
         InputError: the file cannot be used.
@@ -90,11 +88,7 @@ class CachedRanker:
         self,
         instructions: Sequence[Instruction],
         candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
+        **options: Unpack[RankOptions],
     ) -> list[Ranking]:
         """Rank the candidates of each instruction; `Ranking.comparisons` counts cached comparisons too.
 
@@ -112,15 +106,8 @@ class CachedRanker:
             self._complete(pairs, advance)
             return [self._cache.values[self._key(pair)] for pair in pairs]
 
-        rankings = rank_with(
-            candidates,
-            compare,
-            strategy=strategy,
-            seed=seed,
-            budget=budget,
-            evidence_weights=self.evidence_weights,
-            progress=progress,
-        )
+        options.setdefault("strategy", "auto")
+        rankings = rank_with(candidates, compare, evidence_weights=self.evidence_weights, **options)
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]
 
     def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:
@@ -180,13 +167,7 @@ class CachedMetrics:
         *,
         progress: OnProgress | None = None,
     ) -> list[float]:
-        """Measure texts against their references.
-
-        Args:
-            metric: one of `llm_blender.metrics.METRICS`.
-            settings: its keywords; all but the device are part of the key.
-            pairs: texts and references.
-            progress: called with texts done and to do.
+        """Measure pairs of a text and its reference; all settings of the metric but the device are part of the key.
 
         Raises:
             InputError: the metric is unknown.

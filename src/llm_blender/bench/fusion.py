@@ -77,9 +77,7 @@ class FusedRow(BenchRow):
 def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]:
     """Select the rows with a fused answer and a reference, and count the others.
 
-    Args:
-        file: source of the rows.
-        rows: with `fusion` as ``blend fuse`` writes it, and `ranking` as ``blend rank`` does.
+    `fusion` is as ``blend fuse`` writes it, and `ranking` as ``blend rank`` does.
 
     Raises:
         InputError: no row has both, or a `fusion` has no text.
@@ -94,15 +92,9 @@ def fused_rows(file: str, rows: Iterable[Example]) -> tuple[list[FusedRow], int]
             answer = fused_answer(fusion)
         except InputError as error:
             raise InputError(f"{file}, row {number}: {error}") from None
+        best, report = _best(row, fusion), dict(fusion)
         found.append(
-            FusedRow(
-                row.prompt,
-                row.candidates,
-                reference=row.reference,
-                answer=answer,
-                best=_best(row, fusion),
-                fusion=dict(fusion),
-            )
+            FusedRow(row.prompt, row.candidates, reference=row.reference, answer=answer, best=best, fusion=report)
         )
     if not found:
         raise InputError(
@@ -130,11 +122,8 @@ class FusionMeasure(Result):
     """Quality of one method's answers by one metric.
 
     Attributes:
-        metric: its name.
         method: ``answer``, ``fused``, ``best candidate``, …, or an LLM; see `measure_fusions`.
-        rows: number of instructions.
         mean: on the metric's own scale, higher is better.
-        ci95: interval of `mean`, resampled by instruction.
         versus: against the best candidate, or against ``random`` where that is unknown; None for that one itself.
     """
 
@@ -148,12 +137,7 @@ class FusionMeasure(Result):
 
 @dataclass(frozen=True)
 class FusionMeasures:
-    """All methods by all metrics.
-
-    Attributes:
-        measures: metric by metric.
-        unavailable: metrics that could not be computed, with the reason.
-    """
+    """All methods, metric by metric, and the reason of each metric that could not be computed."""
 
     measures: tuple[FusionMeasure, ...]
     unavailable: Mapping[str, str] = field(default_factory=dict)
@@ -173,20 +157,9 @@ def measure_fusions(
     ``answer`` is the answer returned, under guard if there was one; ``let through`` the same on the rows alone in which
     that is a fused text; ``fused`` the text that the fuser wrote, returned or not (the answer where it wrote none);
     ``auto`` the answer of the mode ``auto``; ``best candidate`` the one that the ranker put first. Each is measured
-    where the rows hold what it needs. With `candidates` also ``random``, the expectation of a draw, ``longest`` by
-    characters, each LLM with an answer in every row, and ``oracle``, the best candidate of each row by that very
-    metric.
-
-    Args:
-        rows: at least one.
-        metrics: settings by name, as for `llm_blender.metrics.evaluate`.
-        candidates: measure all of them, which takes as many times longer.
-        rule: of ``auto``.
-        seed: of the bootstrap.
-        progress: called with texts times metrics done and to do.
-
-    Raises:
-        InputError: as for `evaluate`.
+    where the rows hold what it needs. With `candidates`, which takes as many times longer, also ``random``, the
+    expectation of a draw, ``longest`` by characters, each LLM with an answer in every row, and ``oracle``, the best
+    candidate of each row by that very metric. `metrics` are settings by name, as for `llm_blender.metrics.evaluate`.
     """
     chosen = _chosen(rows, rule)
     texts = [
@@ -227,13 +200,9 @@ def measure_fusions(
 def _chosen(rows: Sequence[FusedRow], rule: FusionRule) -> list[dict[str, str]]:
     """Return each row's text by method, for the methods that have one in every row and are not all like ``answer``."""
     chosen = [{_ANSWER: row.answer, _FUSED: row.written, _AUTO: row.automatic(rule), _BEST: row.chosen} for row in rows]
-    different = {
-        _ANSWER,
-        _BEST,
-        *(name for name in (_FUSED, _AUTO) if any(row[name] != row[_ANSWER] for row in chosen)),
-    }
-    kept = [name for name in chosen[0] if name in different and all(row[name] is not None for row in chosen)]
-    return [{name: row[name] or "" for name in kept} for row in chosen]
+    different = [name for name in (_FUSED, _AUTO) if any(row[name] != row[_ANSWER] for row in chosen)]
+    known = [name for name in (_ANSWER, *different, _BEST) if all(row[name] is not None for row in chosen)]
+    return [{name: row[name] or "" for name in known} for row in chosen]
 
 
 def _candidate_methods(grid: CandidateGrid) -> list[Method]:
@@ -271,18 +240,15 @@ def _measure(metric: str, rows: Sequence[FusedRow], by_method: Mapping[str, Floa
 
 @dataclass(frozen=True)
 class FusionEffort(Result):
-    """Tokens, time and dollars of fusing.
+    """Tokens, time and dollars of fusing; tokens, `seconds` and `truncated` are means over the calls of the fuser.
 
     Attributes:
-        rows: with a reference and a fusion.
         asked: rows for which the fuser was called.
         let_through: rows whose fused text was returned.
         reasons: rows by the reason of their answer; see `llm_blender.types.FusionReason`.
-        prompt_tokens: read by the fuser, mean over its calls.
-        completion_tokens: written by it, likewise.
-        seconds: of fusing and guarding, likewise.
+        seconds: fusing and guarding.
         cost: dollars of all; None where a price is unknown.
-        truncated: share of the texts that the fuser could not read, mean over its calls.
+        truncated: share of the texts that the fuser could not read.
     """
 
     rows: int
@@ -300,13 +266,7 @@ class FusionEffort(Result):
 class FusionWins(Result):
     """The rate at which a judge prefers the returned fused text to the best candidate, over both orders.
 
-    Attributes:
-        judge: its name.
-        rows: that were judged.
-        wins: rows in which the fused text is better.
-        ties: rows in which neither is.
-        share: of wins, ties as half.
-        ci95: interval of `share`, resampled by instruction.
+    `share` is that of the wins, with ties as half.
     """
 
     judge: str
@@ -342,14 +302,10 @@ def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
 def judge_fusions(
     rows: Sequence[FusedRow], judge: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
 ) -> FusionWins | None:
-    """Compare each fused text that was returned with the best candidate by a judge; None if there is none.
+    """Let a judge compare each fused text that was returned with the best candidate, in both orders.
 
-    Args:
-        rows: at least one.
-        judge: compares them in both orders.
-        name: of the judge.
-        seed: of the bootstrap.
-        progress: called with the comparisons done and to do.
+    Returns:
+        None if no fused text was returned, or each is its best candidate.
 
     Raises:
         WorkError: the judge failed.
@@ -366,10 +322,9 @@ def judge_fusions(
 
 
 def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
-    """Return means on each metric's own scale; a metric that could not be computed has a line without numbers.
+    """Return means on each metric's own scale, by file; the name of a single file is left out.
 
-    Args:
-        results: by file; the name of a single file is left out.
+    A metric that could not be computed has a line without numbers.
     """
     measures = [measure for of_file in results.values() for measure in of_file.measures]
     other = next((measure.versus.method for measure in measures if measure.versus), "")
@@ -387,11 +342,8 @@ def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
         for file, of_file in results.items()
         for measure in of_file.measures
     ]
-    lines += [
-        (file, metric, "unavailable", *(NOTHING,) * 5)
-        for file, of_file in results.items()
-        for metric in of_file.unavailable
-    ]
+    for file, of_file in results.items():
+        lines += [(file, metric, "unavailable", *(NOTHING,) * 5) for metric in of_file.unavailable]
     against = f"against {other}" if other else "difference"
     columns = ("file", "metric", "method", "rows", "mean", "95 %", against, "95 %")
     table = Table(columns, tuple(lines), names=3)
@@ -399,12 +351,7 @@ def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
 
 
 def fusion_effort_table(efforts: Mapping[str, FusionEffort], wins: Mapping[str, FusionWins]) -> Table:
-    """Return the effort in each file, and how often a judge preferred the fused text, if there was one.
-
-    Args:
-        efforts: by file; the name of a single file is left out.
-        wins: by file, of the files that were judged.
-    """
+    """Return the effort by file, and how often a judge preferred the fused text, if there was one."""
     lines = []
     for file, effort in efforts.items():
         won = wins.get(file)

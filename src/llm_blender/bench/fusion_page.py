@@ -49,13 +49,9 @@ _LEGEND = (
 def fusion_page(
     files: Mapping[str, Sequence[FusedRow]], tables: Sequence[Table], *, examples: int = 20, seed: int = 0
 ) -> str:
-    """Return an HTML page with tables, and rows of each file with fused text, candidates and reference.
+    """Return an HTML page with tables, and below them rows of each file with fused text, candidates and reference.
 
-    Args:
-        files: rows by file.
-        tables: placed above the rows.
-        examples: number of rows of a file, drawn at random; fewer if the file has fewer.
-        seed: of the draw, which takes the same rows from files with the same instructions.
+    Up to `examples` rows of a file are drawn, the same ones of files with the same instructions.
     """
     parts = ["<h1>Fused answers</h1>", *map(html_table, tables), _LEGEND]
     for file, rows in files.items():

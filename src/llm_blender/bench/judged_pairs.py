@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple, Self
@@ -63,25 +63,15 @@ def compare_pairs(
 ) -> list[Comparison]:
     """Compare a with b in each pair; a pair that occurs more than once, in either order, is compared once.
 
-    Args:
-        ranker: any; a pointwise one compares by differences of scores.
-        pairs: of texts.
-        consensus: per pair, consensus of a minus that of b among all candidates of its prompt, NaN where there are no
-            others; it has the weight that it has in a ranking of all candidates.
-        progress: called with comparisons done and expected.
-
-    Returns:
-        One comparison per pair.
+    `consensus` is per pair that of a minus that of b among all candidates of its prompt, NaN where there are no others;
+    it has the weight that it has in a ranking of all candidates.
     """
     unique = list(dict.fromkeys(pair.sorted() for pair in pairs))
     found = dict(zip(unique, rank_pairs(ranker, unique, progress=progress), strict=True))
     rankings = [found[pair.sorted()] for pair in pairs]
-    forward, backward = (
-        np.array([ranking.logits[order] for ranking, order in zip(rankings, orders, strict=True)])
-        for orders in zip(
-            *(((0, 1), (1, 0)) if pair == pair.sorted() else ((1, 0), (0, 1)) for pair in pairs), strict=True
-        )
-    )
+    orders = [(0, 1) if pair == pair.sorted() else (1, 0) for pair in pairs]
+    forward = np.array([ranking.logits[a, b] for ranking, (a, b) in zip(rankings, orders, strict=True)])
+    backward = np.array([ranking.logits[b, a] for ranking, (a, b) in zip(rankings, orders, strict=True)])
     if consensus is not None:
         weights, gains = evidence_weights(ranker), np.array(consensus)
         forward, backward = weights.evidence(forward, gains), weights.evidence(backward, -gains)
@@ -99,6 +89,7 @@ def evidence_weights(ranker: Ranker) -> LogitWeights:
 
 _Judgement = tuple[str, str, float, float]
 """Text a, text b, difference in quality (a − b), difference in consensus (a − b)."""
+_MARGINS = {"a": 1.0, "b": -1.0, "tie": 0.0}
 
 
 @dataclass(frozen=True)
@@ -153,46 +144,30 @@ class JudgedPairs:
 
 
 def labelled_pairs(file: str, rows: Iterable[Example], *, by: str | None = None) -> JudgedPairs:
-    """Collect the pairs that the rows label.
-
-    Args:
-        file: source of the rows.
-        rows: at least one with `pairs`.
-        by: key of the rows that divides them into subsets.
+    """Collect the pairs that the rows label; `by` is the key that divides the rows into subsets.
 
     Raises:
         InputError: there are no pairs, or only ties; or see `subset_names`.
     """
-    margins = {"a": 1.0, "b": -1.0, "tie": 0.0}
-    examples = list(rows)
-    judgements = [_labelled(row, margins) for row in examples]
-    if not any(judgements):
+    judged = [(row, _labelled(row)) for row in rows]
+    if not any(judgements for _, judgements in judged):
         raise InputError(f"{file} holds no labelled pairs: its rows need `pairs`, or name a score to compare by.")
-    subsets = None if by is None else subset_names((row.extra for row in examples), by)
-    return _judged(file, [row.prompt for row in examples], judgements, subsets)
+    return _judged(file, judged, by)
 
 
 def implied_pairs(file: str, rows: Iterable[BenchRow], *, by: str | None = None) -> JudgedPairs:
     """Pair all candidates of each row: the higher score is the better answer, equal scores are a tie.
 
-    Args:
-        file: source of the rows.
-        rows: at least one.
-        by: key of the rows that divides them into subsets.
-
     Raises:
         InputError: there are only ties; or see `subset_names`.
     """
-    scored = list(rows)
-    judgements = [_implied(row) for row in scored]
-    subsets = None if by is None else subset_names((row.extra for row in scored), by)
-    return _judged(file, [row.prompt for row in scored], judgements, subsets)
+    return _judged(file, [(row, _implied(row)) for row in rows], by)
 
 
-def _labelled(row: Example, margins: Mapping[str, float]) -> list[_Judgement]:
+def _labelled(row: Example) -> list[_Judgement]:
     texts = [candidate.text for candidate in row.candidates]
     shares = _shares(texts)
-    return [(texts[p.a], texts[p.b], margins[p.label], shares[p.a] - shares[p.b]) for p in row.pairs]
+    return [(texts[p.a], texts[p.b], _MARGINS[p.label], shares[p.a] - shares[p.b]) for p in row.pairs]
 
 
 def _implied(row: BenchRow) -> list[_Judgement]:
@@ -207,14 +182,17 @@ def _shares(texts: Sequence[str]) -> list[float]:
 
 
 def _judged(
-    file: str, prompts: Sequence[str], judgements: Sequence[Sequence[_Judgement]], subsets: Sequence[str] | None
+    file: str, judged: Sequence[tuple[Example | BenchRow, Sequence[_Judgement]]], by: str | None
 ) -> JudgedPairs:
-    """Join prompts, their judgements and their subsets."""
-    of_row: Sequence[str | None] = subsets or [None] * len(prompts)
+    """Join the judgements of all rows, without the ties."""
+    subsets: Sequence[str | None] = [None] * len(judged)
+    if by is not None:
+        subsets = subset_names((row.extra for row, _ in judged), by)
+    groups_of = group_ids(row.prompt for row, _ in judged)
     found = [
-        (TextPair(prompt, a, b), margin, group, subset, share)
-        for prompt, group, subset, of_prompt in zip(prompts, group_ids(prompts), of_row, judgements, strict=True)
-        for a, b, margin, share in of_prompt
+        (TextPair(row.prompt, a, b), margin, group, subset, share)
+        for (row, judgements), group, subset in zip(judged, groups_of, subsets, strict=True)
+        for a, b, margin, share in judgements
     ]
     tied = tuple(subset for _, margin, _, subset, _ in found if not margin)
     if len(tied) == len(found):

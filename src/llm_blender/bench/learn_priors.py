@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
-from llm_blender.bench.methods import rank_rows
+from llm_blender.bench.methods import RankOptions, rank_rows
 from llm_blender.bench.rows import BenchRow, check_names, group_ids
 from llm_blender.errors import InputError
-from llm_blender.ranking import (
-    JudgedRanking,
-    Priors,
-    WeightFit,
-    fit_priors,
-    fit_weight,
-    games_from_pairs,
-    games_from_ranking,
-    pairs_from_scores,
-)
-from llm_blender.types import Example, OnProgress, Ranker
+from llm_blender.ranking import Priors, WeightFit
+from llm_blender.ranking import priors as fitting
+from llm_blender.types import Example, Ranker
 
 __all__ = ["named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_priors"]
 
@@ -28,10 +21,8 @@ __all__ = ["named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_
 def named_rows(rows: Iterable[Example], models: Sequence[str] = (), score: str | None = None) -> list[BenchRow]:
     """Select the rows in which at least two LLMs have a candidate, without the candidates of unknown LLMs.
 
-    Args:
-        rows: of one or several files.
-        models: LLMs whose candidates are kept; empty keeps all whose LLM is known.
-        score: score whose order gives the pairs; None takes the rows' own `pairs`.
+    With `models`, only the candidates of these LLMs are kept. The pairs are those that `score` implies; without one,
+    the rows' own.
 
     Raises:
         InputError: no row has the score or a model (the message gives the nearest name), or no row is left.
@@ -52,7 +43,7 @@ def _named(example: Example, models: Sequence[str], score: str | None) -> BenchR
         place = {old: new for new, old in enumerate(kept)}
         pairs = [replace(p, a=place[p.a], b=place[p.b]) for p in example.pairs if p.a in place and p.b in place]
     else:
-        pairs = pairs_from_scores([candidate.scores.get(score, np.nan) for candidate in candidates])
+        pairs = fitting.pairs_from_scores([candidate.scores.get(score, np.nan) for candidate in candidates])
     return BenchRow(example.prompt, candidates, pairs=tuple(pairs))
 
 
@@ -62,33 +53,25 @@ def priors_from_judgements(rows: Iterable[BenchRow], *, source: str = "judgement
     Raises:
         InputError: no pair has a better answer.
     """
-    return fit_priors((game for row in rows for game in games_from_pairs(row.pairs, row.models)), source=source)
+    return fitting.fit_priors(
+        (game for row in rows for game in fitting.games_from_pairs(row.pairs, row.models)), source=source
+    )
 
 
 def priors_from_ranker(
     rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
-    *,
-    strategy: str = "full",
-    seed: int = 0,
-    progress: OnProgress | None = None,
+    **options: Unpack[RankOptions],
 ) -> Priors:
-    """Fit strengths to the comparisons of a ranker, without a judge.
-
-    Args:
-        rows: at least one.
-        ranker: any.
-        name: for `Priors.ranker`.
-        strategy: chooses the pairs to compare.
-        seed: of the strategy.
-        progress: called with comparisons done and expected.
-    """
-    rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
+    """Fit strengths to the comparisons of a ranker, without a judge; `options` are those of `rank_rows`."""
+    rankings = rank_rows(rows, ranker, **options)
     games = [
-        game for row, ranking in zip(rows, rankings, strict=True) for game in games_from_ranking(ranking, row.models)
+        game
+        for row, ranking in zip(rows, rankings, strict=True)
+        for game in fitting.games_from_ranking(ranking, row.models)
     ]
-    return replace(fit_priors(games, source=f"ranker {name}"), ranker=name)
+    return replace(fitting.fit_priors(games, source=f"ranker {name}"), ranker=name)
 
 
 def weigh_priors(
@@ -96,34 +79,22 @@ def weigh_priors(
     rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
-    *,
-    strategy: str = "full",
-    seed: int = 0,
-    progress: OnProgress | None = None,
+    **options: Unpack[RankOptions],
 ) -> tuple[Priors, WeightFit]:
-    """Fit the weight and the temperature of priors to a ranker.
+    """Fit the weight and the temperature of priors to a ranker, whose logits the strengths are added to.
 
-    Args:
-        priors: learned from other rows, or without a judge.
-        rows: judged; those without a judged pair are not compared.
-        ranker: whose logits the strengths are added to.
-        name: for `Priors.ranker`.
-        strategy: chooses the pairs to compare.
-        seed: of strategy and bootstrap.
-        progress: called with comparisons done and expected.
+    The priors are learned from other rows, or without a judge. Rows without a judged pair are not compared. `options`
+    are those of `rank_rows`; the seed is that of the bootstrap too.
 
     Raises:
         InputError: no judged pair can teach a weight.
     """
     judged = [row for row in rows if any(pair.label != "tie" for pair in row.pairs)]
-    rankings = rank_rows(judged, ranker, strategy=strategy, seed=seed, progress=progress) if judged else []
+    rankings = rank_rows(judged, ranker, **options) if judged else []
     groups = group_ids(row.prompt for row in judged)
-    fit = fit_weight(
-        priors,
-        [
-            JudgedRanking(ranking, row.models, row.pairs, group)
-            for row, ranking, group in zip(judged, rankings, groups, strict=True)
-        ],
-        seed=seed,
-    )
+    evidence = [
+        fitting.JudgedRanking(ranking, row.models, row.pairs, group)
+        for row, ranking, group in zip(judged, rankings, groups, strict=True)
+    ]
+    fit = fitting.fit_weight(priors, evidence, seed=options.get("seed", 0))
     return replace(priors, weight=fit.weight, weight_ci95=fit.ci95, ranker=name, temperature=fit.temperature), fit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Heuristic
 from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = ["CandidateGrid", "Method", "best_shares", "equal_shares", "order_models", "rank_rows"]
+__all__ = ["CandidateGrid", "Method", "RankOptions", "best_shares", "equal_shares", "order_models", "rank_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +59,8 @@ def best_shares(values: Floats) -> Floats:
 class CandidateGrid:
     """Layout of the candidates of n rows in arrays ``[n, c]``.
 
-    Args:
-        rows: at least one.
-        models: LLMs, one a column, for rows with at most one candidate of each; empty: a column for each place in a
-            row, as many as the longest row has candidates.
+    A column is an LLM, for rows with at most one candidate of each; without `models`, it is a place in the row, and
+    there are as many as the longest row has candidates.
     """
 
     def __init__(self, rows: Sequence[BenchRow], models: Sequence[str] = ()) -> None:
@@ -133,14 +132,16 @@ def order_models(rows: Sequence[BenchRow], known: Sequence[BenchRow]) -> list[st
     return sorted(worth, key=lambda model: (-worth[model], model))
 
 
-def rank_rows(
-    rows: Sequence[BenchRow],
-    ranker: Ranker,
-    *,
-    strategy: str = "full",
-    seed: int = 0,
-    progress: OnProgress | None = None,
-) -> list[Ranking]:
-    """Rank the candidates of each row, with the parameters of `Ranker.rank_many`."""
-    prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-    return ranker.rank_many(prompts, texts, strategy=strategy, seed=seed, progress=progress)
+class RankOptions(TypedDict, total=False):
+    """Keywords of `Ranker.rank_many`, which benches hand on."""
+
+    strategy: str
+    seed: int
+    budget: int
+    progress: OnProgress | None
+
+
+def rank_rows(rows: Sequence[BenchRow], ranker: Ranker, **options: Unpack[RankOptions]) -> list[Ranking]:
+    """Rank the candidates of each row, by the full matrix (``full``) unless a strategy is named."""
+    options.setdefault("strategy", "full")
+    return ranker.rank_many([row.prompt for row in rows], [row.texts for row in rows], **options)

@@ -23,9 +23,13 @@ __all__ = [
     "LIGHT",
     "Theme",
     "annotate_share",
+    "bar_axis",
     "draw_whisker",
     "headline",
+    "new_figure",
+    "outer_legend",
     "plot_agreements",
+    "point_axis",
     "require_matplotlib",
     "save_figures",
     "short_names",
@@ -116,6 +120,34 @@ def save_figures(figures: Mapping[str, Callable[[Theme], Figure]], folder: Path)
     return paths
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def bar_axis(axis: Axes, names: Sequence[str], theme: Theme) -> None:
+    """Prepare an axis of horizontal bars, one for each name, from top to bottom."""
+    axis.grid(axis="x", color=theme.grid, linewidth=0.8)
+    axis.set_yticks(range(len(names)), names, color=theme.ink)
+    axis.set(ylim=(len(names) - 0.4, -0.6), axisbelow=True)
+    axis.tick_params(length=0)
+    axis.spines[["left", "bottom"]].set_visible(False)
+
+
+def point_axis(axis: Axes, theme: Theme) -> None:
+    """Prepare an axis of points and lines."""
+    axis.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(length=2)
+
+
+def outer_legend(axis: Axes) -> None:
+    """Write the legend to the right of the axis, once all is drawn."""
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+
+
 def headline(axis: Axes, title: str, remark: str, theme: Theme, *, below: bool = False) -> None:
     """Write a bold title and a quiet remark beside or below it."""
     written = axis.annotate(
@@ -155,14 +187,9 @@ def annotate_share(axis: Axes, row: int, share: float) -> None:
 
 
 def plot_agreements(results: Sequence[Agreement], folder: Path) -> list[Path]:
-    """Draw ``agreement`` (bars) and ``reliability`` (accuracy by confidence), each as PNG and SVG.
+    """Draw ``agreement`` (bars) and ``reliability`` (accuracy by confidence), each as PNG and SVG; return the files.
 
-    Args:
-        results: of `agreements`, of one or several files.
-        folder: created if it is not there.
-
-    Returns:
-        The files written; ``reliability`` needs a ranker with probabilities.
+    The second needs a ranker with probabilities.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -178,29 +205,22 @@ def plot_agreements(results: Sequence[Agreement], folder: Path) -> list[Path]:
 
 def _bars(results: Sequence[Agreement], theme: Theme) -> Figure:
     """Draw a panel for each file or subset; bars start at 50 %, so that ``random`` needs none."""
-    from matplotlib.figure import Figure
-
-    panels = _panels([result for result in results if result.ci95 is not None])
+    drawn = [result for result in results if result.ci95 is not None]
+    panels = [list(group) for _, group in groupby(drawn, key=lambda result: (result.file, result.subset))]
     heights = [len(panel) + 0.6 for panel in panels]
-    figure = Figure(figsize=(6.4, 0.7 + 0.27 * sum(heights) + 0.3 * len(panels)), layout="constrained")
+    figure = new_figure(6.4, 0.7 + 0.27 * sum(heights) + 0.3 * len(panels))
     axes = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    colours, names, limits = (
-        _colours(results, theme),
-        short_names([result.method for result in results]),
-        _limits(results),
-    )
+    colours, names = _colours(results, theme), short_names([result.method for result in results])
+    limits = _limits(results)
     for axis, panel in zip(axes, panels, strict=True):
         headline(axis, _title(panel[0]), f"{panel[0].pairs:,} pairs", theme)
-        axis.grid(axis="x", color=theme.grid, linewidth=0.8)
+        bar_axis(axis, [names[result.method] for result in panel], theme)
+        axis.set_xlim(limits)
         axis.axvline(50, color=theme.ink, linewidth=0.8)
         for row, result in enumerate(panel):
             axis.barh(row, 100 * result.accuracy - 50, left=50, height=0.62, color=colours[result.method])
             draw_whisker(axis, row, result.ci95, theme)
             annotate_share(axis, row, result.accuracy)
-        axis.set_yticks(range(len(panel)), [names[result.method] for result in panel], color=theme.ink)
-        axis.set(xlim=limits, ylim=(len(panel) - 0.4, -0.6), axisbelow=True)
-        axis.tick_params(length=0)
-        axis.spines[["left", "bottom"]].set_visible(False)
     axes[-1].set_xlabel(
         "agreement with the judges, %. Bars start at 50, the agreement by chance; whiskers are 95 % intervals."
     )
@@ -209,13 +229,11 @@ def _bars(results: Sequence[Agreement], theme: Theme) -> Figure:
 
 def _reliability(results: Sequence[Agreement], theme: Theme) -> Figure:
     """Draw a panel for each file and ranker; the bins of a subset hold too few pairs."""
-    from matplotlib.figure import Figure
-
     drawn = [result for result in results if result.bins and result.subset is None]
     rankers = len({result.method for result in drawn})
     across = min(len(drawn), rankers if rankers > 1 else 3)
     down = -(-len(drawn) // across)
-    figure = Figure(figsize=(0.4 + 2.9 * across, 0.4 + 2.9 * down), layout="constrained")
+    figure = new_figure(0.4 + 2.9 * across, 0.4 + 2.9 * down)
     axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     colours, names = _colours(results, theme), short_names([result.method for result in results])
     lowest = 100 * min(part.ci95.low for result in drawn for part in result.bins)
@@ -241,10 +259,6 @@ def _curve(axis: Axes, result: Agreement, colour: str, theme: Theme) -> None:
         axis.plot([x, x], [100 * end for end in part.ci95], color=colour, linewidth=1, alpha=0.45)
     accuracy = [100 * part.accuracy for part in result.bins]
     axis.plot(confidence, accuracy, color=colour, linewidth=1.2, marker="o", markersize=4)
-
-
-def _panels(results: Sequence[Agreement]) -> list[list[Agreement]]:
-    return [list(group) for _, group in groupby(results, key=lambda result: (result.file, result.subset))]
 
 
 def _title(result: Agreement) -> str:

@@ -101,10 +101,7 @@ p, li, figcaption {{ max-width: 60rem; }} figcaption, footer {{ color: var(--qui
 def page(title: str, parts: Iterable[str], style: str = "") -> str:
     """Return an HTML page that follows the reader's choice of light or dark.
 
-    Args:
-        title: as text.
-        parts: of its body, in HTML.
-        style: CSS rules added to those of all pages.
+    The parts of its body are HTML, the title is text; `style` adds rules to those of all pages.
     """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -123,13 +120,7 @@ def html_table(table: Table) -> str:
 
 
 def html_row(name: str, cells: Sequence[str], scope: str = "row") -> str:
-    """Return a row of an HTML table.
-
-    Args:
-        name: text of its first cell, which is a heading.
-        cells: the others, in HTML.
-        scope: of the heading.
-    """
+    """Return a row of an HTML table: `name` is the text of its heading, `cells` are HTML."""
     return f'<tr><th scope="{scope}">{escape(name)}</th>{"".join(cells)}</tr>'
 
 

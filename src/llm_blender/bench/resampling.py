@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from llm_blender.ranking import Interval
 
-__all__ = ["Difference", "Estimate", "Floats", "Resampling", "intervals"]
+__all__ = ["Difference", "Estimate", "Floats", "Resampling", "RowMean", "intervals"]
 
 Floats = NDArray[np.float64]
 
@@ -27,14 +27,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One method against another on the same rows.
+class RowMean(Estimate):
+    """Mean over the `rows` that have a value."""
 
-    Attributes:
-        method: the other one.
-        mean: by how much the mean is higher than the other's.
-        ci95: interval of that, both resampled together by instruction.
-    """
+    value: float
+    ci95: Interval
+    rows: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much the mean of one method is higher than that of `method`, both resampled together by instruction."""
 
     method: str
     mean: float
@@ -76,13 +79,17 @@ class Resampling:
         totals, sizes = np.hsplit(np.concatenate(drawn), 2)
         return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)
 
-    def means(self, values: Floats) -> list[Interval | None]:
-        """Return an interval for the mean of each column of ``[n, k]``; None for a column of NaN."""
-        return intervals(self.resample(values))
+    def means(self, values: Floats) -> list[RowMean | None]:
+        """Return the mean of each column of ``[n, k]``; NaN does not count, and a column of NaN gives None."""
+        return [
+            None if ci95 is None else RowMean(float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
+            for column, ci95 in zip(values.T, intervals(self.resample(values)), strict=True)
+        ]
 
     def interval(self, values: Floats) -> Interval:
-        """Return the interval of the mean of ``[n]`` values without NaN."""
-        return _interval(self.resample(values[:, None])[:, 0])
+        """Return the interval of the mean of ``[n]`` values; NaN does not count."""
+        resampled = self.resample(values[:, None])[:, 0]
+        return _interval(resampled[~np.isnan(resampled)])
 
     def difference(self, method: str, values: Floats, others: Floats) -> Difference:
         """Compare ``[n]`` values with those of another method."""

@@ -55,13 +55,9 @@ class BenchRow:
 def scored_rows(
     rows: Iterable[Example], score: str, models: Sequence[str] = (), *, complete: bool = False
 ) -> list[BenchRow]:
-    """Select the rows in which at least two candidates have a score.
+    """Select the rows in which at least two candidates have a score, or with `complete` each of the LLMs.
 
-    Args:
-        rows: of one file.
-        score: its name among the candidates' scores.
-        models: LLMs whose candidates are kept; empty keeps all candidates.
-        complete: keep only rows in which each of `models` has the score.
+    With `models`, only the candidates of these LLMs are kept.
 
     Raises:
         InputError: no row has the score or a model (the message gives the nearest name), or no row is left.

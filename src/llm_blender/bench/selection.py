@@ -22,9 +22,7 @@ class Selection(Result):
 
     Attributes:
         method: a ranker's name with its strategy, or a baseline.
-        rows: number of instructions.
         quality: mean score of the answers selected, on the score's own scale.
-        ci95: interval of `quality`, resampled by instruction.
         vs_random_ci95: interval of the difference to ``random`` on the same rows; None for ``random`` itself.
         comparisons: ordered pairs that went through the model, over all rows.
     """
@@ -49,17 +47,7 @@ def ranker_selections(
 ) -> list[Selection]:
     """Measure the answers that a ranker puts first; among ties, the one that its ranking calls best.
 
-    Args:
-        rows: at least one.
-        ranker: any.
-        name: for `Selection.method`.
-        strategy: one of `llm_blender.ranking.STRATEGIES`; a pointwise ranker ignores it.
-        seed: of strategy and bootstrap.
-        priors: learned from other rows; None adds none.
-        progress: called with comparisons done and expected.
-
-    Returns:
-        What the ranker selects; with priors also what the same comparisons and the LLMs' strengths select.
+    With `priors`, learned from other rows, measure also what the same comparisons and the LLMs' strengths select.
     """
     rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
     grid = CandidateGrid(rows)
@@ -79,11 +67,6 @@ def baseline_selections(
     ``consensus`` prefers the answer closest to the others; ``best single`` always takes the LLM that did best on
     `train`; ``best in hindsight`` the one that did best on `rows`, which is only known afterwards; ``oracle`` takes the
     best answer of each row.
-
-    Args:
-        rows: at least one.
-        train: other rows, to choose the best single LLM on; None leaves out ``best single``.
-        seed: of the bootstrap.
 
     Raises:
         InputError: `train` has none of the LLMs of these rows.
@@ -115,12 +98,7 @@ def _measure(grid: CandidateGrid, methods: Sequence[Method], seed: int) -> list[
 
 
 def selection_table(results: Sequence[Selection], *, percent: bool) -> Table:
-    """Return the results as a table.
-
-    Args:
-        results: of the same rows.
-        percent: multiply by 100, for scores from 0 to 1; else the score's own scale.
-    """
+    """Return the results as a table; `percent` multiplies by 100, for scores from 0 to 1."""
     scale, digits = (100, ".1f") if percent else (1, ".3g")
     return Table(
         ("method", "rows", "quality", "95 %", "against random, 95 %", "comparisons"),

@@ -20,10 +20,12 @@ from llm_blender.cli._options import (
     cached_ranker,
     split_names,
 )
-from llm_blender.cli._output import note
+from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
+    from llm_blender.bench import Table
+    from llm_blender.bench.report import Result
     from llm_blender.rankers.llm_judge import LLMJudge
     from llm_blender.ranking import Priors
     from llm_blender.types import Ranker
@@ -31,15 +33,26 @@ if TYPE_CHECKING:
 __all__ = [
     "JUDGE",
     "BenchOptions",
+    "FileArgument",
+    "FilesArgument",
     "LoadedRankers",
+    "QualityOption",
     "check_format",
+    "compared_models",
     "load_judges",
     "load_priors",
     "load_rankers",
-    "model_names",
+    "note_drawn",
     "note_judges",
     "note_other_ranker",
     "note_unknown",
+    "print_results",
+]
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
+FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
+QualityOption = Annotated[
+    str, typer.Option("--score", metavar="NAME", help="Measure quality by this score of the candidates.")
 ]
 
 JUDGE = "judge:"
@@ -49,11 +62,7 @@ _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
 def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
-    """Load LLM judges, whose replies the user's store keeps.
-
-    Args:
-        names: ``judge:`` and the name of an LLM, each.
-        config: configuration file; None looks where ``blend ask`` does.
+    """Load LLM judges, each named ``judge:`` and an LLM of the configuration; the user's store keeps their replies.
 
     Raises:
         InputError: there is no such LLM in the configuration, or the configuration is wrong.
@@ -138,9 +147,32 @@ def check_format(*, as_json: bool, markdown: bool) -> None:
         raise InputError("Choose one of --json and --markdown.")
 
 
-def model_names(options: BenchOptions) -> list[str]:
-    """Split the LLMs of ``--models``."""
-    return split_names(options.models)
+def compared_models(options: BenchOptions) -> list[str]:
+    """Split the LLMs of ``--models``, which a bench of scores needs for ``--complete``.
+
+    Raises:
+        InputError: there are none with ``--complete``.
+    """
+    names = split_names(options.models)
+    if options.complete and not names:
+        raise InputError("--complete needs --models: name the LLMs.")
+    return names
+
+
+def print_results(results: Sequence[Result], table: Table, options: BenchOptions) -> None:
+    """Print results as JSON or as a table on standard output."""
+    if options.as_json:
+        print_json([result.to_dict() for result in results])
+    elif options.markdown:
+        typer.echo(table.markdown())
+    else:
+        print_table(table.columns, table.rows)
+
+
+def note_drawn(paths: Iterable[Path]) -> None:
+    """Print the names of drawn files to standard error."""
+    for path in paths:
+        note(f"{path} drawn")
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import PlotOption, PriorsOption, with_options
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import (
+    BenchOptions,
+    FileArgument,
+    FilesArgument,
+    QualityOption,
+    compared_models,
+    load_rankers,
+    note_drawn,
+    note_judges,
+    print_results,
+)
 from llm_blender.cli.bench_fuse import fuse
 from llm_blender.cli.bench_pays import pays
 from llm_blender.cli.bench_table import table
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_blender.bench import Agreement, BenchRow, JudgedPairs, Selection, Table
+    from llm_blender.bench import Agreement, BenchRow, JudgedPairs, Selection
 
 __all__ = ["app"]
 
@@ -29,20 +37,21 @@ app.command()(fuse)
 app.command()(table)
 app.command()(pays)
 
+_PairsOption = Annotated[
+    str | None, typer.Option("--score", metavar="NAME", help="Take all pairs of a row that differ in this score.")
+]
+_SubsetsOption = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."),
+]
+
 
 @app.command()
 @with_options
 def pairs(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
-    score: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take all pairs of a row that differ in this score.")
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", help="Measure each subset of this key too: `source`, `meta.subset`, or another key."
-        ),
-    ] = None,
+    files: FilesArgument,
+    score: _PairsOption = None,
+    by: _SubsetsOption = None,
     plot: PlotOption = None,
     *,
     options: BenchOptions,
@@ -62,53 +71,43 @@ def pairs(
     how often the judges prefer the longer answer, `flip_rate` how often the other order changes the preference, and
     `bins` are the terms of `ece`.
     """
-    from llm_blender.bench import (
-        agreement_table,
-        agreements,
-        baseline_predictions,
-        implied_pairs,
-        labelled_pairs,
-        plot_agreements,
-        ranker_predictions,
-        require_matplotlib,
-    )
+    from llm_blender import bench
     from llm_blender.data import read_rows
 
     if plot is not None:
-        require_matplotlib()
+        bench.require_matplotlib()
     if score is None and (options.models or options.complete):
         raise InputError("--models and --complete choose among scores: name one with --score.")
 
     def judged_pairs(file: str) -> JudgedPairs:
         if score is None:
-            return labelled_pairs(file, read_rows(file), by=by)
-        return implied_pairs(file, _scored(file, score, options), by=by)
+            return bench.labelled_pairs(file, read_rows(file), by=by)
+        return bench.implied_pairs(file, _scored(file, score, options), by=by)
 
     judged = [judged_pairs(file) for file in files]  # all are checked before the work begins
     loaded = load_rankers(options)
     results: list[Agreement] = []
     for part in judged:
         methods = []
-        baselines = {predictions.method: predictions for predictions in baseline_predictions(part)}
+        baselines = {predictions.method: predictions for predictions in bench.baseline_predictions(part)}
         for name, ranker in loaded.rankers.items():
             if name in baselines:  # a baseline given as --ranker: the others are compared with it
                 methods.append(baselines.pop(name))
                 continue
             with progress(f"{name}, {part.file}", "comparisons") as report:
-                methods.append(ranker_predictions(part, ranker, name, progress=report))
-        results += agreements(part, [*methods, *baselines.values()], seed=options.seed)
+                methods.append(bench.ranker_predictions(part, ranker, name, progress=report))
+        results += bench.agreements(part, [*methods, *baselines.values()], seed=options.seed)
     note_judges(loaded.judges)
     if plot is not None:
-        for path in plot_agreements(results, plot):
-            note(f"{path} drawn")
-    _print(results, agreement_table(results), options)
+        note_drawn(bench.plot_agreements(results, plot))
+    print_results(results, bench.agreement_table(results), options)
 
 
 @app.command()
 @with_options
 def select(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
-    score: Annotated[str, typer.Option(metavar="NAME", help="Measure quality by this score of the candidates.")],
+    file: FileArgument,
+    score: QualityOption,
     strategies: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,16 +157,14 @@ def select(
     note_judges(loaded.judges)
     results += baseline_selections(rows, train, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in rows for quality in row.qualities)
-    _print(results, selection_table(results, percent=percent), options)
+    print_results(results, selection_table(results, percent=percent), options)
 
 
 def _scored(file: str, score: str, options: BenchOptions) -> list[BenchRow]:
     from llm_blender.bench import scored_rows
     from llm_blender.data import read_rows
 
-    names = model_names(options)
-    if options.complete and not names:
-        raise InputError("--complete needs --models: name the LLMs.")
+    names = compared_models(options)
     rows = scored_rows(read_rows(file), score, names, complete=options.complete)
     ragged = sum(len(set(row.models)) < len(names) for row in rows)
     if ragged:
@@ -175,12 +172,3 @@ def _scored(file: str, score: str, options: BenchOptions) -> list[BenchRow]:
             f"{file}: in {ragged:,} of {len(rows):,} rows not all of the {len(names)} LLMs have the score (--complete)"
         )
     return rows
-
-
-def _print(results: Sequence[Agreement | Selection], table: Table, options: BenchOptions) -> None:
-    if options.as_json:
-        print_json([result.to_dict() for result in results])
-    elif options.markdown:
-        typer.echo(table.markdown())
-    else:
-        print_table(table.columns, table.rows)

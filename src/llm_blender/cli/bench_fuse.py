@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,10 @@ from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm_blender.bench import FusionWins
+    from llm_blender.bench.report import Result
 
 __all__ = ["fuse"]
 
@@ -64,16 +67,7 @@ def fuse(
     metric, reason}], effort: [{file, rows, asked, let_through, reasons, prompt_tokens, completion_tokens, seconds,
     cost, truncated}], judge: [{file, judge, rows, wins, ties, share, ci95}]}.
     """
-    from llm_blender.bench import (
-        fused_rows,
-        fusion_effort,
-        fusion_effort_table,
-        fusion_page,
-        fusion_table,
-        judge_fusions,
-        measure_fusions,
-        write_page,
-    )
+    from llm_blender import bench
     from llm_blender.cli._rankers import JUDGE, check_format, load_judges, note_judges
     from llm_blender.config import load_config
     from llm_blender.data import read_rows
@@ -85,7 +79,7 @@ def fuse(
     rule = FusionRule(**settings.thresholds)
     rows = {}
     for file in dict.fromkeys(files):
-        rows[file], left_out = fused_rows(file, read_rows(file))
+        rows[file], left_out = bench.fused_rows(file, read_rows(file))
         if left_out:
             note(f"{file}: {left_out:,} of {left_out + len(rows[file]):,} rows have no fused answer or no reference")
     judges = load_judges([] if judge is None else [JUDGE + judge], config)
@@ -93,15 +87,15 @@ def fuse(
     wins: dict[str, FusionWins] = {}
     for file, of_file in rows.items():
         with progress(f"measuring {file}", "texts") as report:
-            results[file] = measure_fusions(
+            results[file] = bench.measure_fusions(
                 of_file, wanted, candidates=candidates, rule=rule, seed=seed, progress=report
             )
         for name, ranker in judges.items():
             with progress(f"judging {file}", "comparisons") as report:
-                won = judge_fusions(of_file, ranker, name.removeprefix(JUDGE), seed=seed, progress=report)
+                won = bench.judge_fusions(of_file, ranker, name.removeprefix(JUDGE), seed=seed, progress=report)
             wins |= {} if won is None else {file: won}
     note_judges(judges)
-    efforts = {file: fusion_effort(of_file) for file, of_file in rows.items()}
+    efforts = {file: bench.fusion_effort(of_file) for file, of_file in rows.items()}
     lost = [
         {"file": file, "metric": metric, "reason": reason}
         for file, of_file in results.items()
@@ -109,19 +103,14 @@ def fuse(
     ]
     for entry in lost:
         note(f"{entry['metric']} is unavailable: {entry['reason']}")
-    tables = (fusion_table(results), fusion_effort_table(efforts, wins))
+    tables = (bench.fusion_table(results), bench.fusion_effort_table(efforts, wins))
     if html is not None:
-        note(f"{write_page(fusion_page(rows, tables, examples=examples, seed=seed), html)} written")
+        page = bench.fusion_page(rows, tables, examples=examples, seed=seed)
+        note(f"{bench.write_page(page, html)} written")
     if as_json:
-        measures = [{"file": file, **measure.to_dict()} for file, one in results.items() for measure in one.measures]
-        print_json(
-            {
-                "measures": measures,
-                "unavailable": lost,
-                "effort": [{"file": file, **effort.to_dict()} for file, effort in efforts.items()],
-                "judge": [{"file": file, **won.to_dict()} for file, won in wins.items()],
-            }
-        )
+        measures = [(file, measure) for file, one in results.items() for measure in one.measures]
+        effort, judged = _by_file(efforts.items()), _by_file(wins.items())
+        print_json({"measures": _by_file(measures), "unavailable": lost, "effort": effort, "judge": judged})
     elif markdown:
         typer.echo("\n\n".join(table.markdown() for table in tables))
     else:
@@ -130,3 +119,7 @@ def fuse(
             typer.echo("")
     if not any(of_file.measures for of_file in results.values()):
         raise typer.Exit(1)
+
+
+def _by_file(found: Iterable[tuple[str, Result]]) -> list[dict[str, Any]]:
+    return [{"file": file, **result.to_dict()} for file, result in found]

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import PlotOption, PriorsOption, StrategyOption, with_options
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names
-from llm_blender.errors import InputError
+from llm_blender.cli._rankers import (
+    BenchOptions,
+    FileArgument,
+    QualityOption,
+    compared_models,
+    load_rankers,
+    note_drawn,
+    print_results,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +31,8 @@ __all__ = ["pays"]
 
 @with_options
 def pays(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
-    score: Annotated[str, typer.Option(metavar="NAME", help="Measure quality by this score of the candidates.")],
+    file: FileArgument,
+    score: QualityOption,
     choose_on: Annotated[
         str,
         typer.Option("--choose-on", metavar="TRAIN", help="Choose the best LLM, and train routing, on these rows."),
@@ -66,15 +73,14 @@ def pays(
     from llm_blender.bench import cost, require_matplotlib
     from llm_blender.bench.methods import order_models
     from llm_blender.cli._rankers import load_priors, note_unknown
+    from llm_blender.config import load_config
     from llm_blender.ranking import comparison_count
 
     if plot is not None:
         require_matplotlib()
     comparison_count(strategy, 2)  # refuses a wrong name before anything is read
-    names = model_names(options)
-    if options.complete and not names:
-        raise InputError("--complete needs --models: name the LLMs.")
-    listed = _prices(prices, options)
+    names = compared_models(options)
+    listed = cost.PriceList.load(prices) if prices else cost.PriceList.from_config(load_config(options.config))
     found, known = (
         cost.priced_rows(part, listed, score, names, complete=options.complete) for part in (file, choose_on)
     )
@@ -96,23 +102,8 @@ def pays(
     results = cost.cost_quality(found.rows, costs, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in found.rows for quality in row.qualities)
     if plot is not None:
-        for path in cost.plot_costs(results, plot, percent=percent):
-            note(f"{path} drawn")
-    if options.as_json:
-        print_json([result.to_dict() for result in results])
-        return
-    table = cost.cost_table(results, percent=percent)
-    if options.markdown:
-        typer.echo(table.markdown())
-    else:
-        print_table(table.columns, table.rows)
-
-
-def _prices(path: Path | None, options: BenchOptions) -> PriceList:
-    from llm_blender.bench.cost import PriceList
-    from llm_blender.config import load_config
-
-    return PriceList.from_config(load_config(options.config)) if path is None else PriceList.load(path)
+        note_drawn(cost.plot_costs(results, plot, percent=percent))
+    print_results(results, cost.cost_table(results, percent=percent), options)
 
 
 def _pickers(options: BenchOptions, prices: PriceList, strategy: str, priors: Priors | None) -> Sequence[Picker]:

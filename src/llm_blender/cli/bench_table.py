@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_blender.cli._options import HtmlOption, MetricOption, PlotOption, metric_settings, with_options
+from llm_blender.cli._options import HtmlOption, MetricOption, PlotOption, metric_settings, split_names, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, load_rankers, model_names, note_judges
+from llm_blender.cli._rankers import BenchOptions, FileArgument, load_rankers, note_drawn, note_judges
 
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
@@ -23,7 +22,7 @@ _ON_A_TERMINAL = (("metric",), ("rank", "top"), ("versus",))
 
 @with_options
 def table(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")],
+    file: FileArgument,
     score: Annotated[
         str | None,
         typer.Option(
@@ -51,49 +50,36 @@ def table(
     strategy, aggregation, comparisons, quality, ci95}], quality, census: {file, found, rows, counts, …}}, shares and
     rates from 0 to 1; `tradeoff` is filled with --plot or --html.
     """
-    from llm_blender.bench import require_matplotlib
+    from llm_blender.bench import require_matplotlib, write_page
+    from llm_blender.bench import table as paper
     from llm_blender.bench.cache import CachedMetrics
-    from llm_blender.bench.table import measure_pool, paper_table, rank_pool, read_pool, with_tradeoff
     from llm_blender.data import read_rows
 
     drawn = plot is not None or html is not None
     if drawn:
         require_matplotlib()
     wanted = metric_settings(metrics or [], options.device)
-    pool = read_pool(
-        file,
-        read_rows(file),
-        model_names(options),
-        score=score,
-        complete=options.complete,
-        measuring=bool(wanted),
-    )
+    rows, models = read_rows(file), split_names(options.models)
+    pool = paper.read_pool(file, rows, models, score=score, complete=options.complete, measuring=bool(wanted))
     loaded = load_rankers(options)
     with progress("measuring", "texts") as report:
-        computed, unavailable = measure_pool(pool, wanted, CachedMetrics(options.comparisons), progress=report)
+        computed, unavailable = paper.measure_pool(pool, wanted, CachedMetrics(options.comparisons), progress=report)
     ranked = []
     for name, ranker in loaded.rankers.items():
         with progress(name, "comparisons") as report:
-            ranked.append(rank_pool(pool, ranker, name, seed=options.seed, progress=report))
+            ranked.append(paper.rank_pool(pool, ranker, name, seed=options.seed, progress=report))
     note_judges(loaded.judges)
-    found = paper_table(pool, ranked, computed=computed, unavailable=unavailable, seed=options.seed)
+    found = paper.paper_table(pool, ranked, computed=computed, unavailable=unavailable, seed=options.seed)
     if drawn:
         with progress("strategies", "strategies") as report:
-            found = with_tradeoff(found, pool, ranked, seed=options.seed, progress=report)
+            found = paper.with_tradeoff(found, pool, ranked, seed=options.seed, progress=report)
     for remark in found.coverage.remarks():
         note(remark)
-    _draw(found, plot, html)
-    _print(found, options)
-
-
-def _draw(found: PaperTable, plot: Path | None, html: Path | None) -> None:
-    from llm_blender.bench.table import plot_table, write_report
-
-    paths = plot_table(found, plot) if plot is not None else []
+    if plot is not None:
+        note_drawn(paper.plot_table(found, plot))
     if html is not None:
-        paths.append(write_report(found, html))
-    for path in paths:
-        note(f"{path} drawn")
+        note_drawn([write_page(paper.report_page(found), html)])
+    _print(found, options)
 
 
 def _print(found: PaperTable, options: BenchOptions) -> None:

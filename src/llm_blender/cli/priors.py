@@ -25,10 +25,10 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rankers import FilesArgument
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.bench import BenchRow
     from llm_blender.ranking import Priors
     from llm_blender.types import Example
 
@@ -40,7 +40,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fit and sho
 @app.command()
 @with_options
 def fit(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")],
+    files: FilesArgument,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Write the priors to FILE, as JSON.")],
     learn_from: Annotated[
@@ -94,7 +94,8 @@ def fit(
         with progress("learning", "comparisons") as report:
             priors = priors_from_ranker(rows, load(), ranker, strategy=strategy, seed=seed, progress=report)
     else:
-        _warn_of_shared(rows, dev_rows or [])
+        if shared := {row.prompt for row in rows} & {row.prompt for row in dev_rows or []}:
+            note(f"{len(shared):,} instructions of --dev are in the other rows too: the weight will be too large")
         priors = priors_from_judgements(rows, source=f"scores {score}" if learn_from == "scores" else "pairs")
     weighed = None
     if dev_rows is not None:
@@ -151,9 +152,3 @@ def _read(files: list[str]) -> Iterator[Example]:
     from llm_blender.data import read_rows
 
     return (row for file in files for row in read_rows(file))
-
-
-def _warn_of_shared(rows: list[BenchRow], dev_rows: list[BenchRow]) -> None:
-    shared = {row.prompt for row in rows} & {row.prompt for row in dev_rows}
-    if shared:
-        note(f"{len(shared):,} instructions of --dev are in the other rows too: the weight will be too large")

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from llm_blender.bench import write_page
 from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.bench.table import (
     paper_table,
@@ -14,7 +15,6 @@ from llm_blender.bench.table import (
     report_page,
     svg_pictures,
     with_tradeoff,
-    write_report,
 )
 from llm_blender.errors import InputError
 from llm_blender.testing import FakeRanker
@@ -85,7 +85,7 @@ class _Links(HTMLParser):
 
 
 def test_the_page_needs_nothing_else(table, tmp_path):
-    path = write_report(table, tmp_path / "new" / "page.html")
+    path = write_page(report_page(table), tmp_path / "new" / "page.html")
     page = path.read_text(encoding="utf-8")
     links = _Links()
     links.feed(page)
@@ -113,4 +113,4 @@ def test_names_are_text_in_the_page(examples):
 def test_a_page_that_cannot_be_written(table, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot hold the page"):
-        write_report(table, tmp_path / "file" / "page.html")
+        write_page(report_page(table), tmp_path / "file" / "page.html")

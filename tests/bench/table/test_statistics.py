@@ -10,13 +10,14 @@ from llm_blender.ranking import bootstrap_interval
 def test_intervals_are_those_of_the_one_at_a_time_bootstrap():
     rng = np.random.default_rng(1)
     values, groups = rng.normal(size=(60, 2)), rng.integers(25, size=60).tolist()
-    found = Resampling(groups, seed=3).means(values)
+    found = [mean.ci95 for mean in Resampling(groups, seed=3).means(values)]
     assert found == [pytest.approx(bootstrap_interval(column, groups, seed=3)) for column in values.T]
 
 
 def test_what_is_nan_does_not_count():
     values = np.array([[1.0, np.nan], [np.nan, np.nan], [1.0, np.nan]])
-    assert Resampling([0, 1, 2]).means(values) == [(1, 1), None]
+    one, none = Resampling([0, 1, 2]).means(values)
+    assert (one.value, one.ci95, one.rows, none) == (1, (1, 1), 2, None)
 
 
 def test_a_draw_that_holds_every_row_once_has_the_correlation_itself():

@@ -55,13 +55,12 @@ class NearestRouter:
         counts = [_count(row.prompt) for row in known]
         rows_with = Counter(word for row in counts for word in row)
         self._idf = {word: 1 + float(np.log((1 + len(known)) / (1 + rows))) for word, rows in rows_with.items()}
-        postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        postings: dict[str, dict[int, float]] = defaultdict(dict)
         for place, row in enumerate(counts):
             for word, weight in self._weighed(row).items():
-                postings[word].append((place, weight))
+                postings[word][place] = weight
         self._postings = {
-            word: (np.array([place for place, _ in found]), np.array([weight for _, weight in found]))
-            for word, found in postings.items()
+            word: (np.array(list(found)), np.array(list(found.values()))) for word, found in postings.items()
         }
 
     def neighbours(self, prompt: str) -> list[int]:
@@ -74,15 +73,7 @@ class NearestRouter:
         return [int(place) for place in nearest if similarity[place] > 0]
 
     def route(self, prompt: str, among: Collection[str | None]) -> str | None:
-        """Choose the LLM to call.
-
-        Args:
-            prompt: any.
-            among: LLMs to choose from.
-
-        Returns:
-            One of them; None if none of them has a known row.
-        """
+        """Choose one of some LLMs to call; None if none of them has a known row."""
         eligible = [model for model in self._order if model in among]
         scores: dict[str, list[float]] = {model: [] for model in eligible}
         for place in self.neighbours(prompt):
@@ -132,12 +123,8 @@ class Picker:
     """A ranker that picks an answer, with its price.
 
     Attributes:
-        ranker: any.
-        name: for the table.
-        price: of a comparison. If its seconds are unknown and it is `timed`, they are measured; unknown dollars are
-            zero, unless it is `paid`.
-        strategy: one of `llm_blender.ranking.STRATEGIES`.
-        seed: of the strategy.
+        price: price of a comparison. If its seconds are unknown and it is `timed`, they are measured; unknown dollars
+            are zero, unless it is `paid`.
         priors: learned from other rows; None adds none.
         timed: its comparisons are made now, not read from a cache.
         paid: an LLM judge, whose calls cost money.
@@ -175,11 +162,7 @@ def picks(
 ) -> list[MethodCosts]:
     """Return the ranker's picks among the answers of the best 2, 3, … LLMs, and of all.
 
-    Args:
-        priced: at least one row.
-        picker: the ranker.
-        order: by `llm_blender.bench.methods.order_models`.
-        progress: called with comparisons done and expected, anew for each number of LLMs.
+    `order` is that of `order_models`; the progress begins anew for each number of LLMs.
     """
     models = {model for row in priced.rows for model in row.models}
     found: list[MethodCosts] = []
@@ -192,15 +175,9 @@ def picks(
 
 
 def routed(priced: PricedRows, known: Sequence[BenchRow], order: Sequence[str], nearest: int) -> MethodCosts:
-    """Return the LLM that did best on the most similar known instructions, called alone.
+    """Return the LLM that did best on the `nearest` most similar known instructions, called alone.
 
-    The time to find it is negligible and not counted.
-
-    Args:
-        priced: at least one row.
-        known: other rows, to learn from.
-        order: by `llm_blender.bench.methods.order_models`.
-        nearest: number of known instructions that are looked at.
+    The time to find it is negligible and not counted. `order` is that of `order_models`.
     """
     router = NearestRouter(known, order, nearest)
     chosen = priced.grid.by_models([router.route(row.prompt, row.models)] for row in priced.rows)
@@ -210,9 +187,7 @@ def routed(priced: PricedRows, known: Sequence[BenchRow], order: Sequence[str], 
 def fused_answers(priced: PricedRows, picked: MethodCosts | None) -> list[MethodCosts]:
     """Return the fused answers that have the score; empty if rows hold none.
 
-    Args:
-        priced: at least one row.
-        picked: the ranker's pick among all answers; a fused answer needs the same comparisons and time.
+    A fused answer needs the comparisons and the time of `picked`, the ranker's pick among all answers.
     """
     places = [(place, fusion) for place, fusion in enumerate(priced.fusions) if fusion is not None]
     if not places:
@@ -222,7 +197,7 @@ def fused_answers(priced: PricedRows, picked: MethodCosts | None) -> list[Method
     costs = MethodCosts(
         f"fused: {', '.join(names) or 'nothing'}", "fused", *(np.full(rows, math.nan) for _ in range(5))
     )
-    dollars = seconds = comparisons = np.zeros(rows)  # of ranking
+    dollars = seconds = comparisons = np.zeros(rows)  # those of ranking
     if picked is not None:
         all_dollars, all_seconds = _all_calls(priced, priced.grid.present)
         dollars, seconds, comparisons = picked.dollars - all_dollars, picked.seconds - all_seconds, picked.comparisons

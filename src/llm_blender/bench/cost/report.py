@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender.bench import plots
 from llm_blender.bench.cost.methods import MethodCosts
-from llm_blender.bench.plots import Theme, headline, require_matplotlib, save_figures
+from llm_blender.bench.plots import Theme
 from llm_blender.bench.report import NOTHING, Result, Table, format_interval, format_number
 from llm_blender.bench.resampling import Estimate, Floats, Resampling, intervals
 from llm_blender.bench.rows import BenchRow, group_ids
@@ -34,9 +35,7 @@ class CostQuality(Result):
     """Quality, dollars and seconds of one method; all intervals are resampled by instruction.
 
     Attributes:
-        method: its name.
         kind: as in `MethodCosts`.
-        rows: number of instructions that count.
         calls: of LLMs for one answer, mean.
         comparisons: ordered pairs for one answer, mean.
         quality: mean score, on the score's own scale.
@@ -62,13 +61,7 @@ class CostQuality(Result):
 
 
 def cost_quality(rows: Sequence[BenchRow], costs: Sequence[MethodCosts], *, seed: int = 0) -> list[CostQuality]:
-    """Compare all methods with the first one.
-
-    Args:
-        rows: n, at least one.
-        costs: the best single LLM first, as of `singles`.
-        seed: of the bootstrap.
-    """
+    """Compare all methods with the first one, which is the best single LLM."""
     resampling = Resampling(group_ids(row.prompt for row in rows), seed=seed)
     return [_compare(method, costs[0], resampling) for method in costs]
 
@@ -82,8 +75,7 @@ def _compare(method: MethodCosts, base: MethodCosts, resampling: Resampling) -> 
         """Return the mean of the rows that count; None if one of them is unknown."""
         if np.isnan(values[counts]).any():
             return None
-        (ci95,) = resampling.means(np.where(counts, values, np.nan)[:, None])
-        return Estimate(float(values[counts].mean()), ci95)
+        return Estimate(float(values[counts].mean()), resampling.interval(np.where(counts, values, np.nan)))
 
     first = method is base
     return CostQuality(
@@ -112,12 +104,7 @@ def _ratio(gain: Floats, extra: Floats, counts: NDArray[np.bool_], resampling: R
 
 
 def cost_table(results: Sequence[CostQuality], *, percent: bool) -> Table:
-    """Return the results as a table.
-
-    Args:
-        results: of the same rows.
-        percent: multiply quality by 100, for scores from 0 to 1; else the score's own scale.
-    """
+    """Return the results as a table; `percent` multiplies quality by 100, for scores from 0 to 1."""
     scale, digits = (100, ".1f") if percent else (1, ".3g")
     points = "points" if percent else "gain"
     columns = ("quality", "gain", "$ per 1,000", "seconds", f"{points} per $ more")
@@ -164,42 +151,35 @@ _WIDE = 10.0  # ratio of the dearest to the cheapest, above which the axis is lo
 
 
 def plot_costs(results: Sequence[CostQuality], folder: Path, *, percent: bool) -> list[Path]:
-    """Draw ``pays-dollars`` and ``pays-seconds``, each as PNG and SVG.
+    """Draw ``pays-dollars`` and ``pays-seconds``, each as PNG and SVG; return the files.
 
-    Args:
-        results: of `cost_quality`; a method with unknown dollars or seconds is left out of that plot.
-        folder: created if it is not there.
-        percent: draw quality times 100.
-
-    Returns:
-        The files written; no plot for a cost that is unknown of all methods.
+    A method with an unknown cost is left out of that plot, and a plot without methods is not drawn. `percent` draws
+    quality times 100.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         InputError: neither dollars nor seconds are known of any method, or the folder cannot be written.
     """
-    require_matplotlib()
-    known = [axis for axis in ("dollars", "seconds") if any(_of(result, axis) for result in results)]
+    plots.require_matplotlib()
+    known = [axis for axis in _AXES if any(getattr(result, axis) for result in results)]
     if not known:
         raise InputError("Neither dollars nor seconds are known of any line: there is nothing to draw.")
     scale = 100 if percent else 1
-    return save_figures({f"pays-{axis}": partial(_figure, results, axis, scale) for axis in known}, folder)
+    return plots.save_figures({f"pays-{axis}": partial(_figure, results, axis, scale) for axis in known}, folder)
 
 
-def _of(result: CostQuality, axis: str) -> Estimate | None:
-    return result.dollars if axis == "dollars" else result.seconds
+def _cost(result: CostQuality, axis: str) -> float | None:
+    cost = result.dollars if axis == "dollars" else result.seconds
+    return None if cost is None else cost.value
 
 
 def _figure(results: Sequence[CostQuality], axis_of: str, scale: int, theme: Theme) -> Figure:
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
-    drawn = [(result, cost) for result in results if (cost := _value(_of(result, axis_of))) is not None]
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    drawn = [(result, cost) for result in results if (cost := _cost(result, axis_of)) is not None]
+    figure = plots.new_figure(7.6, 4.2)
     axis = figure.subplots()
-    axis.grid(axis="y", color=theme.grid, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(length=2)
+    plots.point_axis(axis, theme)
     costs = [cost for _, cost in drawn]
     cheapest, dearest = min(costs), max(costs)
     if cheapest > 0 and dearest > _WIDE * cheapest:
@@ -223,11 +203,11 @@ def _figure(results: Sequence[CostQuality], axis_of: str, scale: int, theme: The
             colour = theme.quiet if result.kind in ("random", "oracle") else theme.accents[0]
             _points(axis, [(result, cost)], scale, colour, mark, result.method)
     axis.axhline(scale * (best.quality.value or 0), color=theme.ink, linewidth=0.8, dashes=(4, 3), zorder=0)
-    headline(
+    plots.headline(
         axis, "Quality and cost", f"{best.rows:,} instructions; whiskers: 95 % intervals; dashed: best single", theme
     )
     axis.set(xlabel=_AXES[axis_of], ylabel="quality, %" if scale == 100 else "quality")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    plots.outer_legend(axis)
     return figure
 
 
@@ -279,7 +259,3 @@ def _points(
         zorder=3,
         transform=moved,
     )
-
-
-def _value(estimate: Estimate | None) -> float | None:
-    return None if estimate is None else estimate.value

@@ -45,7 +45,7 @@ class LLMPrice(_Section):
 
     @model_validator(mode="after")
     def _one_speed(self) -> Self:
-        if self.seconds is not None and self.tokens_per_second is not None:
+        if None not in (self.seconds, self.tokens_per_second):
             raise ValueError(f'give "{self.name}" either seconds or tokens_per_second')
         return self
 
@@ -79,9 +79,8 @@ class PriceList(_Section):
     def _once(self) -> Self:
         for entries in (self.llm, self.ranker):
             names = [entry.name for entry in entries]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f'"{name}" is listed twice')
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f'"{twice[0]}" is listed twice')
         return self
 
     @classmethod
@@ -155,15 +154,13 @@ _CHARACTERS = 4  # of a token, roughly, in English
 
 @dataclass(frozen=True)
 class PricedFusion:
-    """A fused answer with a score.
+    """A fused answer with a score; unknown dollars and seconds are NaN.
 
     Attributes:
-        fuser: its name.
-        quality: its score.
-        dollars: of the fuser alone; NaN if unknown.
-        seconds: of the fuser, after all candidates are there; NaN if unknown.
-        candidates_dollars: of all candidates of the row, scored or not; NaN if unknown.
-        candidates_seconds: of the slowest of them; NaN if unknown.
+        dollars: price of the fuser alone.
+        seconds: time of the fuser, after all candidates are there.
+        candidates_dollars: price of all candidates of the row, scored or not.
+        candidates_seconds: time of the slowest of them.
         calls: number of calls of LLMs, the fuser's included.
     """
 
@@ -181,7 +178,6 @@ class PricedRows:
     """The n rows of a file in which at least two answers have the score.
 
     Attributes:
-        rows: n of them.
         dollars: ``[n, c]`` of each answer, in the layout of `grid`; NaN where the price is unknown.
         seconds: ``[n, c]`` of each answer; NaN where unknown.
         fusions: per row, None without a fused answer that has the score.
@@ -219,12 +215,7 @@ class PricedRows:
     def unknown(self, what: str) -> tuple[str, ...]:
         """Return the LLMs with an answer whose ``dollars`` or ``seconds`` are unknown."""
         unknown = np.isnan(getattr(self, what))
-        lost = {
-            str(model)
-            for row, of_row in zip(self.rows, unknown, strict=True)
-            for model, nan in zip(row.models, of_row, strict=False)
-            if nan
-        }
+        lost = {str(self.rows[row].models[place]) for row, place in np.argwhere(unknown & self.grid.present)}
         fusers = {fusion.fuser for fusion in self.fusions if fusion and math.isnan(getattr(fusion, what))}
         return tuple(sorted(lost | fusers))
 
@@ -238,15 +229,10 @@ def priced_rows(
     are estimated at four characters each, of instruction and input for the prompt, of text and `reasoning` for the
     answer. Its seconds are those of the price list, else its own `seconds`.
 
-    Args:
-        path: as for `llm_blender.data.read_rows`.
-        prices: of the LLMs, and of fusers.
-        score: measure of quality, among the candidates' scores.
-        models: LLMs whose candidates are kept; empty keeps all.
-        complete: keep only rows in which each of `models` has the score.
+    `score`, the measure of quality, `models` and `complete` are those of `llm_blender.bench.scored_rows`.
 
     Raises:
-        InputError: as for `llm_blender.bench.scored_rows`, or a candidate names no LLM.
+        InputError: as for `scored_rows`, or a candidate names no LLM.
         RowError: a row, or a candidate's `usage` or `seconds`, cannot be read.
     """
     rows, costs, fusions = [], [], []

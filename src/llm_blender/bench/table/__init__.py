@@ -4,7 +4,7 @@ from llm_blender.bench.table.columns import measure_pool, rank_pool
 from llm_blender.bench.table.paper import PaperTable, paper_table, with_tradeoff
 from llm_blender.bench.table.plots import plot_table, svg_pictures
 from llm_blender.bench.table.pool import read_pool
-from llm_blender.bench.table.report import correlation_table, method_table, report_page, write_report
+from llm_blender.bench.table.report import correlation_table, method_table, report_page
 
 __all__ = [
     "PaperTable",
@@ -18,5 +18,4 @@ __all__ = [
     "report_page",
     "svg_pictures",
     "with_tradeoff",
-    "write_report",
 ]

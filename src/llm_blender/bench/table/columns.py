@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 from llm_blender.bench.cache import CachedMetrics
 from llm_blender.bench.methods import Method, best_shares, rank_rows
 from llm_blender.bench.resampling import Floats
-from llm_blender.bench.table.pool import FUSED, TablePool, TableRow
+from llm_blender.bench.table.pool import FUSED, TablePool
 from llm_blender.errors import CheckpointError, MissingExtraError, NotFoundError, WorkError
-from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, GPTRanking, Reading, selected_ranks, versus
+from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, Reading, selected_ranks, versus
 from llm_blender.types import OnProgress, Ranker, Ranking
 
 __all__ = [
@@ -84,12 +84,6 @@ def measure_pool(
 ) -> tuple[Computed, dict[str, str]]:
     """Compute the missing metrics of all candidates and fused answers whose row has a reference.
 
-    Args:
-        pool: n rows.
-        metrics: settings by name.
-        cache: stores the values.
-        progress: called with texts times metrics done and to do.
-
     Returns:
         The values; and the metrics that could not be computed, with the reason.
     """
@@ -132,11 +126,8 @@ def _missing(pool: TablePool, metric: str) -> dict[tuple[int, str], tuple[str, s
 def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], dict[str, int]]:
     """Return a column for each score of the candidates, and the number of rows that do not count for it, if any.
 
-    A row counts for a metric if all its candidates have it, so that all methods rest on the same rows.
-
-    Args:
-        pool: n rows.
-        computed: further values; scores in the rows take precedence.
+    A row counts for a metric if all its candidates have it, so that all methods rest on the same rows. Scores in the
+    rows take precedence over `computed` ones.
     """
     stored = {name for row in pool.rows for candidate in row.candidates for name in candidate.scores}
     names = sorted(stored | set(computed), key=lambda name: (name not in _FIRST, (*_FIRST, name).index(name), name))
@@ -152,19 +143,19 @@ def metric_columns(pool: TablePool, computed: Computed) -> tuple[list[Column], d
 
 
 def judge_columns(pool: TablePool, bases: Sequence[str]) -> list[Column]:
-    """Return GPT-Rank, how often an answer is at least as good as each base's, and how often its rank is up to 1, 2, 3.
+    """Return GPT-Rank, how often an answer is at least as good as each base's, and how often its rank is at most k.
 
-    Args:
-        pool: n rows.
-        bases: LLMs to compare with.
+    There is a column for each k of 1, 2, 3.
     """
-    candidates, fused = [row.judged for row in pool.rows], [_fused_judged(row) for row in pool.rows]
+    candidates = [row.judged for row in pool.rows]
+    fused = [row.fused.judged if row.fused and row.fused.judged else row.judged for row in pool.rows]
     ranks = _ranks(pool)
     fused_ranks = _fused(pool, ranks, selected_ranks(fused, FUSED))
     columns = [Column(GPT_RANK, "GPT-Rank", "rank", ranks, fused_ranks, percent=False)]
     for base in bases:
         for key, (reading, remark) in _READINGS.items():
-            credits = _by_model(pool, lambda model: versus(candidates, model, base).credits(reading))  # noqa: B023
+            by_model = [versus(candidates, model, base).credits(reading) for model in pool.models]
+            credits = np.stack(by_model, axis=1)
             own = _fused(pool, credits, versus(fused, FUSED, base).credits(reading))
             title = f"≥ {base}{remark}"
             columns.append(Column(f"at_least_{base}_{key}", title, "versus", credits, own, percent=True, base=base))
@@ -202,14 +193,6 @@ def _is_share(name: str, values: Floats) -> bool:
     return name in _SHARES or (name not in METRICS and bool(np.nanmin(values) >= 0 and np.nanmax(values) <= 1))
 
 
-def _by_model(pool: TablePool, measure: Callable[[str], Floats]) -> Floats:
-    return np.stack([measure(model) for model in pool.models], axis=1)
-
-
-def _fused_judged(row: TableRow) -> GPTRanking:
-    return row.judged if row.fused is None or row.fused.judged is None else row.fused.judged
-
-
 def _fused(pool: TablePool, values: Floats, own: Floats) -> Floats:
     """Complete the fused answer's own values with those of the candidate that it copies."""
     for number, row in enumerate(pool.rows):
@@ -220,13 +203,7 @@ def _fused(pool: TablePool, values: Floats, own: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A ranker's rankings of n rows.
-
-    Attributes:
-        name: of the ranker.
-        rankings: over the candidates of each row, in its order.
-        ranks: ``[n, c]``, 1 is best; NaN where an LLM has no candidate.
-    """
+    """A ranker's rankings of n rows, and their ranks as ``[n, c]``: 1 is best, NaN where an LLM has no candidate."""
 
     name: str
     rankings: tuple[Ranking, ...]
@@ -246,27 +223,16 @@ def model_methods(pool: TablePool) -> list[Method]:
 
 def oracle_methods(columns: Sequence[Column]) -> list[Method]:
     """Return for each column the method that selects the best candidates of each row by it."""
+    upwards = [column.values if column.better == "higher" else -column.values for column in columns]
     return [
-        Method(
-            f"oracle, {column.title}",
-            "oracle",
-            best_shares(column.values if column.better == "higher" else -column.values),
-        )
-        for column in columns
+        Method(f"oracle, {column.title}", "oracle", best_shares(values))
+        for column, values in zip(columns, upwards, strict=True)
     ]
 
 
 def rank_pool(
     pool: TablePool, ranker: Ranker, name: str, *, seed: int = 0, progress: OnProgress | None = None
 ) -> Ranked:
-    """Rank all rows by the full matrix (``full``); a pointwise ranker by its scores.
-
-    Args:
-        pool: n rows.
-        ranker: any.
-        name: for `Ranked.name`.
-        seed: of a ranker that draws.
-        progress: called with comparisons done and expected.
-    """
+    """Rank all rows by the full matrix (``full``); a pointwise ranker by its scores."""
     rankings = rank_rows(pool.rows, ranker, seed=seed, progress=progress)
     return Ranked(name, tuple(rankings), pool.grid.fill(ranking.ranks for ranking in rankings))

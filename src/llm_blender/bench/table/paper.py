@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from llm_blender.bench.methods import Method
-from llm_blender.bench.resampling import Floats, Resampling
+from llm_blender.bench.report import Result
+from llm_blender.bench.resampling import Resampling, RowMean
 from llm_blender.bench.table.columns import (
     GPT_RANK,
     Column,
@@ -36,47 +37,26 @@ from llm_blender.bench.table.statistics import (
 )
 from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
 from llm_blender.rankers.heuristics import Longest, Random
-from llm_blender.ranking import Interval
 from llm_blender.types import OnProgress
 
-__all__ = ["Cell", "Line", "PaperTable", "paper_table", "with_tradeoff"]
+__all__ = ["Line", "PaperTable", "paper_table", "with_tradeoff"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One method by one measure.
-
-    Attributes:
-        value: mean over the rows that count, on the measure's own scale.
-        ci95: interval of that, resampled by instruction.
-        rows: number of those rows.
-    """
-
-    value: float
-    ci95: Interval | None
-    rows: int
-
-
-@dataclass(frozen=True)
-class Line:
+class Line(Result):
     """One method.
 
     Attributes:
         method: its name.
         kind: ``LLM``, ``oracle``, ``baseline``, ``ranker`` or ``fusion``.
-        cells: by key of the column; None without a value, as for an LLM against itself.
         comparisons: ordered pairs that went through a model, over all rows.
+        cells: by key of the column; None without a value, as for an LLM against itself.
     """
 
     method: str
     kind: str
-    cells: Mapping[str, Cell | None]
-    comparisons: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        cells = {key: None if cell is None else vars(cell) for key, cell in self.cells.items()}
-        return {"method": self.method, "kind": self.kind, "comparisons": self.comparisons, "cells": cells}
+    comparisons: int
+    cells: Mapping[str, RowMean | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +65,11 @@ class PaperTable:
 
     Attributes:
         caption: the judge, and how to read the table.
-        columns: of the table.
-        lines: of the table; LLMs by GPT-Rank, then oracles, baselines, rankers, fused answers.
+        lines: LLMs by GPT-Rank, then oracles, baselines, rankers, fused answers.
         bases: the two LLMs of the best mean GPT-Rank.
-        correlations: with GPT-Rank.
-        best: how often each LLM is best.
-        pairs: win rates of pairs of LLMs.
-        lengths: preference of judge, rankers and metrics for longer answers.
         quality: the column that the trade-off measures by.
         coverage: rows of the file that count; ``census`` in JSON.
-        tradeoff: quality by number of comparisons, see `with_tradeoff`.
+        tradeoff: filled by `with_tradeoff`.
     """
 
     caption: str
@@ -109,22 +84,18 @@ class PaperTable:
     coverage: Coverage
     tradeoff: tuple[TradeoffPoint, ...] = ()
 
-    def cell(self, method: str, column: str) -> Cell | None:
+    def cell(self, method: str, column: str) -> RowMean | None:
         """Return one cell, by name of method and key of column; None if there is none."""
         return next((line.cells.get(column) for line in self.lines if line.method == method), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
+        parts = ("lines", "correlations", "best", "pairs", "lengths", "tradeoff")
         return {
             "caption": self.caption,
             "bases": list(self.bases),
             "columns": [column.describe() for column in self.columns],
-            "lines": [line.to_dict() for line in self.lines],
-            "correlations": [correlation.to_dict() for correlation in self.correlations],
-            "best": [best.to_dict() for best in self.best],
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "lengths": [length.to_dict() for length in self.lengths],
-            "tradeoff": [point.to_dict() for point in self.tradeoff],
+            **{name: [part.to_dict() for part in getattr(self, name)] for name in parts},
             "quality": self.quality.key,
             "census": self.coverage.to_dict(),
         }
@@ -140,12 +111,8 @@ def paper_table(
 ) -> PaperTable:
     """Measure every method by every column, with all intervals from the same draws of instructions.
 
-    Args:
-        pool: the rows.
-        rankers: of `rank_pool`, on these rows.
-        computed: metric values that the rows do not hold, see `measure_pool`.
-        unavailable: metrics that could not be computed, with the reason.
-        seed: of the bootstrap, and of the ranker ``random`` among the correlations.
+    `rankers` are those of `rank_pool`, `computed` and `unavailable` what `measure_pool` returns. The seed is that of
+    the bootstrap, and of the ranker ``random`` among the correlations.
     """
     metrics, missing = metric_columns(pool, computed or {})
     bases = best_models(pool)
@@ -192,23 +159,25 @@ def with_tradeoff(
     progress: OnProgress | None = None,
 ) -> PaperTable:
     """Add to the table, for each ranker that compares pairs, every strategy on its full matrix."""
-    comparing = [ranked for ranked in rankers if ranked.comparisons]
     resampling = Resampling(pool.groups, seed=seed)
-    points: list[TradeoffPoint] = []
-    for ranked in comparing:
-        points += tradeoff(pool, table.quality, ranked, resampling, seed=seed, progress=progress)
+    points = [
+        point
+        for ranked in rankers
+        if ranked.comparisons
+        for point in tradeoff(pool, table.quality, ranked, resampling, seed=seed, progress=progress)
+    ]
     return replace(table, tradeoff=tuple(points))
 
 
 def _lines(methods: Sequence[Method], columns: Sequence[Column], resampling: Resampling) -> list[Line]:
     values = [method.expect(column.values) for method in methods for column in columns]
-    cells = iter(_cells(values, resampling))
+    cells = iter(resampling.means(np.stack(values, axis=1)))
     lines = []
     for method in methods:
         of_method = {column.key: next(cells) for column in columns}
         if method.kind == "LLM":
             of_method |= {column.key: None for column in columns if column.base == method.name}
-        lines.append(Line(method.name, method.kind, of_method, method.comparisons))
+        lines.append(Line(method.name, method.kind, method.comparisons, of_method))
     return lines
 
 
@@ -220,16 +189,8 @@ def _fused_line(pool: TablePool, columns: Sequence[Column], resampling: Resampli
     fusers = {answer.fuser for answer in answers if answer.fuser}
     parts = [f"top-{max(used)}"] if used else []
     name = f"LLM-Blender ({', '.join([*parts, *sorted(fusers)])})" if parts or fusers else "LLM-Blender"
-    cells = _cells([column.fused for column in columns], resampling)
-    return [Line(name, "fusion", {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
-
-
-def _cells(values: Sequence[Floats], resampling: Resampling) -> list[Cell | None]:
-    table = np.stack(values, axis=1)
-    return [
-        None if ci95 is None else Cell(float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
-        for column, ci95 in zip(table.T, resampling.means(table), strict=True)
-    ]
+    cells = resampling.means(np.stack([column.fused for column in columns], axis=1))
+    return [Line(name, "fusion", 0, {column.key: cell for column, cell in zip(columns, cells, strict=True)})]
 
 
 def _by_rank(line: Line) -> float:
@@ -245,7 +206,8 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
         else f"the pairs that the score `{pool.score}` implies, not from judged pairs (the higher score wins, equal "
         "ones tie)"
     )
-    fused = " The fused answer is ranked among itself and all candidates." if _has_fused(columns) else ""
+    has_fused = any(not np.isnan(column.fused).all() for column in columns if column.key == GPT_RANK)
+    fused = " The fused answer is ranked among itself and all candidates." if has_fused else ""
     return (
         f"{len(pool.rows):,} instructions, {len(pool.models)} LLMs. GPT-Rank (1 is best, lower is better), top-k "
         f"and ≥ follow from {judge}, in {judged:,} instructions. Top-k is how often GPT-Rank is at most "
@@ -254,7 +216,3 @@ def _caption(pool: TablePool, bases: Sequence[str], columns: Sequence[Column]) -
         "Random is the expectation of a draw, an oracle knows its measure. ± is half the width of the 95 % interval, "
         f"bootstrapped over instructions.{fused}"
     )
-
-
-def _has_fused(columns: Sequence[Column]) -> bool:
-    return any(not np.isnan(column.fused).all() for column in columns if column.key == GPT_RANK)

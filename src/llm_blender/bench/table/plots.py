@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_blender.bench.plots import (
-    Theme,
-    annotate_share,
-    draw_whisker,
-    headline,
-    require_matplotlib,
-    save_figures,
-    short_names,
-)
+from llm_blender.bench import plots
+from llm_blender.bench.plots import Theme
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.statistics import JUDGE
 from llm_blender.bench.table.tradeoff import TradeoffPoint
@@ -38,25 +31,22 @@ _DODGE = 0.018  # share of the axis between points with the same number of compa
 
 def _draw_tradeoff(table: PaperTable, theme: Theme) -> Figure:
     """Draw a panel for each ranker: strategies as points with intervals, ``active`` as a line over its budgets."""
-    from matplotlib.figure import Figure
-
     panels = [(name, list(points)) for name, points in groupby(table.tradeoff, key=lambda point: point.ranker)]
-    figure = Figure(figsize=(6.4, 0.4 + 3.4 * len(panels)), layout="constrained")
+    figure = plots.new_figure(_WIDTH, 0.4 + 3.4 * len(panels))
     axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
-    names = short_names([name for name, _ in panels])
+    names = plots.short_names([name for name, _ in panels])
     best = table.lines[0]
     for axis, (name, points) in zip(axes, panels, strict=True):
         _panel(axis, table, points, best, theme)
-        headline(axis, f"Quality for comparisons: {names[name]}", "whiskers, band: 95 % intervals", theme)
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, labelcolor=theme.ink)
+        plots.headline(axis, f"Quality for comparisons: {names[name]}", "whiskers, band: 95 % intervals", theme)
+        plots.outer_legend(axis)
     axes[-1].set_xlabel("comparisons an instruction")
     return figure
 
 
 def _panel(axis: Axes, table: PaperTable, points: Sequence[TradeoffPoint], best: Line, theme: Theme) -> None:
     scale = 100 if table.quality.percent else 1
-    axis.grid(axis="y", color=theme.grid, linewidth=0.8)
-    axis.set_axisbelow(True)
+    plots.point_axis(axis, theme)
     axis.tick_params(length=0)
     most = max(point.comparisons for point in points)
     colours = dict(zip(_MARKS, (*theme.accents, theme.quiet), strict=True))
@@ -131,11 +121,7 @@ _WIDTH = 6.4
 
 
 def plot_table(table: PaperTable, folder: Path) -> list[Path]:
-    """Draw ``best``, ``wins``, ``lengths`` and, with a trade-off, ``tradeoff``, each as PNG and SVG.
-
-    Args:
-        table: see `llm_blender.bench.table.with_tradeoff` for the last one.
-        folder: created if it is not there.
+    """Draw ``best``, ``wins``, ``lengths`` and, after `with_tradeoff`, ``tradeoff``, each as PNG and SVG.
 
     Returns:
         The files written.
@@ -144,7 +130,7 @@ def plot_table(table: PaperTable, folder: Path) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
         InputError: the folder cannot be written.
     """
-    return save_figures(_pictures(table), folder)
+    return plots.save_figures(_pictures(table), folder)
 
 
 def svg_pictures(table: PaperTable, theme: Theme) -> dict[str, str]:
@@ -153,7 +139,7 @@ def svg_pictures(table: PaperTable, theme: Theme) -> dict[str, str]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    require_matplotlib()
+    plots.require_matplotlib()
     import matplotlib
 
     found = {}
@@ -173,22 +159,23 @@ def _pictures(table: PaperTable) -> dict[str, Callable[[Theme], Figure]]:
 
 def _best(table: PaperTable, theme: Theme) -> Figure:
     """Draw a bar for each LLM: the share of the instructions in which it is best."""
-    axis, figure = _bar_axes(len(table.best), theme)
+    figure = _bar_figure([best.model for best in table.best], theme)
+    (axis,) = figure.axes
     for row, best in enumerate(table.best):
         axis.barh(row, 100 * best.share, height=0.62, color=theme.accents[2])
-        draw_whisker(axis, row, best.ci95, theme)
-        annotate_share(axis, row, best.share)
-    axis.set_yticks(range(len(table.best)), [best.model for best in table.best], color=theme.ink)
+        plots.draw_whisker(axis, row, best.ci95, theme)
+        plots.annotate_share(axis, row, best.share)
     axis.set_xlim(left=0)
-    headline(axis, "How often each LLM is best", "ties share the instruction", theme)
+    plots.headline(axis, "How often each LLM is best", "ties share the instruction", theme)
     axis.set_xlabel("% of the instructions, whiskers are 95 % intervals")
     return figure
 
 
 def _lengths(table: PaperTable, theme: Theme) -> Figure:
     """Draw a dot for each method: how often it prefers the longer answer."""
-    axis, figure = _bar_axes(len(table.lengths), theme)
-    names = short_names([bias.method for bias in table.lengths])
+    names = plots.short_names([bias.method for bias in table.lengths])
+    figure = _bar_figure([names[bias.method] for bias in table.lengths], theme)
+    (axis,) = figure.axes
     judge = table.lengths[0]
     axis.axvline(50, color=theme.quiet, linewidth=0.8, dashes=(4, 3))
     axis.axvline(100 * judge.rate, color=theme.accents[1], linewidth=1)
@@ -197,9 +184,8 @@ def _lengths(table: PaperTable, theme: Theme) -> Figure:
         if bias.ci95 is not None:
             axis.plot([100 * end for end in bias.ci95], [row, row], color=colour, linewidth=1.2)
         axis.plot(100 * bias.rate, row, color=colour, marker="o", markersize=5)
-        annotate_share(axis, row, bias.rate)
-    axis.set_yticks(range(len(table.lengths)), [names[bias.method] for bias in table.lengths], color=theme.ink)
-    headline(axis, "Preference for the longer answer", f"{judge.pairs:,} pairs without a tie by the judge", theme)
+        plots.annotate_share(axis, row, bias.rate)
+    plots.headline(axis, "Preference for the longer answer", f"{judge.pairs:,} pairs without a tie by the judge", theme)
     axis.set_xlabel("the longer one is preferred, % of the pairs (line: by the judge; dashed: by chance)")
     axis.margins(x=0.06)
     return figure
@@ -208,13 +194,12 @@ def _lengths(table: PaperTable, theme: Theme) -> Figure:
 def _wins(table: PaperTable, theme: Theme) -> Figure:
     """Draw a heat map of win rates, LLMs by GPT-Rank; numbers are bold where the interval is on one side of 50."""
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
 
     models = [line.method for line in table.lines if line.kind == "LLM"]
     rates = {(pair.model, pair.other): pair for pair in table.pairs}
     found = np.array([[rates[a, b].rate if (a, b) in rates else np.nan for b in models] for a in models])
     side = 2.6 + (0.36 if len(models) <= _NUMBERED else 0.16) * len(models)
-    figure = Figure(figsize=(side, side - 0.7), layout="constrained")
+    figure = plots.new_figure(side, side - 0.7)
     axis = figure.subplots()
     # Colour-blind readers can distinguish blue and orange; the middle is the colour of the paper.
     ends = LinearSegmentedColormap.from_list("wins", [theme.accents[1], theme.paper, theme.accents[0]])
@@ -236,23 +221,17 @@ def _wins(table: PaperTable, theme: Theme) -> Figure:
     )
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    headline(axis, "Win rates", "bold: the 95 % interval is on one side of 50", theme, below=True)
+    plots.headline(axis, "Win rates", "bold: the 95 % interval is on one side of 50", theme, below=True)
     bar = figure.colorbar(image, ax=axis, shrink=0.6, aspect=24, label="the row wins, % (ties half)")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     return figure
 
 
-def _bar_axes(rows: int, theme: Theme) -> tuple[Axes, Figure]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, 0.9 + 0.27 * rows), layout="constrained")
-    axis = figure.subplots()
-    axis.grid(axis="x", color=theme.grid, linewidth=0.8)
-    axis.set(ylim=(rows - 0.4, -0.6), axisbelow=True)
-    axis.tick_params(length=0)
-    axis.spines[["left", "bottom"]].set_visible(False)
-    return axis, figure
+def _bar_figure(names: Sequence[str], theme: Theme) -> Figure:
+    figure = plots.new_figure(_WIDTH, 0.9 + 0.27 * len(names))
+    plots.bar_axis(figure.subplots(), names, theme)
+    return figure
 
 
 def _is_sure(interval: Interval | None) -> bool:

@@ -68,20 +68,15 @@ class Coverage(Result):
     def remarks(self) -> list[str]:
         """Return one line for each fact that a reader of the table needs."""
         lines = [text.format(n=self.counts[name]) for name, text in _REMARKS.items() if self.counts.get(name)]
-        if self.unjudged_models:
-            lines.append(f"judged in no row and left out: {_listed(self.unjudged_models)} candidates")
-        if self.missing_models:
-            lines.append(f"rows without a candidate, by LLM: {_listed(self.missing_models)}")
-        if self.missing_scores:
-            lines.append(
-                f"rows that do not count, since a candidate lacks it, by metric: {_listed(self.missing_scores)}"
-            )
+        for text, counts in (
+            ("judged in no row and left out: {} candidates", self.unjudged_models),
+            ("rows without a candidate, by LLM: {}", self.missing_models),
+            ("rows that do not count, since a candidate lacks it, by metric: {}", self.missing_scores),
+        ):
+            if counts:
+                lines.append(text.format(", ".join(f"{name} {count:,}" for name, count in counts.items())))
         lines += [f"{metric} is unavailable: {reason}" for metric, reason in self.unavailable.items()]
         return [f"{self.file}: {line}" for line in lines]
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +85,7 @@ class FusedAnswer:
 
     Attributes:
         text: fused, or the best candidate's where the guard preferred it.
-        scores: of it, by metric.
-        fuser: its name; None where the row does not give it.
+        fuser: None where the row does not name it.
         used: number of candidates that the fuser read.
         judged: the judge's ranking of it (`FUSED`) and the candidates together; None where it was not judged.
         copy_of: LLM whose candidate is the same text.
@@ -144,11 +138,9 @@ class TableRow(BenchRow):
 
 @dataclass(frozen=True, eq=False)
 class TablePool:
-    """The instructions of a file and the LLMs that answered them.
+    """The n instructions of a file and the c LLMs that answered them; a row may lack some LLMs.
 
     Attributes:
-        rows: n of them.
-        models: c LLMs; some may be missing in a row.
         score: score whose implied pairs are the judge's; None where pairs were judged (``cmp_results``).
         coverage: what else the file held.
     """
@@ -186,9 +178,9 @@ def read_pool(
 
     Args:
         file: source of the rows.
-        examples: as `llm_blender.data.read_rows` gives them.
+        examples: rows of the file.
         models: LLMs that are kept; empty keeps all that were judged in any row.
-        score: its name among the candidates' scores.
+        score: name of a score of the candidates.
         complete: keep only rows in which each LLM has a judged candidate.
         measuring: metrics will be computed, so that rows with a reference count without any score.
 
@@ -349,12 +341,7 @@ def _ranking_by_outcomes(outcomes: Mapping[str, str], models: Sequence[str]) -> 
 
 
 def _ranking_by_score(scores: Sequence[float | None], models: Sequence[str]) -> GPTRanking:
-    """Rank a row by a score: the higher one wins, equal ones tie, a candidate without it is not judged.
-
-    Args:
-        scores: per candidate.
-        models: their LLMs, all different.
-    """
+    """Rank a row by a score: the higher one wins, equal ones tie, a candidate without it is not judged."""
     values = np.array([np.nan if score is None else score for score in scores])
     matrix = np.sign(np.subtract.outer(values, values))
     np.fill_diagonal(matrix, 0)

@@ -17,15 +17,12 @@ from llm_blender.bench.report import (
     html_row,
     html_table,
     page,
-    write_page,
 )
 from llm_blender.bench.resampling import Estimate
-from llm_blender.bench.table.columns import Column
-from llm_blender.bench.table.paper import Cell, Line, PaperTable
+from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.plots import svg_pictures
-from llm_blender.ranking import Interval
 
-__all__ = ["correlation_table", "method_table", "report_page", "write_report"]
+__all__ = ["correlation_table", "method_table", "report_page"]
 
 _MEASURES = {
     "pearson": ("Pearson", True),
@@ -38,26 +35,14 @@ _MEASURES = {
 def method_table(table: PaperTable, kinds: Sequence[str] = ("metric", "rank", "versus", "top")) -> Table:
     """Return methods by measures; shares and rates in percent, each with half the width of its interval.
 
-    Args:
-        table: the figures.
-        kinds: of columns, see `Column.kind`; all of them make a table that is wide for a terminal.
+    `kinds` are those of `Column.kind`; all of them make a table that is wide for a terminal.
     """
     columns = [column for column in table.columns if column.kind in kinds]
-    return Table(
-        ("method", *(column.title for column in columns)),
-        tuple(
-            (
-                line.method,
-                *(
-                    _with_width(_cell(column, cell), cell.ci95 if cell else None, column.percent)
-                    for column in columns
-                    for cell in [line.cells[column.key]]
-                ),
-            )
-            for line in table.lines
-        ),
-        names=1,
-    )
+    rows = [
+        (line.method, *(_estimate(line.cells[column.key], column.percent) for column in columns))
+        for line in table.lines
+    ]
+    return Table(("method", *(column.title for column in columns)), tuple(rows), names=1)
 
 
 def correlation_table(table: PaperTable) -> Table:
@@ -81,19 +66,12 @@ def _form(percent: bool) -> tuple[str, float]:
     return (".1f", 100) if percent else (".2f", 1)
 
 
-def _cell(column: Column, cell: Cell | None) -> str:
-    return format_number(None if cell is None else cell.value, *_form(column.percent))
-
-
-def _with_width(text: str, interval: Interval | None, percent: bool) -> str:
-    """Add half the width of an interval to a value."""
-    return text if interval is None else f"{text} ±{format_number((interval.high - interval.low) / 2, *_form(percent))}"
-
-
-def _estimate(estimate: Estimate, percent: bool) -> str:
-    if estimate.value is None or estimate.ci95 is None:
+def _estimate(estimate: Estimate | None, percent: bool) -> str:
+    """Format a value with half the width of its interval."""
+    if estimate is None or estimate.value is None or estimate.ci95 is None:
         return NOTHING
-    return _with_width(format_number(estimate.value, *_form(percent)), estimate.ci95, percent)
+    half = (estimate.ci95.high - estimate.ci95.low) / 2
+    return " ±".join(format_number(value, *_form(percent)) for value in (estimate.value, half))
 
 
 _PICTURES = {
@@ -109,16 +87,6 @@ th:first-child { position: sticky; left: 0; background: var(--paper); }
 tbody + tbody { border-top: 2px solid var(--quiet); }
 figure { margin: 1.5rem 0 2.5rem; } img { max-width: 100%; height: auto; }
 """
-
-
-def write_report(table: PaperTable, path: Path) -> Path:
-    """Write the page of `report_page`.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        InputError: the file cannot be written.
-    """
-    return write_page(report_page(table), path)
 
 
 def report_page(table: PaperTable) -> str:
@@ -168,11 +136,10 @@ def _best_line(table: PaperTable, column: str, lower: bool) -> str | None:
 def _row(table: PaperTable, line: Line, best: dict[str, str | None]) -> str:
     cells = []
     for column in table.columns:
-        cell = line.cells[column.key]
+        cell, form = line.cells[column.key], _form(column.percent)
         mark = ' class="best"' if best[column.key] == line.method else ""
-        interval = None if cell is None else cell.ci95
-        ends = "" if interval is None else f"<small>{format_interval(interval, *_form(column.percent))}</small>"
-        cells.append(f"<td{mark}>{_cell(column, cell)}{ends}</td>")
+        ends = f"<small>{format_interval(cell.ci95, *form)}</small>" if cell else ""
+        cells.append(f"<td{mark}>{format_number(cell.value if cell else None, *form)}{ends}</td>")
     return html_row(line.method, cells)
 
 

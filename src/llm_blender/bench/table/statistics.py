@@ -37,11 +37,7 @@ JUDGE = "judge"
 class BestShare(Result):
     """The rate at which an LLM's answer is the best of its row (figure 1 of arXiv 2306.02561).
 
-    Attributes:
-        model: the LLM.
-        share: of the judged rows; ties share the row, so that all shares add up to 1.
-        ci95: interval of that, resampled by instruction.
-        top: share of the rows in which it is best, alone or with others.
+    In `share`, ties share the row, so that all shares add up to 1; in `top`, the row counts for each of them.
     """
 
     model: str
@@ -52,14 +48,9 @@ class BestShare(Result):
 
 @dataclass(frozen=True)
 class PairRate(Result):
-    """The rate at which the judge prefers one LLM's answer to another's.
+    """The rate at which the judge prefers one LLM's answer to another's, in the rows in which both were compared.
 
-    Attributes:
-        model: the one LLM.
-        other: the other LLM.
-        rate: share of the rows in which both were compared; a tie is half a win.
-        ci95: interval of that, resampled by instruction.
-        rows: number of those rows.
+    A tie is half a win.
     """
 
     model: str
@@ -73,11 +64,7 @@ class PairRate(Result):
 class LengthBias(Result):
     """The rate at which the longer answer (in characters) is preferred, among pairs without a tie by the judge.
 
-    Attributes:
-        method: ``judge``, a ranker, or a metric.
-        rate: share of the pairs; one half where both are equally long, or the method prefers neither.
-        ci95: interval of that, resampled by instruction.
-        pairs: their number.
+    A pair counts one half where both are equally long, or the method (`JUDGE`, a ranker or a metric) prefers neither.
     """
 
     method: str
@@ -87,18 +74,13 @@ class LengthBias(Result):
 
 
 def first_places(pool: TablePool, ranks: Floats, resampling: Resampling) -> list[BestShare]:
-    """Return how often each LLM is best, best first.
-
-    Args:
-        pool: n rows.
-        ranks: ``[n, c]`` GPT-Rank.
-        resampling: of the rows.
-    """
+    """Return how often each LLM is best by ``[n, c]`` ranks, best first."""
     judged = np.asarray(~np.isnan(ranks).all(axis=1))
     parts = np.where(judged[:, None], best_shares(-ranks), np.nan)
     found = [
-        BestShare(model, float(np.nanmean(shares)), ci95, float((shares[judged] > 0).mean()))
-        for model, shares, ci95 in zip(pool.models, parts.T, resampling.means(parts), strict=True)
+        BestShare(model, share.value, share.ci95, float((shares[judged] > 0).mean()))
+        for model, shares, share in zip(pool.models, parts.T, resampling.means(parts), strict=True)
+        if share
     ]
     return sorted(found, key=lambda best: -best.share)
 
@@ -111,29 +93,18 @@ def win_rates(pool: TablePool, resampling: Resampling) -> list[PairRate]:
         wins[number][np.ix_(columns, columns)] = (np.sign(row.judged.matrix - row.judged.matrix.T) + 1) / 2
     values = np.stack([wins[:, one, other] for one, other in pairs], axis=1)
     found = []
-    for (one, other), column, ci95 in zip(pairs, values.T, resampling.means(values), strict=True):
-        if ci95 is None:
-            continue
-        rate, rows = float(np.nanmean(column)), int((~np.isnan(column)).sum())
-        a, b = pool.models[one], pool.models[other]
-        found += [
-            PairRate(a, b, rate, ci95, rows),
-            PairRate(b, a, 1 - rate, Interval(1 - ci95.high, 1 - ci95.low), rows),
-        ]
+    for (one, other), rate in zip(pairs, resampling.means(values), strict=True):
+        if rate is not None:
+            a, b, ci95 = pool.models[one], pool.models[other], rate.ci95
+            found.append(PairRate(a, b, rate.value, ci95, rate.rows))
+            found.append(PairRate(b, a, 1 - rate.value, Interval(1 - ci95.high, 1 - ci95.low), rate.rows))
     return found
 
 
 def length_biases(
     pool: TablePool, columns: Sequence[Column], rankers: Sequence[Ranked], *, seed: int
 ) -> list[LengthBias]:
-    """Return the length bias of the judge, then of rankers and metrics, on the pairs without a tie by the judge.
-
-    Args:
-        pool: n rows.
-        columns: metrics.
-        rankers: with rankings of these rows.
-        seed: of the bootstrap.
-    """
+    """Return the length bias of the judge, then of rankers and metrics, on the pairs without a tie by the judge."""
     groups: list[int] = []
     longer: list[float] = []
     names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in columns)]
@@ -155,12 +126,8 @@ def length_biases(
     if not groups:
         return []
     rates = (1 + np.array(longer)[:, None] * np.sign(np.array(list(signs.values())).T)) / 2
-    found = zip(signs, rates.T, Resampling(groups, seed=seed).means(rates), strict=True)
-    return [
-        LengthBias(method, float(np.nanmean(column)), ci95, int((~np.isnan(column)).sum()))
-        for method, column, ci95 in found
-        if ci95 is not None
-    ]
+    found = zip(signs, Resampling(groups, seed=seed).means(rates), strict=True)
+    return [LengthBias(method, rate.value, rate.ci95, rate.rows) for method, rate in found if rate]
 
 
 _PER_ROW = ("spearman_footrule", "set_based")
@@ -191,16 +158,9 @@ def metric_ranks(column: Column) -> Floats:
 
 
 def correlate(orders: Mapping[str, Floats], judge: Floats, groups: Sequence[int], seed: int) -> list[Correlation]:
-    """Correlate ranks with the judge's, in the rows in which every LLM has both.
+    """Correlate ``[n, c]`` ranks by method with the judge's, in the rows in which every LLM has both.
 
-    Args:
-        orders: ``[n, c]`` ranks by method.
-        judge: ``[n, c]`` GPT-Rank.
-        groups: ``[n]`` the instruction of each row.
-        seed: of the bootstrap.
-
-    Returns:
-        One per method that shares a row with the judge.
+    A method that shares no row with the judge is left out.
     """
     found = []
     for method, ranks in orders.items():
@@ -217,10 +177,10 @@ def _measures(ranks: Floats, judge: Floats, resampling: Resampling) -> dict[str,
     for name, measure in CORRELATIONS.items():
         if name in _PER_ROW:  # a mean over rows
             own = np.array([measure(one[None], other[None]) for one, other in zip(ranks, judge, strict=True)])
-            (interval,) = resampling.means(own[:, None])
+            resampled = resampling.resample(own[:, None])
         else:
-            (interval,) = intervals(spread[name][:, None])
-        value = measure(ranks, judge)
+            resampled = spread[name][:, None]
+        value, (interval,) = measure(ranks, judge), intervals(resampled)
         estimates[name] = Estimate(None if np.isnan(value) else value, interval)
     return estimates
 
@@ -229,12 +189,8 @@ def resampled_correlations(one: Floats, other: Floats, weights: NDArray[np.float
     """Return ``[resamples]`` of Pearson's and of Spearman's correlation of each draw, averaged over the columns.
 
     A draw of a column is a table of how often each pair of ranks was drawn, and gives both: Pearson's of the ranks as
-    they are, Spearman's of their mean ranks within the draw.
-
-    Args:
-        one: ``[n, c]`` ranks.
-        other: ``[n, c]`` others.
-        weights: ``[resamples, n]`` how often each draw holds a row.
+    they are, Spearman's of their mean ranks within the draw. Ranks are ``[n, c]``; weights are ``[resamples, n]``, how
+    often each draw holds a row.
     """
     by_column: dict[str, list[Floats]] = {"pearson": [], "spearman": []}
     counts = weights.astype(np.float32)  # exact for counts, at half the cost

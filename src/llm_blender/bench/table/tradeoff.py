@@ -18,15 +18,7 @@ __all__ = ["TradeoffPoint", "tradeoff"]
 
 _SEEDS = 3
 _BUDGETS = (0.15, 0.25, 0.4, 0.6, 0.8)  # of the full matrix, for `active`
-_PLANS: tuple[tuple[str, str], ...] = (
-    ("knockout", "max_logits"),
-    ("bubble", "max_logits"),
-    ("top_k", "max_logits"),
-    ("single", "max_logits"),
-    ("single", "max_wins"),
-    ("full", "max_logits"),
-    ("full", "max_wins"),
-)
+_AGGREGATIONS = ("max_logits", "max_wins")  # of `single` and `full`; the others have the first
 
 
 @dataclass(frozen=True)
@@ -34,12 +26,10 @@ class TradeoffPoint(Result):
     """Quality of a ranker's selection for a number of comparisons.
 
     Attributes:
-        ranker: its name.
         strategy: one of `llm_blender.ranking.STRATEGIES`; ``random`` compares nothing.
-        aggregation: of ``full`` and ``single``; None for the others.
-        comparisons: per row, mean.
+        aggregation: that of ``full`` and ``single``; None for the others.
+        comparisons: mean number in a row.
         quality: mean value of the column for the candidates selected, over rows and three seeds.
-        ci95: interval of that, resampled by instruction.
     """
 
     ranker: str
@@ -59,18 +49,16 @@ def tradeoff(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> list[TradeoffPoint]:
-    """Run every strategy on the comparisons of a full matrix; nothing is compared anew.
+    """Run every strategy on the comparisons of a full matrix, with three seeds; nothing is compared anew.
 
-    Args:
-        pool: n rows.
-        column: measure of quality.
-        ranked: rankings by the full matrix.
-        resampling: of the rows.
-        seed: the first of three.
-        progress: called with strategies done and to do.
+    `column` measures the quality; the progress counts strategies.
     """
-    random = pool.grid.random().expect(column.values)
-    found = [_point(ranked.name, "random", None, 0.0, random, resampling)]
+
+    def point(strategy: str, aggregation: str | None, made: float, values: Floats) -> TradeoffPoint:
+        ci95 = resampling.interval(values)
+        return TradeoffPoint(ranked.name, strategy, aggregation, made, float(np.nanmean(values)), ci95)
+
+    found = [point("random", None, 0.0, pool.grid.random().expect(column.values))]
     plans = list(_plans(max(len(row.candidates) for row in pool.rows)))
     for done, (strategy, aggregation, budget) in enumerate(plans, 1):
         runs = [
@@ -80,7 +68,7 @@ def tradeoff(
         values = np.mean([pool.grid.ranker("", rankings).expect(column.values) for rankings in runs], axis=0)
         made = float(np.mean([ranking.comparisons for rankings in runs for ranking in rankings]))
         label = aggregation if strategy in ("full", "single") else None
-        found.append(_point(ranked.name, strategy, label, made, values, resampling))
+        found.append(point(strategy, label, made, values))
         if progress is not None:
             progress(done, len(plans))
     return found
@@ -88,11 +76,14 @@ def tradeoff(
 
 def _plans(most: int) -> Iterator[tuple[str, str, int]]:
     whole = most * (most - 1)
-    for strategy, aggregation in _PLANS:
-        yield strategy, aggregation, whole
+    for strategy in ("knockout", "bubble", "top_k"):
+        yield strategy, _AGGREGATIONS[0], whole
+    for strategy in ("single", "full"):
+        for aggregation in _AGGREGATIONS:
+            yield strategy, aggregation, whole
     least = 2 * (most - 1)  # below that, some candidates are not compared
     for budget in sorted({max(least, round(part * whole)) for part in _BUDGETS}):
-        yield "active", "max_logits", budget
+        yield "active", _AGGREGATIONS[0], budget
 
 
 def _replayed(
@@ -103,10 +94,3 @@ def _replayed(
 
     texts = [row.texts for row in pool.rows]
     return rank_with(texts, compare, strategy=strategy, aggregation=aggregation, budget=budget, seed=seed)
-
-
-def _point(
-    ranker: str, strategy: str, aggregation: str | None, made: float, values: Floats, resampling: Resampling
-) -> TradeoffPoint:
-    (ci95,) = resampling.means(values[:, None])
-    return TradeoffPoint(ranker, strategy, aggregation, made, float(np.nanmean(values)), ci95)
