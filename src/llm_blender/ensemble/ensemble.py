@@ -7,18 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
-from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
+from llm_blender.ensemble.gathering import Call, Gathered, Limits, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
 from llm_blender.fusers import (
     CHAT,
     EMBEDDED,
+    FusionRule,
     GuardedFuser,
     base_model,
     load_fuser,
@@ -26,6 +27,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
+from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -46,6 +48,7 @@ DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
 _SETTINGS = EnsembleSettings()
+_FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Ensemble:
     """Several LLMs, a ranker that orders their answers, and optionally a fuser that makes one of the best.
 
     ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded LLMs at its end.
+    Each setting is an attribute, too: ``ensemble.mode`` is ``ensemble.settings.mode``.
 
     Args:
         members: the LLMs.
@@ -74,6 +78,15 @@ class Ensemble:
         InputError: there are no members, two have the same name, a setting is wrong, or the mode needs a fuser and
             there is none.
     """
+
+    strategy: str
+    budget: int
+    limits: Limits
+    priors: Priors | None
+    mode: Mode
+    top_k: int
+    guard: bool
+    rule: FusionRule
 
     def __init__(
         self,
@@ -95,6 +108,18 @@ class Ensemble:
         self._loading = threading.Lock()
         self.settings = replace(settings, **changes)
         self.check(self.settings)
+
+    if not TYPE_CHECKING:  # the annotations above are the types
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _FIELDS:
+                return getattr(self.settings, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _FIELDS:
+                name, value = "settings", replace(self.settings, **{name: value})
+            super().__setattr__(name, value)
 
     @classmethod
     def from_config(cls, config: Config | str | Path, *, store: Store | None = None) -> Self:
