@@ -26,21 +26,11 @@ _SOURCE_SPECIALS = 3  # [CLS], marker, [SEP]: 0.0.2 counts them as part of the t
 
 
 def load(
-    name: str | os.PathLike[str], *, device: Any = None, default_device: Any = None, **fields_of_config: Any
+    name: str | os.PathLike[str], device: Any, default_device: Any, **fields_of_config: Any
 ) -> tuple[PairRanker | Pointwise, RankerConfig]:
-    """Load a ranker.
-
-    Args:
-        name: ``bundled``, a folder, a folder in ``cache_dir``, or a Hub name.
-        device: None takes that of the configuration, and then `default_device`.
-        default_device: None takes CUDA if available, else the CPU.
-        **fields_of_config: fields that replace those of the checkpoint's `RankerConfig`.
+    """Load a ranker; arguments and errors as for `Blender.loadranker`.
 
     Raises:
-        InputError: a field or the device is unknown.
-        NotFoundError: the checkpoint does not exist; the message lists the places searched.
-        CheckpointError: the checkpoint is invalid.
-        MissingExtraError: torch is needed and not installed.
         DownloadError: the checkpoint could not be downloaded to the cache directory.
     """
     check_fields(RankerConfig, fields_of_config)

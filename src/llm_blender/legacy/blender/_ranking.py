@@ -35,6 +35,7 @@ __all__ = [
     "list_of",
     "make_reader",
     "progress_bar",
+    "read_lists",
     "read_texts",
     "references",
     "start_orders",
@@ -61,7 +62,15 @@ class Texts:
 
 
 def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None) -> Texts:
-    """Check the lists and join instructions and inputs.
+    """Check the lists and join instructions and inputs; errors as for `read_lists`."""
+    before, read, lists = read_lists(inputs, candidates, instructions)
+    return Texts([instruction + text for instruction, text in zip(before, read, strict=True)], lists)
+
+
+def read_lists(
+    inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None
+) -> tuple[list[str], list[str], list[list[str]]]:
+    """Check instructions (empty for None), inputs and candidates.
 
     Raises:
         InputError: lists are empty or differ in length, or a text is not a string.
@@ -69,8 +78,7 @@ def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instr
     read = texts_of(inputs, "inputs")
     before = [""] * len(read) if instructions is None else texts_of(instructions, "instructions", len(read))
     listed = list_of(candidates, "candidates", len(read))
-    lists = [texts_of(texts, f"candidates[{i}]") for i, texts in enumerate(listed)]
-    return Texts([instruction + text for instruction, text in zip(before, read, strict=True)], lists)
+    return before, read, [texts_of(texts, f"candidates[{i}]") for i, texts in enumerate(listed)]
 
 
 def texts_of(values: Any, name: str, count: int | None = None) -> list[str]:
