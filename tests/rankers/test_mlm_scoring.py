@@ -52,13 +52,10 @@ def roberta(tiny_encoder, tmp_path_factory):
     torch.manual_seed(1)
     config = RobertaConfig(
         vocab_size=len(values["model"]["vocab"]),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
         max_position_embeddings=42,
         pad_token_id=0,
         initializer_range=0.3,
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     )
     RobertaForMaskedLM(config).save_pretrained(folder)
     return folder
