@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from llm_blender.types import OnProgress
 __all__ = [
     "Batch",
     "Learner",
+    "Reports",
     "StepOutput",
     "check_fingerprint",
     "checkpoints",
@@ -42,6 +43,18 @@ __all__ = [
 Batch = dict[str, Any]
 """Inputs of one forward pass by name; ``input_ids`` is always among them."""
 _Example = TypeVar("_Example")
+
+
+class Reports(TypedDict, total=False):
+    """Callbacks of a training run.
+
+    Attributes:
+        progress: called with steps done and steps known of.
+        note: called with one line per evaluation.
+    """
+
+    progress: OnProgress | None
+    note: Callable[[str], None] | None
 
 
 class StepOutput(NamedTuple):
@@ -133,8 +146,7 @@ def train(
     accumulate: int = 1,
     evaluate_first: bool = False,
     done: int = 0,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    **reports: Unpack[Reports],
 ) -> list[dict[str, Any]]:
     """Train one stage, from the last checkpoint in `output` if there is one; resuming ends at the same weights.
 
@@ -148,8 +160,7 @@ def train(
         accumulate: batches per optimisation step.
         evaluate_first: evaluate before the first step as well.
         done: steps of earlier stages, added to the reported progress.
-        progress: called with steps done and steps known of.
-        note: called with one line per evaluation.
+        **reports: see `Reports`.
 
     Returns:
         The trainer's log: stage, step, loss, and figures of `Learner.evaluate` as ``eval_NAME``.
@@ -177,7 +188,7 @@ def train(
     trainer.model_accepts_loss_kwargs = True
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
-    trainer.add_callback(_Reporter(learner.name, done, progress, note))
+    trainer.add_callback(_Reporter(learner.name, done, **reports))
     with without_bars():
         trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     learner.model.eval()
@@ -218,7 +229,13 @@ def _only(batches: Sequence[Batch]) -> Batch:
 class _Reporter(TrainerCallback):
     """Passes steps to `progress` and evaluations to `note`."""
 
-    def __init__(self, stage: str, done: int, progress: OnProgress | None, note: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        done: int,
+        progress: OnProgress | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         self._stage, self._done, self._progress, self._note = stage, done, progress, note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
