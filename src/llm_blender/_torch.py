@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers.utils import logging
 
 from llm_blender.errors import InputError, unknown_name
 
-__all__ = ["parse_devices", "parse_dtype", "quiet_loading"]
+__all__ = ["load_model", "parse_devices", "parse_dtype", "quiet_loading"]
 
 
 def parse_devices(device: Any) -> list[torch.device]:
@@ -61,3 +62,16 @@ def quiet_loading() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+
+
+def load_model(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """Load a model from a folder by a class of transformers, without running code from there.
+
+    Returns:
+        The model, and the names of the weights that the folder lacks.
+    """
+    with quiet_loading():
+        model, info = kind.from_pretrained(
+            str(folder), output_loading_info=True, local_files_only=True, trust_remote_code=False, **options
+        )
+    return model, sorted(info["missing_keys"])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from llm_blender._inputs import clean
+from llm_blender.rankers.batching import pad
 from llm_blender.rankers.checkpoints import load_tokenizer, token_id
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
@@ -53,13 +54,8 @@ class PairBatch:
     @classmethod
     def pad(cls, sequences: Sequence[PairSequence], pad_id: int = 0) -> PairBatch:
         """Stack sequences, padded on the right."""
-        shape = len(sequences), max(map(len, sequences))
-        ids = np.full(shape, pad_id, np.int64)
-        mask, segments = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence.ids
-            mask[row, : len(sequence)] = 1
-            segments[row, : len(sequence)] = sequence.segments
+        ids, mask = pad([sequence.ids for sequence in sequences], pad_id)
+        segments, _ = pad([sequence.segments for sequence in sequences], 0)
         return cls(ids, mask, segments)
 
 
