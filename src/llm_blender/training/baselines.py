@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
 from llm_blender.rankers.batching import pad
 from llm_blender.rankers.checkpoints import load_tokenizer
@@ -30,7 +31,7 @@ from llm_blender.rankers.summa_reranker import SummaInput, SummaRerankerModel
 from llm_blender.training.batches import PackedGroups, pack
 from llm_blender.training.checkpoints import backbone_values, load_backbone, write_pointwise, write_tokenizer
 from llm_blender.training.groups import PREFERENCE, ScoredGroup, require_groups
-from llm_blender.training.loop import Batch, Learner, Reports, StepOutput, freeze, train, without_bars
+from llm_blender.training.loop import Batch, Learner, Reports, StepOutput, freeze, train
 from llm_blender.training.losses import (
     agreement,
     best_per_metric,
@@ -196,10 +197,7 @@ class SummaRerankerLearner(PointwiseLearner):
     metrics (see `labels`), and the term that balances the experts.
 
     Args:
-        recipe: see `BaselineLearner`.
-        backbone: see `BaselineLearner`.
-        workspace: see `BaselineLearner`.
-        tasks: metrics, one output each.
+        tasks: metrics, one output each; for the others see `BaselineLearner`.
     """
 
     name = "summa_reranker"

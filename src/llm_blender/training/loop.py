@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
-from transformers.utils import logging
 
+from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
@@ -37,7 +37,6 @@ __all__ = [
     "freeze",
     "lower_layers",
     "train",
-    "without_bars",
 ]
 
 Batch = dict[str, Any]
@@ -180,7 +179,7 @@ def train(
         ),
         train_dataset=learner.batches(examples),
         eval_dataset=learner.batches(dev, evaluation=True) if dev else None,
-        data_collator=_only,
+        data_collator=itemgetter(0),  # an item is a whole batch
         compute_metrics=lambda found: learner.evaluate(np.asarray(found.predictions), np.asarray(found.label_ids)),
     )
     trainer.learner, trainer.bfloat16 = learner, recipe.bf16
@@ -221,20 +220,11 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
     )
 
 
-def _only(batches: Sequence[Batch]) -> Batch:
-    (batch,) = batches
-    return batch
-
-
 class _Reporter(TrainerCallback):
     """Passes steps to `progress` and evaluations to `note`."""
 
     def __init__(
-        self,
-        stage: str,
-        done: int,
-        progress: OnProgress | None = None,
-        note: Callable[[str], None] | None = None,
+        self, stage: str, done: int, progress: OnProgress | None = None, note: Callable[[str], None] | None = None
     ) -> None:
         self._stage, self._done, self._progress, self._note = stage, done, progress, note
 
@@ -274,19 +264,6 @@ def check_fingerprint(folder: Path, *parts: Any) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(fingerprint)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Hide transformers' progress bars for loading and writing weights."""
-    log: Any = logging  # has no types
-    shown = log.is_progress_bar_enabled()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            log.enable_progress_bar()
 
 
 def freeze(backbone: nn.Module, layers: int) -> None:
