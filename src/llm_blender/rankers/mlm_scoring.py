@@ -96,11 +96,8 @@ class MLMScoring(PointwiseRanker):
         model: log-probabilities of masked tokens.
         folder: the checkpoint.
         input_format: tokenises and masks.
-        max_length: maximum tokens that the model reads, special tokens included.
-        reduction: ``sum`` or ``mean``.
-        max_tokens: of a batch, padding included.
-        temperature: of probabilities.
-        copies: number of masked copies made at a time; bounds memory and keeps lengths similar.
+        copies: number of masked copies made at a time; bounds memory and keeps lengths similar. For the other
+            arguments see `from_pretrained`.
 
     Raises:
         InputError: the reduction is unknown.

@@ -166,10 +166,7 @@ class PointwiseRanker(BaseRanker):
         )
 
     def _score_all(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        progress: OnProgress | None,
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], progress: OnProgress | None
     ) -> tuple[Scored, list[NDArray[np.intp]]]:
         """Score each different pair once; return the scores, and for each instruction the rows of its candidates."""
         pairs: dict[tuple[object, str], Pair] = {}

@@ -25,13 +25,7 @@ from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
 
-__all__ = [
-    "Classifier",
-    "ClassifierConfig",
-    "RewardModel",
-    "load_classifier",
-    "make_format",
-]
+__all__ = ["Classifier", "ClassifierConfig", "RewardModel", "load_classifier", "make_format"]
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
 # Models whose positions count from the padding token's id + 1.

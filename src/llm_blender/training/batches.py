@@ -110,9 +110,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         padded = PairBatch.pad(sequences, self._format.pad_id)
         left, right, targets = zip(*columns, strict=True)
         return {
-            "input_ids": torch.from_numpy(padded.input_ids),
-            "attention_mask": torch.from_numpy(padded.attention_mask),
-            "segment_ids": torch.from_numpy(padded.segment_ids),
+            **{name: torch.from_numpy(array) for name, array in vars(padded).items()},
             "lengths": torch.tensor(lengths),
             "left": torch.tensor(left),
             "right": torch.tensor(right),

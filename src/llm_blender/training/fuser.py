@@ -251,14 +251,7 @@ def train_fuser(
     resumed = checkpoints(folder)[-1:]
     started = time.perf_counter()
     log = train(
-        learner,
-        recipe,
-        fitting,
-        learner.fit(dev),
-        folder,
-        accumulate=recipe.accumulate,
-        evaluate_first=True,
-        **reports,
+        learner, recipe, fitting, learner.fit(dev), folder, accumulate=recipe.accumulate, evaluate_first=True, **reports
     )
     run = FuserRun(
         recipe,

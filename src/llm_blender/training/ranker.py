@@ -42,11 +42,7 @@ class PairLearner(Learner[TrainingGroup]):
         freeze(model.pretrained_model, recipe.frozen_layers)
 
     def train(
-        self,
-        groups: Sequence[TrainingGroup],
-        dev: Sequence[TrainingGroup],
-        output: Path,
-        **reports: Unpack[Reports],
+        self, groups: Sequence[TrainingGroup], dev: Sequence[TrainingGroup], output: Path, **reports: Unpack[Reports]
     ) -> list[dict[str, Any]]:
         """Train in the recipe's two stages, from the last checkpoint in `output` if there is one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partialmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from ._loading import changed_fields, load
 from ._ranking import (
     MODES,
     REF_MODES,
-    Pointwise,
     Reader,
     Truncation,
     contest,
@@ -36,6 +35,9 @@ from ._ranking import (
 )
 from .blender_utils import get_pair_from_conv, get_topk_candidates_from_ranks
 from .config import BlenderConfig
+
+if TYPE_CHECKING:
+    from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = ["Blender"]
 
@@ -68,7 +70,7 @@ class Blender:
     ) -> None:
         self.blender_config = blender_config or BlenderConfig()
         self.ranker_config = ranker_config
-        self.ranker: PairRanker | Pointwise | None = None
+        self.ranker: PairRanker | PointwiseRanker | None = None
         if ranker_config is not None:
             values = changed_fields(ranker_config)
             if not values.get("load_checkpoint"):
@@ -473,7 +475,7 @@ class Blender:
         best = get_topk_candidates_from_ranks(ranks, candidates, top_k)
         return self.fuse(inputs, best, instructions, batch_size, **generate_kwargs), found
 
-    def _loaded(self) -> PairRanker | Pointwise:
+    def _loaded(self) -> PairRanker | PointwiseRanker:
         if self.ranker is None:
             raise InputError("No ranker is loaded: call blender.loadranker('llm-blender/PairRM') first.")
         return self.ranker

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from llm_blender._inputs import clean
 from llm_blender.rankers.batching import pad
-from llm_blender.rankers.checkpoints import load_tokenizer, token_id
+from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
 __all__ = ["FittedTexts", "InputFormat", "PairBatch", "PairSequence"]
@@ -78,9 +78,8 @@ class InputFormat:
         tokenizer.no_truncation()  # training passes a tokenizer of transformers
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # special tokens inside a text stay text
-        self._cls = token_id(tokenizer, "[CLS]", "<s>")
-        self._sep = token_id(tokenizer, "[SEP]", "</s>")
-        self.pad_id = token_id(tokenizer, "[PAD]", "<pad>")
+        special = SpecialTokens.of(tokenizer)
+        self._cls, self._sep, self.pad_id = special.cls, special.sep, special.pad
         self._markers = [token_id(tokenizer, marker) for marker in config.markers]
 
     @classmethod
