@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +17,16 @@ def test_all_is_sorted_and_without_duplicates():
     # ruff's order: constants, then classes, then functions.
     public = llm_blender.__all__
     assert public == sorted(set(public), key=lambda name: (not name.isupper(), name.islower(), name))
+
+
+@pytest.mark.parametrize("package", ["metrics", "ranking"])
+def test_all_is_sorted_and_complete(package):
+    face = import_module(f"llm_blender.{package}")
+    assert sorted(face.__all__, key=lambda name: (not name.isupper(), name.islower(), name)) == face.__all__
+    exported = {
+        name for name, value in vars(face).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert exported == set(face.__all__)
 
 
 @pytest.mark.parametrize("name", llm_blender.__all__)

@@ -11,14 +11,13 @@ from itertools import combinations
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
-from llm_blender._inputs import fence_code, quote_texts
 from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.data.instructions import coin, fraction
 from llm_blender.datasets.candidates import Estimate, estimate_call
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
-from llm_blender.rankers.llm_judge import CRITERIA
+from llm_blender.rankers.llm_judge import CRITERIA, quoted_messages
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, LabelledPair, Message, Sampling
 
@@ -361,13 +360,8 @@ def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA)
         b: other answer.
         criteria: criteria of a better answer, in whole sentences.
     """
-    code = fence_code(instruction, a, b)
-    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which outcome? Reply with one number: 1 (A is better), 2 (B is better), 3 (same good) or 4 (same bad)."
-    return [
-        {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
-        {"role": "user", "content": "\n\n".join([*quoted, question])},
-    ]
+    return quoted_messages(_RULES, question, instruction, a, b, criteria)
 
 
 def read_outcome(reply: str) -> str | None:

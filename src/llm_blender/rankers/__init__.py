@@ -28,7 +28,12 @@ TORCH_RANKERS = {
 """Modules of the rankers that need the extra ``torch``, by class name."""
 
 _MLM = "mlm:"
-_CLASS_OF = {"summareranker": "SummaReranker", "simcls": "SimCLS", "reward model": "RewardModel"}
+_CLASS_OF = {
+    "summareranker": "SummaReranker",
+    "simcls": "SimCLS",
+    "reward model": "RewardModel",
+    "masked language model": "MLMScoring",
+}
 
 
 class _LoadOptions(TypedDict, total=False):
@@ -82,7 +87,7 @@ def load_ranker(
     if isinstance(name, str) and name in HEURISTICS:
         return HEURISTICS[name]()
     if isinstance(name, str) and name.startswith(_MLM):
-        return _mlm_scoring(name.removeprefix(_MLM), backend, device)
+        return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, device)
     folder = find_checkpoint(name)
     kind = _kind(folder, read_config(folder))
     if kind == "pairranker":
@@ -91,16 +96,13 @@ def load_ranker(
         return PairRanker.from_pretrained(
             folder, backend=backend, precision=precision, device=device, consensus=consensus
         )
-    if backend == "onnx":
-        raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
-    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(folder, device=device)
-    return ranker
+    return _load_on_torch(kind, folder, folder, backend, device)
 
 
-def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker:
+def _load_on_torch(kind: str, name: object, place: str | Path, backend: str | None, device: Any) -> PointwiseRanker:
     if backend == "onnx":
-        raise InputError(f"{_MLM}{name} is a masked language model, which only the torch backend runs.")
-    ranker: PointwiseRanker = __getattr__("MLMScoring").from_pretrained(name, device=device)
+        raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
+    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, device=device)
     return ranker
 
 

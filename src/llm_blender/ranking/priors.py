@@ -206,15 +206,11 @@ class Priors:
             scores = (2 * (Posterior.of(ranking.logits).mean + offsets)).round(_DECIMALS) + 0.0
         else:
             scores = max_logits(logits)
-        ranked = ranking_from_scores(ranking.strategy, scores, logits)
         return replace(
-            ranking,
-            best=ranked.best,
-            order=ranked.order,
-            ranks=ranked.ranks,
-            scores=ranked.scores,
-            logits=ranked.logits,
+            ranking_from_scores(ranking.strategy, scores, logits),
+            comparisons=ranking.comparisons,
             temperature=temperature,
+            truncated=ranking.truncated,
         )
 
     def to_dict(self) -> dict[str, Any]:

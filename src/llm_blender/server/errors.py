@@ -80,12 +80,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _body(refusal: RefusedError, more: Mapping[str, Any]) -> dict[str, Any]:
-    values = {
-        "message": str(refusal),
-        "type": _type(refusal.status),
-        "param": refusal.param,
-        "code": refusal.code,
-    }
+    values = {"message": str(refusal), "type": _type(refusal.status), "param": refusal.param, "code": refusal.code}
     return {"error": values, **more}
 
 

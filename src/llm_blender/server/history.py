@@ -72,10 +72,7 @@ router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
 _SHOWN = 200  # characters of a prompt in the list
-_LINES = {
-    "description": "JSON Lines.",
-    "content": {"application/jsonl": {"schema": {"type": "string"}}},
-}
+_LINES = {"description": "JSON Lines.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}
 
 
 @router.get("/v1/history", responses={200: {"model": KeptList}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from llm_blender.errors import FailureReason
@@ -105,11 +106,11 @@ _COUNTED: frozenset[FailureReason] = frozenset(
 )
 
 
+@dataclass
 class _Breaker:
-    def __init__(self) -> None:
-        self.failures = 0
-        self.until = 0.0
-        self.last = ""
+    failures: int = 0
+    until: float = 0.0
+    last: str = ""
 
 
 class CircuitBreakers:

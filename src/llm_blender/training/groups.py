@@ -421,7 +421,8 @@ def load_groups(
         rows: list[Example] = list(read_rows(path))
         kept = [row for row in rows if not excluded or normalized_key(row) not in excluded]
         drawn = draw_groups(kept, source, seed * 1_000 + position)
-        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), _pairs(drawn)))
+        pairs = sum(len(group.preferences) for group in drawn)
+        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), pairs))
         groups += drawn
     order = np.random.default_rng(seed).permutation(len(groups))
     return [groups[i] for i in order], counts
@@ -435,7 +436,3 @@ def require_groups(groups: Sequence[TrainingGroup] | Sequence[ScoredGroup]) -> N
     """
     if not groups:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
-
-
-def _pairs(groups: Sequence[TrainingGroup]) -> int:
-    return sum(len(group.preferences) for group in groups)

@@ -169,12 +169,7 @@ class EmbeddedFuser(BaseFuser):
 
     @classmethod
     def load(
-        cls,
-        folder: Path,
-        llms: Iterable[object],
-        run: Callable[[str], AdaptableLLM] | None,
-        *,
-        name: str | None = None,
+        cls, folder: Path, llms: Iterable[object], run: Callable[[str], AdaptableLLM] | None, *, name: str | None = None
     ) -> Self:
         """Load a fuser with the first of the LLMs that runs the base's file, or with a new LLM.
 

@@ -143,13 +143,7 @@ class GenFuser(BaseFuser):
         )
 
     def fuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        **options: Any,
+        self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0, **options: Any
     ) -> Fusion:
         """Fuse the candidates of one instruction; see `fuse_many`."""
         (fusion,) = self.fuse_many([instruction], [candidates], inputs=[input], seed=seed, **options)
@@ -216,13 +210,7 @@ class GenFuser(BaseFuser):
         ]
 
     def stream(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        **options: Any,
+        self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0, **options: Any
     ) -> Iterator[str]:
         """Yield the text of `fuse` piece by piece while it is written; in one piece with beam search.
 
