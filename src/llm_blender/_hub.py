@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -26,6 +27,7 @@ __all__ = [
     "find_folder",
     "from_hub",
     "look_up",
+    "sha256_of",
 ]
 
 PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
@@ -167,6 +169,12 @@ def endpoint() -> str:
 def file_url(repo: str, file: str, revision: str = "main") -> str:
     """Where the Hub keeps a file of a repository."""
     return f"{endpoint()}/{repo}/resolve/{quote(revision, safe='')}/{quote(file)}"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def auth_headers() -> dict[str, str]:

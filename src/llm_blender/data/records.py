@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender.data.files import (
-    HALF_A_CHARACTER,
-    holds_half_a_character,
-    open_plain,
-    read_records,
-    reading,
-)
+from llm_blender.data.files import HALF_A_CHARACTER, holds_half_a_character, open_plain, read_records, reading
 from llm_blender.errors import InputError, NotFoundError, RowError, unknown_name
 
 __all__ = [
@@ -28,7 +21,6 @@ __all__ = [
     "find_inputs",
     "number",
     "optional_text",
-    "sha256",
     "short_names",
     "short_values",
     "text",
@@ -94,12 +86,6 @@ class Records:
                 yield number, self.error(number, HALF_A_CHARACTER)
             else:
                 yield number, record
-
-
-def sha256(path: Path) -> str:
-    """Hash the bytes of a file, compressed or not."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _OUTPUTS, _ANNOTATIONS = "model_outputs.json", "annotations.json"
@@ -196,16 +182,15 @@ def _results(folder: Path, prefix: str) -> list[InputFile]:
             path,
             prefix + path.relative_to(root).as_posix(),
             model.name,
-            path.parent.name if path.parent != model else "",
+            "" if path.parent == model else path.parent.name,
         )
         for model in sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.name)
         for pattern in (_OUTPUTS, _ANNOTATIONS, f"*/{_ANNOTATIONS}")
         for path in sorted(model.glob(pattern), key=lambda path: path.parent.name)
     ]
     if not found:
-        raise InputError(
-            f"{folder} holds no results of AlpacaEval: MODEL/{_OUTPUTS} or MODEL/ANNOTATOR/{_ANNOTATIONS}."
-        )
+        wanted = f"MODEL/{_OUTPUTS} or MODEL/ANNOTATOR/{_ANNOTATIONS}"
+        raise InputError(f"{folder} holds no results of AlpacaEval: {wanted}.")
     return found
 
 

@@ -68,22 +68,17 @@ def parse_records(
 ) -> Iterator[_T]:
     """Yield what `parse` makes of each line and record; `path` is the name in the errors."""
     for line, record in records:
-        parsed = record if isinstance(record, RowError) else _attempt(parse, path, line, record)
-        if not isinstance(parsed, RowError):
-            yield parsed
-        elif on_bad is None:
-            raise parsed
-        else:
-            on_bad(parsed)
-
-
-def _attempt(
-    parse: Callable[[int, dict[str, Any]], _T], path: str | Path, line: int, record: dict[str, Any]
-) -> _T | RowError:
-    try:
-        return parse(line, record)
-    except ValueError as error:
-        return RowError(path, line, str(error))
+        if not isinstance(record, RowError):
+            try:
+                parsed = parse(line, record)
+            except ValueError as error:
+                record = RowError(path, line, str(error))
+            else:
+                yield parsed
+                continue
+        if on_bad is None:
+            raise record
+        on_bad(record)
 
 
 def parse_row(record: Mapping[str, Any]) -> Example:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import sha256_of
 from llm_blender.data.files import RowWriter
 from llm_blender.data.instructions import fraction
-from llm_blender.data.records import sha256, short_names
+from llm_blender.data.records import short_names
 from llm_blender.data.rows import normalized_key, read_rows
 from llm_blender.datasets.formats import ImportPlan, read_inputs
 from llm_blender.errors import InputError, WorkError
@@ -91,11 +92,6 @@ class Written:
     sha256: str = ""
     card: str = ""
 
-    @property
-    def file_name(self) -> str:
-        """Name of the file without its folder."""
-        return Path(self.path).name
-
 
 @dataclass(frozen=True)
 class Imported:
@@ -145,15 +141,14 @@ class Imported:
 def data_card(imported: Imported, written: Written) -> str:
     """Write the card of a file that an import wrote, as Markdown."""
     plan = imported.plan
-    unknown = "unknown"
     parts = [
         f"# {plan.source}",
         markdown_table(
             ("", ""),
             [
                 ("source", plan.source),
-                ("url", plan.url or unknown),
-                ("licence", plan.licence or unknown),
+                ("url", plan.url or "unknown"),
+                ("licence", plan.licence or "unknown"),
                 ("format", imported.format),
                 ("made by", "`blend data import`"),
             ],
@@ -163,7 +158,7 @@ def data_card(imported: Imported, written: Written) -> str:
             ("file", "split", "rows", "answers", "judged pairs", "ties among them", "sha256"),
             [
                 (
-                    f"`{written.file_name}`",
+                    f"`{Path(written.path).name}`",
                     written.split or "all",
                     *(f"{count:,}" for count in (written.rows, written.candidates, written.pairs, written.ties)),
                     f"`{written.sha256}`",
@@ -176,32 +171,25 @@ def data_card(imported: Imported, written: Written) -> str:
     ]
     if imported.remarks:
         parts.append("\n".join(f"- {remark}." for remark in imported.remarks))
-    parts += [
-        "## What it was made of",
-        hash_table(imported.inputs),
-    ]
+    parts += ["## What it was made of", hash_table(imported.inputs)]
     if imported.excluded:
-        parts += [
-            "Rows with a prompt of these files are left out:",
-            hash_table(imported.excluded),
-        ]
+        parts += ["Rows with a prompt of these files are left out:", hash_table(imported.excluded)]
     return "\n\n".join(parts) + "\n"
 
 
 def _settings(imported: Imported) -> list[tuple[str, str]]:
     plan = imported.plan
-    values: Mapping[str, object] = {
+    shares = ", ".join(f"{name} {share:g}" for name, share in plan.split.items())
+    values = {
         "models": ", ".join(plan.models),
         "annotators": ", ".join(plan.annotators),
         "reference": plan.reference,
         "judge": plan.judge,
         "labels": ", ".join(plan.labels),
-        "split, by the hash of the normalised prompt": ", ".join(
-            f"{name} {share:g}" for name, share in plan.split.items()
-        ),
-        "seed": plan.seed,
+        "split, by the hash of the normalised prompt": shares,
+        "seed": str(plan.seed),
     }
-    return [(name, str(value)) for name, value in values.items() if value != ""]
+    return [(name, value) for name, value in values.items() if value]
 
 
 def _counts(imported: Imported) -> list[tuple[str, str]]:
@@ -265,8 +253,8 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     imported = Imported(
         plan=plan,
         format=reading.format,
-        inputs={file.name: sha256(file.path) for file in reading.inputs.files},
-        excluded={name: sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
+        inputs={file.name: sha256_of(file.path) for file in reading.inputs.files},
+        excluded={name: sha256_of(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
         records=reading.records,
         skipped=dict(sorted(reading.skipped.items())),
         bad=str(reading.bad[0]) if reading.bad else "",
@@ -334,7 +322,6 @@ def _content(key: str, row: Example) -> tuple[Any, ...]:
 
 
 def _record(row: Example, source: str, position: int) -> dict[str, Any]:
-    meta = row.extra.get("meta")
     return {
         "id": f"{source}-{position}",
         "source": source,
@@ -346,7 +333,7 @@ def _record(row: Example, source: str, position: int) -> dict[str, Any]:
             for candidate in row.candidates
         ],
         "pairs": [pair.to_dict() for pair in row.pairs],
-        "meta": meta or {},
+        "meta": row.extra.get("meta") or {},
     }
 
 
@@ -359,6 +346,6 @@ def _written(path: str, split: str, rows: Sequence[Example]) -> Written:
         candidates=sum(len(row.candidates) for row in rows),
         pairs=sum(len(row.pairs) for row in rows),
         ties=sum(1 for row in rows for pair in row.pairs if pair.label == "tie"),
-        sha256=sha256(Path(path)) if is_file else "",
+        sha256=sha256_of(Path(path)) if is_file else "",
         card=f"{path}.md" if is_file else "",
     )

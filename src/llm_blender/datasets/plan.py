@@ -86,9 +86,7 @@ class BuildPlan:
         if self.split and SPLIT not in self.out:
             raise InputError(f"With --split, the path of the output holds {SPLIT}, such as rows.{SPLIT}.jsonl.")
         if not self.split and SPLIT in self.out:
-            raise InputError(
-                f"The path of the output holds {SPLIT}: give the splits, such as --split train=0.9,dev=0.1."
-            )
+            raise InputError(f"The path of the output holds {SPLIT}: give the splits, e.g. --split train=0.9,dev=0.1.")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise unknown_name("metric", metric, METRICS)
@@ -140,11 +138,6 @@ class Participant:
             return "replay"
         return "greedy" if self.entry.temperature == 0 else "top_p_sampling"
 
-    @property
-    def model(self) -> str:
-        """Name of the model on the server or in the file of rows."""
-        return self.entry.model
-
     def candidate_names(self) -> list[str]:
         """List the names of its candidates, one per sample."""
         return [self.name if sample == 0 else f"{self.name}#{sample + 1}" for sample in range(self.entry.samples)]
@@ -188,12 +181,9 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
 
 
 def judge_in_pool(judge: Participant, pool: Sequence[Participant]) -> list[str]:
-    """List the LLMs of the pool that are the judge: by entry or by model name."""
-    return [writer.name for writer in pool if writer.name == judge.name or _same_model(writer.entry, judge.entry)]
-
-
-def _same_model(one: LLMConfig, other: LLMConfig) -> bool:
-    return one.model.lower() == other.model.lower()  # recorded answers of the judge count too
+    """List the LLMs of the pool that are the judge, by entry or by model name; its recorded answers count too."""
+    model = judge.entry.model.lower()
+    return [writer.name for writer in pool if writer.name == judge.name or writer.entry.model.lower() == model]
 
 
 def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:

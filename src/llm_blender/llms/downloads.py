@@ -13,7 +13,6 @@ a password, its own proxy setting), pip fetches.
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
 import json
 import os
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from llm_blender._hub import sha256_of
 from llm_blender.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ __all__ = [
     "installed_file",
     "offline",
     "publish",
-    "sha256_of",
     "write_part",
 ]
 
@@ -72,12 +71,6 @@ def offline() -> bool:
         os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
         for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
     )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_url, look_up
+from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_url, look_up, sha256_of
 from llm_blender.errors import DownloadError, NotFoundError
 from llm_blender.llms.downloads import (
     Wheel,
@@ -23,7 +23,6 @@ from llm_blender.llms.downloads import (
     have_pip,
     installed_file,
     offline,
-    sha256_of,
 )
 
 if TYPE_CHECKING:
