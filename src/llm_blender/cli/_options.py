@@ -364,14 +364,8 @@ class DatasetOptions:
         """
         from llm_blender.datasets import parse_split
 
-        return {
-            "name": self.name,
-            "licence": self.licence,
-            "split": parse_split(self.split) if self.split else {},
-            "exclude": tuple(self.exclude or ()),
-            "seed": self.seed,
-            "skip_bad": self.skip_bad,
-        }
+        split = parse_split(self.split) if self.split else {}
+        return {**vars(self), "split": split, "exclude": tuple(self.exclude or ())}
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
 
 from llm_blender.cli._output import note
 from llm_blender.ensemble import Observer
 from llm_blender.types import Candidate, Failure
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import ProgressColumn
-
     from llm_blender.jobs import OnRows, Rows
 
 __all__ = [
@@ -46,8 +55,6 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
         show: False is silent, for rows on the same terminal.
         status: function that returns further text, such as the cost so far.
     """
-    from rich.console import Console
-
     console = Console(stderr=True)
     if not show:
         yield lambda done, total: None
@@ -60,8 +67,6 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
 
 @contextmanager
 def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | None) -> Iterator[Report]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     columns: list[str | ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *_counts(unit)]
     if status is not None:
         columns.append(TextColumn("{task.fields[status]}"))
@@ -75,9 +80,6 @@ def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | No
 
 
 def _counts(unit: str) -> list[ProgressColumn]:
-    from rich.progress import DownloadColumn, ProgressColumn, Task, TransferSpeedColumn
-    from rich.text import Text
-
     class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
             total = "?" if task.total is None else f"{task.total:,.0f}"
@@ -112,24 +114,18 @@ def _number(value: float) -> str:
 
 def dollars(cost: float, unpriced: int = 0) -> str:
     """Format a cost in dollars, with the number of unpriced calls."""
-    known = f"${cost:.4f}"
-    return f"{known} and {unpriced:,} calls of unknown price" if unpriced else known
+    return f"${cost:.4f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
 
 
 @contextmanager
 def job_progress(label: str, unit: str, *, show: bool = True) -> Iterator[OnRows]:
     """Show progress, speed and cost of a job."""
-    latest: list[Rows] = []
-
-    def status() -> str:
-        rows = latest[-1]
-        failed = f", {rows.failed:,} failed" if rows.failed else ""
-        return f"{dollars(rows.cost, rows.unpriced)}{failed}"
-
-    with progress(label, unit, show=show, status=status) as report:
+    status = ""
+    with progress(label, unit, show=show, status=lambda: status) as report:
 
         def show_rows(rows: Rows) -> None:
-            latest[:] = [rows]
+            nonlocal status
+            status = dollars(rows.cost, rows.unpriced) + (f", {rows.failed:,} failed" if rows.failed else "")
             report(rows.over, rows.total)
 
         yield show_rows

@@ -164,11 +164,9 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
 
 def load_priors(path: Path | None) -> Priors | None:
     """Load the priors of a file, if one is given."""
-    if path is None:
-        return None
     from llm_blender.ranking import Priors
 
-    return Priors.load(path)
+    return None if path is None else Priors.load(path)
 
 
 def note_other_ranker(priors: Priors | None, ranker: str) -> None:

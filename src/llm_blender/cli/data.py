@@ -120,11 +120,6 @@ class PreferenceSummary(RankSummary):
         )
 
 
-@app.callback()
-def _data() -> None:
-    """Build, import and check data; make preferences."""
-
-
 @app.command()
 @with_options
 def preferences(
