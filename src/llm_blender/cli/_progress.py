@@ -29,15 +29,7 @@ from llm_blender.types import Candidate, Failure
 if TYPE_CHECKING:
     from llm_blender.jobs import OnRows, Rows
 
-__all__ = [
-    "Report",
-    "Watcher",
-    "dollars",
-    "job_progress",
-    "progress",
-    "stopping",
-    "watched",
-]
+__all__ = ["Report", "Watcher", "dollars", "job_progress", "progress", "stopping", "watched"]
 
 Report = Callable[[float, float], None]
 """Callback with (done, total); a total of 0 is unknown. Also an `llm_blender.types.OnProgress`."""
@@ -162,16 +154,12 @@ class _Bars(Watcher):
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._writing: TaskID | None = None
-        self._comparing: TaskID | None = None
-        self._fusing: TaskID | None = None
-        self._fused = 0
-        self._pieces, self._total, self._over = 0, 0, 0
+        self._tasks: dict[str, TaskID] = {}
+        self._pieces, self._total, self._over, self._fused = 0, 0, 0, 0
         self._since = 0.0
 
     def started(self, models: list[str]) -> None:
         self._total = len(models)
-        self._writing = self._bars.add_task("asking", total=self._total, status="")
         self._update()
 
     def writing(self, call: int, text: str) -> None:
@@ -189,20 +177,19 @@ class _Bars(Watcher):
         self._update()
 
     def comparing(self, done: int, total: int) -> None:
-        if self._comparing is None:
-            self._comparing = self._bars.add_task("comparing", total=total, status="")
-        self._bars.update(self._comparing, completed=done, total=total, status=f"{done} of {total}")
+        self._show("comparing", f"{done} of {total}", done, total)
 
     def fusing(self, text: str) -> None:
-        if self._fusing is None:
-            self._fusing = self._bars.add_task("fusing", total=None, status="")
         self._fused += 1
-        self._bars.update(self._fusing, status=f"{self._fused} tokens")
+        self._show("fusing", f"{self._fused} tokens")
 
     def _update(self) -> None:
-        if self._writing is None:
-            return
         status = f"candidate {min(self._over + 1, self._total)} of {self._total}"
         if self._pieces > 1:
             status += f", {self._pieces / max(time.monotonic() - self._since, 1e-3):.0f} tokens/s"
-        self._bars.update(self._writing, completed=self._over, status=status)
+        self._show("asking", status, self._over, self._total)
+
+    def _show(self, name: str, status: str, done: int = 0, total: int | None = None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, status="")
+        self._bars.update(self._tasks[name], completed=done, total=total, status=status)

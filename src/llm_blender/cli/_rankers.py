@@ -49,15 +49,7 @@ _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
 def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
-    """Load LLM judges, whose replies the user's store keeps.
-
-    Args:
-        names: ``judge:`` and the name of an LLM, each.
-        config: configuration file; None looks where ``blend ask`` does.
-
-    Raises:
-        InputError: there is no such LLM in the configuration, or the configuration is wrong.
-    """
+    """Load the LLM judges of names like ``judge:LLM``; the user's store keeps their replies."""
     if not names:
         return {}
     from llm_blender.config import load_config
@@ -89,11 +81,7 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
 
 @dataclass(frozen=True)
 class BenchOptions(BackendOptions):
-    """Rankers and candidates of a bench, and the format of its results.
-
-    Raises:
-        InputError: two formats are given.
-    """
+    """Rankers and candidates of a bench, and the format of its results."""
 
     rankers: Annotated[
         list[str] | None,
@@ -129,11 +117,7 @@ class BenchOptions(BackendOptions):
 
 
 def check_format(*, as_json: bool, markdown: bool) -> None:
-    """Refuse two output formats at once.
-
-    Raises:
-        InputError: both are given.
-    """
+    """Refuse two output formats at once."""
     if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
 

@@ -45,8 +45,7 @@ def import_data(
         str, typer.Option(metavar="A,B,…", help="AlpacaEval: keep only judgements of these annotators.")
     ] = "",
     reference: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="AlpacaEval: take references from this model, e.g. the baseline."),
+        str, typer.Option(metavar="MODEL", help="AlpacaEval: take references from this model, e.g. the baseline.")
     ] = "",
     judge: Annotated[str, typer.Option(metavar="NAME", help="Pairs: name the judge, `by` of the rows' pairs.")] = "",
     labels: Annotated[

@@ -198,11 +198,7 @@ _LONGEST = 120  # characters of a value that counts as metadata of a row, not as
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
-    """Return the text of a key.
-
-    Raises:
-        ValueError: it is missing or not a string.
-    """
+    """Return the text of a key; raise ValueError if it is missing or not a string."""
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
     value = record[key]
@@ -212,11 +208,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
-    """Return the text of a key; empty if it is missing, null, or NaN (pandas' empty cell).
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Return the text of a key as `text` does, or an empty one if it is missing, null, or NaN (pandas' empty cell)."""
     value = record.get(key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

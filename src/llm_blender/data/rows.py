@@ -47,14 +47,7 @@ def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Exam
 def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_bad: OnBad | None = None) -> Iterator[_T]:
     """Yield what `parse` makes of the records of a file; otherwise like `read_rows`.
 
-    Args:
-        path: as for `read_rows`.
-        parse: parser of a record; raises ValueError for a malformed one.
-        on_bad: as for `read_rows`.
-
-    Raises:
-        RowError: the first malformed row.
-        NotFoundError: there is no such file.
+    `parse` raises ValueError for a malformed record.
     """
     return parse_records(path, read_records(path), lambda _, record: parse(record), on_bad=on_bad)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,23 +126,21 @@ def build_data(
     return built
 
 
+@dataclass
 class _Building:
     """State of a build, and its steps that call LLMs."""
 
-    def __init__(
-        self,
-        plan: BuildPlan,
-        job: Job,
-        store: Store,
-        observer: BuildObserver,
-        chosen: Chosen,
-        pool: Sequence[Participant],
-        judge: Participant | None,
-    ) -> None:
-        self.plan, self.store, self.observer = plan, store, observer
-        self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
-        self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
-        self.calls = 0
+    plan: BuildPlan
+    job: Job
+    store: Store
+    observer: BuildObserver
+    chosen: Chosen
+    pool: Sequence[Participant]
+    judge: Participant | None
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self._candidates, self._judgements = self.job.journal("candidates"), self.job.journal("judgements")
 
     def ask(self) -> None:
         """Query every LLM with every instruction."""

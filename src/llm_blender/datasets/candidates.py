@@ -83,15 +83,7 @@ def _most(call: Call) -> float:
 def estimate_calls(
     what: str, calls: Iterable[tuple[str, Call]], journal: Journal, store: CallStore, *, answer_tokens: int
 ) -> Estimate:
-    """Estimate the calls that the journal does not hold, and their cost.
-
-    Args:
-        what: purpose of the calls.
-        calls: all calls, by key in the journal.
-        journal: journal of the finished calls.
-        store: store of the answers.
-        answer_tokens: typical length of an answer.
-    """
+    """Estimate the calls that are in neither the journal nor the store, and their cost."""
     total = Estimate(what)
     for key, call in calls:
         if journal.status(key) == "done":
@@ -113,15 +105,10 @@ def estimate_calls(
 
 
 def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | None) -> None:
-    """Refuse to start work that is estimated above the maximum cost.
-
-    Args:
-        estimates: estimates of the remaining work.
-        spent: cost of earlier runs in dollars.
-        max_cost: maximum of all runs together in dollars; None if not given.
+    """Refuse work that, with the dollars spent by earlier runs, exceeds the maximum cost; without one, all paid work.
 
     Raises:
-        InputError: the work costs something and there is no maximum, or it exceeds the maximum.
+        InputError: the work is refused.
     """
     cost = sum(estimate.cost for estimate in estimates)
     if max_cost is None and cost > 0:
@@ -161,11 +148,7 @@ def _key(row: Example, name: str) -> str:
 
 
 async def ask(written: Written, store: CallStore) -> Result:
-    """Make the call, or find it in the store.
-
-    Raises:
-        LLMError: there is no answer.
-    """
+    """Make the call, or find it in the store."""
     reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():

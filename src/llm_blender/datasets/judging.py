@@ -124,11 +124,7 @@ def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bo
 
 
 async def judge_pair(question: Question, store: CallStore) -> Result:
-    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried.
-
-    Raises:
-        LLMError: there is no reply.
-    """
+    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried."""
     reply = await Caller(question.participant.llm, store).call(question.messages, question.sampling)
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
@@ -216,21 +212,11 @@ class Consistency:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            **vars(self),
-            "in_pool": list(self.in_pool),
-            "flip_rate": self.flip_rate,
-            "rerun_rate": self.rerun_rate,
-        }
+        return {**vars(self), "in_pool": list(self.in_pool), "flip_rate": self.flip_rate, "rerun_rate": self.rerun_rate}
 
 
 def measure_consistency(replies: Iterable[Replies], in_pool: Iterable[str] = ()) -> Consistency:
-    """Measure the consistency of a judge.
-
-    Args:
-        replies: replies to each pair.
-        in_pool: see `Consistency`.
-    """
+    """Measure the consistency of a judge by its replies to each pair."""
     counts, first_outcomes = Counter[str](), Counter[str]()
     example = ""
     for of_pair in replies:
@@ -311,14 +297,7 @@ _PHRASES = (
 
 
 def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -> list[Message]:
-    """Write the messages in which a judge compares two answers, with four outcomes; quoted as in `judge_messages`.
-
-    Args:
-        instruction: instruction as one text.
-        a: answer that is read first.
-        b: other answer.
-        criteria: criteria of a better answer, in whole sentences.
-    """
+    """Write the messages in which a judge compares two answers, with four outcomes; quoted as in `judge_messages`."""
     code = fence_code(instruction, a, b)
     quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which outcome? Reply with one number: 1 (A is better), 2 (B is better), 3 (same good) or 4 (same bad)."

@@ -50,6 +50,9 @@ class BuildPlan:
         skip_bad: skip and count malformed instructions instead of raising.
         name: name of the data set, for the card; by default that of the output.
         licence: licence of instructions whose rows state none, for the card.
+
+    Raises:
+        InputError: an option is wrong.
     """
 
     sources: tuple[str, ...]
@@ -74,11 +77,7 @@ class BuildPlan:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        """Check the settings before anything is read.
-
-        Raises:
-            InputError: an option is wrong.
-        """
+        """Check the settings before anything is read."""
         if self.out == STDIO:
             raise InputError("A build is resumable, so its output is a file: name one with -o.")
         if not Path(self.out).parent.is_dir():
@@ -144,11 +143,8 @@ class Participant:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that its answers depend on."""
-        return {
-            "identity": dict(self.llm.identity),
-            "sampling": self.sampling.to_dict(),
-            "samples": self.entry.samples,
-        }
+        sampling = self.sampling.to_dict()
+        return {"identity": dict(self.llm.identity), "sampling": sampling, "samples": self.entry.samples}
 
 
 def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant], Participant | None]:
@@ -203,10 +199,7 @@ def _judge(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
 
 
 def token_counter(name: str) -> Callable[[str], int]:
-    """Load a tokenizer and return a function that counts tokens, without special ones.
-
-    Args:
-        name: ``bundled`` for the bundled ranker's tokenizer, or the path of a ``tokenizer.json`` or its folder.
+    """Load a tokenizer, see `BuildPlan.tokenizer`, and return a function that counts tokens, without special ones.
 
     Raises:
         NotFoundError: there is no such file.

@@ -53,13 +53,10 @@ def measure(
     *,
     on_rows: Callable[[str], OnRows | None] = lambda metric: None,
 ) -> Measured:
-    """Compute the missing scores; a metric whose model or library is unavailable is skipped, with the reason.
+    """Compute the scores that the journal lacks, of the rows with a reference.
 
-    Args:
-        rows: rows with their candidates; rows without a reference get no scores.
-        metrics: names of the metrics.
-        journal: journal of the scores.
-        on_rows: function that returns a callback for the progress of a metric, or None.
+    A metric whose model or library is unavailable is skipped, with the reason. `on_rows` returns the callback for the
+    progress of a metric.
     """
     settings: dict[str, dict[str, Any]] = {}
     unavailable: dict[str, str] = {}

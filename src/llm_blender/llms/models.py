@@ -118,11 +118,7 @@ CATALOGUE: tuple[EmbeddedModel, ...] = (
         808_000_000,
     ),
     EmbeddedModel(
-        "gemma-3-1b",
-        "ggml-org/gemma-3-1b-it-GGUF",
-        "gemma-3-1b-it-Q4_K_M.gguf",
-        "Gemma Terms of Use",
-        806_000_000,
+        "gemma-3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf", "Gemma Terms of Use", 806_000_000
     ),
 )
 """Small instruct models by short names; the first is the default."""
