@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `server` is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-import uvicorn
 from playwright.sync_api import sync_playwright
 
 from llm_blender.config import ServerConfig
@@ -81,7 +78,7 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def playground(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def playground(serve_app: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Starts services, and gives the address of their page."""
     with contextlib.ExitStack() as stack:
 
@@ -95,20 +92,7 @@ def playground(tmp_path: Path) -> Iterator[Callable[..., str]]:
                 fuser=fuser,
                 **more,
             )
-            app = create_app(ensemble, ServerConfig(), keys)
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-            thread = threading.Thread(target=server.run)
-            thread.start()
-
-            def stop() -> None:
-                server.should_exit = True
-                thread.join()
-
-            stack.callback(stop)
-            end = time.monotonic() + 20
-            while not server.started and time.monotonic() < end:
-                time.sleep(0.005)
-            return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+            return f"{stack.enter_context(serve_app(create_app(ensemble, ServerConfig(), keys)))}/"
 
         yield serve
 

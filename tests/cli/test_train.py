@@ -16,20 +16,8 @@ NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
 
 
 @pytest.fixture
-def rows(tmp_path):
-    for file, names in (("train", NAMES), ("dev", NAMES[:2])):
-        lines = (
-            {
-                "instruction": f"why is the {name}",
-                "candidates": [
-                    {"text": f"the {name} is good", "scores": {"judge": 1}},
-                    {"text": f"the {name} is bad", "scores": {"judge": 0}},
-                ],
-            }
-            for name in names
-        )
-        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path / "train.jsonl"
+def rows(good_and_bad):
+    return good_and_bad / "train.jsonl"
 
 
 @pytest.fixture
@@ -85,11 +73,8 @@ def test_files_and_what_is_excluded(blend, rows, tiny_encoder, monkeypatch):
         (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
     ],
 )
-def test_wrong_options(blend, rows, recipe, args, message):
-    result = blend("train", "ranker", *args)
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert result.stdout == ""
+def test_wrong_options(refuse, rows, recipe, args, message):
+    refuse("train", "ranker", *args, message=message)
 
 
 def test_export_of_what_is_nowhere(blend):
@@ -217,21 +202,8 @@ class TestVotes:
 
 class TestFuser:
     @pytest.fixture
-    def rows(self, tmp_path):
-        for file, names in (("train", NAMES), ("dev", NAMES[:2])):
-            lines = (
-                {
-                    "instruction": f"why is the {name}",
-                    "output": f"the {name} is good",
-                    "candidates": [
-                        {"text": f"the {name} is good", "scores": {"judge": 1}},
-                        {"text": f"the {name} is bad", "scores": {"judge": 0}},
-                    ],
-                }
-                for name in names
-            )
-            (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (tmp_path / "fuser.toml").write_text(
+    def rows(self, good_and_bad):
+        (good_and_bad / "fuser.toml").write_text(
             "max_length = 400\nanswer_max_length = 20\nsteps = 9\n"
             '[[sources]]\nfile = "train.jsonl"\nscore = "judge"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
         )
@@ -264,23 +236,20 @@ class TestFuser:
         assert (asked["r"].seed, asked["r"].epochs, asked["r"].backbone, asked["b"]) == (7, 2, *[str(tiny_llama)] * 2)
 
     @pytest.mark.parametrize(
-        ("args", "message"),
+        ("line", "message"),
         [
-            ([], "Nothing to learn from"),
-            (["none.jsonl"], "no file"),
-            (["train.jsonl", "--recipe", "fuser.toml"], "A recipe names its sources itself"),
-            (["--recipe", "fuser.toml", "--dev", "dev.jsonl"], "A recipe names its sources itself"),
-            (["--recipe", "none.toml"], "no recipe"),
-            (["train.jsonl", "--dev", "none"], "no file or folder none"),
-            (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
-            (["train.jsonl", "--exclude", "train.jsonl"], "no rows but those that a test file asks"),
+            ("", "Nothing to learn from"),
+            ("none.jsonl", "no file"),
+            ("train.jsonl --recipe fuser.toml", "A recipe names its sources itself"),
+            ("--recipe fuser.toml --dev dev.jsonl", "A recipe names its sources itself"),
+            ("--recipe none.toml", "no recipe"),
+            ("train.jsonl --dev none", "no file or folder none"),
+            ("train.jsonl --exclude none.jsonl", "no file"),
+            ("train.jsonl --exclude train.jsonl", "no rows but those that a test file asks"),
         ],
     )
-    def test_wrong_options(self, blend, rows, args, message):
-        result = blend("train", "fuser", *args)
-        assert result.exit_code == 2
-        assert message in result.stderr
-        assert result.stdout == ""
+    def test_wrong_options(self, refuse, rows, line, message):
+        refuse("train", "fuser", *line.split(), message=message)
 
 
 def test_the_fusers_recipe_is_one():

@@ -1,6 +1,6 @@
 """The promises of every `Ranker`.
 
-A new ranker: add one line to `RANKERS`, with the name of its class and a function that makes one; `get` gives the
+A new ranker: add one line to `ENTRIES`, with the name of its class and a function that makes one; `get` gives the
 value of a session fixture.
 """
 
@@ -23,36 +23,32 @@ from llm_blender.ranking import STRATEGIES
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Message, Ranker, Ranking, Sampling
 
-Get = Callable[[str], Any]
+from .conftest import Case, Get
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Case):
     """One ranker.
 
     Attributes:
-        cls: name of its class.
-        make: makes it.
-        label: tells apart two of one class.
         pairwise: whether it compares pairs, by a strategy; a pointwise one ignores strategy, seed and budget.
         unit: to which its logits are rounded; float noise, which depends on the batch, may turn the last digit.
-        torch: whether it needs the extra of that name.
     """
 
-    cls: str
-    make: Callable[[Get], Any]
-    label: str = ""
     pairwise: bool = False
     unit: float = 1e-4
-    torch: bool = False
 
 
-RANKERS = [
+ENTRIES = [
     Entry("PairRanker", lambda get: load_ranker("bundled"), "bundled", pairwise=True),
-    Entry("PairRanker", lambda get: PairRanker.from_pretrained(get("tiny_ranker")()), "torch", True, torch=True),
+    Entry(
+        "PairRanker", lambda get: PairRanker.from_pretrained(get("tiny_ranker")()), "torch", torch=True, pairwise=True
+    ),
     Entry("LLMJudge", lambda get: LLMJudge(FakeLLM("judge", prefer_longer)), pairwise=True),
     Entry("FakeRanker", lambda get: FakeRanker(), pairwise=True),
-    Entry("FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", True),
+    Entry(
+        "FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", pairwise=True
+    ),
     Entry("SimCLS", lambda get: published(SimCLS, get), unit=1e-6, torch=True),
     Entry("SummaReranker", lambda get: published(SummaReranker, get), torch=True),
     Entry("RewardModel", lambda get: RewardModel.from_pretrained(get("reward_model"), max_length=96), torch=True),
@@ -96,18 +92,9 @@ def published(cls: Any, get: Get) -> Any:
     return cls.from_pretrained(root / cls.__name__, backbone=str(root / "backbone"))
 
 
-@pytest.fixture(scope="session", params=RANKERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
-def entry(request: pytest.FixtureRequest) -> Entry:
-    made: Entry = request.param
-    return made
-
-
 @pytest.fixture(scope="session")
-def ranker(entry: Entry, request: pytest.FixtureRequest) -> Any:
-    if entry.torch:
-        pytest.importorskip("torch")
-        pytest.importorskip("transformers")
-    return entry.make(request.getfixturevalue)
+def ranker(made: Any) -> Any:
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +140,7 @@ def check_close(one: Ranking, other: Ranking, unit: float) -> None:
 
 def test_each_public_ranker_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
     found = public_classes("llm_blender.rankers", "rank_many") | public_classes("llm_blender.testing", "rank_many")
-    assert found == {entry.cls for entry in RANKERS}
+    assert found == {entry.cls for entry in ENTRIES}
 
 
 def test_it_is_a_ranker(ranker: Any, entry: Entry) -> None:

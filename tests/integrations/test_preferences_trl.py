@@ -48,17 +48,14 @@ def tokenizer(trl):
 
 
 @pytest.fixture
-def llama(tokenizer, tmp_path):
+def llama(tokenizer, size, tmp_path):
     """Two layers x 32 with random weights: (class) -> model, from a folder, where DPO finds its reference again."""
     import torch
     import transformers
 
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        **size,
         max_position_embeddings=512,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

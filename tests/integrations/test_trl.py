@@ -165,23 +165,14 @@ def tokenizer():
 
 
 @pytest.fixture
-def model(tokenizer):
+def model(tokenizer, size):
     """A Llama of 2 layers x 32 with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size, **ids))
 
 
 @pytest.mark.slow

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-import uvicorn
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
@@ -49,8 +47,8 @@ class Running:
 class Serving:
     """Starts services, and stops them."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, stack: contextlib.ExitStack, serve_app: Callable[..., Any]) -> None:
+        self._stack, self._serve_app = stack, serve_app
 
     def __call__(
         self,
@@ -65,35 +63,23 @@ class Serving:
         limits = limits or Limits(deadline=20)
         ensemble = Ensemble([Member(llm) for llm in made], ranker or FakeRanker(), limits=limits, **more)
         app = create_app(ensemble, ServerConfig(**(options or {})), keys)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-
-        def stop() -> None:
-            server.should_exit = True
-            thread.join()
-
-        self._stack.callback(stop)
-        end = time.monotonic() + 20
-        while not server.started and time.monotonic() < end:
-            time.sleep(0.005)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        url = self._stack.enter_context(self._serve_app(app))
         http = self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
         return Running(url, app.state.service, http)
 
 
 @pytest.fixture
-def serve() -> Iterator[Serving]:
+def serve(serve_app: Callable[..., Any]) -> Iterator[Serving]:
     """For services with something planted."""
     with contextlib.ExitStack() as stack:
-        yield Serving(stack)
+        yield Serving(stack, serve_app)
 
 
 @pytest.fixture(scope="module")
-def serve_for_all() -> Iterator[Serving]:
+def serve_for_all(serve_app: Callable[..., Any]) -> Iterator[Serving]:
     """For a service that all tests of a module use."""
     with contextlib.ExitStack() as stack:
-        yield Serving(stack)
+        yield Serving(stack, serve_app)
 
 
 @pytest.fixture(scope="module")

@@ -29,15 +29,7 @@ BASE = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Of a model this small, several threads spend their time waiting for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -253,16 +245,8 @@ def made(folder, recipe, tiny_encoder, tmp_path_factory):
 
     output = tmp_path_factory.mktemp("ranker")
     told, notes = [], []
-    run = train_ranker(
-        recipe,
-        folder,
-        folder,
-        output,
-        exclude=[folder / "test.jsonl"],
-        backbone=str(tiny_encoder),
-        progress=lambda *counts: told.append(counts),
-        note=notes.append,
-    )
+    more = {"exclude": [folder / "test.jsonl"], "backbone": str(tiny_encoder), "note": notes.append}
+    run = train_ranker(recipe, folder, folder, output, progress=lambda *counts: told.append(counts), **more)
     return output, run, told, notes
 
 

@@ -24,6 +24,7 @@ from llm_blender.types import Example, OnProgress
 __all__ = [
     "Imported",
     "Written",
+    "WrittenFile",
     "data_card",
     "hash_table",
     "import_rows",
@@ -69,24 +70,33 @@ def split_of(key: str, shares: Mapping[str, float], seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class Written:
-    """File that an import wrote.
+class WrittenFile:
+    """File of rows.
 
     Attributes:
         path: path of the file.
         split: name of the split; empty without a split.
         rows: number of rows.
         candidates: number of answers.
-        pairs: number of judged pairs.
-        ties: number of ties among the pairs.
-        sha256: hash of the file; empty for standard output or a device.
-        card: path of the card; empty for standard output or a device.
     """
 
     path: str
     split: str
     rows: int
     candidates: int
+
+
+@dataclass(frozen=True)
+class Written(WrittenFile):
+    """File that an import wrote.
+
+    Attributes:
+        pairs: number of judged pairs.
+        ties: number of ties among the pairs.
+        sha256: hash of the file; empty for standard output or a device.
+        card: path of the card; empty for standard output or a device.
+    """
+
     pairs: int
     ties: int
     sha256: str = ""

@@ -15,7 +15,7 @@ from typing import Any
 from llm_blender._hub import sha256_of
 from llm_blender.data import RowWriter, normalized_key
 from llm_blender.datasets.candidates import AnsweredRows
-from llm_blender.datasets.importing import split_of
+from llm_blender.datasets.importing import WrittenFile, split_of
 from llm_blender.datasets.judging import labelled_pair, outcomes, row_replies
 from llm_blender.datasets.plan import SPLIT, BuildPlan, Participant
 from llm_blender.jobs.engine import Item, OnRows, Result, work_through_batches
@@ -112,23 +112,15 @@ def _key(metric: str, row: Example, texts: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class WrittenRows:
+class WrittenRows(WrittenFile):
     """File that a build wrote.
 
     Attributes:
-        path: path of the file.
-        split: name of the split; empty without a split.
-        rows: number of rows.
-        candidates: number of candidates.
         judged: number of outcomes.
         sha256: hash of the file.
         card: path of the card.
     """
 
-    path: str
-    split: str
-    rows: int
-    candidates: int
     judged: int
     sha256: str
     card: str

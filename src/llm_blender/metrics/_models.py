@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -102,8 +102,23 @@ class Loaded:
         return [[token if token < self.rows else other for token in one] for one in ids]
 
 
+class LoadOptions(TypedDict, total=False):
+    """Options of `load`."""
+
+    revision: str | None
+    device: str | None
+    dtype: str
+    max_length: int | None
+
+
 def load(
-    kind: Any, name: str, *, revision: str | None, device: str | None, dtype: str, max_length: int | None = None
+    kind: Any,
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    max_length: int | None = None,
 ) -> Loaded:
     """A model and its tokenizer.
 
@@ -235,10 +250,7 @@ class BERTScorer:
     Args:
         name: a folder, or a Hub repository.
         layer: from 0, the embeddings; None is the known best one for that name, else the last.
-        max_length: tokens of a text that are read; None is what the model can read.
-        revision: on the Hub.
-        device: None picks.
-        dtype: of the model.
+        **options: as for `load`.
 
     Attributes:
         layer: which it is.
@@ -248,17 +260,8 @@ class BERTScorer:
         LLMBlenderError: as for `load`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        layer: int | None = None,
-        *,
-        max_length: int | None = None,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        loaded = load(AutoModel, name, revision=revision, device=device, dtype=dtype, max_length=max_length)
+    def __init__(self, name: str, layer: int | None = None, **options: Unpack[LoadOptions]) -> None:
+        loaded = load(AutoModel, name, **options)
         config = loaded.model.config
         self._encoder = loaded.model.get_encoder() if config.is_encoder_decoder else loaded.model
         total = int(config.num_hidden_layers)
@@ -381,27 +384,14 @@ class BARTScorer:
 
     Args:
         name: a folder, or a Hub repository.
-        max_length: tokens of a text that are read; None is what the model can read.
-        revision: on the Hub.
-        device: None picks.
-        dtype: of the model.
+        **options: as for `load`.
 
     Raises:
         LLMBlenderError: as for `load`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        max_length: int | None = None,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        self._loaded = load(
-            AutoModelForSeq2SeqLM, name, revision=revision, device=device, dtype=dtype, max_length=max_length
-        )
+    def __init__(self, name: str, **options: Unpack[LoadOptions]) -> None:
+        self._loaded = load(AutoModelForSeq2SeqLM, name, **options)
 
     @torch.inference_mode()
     def score(
@@ -431,10 +421,7 @@ class BLEURTScorer:
 
     Args:
         name: a folder, or a Hub repository.
-        max_length: tokens of both texts with the special ones; None is what the model can read.
-        revision: on the Hub.
-        device: None picks.
-        dtype: of the model.
+        **options: as for `load`; `max_length` counts both texts with the special tokens.
 
     Attributes:
         max_length: which it is.
@@ -444,23 +431,8 @@ class BLEURTScorer:
         LLMBlenderError: as for `load`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        max_length: int | None = None,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        self._loaded = load(
-            AutoModelForSequenceClassification,
-            name,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            max_length=max_length,
-        )
+    def __init__(self, name: str, **options: Unpack[LoadOptions]) -> None:
+        self._loaded = load(AutoModelForSequenceClassification, name, **options)
         config = self._loaded.model.config
         if config.num_labels != 1:
             raise CheckpointError(f"{name} has {config.num_labels} outputs: a BLEURT model has one.")

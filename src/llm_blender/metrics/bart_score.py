@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
-from llm_blender.errors import MissingExtraError, unknown_name
-from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.errors import unknown_name
+from llm_blender.metrics.scores import References, Scores, check_texts, import_models, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._models import BARTScorer
+    from llm_blender.metrics._models import BARTScorer, LoadOptions
 
 __all__ = ["Direction", "bartscore", "load_bart_scorer"]
 
@@ -65,7 +65,7 @@ def bartscore(
     if direction not in get_args(Direction):
         raise unknown_name("direction", direction, get_args(Direction))
     model = os.fspath(model)
-    scorer = load_bart_scorer(model, max_length, revision, device, dtype)
+    scorer = load_bart_scorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
     texts, flat = pairs.flat
     ways = {"recall": (texts, flat), "precision": (flat, texts)}
     wanted = {name: ways[name] for name in (ways if direction == "f1" else (direction,))}
@@ -88,12 +88,7 @@ def bartscore(
 
 
 @lru_cache(maxsize=1)
-def load_bart_scorer(
-    model: str, max_length: int | None, revision: str | None, device: str | None, dtype: str
-) -> BARTScorer:
-    """The scorer of one model, kept until another one is asked for."""
-    try:
-        from llm_blender.metrics._models import BARTScorer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("BARTScore", "metrics") from error
-    return BARTScorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
+def load_bart_scorer(model: str, **options: Unpack[LoadOptions]) -> BARTScorer:
+    """Load the scorer of a model, and keep it until another one is loaded."""
+    scorer: BARTScorer = import_models("BARTScore").BARTScorer(model, **options)
+    return scorer

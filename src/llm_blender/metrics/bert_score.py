@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from llm_blender.errors import MissingExtraError
-from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.metrics.scores import References, Scores, check_texts, import_models, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._models import BERTScorer
+    from llm_blender.metrics._models import BERTScorer, LoadOptions
 
 __all__ = ["bertscore", "load_bert_scorer"]
 
@@ -68,7 +67,7 @@ def bertscore(
     """
     pairs = check_texts(predictions, references)
     model = os.fspath(model)
-    scorer = load_bert_scorer(model, layer, max_length, revision, device, dtype)
+    scorer = load_bert_scorer(model, layer, max_length=max_length, revision=revision, device=device, dtype=dtype)
     rescale = None if baseline is None else scorer.read_baseline(baseline)
     texts, flat = pairs.flat
     found, cut = scorer.score(texts, flat, idf=idf, max_tokens=max_tokens, progress=progress or nobody)
@@ -82,12 +81,7 @@ def bertscore(
 
 
 @lru_cache(maxsize=1)
-def load_bert_scorer(
-    model: str, layer: int | None, max_length: int | None, revision: str | None, device: str | None, dtype: str
-) -> BERTScorer:
-    """The scorer of one model, kept until another one is asked for."""
-    try:
-        from llm_blender.metrics._models import BERTScorer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("BERTScore", "metrics") from error
-    return BERTScorer(model, layer, max_length=max_length, revision=revision, device=device, dtype=dtype)
+def load_bert_scorer(model: str, layer: int | None, **options: Unpack[LoadOptions]) -> BERTScorer:
+    """Load the scorer of a model, and keep it until another one is loaded."""
+    scorer: BERTScorer = import_models("BERTScore").BERTScorer(model, layer, **options)
+    return scorer

@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from llm_blender.errors import MissingExtraError
-from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.metrics.scores import References, Scores, check_texts, import_models, nobody
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._models import BLEURTScorer
+    from llm_blender.metrics._models import BLEURTScorer, LoadOptions
 
 __all__ = ["bleurt", "load_bleurt_scorer"]
 
@@ -58,19 +57,14 @@ def bleurt(
     model = os.fspath(model)
     if max_length is None and (named := re.search(r"bleurt-\w+-(\d+)$", model)):
         max_length = int(named.group(1))
-    scorer = load_bleurt_scorer(model, max_length, revision, device, dtype)
+    scorer = load_bleurt_scorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
     values, cut = scorer.score(*pairs.flat, max_tokens=max_tokens, progress=progress or nobody)
     settings = {"model": model, "max_length": scorer.max_length}
     return Scores("bleurt", pairs.best(values), settings=settings, truncated=pairs.examples(cut))
 
 
 @lru_cache(maxsize=1)
-def load_bleurt_scorer(
-    model: str, max_length: int | None, revision: str | None, device: str | None, dtype: str
-) -> BLEURTScorer:
-    """The scorer of one model, kept until another one is asked for."""
-    try:
-        from llm_blender.metrics._models import BLEURTScorer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("BLEURT", "metrics") from error
-    return BLEURTScorer(model, max_length=max_length, revision=revision, device=device, dtype=dtype)
+def load_bleurt_scorer(model: str, **options: Unpack[LoadOptions]) -> BLEURTScorer:
+    """Load the scorer of a model, and keep it until another one is loaded."""
+    scorer: BLEURTScorer = import_models("BLEURT").BLEURTScorer(model, **options)
+    return scorer

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, MissingExtraError
 
-__all__ = ["Pairs", "References", "Scores", "check_texts", "nobody"]
+__all__ = ["Pairs", "References", "Scores", "check_texts", "import_models", "nobody"]
 
 Floats = NDArray[np.float64]
 
 References = Sequence[str] | Sequence[Sequence[str]]
 """One reference per prediction, or several."""
+
+
+def import_models(metric: str) -> Any:
+    """Import the module of the models, which need the extra ``metrics``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module("llm_blender.metrics._models")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(metric, "metrics") from error
 
 
 @dataclass(frozen=True, eq=False)

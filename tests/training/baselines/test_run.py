@@ -16,22 +16,9 @@ RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 @pytest.fixture
-def blend(tmp_path, monkeypatch):
+def blend(good_and_bad, tmp_path, monkeypatch):
     """Runs ``blend train ranker`` in a folder of rows and recipes."""
     monkeypatch.chdir(tmp_path)
-    for file, names in (("train", NAMES), ("dev", NAMES[:2])):
-        rows = (
-            {
-                "instruction": f"why is the {name}",
-                "reference": f"the {name} is good",
-                "candidates": [
-                    {"text": f"the {name} is good", "scores": {"judge": 1}},
-                    {"text": f"the {name} is bad", "scores": {"judge": 0}},
-                ],
-            }
-            for name in names
-        )
-        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "pairs.toml").write_text(
         "max_length = 64\nsource_max_length = 16\nbatch_tokens = 80\nalone = 0\n"
         '[[sources]]\nfile = "train.jsonl"\nname = "Good and bad"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
