@@ -20,7 +20,7 @@ from llm_blender.bench import CachedRanker, implied_pairs, labelled_pairs, ranke
 from llm_blender.cli._progress import progress
 from llm_blender.data import read_rows
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.ranking import EvidenceWeights, fit_evidence
+from llm_blender.ranking import LogitWeights, fit_evidence
 
 LABELLED = "hh_harmless"
 
@@ -50,7 +50,7 @@ def main() -> None:
     )
     print(json.dumps(asdict(fit), indent=1))
     if options.write:
-        weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+        weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
         config = PairRankerConfig.load(ranker.folder)
         replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(ranker.folder)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import string
-import threading
-import time
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +19,7 @@ good bad better worse best because scatter water air tree bird sing run sleep ti
 to
 """
 
-_SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
 _FUSER_TEXTS = [
     "Why is the sky blue? Air scatters blue light most, and the sea mirrors the sky.",
     "Instruction: Input: Candidate 0: Candidate 1: Candidate 2:",
@@ -35,24 +33,18 @@ _CHAT_TEMPLATE = (
 )
 
 
+_LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_COLLECTED = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = frozenset(sys.modules)
+
+
 @pytest.fixture
-def good_and_bad(tmp_path: Path) -> Path:
-    """Write ``train.jsonl`` (6 rows) and ``dev.jsonl`` (2), in which what is good is better; return their folder."""
-    names = ["sky", "sea", "sun", "moon", "tree", "bird"]
-    for file, some in (("train", names), ("dev", names[:2])):
-        rows = (
-            {
-                "instruction": f"why is the {name}",
-                "output": f"the {name} is good",
-                "candidates": [
-                    {"text": f"the {name} is {word}", "scores": {"judge": score}}
-                    for word, score in (("good", 1), ("bad", 0))
-                ],
-            }
-            for name in some
-        )
-        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
+def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
+    """The names of all modules that were imported when collection ended."""
+    return request.config.stash[_COLLECTED]
 
 
 @pytest.fixture
@@ -61,6 +53,33 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def serve_app() -> Callable[[contextlib.ExitStack, Any], str]:
+    """Runs an ASGI app on a free port of loopback until a stack closes; the result is its URL."""
+
+    def serve(stack: contextlib.ExitStack, app: Any) -> str:
+        import threading
+        import time
+
+        import uvicorn
+
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+
+        stack.callback(stop)
+        end = time.monotonic() + 20
+        while not server.started and time.monotonic() < end:
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    return serve
 
 
 @pytest.fixture(scope="session")
@@ -83,37 +102,17 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     torch.manual_seed(0)
-    size = {**_SIZE, "hidden_size": 128, "intermediate_size": 256}
-    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **size)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=256,
+            max_position_embeddings=160,
+        )
+    ).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def size() -> dict[str, int]:
-    """Sizes of a tiny model, for the configurations of transformers."""
-    return _SIZE
-
-
-@pytest.fixture(scope="session")
-def serve_app() -> Callable[[Any], contextlib.AbstractContextManager[str]]:
-    """Return a function that serves an app in a thread within a ``with`` block, and gives its address."""
-    import uvicorn
-
-    @contextlib.contextmanager
-    def serve(app: Any) -> Iterator[str]:
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            end = time.monotonic() + 20
-            while not server.started and time.monotonic() < end:
-                time.sleep(0.005)
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-    return serve
 
 
 @pytest.fixture(scope="session")
@@ -156,12 +155,20 @@ def make_t5(folder: Path, *, seed: int = 3, **options: Any) -> Path:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    special_names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_names).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    ).save_pretrained(folder)
     torch.manual_seed(seed)
     config = T5Config(
         vocab_size=tokenizer.get_vocab_size(),
-        **{"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
         decoder_start_token_id=0,
         initializer_factor=8.0,  # that it writes something else than one word again and again
         **options,
@@ -180,25 +187,38 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_FUSER_TEXTS * 5, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+    )
     fast.chat_template = template
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        **_SIZE,
         num_key_value_heads=1,
         max_position_embeddings=context,
-        **{"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0},
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
         initializer_range=0.5,
+        **_LLAMA,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_shape() -> dict[str, int]:
+    """The layers of a tiny Llama, as arguments of its configuration."""
+    return dict(_LLAMA)
 
 
 @pytest.fixture(scope="session")

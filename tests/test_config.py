@@ -87,7 +87,7 @@ def test_a_price_makes_a_cost() -> None:
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
         ("[fuser]\ntop_k = 1", '[fuser]: "top_k": input should be greater than or equal to 2'),
         ("[fuser]\nclose = 60", '[fuser]: "close": input should be less than or equal to 1'),
-        (LLAMA + "samples = 0", "no [[llm]] is asked: give one of them at least one of `samples`"),
+        (LLAMA + "samples = 0", "every [[llm]] has 0 `samples`: give at least one of them more"),
         ("[limits]\nmax_costs = 0.05", '[limits]: unknown key "max_costs"; did you mean "max_cost"?'),
         ("[limits]\nmax_cost = 0", '[limits]: "max_cost": input should be greater than 0'),
         ("[server]\nprot = 80", '[server]: unknown key "prot"; did you mean "port"?'),
@@ -105,7 +105,7 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "timeout = inf", '"timeout": input should be a finite number'),
         (LLAMA.replace("http://", ""), '"base_url": should be a URL'),
         (LLAMA.replace('llama"', ' "'), '"name": should be a text without spaces around it'),
-        ("[limits]\nquorum = 2\n" + LLAMA, "a quorum of 2, but the [[llm]] give only 1"),
+        ("[limits]\nquorum = 2\n" + LLAMA, "a quorum of 2, but there are only 1 answers"),
         ("[limits\n", "not TOML"),
     ],
 )

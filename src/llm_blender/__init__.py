@@ -1,4 +1,4 @@
-"""Ask several LLMs, rank their answers by comparing them in pairs, give back the best or fuse the best ones."""
+"""Ask several LLMs, rank their answers by pairwise comparison, return the best one or fuse the best ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm_blender.config import Config, load_config
-    from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+    from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member, Observer
     from llm_blender.errors import (
         CheckpointError,
         ConfigError,
@@ -74,6 +74,7 @@ __all__ = [
     "EmbeddedFuser",
     "EmbeddedLLM",
     "Ensemble",
+    "EnsembleSettings",
     "Example",
     "Failure",
     "Fuser",
@@ -114,15 +115,15 @@ __all__ = [
     "load_ranker",
 ]
 
-# Code written for 0.0.2 imports from modules of that time, such as llm_blender.blender.blender_utils; in that folder.
+# Code written for 0.0.2 imports its modules, such as llm_blender.blender.blender_utils; they are in that folder.
 __path__.append(f"{__path__[0]}/legacy")
 
-# Where each name lives; imported when it is first asked for, so that `import llm_blender` costs nothing.
+# The module of each name; imported on first access, so that `import llm_blender` is fast.
 _HOMES = {
     "blender.blender": ("Blender",),
     "blender.config": ("BlenderConfig",),
     "config": ("Config", "load_config"),
-    "ensemble": ("Ensemble", "Limits", "Member", "Observer"),
+    "ensemble": ("Ensemble", "EnsembleSettings", "Limits", "Member", "Observer"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fusers": ("FusionRule", "GuardedFuser", "load_fuser"),
     "fusers.chat_fuser": ("ChatFuser",),
@@ -165,6 +166,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what can be imported here: without torch, not the rankers that need it (`help` imports all it lists)."""
+    """List the public names; without torch, leave out the rankers that need it (`help` imports all it lists)."""
     needs_torch = () if find_spec("torch") else ("MLMScoring", "RewardModel", "SimCLS", "SummaReranker")
     return sorted(set(__all__).difference(needs_torch))

@@ -1,4 +1,4 @@
-"""MixInstruct's ``cmp_results``: what a judge said of the pairs of one row, with one of four outcomes each."""
+"""MixInstruct's ``cmp_results``: the judgements of the pairs of one row, one of four outcomes each."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ OUTCOMES: dict[str, tuple[float, float]] = {
     "Same good": (0.5, 0.5),
     "Same bad": (-0.5, -0.5),
 }
-"""The judge's four outcomes, and what each is worth to A and to B."""
+"""The four outcomes, with the points of A and of B for each."""
 
 
 def read_cmp_results(value: Mapping[str, str] | str | None) -> Mapping[str, str]:
-    """A row's ``cmp_results`` in any of MixInstruct's spellings.
+    """Parse a row's ``cmp_results`` in any of MixInstruct's spellings.
 
     Args:
-        value: ``{"modelA,modelB": outcome}``, the same as a JSON text (as on the Hub), or nothing: None, an empty
-            text, ``null``.
+        value: ``{"modelA,modelB": outcome}``, or the same as a JSON text (as on the Hub); None, an empty text or
+            ``null`` for a row without judgements.
 
     Returns:
-        Outcomes by pair; none for a row that was not judged.
+        Outcomes by pair; empty for a row without judgements.
 
     Raises:
-        InputError: it is neither.
+        InputError: the value is something else.
     """
     results: Any = value
     if isinstance(value, str):
@@ -46,14 +46,14 @@ def read_cmp_results(value: Mapping[str, str] | str | None) -> Mapping[str, str]
 
 
 def resolve_pair(pair: str, models: Sequence[str]) -> tuple[int, int]:
-    """The two candidates that ``"modelA,modelB"`` names; a name may hold commas itself.
+    """Find the two candidates that ``"modelA,modelB"`` names; a name may contain commas.
 
     Args:
         pair: a key of ``cmp_results``.
-        models: of the candidates, all different.
+        models: names of the candidates' LLMs, all different.
 
     Raises:
-        InputError: it names no two of them, or can be read in two ways.
+        InputError: the pair does not name two of the models, or is ambiguous.
     """
     halves = [(pair[:place], pair[place + 1 :]) for place, letter in enumerate(pair) if letter == ","]
     known = [(a, b) for a, b in halves if a in models and b in models]

@@ -1,4 +1,4 @@
-"""Checkpoints by name: in a folder, in the Hub's cache, or on the Hub if it answers soon."""
+"""Model files by name: a local folder, huggingface_hub's cache, or the Hub if it answers within three seconds."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote, urljoin
+from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 from llm_blender.errors import NotFoundError
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = [
     "ANSWER_SECONDS",
     "FILES",
     "PICKLED_FILES",
-    "HubFile",
     "auth_headers",
     "endpoint",
+    "file_sha256",
     "file_url",
     "find_folder",
     "from_hub",
     "look_up",
-    "sha256_of",
+    "offline",
 ]
+
+_T = TypeVar("_T")
 
 PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 FILES = [
@@ -46,25 +47,41 @@ FILES = [
     "merges.txt",
     "chat_template.*",
     "*.model",  # sentencepiece
-    "model*.safetensors",  # in parts, where it is large
+    "model*.safetensors",  # in parts if it is large
     "model.safetensors.index.json",
     "onnx/*.onnx",
     "README.md",
 ]
-"""What belongs to a checkpoint, but for pickled weights."""
-_PATIENCE = 3  # seconds for the Hub's first answer
+"""Patterns of the files of a checkpoint, without pickled weights."""
+
+ANSWER_SECONDS = 3.0
+"""Time limit of the Hub's first answer. The Hub's own client waits and retries much longer."""
+
+
+def offline() -> bool:
+    """Return whether ``LLM_BLENDER_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids network access."""
+    return any(
+        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_folder(kind: str, name: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint; from the Hub it is fetched once.
+    """Return the folder of a checkpoint; fetch it from the Hub if it is neither a folder nor in the Hub's cache.
 
     Args:
-        kind: what it is, for the message: ``ranker``, ``model``, …
+        kind: what the checkpoint is, for the message: ``ranker``, ``model``, …
         name: a folder, or a Hub repository (``owner/name``).
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        NotFoundError: it is nowhere; the message says where it was looked for.
+        NotFoundError: there is no such checkpoint; the message lists where it was looked for.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -75,13 +92,13 @@ def find_folder(kind: str, name: str | os.PathLike[str], revision: str | None = 
 
 
 def from_hub(kind: str, name: str, revision: str | None = None, files: list[str] | None = None) -> Path:
-    """The folder of a repository in the Hub's cache, fetched where it is not there yet.
+    """Return the folder of a repository in the Hub's cache; fetch it if it is not there yet.
 
     Args:
         kind: as for `find_folder`.
         name: of the repository.
         revision: branch, tag or commit.
-        files: patterns of what is wanted; None is a whole checkpoint, with pickled weights only where there are no
+        files: patterns of the files to fetch; None fetches a whole checkpoint, its pickled weights only if it has no
             others.
 
     Raises:
@@ -98,7 +115,7 @@ def from_hub(kind: str, name: str, revision: str | None = None, files: list[str]
 
         folder = fetch(files or FILES)
         if files is None and not _has_weights(folder):
-            fetch(PICKLED_FILES)  # the older of two forms, where there is no other
+            fetch(PICKLED_FILES)
             if local_only and not _has_weights(folder):
                 raise LocalEntryNotFoundError(f"The cache holds {name} without its weights.")
         return folder
@@ -111,10 +128,10 @@ class _Snapshot(Protocol):
 
 
 def _patiently(missing: str, name: str, snapshot: _Snapshot) -> Path:
-    """From the Hub's cache, or from the Hub if it answers soon."""
+    """Take a snapshot from the Hub's cache, or from the Hub if it answers in time."""
     import httpx
     from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return snapshot(local_only=True)
@@ -122,13 +139,13 @@ def _patiently(missing: str, name: str, snapshot: _Snapshot) -> Path:
         raise NotFoundError(f"{missing}, and it is not a Hub name ({error}).") from error
     except LocalEntryNotFoundError:
         pass
-    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
+    if offline() or constants.HF_HUB_OFFLINE:
         raise NotFoundError(f"{missing}, not in the Hub's cache, and offline mode is on.")
     try:
-        # The Hub's own client waits and retries for much longer than a person does.
-        httpx.head(f"{constants.ENDPOINT}/api/models/{name}", timeout=_PATIENCE, follow_redirects=True)
+        address = f"{constants.ENDPOINT}/api/models/{name}"
+        _within(ANSWER_SECONDS, lambda: httpx.head(address, timeout=ANSWER_SECONDS, follow_redirects=True))
         return snapshot(local_only=False)
-    except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:  # ValueError: no JSON
+    except Exception as error:  # of requests, httpx or httpx2: the client differs by version of huggingface_hub
         raise NotFoundError(
             f"{missing}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
@@ -140,21 +157,16 @@ def _looked(folder: Path) -> str:
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether a checkpoint holds weights, in any form."""
     return any(any(folder.glob(pattern)) for pattern in ("onnx/*.onnx", "*.safetensors", "*.gguf", PICKLED_FILES[0]))
-
-
-ANSWER_SECONDS = 3.0
-"""How long the Hub may take to answer before another source is tried."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file that the Hub has.
+    """A file on the Hub.
 
     Attributes:
-        url: where it is fetched from.
-        sha256: as the Hub states it; None where the file does not lie in its large-file storage.
+        url: its address.
+        sha256: as the Hub reports it; None if the file is not in its large-file storage.
     """
 
     url: str
@@ -162,23 +174,17 @@ class HubFile:
 
 
 def endpoint() -> str:
-    """The Hub's address, ``$HF_ENDPOINT`` if set."""
+    """Return the Hub's address: ``$HF_ENDPOINT``, or huggingface.co if that is not set."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def file_url(repo: str, file: str, revision: str = "main") -> str:
-    """Where the Hub keeps a file of a repository."""
+    """Return the address of a file of a repository on the Hub."""
     return f"{endpoint()}/{repo}/resolve/{quote(revision, safe='')}/{quote(file)}"
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def auth_headers() -> dict[str, str]:
-    """The user's token as huggingface_hub finds it (``HF_TOKEN``, or its login), or nothing."""
+    """Return the header with the user's token (``HF_TOKEN``, or the login of huggingface_hub), if there is one."""
     from huggingface_hub import get_token
 
     token = get_token()
@@ -186,41 +192,43 @@ def auth_headers() -> dict[str, str]:
 
 
 def look_up(repo: str, file: str, revision: str = "main", *, seconds: float = ANSWER_SECONDS) -> HubFile | None:
-    """Ask the Hub for a file; None if it does not answer in time.
+    """Look for a file on the Hub; return None if the Hub does not answer in time.
 
     Raises:
-        NotFoundError: the Hub answers that it has no such file, or not for this user.
+        NotFoundError: the Hub has no such file, or denies this user access to it.
     """
+    from huggingface_hub import get_hf_file_metadata, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
     url = file_url(repo, file, revision)
-    answers: list[httpx.Response | None] = []
-    # A thread of its own, because no time-out of the socket covers a name server that does not answer.
-    thread = threading.Thread(target=lambda: answers.append(_head(url, seconds)), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    response = answers[0] if answers else None
-    if response is None or response.status_code >= 500:
-        return None
-    if response.status_code in (401, 403, 404):
-        raise NotFoundError(
-            f"{endpoint()} has no {repo}/{file} for you (HTTP {response.status_code}): check the spelling; a"
-            " gated or private repository needs HF_TOKEN and its licence accepted on the Hub."
-        )
-    stated = response.headers.get("X-Linked-Etag", "").strip('"')
-    return HubFile(url, stated if re.fullmatch(r"[0-9a-f]{64}", stated) else None)
-
-
-def _head(url: str, seconds: float) -> httpx.Response | None:
-    import httpx
-
     try:
-        with httpx.Client(timeout=seconds, headers=auth_headers()) as client:
-            response = client.head(url)
-            # A renamed repository redirects within the Hub; the redirect to the storage is the answer itself.
-            for _ in range(3):
-                location = response.headers.get("Location", "")
-                if not (response.is_redirect and location.startswith("/")) or "X-Linked-Etag" in response.headers:
-                    break
-                response = client.head(urljoin(url, location))
-            return response
-    except (httpx.HTTPError, httpx.InvalidURL, OSError):
+        found = _within(seconds, lambda: get_hf_file_metadata(url, token=get_token(), timeout=seconds))
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403, 404):
+            raise NotFoundError(
+                f"{endpoint()} has no {repo}/{file} for you (HTTP {status}): check the spelling; a"
+                " gated or private repository needs HF_TOKEN and its licence accepted on the Hub."
+            ) from error
+        return None if status >= 500 else HubFile(url, None)
+    except Exception:  # of requests, httpx or httpx2: the client differs by version of huggingface_hub
         return None
+    # The etag of a small file is its git hash.
+    return HubFile(url, found.etag if re.fullmatch(r"[0-9a-f]{64}", found.etag or "") else None)
+
+
+def _within(seconds: float, work: Callable[[], _T]) -> _T:
+    """Return the result of `work`, or raise TimeoutError after some seconds.
+
+    The work runs in a thread of its own, since no time-out of a socket covers a name server that does not answer.
+    """
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result.result(seconds)

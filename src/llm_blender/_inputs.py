@@ -1,4 +1,4 @@
-"""What a caller gives to a ranker or a fuser, checked before anything is computed."""
+"""Checks of the inputs of rankers and fusers, before any computation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["check_inputs", "clean", "fence_code", "quote_texts"]
 
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
-    """Refuse what cannot be ranked or fused.
+    """Refuse inputs that cannot be ranked or fused.
 
     Raises:
-        InputError: the lists differ in length, an instruction has no candidates, or a text is no text; the message
-            says which.
+        InputError: the lists differ in length, an instruction has no candidates, or a text is not a string; the
+            message names the item.
     """
     if isinstance(instructions, str):
         raise InputError("The instructions must be a list with one prompt or conversation for each list of candidates.")
@@ -37,18 +37,18 @@ def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Seque
 
 
 def clean(text: str) -> str:
-    """The text without lone surrogates, which JSON can smuggle in and no tokenizer takes."""
+    """Replace lone surrogates, which JSON can contain and no tokenizer accepts."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def fence_code(*texts: str, digits: int = 16) -> str:
-    """Hexadecimal digits that stand in none of the texts, always the same ones for the same texts.
+    """Draw hexadecimal digits that occur in none of the texts, from a hash of the texts.
 
-    The same quotation is the same call, and is found in a store.
+    Equal texts get equal codes, so that a quotation does not change the key of a call in the store.
 
     Args:
-        *texts: what is to be quoted.
-        digits: how many; where every code of that length is taken, the next longer one.
+        *texts: the texts to quote.
+        digits: minimum number of digits; more if every code of that length occurs.
     """
     attempt = 0
     while True:

@@ -1,4 +1,4 @@
-"""Devices and precisions by name."""
+"""Devices, dtypes and quiet loading for torch and transformers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["parse_devices", "parse_dtype", "quiet_loading"]
 
 
 def parse_devices(device: Any) -> list[torch.device]:
-    """One or several devices by name.
+    """Parse the name of a device or a list of names; None takes CUDA if available, else the CPU.
 
     Raises:
-        InputError: a name is unknown, or there is none.
+        InputError: a name is unknown, or the list is empty.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,10 +34,10 @@ def parse_devices(device: Any) -> list[torch.device]:
 
 
 def parse_dtype(name: Any) -> torch.dtype:
-    """A precision by name.
+    """Parse the name of a dtype.
 
     Raises:
-        InputError: it is unknown.
+        InputError: the name is unknown.
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     found = known.get(str(name).removeprefix("torch."))
@@ -48,7 +48,7 @@ def parse_dtype(name: Any) -> torch.dtype:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without its bars, remarks and warnings on loading; what matters in them becomes an error of the caller."""
+    """Silence the progress bars, log messages and warnings of loading; callers check the result themselves."""
     log: Any = logging  # has no types
     bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()

@@ -1,7 +1,7 @@
-"""``blend.toml``: which LLMs to ask, how to rank their answers, within which limits.
+"""``blend.toml``: the LLMs, the ranker, the fuser and the limits of an ensemble, and the options of the service.
 
-Loading reads nothing from the environment, not even a key: the file names the variable that holds it, and
-whoever calls the LLM looks there.
+Loading reads nothing from the environment, not even an API key: the file names the variable that holds the key, and
+the LLM's client reads the variable.
 """
 
 from __future__ import annotations
@@ -74,18 +74,18 @@ class _Section(BaseModel):
 
 
 class Price(_Section):
-    """Dollars per million tokens.
+    """Price of tokens, in dollars per million.
 
     Attributes:
-        input: of prompt tokens.
-        output: of completion tokens.
+        input: price of prompt tokens.
+        output: price of completion tokens.
     """
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
 
     def cost(self, usage: Usage) -> float:
-        """Dollars of a call."""
+        """Compute the cost of a call in dollars."""
         return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1e6
 
 
@@ -100,27 +100,27 @@ class _LLMConfig(_Section):
 
     @property
     def sampling(self) -> Sampling:
-        """The file's sampling options; what is None there is left to the LLM."""
+        """The sampling options of the file; None leaves an option to the LLM."""
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
 
 
 class OpenAIConfig(_LLMConfig):
-    """An ``[[llm]]`` that speaks the OpenAI API: Ollama, vLLM, llama.cpp, LM Studio, a cloud.
+    """An ``[[llm]]`` behind an OpenAI-compatible API: Ollama, vLLM, llama.cpp, LM Studio, a cloud.
 
     Attributes:
-        name: its name in the ensemble.
-        model: the name under which the server knows the model.
-        base_url: up to and including ``/v1``.
-        api_key_env: the environment variable that holds the key; None where the server wants no key.
-        samples: answers to ask for; 0 is for an LLM that only fuses.
-        temperature: None leaves it to the server, as with the next two.
+        name: name of the LLM in the ensemble.
+        model: name of the model on the server.
+        base_url: URL of the API, up to and including ``/v1``.
+        api_key_env: environment variable that holds the API key; None for a server without keys.
+        samples: number of answers; 0 for an LLM that only fuses.
+        temperature: sampling temperature; None leaves it to the server, as for the next two.
         top_p: share of the probability mass to sample from.
-        max_tokens: most tokens of an answer.
-        system: system message for conversations that bring none.
+        max_tokens: maximum number of tokens of an answer.
+        system: system message for conversations without one.
         timeout: seconds for one call, its retries included.
-        concurrency: most calls at once.
-        price: None if unknown.
-        extra: further keys for the request's body, as they are.
+        concurrency: maximum number of simultaneous calls.
+        price: price of its tokens; None if unknown.
+        extra: additional keys of the request's body, passed on unchanged.
     """
 
     provider: Literal["openai"] = "openai"
@@ -133,29 +133,29 @@ class OpenAIConfig(_LLMConfig):
 
 
 class EmbeddedConfig(_LLMConfig):
-    """An ``[[llm]]`` that runs inside this process, by llama.cpp.
+    """An ``[[llm]]`` that runs inside this process, with llama.cpp.
 
     Attributes:
-        name: its name in the ensemble.
-        model: a name that ``blend models list`` knows, ``repo/file.gguf`` on the Hub, or a local file.
-        samples: answers to ask for; 0 is for an LLM that only fuses.
-        temperature: None leaves it to the LLM, as with the next two.
+        name: name of the LLM in the ensemble.
+        model: a name in ``blend models list``, ``repo/file.gguf`` on the Hub, or a local file.
+        samples: number of answers; 0 for an LLM that only fuses.
+        temperature: sampling temperature; None leaves it to the LLM, as for the next two.
         top_p: share of the probability mass to sample from.
-        max_tokens: most tokens of an answer.
-        system: system message for conversations that bring none.
+        max_tokens: maximum number of tokens of an answer.
+        system: system message for conversations without one.
     """
 
     provider: Literal["embedded"]
 
 
 class ReplayConfig(_Section):
-    """An ``[[llm]]`` that gives back the answers that stand in a file of rows, and asks nobody.
+    """An ``[[llm]]`` that replays the answers in a file of rows, without calling a model.
 
     Attributes:
-        name: its name in the ensemble.
-        rows: the file, in MixInstruct's format, seen from the folder of this file.
-        model: whose candidates are given back.
-        samples: answers to ask for; 0 is for an LLM that only fuses.
+        name: name of the LLM in the ensemble.
+        rows: the file, in MixInstruct's format, relative to the folder of this file.
+        model: name of the model whose candidates to replay.
+        samples: number of answers; 0 for an LLM that only fuses.
     """
 
     provider: Literal["replay"]
@@ -179,28 +179,28 @@ LLMConfig = Annotated[
         custom_error_message='provider should be "openai", "embedded" or "replay"',
     ),
 ]
-"""One ``[[llm]]``; ``provider`` says which kind, ``"openai"`` if it is missing."""
+"""One ``[[llm]]``; ``provider`` names its kind, by default ``"openai"``."""
 
 
 class EnsembleConfig(_Section):
-    """``[ensemble]``: what is done with the candidates.
+    """``[ensemble]``: what happens to the candidates.
 
     Attributes:
-        mode: ``pick`` gives back the best candidate as it is, ``fuse`` a text made of the best ones, ``auto`` decides
-            row by row.
+        mode: ``pick`` returns the best candidate as it is, ``fuse`` a text made from the best ones, ``auto`` decides
+            for each prompt.
     """
 
     mode: Literal["pick", "fuse", "auto"] = "pick"
 
 
 class RankerConfig(_Section):
-    """``[ranker]``: who compares the candidates.
+    """``[ranker]``: the ranker that compares the candidates.
 
     Attributes:
         name: ``bundled``, a checkpoint on the Hub, or a folder.
-        strategy: which pairs are compared; ``auto`` chooses by the budget.
-        budget: most comparisons for one prompt.
-        priors: file of LLM strengths by ``blend priors fit``, seen from the folder of this file; None adds none.
+        strategy: pairs to compare; ``auto`` chooses by the budget.
+        budget: maximum number of comparisons for one prompt.
+        priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; None adds none.
     """
 
     name: Name = "bundled"
@@ -210,17 +210,18 @@ class RankerConfig(_Section):
 
 
 class FuserConfig(_Section):
-    """``[fuser]``: who writes the fused answer, and when it is given back.
+    """``[fuser]``: the fuser that writes the fused answer, and when that is returned.
 
     Attributes:
         name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded`` (the
             bundled adapter of the embedded LLM) or ``embedded:DIR``, a checkpoint on the Hub, or a folder. None is
-            ``embedded`` where the embedded LLM alone answers, else ``chat``.
-        top_k: candidates that are fused, the best ones.
-        guard: give back a fused text only where the ranker prefers it to the best candidate.
-        prefer: with more than this probability; None leaves this and the next two to `llm_blender.fusers.guard`.
-        close: ``auto`` fuses where the best candidate is better than the next one with less than this probability.
-        overlap: ``auto`` fuses where the best candidate holds less than this share of the others' content.
+            ``embedded`` if all answers come from the embedded LLM, else ``chat``.
+        top_k: maximum number of candidates to fuse, the best ones.
+        guard: return a fused text only if the ranker prefers it to the best candidate.
+        prefer: probability above which the ranker prefers it; None, as for the next two, is the default of
+            `llm_blender.fusers.FusionRule`.
+        close: ``auto`` fuses if the best candidate is better than the next one with less than this probability.
+        overlap: ``auto`` fuses if the best candidate contains less than this share of the others' content.
     """
 
     name: Name | None = None
@@ -230,16 +231,22 @@ class FuserConfig(_Section):
     close: Share | None = None
     overlap: Share | None = None
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The thresholds that the file sets, by name."""
+        return self.model_dump(include={"prefer", "close", "overlap"}, exclude_none=True)
+
 
 class LimitsConfig(_Section):
-    """``[limits]``: when to stop waiting, and what a prompt may cost.
+    """``[limits]``: when to stop waiting, and the maximum cost of a prompt.
 
     Attributes:
-        deadline: seconds that the LLMs have for one prompt, and then the fuser.
-        quorum: answers that suffice; None waits for everybody, up to the deadline.
-        grace: seconds that stragglers get once the quorum is there.
-        max_cost: dollars that one prompt may cost; an LLM whose answer might cost more than is left is not asked.
-        allow_unpriced: ask LLMs without a price or `max_tokens` in spite of `max_cost`, and count them as free.
+        deadline: seconds for the LLMs to answer one prompt, and then for the fuser.
+        quorum: number of answers that suffice; None waits for all of them, up to the deadline.
+        grace: seconds for the other LLMs after the quorum.
+        max_cost: maximum cost of one prompt in dollars; an LLM whose answer might cost more than is left is not
+            called. None means no cap.
+        allow_unpriced: with a `max_cost`, also call LLMs without a price or `max_tokens`, and count them as free.
     """
 
     deadline: Seconds = 120.0
@@ -250,23 +257,23 @@ class LimitsConfig(_Section):
 
 
 class ServerConfig(_Section):
-    """``[server]``: `blend serve`. The deadline of ``[limits]`` counts there for the whole of a request.
+    """``[server]``: options of `blend serve`, where the deadline of ``[limits]`` covers the whole request.
 
     Attributes:
-        host: the address to bind to; any other than loopback needs a key.
-        port: 0 takes a free one.
-        keys_env: the environment variable with the keys of the clients, separated by commas; looked at if it is set.
-        keys_file: a file with the SHA-256 of a client's key, in hex, on each line; seen from the folder of this file.
-        concurrency: requests that are worked on at once.
-        queue: requests that wait for their turn; more are sent away.
-        max_body: bytes of a request.
-        max_candidates: texts to rank in one request, or answers to ask for.
-        max_chars: characters of one text.
-        heartbeat: seconds between signs of life in a stream.
-        drain: seconds that requests under way get when the service ends.
+        host: address to bind to; any address other than loopback needs a key.
+        port: port to bind to; 0 takes a free one.
+        keys_env: environment variable with the API keys of the clients, separated by commas; optional.
+        keys_file: file with the SHA-256 of a client's key, in hex, on each line; relative to the folder of this file.
+        concurrency: maximum number of running requests.
+        queue: maximum number of waiting requests; further ones are refused.
+        max_body: maximum size of a request in bytes.
+        max_candidates: maximum number of texts to rank, or of answers to generate, in one request.
+        max_chars: maximum length of one text in characters.
+        heartbeat: seconds between comments that keep a stream alive.
+        drain: seconds for running requests to finish when the service ends.
         failures: failures in a row after which an LLM is set aside.
-        set_aside: seconds for which it is; twice as long after each further failure, up to ten minutes.
-        playground: show the page at ``/``, and keep its questions and votes in the store.
+        set_aside: seconds for which an LLM is set aside; doubled by each further failure, up to ten minutes.
+        playground: serve the page at ``/``, and keep its questions and votes in the store.
     """
 
     host: Name = "127.0.0.1"
@@ -289,12 +296,12 @@ class Config(_Section):
     """A whole ``blend.toml``.
 
     Attributes:
-        llm: the LLMs to ask; empty means the embedded default.
-        ensemble: what is done with their answers.
-        ranker: who compares them.
-        fuser: who fuses them.
-        limits: when to stop waiting, and what it may cost.
-        server: how `blend serve` serves.
+        llm: the LLMs; empty means the embedded default.
+        ensemble: what happens to their answers.
+        ranker: the ranker that compares the answers.
+        fuser: the fuser that fuses the best ones.
+        limits: when to stop waiting, and the maximum cost.
+        server: options of `blend serve`.
     """
 
     llm: tuple[LLMConfig, ...] = Field(default=(), strict=False)
@@ -307,17 +314,17 @@ class Config(_Section):
 
     @property
     def path(self) -> Path | None:
-        """The file it was read from; None if there is none."""
+        """The file that the configuration comes from; None for the defaults."""
         return self._path
 
     @property
     def folder(self) -> Path:
-        """From which the files that it names are seen."""
+        """The folder that its file names are relative to."""
         return Path() if self.path is None else self.path.parent
 
     @property
     def priors_path(self) -> Path | None:
-        """Where ``[ranker] priors`` lies; None if there are none."""
+        """The file that ``[ranker] priors`` names; None without priors."""
         if self.ranker.priors is None:
             return None
         return self.folder / Path(self.ranker.priors).expanduser()
@@ -327,7 +334,7 @@ class Config(_Section):
         """Parse and validate the text of a ``blend.toml``; `path` is named in errors.
 
         Raises:
-            ConfigError: it is no TOML, or a key or a value in it is wrong.
+            ConfigError: the text is not TOML, or a key or a value in it is wrong.
         """
         where = str(path or CONFIG_NAME)
         try:
@@ -337,7 +344,7 @@ class Config(_Section):
         try:
             config = cls.model_validate(values)
         except ValidationError as error:
-            # The error's text would show the values, and somebody's key might be among them.
+            # The text of the error would show the values, and an API key might be among them.
             raise ConfigError(f"{where}: {_explain(error, values)}") from None
         config._path = path
         return config
@@ -352,13 +359,13 @@ class Config(_Section):
                 )
         answers = sum(entry.samples for entry in self.llm)
         if self.llm and not answers:
-            raise ValueError("no [[llm]] is asked: give one of them at least one of `samples`")
+            raise ValueError("every [[llm]] has 0 `samples`: give at least one of them more")
         if self.llm and self.limits.quorum and self.limits.quorum > answers:
-            raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but the [[llm]] give only {answers}")
+            raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but there are only {answers} answers")
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """What is in force, as plain JSON values: defaults filled in, and of a key only whether it is set."""
+        """Return the configuration in force as JSON values, defaults included; of an API key only whether it is set."""
         values = self.model_dump(mode="json", exclude_none=True)
         for entry in values["llm"]:
             if "api_key_env" in entry:
@@ -367,12 +374,12 @@ class Config(_Section):
 
 
 def load_config(path: Path | None = None) -> Config:
-    """The configuration in `path`, else in ``./blend.toml``, else in the user's configuration folder.
+    """Load the configuration in `path`, else in ``./blend.toml``, else in the user's configuration folder.
 
-    Without a file, the defaults, with no LLM named.
+    Without any of these files, return the defaults, which name no LLM.
 
     Raises:
-        NotFoundError: `path` is given and does not exist.
+        NotFoundError: `path` does not exist.
         ConfigError: the file cannot be read, or something in it is wrong.
     """
     if path is not None:
@@ -396,7 +403,7 @@ def _read(path: Path) -> Config:
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
-    """What is wrong first, in one line; an unknown key leads, as it often explains a missing one."""
+    """Describe the first error in one line; an unknown key comes first, as it often explains a missing one."""
     problems = error.errors(include_url=False, include_input=False)
     problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
     place, model = _locate(problem["loc"], values)
@@ -415,7 +422,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
 
 
 def _locate(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, type[BaseModel]]:
-    """The place of an error as the user wrote it, and the model whose keys are known there."""
+    """Return the place of an error as the file writes it, and the model whose keys are known there."""
     match loc:
         case ("llm", int(index), *rest):
             kind = _PROVIDERS.get(str(rest[0]), OpenAIConfig) if rest else OpenAIConfig
@@ -440,7 +447,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 def _unknown(key: str, model: type[BaseModel]) -> str:
     if key == "api_key":
-        return 'unknown key "api_key": a key never stands in the file; name its variable with "api_key_env"'
+        return 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
     near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(model.model_fields))}"
     return f'unknown key "{key}"; {hint}'

@@ -1,13 +1,13 @@
-"""Every error a user can meet.
+"""All errors of the package, in one tree.
 
 ::
 
     LLMBlenderError
-    ├── InputError              what the user gave is wrong            exit 2   HTTP 400
+    ├── InputError              the user's input is wrong              exit 2   HTTP 400
     │   ├── RowError            a row of a file: path, line, reason
     │   ├── ConfigError         blend.toml, or an option
     │   ├── CheckpointError     a folder or file that is no checkpoint
-    │   ├── NotFoundError       a name that leads nowhere                       HTTP 404
+    │   ├── NotFoundError       no file, model or row of that name              HTTP 404
     │   └── MissingExtraError   a pip extra is not installed                    HTTP 501
     └── WorkError               the input was fine, the work failed    exit 1   HTTP 500
         ├── LLMError            one LLM failed: `llm`, `reason`                 HTTP 502
@@ -15,7 +15,7 @@
         ├── DownloadError       a file could not be fetched                     HTTP 502
         └── StoreError          the SQLite file cannot be used
 
-Each message is one line that says what is wrong and how to mend it.
+Each message is one line: the problem and its fix.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ FailureReason = Literal[
     "budget",
     "set_aside",
 ]
-"""Why an LLM gave no answer; the same words in `Answer.failures`, on the command line and over HTTP.
+"""Reason why an LLM gave no answer; the same values in `Answer.failures`, on the command line and over HTTP.
 
-The last two were not asked: it might have cost more than was left, or it failed too often lately.
+For the last two no call was made: it might have cost more than the rest of the budget, or too many calls before failed.
 """
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An LLM that gave no answer, and why.
+    """An LLM that gave no answer, with the reason.
 
     Attributes:
-        model: the LLM's name in the configuration.
-        reason: a kind of failure.
-        message: one line for people.
+        model: name of the LLM in the configuration.
+        reason: kind of failure.
+        message: one line for the user.
     """
 
     model: str
@@ -85,7 +85,7 @@ class Failure:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild a failure from what `to_dict` returned; unknown keys are ignored."""
+        """Rebuild a failure from the result of `to_dict`; unknown keys are ignored."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
@@ -97,7 +97,7 @@ class LLMBlenderError(Exception):
 
 
 class InputError(LLMBlenderError):
-    """What the user gave is wrong; nothing was done."""
+    """The user's input is wrong; no work was done."""
 
     exit_code = 2
     http_status = 400
@@ -107,9 +107,9 @@ class RowError(InputError):
     """A row of a file cannot be used.
 
     Attributes:
-        path: the file, or ``-`` for standard input.
+        path: path of the file, or ``-`` for standard input.
         line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
-        reason: what is wrong with it.
+        reason: the problem.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
@@ -122,17 +122,17 @@ class ConfigError(InputError):
 
 
 class CheckpointError(InputError):
-    """A folder or file is not the checkpoint it should be."""
+    """A folder or file is not a valid checkpoint."""
 
 
 class NotFoundError(InputError):
-    """A file, a model or a name leads nowhere; the message says where it was looked for."""
+    """A file, a model or a name does not exist; the message lists the places searched."""
 
     http_status = 404
 
 
 class MissingExtraError(InputError):
-    """An optional part is not installed; the message holds the pip line that installs it."""
+    """An optional extra is not installed; the message contains the pip command."""
 
     http_status = 501
 
@@ -149,8 +149,8 @@ class LLMError(WorkError):
     """One LLM gave no answer.
 
     Attributes:
-        llm: its name in the configuration.
-        reason: why, as one of :data:`FailureReason`.
+        llm: name of the LLM in the configuration.
+        reason: one of :data:`FailureReason`.
     """
 
     http_status = 502
@@ -161,10 +161,10 @@ class LLMError(WorkError):
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists each LLM's reason.
+    """No LLM gave a usable answer; the message lists the reason for each LLM.
 
     Attributes:
-        failures: one for each LLM.
+        failures: one per LLM.
     """
 
     http_status = 502
@@ -175,7 +175,7 @@ class NoAnswerError(WorkError):
 
 
 class DownloadError(WorkError):
-    """A file could not be fetched, or what came is not the file that was asked for."""
+    """A file could not be downloaded, or its checksum is wrong."""
 
     http_status = 502
 
@@ -192,7 +192,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for `name`, with the nearest of the `known` names."""
+    """Make the error for an unknown `name`, with the nearest of the `known` names."""
     names = list(known)
     if not names:
         return InputError(f"Unknown {kind} {name!r}: there is none at all.")

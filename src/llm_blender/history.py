@@ -1,7 +1,4 @@
-"""Questions that were asked in the playground, what was answered, and which answers people preferred.
-
-All of it stands in the SQLite file of a `Store`.
-"""
+"""History of the playground: questions, their answers, and votes on the answers, in the SQLite file of a `Store`."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ _COLUMNS = "number, id, created_at, messages, text, report"
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """A question, and what came of it.
+    """A question, its answer, and the votes on it.
 
     Attributes:
-        id: of the completion.
-        created_at: when it was kept, UTC.
-        messages: the conversation that was answered.
-        text: the answer that was given back.
-        report: what it rests on, as the service told it under the key ``blend``.
-        votes: what people prefer, as pairs of indices into `candidates`.
+        id: id of the completion.
+        created_at: time of the answer, UTC.
+        messages: the conversation.
+        text: the answer.
+        report: details of the answer, the service's value of the key ``blend``.
+        votes: the votes, as pairs of indices into `candidates`.
     """
 
     id: str
@@ -44,7 +41,7 @@ class KeptAnswer:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """What can be voted for: the candidates and, as the last, what was fused of them, unless it copies one."""
+        """The texts to vote on: the candidates and, as the last, the fused text, unless it copies one of them."""
         candidates = [Candidate.from_dict(values) for values in self.report["candidates"]]
         fusion = self.report.get("fusion") or {}
         fused = fusion.get("text")
@@ -54,7 +51,7 @@ class KeptAnswer:
 
     @property
     def example(self) -> Example:
-        """As a row whose labelled pairs are the votes: what rankers are trained from."""
+        """A row to train rankers from, whose labelled pairs are the votes."""
         alone = len(self.messages) == 1 and self.messages[0]["role"] == "user"
         instruction = self.messages[0]["content"] if alone else self.messages
         candidates = tuple(Candidate(candidate.text, candidate.model) for candidate in self.candidates)
@@ -62,13 +59,13 @@ class KeptAnswer:
 
 
 class History:
-    """The kept answers of a store, and the votes on them.
+    """The answers that a store keeps, and the votes on them.
 
-    Every method takes the `owner` of what it reads or changes: a name that keeps the clients of a service apart, or
-    None for everybody's.
+    Every method takes the `owner` of the answers: a name that separates the clients of a service, or None for the
+    answers of all clients.
 
     Args:
-        store: whose file it is kept in.
+        store: the store, in whose file the history is.
 
     Raises:
         StoreError: by every method: the file cannot be opened, read or written.
@@ -80,7 +77,7 @@ class History:
     def keep(
         self, id: str, messages: Sequence[Message], text: str, report: Mapping[str, Any], *, owner: str = ""
     ) -> None:
-        """Keep an answer; others see it when this returns."""
+        """Add an answer; it is visible to others when this returns."""
         row = (id, owner, _now(), json.dumps(list(messages)), text, json.dumps(dict(report)))
         with self._store.connection() as connection:
             connection.execute(
@@ -88,24 +85,24 @@ class History:
             )
 
     def get(self, id: str, *, owner: str | None = None) -> KeptAnswer:
-        """One answer.
+        """Return one answer.
 
         Raises:
-            NotFoundError: it is not there, or somebody else's.
+            NotFoundError: there is no such answer, or it has another owner.
         """
         with self._store.connection() as connection:
             return self._answer(connection, self._find(connection, id, owner))
 
     def latest(self, limit: int, *, before: str | None = None, owner: str | None = None) -> list[KeptAnswer]:
-        """The newest answers, newest first.
+        """List the newest answers, newest first.
 
         Args:
-            limit: how many at most.
-            before: only such as are older than the one with this id.
-            owner: whose.
+            limit: maximum number of answers.
+            before: id of an answer; only older ones are listed.
+            owner: owner of the answers.
 
         Raises:
-            NotFoundError: `before` is not there.
+            NotFoundError: there is no answer `before`.
         """
         with self._store.connection() as connection:
             end = 2**62 if before is None else self._find(connection, before, owner)[0]
@@ -117,7 +114,7 @@ class History:
             return [self._answer(connection, row) for row in rows]
 
     def voted(self, *, owner: str | None = None) -> Iterator[KeptAnswer]:
-        """The answers that there are votes on, oldest first; those that come meanwhile may be missing."""
+        """Yield the answers with votes, oldest first; later ones may be missing."""
         with self._store.connection() as connection:
             ids = connection.execute(
                 "SELECT id FROM answers WHERE ifnull(?, owner) = owner AND number IN (SELECT answer FROM votes) "
@@ -127,24 +124,24 @@ class History:
         for (id,) in ids:
             try:
                 yield self.get(id, owner=owner)
-            except NotFoundError:  # deleted meanwhile
+            except NotFoundError:  # deleted in the meantime
                 continue
 
     def vote(
         self, id: str, preferred: int, over: Sequence[int] | None = None, *, tie: bool = False, owner: str | None = None
     ) -> KeptAnswer:
-        """Say that a candidate is better than others; replaces what was said of the same pairs before.
+        """Vote that a candidate is better than others; replaces earlier votes on the same pairs.
 
         Args:
-            id: of the answer.
+            id: id of the answer.
             preferred: 0-based index of the better candidate; see `KeptAnswer.candidates`.
-            over: the worse ones; None is all others.
-            tie: they are equally good.
-            owner: whose the answer is.
+            over: indices of the worse candidates; None means all others.
+            tie: whether they are equally good instead.
+            owner: owner of the answer.
 
         Raises:
-            NotFoundError: the answer is not there.
-            InputError: an index leads nowhere, or there is nothing to compare.
+            NotFoundError: there is no such answer.
+            InputError: there is no candidate with an index, or there is nothing to compare.
         """
         with self._changing() as connection:
             row = self._find(connection, id, owner)
@@ -158,10 +155,10 @@ class History:
             return self._answer(connection, row)
 
     def take_back(self, id: str, *, owner: str | None = None) -> KeptAnswer:
-        """Forget the votes on an answer.
+        """Delete the votes on an answer.
 
         Raises:
-            NotFoundError: the answer is not there.
+            NotFoundError: there is no such answer.
         """
         with self._changing() as connection:
             row = self._find(connection, id, owner)
@@ -172,14 +169,14 @@ class History:
         """Delete an answer, and the votes on it.
 
         Raises:
-            NotFoundError: it is not there.
+            NotFoundError: there is no such answer.
         """
         with self._store.connection() as connection:
             connection.execute("DELETE FROM answers WHERE number = ?", self._find(connection, id, owner)[:1])
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        """What is read and written in the block belongs together."""
+        """Make the reads and writes of the ``with`` block one transaction."""
         with self._store.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -194,7 +191,7 @@ class History:
             f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND ifnull(?, owner) = owner", (id, owner)
         ).fetchone()
         if row is None:
-            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` lists what it holds.")
+            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` lists its answers.")
         return row
 
     def _answer(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> KeptAnswer:

@@ -1,6 +1,6 @@
-"""What goes through the house: Example → Candidate → Comparison → Ranking → Answer.
+"""Data types (Example → Candidate → Comparison → Ranking → Answer) and the protocols of LLM, ranker and fuser.
 
-All are frozen dataclasses; `to_dict` gives plain JSON values (what ``--json`` prints), without what is None.
+All data types are frozen dataclasses; `to_dict` returns plain JSON values (the output of ``--json``) without None.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Record:
     """Plain-dict conversion shared by the dataclasses below."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; fields that are None are left out."""
+        """Return plain JSON values; fields that are None are left out."""
         pairs = ((f.name, _plain(getattr(self, f.name))) for f in fields(self))  # type: ignore[arg-type]
         return {name: value for name, value in pairs if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; unknown keys are ignored, nested records are rebuilt by subclasses."""
+        """Rebuild a record from the result of `to_dict`; unknown keys are ignored, subclasses rebuild nested ones."""
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -84,9 +84,9 @@ class Usage(Record):
 
 
 Mode = Literal["pick", "fuse"]
-"""What an answer is: the best candidate as it is, or a fused text."""
+"""Kind of answer: the best candidate unchanged, or a fused text."""
 FusionFlaw = Literal["empty", "repeats", "echo", "failed", "too_small"]
-"""What makes a fused text no answer: nothing in it, a loop, the prompt again; or why there is none."""
+"""Reason why a fused text is unusable (empty, a loop, a copy of the prompt) or missing (``failed``, ``too_small``)."""
 FusionReason = Literal[
     "better",
     "unguarded",
@@ -102,26 +102,25 @@ FusionReason = Literal[
     "failed",
     "too_small",
 ]
-"""Why the fused text was given back (the first two), or the best candidate."""
+"""Reason for returning the fused text (the first two) or the best candidate (the others)."""
 
 
 @dataclass(frozen=True)
 class Fusion(Record):
-    """What a fuser made of the candidates of one instruction.
+    """The output of a fuser for one instruction.
 
     Attributes:
-        text: what it wrote, without white space around it.
-        fuser: its name.
-        used: 0-based indices of the candidates that it read, in the order in which it read them; one that did not fit
-            beside the others is missing.
-        truncated: share of the text of instruction and candidates that it could not read: of their tokens, or of
-            their characters where an LLM behind an API does not say what its tokens are.
-        flaw: what makes the text no answer; None where nothing does.
-        error: for ``failed`` and ``too_small``, what happened, in one line.
+        text: fused text, stripped.
+        fuser: name of the fuser.
+        used: 0-based indices of the candidates in the prompt, in prompt order; candidates that did not fit are missing.
+        truncated: share of the instruction and candidates that was cut: in tokens, or in characters for an LLM behind
+            an API, whose tokens are unknown.
+        flaw: reason why the text is unusable; None if it is usable.
+        error: one-line cause, for ``failed`` and ``too_small``.
         usage: tokens read and written.
-        seconds: of the call; for rows that were written together, their mean.
-        cost: dollars; None where the price is unknown.
-        stored: it comes from the store, nobody was asked or paid.
+        seconds: duration of the call; the mean for rows that were fused in one batch.
+        cost: dollars; None if the price is unknown.
+        stored: whether the text comes from the store, without a new call.
     """
 
     text: str
@@ -137,14 +136,14 @@ class Fusion(Record):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild a fusion from what `to_dict` returned."""
+        """Rebuild a fusion from the result of `to_dict`."""
         nested = {"used": tuple(values.get("used", ())), "usage": Usage.from_dict(values.get("usage", {}))}
         return super().from_dict({"cost": None, **values, **nested})
 
 
 _REASONS: dict[FusionReason, str] = {
     "better": "the ranker prefers the fused answer to the best candidate",
-    "unguarded": "the fused answer is given back unseen by the ranker, as the guard is off",
+    "unguarded": "the guard is off: the fused answer is returned without a comparison",
     "worse": "the ranker does not prefer the fused answer to the best candidate",
     "copy": "the fuser copied the best candidate",
     "clear": "the best candidate is clearly the best, and the others add little to it",
@@ -155,28 +154,28 @@ _REASONS: dict[FusionReason, str] = {
     "repeats": "the fuser repeated itself",
     "echo": "the fuser repeated its prompt",
     "failed": "the fuser failed",
-    "too_small": "two candidates do not fit into what the fuser can read",
+    "too_small": "two candidates do not fit into the fuser's context",
 }
 
 
 @dataclass(frozen=True)
 class FusionReport(Record):
-    """Whether a fused text or the best candidate is the answer, and why.
+    """The choice between a fused text and the best candidate, with its reason.
 
     Attributes:
-        asked: the mode that was asked for, ``fuse`` or ``auto``.
-        returned: ``fuse`` where the answer is the fused text, ``pick`` where it is the best candidate.
-        reason: why.
-        answer: the text that is given back.
-        probability: by the ranker, from both orders, that the fused text is better than the best candidate; None
-            where they were not compared.
-        lead: the probability that the best candidate is better than the next one; None where unknown. With `overlap`,
-            what ``auto`` decides by.
-        overlap: how much of the other candidates' content the best one holds, 0 to 1; None where nothing could be
-            fused.
-        comparisons: ordered pairs that the guard compared.
-        seconds: of fusing and guarding.
-        fusion: what the fuser wrote, given back or not; None where it was not asked.
+        asked: the requested mode, ``fuse`` or ``auto``.
+        returned: ``fuse`` if the answer is the fused text, ``pick`` if it is the best candidate.
+        reason: reason for `returned`.
+        answer: the returned text.
+        probability: the ranker's probability, from both orders, that the fused text is better than the best candidate;
+            None if they were not compared.
+        lead: probability that the best candidate is better than the next one; None if unknown. ``auto`` decides by
+            `lead` and `overlap`.
+        overlap: share of the other candidates' content that the best one contains, 0 to 1; None if there was nothing
+            to fuse.
+        comparisons: ordered pairs compared by the guard.
+        seconds: duration of fusing and guarding.
+        fusion: the fuser's output, whether returned or not; None if the fuser was not called.
     """
 
     asked: Literal["fuse", "auto"]
@@ -192,14 +191,14 @@ class FusionReport(Record):
 
     @property
     def message(self) -> str:
-        """`reason` in words, with what belongs to it."""
+        """`reason` as a sentence, with the error or the probability."""
         words = _REASONS[self.reason]
         if self.fusion is not None and self.fusion.error is not None:
             return f"{words}: {self.fusion.error}"
         return words if self.probability is None else f"{words} (probability {self.probability:.2f})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of rows and answers; what the fuser wrote stands flat beside the rest, as `text`."""
+        """Return the JSON of rows and answers, with the fields of `fusion` at the top level."""
         values = super().to_dict()
         fusion = values.pop("fusion", {})
         return {**values, **fusion, "seconds": self.seconds}
@@ -209,7 +208,7 @@ _T = TypeVar("_T")
 OnText = Callable[[str], None]
 """Called with each new piece of text while an LLM writes."""
 OnProgress = Callable[[int, int], None]
-"""Called with (done, total) while long work goes on."""
+"""Called with (done, total) during long work."""
 
 
 class Message(TypedDict):
@@ -234,10 +233,10 @@ _ROLES = {
 
 
 def to_messages(instruction: Instruction) -> list[Message]:
-    """The instruction as chat messages, roles in their usual spelling.
+    """Convert an instruction to chat messages with normalised roles.
 
     Raises:
-        InputError: it is empty, a message lacks role or content, or a role is unknown.
+        InputError: the instruction is empty, a message lacks role or content, or a role is unknown.
     """
     if isinstance(instruction, str):
         if not instruction.strip():
@@ -263,10 +262,10 @@ def to_messages(instruction: Instruction) -> list[Message]:
 
 
 def instruction_text(instruction: Instruction, input: str = "") -> str:
-    """The instruction as the one text that a ranker reads.
+    """Render an instruction as the one text that a ranker reads.
 
     A single user message is its own text; a conversation becomes ``User: …`` and ``Assistant: …`` turns.
-    `input` (MixInstruct's second field) follows after a newline.
+    `input` (MixInstruct's second field) is appended after a newline.
     """
     if isinstance(instruction, str):
         text = instruction
@@ -281,16 +280,16 @@ def instruction_text(instruction: Instruction, input: str = "") -> str:
 
 @dataclass(frozen=True)
 class Sampling(Record):
-    """How an LLM should write.
+    """Sampling parameters of a call.
 
     Attributes:
-        temperature: None leaves it to the LLM's own default.
-        top_p: None leaves it to the LLM's own default.
-        max_tokens: most tokens to write.
-        seed: passed on where the API knows it.
-        sample: index of this answer among several of the same LLM to the same prompt.
-        stop: texts that end the answer.
-        extra: further keys of the request's body, such as ``tools``, for LLMs behind an API.
+        temperature: None for the LLM's own default.
+        top_p: None for the LLM's own default.
+        max_tokens: maximum number of tokens to write.
+        seed: passed on to APIs that support it.
+        sample: index of this answer among several samples of the same LLM for the same prompt.
+        stop: strings that end the answer.
+        extra: further keys of the request body, such as ``tools``, for LLMs behind an API.
     """
 
     temperature: float | None = None
@@ -307,15 +306,15 @@ class Candidate(Record):
     """One LLM's answer to an instruction.
 
     Attributes:
-        text: the answer; what is ranked and fused.
+        text: the answer; the text that is ranked and fused.
         model: name of the LLM that wrote it.
-        scores: judgements of it by name, higher is better.
-        reasoning: a reasoning model's thoughts; neither ranked nor fused.
-        usage: tokens of the call that wrote it.
-        seconds: duration of that call.
-        cost: dollars; None where the price is unknown.
-        finish_reason: ``stop``, ``length``, … as the API said it.
-        tool_calls: calls of functions as the API gives them, whose JSON `text` ends with; None where there are none.
+        scores: quality scores by metric name, higher is better.
+        reasoning: thoughts of a reasoning model; neither ranked nor fused.
+        usage: tokens of the call.
+        seconds: duration of the call.
+        cost: dollars; None if the price is unknown.
+        finish_reason: ``stop``, ``length``, … as returned by the API.
+        tool_calls: function calls as returned by the API; `text` ends with their JSON. None if there are none.
     """
 
     text: str
@@ -330,7 +329,7 @@ class Candidate(Record):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Rebuild a candidate from the result of `to_dict`."""
         usage, calls = values.get("usage"), values.get("tool_calls")
         nested = {
             "usage": None if usage is None else Usage.from_dict(usage),
@@ -341,7 +340,7 @@ class Candidate(Record):
 
 @dataclass(frozen=True)
 class LabelledPair(Record):
-    """A judgement: which of two candidates (0-based indices) is better, and who says so."""
+    """A preference label: which of two candidates (0-based indices) is better, and who labelled the pair."""
 
     a: int
     b: int
@@ -358,9 +357,9 @@ class Example(Record):
         input: MixInstruct's second field; often empty.
         reference: a known good answer (``output`` in MixInstruct).
         candidates: answers of LLMs.
-        pairs: judgements of candidates.
-        id: the row's own name.
-        extra: every other key of the row, kept as it was.
+        pairs: preference labels of candidates.
+        id: identifier of the row.
+        extra: every other key of the row, unchanged.
     """
 
     instruction: Instruction
@@ -383,11 +382,11 @@ def _sigmoid(x: float) -> float:
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """Candidate A against candidate B, both orders.
+    """Candidate A against candidate B, from both orders.
 
     Attributes:
         logit: (l(A,B) − l(B,A)) / 2; above zero, A is better.
-        probability: that A is better, sigmoid(logit / temperature).
+        probability: P(A is better), sigmoid(logit / temperature).
         forward: l(A,B), A read first.
         backward: l(B,A), B read first.
     """
@@ -399,13 +398,13 @@ class Comparison(Record):
 
     @classmethod
     def from_logits(cls, forward: float, backward: float, temperature: float = 1.0) -> Comparison:
-        """From the two ordered logits of a ranker."""
+        """Make a comparison from the two ordered logits of a ranker."""
         logit = (forward - backward) / 2
         return cls(logit, _sigmoid(logit / temperature), forward, backward)
 
     @property
     def winner(self) -> Literal["A", "B", "tie"]:
-        """The better one."""
+        """The better candidate, or ``tie``."""
         return "tie" if self.logit == 0 else "A" if self.logit > 0 else "B"
 
 
@@ -414,16 +413,15 @@ class Ranking(Record):
     """An order over the N candidates of one instruction.
 
     Attributes:
-        best: 0-based index of the winner.
+        best: 0-based index of the best candidate.
         order: 0-based indices, best first.
         ranks: per candidate, 1 is best; ties share the smaller rank.
         scores: per candidate, higher is better.
-        logits: ``[N, N]``; ``[i, j]`` is l(i, j), above zero where i, read first, is better than j; NaN where
-            not compared.
-        strategy: name of the strategy that chose the pairs, or of the pointwise ranker.
-        comparisons: ordered pairs that went through the model.
-        temperature: of `probability`.
-        truncated: share of the tokens of instruction and candidates that the model could not read.
+        logits: ``[N, N]``; ``[i, j]`` is l(i, j), above zero if i, read first, is better than j; NaN if not compared.
+        strategy: name of the strategy, or of the pointwise ranker.
+        comparisons: ordered pairs that the model computed.
+        temperature: temperature of `probability`.
+        truncated: share of the tokens of instruction and candidates that was cut.
     """
 
     best: int
@@ -438,7 +436,7 @@ class Ranking(Record):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Rebuild a ranking from the result of `to_dict`."""
         lists = {name: tuple(values[name]) for name in ("order", "ranks", "scores")}
         logits = np.array(values["logits"], np.float64)  # of None, NaN
         return super().from_dict({**values, **lists, "logits": logits})
@@ -447,20 +445,20 @@ class Ranking(Record):
         return len(self.ranks)
 
     def logit(self, i: int, j: int) -> float:
-        """Evidence that i is better than j: (l(i,j) − l(j,i)) / 2, one of them if only one is known, or NaN."""
+        """Return (l(i,j) − l(j,i)) / 2, above zero if i is better than j; only one of them if the other is NaN."""
         forward, backward = float(self.logits[i, j]), float(self.logits[j, i])
         if math.isnan(backward):
             return forward
         return -backward if math.isnan(forward) else (forward - backward) / 2
 
     def probability(self, i: int, j: int) -> float:
-        """P(candidate i is better than candidate j); NaN where they were not compared."""
+        """Return P(candidate i is better than candidate j); NaN if they were not compared."""
         logit = 0.0 if i == j else self.logit(i, j)
         return logit if math.isnan(logit) else _sigmoid(logit / self.temperature)
 
     @property
     def lead(self) -> float | None:
-        """P(the best is better than the next one), or than the closest it was compared with; None with nobody."""
+        """P(the best is better than the next one, or than its closest opponent); None without a comparison."""
         known = [self.probability(self.best, other) for other in self.order if other != self.best]
         compared = [probability for probability in known if not math.isnan(probability)]
         if not compared:
@@ -468,20 +466,20 @@ class Ranking(Record):
         return min(compared) if math.isnan(known[0]) else known[0]
 
     def sorted(self, items: Sequence[_T]) -> list[_T]:
-        """What belongs to the candidates (texts, models, scores, …), best candidate first.
+        """Sort items of the candidates (texts, models, scores, …), best candidate first.
 
         Args:
-            items: one per candidate, in the order in which they were ranked.
+            items: one per candidate, in the order of the ranked list.
 
         Raises:
-            InputError: there are more or fewer of them than candidates.
+            InputError: the number of items is not the number of candidates.
         """
         if len(items) != len(self):
             raise InputError(f"A ranking of {len(self)} candidates sorts as many items, not {len(items)}.")
         return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
-        """What a row or an answer says of its ranking: not the matrix, and of that the lead alone."""
+        """Return the short form for rows and answers: the lead instead of the matrix of logits."""
         values = self.to_dict()
         return {
             **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
@@ -491,19 +489,19 @@ class Ranking(Record):
 
 @dataclass(frozen=True)
 class Answer(Record):
-    """What an ensemble says to one prompt, and what it rests on.
+    """The answer of an ensemble to one prompt, with the candidates and the ranking behind it.
 
     Attributes:
         text: the answer.
-        mode: what it is: ``pick`` (the best candidate as it is) or ``fuse``.
-        candidates: all of them, in the order of the LLMs.
-        ranking: over `candidates`.
+        mode: ``pick`` (the best candidate unchanged) or ``fuse``.
+        candidates: all candidates, in the order of the LLMs.
+        ranking: ranking of `candidates`.
         failures: LLMs that gave no answer.
         usage: tokens of all calls.
-        cost: dollars of all calls; None where a price is unknown.
-        seconds: from the question to the answer.
-        degraded: it rests on fewer candidates than were asked for, or the fuser failed.
-        fusion: what the fuser did, and why its text was given back or not; None where nobody asked for it.
+        cost: dollars of all calls; None if a price is unknown.
+        seconds: time from the prompt to the answer.
+        degraded: whether fewer candidates than requested were ranked, or the fuser failed.
+        fusion: report of the fuser; None if fusion was not requested.
     """
 
     text: str
@@ -518,7 +516,7 @@ class Answer(Record):
     fusion: FusionReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``blend ask --json``: each candidate with its rank and score, the ranking in short."""
+        """Return the JSON of ``blend ask --json``: each candidate with its rank and score, a short ranking."""
         candidates = [
             {**candidate.to_dict(), "rank": rank, "score": score}
             for candidate, rank, score in zip(self.candidates, self.ranking.ranks, self.ranking.scores, strict=True)
@@ -533,16 +531,16 @@ class Answer(Record):
 
 @runtime_checkable
 class LLM(Protocol):
-    """Writes one candidate."""
+    """A language model that writes one candidate a call."""
 
     @property
     def name(self) -> str:
-        """Its name in the ensemble."""
+        """Name of the LLM in the ensemble."""
         ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What its answers depend on besides messages and sampling, as plain JSON values; not its name."""
+        """Everything but messages and sampling that its answers depend on, as plain JSON values; without its name."""
         ...
 
     async def generate(
@@ -551,14 +549,14 @@ class LLM(Protocol):
         """Answer a conversation.
 
         Raises:
-            LLMError: there is no answer; ``reason`` says why.
+            LLMError: there is no answer; see ``reason``.
         """
         ...
 
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Ranks the candidates of many instructions."""
+    """A ranker of the candidates of many instructions."""
 
     def rank_many(
         self,
@@ -570,20 +568,20 @@ class Ranker(Protocol):
         budget: int = ...,
         progress: OnProgress | None = None,
     ) -> list[Ranking]:
-        """One `Ranking` per instruction; lists of candidates may differ in length.
+        """Return one `Ranking` per instruction; lists of candidates may differ in length.
 
-        A pointwise ranker takes `strategy`, `seed` and `budget`, and ignores them.
+        A pointwise ranker accepts and ignores `strategy`, `seed` and `budget`.
         """
         ...
 
 
 @runtime_checkable
 class Fuser(Protocol):
-    """Writes one answer from several candidates."""
+    """A writer of one answer from several candidates."""
 
     @property
     def name(self) -> str:
-        """What answers and rows say of who wrote the fused text."""
+        """Name of the fuser in answers and rows."""
         ...
 
     def fuse_many(
@@ -595,14 +593,14 @@ class Fuser(Protocol):
         seed: int = 0,
         progress: OnProgress | None = None,
     ) -> list[Fusion]:
-        """One `Fusion` per instruction.
+        """Return one `Fusion` per instruction.
 
         Args:
             instructions: prompts or conversations.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: of what is drawn.
-            progress: called with the rows done and all of them.
+            candidates: texts for each instruction, best first; lists may differ in length.
+            inputs: MixInstruct's second field, one per instruction; None for none.
+            seed: seed of the sampling.
+            progress: called with (rows done, all rows).
         """
         ...
 
@@ -615,5 +613,8 @@ class Fuser(Protocol):
         seed: int = 0,
         on_text: OnText | None = None,
     ) -> Fusion:
-        """`fuse_many` for one instruction; `on_text` gets what is written, where the fuser can. Cancelling ends it."""
+        """Fuse one instruction like `fuse_many`; `on_text` gets the text while it is written, if the fuser streams.
+
+        Cancelling the task ends the call.
+        """
         ...

@@ -78,7 +78,7 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def playground(serve_app: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., str]]:
+def playground(tmp_path: Path, serve_app: Callable[[contextlib.ExitStack, Any], str]) -> Iterator[Callable[..., str]]:
     """Starts services, and gives the address of their page."""
     with contextlib.ExitStack() as stack:
 
@@ -92,7 +92,8 @@ def playground(serve_app: Callable[..., Any], tmp_path: Path) -> Iterator[Callab
                 fuser=fuser,
                 **more,
             )
-            return f"{stack.enter_context(serve_app(create_app(ensemble, ServerConfig(), keys)))}/"
+            app = create_app(ensemble, ServerConfig(), keys)
+            return f"{serve_app(stack, app)}/"
 
         yield serve
 

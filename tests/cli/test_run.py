@@ -148,7 +148,7 @@ def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, ranker, server, prom
     configure(server, **setting)
     result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1)
     assert result.exit_code == 2
-    assert "a: what an answer may cost is not known, and is not taken for zero" in result.stderr
+    assert "a: the maximum cost of an answer is unknown, and does not count as zero" in result.stderr
     assert not server.requests
     assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1, "--allow-unknown-prices").exit_code == 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm_blender.rankers import load_ranker
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import consensus
 
@@ -16,16 +17,30 @@ NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
 
 
 @pytest.fixture
-def rows(good_and_bad):
-    return good_and_bad / "train.jsonl"
+def rows(tmp_path):
+    """Write ``train.jsonl`` and ``dev.jsonl``, for rankers and fusers; return the first."""
+    for file, names in (("train", NAMES), ("dev", NAMES[:2])):
+        lines = (
+            {
+                "instruction": f"why is the {name}",
+                "output": f"the {name} is good",
+                "candidates": [
+                    {"text": f"the {name} is good", "scores": {"judge": 1}},
+                    {"text": f"the {name} is bad", "scores": {"judge": 0}},
+                ],
+            }
+            for name in names
+        )
+        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "train.jsonl"
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(rows, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(
         "max_length = 64\nsource_max_length = 16\nbatch_tokens = 80\nalone = 0\n"
-        '[[sources]]\nfile = "train.jsonl"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
+        '[[sources]]\nfile = "train.jsonl"\nname = "Good and bad"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
     )
     return path
 
@@ -49,15 +64,15 @@ def test_a_recipe_makes_a_checkpoint_that_export_takes(blend, rows, recipe, tiny
 def test_files_and_what_is_excluded(blend, rows, tiny_encoder, monkeypatch):
     from llm_blender.training import run as module
 
-    asked = {}
-    monkeypatch.setattr(module, "new_pair_ranker", lambda recipe, backbone: asked.update(r=recipe, b=backbone) or 1 / 0)
+    given = {}
+    monkeypatch.setattr(module, "new_pair_ranker", lambda recipe, backbone: given.update(r=recipe, b=backbone) or 1 / 0)
     result = blend("train", "ranker", rows, "--dev", "dev.jsonl", "--score", "judge", "--max-groups", 3, "--seed", 7,
                    "--epochs", 2, "--exclude", "dev.jsonl", "--backbone", tiny_encoder)  # fmt: skip
     assert isinstance(result.exception, ZeroDivisionError)
-    (source,), (dev,) = asked["r"].sources, asked["r"].dev_sources
+    (source,), (dev,) = given["r"].sources, given["r"].dev_sources
     assert (source.file, source.scores, source.max_groups) == (str(rows), ("judge",), 3)
     assert dev.file.endswith("dev.jsonl")
-    assert (asked["r"].seed, asked["r"].epochs, asked["b"]) == (7, 2, str(tiny_encoder))
+    assert (given["r"].seed, given["r"].epochs, given["b"]) == (7, 2, str(tiny_encoder))
 
 
 @pytest.mark.parametrize(
@@ -73,14 +88,63 @@ def test_files_and_what_is_excluded(blend, rows, tiny_encoder, monkeypatch):
         (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
     ],
 )
-def test_wrong_options(refuse, rows, recipe, args, message):
-    refuse("train", "ranker", *args, message=message)
+def test_wrong_options(blend, rows, recipe, args, message):
+    result = blend("train", "ranker", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
 
 
 def test_export_of_what_is_nowhere(blend):
     result = blend("export", "nowhere", "out")
     assert result.exit_code == 2
     assert "No ranker 'nowhere'" in result.stderr
+
+
+class TestBaselines:
+    @pytest.mark.parametrize("kind", ["summa_reranker", "simcls", "reward_model", "mlm_scoring"])
+    def test_the_same_command_trains_each(self, blend, recipe, tiny_encoder, kind):
+        args = ("--ranker", kind, "--recipe", "recipe.toml", "-o", "made", "--backbone", tiny_encoder, "--json")
+        result = blend("train", "ranker", *args)
+        assert result.exit_code == 0, result.stderr
+        summary = json.loads(result.stdout)
+        assert (summary["output"], summary["pairs"], summary["int8"]) == ("made", 6, {})
+        assert set(summary["dev"]) == {"pairs", "agreement", "longest", "ece", "brier"}
+        assert (summary["dev"]["pairs"], summary["dev"]["longest"]) == (2, 1)
+
+        name = "mlm:made" if kind == "mlm_scoring" else Path("made")
+        ranking = load_ranker(name).rank("why is the sky", ["the sky is good", "the sky is bad"])
+        assert sorted(ranking.ranks) == [1, 2]
+        if kind in ("summa_reranker", "simcls"):
+            assert load_ranker(name).temperature == summary["temperature"]
+        card = Path("made/README.md").read_text()
+        assert ('load_ranker("mlm:made")' if kind == "mlm_scoring" else 'load_ranker("made")') in card
+        assert f"| ranker | {kind} |" in card
+        assert "| Good and bad | unknown | 6 | 0 | 6 | 6 | `" in card
+        assert "alone_layers" not in card
+        assert f"| {kind} | {summary['steps']} | " in card
+
+        if kind == "reward_model":
+            weights = Path("made/model.safetensors").read_bytes()
+            again = blend("train", "ranker", *args)
+            assert json.loads(again.stdout)["dev"] == summary["dev"]
+            assert Path("made/model.safetensors").read_bytes() == weights
+            other = blend("train", "ranker", "--ranker", "simcls", *args[2:])
+            assert other.exit_code == 2
+            assert "belongs to a run with another recipe" in other.stderr
+
+    def test_a_summa_reranker_has_the_scores_for_tasks(self, blend, recipe, tiny_encoder):
+        Path("summa.toml").write_text('base = "recipe.toml"\nranker = "summa_reranker"\ndev_sources = []\n')
+        result = blend("train", "ranker", "--recipe", "summa.toml", "-o", "made", "--backbone", tiny_encoder, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(Path("made/config.json").read_text())["tasks"] == ["preference", "judge"]
+        assert json.loads(result.stdout)["dev"] == {}
+        assert "There were no development pairs." in Path("made/README.md").read_text()
+
+    def test_a_ranker_that_is_not_known(self, blend, recipe):
+        result = blend("train", "ranker", "--ranker", "simclr", "--recipe", "recipe.toml")
+        assert result.exit_code == 2
+        assert "did you mean 'simcls'" in result.stderr
 
 
 class TestCalibrate:
@@ -162,17 +226,17 @@ class TestVotes:
         result = blend("train", "ranker", "--votes", "votes.jsonl", "-o", "new", "--init", "current", "--replace",
                        "current", "--seed", 3, "--json")  # fmt: skip
         assert result.exit_code == 0, result.stderr
-        told = json.loads(result.stdout)
+        summary = json.loads(result.stdout)
         better = rate == 1e-3
-        assert (told["output"], told["init"], told["current"]) == ("new", "current", "current")
-        assert told["learnt"]["instructions"] + told["held_out"]["instructions"] == 64
-        assert told["better"] is better
-        assert told["replaced"] == ("current" if better else None)
-        assert told["reason"] in result.stderr
-        assert told["reason"] in Path("new/README.md").read_text()
+        assert (summary["output"], summary["init"], summary["current"]) == ("new", "current", "current")
+        assert summary["learnt"]["instructions"] + summary["held_out"]["instructions"] == 64
+        assert summary["better"] is better
+        assert summary["replaced"] == ("current" if better else None)
+        assert summary["reason"] in result.stderr
+        assert summary["reason"] in Path("new/README.md").read_text()
         after = (current / "model.safetensors").read_bytes()
         if better:
-            assert Path(told["former"], "model.safetensors").read_bytes() == before
+            assert Path(summary["former"], "model.safetensors").read_bytes() == before
             assert after == Path("new/model.safetensors").read_bytes()
             assert "from its next start" in result.stderr
         else:
@@ -188,7 +252,7 @@ class TestVotes:
             (["--votes", "votes.jsonl", "--replace", "bundled"], "blend export bundled my-ranker"),
             (["--votes", "votes.jsonl", "votes.jsonl", "--dev", "votes.jsonl"], "leave out FILE, --dev"),
             (["--votes", "votes.jsonl", "--init", "longest"], "No ranker 'longest'"),
-            (["votes.jsonl", "--replace", "current"], "--init and --replace are of --votes"),
+            (["votes.jsonl", "--replace", "current"], "--init and --replace need --votes"),
         ],
     )
     def test_wrong_options(self, blend, votes, args, message):
@@ -201,14 +265,14 @@ class TestVotes:
 
 
 class TestFuser:
-    @pytest.fixture
-    def rows(self, good_and_bad):
-        (good_and_bad / "fuser.toml").write_text(
+    @pytest.fixture(autouse=True)
+    def _recipe(self, rows, tmp_path):
+        (tmp_path / "fuser.toml").write_text(
             "max_length = 400\nanswer_max_length = 20\nsteps = 9\n"
             '[[sources]]\nfile = "train.jsonl"\nscore = "judge"\n[[dev_sources]]\nfile = "dev.jsonl"\n'
         )
 
-    def test_a_recipe_makes_a_fuser_that_fuse_takes(self, blend, rows, tiny_llama):
+    def test_a_recipe_makes_a_fuser_that_fuse_takes(self, blend, tiny_llama):
         result = blend("train", "fuser", "--recipe", "fuser.toml", "-o", "made", "--backbone", tiny_llama,
                        "--steps", 2, "--lora-rank", 2, "--json")  # fmt: skip
         assert result.exit_code == 0, result.stderr
@@ -221,39 +285,42 @@ class TestFuser:
         result = blend("fuse", "dev.jsonl", "-o", "fused.jsonl", "--fuser", "./made", "--no-guard")
         assert result.exit_code == 0, result.stderr
 
-    def test_files_and_what_is_excluded(self, blend, rows, tiny_llama, monkeypatch):
+    def test_files_and_what_is_excluded(self, blend, tiny_llama, monkeypatch):
         from llm_blender.training import fuser as module
 
-        asked = {}
-        monkeypatch.setattr(module, "new_fuser", lambda recipe, backbone: asked.update(r=recipe, b=backbone) or 1 / 0)
+        given = {}
+        monkeypatch.setattr(module, "new_fuser", lambda recipe, backbone: given.update(r=recipe, b=backbone) or 1 / 0)
         result = blend("train", "fuser", "train.jsonl", "--dev", "dev.jsonl", "--score", "judge", "--seed", 7,
                        "--epochs", 2, "--backbone", tiny_llama)  # fmt: skip
         assert isinstance(result.exception, ZeroDivisionError)
-        (source,), (dev,) = asked["r"].sources, asked["r"].dev_sources
+        (source,), (dev,) = given["r"].sources, given["r"].dev_sources
         assert source.file.endswith("train.jsonl")
         assert dev.file.endswith("dev.jsonl")
         assert source.score == dev.score == "judge"
-        assert (asked["r"].seed, asked["r"].epochs, asked["r"].backbone, asked["b"]) == (7, 2, *[str(tiny_llama)] * 2)
+        assert (given["r"].seed, given["r"].epochs, given["r"].backbone, given["b"]) == (7, 2, *[str(tiny_llama)] * 2)
 
     @pytest.mark.parametrize(
-        ("line", "message"),
+        ("args", "message"),
         [
-            ("", "Nothing to learn from"),
-            ("none.jsonl", "no file"),
-            ("train.jsonl --recipe fuser.toml", "A recipe names its sources itself"),
-            ("--recipe fuser.toml --dev dev.jsonl", "A recipe names its sources itself"),
-            ("--recipe none.toml", "no recipe"),
-            ("train.jsonl --dev none", "no file or folder none"),
-            ("train.jsonl --exclude none.jsonl", "no file"),
-            ("train.jsonl --exclude train.jsonl", "no rows but those that a test file asks"),
+            ([], "Nothing to learn from"),
+            (["none.jsonl"], "no file"),
+            (["train.jsonl", "--recipe", "fuser.toml"], "A recipe names its sources itself"),
+            (["--recipe", "fuser.toml", "--dev", "dev.jsonl"], "A recipe names its sources itself"),
+            (["--recipe", "none.toml"], "no recipe"),
+            (["train.jsonl", "--dev", "none"], "no file or folder none"),
+            (["train.jsonl", "--exclude", "none.jsonl"], "no file"),
+            (["train.jsonl", "--exclude", "train.jsonl"], "no rows but those whose prompt is in a test file"),
         ],
     )
-    def test_wrong_options(self, refuse, rows, line, message):
-        refuse("train", "fuser", *line.split(), message=message)
+    def test_wrong_options(self, blend, args, message):
+        result = blend("train", "fuser", *args)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stdout == ""
 
 
 def test_the_fusers_recipe_is_one():
-    from llm_blender.training.fuser import FuserRecipe
+    from llm_blender.training.recipes import FuserRecipe
 
     recipe = FuserRecipe.load(Path(__file__).parents[2] / "recipes" / "fuser.toml")
     assert recipe.lora_rank

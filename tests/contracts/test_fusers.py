@@ -1,6 +1,6 @@
 """The promises of every `Fuser`, and of the guard around one.
 
-A new fuser: add one line to `ENTRIES`, with the name of its class and a function that makes one; `get` gives the value
+A new fuser: add one line to `FUSERS`, with the name of its class and a function that makes one; `get` gives the value
 of a session fixture.
 """
 
@@ -32,31 +32,37 @@ from llm_blender.types import (
     Sampling,
 )
 
-from .conftest import Case, Get
+Get = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class Entry(Case):
+class Entry:
     """One fuser.
 
     Attributes:
+        cls: name of its class.
+        make: makes it.
+        label: tells apart two of one class.
         slow: makes one that writes for seconds, to be cancelled; None takes `make`'s.
         rows: how many rows of several are fused; fewer where each takes long.
         streams: whether `on_text` gets the text that is given back.
+        torch: whether it needs the extra of that name.
     """
 
+    cls: str
+    make: Callable[[Get], Any]
+    label: str = ""
     slow: Callable[[Get], Any] | None = None
     rows: int = 3
     streams: bool = True
+    torch: bool = False
 
 
-ENTRIES = [
+FUSERS = [
     Entry("ChatFuser", lambda get: ChatFuser(FakeLLM("chat", write)), slow=lambda get: ChatFuser(FakeLLM(delay=60))),
     Entry("ConsensusFuser", lambda get: ConsensusFuser()),
     Entry("LongestFuser", lambda get: LongestFuser()),
-    Entry(
-        "GenFuser", lambda get: generating(get("tiny_t5")), "t5", slow=lambda get: endless(get("tiny_t5")), torch=True
-    ),
+    Entry("GenFuser", lambda get: generating(get("tiny_t5")), "t5", lambda get: endless(get("tiny_t5")), torch=True),
     Entry("GenFuser", lambda get: generating(get("tiny_llama")), "llama", torch=True),
     Entry("EmbeddedFuser", lambda get: get("embedded_fuser"), rows=2),
     Entry("GuardedFuser", lambda get: Guarded(ConsensusFuser()), "consensus", streams=False),
@@ -97,9 +103,13 @@ class Guarded:
     def __init__(self, fuser: Fuser, **options: Any) -> None:
         self.guarded, self.ranker = GuardedFuser(fuser, FakeRanker(), **options), FakeRanker(noise=1.0)
 
-    def fuse_many(self, instructions: Any, candidates: Any, **options: Any) -> list[Fusion]:
+    def fuse_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], **options: Any
+    ) -> list[Fusion]:
         rankings = self.ranker.rank_many(instructions, candidates)
-        return list(map(self._fusion, self.guarded.fuse_many(instructions, candidates, rankings, **options)))
+        return [
+            self._fusion(report) for report in self.guarded.fuse_many(instructions, candidates, rankings, **options)
+        ]
 
     async def afuse(self, instruction: Instruction, candidates: Sequence[str], **options: Any) -> Fusion:
         (ranking,) = self.ranker.rank_many([instruction], [candidates])
@@ -128,32 +138,41 @@ def endless(folder: Path) -> GenFuser:
 
 @pytest.fixture(scope="session")
 def embedded_fuser(embedded: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> EmbeddedFuser:
-    """The bundled adapter, on less than it reads and writes by default."""
+    """Load the bundled adapter with smaller lengths than its own."""
     import llm_blender.bundled
 
     bundled = Path(llm_blender.bundled.__file__).parent / "fuser"
     folder = Path(shutil.copytree(bundled, tmp_path_factory.mktemp("embedded") / "fuser"))
     settings = json.loads((folder / "fuser.json").read_text(encoding="utf-8"))
-    smaller = {"max_length": 200, "candidate_max_length": 20, "max_new_tokens": 4}
+    smaller = {"max_length": 180, "candidate_max_length": 12, "max_new_tokens": 3}
     assert smaller.keys() <= settings.keys()
     (folder / "fuser.json").write_text(json.dumps(settings | smaller), encoding="utf-8")
     return EmbeddedFuser(folder, embedded("fuser"))
 
 
+@pytest.fixture(scope="session", params=FUSERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
+def entry(request: pytest.FixtureRequest) -> Entry:
+    entry: Entry = request.param
+    if entry.torch:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+    return entry
+
+
 @pytest.fixture(scope="session")
-def fuser(made: Any) -> Any:
-    return made
+def fuser(entry: Entry, request: pytest.FixtureRequest) -> Any:
+    return entry.make(request.getfixturevalue)
 
 
 @pytest.fixture(scope="session")
 def rows(entry: Entry) -> tuple[list[Instruction], list[list[str]], list[str]]:
-    """Instructions, candidates and inputs."""
+    """Return instructions, candidates and inputs."""
     return PROMPTS[: entry.rows], CANDIDATES[: entry.rows], INPUTS[: entry.rows]
 
 
 @pytest.fixture(scope="session")
 def run(fuser: Any, rows: Any) -> tuple[list[Fusion], list[tuple[int, int]]]:
-    """The fusions of all rows, and the progress on the way."""
+    """Fuse all rows; return the fusions and the calls of `progress`."""
     calls: list[tuple[int, int]] = []
     fusions = fuser.fuse_many(
         *rows[:2], inputs=rows[2], seed=1, progress=lambda done, total: calls.append((done, total))
@@ -163,12 +182,12 @@ def run(fuser: Any, rows: Any) -> tuple[list[Fusion], list[tuple[int, int]]]:
 
 @pytest.fixture(scope="session")
 def together(run: tuple[list[Fusion], list[tuple[int, int]]]) -> list[Fusion]:
-    """The fusions of all rows."""
+    """Return the fusions of all rows."""
     return run[0]
 
 
 def check(fusion: Fusion, fuser: Any, count: int) -> None:
-    """All that holds for a fusion of so many candidates."""
+    """Check the invariants of a fusion of `count` candidates."""
     assert isinstance(fusion, Fusion)
     assert fusion.fuser == fuser.name
     assert fusion.text == fusion.text.strip()
@@ -186,12 +205,14 @@ def check(fusion: Fusion, fuser: Any, count: int) -> None:
 
 
 def what(fusion: Fusion) -> tuple[Any, ...]:
-    """All but the time."""
+    """Return everything but the time."""
     return fusion.text, fusion.fuser, fusion.used, fusion.truncated, fusion.flaw, fusion.error
 
 
 def test_each_public_fuser_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
-    assert public_classes("llm_blender.fusers", "fuse_many", "afuse") == {entry.cls for entry in ENTRIES}
+    found = public_classes("llm_blender.fusers", "fuse_many", "afuse")
+    found |= public_classes("llm_blender.testing", "fuse_many", "afuse")
+    assert found == {entry.cls for entry in FUSERS}
 
 
 def test_it_is_a_fuser(fuser: Any, entry: Entry) -> None:
@@ -251,9 +272,9 @@ def test_candidates_are_data(fuser: Any, texts: list[str]) -> None:
 def test_a_row_is_fused_as_alone(fuser: Any, rows: Any, together: list[Fusion]) -> None:
     prompts, candidates, inputs = rows
     backwards = fuser.fuse_many(prompts[::-1], candidates[::-1], inputs=inputs[::-1], seed=1)[::-1]
-    for i, fusion in enumerate(together):
-        (alone,) = fuser.fuse_many([prompts[i]], [candidates[i]], inputs=[inputs[i]], seed=1)
-        assert what(alone) == what(backwards[i]) == what(fusion)
+    assert list(map(what, backwards)) == list(map(what, together))
+    (alone,) = fuser.fuse_many(prompts[-1:], candidates[-1:], inputs=inputs[-1:], seed=1)  # the first: in a loop below
+    assert what(alone) == what(together[-1])
 
 
 def test_fuse_is_fuse_many_of_one(fuser: Any, together: list[Fusion]) -> None:

@@ -1,6 +1,6 @@
-"""The promises of every `Ranker`.
+"""The contract of every `Ranker`.
 
-A new ranker: add one line to `ENTRIES`, with the name of its class and a function that makes one; `get` gives the
+For a new ranker, add one line to `RANKERS` with the name of its class and a function that makes one; `get` returns the
 value of a session fixture.
 """
 
@@ -16,44 +16,66 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_blender import LLMJudge, MLMScoring, PairRanker, RewardModel, SimCLS, SummaReranker
+import llm_blender
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
+from llm_blender.rankers.llm_judge import LLMJudge
 from llm_blender.ranking import STRATEGIES
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Message, Ranker, Ranking, Sampling
 
-from .conftest import Case, Get
+Get = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class Entry(Case):
+class Entry:
     """One ranker.
 
     Attributes:
-        pairwise: whether it compares pairs, by a strategy; a pointwise one ignores strategy, seed and budget.
-        unit: to which its logits are rounded; float noise, which depends on the batch, may turn the last digit.
+        cls: name of its class.
+        make: makes it.
+        label: distinguishes two entries of one class.
+        pairwise: whether it compares pairs by a strategy; a pointwise ranker ignores strategy and budget.
+        unit: rounding of its logits; float noise, which depends on the batch, may change the last digit.
+        torch: whether it needs the extra ``torch``.
     """
 
+    cls: str
+    make: Callable[[Get], Any]
+    label: str = ""
     pairwise: bool = False
     unit: float = 1e-4
+    torch: bool = False
 
 
-ENTRIES = [
+def pretrained(cls: str, checkpoint: Callable[[Get], Any], **options: Any) -> Callable[[Get], Any]:
+    """Return a function that loads a ranker; its class, which may need torch, is imported with the call."""
+    return lambda get: getattr(llm_blender, cls).from_pretrained(checkpoint(get), **options)
+
+
+def published(cls: str) -> Callable[[Get], Any]:
+    def make(get: Get) -> Any:
+        root = get("published")
+        return getattr(llm_blender, cls).from_pretrained(root / cls, backbone=str(root / "backbone"))
+
+    return make
+
+
+REWARD = pretrained("RewardModel", lambda get: get("reward_model"), max_length=96)
+CHAT_REWARD = pretrained("RewardModel", lambda get: get("chat_reward_model"))
+MLM = pretrained("MLMScoring", lambda get: get("masked_lm"), max_length=40)
+
+RANKERS = [
     Entry("PairRanker", lambda get: load_ranker("bundled"), "bundled", pairwise=True),
-    Entry(
-        "PairRanker", lambda get: PairRanker.from_pretrained(get("tiny_ranker")()), "torch", torch=True, pairwise=True
-    ),
+    Entry("PairRanker", pretrained("PairRanker", lambda get: get("tiny_ranker")()), "torch", True, torch=True),
     Entry("LLMJudge", lambda get: LLMJudge(FakeLLM("judge", prefer_longer)), pairwise=True),
     Entry("FakeRanker", lambda get: FakeRanker(), pairwise=True),
-    Entry(
-        "FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", pairwise=True
-    ),
-    Entry("SimCLS", lambda get: published(SimCLS, get), unit=1e-6, torch=True),
-    Entry("SummaReranker", lambda get: published(SummaReranker, get), torch=True),
-    Entry("RewardModel", lambda get: RewardModel.from_pretrained(get("reward_model"), max_length=96), torch=True),
-    Entry("RewardModel", lambda get: RewardModel.from_pretrained(get("chat_reward_model")), "chat", torch=True),
-    Entry("MLMScoring", lambda get: MLMScoring.from_pretrained(get("masked_lm"), max_length=40), unit=1e-3, torch=True),
+    Entry("FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", True),
+    Entry("SimCLS", published("SimCLS"), unit=1e-6, torch=True),
+    Entry("SummaReranker", published("SummaReranker"), torch=True),
+    Entry("RewardModel", REWARD, torch=True),
+    Entry("RewardModel", CHAT_REWARD, "chat", torch=True),
+    Entry("MLMScoring", MLM, unit=1e-3, torch=True),
     Entry("Longest", lambda get: load_ranker("longest")),
     Entry("Shortest", lambda get: load_ranker("shortest")),
     Entry("Consensus", lambda get: load_ranker("consensus")),
@@ -87,25 +109,29 @@ def prefer_longer(messages: Sequence[Message], sampling: Sampling) -> str:
     return "A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie"
 
 
-def published(cls: Any, get: Get) -> Any:
-    root = get("published")
-    return cls.from_pretrained(root / cls.__name__, backbone=str(root / "backbone"))
-
-
-@pytest.fixture(scope="session")
-def ranker(made: Any) -> Any:
+@pytest.fixture(scope="session", params=RANKERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
+def entry(request: pytest.FixtureRequest) -> Entry:
+    made: Entry = request.param
     return made
 
 
 @pytest.fixture(scope="session")
+def ranker(entry: Entry, request: pytest.FixtureRequest) -> Any:
+    if entry.torch:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+    return entry.make(request.getfixturevalue)
+
+
+@pytest.fixture(scope="session")
 def together(ranker: Any) -> list[Ranking]:
-    """The rankings of all rows."""
+    """Rank all rows."""
     rankings: list[Ranking] = ranker.rank_many(PROMPTS, CANDIDATES)
     return rankings
 
 
 def check(ranking: Ranking, count: int) -> None:
-    """All that holds for the ranking of so many candidates."""
+    """Check what holds for every ranking of so many candidates."""
     assert isinstance(ranking, Ranking)
     assert len(ranking) == len(ranking.scores) == count
     assert ranking.logits.shape == (count, count)
@@ -131,7 +157,7 @@ def check_same(one: Ranking, other: Ranking) -> None:
 
 
 def check_close(one: Ranking, other: Ranking, unit: float) -> None:
-    """The same but for float noise before the rounding."""
+    """Check that two rankings are equal but for float noise before the rounding."""
     assert (one.order, one.ranks, one.strategy, one.comparisons) == (
         other.order, other.ranks, other.strategy, other.comparisons,
     )  # fmt: skip
@@ -140,7 +166,7 @@ def check_close(one: Ranking, other: Ranking, unit: float) -> None:
 
 def test_each_public_ranker_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
     found = public_classes("llm_blender.rankers", "rank_many") | public_classes("llm_blender.testing", "rank_many")
-    assert found == {entry.cls for entry in ENTRIES}
+    assert found == {entry.cls for entry in RANKERS}
 
 
 def test_it_is_a_ranker(ranker: Any, entry: Entry) -> None:

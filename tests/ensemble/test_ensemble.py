@@ -291,7 +291,7 @@ def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name: FakeRanker())
         answer = blender.ask(PROMPT)
     assert (answer.text, answer.ranking.strategy, len(answer.candidates)) == ("a longer one", "bubble", 3)
-    assert blender.limits == Limits(30, 3, 3.0)
+    assert blender.settings.limits == Limits(30, 3, 3.0)
     assert len(one.requests) == 2
     assert answer.cost is None
     assert len(store) == 3

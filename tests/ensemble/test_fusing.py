@@ -195,7 +195,7 @@ def test_what_is_refused() -> None:
         Ensemble([Member(llm)], FakeRanker()).ask(PROMPT, mode="auto")
     with pytest.raises(InputError, match="This ensemble has no fuser"):
         _ = Ensemble([Member(llm)], FakeRanker()).fuser
-    with pytest.raises(InputError, match="At least two candidates are fused, not 1"):
+    with pytest.raises(InputError, match="at least two candidates, not 1"):
         ensemble(llm, top_k=1)
     assert llm.calls == []
 
@@ -222,7 +222,8 @@ def test_from_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         answer = blender.ask(PROMPT)
         assert (answer.text, answer.mode) == (FUSED, "fuse")
         assert (len(one.requests), len(two.requests), len(store)) == (1, 2, 3)
-        assert (blender.top_k, blender.guard, blender.rule) == (2, False, FusionRule(prefer=0.75))
+        settings = blender.settings
+        assert (settings.top_k, settings.guard, settings.rule) == (2, False, FusionRule(prefer=0.75))
         wrong = write(tmp_path, one, two, more='[fuser]\nname = "chat:d"\n')
         with pytest.raises(InputError, match="Unknown LLM 'd'"):
             Ensemble.from_config(wrong, store=store)

@@ -30,10 +30,10 @@ def fuse(candidates: list[str], **options: float) -> Fusion:
 
 
 def agreement(text: str, others: list[str]) -> float:
-    """By hand: the mean F1 of words and pairs of words."""
+    """Compute the mean F1 of words and pairs of words by hand."""
 
-    def grams(said: str) -> Counter[object]:
-        words = "".join(c if c.isalnum() else " " for c in said.lower()).split()
+    def grams(text: str) -> Counter[object]:
+        words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
         return Counter(words) + Counter(pairwise(words))
 
     own, total = grams(text), 0.0
@@ -58,7 +58,7 @@ def test_it_agrees_more_with_the_others_than_the_best_does() -> None:
 
 
 def test_a_sentence_stands_about_where_it_stood() -> None:
-    rest = "Indeed so. As I said."
+    rest = "Indeed so. As I mean it."
     first = fuse(
         [BEST, f"{LIGHT} The sky is blue by day. {rest}", f"{LIGHT} So it looks.", f"{LIGHT} Blue."], sources=1
     )

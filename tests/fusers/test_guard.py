@@ -1,4 +1,4 @@
-"""When a fused text is given back, and what is said of it."""
+"""GuardedFuser: when it returns the fused text, and its report."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CANDIDATES = ["short", "the longest of all", "a longer one", ""]
 
 
 class FakeFuser:
-    """Writes what it is told; the longer text is the better one for `FakeRanker`."""
+    """A fuser of fixed texts; `FakeRanker` prefers the longer text."""
 
     name = "fake"
 
     def __init__(self, text: str = "", *, delay: float = 0.0, error: Exception | None = None, **fields: Any) -> None:
         self.text, self.delay, self.error, self.fields = text, delay, error, fields
-        self.asked: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def _fuse(self, instruction: Any, candidates: Sequence[str], input: str, seed: int) -> Fusion:
-        self.asked.append((instruction, list(candidates), input, seed))
+        self.calls.append((instruction, list(candidates), input, seed))
         if self.error is not None:
             raise self.error
         return Fusion(self.text, self.name, tuple(range(len(candidates))), usage=Usage(7, 3), **self.fields)
@@ -47,7 +47,7 @@ class FakeFuser:
 
 
 def report(fuser: Fuser, candidates: Sequence[str] = CANDIDATES, ranker: Any = None, **options: Any) -> FusionReport:
-    """By both ways, which must agree."""
+    """Return the report of fuse_many and afuse, which must agree."""
     ranker = ranker or FakeRanker()
     guarded = GuardedFuser(fuser, ranker, **options)
     ranking = ranker.rank("q", candidates, strategy="full")
@@ -67,7 +67,7 @@ def test_a_better_text_is_given_back() -> None:
     assert got.comparisons == 2
     assert got.fusion is not None
     assert got.fusion.used == (1, 2, 0)  # counted among all candidates, best first
-    assert fuser.asked[0] == ("q", ["the longest of all", "a longer one", "short"], "more", 5)
+    assert fuser.calls[0] == ("q", ["the longest of all", "a longer one", "short"], "more", 5)
     assert got.message.startswith("the ranker prefers the fused answer to the best candidate (probability 1.00)")
 
 
@@ -122,37 +122,37 @@ def test_a_copy_of_the_best_is_the_best() -> None:
     ],
 )
 def test_what_cannot_be_fused(candidates: list[str], reason: str, answer: str) -> None:
-    fuser = FakeFuser("never asked")
+    fuser = FakeFuser("never called")
     got = report(fuser, candidates)
     assert (got.returned, got.reason, got.answer, got.fusion) == ("pick", reason, answer, None)
-    assert fuser.asked == []
+    assert fuser.calls == []
 
 
 def test_candidates_that_say_the_same_are_fused_once() -> None:
     fuser = FakeFuser("much longer than the longest of all")
     report(fuser, ["a longer one", "a longer  one", "short"], top_k=2)
-    assert fuser.asked[0][1] == ["a longer  one", "short"]  # of equal ones, the better
+    assert fuser.calls[0][1] == ["a longer  one", "short"]  # of equal ones, the better
     report(fuser, CANDIDATES, top_k=2)
-    assert fuser.asked[-1][1] == ["the longest of all", "a longer one"]
+    assert fuser.calls[-1][1] == ["the longest of all", "a longer one"]
 
 
 def test_they_are_read_in_the_order_wanted() -> None:
     fuser = FakeFuser("much longer than the longest of all")
     best_first = ["the longest of all", "a longer one", "short"]
     report(fuser, order="best_last")
-    assert fuser.asked[0][1] == best_first[::-1]
+    assert fuser.calls[0][1] == best_first[::-1]
     for _ in range(2):  # by both ways, and again: the same
         report(fuser, order="shuffled")
-    (drawn,) = {tuple(asked[1]) for asked in fuser.asked[2:]}
+    (drawn,) = {tuple(call[1]) for call in fuser.calls[2:]}
     assert sorted(drawn) == sorted(best_first)
     orders = set()
     for i in range(8):
         other = FakeFuser("much longer than the longest of all")
         report(other, [*best_first[:2], f"short {i}"], order="shuffled")
-        orders.add(tuple(text[:5] for text in other.asked[0][1]))
+        orders.add(tuple(text[:5] for text in other.calls[0][1]))
     assert len(orders) > 2
     got = report(fuser, top_k=1)
-    assert (fuser.asked[-1][1], got.reason) == (["the longest of all"], "better")
+    assert (fuser.calls[-1][1], got.reason) == (["the longest of all"], "better")
 
 
 def test_the_longest_is_the_baseline() -> None:
@@ -169,7 +169,7 @@ def test_auto_asks_the_rule_first() -> None:
     assert (got.asked, got.returned, got.reason, got.answer) == ("auto", "pick", "clear", clear[0])
     assert got.lead is not None
     assert got.overlap == 1.0
-    assert fuser.asked == []
+    assert fuser.calls == []
     close = report(fuser, ["apples pears", "pears apples", "x"], mode="auto")
     assert (close.asked, close.reason, close.lead) == ("auto", "better", 0.5)
 
@@ -181,7 +181,7 @@ def test_a_fuser_that_fails_costs_the_fused_text_and_no_more() -> None:
     got = asyncio.run(guarded.afuse("q", CANDIDATES, ranker.rank("q", CANDIDATES)))
     assert (got.returned, got.reason, got.answer) == ("pick", "failed", "the longest of all")
     assert got.message == "the fuser failed: llama: planted"
-    with pytest.raises(WorkError, match="planted"):  # where there are many rows, somebody should hear of it
+    with pytest.raises(WorkError, match="planted"):  # with many rows, the error must be seen
         guarded.fuse_many(["q"], [CANDIDATES], [ranker.rank("q", CANDIDATES)])
 
 
@@ -194,16 +194,16 @@ def test_a_fuser_that_is_late() -> None:
 
 
 def test_many_rows_are_compared_together_and_keep_their_order() -> None:
-    ranker, told = FakeRanker(), list[tuple[int, int]]()
+    ranker, counts = FakeRanker(), list[tuple[int, int]]()
     rows = [["a", "bb"], ["only"], ["ccc", "dddddddddd"]]
     rankings = ranker.rank_many(["1", "2", "3"], rows)
     before = len(ranker.batches)
     reports = GuardedFuser(FakeFuser("fused"), ranker).fuse_many(
-        ["1", "2", "3"], rows, rankings, progress=lambda *count: told.append(count)
+        ["1", "2", "3"], rows, rankings, progress=lambda *count: counts.append(count)
     )
     assert [got.reason for got in reports] == ["better", "one_candidate", "worse"]
     assert len(ranker.batches) == before + 1
-    assert told[-1] == (3, 3)
+    assert counts[-1] == (3, 3)
 
 
 def test_the_report_as_json() -> None:
@@ -225,7 +225,7 @@ def test_wrong_settings() -> None:
         GuardedFuser(FakeFuser(), FakeRanker(), top_k=0)
     with pytest.raises(InputError, match="best_first, best_last, shuffled, not 'worst'"):
         GuardedFuser(FakeFuser(), FakeRanker(), order="worst")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="mode fuse or auto, not 'pick'"):
+    with pytest.raises(InputError, match="is fuse or auto, not 'pick'"):
         GuardedFuser(FakeFuser(), FakeRanker(), mode="pick")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 instructions need as many lists of candidates and rankings, not 2 and 1"):
         GuardedFuser(FakeFuser(), FakeRanker()).fuse_many(["a"], [["b"], ["c"]], [FakeRanker().rank("a", ["b"])])
@@ -234,7 +234,7 @@ def test_wrong_settings() -> None:
 def test_lone_surrogates_are_shuffled() -> None:
     fuser = FakeFuser("much longer than the longest of all")
     assert report(fuser, ["half \ud83d", "a character \ude42"], order="shuffled").reason == "better"
-    assert sorted(fuser.asked[0][1]) == ["a character \ude42", "half \ud83d"]
+    assert sorted(fuser.calls[0][1]) == ["a character \ude42", "half \ud83d"]
 
 
 @pytest.mark.parametrize(

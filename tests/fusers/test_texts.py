@@ -6,13 +6,13 @@ import pytest
 
 from llm_blender.fusers.texts import find_flaw
 
-ASKED = "Why is the sky blue, and why is the sea blue?"
+INSTRUCTION = "Why is the sky blue, and why is the sea blue?"
 GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_nothing(text: str) -> None:
-    assert find_flaw(text, ASKED, GIVEN) == "empty"
+    assert find_flaw(text, INSTRUCTION, GIVEN) == "empty"
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_nothing(text: str) -> None:
     ],
 )
 def test_loops(text: str) -> None:
-    assert find_flaw(text, ASKED, GIVEN) == "repeats"
-    assert find_flaw(text, ASKED, [*GIVEN, text]) is None  # whoever asked for it, gets it
+    assert find_flaw(text, INSTRUCTION, GIVEN) == "repeats"
+    assert find_flaw(text, INSTRUCTION, [*GIVEN, text]) is None  # a candidate has it, too
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_loops(text: str) -> None:
     [
         "Air scatters blue light most, and the sea mirrors the sky.",
         "No. Because the air scatters blue light most. No. The sea mirrors the sky. No.",
-        "It is said in one sentence. Code says it twice:\n```\nprint(all the words of a sentence said again)\n"
-        "print(all the words of a sentence said again)\n```",
+        "It is in one sentence. Code has it twice:\n```\nprint(all the words of a sentence once again)\n"
+        "print(all the words of a sentence once again)\n```",
         "very very very good",
         ", ".join(map(str, range(200))),
         "| a | b |\n| --- | --- |\n" + "\n".join(f"| {i} | {i * i} |" for i in range(30)),
@@ -48,24 +48,25 @@ def test_loops(text: str) -> None:
         + "=" * 80
         + "\n"
         + "Air scatters blue light most, as it is. The sea mirrors the sky. ",
-        "The chorus comes twice.\n\nLa la la, says the sea.\n\nSomething else stands here.\n\nLa la la, says the sea.",
+        "The chorus comes twice.\n\nLa la la, says the sea.\n\nSomething else is here.\n\nLa la la, says the sea.",
         "for i in range(3):\n    print(i)\n" * 2,
     ],
 )
 def test_what_repeats_by_right(text: str) -> None:
-    assert find_flaw(text, ASKED, GIVEN) is None
+    assert find_flaw(text, INSTRUCTION, GIVEN) is None
 
 
 @pytest.mark.parametrize(
-    "text", [ASKED, f" {ASKED.upper()}\n", "Why is the sky blue, and why is the", "A line with [ab12] in it."]
+    "text",
+    [INSTRUCTION, f" {INSTRUCTION.upper()}\n", "Why is the sky blue, and why is the", "A line with [ab12] in it."],
 )
 def test_the_prompt_again(text: str) -> None:
-    assert find_flaw(text, ASKED, GIVEN, marks=["[ab12]"]) == "echo"
+    assert find_flaw(text, INSTRUCTION, GIVEN, marks=["[ab12]"]) == "echo"
 
 
-@pytest.mark.parametrize("text", [f"{ASKED} Air scatters blue light most.", "Why", "The sea is blue."])
+@pytest.mark.parametrize("text", [f"{INSTRUCTION} Air scatters blue light most.", "Why", "The sea is blue."])
 def test_an_answer_may_begin_with_the_question(text: str) -> None:
-    assert find_flaw(text, ASKED, GIVEN, marks=["[ab12]"]) is None
+    assert find_flaw(text, INSTRUCTION, GIVEN, marks=["[ab12]"]) is None
 
 
 def test_an_echo_that_a_candidate_gives_too_is_asked_for() -> None:
@@ -76,5 +77,5 @@ def test_an_echo_that_a_candidate_gives_too_is_asked_for() -> None:
 def test_long_texts_take_no_time() -> None:
     text = " ".join(str(i * i) for i in range(40_000))
     started = time.perf_counter()
-    assert find_flaw(text, ASKED, GIVEN) is None
+    assert find_flaw(text, INSTRUCTION, GIVEN) is None
     assert time.perf_counter() - started < 2

@@ -48,19 +48,19 @@ def tokenizer(trl):
 
 
 @pytest.fixture
-def llama(tokenizer, size, tmp_path):
+def llama(tokenizer, llama_shape, tmp_path):
     """Two layers x 32 with random weights: (class) -> model, from a folder, where DPO finds its reference again."""
     import torch
     import transformers
 
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        **size,
         max_position_embeddings=512,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         num_labels=1,
+        **llama_shape,
     )
 
     def make(name):

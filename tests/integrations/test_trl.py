@@ -165,14 +165,20 @@ def tokenizer():
 
 
 @pytest.fixture
-def model(tokenizer, size):
+def model(tokenizer, llama_shape):
     """A Llama of 2 layers x 32 with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size, **ids))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **llama_shape,
+        )
+    )
 
 
 @pytest.mark.slow

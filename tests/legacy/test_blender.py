@@ -427,5 +427,5 @@ def test_a_folder_that_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
         Blender().loadranker(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt"}))
-    with pytest.raises(CheckpointError, match="no ranker that is known"):
+    with pytest.raises(CheckpointError, match="no known ranker"):
         Blender().loadranker(str(tmp_path))

@@ -90,7 +90,7 @@ def test_options(keywords, expected):
         ({}, {"sampling_mode": "top_p"}, "did you mean 'top_p_sampling'"),
         ({}, {"n": 0}, "n and batch_size must be above zero, not 0 and 4"),
         ({"pad_token_id": None}, {}, "no padding token: set tokenizer.pad_token"),
-        ({"model_max_length": 10**30}, {}, "knows no longest length: give max_new_tokens"),
+        ({"model_max_length": 10**30}, {}, "has no maximum length: give max_new_tokens"),
         ({}, {"instructions": ["a"]}, "3 inputs need as many instructions, not 1"),
     ],
 )

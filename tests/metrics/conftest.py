@@ -19,19 +19,19 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
-    """Texts, and what bert-score says of them."""
+    """Return texts with their scores by bert-score."""
     return json.loads((FIXTURES / "bert_score.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
 def encoder() -> Callable[[str], str]:
-    """The folder of an encoder of `fixtures`, ``bert`` or ``roberta``."""
+    """Return the folder of an encoder of `fixtures`, ``bert`` or ``roberta``."""
     return lambda name: str(FIXTURES / name)
 
 
 @pytest.fixture(scope="session")
 def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a ``bart`` or ``t5`` of two layers; not to be written to."""
+    """Make a ``bart`` or ``t5`` of two layers, in a folder that tests must not change."""
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:
@@ -51,8 +51,15 @@ def _make_bart(folder: Path) -> None:
         shutil.copy(FIXTURES / "roberta" / name, folder)
     torch.manual_seed(3)
     layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    size = {"vocab_size": 300, "d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
-    config = BartConfig(**size, **layers, max_position_embeddings=48, init_std=0.4)
+    config = BartConfig(
+        vocab_size=300,
+        d_model=16,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=48,
+        init_std=0.4,
+        **layers,
+    )
     model = BartForConditionalGeneration(config)
     torch.nn.init.normal_(model.final_logits_bias)  # a fine-tuned one need not have zeros there
     model.save_pretrained(folder)
@@ -78,7 +85,7 @@ def _make_t5(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def rater(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The folder of a sequence classifier, ``bert`` or ``roberta``, with some outputs; not to be written to."""
+    """Make a sequence classifier, ``bert`` or ``roberta``, in a folder that tests must not change."""
 
     def make(kind: str = "bert", outputs: int = 1) -> Path:
         import torch
@@ -97,6 +104,6 @@ def rater(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(autouse=True)
 def no_model_stays() -> Iterator[None]:
-    """Each test loads its own."""
+    """Unload models after each test."""
     yield
     unload_models()

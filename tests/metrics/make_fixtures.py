@@ -88,7 +88,7 @@ def make_encoders() -> None:
 
 
 def bert_score_says(encoder: str, layer: int, *, idf: bool, baseline: Path | None, several: bool) -> dict[str, object]:
-    """One run of the package."""
+    """Run the package once."""
     from bert_score import score
 
     references = [list(pair) for pair in zip(REFERENCES, SECOND_REFERENCES, strict=True)] if several else REFERENCES

@@ -23,7 +23,7 @@ def loaded(folder):
 
 
 def mean_log_probability(folder, source, target):
-    """Of a target, its tokens written one after the other by a model that has read the source."""
+    """Compute the mean log-probability of a target, token by token, given the source."""
     import torch
 
     model, tokenizer = loaded(folder)

@@ -104,7 +104,7 @@ class TestByDefinition:
     def test_many_pairs_go_in_portions(self, golden, encoder):
         texts = (golden["predictions"], golden["references"])
         whole = bertscore(*texts, model=encoder("bert"))
-        scorer = load_bert_scorer(str(encoder("bert")), None)
+        scorer = load_bert_scorer(encoder("bert"))
         calls = []
         scores, _ = scorer.score(
             *texts, idf=False, max_tokens=2_048, progress=lambda *call: calls.append(call), portion=3
@@ -121,7 +121,7 @@ class TestByDefinition:
         ids = torch.tensor([tokenizer(text)["input_ids"]])
         with torch.inference_mode():
             states = model.encoder(ids, output_hidden_states=True).hidden_states[1]
-        scorer = load_bert_scorer(str(folder), 1)
+        scorer = load_bert_scorer(str(folder), layer=1)
         (found,) = scorer._states(scorer._loaded.tokenize([text]).ids, 100)
         np.testing.assert_allclose(found, torch.nn.functional.normalize(states[0], dim=-1), atol=1e-6)
         assert bertscore([text], [text], model=folder).values[0] == pytest.approx(1, abs=1e-6)
@@ -164,7 +164,7 @@ class TestSettings:
         assert bertscore(["bird"], ["the bird"], model=encoder("bert"), max_length=20).truncated == 0
         with pytest.raises(InputError, match="reads from 4 to 40 tokens, not 41"):
             bertscore(*texts, model=encoder("bert"), max_length=41)
-        assert load_bert_scorer(encoder("roberta"), 1)._loaded.max_length == 40
+        assert load_bert_scorer(encoder("roberta"), layer=1)._loaded.max_length == 40
 
     def test_unknown_device_and_dtype(self, encoder):
         with pytest.raises(InputError, match="Unknown device 'gpu'"):
@@ -200,8 +200,8 @@ class TestLoading:
 
     def test_a_model_that_is_nowhere(self, tmp_path, monkeypatch):
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
-        with pytest.raises(NotFoundError, match=r"No model 'nobody/nothing'.* offline mode is on"):
-            bertscore(["a"], ["b"], model="nobody/nothing")
+        with pytest.raises(NotFoundError, match=r"No model 'owner/nothing'.* offline mode is on"):
+            bertscore(["a"], ["b"], model="owner/nothing")
         with pytest.raises(NotFoundError, match="no folder"):
             bertscore(["a"], ["b"], model=tmp_path / "none")
 

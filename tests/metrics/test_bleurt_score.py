@@ -12,15 +12,20 @@ from llm_blender.errors import CheckpointError, InputError
 from llm_blender.metrics import bleurt
 
 
+def loaded(folder):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("max_tokens", [1, 90, 4_096])
 def test_the_outputs_of_transformers(rater, golden, kind, max_tokens):
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = rater(kind)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = loaded(folder)
     texts = [
         pair
         for pair in zip(golden["predictions"], golden["references"], strict=True)
@@ -46,11 +51,9 @@ def test_the_reference_is_read_first(rater):
 
 def test_an_empty_prediction_is_a_text_of_no_tokens(rater):
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = rater()
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = loaded(folder)
     sky = tokenizer("the sky")["input_ids"]
     ids = torch.tensor([[*sky, tokenizer.sep_token_id]])
     types = torch.tensor([[0] * len(sky) + [1]])

@@ -62,14 +62,14 @@ def test_what_cannot_be_had_is_named_and_the_rest_is_measured(texts, tmp_path, m
     monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     metrics = {
-        "bertscore": {"model": "nobody/nothing"},
+        "bertscore": {"model": "owner/nothing"},
         "rougeL": {},
         "bleurt": {"model": str(tmp_path)},
         "bleu": {},
     }
     calls = []
     table = evaluate(*texts, metrics, progress=lambda *call: calls.append(call))
-    assert "No model 'nobody/nothing'" in table["bertscore"].status
+    assert "No model 'owner/nothing'" in table["bertscore"].status
     assert "pip install 'llm-blender[metrics]'" in table["rougeL"].status
     assert str(tmp_path) in table["bleurt"].status
     for name in ("bertscore", "rougeL", "bleurt"):
@@ -108,7 +108,7 @@ def test_groups_are_resampled_together(texts):
     ("metrics", "message"),
     [
         (["bleau"], "Unknown metric 'bleau': did you mean 'bleu'"),
-        ([], "No metric is asked for"),
+        ([], "No metric is given"),
         ({"bertscore": {"modell": "x"}}, "Unknown setting of bertscore 'modell': did you mean 'model'"),
         ({"rougeL": {"variant": "rouge1"}}, "Unknown setting of rougeL 'variant'"),
         ({"bleu": {"progress": None}}, "Unknown setting of bleu 'progress'"),

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,6 @@ from llm_blender.metrics import (
     TIES_AS_WINS,
     Reading,
     gpt_ranking,
-    mean_gpt_rank,
     selected_ranks,
     versus,
 )
@@ -31,23 +28,21 @@ ROWS = [
 ]
 
 
-def test_a_single_llms_mean_rank_and_top_rates():
-    ann, bob, cy = (mean_gpt_rank(ROWS, model) for model in MODELS)
-    assert (ann.mean, ann.top1, ann.top2, ann.top3) == pytest.approx((4 / 3, 2 / 3, 1, 1))
-    assert (bob.mean, bob.top1, bob.top2, bob.top3) == pytest.approx((5 / 3, 2 / 3, 2 / 3, 1))
-    assert (cy.mean, cy.top1, cy.top2, cy.top3) == pytest.approx((5 / 3, 1 / 3, 1, 1))
-    assert (ann.rows, ann.left_out) == (3, 1)
+def test_a_single_llms_ranks():
+    ann, bob, cy = (selected_ranks(ROWS, model) for model in MODELS)
+    np.testing.assert_array_equal(ann, [1, 1, 2, NAN])
+    np.testing.assert_array_equal(bob, [3, 1, 1, NAN])
+    np.testing.assert_array_equal(cy, [2, 1, 2, NAN])
 
 
 def test_a_methods_selection_may_differ_from_row_to_row():
     np.testing.assert_array_equal(selected_ranks(ROWS, [1, 2, 1, 0]), [3, 1, 1, NAN])
-    summary = mean_gpt_rank(ROWS, [1, None, 1, 0])
-    assert (summary.mean, summary.rows, summary.left_out) == (2, 2, 2)
+    np.testing.assert_array_equal(selected_ranks(ROWS, [1, None, 1, 0]), [3, NAN, 1, NAN])
 
 
 def test_the_oracle_always_has_rank_one():
     oracle = [int(np.nanargmin(row.ranks)) if row.judged.any() else None for row in ROWS]
-    assert mean_gpt_rank(ROWS, oracle).mean == 1
+    np.testing.assert_array_equal(selected_ranks(ROWS, oracle), [1, 1, 1, NAN])
 
 
 def test_a_row_without_the_llm_is_left_out():
@@ -55,10 +50,6 @@ def test_a_row_without_the_llm_is_left_out():
     np.testing.assert_array_equal(selected_ranks(rows, "ann"), [1, 1, 2, NAN, NAN])
     assert versus(rows, "cy", "ann").outcomes[-1] is None
     assert versus(rows, "ann", "bob").outcomes[-1] is None
-
-
-def test_a_summary_is_plain_json():
-    assert json.loads(json.dumps(mean_gpt_rank(ROWS, "ann").to_dict()))["rows"] == 3
 
 
 def test_outcomes_against_one_llm():
@@ -101,8 +92,6 @@ def test_two_rates_of_the_same_pair(outcomes):
 
 
 def test_what_was_never_judged_has_no_rate():
-    with pytest.raises(InputError, match="In none of 1 rows"):
-        mean_gpt_rank(ROWS[3:], "ann")
     with pytest.raises(InputError, match="compared with a candidate of 'dan'"):
         versus(ROWS, "ann", "dan").rate()
 
@@ -113,4 +102,4 @@ def test_a_selection_has_to_fit_the_rows():
     with pytest.raises(InputError, match=r"Row 2 .* none has index 3"):
         versus(ROWS, [0, 1, 3, 0], "ann")
     with pytest.raises(InputError, match="none has index -1"):
-        mean_gpt_rank(ROWS, [0, -1, 0, 0])
+        selected_ranks(ROWS, [0, -1, 0, 0])

@@ -111,7 +111,7 @@ def no_punkt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def punkt(no_punkt: Path) -> None:
-    """Punkt's data, without any abbreviation."""
+    """Write Punkt's data, without any abbreviation."""
     folder = no_punkt / "tokenizers" / "punkt_tab" / "english"
     folder.mkdir(parents=True)
     for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):

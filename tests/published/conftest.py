@@ -1,4 +1,4 @@
-"""The checkpoints and golden numbers that `make_fixtures.py` made with llm-blender 0.0.2."""
+"""Checkpoints and golden numbers that `make_fixtures.py` made with llm-blender 0.0.2."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
-    """What 0.0.2 computed; `README.md` says what stands where."""
+    """Read the results of 0.0.2; `README.md` describes the keys."""
     return json.loads((FIXTURES / "golden.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of checkpoints, as 0.0.2 and the Hub have them; only to be read.
+    """Put together a read-only folder of checkpoints in the layouts of 0.0.2 and the Hub.
 
     ``PairRM``, ``pair-ranker``, ``PairRM-hf``, ``SummaReranker``, ``SimCLS`` and
-    ``OpenAssistant/reward-model-deberta-v3-large-v2``; beside them ``backbone``, the encoder that their ``model_name``
-    names, of which there is a configuration and no weights.
+    ``OpenAssistant/reward-model-deberta-v3-large-v2``; and ``backbone``, the configuration (without weights) of the
+    encoder in their ``model_name``.
     """
     root = tmp_path_factory.mktemp("published")
     shutil.copytree(FIXTURES, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("golden.json", "tokenizer"))
@@ -37,7 +37,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tokenizer_with(tokenizer: dict[str, Any], added: dict[str, int]) -> dict[str, Any]:
-    """The contents of a ``tokenizer.json`` with a ranker's own tokens; `make_fixtures.py` checks that this is it."""
+    """Return a ``tokenizer.json`` with a ranker's own tokens; `make_fixtures.py` checks that it equals the original."""
     known = {token["content"] for token in tokenizer["added_tokens"]}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
     new = [

@@ -34,7 +34,7 @@ _MARKERS = {"source": "<|source|>", "cand1": "<|candidate1|>", "cand2": "<|candi
 
 
 def make_backbone(folder: Path) -> None:
-    """An encoder to start from: what ``microsoft/deberta-v3-large`` is to the published rankers."""
+    """Make the encoder of all rankers; for the published ones it is ``microsoft/deberta-v3-large``."""
     folder.mkdir(parents=True)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -109,7 +109,7 @@ def _build(base: Path, kind: str, **values: Any) -> tuple[nn.Module, PreTrainedT
             if "pretrained_model" not in name and "encoder" not in name:
                 weight.copy_(torch.randn_like(weight) * (0.1 if weight.ndim < 2 else weight.shape[-1] ** -0.5))
         if kind == "pairranker":
-            # Markers that are nearly alike: the texts decide then, not the side a candidate stands on.
+            # Nearly equal markers: then the texts decide, not the position of a candidate.
             rows = ranker.pretrained_model.embeddings.word_embeddings.weight
             left, right = tokenizer.convert_tokens_to_ids([_MARKERS["cand1"], _MARKERS["cand2"]])
             rows[right] = rows[left] + 0.05 * rows[right]
@@ -117,7 +117,7 @@ def _build(base: Path, kind: str, **values: Any) -> tuple[nn.Module, PreTrainedT
 
 
 def _save(folder: Path, ranker: nn.Module, tokenizer: PreTrainedTokenizerFast, config: RankerConfig) -> None:
-    """As 0.0.2's trainer leaves it: its own configuration, no hyper-parameters of the encoder."""
+    """Save as 0.0.2's trainer does: its own configuration, no hyper-parameters of the encoder."""
     folder.mkdir()
     tokenizer.save_pretrained(folder)
     save_model(ranker, str(folder / "model.safetensors"))
@@ -128,7 +128,7 @@ def _save(folder: Path, ranker: nn.Module, tokenizer: PreTrainedTokenizerFast, c
 def _save_like_pair_ranker(
     folder: Path, ranker: nn.Module, tokenizer: PreTrainedTokenizerFast, config: RankerConfig
 ) -> None:
-    """``llm-blender/pair-ranker``: pickled, other names of the lengths, and a buffer of older transformers."""
+    """Save as ``llm-blender/pair-ranker``: pickled, other names of the lengths, and a buffer of older transformers."""
     _save(folder, ranker, tokenizer, config)
     values = json.loads((folder / "config.json").read_text())
     renamed = {name.replace("_maxlength", "_max_length"): value for name, value in values.items()}
@@ -140,7 +140,7 @@ def _save_like_pair_ranker(
 
 
 def _save_like_pairrm_hf(folder: Path, ranker: nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
-    """``llm-blender/PairRM-hf``: the same weights as a model of transformers."""
+    """Save as ``llm-blender/PairRM-hf``: the same weights as a model of transformers."""
     ids = {f"{name}_prefix_id": tokenizer.convert_tokens_to_ids(marker) for name, marker in _MARKERS.items()}
     config = _backbone_config(n_tasks=1, drop_out=0.05, **ids)
     config.vocab_size = len(tokenizer)
@@ -151,7 +151,7 @@ def _save_like_pairrm_hf(folder: Path, ranker: nn.Module, tokenizer: PreTrainedT
 
 
 def _make_reward_model(folder: Path, base: Path) -> None:
-    """A sequence classifier with one label, which 0.0.2 takes for a reward model."""
+    """Make a sequence classifier with one label, which 0.0.2 treats as a reward model."""
     torch.manual_seed(SEED)
     config = _backbone_config(num_labels=1)
     config.vocab_size = PIECES + 1

@@ -1,4 +1,4 @@
-"""What llm-blender 0.0.2 computes with the checkpoints: the PairRanker and ``Blender``'s methods."""
+"""Results of llm-blender 0.0.2 with the checkpoints: the PairRanker and ``Blender``'s methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REF_MODES = ["longest", "shortest", "median_length", "first", "last"]
 
 
 def plain(values: Any) -> Any:
-    """Arrays as lists; a float32 as the shortest decimal that gives it back."""
+    """Convert arrays to lists, and a float32 to the shortest decimal that reads back equal."""
     if isinstance(values, torch.Tensor):
         values = values.detach().numpy()
     if isinstance(values, np.ndarray | list | tuple):
@@ -37,7 +37,7 @@ def plain(values: Any) -> Any:
 
 
 def case(blender: Blender, given: Case) -> dict[str, Any]:
-    """One case through the model and, with the checkpoint's own lengths, through every method."""
+    """Run one case through the model and, with the checkpoint's own lengths, through every method."""
     inputs, candidates, instructions = given.inputs, given.candidates, given.instructions
     lengths = given.lengths or (blender.ranker_config.source_maxlength, blender.ranker_config.candidate_maxlength)
     collate = build_collator("pairranker", blender.ranker_tokenizer, *lengths)
@@ -154,7 +154,7 @@ def _compared(
 
 
 def conversations(blender: Blender) -> dict[str, Any]:
-    """Conversations, as texts, as ids and compared."""
+    """Render conversations as texts and ids, and compare them."""
     sources, left, right = get_pair_from_conv(CONVERSATIONS_A, CONVERSATIONS_B)
 
     def compared(mode: str, logits: bool = True) -> Any:
@@ -176,7 +176,7 @@ def conversations(blender: Blender) -> dict[str, Any]:
 
 
 def pairrm_hf(folder: Path, tokenizer: Any, given: Case, **lengths: int) -> dict[str, Any]:
-    """The first two candidates of a case through ``tokenize_pair`` and the class of transformers."""
+    """Run the first two candidates of a case through ``tokenize_pair`` and the class of transformers."""
     left, right = ([texts[side] for texts in given.candidates] for side in (0, 1))
     model = DebertaV2PairRM.from_pretrained(folder).eval()
     encoded = tokenize_pair(tokenizer, given.inputs, left, right, **lengths)

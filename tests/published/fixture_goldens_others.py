@@ -1,4 +1,4 @@
-"""What llm-blender 0.0.2 computes besides: rankers that read one candidate at a time, losses, ranks, correlations."""
+"""Other results of llm-blender 0.0.2: rankers that read one candidate at a time, losses, ranks, correlations."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LOSSES = ["instructgpt", "BCE", "MSE", "open_instruct_BCE"]
 
 
 def direct(folder: Path, backbone: Path, seed: int) -> dict[str, Any]:
-    """SummaReranker and SimCLS, called as 0.0.2's trainer calls them, since its ``Blender`` cannot.
+    """Call SummaReranker and SimCLS as 0.0.2's trainer does, since its ``Blender`` cannot.
 
-    The candidates' qualities, which only the loss reads, are random; the first candidate stands for SimCLS's target.
+    The candidates' qualities, which only the loss reads, are random; the first candidate is SimCLS's target.
     """
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = RankerConfig(**{**values, "model_name": str(backbone)})
@@ -65,7 +65,7 @@ def _unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[Any]:
 
 
 def reward_model(blender: Blender) -> dict[str, Any]:
-    """A sequence classifier, through ``Blender``; it has to be loaded there."""
+    """Run a sequence classifier through ``Blender``, which must load it."""
     inputs, candidates = POINTWISE["inputs"], POINTWISE["candidates"]
     instructions = [REFERENCES[i % 3] for i in range(len(inputs))]
 
@@ -87,7 +87,7 @@ def reward_model(blender: Blender) -> dict[str, Any]:
 
 
 def losses(backbone: Path) -> dict[str, Any]:
-    """Each loss of a PairRanker for the same predictions, and SimCLS's."""
+    """Compute each loss of a PairRanker for the same predictions, and SimCLS's."""
     left, right = (
         torch.tensor([[0.3, -1.2], [2.0, 0.1], [-0.7, 0.6]]),
         torch.tensor([[-0.5, 0.4], [1.0, 0.2], [0.9, -2.5]]),
@@ -125,7 +125,7 @@ def losses(backbone: Path) -> dict[str, Any]:
 
 
 def aggregation(seed: int) -> dict[str, Any]:
-    """Scores and ranks of four matrices of comparisons, the last one with many ties."""
+    """Compute scores and ranks of four matrices of comparisons, the last one with many ties."""
     random = np.random.default_rng(seed)
     comparisons = random.normal(size=(4, 5, 5)).round(2)
     comparisons[3] = comparisons[3].round()
@@ -143,14 +143,14 @@ def aggregation(seed: int) -> dict[str, Any]:
 
 
 def gpt_rank() -> dict[str, Any]:
-    """Ranks from judgements of pairs, and the matrices of comparisons behind them."""
+    """Compute ranks from judgements of pairs, and the matrices of comparisons behind them."""
     rows = [{"candidates": [{"model": name} for name in "wxyz"], "cmp_results": judged} for judged in JUDGEMENTS]
     ranks, matrices = get_ranks_from_chatgpt_cmps(rows)
     return {"data": rows, "ranks_by_model": plain(ranks), "cmp_matrix": plain(matrices)}
 
 
 def correlation(seed: int) -> dict[str, Any]:
-    """How far two sets of ranks agree, in each of the four measures."""
+    """Compute the agreement of two sets of ranks in each of the four measures."""
     random = np.random.default_rng(seed)
     ranks, reference = (np.array([random.permutation(5) + 1 for _ in range(8)]) for _ in range(2))
     return {

@@ -1,4 +1,4 @@
-"""The texts the fixtures are made of: what the tokenizer is trained on, and what is ranked."""
+"""Texts of the fixtures: the tokenizer's training data and the ranked texts."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def make_golden(root: Path) -> dict[str, Any]:
-    """What 0.0.2 computes with the checkpoints under `root`."""
+    """Compute the results of 0.0.2 with the checkpoints under `root`."""
     backbone = root / "backbone"
     blender = Blender(BlenderConfig(device="cpu", use_tqdm=False))
     blender.loadranker(str(root / "PairRM"), device="cpu", model_name=str(backbone))
@@ -95,7 +95,7 @@ def make_golden(root: Path) -> dict[str, Any]:
 
 
 def _bin_layout_equal(root: Path) -> bool:
-    """Whether 0.0.2 ranks alike with the pickled layout; the lengths it spells otherwise have to be told."""
+    """Return whether 0.0.2 ranks equally with the pickled layout; its lengths have other names and must be given."""
     lengths = {"source_maxlength": 1224, "candidate_maxlength": 412}
     scores = []
     for name in ["PairRM", "pair-ranker"]:
@@ -106,7 +106,7 @@ def _bin_layout_equal(root: Path) -> bool:
 
 
 def keep(root: Path, out: Path) -> None:
-    """The folders, without what is the same in all of them, and of the backbone the configuration alone.
+    """Keep the folders without the files they share, and only the configuration of the backbone.
 
     Raises:
         RuntimeError: a tokenizer.json differs from what `conftest.py` will put in their place.
@@ -139,7 +139,7 @@ def _check_tokenizer(folder: Path, out: Path) -> None:
 
 
 def _dumps(value: Any) -> str:
-    """A line for each element of a list of objects: the differences between two runs can be read."""
+    """Write one line per element of a list of objects, so that the diff of two runs is readable."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "[\n" + ",\n".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
     return json.dumps(value, ensure_ascii=False)

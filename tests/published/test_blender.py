@@ -1,4 +1,4 @@
-"""`Blender`, method by method, against what 0.0.2 returned."""
+"""`Blender`, method by method, compared with the results of 0.0.2."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TestBestAndWorstOfN:
         for row, ours, expected in zip(
             range(len(found)), everything.tolist(), case[f"get_{which}_of_n_full_all"], strict=True
         ):
-            # Who ties may stand in either order: 0.0.2 sorted as numpy happens to.
+            # Ties may have either order: 0.0.2 used numpy's unstable sort.
             rank_of = dict(zip(case["candidates"][row], case["rank"][row], strict=True))
             assert sorted(ours) == sorted(expected)
             assert [rank_of[text] for text in ours] == [rank_of[text] for text in expected]
@@ -202,7 +202,7 @@ def unpadded(encoded):
 
 
 class TestOtherRankers:
-    """Those that score candidates one by one, of which 0.0.2 could use the reward model only."""
+    """Pointwise rankers; 0.0.2 could only use the reward model."""
 
     @pytest.fixture
     def load(self, published):
@@ -218,7 +218,7 @@ class TestOtherRankers:
     def test_reward_model(self, load, suffix):
         part = GOLDEN["reward_model"]
         *plain, spelled = range(len(part["inputs"]))
-        assert "[SEP]" in part["inputs"][spelled]  # which 0.0.2 took for a token here, and is text now
+        assert "[SEP]" in part["inputs"][spelled]  # a token for 0.0.2, text for this package
 
         def rows(name):
             return [part[name][i] for i in plain]

@@ -1,14 +1,12 @@
-"""Rankers that score one candidate at a time, beside what llm-blender 0.0.2 computes with the same checkpoints."""
+"""Pointwise rankers, compared with llm-blender 0.0.2 on the same checkpoints."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+import llm_blender
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.reward_model import RewardModel
-from llm_blender.rankers.simcls import SimCLS
-from llm_blender.rankers.summa_reranker import SummaReranker
 
 REWARD_MODEL = "OpenAssistant/reward-model-deberta-v3-large-v2"
 
@@ -19,17 +17,17 @@ def texts(case: dict) -> tuple[list[str], list[list[str]]]:
 
 @pytest.fixture(scope="module")
 def summa(published):
-    return SummaReranker.from_pretrained(published / "SummaReranker", backbone=str(published / "backbone"))
+    return llm_blender.SummaReranker.from_pretrained(published / "SummaReranker", backbone=str(published / "backbone"))
 
 
 @pytest.fixture(scope="module")
 def simcls(published):
-    return SimCLS.from_pretrained(published / "SimCLS", backbone=str(published / "backbone"))
+    return llm_blender.SimCLS.from_pretrained(published / "SimCLS", backbone=str(published / "backbone"))
 
 
 @pytest.fixture(scope="module")
 def reward(published):
-    return RewardModel.from_pretrained(published / REWARD_MODEL, reference=True)
+    return llm_blender.RewardModel.from_pretrained(published / REWARD_MODEL, reference=True)
 
 
 class TestSummaReranker:

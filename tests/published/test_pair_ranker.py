@@ -1,4 +1,4 @@
-"""PairRanker on the published layouts, against the numbers of 0.0.2: token ids, logits, scores."""
+"""PairRanker on the published layouts, compared with 0.0.2: token ids, logits, scores."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def case(request):
 
 
 def read(ranker, case):
-    """All ordered pairs of a case and their logits, as 0.0.2 batched them."""
+    """Return all ordered pairs of a case and their logits, batched as by 0.0.2."""
     lengths = case.get("source_max_length", OWN_LENGTHS[0]), case.get("candidate_max_length", OWN_LENGTHS[1])
     before = case["instructions"] or [""] * len(case["inputs"])
     sources = [instruction + text for instruction, text in zip(before, case["inputs"], strict=True)]
     sizes = [len(texts) for texts in case["candidates"]]
     pairs = [(i, left, right) for i, size in enumerate(sizes) for left, right in permutations(range(size), 2)]
     reader = ranker.with_lengths(*lengths)
-    return pairs, reader.pair_logits(sources, case["candidates"], pairs, coupled=case["batch_size"])
+    return pairs, reader.pair_logits(sources, case["candidates"], pairs, legacy_batch=case["batch_size"])
 
 
 def test_token_ids(ranker, case, golden, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tiny checkpoints with random weights, of every ranker that scores one candidate at a time."""
+"""Tiny checkpoints of the pointwise rankers, with random weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_pointwise(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A SummaReranker or a SimCLS of two tasks in this package's layout; not to be written to."""
+    """Make a SummaReranker or SimCLS of two tasks in this package's layout; read-only."""
     import torch
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
@@ -41,7 +41,7 @@ def tiny_pointwise(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory)
         own = {
             "vocab_size": tokenizer.get_vocab_size(),
             "initializer_range": 0.1,
-        }  # texts are to differ in their scores
+        }  # large weights, for scores that differ
         backbone = AutoConfig.from_pretrained(tiny_encoder).to_dict() | own
         config = PointwiseConfig(kind, backbone, 40, 32, ("first", "second"), temperature=0.5)  # type: ignore[arg-type]
         config.save(folder)
@@ -59,7 +59,7 @@ def tiny_pointwise(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_reward_model(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A sequence classifier of transformers: ``bert``, ``deberta-v2`` or ``llama`` (with a chat template)."""
+    """Make a sequence classifier of transformers: ``bert``, ``deberta-v2`` or ``llama`` (with a chat template)."""
     import torch
     from tokenizers import Tokenizer, processors
     from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -114,7 +114,7 @@ def tiny_reward_model(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Callable[[Path], Path]:
-    """A copy of a checkpoint that a test may break."""
+    """Copy a checkpoint, for a test that breaks it."""
 
     def copy(folder: Path) -> Path:
         return Path(shutil.copytree(folder, tmp_path / "checkpoint"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.rankers.batching import _OVERHEAD, padding_efficiency, token_batches
+from llm_blender.rankers.batching import _OVERHEAD, token_batches
 from llm_blender.rankers.pair_ranker import PairRanker
 
 
@@ -46,9 +46,9 @@ def test_alike_sequences_share_batches_and_unlike_ones_do_not():
 
 
 def test_efficiency_counts_padding():
-    assert padding_efficiency([], 100) == 1
-    assert padding_efficiency([10, 5], 20) == 15 / 20
-    assert padding_efficiency([10, 5], 15) == 1  # the second fits no longer
+    assert [len(batch) for batch in token_batches([], 100)] == []
+    assert [len(batch) for batch in token_batches([10, 5], 20)] == [2]
+    assert [len(batch) for batch in token_batches([10, 5], 15)] == [1, 1]
 
 
 @pytest.mark.parametrize(("prompts", "candidates"), [(200, 2), (6, 10)])

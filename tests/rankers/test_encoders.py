@@ -55,7 +55,7 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(60, (rows, length)), mask
 
 
-# The table has 32 rows: up to 16 tokens the terms slide, beyond they are gathered, beyond 64 distances are clipped.
+# The table has 32 rows: up to 16 tokens the terms slide, above they are gathered, above 64 distances are clipped.
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40, 130])
 def test_states_are_those_of_transformers(twins, length):
     import torch
@@ -119,7 +119,7 @@ def test_gradients_reach_the_table_of_positions(twins):
 
     ours = make_encoder(VALUES)
     ids, mask = batch(2, 10)
-    for _ in range(2):  # twice: nothing of the first graph is kept
+    for _ in range(2):  # twice: the first graph is not kept
         ours.zero_grad()
         ours(ids, mask).last_hidden_state.square().sum().backward()
         assert ours.encoder.rel_embeddings.weight.grad.abs().sum() > 0

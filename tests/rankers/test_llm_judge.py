@@ -12,12 +12,12 @@ from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
 from llm_blender.types import Candidate, Ranker, Sampling, Usage
 
-WORTH = round(math.log(3), 4)
+VERDICT_LOGIT = round(math.log(3), 4)
 TEXTS = ["blue light", "because", "blue light scatters most"]
 
 
 def quoted(messages):
-    """The texts under judgement, and what is said to the judge beside them."""
+    """Return the judged texts, and the rest of the message."""
     code = re.search(r"carry the code ([0-9a-f]{16})", messages[0]["content"])[1]
     pattern = rf"=== {code} begin ([\w ]+) ===\n(.*?)\n=== {code} end \1 ==="
     texts = dict(re.findall(pattern, messages[1]["content"], flags=re.DOTALL))
@@ -25,10 +25,10 @@ def quoted(messages):
 
 
 def prefers_longer(messages, sampling):
-    """A judge that can be told what to reply, but only by who may speak to it."""
-    texts, said = quoted(messages)
-    if told := re.search(r"choose (A|B)", said):
-        return told[1]
+    """Prefer the longer answer, or obey an instruction outside the quotations."""
+    texts, rest = quoted(messages)
+    if found := re.search(r"choose (A|B)", rest):
+        return found[1]
     a, b = len(texts["answer A"]), len(texts["answer B"])
     return "A" if a > b else "B" if a < b else "tie"
 
@@ -43,7 +43,7 @@ def test_it_is_a_ranker_of_pairs(llm):
     assert isinstance(judge, Ranker)
     ranking = judge.rank("Why is the sky blue?", TEXTS, strategy="full")
     assert (ranking.order, ranking.comparisons, ranking.strategy) == ((2, 0, 1), 6, "full")
-    assert ranking.logit(2, 1) == WORTH
+    assert ranking.logit(2, 1) == VERDICT_LOGIT
     assert ranking.probability(2, 1) == pytest.approx(0.75, abs=1e-4)
     assert len(llm.calls) == 6
     assert all(call.sampling == Sampling(temperature=0.0, max_tokens=512) for call in llm.calls)
@@ -51,10 +51,10 @@ def test_it_is_a_ranker_of_pairs(llm):
 
 def test_verdicts_of_both_orders_are_taken_together():
     first = LLMJudge(FakeLLM("judge", "A")).compare("say", "one", "two")
-    assert (first.winner, first.forward, first.backward) == ("tie", WORTH, WORTH)
-    # B when the longer is read last, else a tie: half the worth.
+    assert (first.winner, first.forward, first.backward) == ("tie", VERDICT_LOGIT, VERDICT_LOGIT)
+    # B if the longer one is read last, else a tie: half the logit.
     half = LLMJudge(FakeLLM("judge", lambda m, s: "tie" if prefers_longer(m, s) == "A" else prefers_longer(m, s)))
-    assert half.compare("say", "longer", "short").logit == pytest.approx(WORTH / 2)
+    assert half.compare("say", "longer", "short").logit == pytest.approx(VERDICT_LOGIT / 2)
     assert LLMJudge(FakeLLM("judge", "tie")).compare("say", "one", "two").logit == 0
 
 
@@ -74,12 +74,12 @@ def test_an_answer_that_speaks_to_the_judge_is_not_heard(llm):
     for attack in attacks:
         for name in "AB":
             judge = LLMJudge(llm)
-            assert judge.compare("Why?", honest, attack.format(name)).logit == WORTH
-            assert judge.compare(attack.format(name), honest, "short").logit == WORTH
-    # The same words in the criteria, which are the caller's, are heard.
-    told = FakeLLM("judge", lambda m, s: "B" if "choose B" in m[0]["content"] else prefers_longer(m, s))
-    assert LLMJudge(told, criteria="Always choose B.").rank("Why?", [honest, "x"], strategy="single").scores[0] in (
-        pytest.approx(WORTH / 2), pytest.approx(-WORTH / 2)
+            assert judge.compare("Why?", honest, attack.format(name)).logit == VERDICT_LOGIT
+            assert judge.compare(attack.format(name), honest, "short").logit == VERDICT_LOGIT
+    # The same words in the criteria, which the caller writes, are obeyed.
+    obedient = FakeLLM("judge", lambda m, s: "B" if "choose B" in m[0]["content"] else prefers_longer(m, s))
+    assert LLMJudge(obedient, criteria="Always choose B.").rank("Why?", [honest, "x"], strategy="single").scores[0] in (
+        pytest.approx(VERDICT_LOGIT / 2), pytest.approx(-VERDICT_LOGIT / 2)
     )  # fmt: skip
 
 

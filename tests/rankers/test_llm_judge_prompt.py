@@ -9,7 +9,7 @@ CODE = re.compile(r"=== ([0-9a-f]{16}) begin")
 
 
 def unquoted(messages):
-    """What speaks to the judge: everything outside of the quotations, read as a judge would."""
+    """Return the user message outside of the quotations, and the quoted texts."""
     system, user = messages
     code = re.search(r"carry the code ([0-9a-f]{16})\.", system["content"])[1]
     quotation = rf"^=== {code} begin ([\w ]+) ===\n(.*?)\n=== {code} end \1 ===$"
@@ -24,8 +24,8 @@ def test_rules_stand_apart_from_quoted_texts():
     assert (system["role"], user["role"]) == ("system", "user")
     assert CRITERIA in system["content"]
     assert "Light." not in system["content"]
-    said, quoted = unquoted([system, user])
-    assert said == "Which answer is better? Reply with one word: A, B or tie."
+    rest, quoted = unquoted([system, user])
+    assert rest == "Which answer is better? Reply with one word: A, B or tie."
     assert quoted == {"instruction": "Why is the sky blue?", "answer A": "Light.", "answer B": "Because.\nIt is."}
 
 
@@ -55,8 +55,8 @@ def test_own_criteria():
     ],
 )
 def test_nothing_that_is_quoted_speaks_to_the_judge(attack):
-    said, quoted = unquoted(judge_messages(attack, "fine", f"poor\n{attack}"))
-    assert said == "Which answer is better? Reply with one word: A, B or tie."
+    rest, quoted = unquoted(judge_messages(attack, "fine", f"poor\n{attack}"))
+    assert rest == "Which answer is better? Reply with one word: A, B or tie."
     assert quoted["answer B"] == f"poor\n{attack}"
 
 
@@ -66,7 +66,7 @@ def test_a_text_that_spells_the_code_gets_another(monkeypatch):
             self.text = text
 
         def hexdigest(self):
-            # The first two attempts give a code that the texts hold.
+            # The texts contain the codes of the first two attempts.
             return {b"[0": "a" * 64, b"[1": "b" * 64}.get(self.text[:2], "c" * 64)
 
     monkeypatch.setattr(hashlib, "sha256", Digest)

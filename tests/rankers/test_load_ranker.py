@@ -1,4 +1,4 @@
-"""The one door from names to rankers."""
+"""Loading rankers by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pytest
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.rankers.reward_model import RewardModel
-from llm_blender.rankers.simcls import SimCLS
-from llm_blender.rankers.summa_reranker import SummaReranker
 
 
 def test_each_kind_by_its_config(tiny_ranker, tiny_pointwise, tiny_reward_model):
+    from llm_blender import PairRanker, RewardModel, SimCLS, SummaReranker  # on torch
+
     assert type(load_ranker(tiny_ranker())) is PairRanker
     assert type(load_ranker(str(tiny_pointwise("summareranker")))) is SummaReranker
     assert type(load_ranker(tiny_pointwise("simcls"))) is SimCLS
@@ -53,12 +51,14 @@ def test_what_is_no_checkpoint(tmp_path):
 
 
 def test_of_another_kind_than_asked_for(tiny_pointwise, tiny_ranker, tiny_reward_model):
+    from llm_blender import PairRanker, RewardModel, SimCLS, SummaReranker  # on torch
+
     for cls, folder, message in (
-        (SimCLS, tiny_pointwise("summareranker"), "is a SummaReranker, not a SimCLS: .*load_ranker takes each"),
+        (SimCLS, tiny_pointwise("summareranker"), "is a SummaReranker, not a SimCLS: .*load_ranker loads either"),
         (SummaReranker, tiny_ranker(), "is a PairRanker, not a SummaReranker"),
-        (SummaReranker, tiny_reward_model(), r"is of an unknown layout \(ranker_type None, model_type 'bert'\)"),
+        (SummaReranker, tiny_reward_model(), r"has an unknown layout \(ranker_type None, model_type 'bert'\)"),
         (RewardModel, tiny_pointwise("simcls"), "is not a reward model: .* this one is simcls"),
-        (PairRanker, tiny_pointwise("simcls"), "of an unknown layout"),
+        (PairRanker, tiny_pointwise("simcls"), "an unknown layout"),
     ):
         with pytest.raises(CheckpointError, match=message):
             cls.from_pretrained(folder)

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.mlm_scoring import MLMScoring
 from llm_blender.types import Ranker
 
 TEXTS = [
@@ -37,7 +36,7 @@ def bert(tiny_encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def roberta(tiny_encoder, size, tmp_path_factory):
+def roberta(tiny_encoder, tmp_path_factory):
     """Positions that begin behind the padding token's, and RoBERTa's names of special tokens."""
     import torch
     from transformers import RobertaConfig, RobertaForMaskedLM
@@ -53,7 +52,10 @@ def roberta(tiny_encoder, size, tmp_path_factory):
     torch.manual_seed(1)
     config = RobertaConfig(
         vocab_size=len(values["model"]["vocab"]),
-        **size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
         max_position_embeddings=42,
         pad_token_id=0,
         initializer_range=0.3,
@@ -84,6 +86,8 @@ def by_hand(folder, kind, text, mask, begin, end, length=10**6):
 def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
     from transformers import BertForMaskedLM
 
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu", max_tokens=max_tokens)
     assert isinstance(ranker, Ranker)
     logs = [by_hand(bert, BertForMaskedLM, text, "[MASK]", "[CLS]", "[SEP]") for text in TEXTS]
@@ -91,11 +95,13 @@ def test_the_score_is_the_pseudo_log_likelihood(bert, max_tokens):
     assert sums == pytest.approx([sum(part) for part in logs], abs=1e-3)
     (means,) = MLMScoring.from_pretrained(bert, device="cpu", reduction="mean").scores(["Why?"], [TEXTS])
     assert means == pytest.approx([np.mean(part) for part in logs], abs=1e-4)
-    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the weights do say something
+    assert len({round(score, 1) for score in sums}) == len(TEXTS)  # the scores differ
 
 
 def test_the_same_for_roberta(roberta):
     from transformers import RobertaForMaskedLM
+
+    from llm_blender.rankers.mlm_scoring import MLMScoring
 
     ranker = MLMScoring.from_pretrained(roberta, device="cpu")
     logs = [by_hand(roberta, RobertaForMaskedLM, text, "<mask>", "<s>", "</s>") for text in TEXTS]
@@ -105,6 +111,8 @@ def test_the_same_for_roberta(roberta):
 
 
 def test_ranking(bert):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     ranking = ranker.rank("Why?", TEXTS)
     (scores,) = ranker.scores(["Why?"], [TEXTS])
@@ -114,6 +122,8 @@ def test_ranking(bert):
 
 
 def test_scores_depend_on_the_candidate_alone(bert):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     together = ranker.rank_many(["Why?", "How?"], [TEXTS, TEXTS[::-1] + TEXTS[:1]])
     alone = [ranker.rank("Other", [text]).scores[0] for text in TEXTS]
@@ -123,6 +133,8 @@ def test_scores_depend_on_the_candidate_alone(bert):
 
 def test_many_texts_are_masked_in_portions(bert):
     from transformers import BertForMaskedLM
+
+    from llm_blender.rankers.mlm_scoring import MLMScoring
 
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     whole = ranker.rank("Why?", [*TEXTS, ""]).scores
@@ -138,6 +150,8 @@ def test_many_texts_are_masked_in_portions(bert):
 def test_what_is_too_long_loses_its_end_and_that_is_told(bert):
     from transformers import BertForMaskedLM
 
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     long = "the sky is blue and " * 4  # 20 tokens
     ranker = MLMScoring.from_pretrained(bert, device="cpu", max_length=12)
     ranking = ranker.rank("Why?", [long, "the sky"])
@@ -150,16 +164,20 @@ def test_what_is_too_long_loses_its_end_and_that_is_told(bert):
 
 
 def test_an_empty_text(bert):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     total, mean = (
         MLMScoring.from_pretrained(bert, device="cpu", reduction=r).rank("Why?", ["", "the", " "])
         for r in ("sum", "mean")
     )
-    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # of nothing, nothing is unlikely
+    assert (total.scores[0], total.scores[2], total.best) == (0, 0, 0)  # an empty text has the highest sum
     size = Tokenizer.from_file(str(bert / "tokenizer.json")).get_vocab_size()
     assert mean.scores[0] == mean.scores[2] == pytest.approx(-math.log(size), abs=1e-3)
 
 
 def test_a_mask_that_is_spelled_is_text(bert):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     ranker = MLMScoring.from_pretrained(bert, device="cpu")
     (spelled,) = ranker.input_format.tokenize(["the [MASK] is"], 160)
     assert ranker.input_format.mask not in spelled.ids
@@ -167,11 +185,15 @@ def test_a_mask_that_is_spelled_is_text(bert):
 
 
 def test_an_encoder_without_its_head(tiny_encoder):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     with pytest.raises(CheckpointError, match="without its language-model head"):
         MLMScoring.from_pretrained(tiny_encoder, device="cpu")
 
 
 def test_a_tokenizer_of_another_model(bert, roberta, tmp_path):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     shutil.copytree(bert, tmp_path / "bert")
     values = json.loads((bert / "tokenizer.json").read_text())
     values["model"]["vocab"] |= {f"more{i}": 1000 + i for i in range(200)}
@@ -189,11 +211,15 @@ def test_a_tokenizer_of_another_model(bert, roberta, tmp_path):
     ],
 )
 def test_wrong_options(bert, options, message):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     with pytest.raises(InputError, match=message):
         MLMScoring.from_pretrained(bert, device="cpu", **options)
 
 
 def test_no_model(tmp_path):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     with pytest.raises(NotFoundError, match="no folder"):
         MLMScoring.from_pretrained(tmp_path / "none")
     (tmp_path / "config.json").write_text("{}")
@@ -202,6 +228,8 @@ def test_no_model(tmp_path):
 
 
 def test_by_name(bert):
+    from llm_blender.rankers.mlm_scoring import MLMScoring
+
     ranker = load_ranker(f"mlm:{bert}", device="cpu")
     assert isinstance(ranker, MLMScoring)
     assert (

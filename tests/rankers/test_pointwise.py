@@ -1,4 +1,4 @@
-"""What all rankers share that score one candidate at a time."""
+"""Behaviour shared by all pointwise rankers."""
 
 from __future__ import annotations
 

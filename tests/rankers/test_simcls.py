@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.encoder_ranker import PointwiseConfig
-from llm_blender.rankers.simcls import SimCLS
+
+if TYPE_CHECKING:
+    from llm_blender.rankers.simcls import SimCLS
 
 PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters in the air."]
 
 
 @pytest.fixture(scope="module")
 def ranker(tiny_pointwise) -> SimCLS:
+    from llm_blender.rankers.simcls import SimCLS
+
     return SimCLS.from_pretrained(tiny_pointwise("simcls"))
 
 
@@ -24,6 +28,7 @@ def test_a_score_is_a_cosine(ranker, tiny_pointwise):
     import torch
     from safetensors.torch import load_file
 
+    from llm_blender.rankers.encoder_ranker import PointwiseConfig
     from llm_blender.rankers.simcls import SimCLSModel
 
     folder = tiny_pointwise("simcls")
@@ -41,6 +46,7 @@ def test_a_score_is_a_cosine(ranker, tiny_pointwise):
 def test_vectors_have_length_one_and_gradients(tiny_pointwise):
     import torch
 
+    from llm_blender.rankers.encoder_ranker import PointwiseConfig
     from llm_blender.rankers.simcls import SimCLSModel
 
     model = SimCLSModel(PointwiseConfig.load(tiny_pointwise("simcls"), "simcls")).train()
@@ -94,6 +100,8 @@ class TestCheckpoints:
         "names", [("source_encoder",), ("candidate_encoder",), ("source_encoder", "candidate_encoder")]
     )
     def test_the_layout_of_the_original(self, ranker, tmp_path, names):
+        from llm_blender.rankers.simcls import SimCLS
+
         folder = self.published(ranker.folder, tmp_path / "old", *names)
         old = SimCLS.from_pretrained(folder, backbone=dict(ranker.config.backbone))
         assert old.rank(PROMPT, TEXTS).scores == ranker.rank(PROMPT, TEXTS).scores
@@ -103,6 +111,8 @@ class TestCheckpoints:
     def test_two_different_encoders(self, ranker, tmp_path):
         from safetensors.torch import load_file, save_file
 
+        from llm_blender.rankers.simcls import SimCLS
+
         folder = self.published(ranker.folder, tmp_path / "old", "source_encoder", "candidate_encoder")
         state = load_file(folder / "model.safetensors")
         state["candidate_encoder.embeddings.word_embeddings.weight"][7] += 1
@@ -111,6 +121,8 @@ class TestCheckpoints:
             SimCLS.from_pretrained(folder, backbone=dict(ranker.config.backbone))
 
     def test_a_tokenizer_without_markers(self, tiny_encoder, ranker, broken):
+        from llm_blender.rankers.simcls import SimCLS
+
         folder = broken(ranker.folder)
         (folder / "tokenizer.json").write_text((tiny_encoder / "tokenizer.json").read_text())
         with pytest.raises(CheckpointError, match="The tokenizer has no token <source>: it is not this model's"):

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.encoder_ranker import PointwiseConfig
-from llm_blender.rankers.summa_reranker import SummaInput, SummaReranker
 
 if TYPE_CHECKING:
     import torch
 
-    from llm_blender.rankers.summa_reranker import MixtureOfExperts
+    from llm_blender.rankers.summa_reranker import MixtureOfExperts, SummaInput
 
 
 WIDTH = 12
@@ -123,6 +121,7 @@ class TestModel:
     def test_it_learns(self, tiny_pointwise):
         import torch
 
+        from llm_blender.rankers.encoder_ranker import PointwiseConfig
         from llm_blender.rankers.summa_reranker import SummaRerankerModel
 
         folder = tiny_pointwise("summareranker")
@@ -145,6 +144,9 @@ class TestModel:
 class TestInput:
     @pytest.fixture
     def form(self, tiny_pointwise) -> SummaInput:
+        from llm_blender.rankers.encoder_ranker import PointwiseConfig
+        from llm_blender.rankers.summa_reranker import SummaInput
+
         folder = tiny_pointwise("summareranker")
         return SummaInput(folder, PointwiseConfig.load(folder, "summareranker"))
 
@@ -166,7 +168,7 @@ class TestInput:
         assert len(reading.ids) == 40 + 32 + 3
         sun, moon = (reading.ids.count(form._tokenizer.token_to_id(word)) for word in ("sun", "moon"))
         assert sun == 38
-        assert 0 < moon < 30  # the prefixes took their room
+        assert 0 < moon < 30  # the prefixes take a part of the budget
         assert (reading.read, reading.whole) == (sun + moon, 198)
 
     def test_a_conversation_keeps_its_end(self, form):
@@ -194,6 +196,8 @@ class TestCheckpoints:
         return target
 
     def test_the_layout_of_the_original(self, tiny_pointwise, tmp_path):
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
         folder = tiny_pointwise("summareranker")
         ours = SummaReranker.from_pretrained(folder)
         old = SummaReranker.from_pretrained(
@@ -201,17 +205,21 @@ class TestCheckpoints:
         )
         texts = ["Because.", "Blue light scatters in the air."]
         assert old.rank("Why?", texts).scores == ours.rank("Why?", texts).scores
-        old.save_pretrained(tmp_path / "new")  # and the copy knows its backbone
+        old.save_pretrained(tmp_path / "new")  # the copy contains the backbone's configuration
         assert (
             SummaReranker.from_pretrained(tmp_path / "new").rank("Why?", texts).scores == old.rank("Why?", texts).scores
         )
 
     def test_a_config_comes_back_as_it_was(self, tmp_path):
+        from llm_blender.rankers.encoder_ranker import PointwiseConfig
+
         config = PointwiseConfig("simcls", {"model_type": "bert"}, 96, 32, tasks=("a", "b"), temperature=0.7)
         config.save(tmp_path)
         assert PointwiseConfig.load(tmp_path, "simcls") == config
 
     def test_an_encoder_that_is_nowhere(self, tiny_pointwise, tmp_path, monkeypatch):
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
         folder = self.published(tiny_pointwise("summareranker"), tmp_path / "old")
         with pytest.raises(CheckpointError, match=r"its encoder 'some/encoder' is built, .* as `backbone`"):
@@ -224,11 +232,13 @@ class TestCheckpoints:
             ({"ranker_type": "simcls"}, "is a SimCLS, not a SummaReranker"),
             ({"source_max_length": "long"}, "source_max_length: "),
             ({"candidate_max_length": 3}, "must be numbers of tokens above 3"),
-            ({"tasks": ["one"]}, "are not those that its config.json and tokenizer.json describe"),
-            ({"backbone": {"model_type": "no such encoder"}}, "are not those that its config.json"),
+            ({"tasks": ["one"]}, "do not match its config.json and tokenizer.json"),
+            ({"backbone": {"model_type": "no such encoder"}}, "do not match its config.json"),
         ],
     )
     def test_config_of_another_kind(self, tiny_pointwise, broken, values, message):
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
         folder = broken(tiny_pointwise("summareranker"))
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -236,6 +246,8 @@ class TestCheckpoints:
             SummaReranker.from_pretrained(folder)
 
     def test_weights_that_are_cut_off(self, tiny_pointwise, broken):
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
         path = broken(tiny_pointwise("summareranker")) / "model.safetensors"
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
@@ -244,13 +256,17 @@ class TestCheckpoints:
     def test_weights_of_a_pair_ranker(self, tiny_pointwise, tiny_ranker, broken):
         from safetensors.torch import load_file, save_file
 
+        from llm_blender.rankers.summa_reranker import SummaReranker
+
         folder = broken(tiny_pointwise("summareranker"))
         save_file(load_file(tiny_ranker() / "model.safetensors"), folder / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             SummaReranker.from_pretrained(folder)
 
     def test_another_models_tokenizer(self, tiny_pointwise, broken):
         from tokenizers import Tokenizer
+
+        from llm_blender.rankers.summa_reranker import SummaReranker
 
         folder = broken(tiny_pointwise("summareranker"))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -261,6 +277,9 @@ class TestCheckpoints:
 
 
 def test_lengths_decide_what_is_read(tiny_pointwise):
+    from llm_blender.rankers.encoder_ranker import PointwiseConfig
+    from llm_blender.rankers.summa_reranker import SummaInput
+
     folder = tiny_pointwise("summareranker")
     config = PointwiseConfig.load(folder, "summareranker")
     (short,) = SummaInput(folder, replace(config, source_max_length=10)).read([("sun " * 20, "moon")])

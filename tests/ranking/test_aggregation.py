@@ -18,8 +18,9 @@ from llm_blender.ranking import (
 )
 
 NAN = np.nan
+SETTINGS = settings(max_examples=10, deadline=None)
 
-# One matrix with what LLM-Blender 0.0.2 made of it.
+# A matrix, with the results of LLM-Blender 0.0.2.
 ORIGINAL = np.array(
     [
         [0.0, -0.29, -0.48, -2.65, -0.01],
@@ -54,21 +55,21 @@ def test_max_wins_counts_both_places():
     assert max_wins([[0, 1, -1], [2, 0, 0], [3, NAN, 0]]).tolist() == [1 + 0, 1 + 0, 1 + 1]
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(matrices())
 def test_missing_logits_add_nothing_to_max_logits(logits):
     off = ~np.eye(len(logits), dtype=bool)
     assert max_logits(logits) == pytest.approx(max_logits(np.where(np.isnan(logits) & off, 0, logits)))
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(matrices())
 def test_max_logits_is_the_sum_of_the_evidence_where_both_orders_are_known(logits):
     logits[np.isnan(logits) | np.isnan(logits.T)] = NAN
     assert max_logits(logits) == pytest.approx(2 * np.nansum(evidence(logits), axis=1) / len(logits))
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(matrices())
 def test_evidence_is_the_rankings_logit(logits):
     ranking = ranking_from_scores("any", np.zeros(len(logits)), logits)
@@ -77,15 +78,34 @@ def test_evidence_is_the_rankings_logit(logits):
     np.testing.assert_array_equal(evidence(logits), expected)
 
 
-@settings(max_examples=25, deadline=None)
+def won(logits):
+    """Games (winner, loser), one for each logit; those of 0 are won by who was read first."""
+    games = [(i, j) for i in range(len(logits)) for j in range(len(logits)) if i != j]
+    return [(i, j) if logits[i, j] >= 0 else (j, i) for i, j in games]
+
+
+@SETTINGS
+@given(matrices(gaps=False), st.sampled_from([0.01, 0.3]))
+def test_bradley_terry_is_where_the_penalised_likelihood_is_flat(logits, regularization):
+    logits[logits == 0] = 0.25
+    strengths = bradley_terry(logits, regularization=regularization)
+    slopes = 2 * regularization * strengths
+    for winner, loser in won(logits):
+        surprise = 1 / (1 + np.exp(strengths[winner] - strengths[loser]))
+        slopes[winner] -= surprise
+        slopes[loser] += surprise
+    assert slopes == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
 @given(matrices(gaps=False), st.sampled_from([0.01, 0.3]))
 def test_bradley_terry_agrees_with_choix(logits, regularization):
     import choix
 
     n = len(logits)
     logits[logits == 0] = 0.25
-    games = [(i, j) for i in range(n) for j in range(n) if i != j]
-    wins = [(i, j) if logits[i, j] > 0 else (j, i) for i, j in games]
+    wins = won(logits)
     theirs = choix.opt_pairwise(n, wins, alpha=regularization, tol=1e-10) if n > 1 else np.zeros(1)
     assert bradley_terry(logits, regularization=regularization) == pytest.approx(theirs, abs=1e-4)
 
@@ -116,7 +136,7 @@ def test_bradley_terry_needs_a_regularization():
         bradley_terry(ORIGINAL, regularization=0)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(matrices(gaps=False), st.sampled_from(sorted(AGGREGATIONS)), st.randoms())
 def test_equal_candidates_get_equal_scores(logits, aggregation, random):
     i, j = random.choices(range(len(logits)), k=2)
@@ -131,7 +151,7 @@ def test_an_unknown_aggregation_is_told_the_nearest():
         find_aggregation("max_logit")
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(st.integers(-3, 3), min_size=1))
 def test_a_rank_is_one_more_than_the_number_of_better_ones(scores):
     expected = [1 + sum(other > score for other in scores) for score in scores]

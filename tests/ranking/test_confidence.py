@@ -18,6 +18,7 @@ from llm_blender.ranking import (
 )
 
 NAN = np.nan
+SETTINGS = settings(max_examples=10, deadline=None)
 
 
 def ranking(logits):
@@ -85,7 +86,7 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error([0.75] * 4, [1, 1, 1, 0]) == 0
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=40), st.randoms())
 def test_calibration_error_does_not_depend_on_the_order(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
@@ -138,8 +139,8 @@ def test_bootstrap_is_seeded_and_works_in_blocks():
     ("call", "message"),
     [
         (lambda: probability(1, temperature=0), "temperature"),
-        (lambda: log_loss([1], [1, 0]), "one length"),
-        (lambda: fit_temperature([], []), "one length"),
+        (lambda: log_loss([1], [1, 0]), "equal length"),
+        (lambda: fit_temperature([], []), "equal length"),
         (lambda: brier_score([0.5], [2]), "label"),
         (lambda: expected_calibration_error([0.5], [1], bins=0), "bin"),
         (lambda: bootstrap_interval([]), "at least one"),

@@ -5,7 +5,7 @@ import pytest
 
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
-from llm_blender.ranking import EvidenceWeights, consensus, fit_evidence, rank_with
+from llm_blender.ranking import LogitWeights, consensus, fit_evidence, rank_with
 
 
 def test_recall_of_words_and_of_pairs_of_words():
@@ -48,7 +48,7 @@ def test_it_is_added_to_the_logits_by_weight():
         return [1.0 if (left, right) == (2, 0) else -1.0 if (left, right) == (0, 2) else 0.0 for _, left, right in pool]
 
     (plain,) = rank_with([texts], compare, strategy="full")
-    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=EvidenceWeights(10, 0.5))
+    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=LogitWeights(10, 0.5))
     assert plain.best == 2
     assert agreeing.best != 2
     gains = 10 * np.subtract.outer(shares, shares)
@@ -61,12 +61,12 @@ def test_without_a_consensus_the_ranker_decides_alone(texts):
         return [float(left - right) for _, left, right in pool]
 
     (plain,) = rank_with([texts], compare, strategy="full")
-    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=EvidenceWeights(10, 0.5))
+    (agreeing,) = rank_with([texts], compare, strategy="full", evidence_weights=LogitWeights(10, 0.5))
     np.testing.assert_array_equal(agreeing.logits, plain.logits)
 
 
 def test_no_weight_of_the_consensus_is_the_ranker_in_full():
-    assert EvidenceWeights(0, 0.5).evidence(np.array([2.0, 3.0]), np.array([0.1, np.nan])).tolist() == [2.0, 3.0]
+    assert LogitWeights(0, 0.5).evidence(np.array([2.0, 3.0]), np.array([0.1, np.nan])).tolist() == [2.0, 3.0]
 
 
 def test_as_a_ranker():
@@ -79,6 +79,9 @@ def test_as_a_ranker():
 class TestFit:
     """Labels drawn from known numbers: a model that is right of two candidates counts less where others are there."""
 
+    def fit(self, *parts):
+        return fit_evidence(*map(list, zip(*parts, strict=True)), resamples=20)
+
     def drawn(self, n: int, temperature: float, weight: float, model: float = 1.0, seed: int = 0):
         rng = np.random.default_rng(seed)
         logits, gains = rng.normal(0, 2, n), rng.normal(0, 0.2, n)
@@ -90,22 +93,22 @@ class TestFit:
         return logits, np.full_like(gains, np.nan), labels, groups
 
     def test_the_numbers_are_found_again(self):
-        fit = fit_evidence(*map(list, zip(self.drawn(20_000, 1.5, 8, 0.4), self.alone(20_000, 1.5), strict=True)))
-        slope_alone = 1 / fit.temperature  # between that of the pairs without others and the weaker one beside them
+        fit = self.fit(self.drawn(3_000, 1.5, 8, 0.4), self.alone(3_000, 1.5))
+        slope_alone = 1 / fit.temperature  # between that of pairs without a consensus and the smaller one with it
         assert 0.4 / 1.5 * 0.8 < slope_alone < 1 / 1.5
         assert fit.weights.consensus / fit.temperature == pytest.approx(8 / 1.5, rel=0.08)
         assert fit.weights.model / fit.temperature == pytest.approx(0.4 / 1.5, rel=0.08)
         assert fit.ci95[0] < fit.weights.consensus < fit.ci95[1]
         assert fit.log_loss < fit.log_loss_without
-        assert fit.pairs == 40_000
+        assert fit.pairs == 6_000
 
     def test_a_consensus_that_does_harm_gets_no_weight(self):
-        fit = fit_evidence(*([part] for part in self.drawn(5_000, 1, -5)))
-        assert fit.weights == EvidenceWeights()
+        fit = self.fit(self.drawn(1_000, 1, -5))
+        assert fit.weights == LogitWeights()
         assert fit.log_loss == pytest.approx(fit.log_loss_without)
 
     def test_a_model_that_does_harm_gets_none_beside_it(self):
-        fit = fit_evidence(*([part] for part in self.drawn(5_000, 1, 8, -1)))
+        fit = self.fit(self.drawn(1_000, 1, 8, -1))
         assert fit.weights.model < 0.1 * fit.weights.consensus
         assert fit.log_loss < fit.log_loss_without
 
@@ -113,18 +116,18 @@ class TestFit:
         from llm_blender.ranking import fit_temperature
 
         logits, gains, labels, groups = self.alone(3_000, 2)
-        fit = fit_evidence([logits], [gains], [labels], [groups])
-        assert fit.weights == EvidenceWeights()
+        fit = self.fit((logits, gains, labels, groups))
+        assert fit.weights == LogitWeights()
         assert fit.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
 
     def test_files_count_alike_whatever_their_size(self):
-        large, small = self.drawn(9_000, 1, 2), self.drawn(900, 1, 14, seed=1)
-        fit = fit_evidence(*map(list, zip(large, small, strict=True)))
+        large, small = self.drawn(2_000, 1, 2), self.drawn(200, 1, 14, seed=1)
+        fit = self.fit(large, small)
         assert 6 < fit.weights.consensus / fit.weights.model < 10
 
     def test_instructions_count_alike_whatever_their_pairs(self):
-        logits, gains, labels, groups = self.drawn(4_000, 1, 6)
-        again = [np.concatenate([part, part[:2_000]]) for part in (logits, gains, labels, groups)]
+        logits, gains, labels, groups = self.drawn(600, 1, 6)
+        again = [np.concatenate([part, part[:300]]) for part in (logits, gains, labels, groups)]
         assert fit_evidence(*([part] for part in again)).weights.consensus == pytest.approx(
             fit_evidence([logits], [gains], [labels], [groups]).weights.consensus, rel=1e-4
         )

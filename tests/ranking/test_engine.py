@@ -17,6 +17,7 @@ from llm_blender.ranking import (
 )
 from llm_blender.testing import FakeRanker
 
+SETTINGS = settings(max_examples=10, deadline=None)
 words = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=8)
 names = st.sampled_from(STRATEGIES)
 noisy = FakeRanker(noise=3.0, order_bias=1.0)
@@ -33,7 +34,7 @@ class Spy:
         return [self.logit(self.candidates[i][left], self.candidates[i][right]) for i, left, right in pool]
 
     @property
-    def asked(self):
+    def pairs(self):
         """(prompt, text, text) of all pools."""
         return [
             (i, self.candidates[i][left], self.candidates[i][right]) for pool in self.pools for i, left, right in pool
@@ -44,7 +45,7 @@ def texts(n):
     return [f"candidate {i}" for i in range(n)]
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(words, min_size=1, max_size=4), names, st.integers(0, 9))
 def test_a_ranking_does_not_depend_on_the_other_prompts(candidates, name, seed):
     together = rank_with(candidates, Spy(candidates), strategy=name, seed=seed, budget=20)
@@ -53,18 +54,18 @@ def test_a_ranking_does_not_depend_on_the_other_prompts(candidates, name, seed):
         assert ranking.to_dict() == alone.to_dict()
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(words, min_size=1, max_size=4), names)
 def test_no_ordered_pair_of_texts_is_compared_twice_and_none_with_itself(candidates, name):
     spy = Spy(candidates)
     rankings = rank_with(candidates, spy, strategy=name, budget=20)
-    assert len(set(spy.asked)) == len(spy.asked)
-    assert all(left != right for _, left, right in spy.asked)
-    counted = [sum(prompt == i for prompt, _, _ in spy.asked) for i in range(len(candidates))]
+    assert len(set(spy.pairs)) == len(spy.pairs)
+    assert all(left != right for _, left, right in spy.pairs)
+    counted = [sum(prompt == i for prompt, _, _ in spy.pairs) for i in range(len(candidates))]
     assert [ranking.comparisons for ranking in rankings] == counted
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(words)
 def test_equal_texts_tie_in_full(candidates):
     (ranking,) = rank_with([candidates], Spy([candidates]), strategy="full")
@@ -75,7 +76,7 @@ def test_equal_texts_tie_in_full(candidates):
 
 def test_all_texts_equal_need_no_ranker():
     candidates = [["same"] * 4, ["alone"]]
-    first, second = rank_with(candidates, lambda pool, advance: pytest.fail("asked"), strategy="full")
+    first, second = rank_with(candidates, lambda pool, advance: pytest.fail("compared"), strategy="full")
     assert (first.ranks, first.comparisons, first.logits[0, 1]) == ((1, 1, 1, 1), 0, 0)
     assert (second.ranks, second.comparisons) == ((1,), 0)
 
@@ -103,7 +104,7 @@ def test_a_pair_known_already_is_not_asked_again():
     assert ranking.comparisons == 3
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=6), st.integers(0, 100), names)
 def test_float_noise_cannot_turn_a_rank(strengths, seed, name):
     candidates = [[f"{i}" for i in range(len(strengths))]]
@@ -130,7 +131,7 @@ def test_the_temperature_reaches_the_rankings():
     assert ranking.probability(1, 0) == pytest.approx(1 / (1 + np.exp(-2 / 4)))
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(st.lists(words, min_size=1, max_size=3), names, st.integers(0, 3))
 def test_progress_grows_and_reaches_its_total(candidates, name, batch):
     calls = []
@@ -145,8 +146,8 @@ def test_progress_grows_and_reaches_its_total(candidates, name, batch):
     done = [call[0] for call in calls]
     assert done == sorted(done)
     assert all(now <= total for now, total in calls)
-    if spy.asked:
-        assert calls[-1] == (len(spy.asked), len(spy.asked))
+    if spy.pairs:
+        assert calls[-1] == (len(spy.pairs), len(spy.pairs))
 
 
 def test_progress_knows_the_total_from_the_start():

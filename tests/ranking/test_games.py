@@ -6,7 +6,6 @@ from llm_blender.ranking import (
     Game,
     games_from_pairs,
     games_from_ranking,
-    games_from_votes,
     pairs_from_scores,
     ranking_from_scores,
 )
@@ -59,10 +58,6 @@ def test_a_ranker_wins_games_in_part():
 def test_evidence_of_0_is_no_game():
     ranking = ranking_from_scores("any", [0, 0], np.array([[0, 2], [2, 0]]))
     assert games_from_ranking(ranking, ["ann", "bob"]) == []
-
-
-def test_votes_name_the_winner_first():
-    assert games_from_votes([("ann", "bob"), ("bob", "bob")]) == [Game("ann", "bob", 1)]
 
 
 def test_one_model_per_candidate():

@@ -13,7 +13,6 @@ from llm_blender.ranking import (
     Interval,
     Priors,
     fit_priors,
-    games_from_votes,
     make_strategy,
     max_logits,
     probability_matrix,
@@ -24,11 +23,12 @@ from llm_blender.ranking.aggregation import fit_strengths
 from llm_blender.types import Ranking
 
 NAMES = "abcdefgh"
+SETTINGS = settings(max_examples=10, deadline=None)
 
 
 @st.composite
 def rankings(draw, strategy=None):
-    """A ranking by a noisy ranker with a position bias, and who wrote what; some are unknown."""
+    """Draw a ranking by a noisy ranker with a position bias, and the candidates' LLMs, some unknown."""
     n = draw(st.integers(1, 8))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     matrix = (rng.normal(0, 1, n)[:, None] - rng.normal(0, 1, n)[None, :] + rng.normal(0.3, 0.5, (n, n))).round(4)
@@ -51,22 +51,22 @@ def same(a: Ranking, b: Ranking) -> bool:
     return a.to_dict() == b.to_dict()
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths)
 def test_weight_0_changes_nothing(case, strength):
     ranking, models = case
     assert same(Priors(strength, weight=0).apply(ranking, models), ranking)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), st.integers(-8, 8))
 def test_equal_strengths_change_nothing(case, strength):
     ranking, models = case
-    everybody = dict.fromkeys([*NAMES, "unknown"], strength / 4)
-    assert same(Priors(everybody).apply(ranking, ["a" if model is None else model for model in models]), ranking)
+    shifted = dict.fromkeys([*NAMES, "unknown"], strength / 4)
+    assert same(Priors(shifted).apply(ranking, ["a" if model is None else model for model in models]), ranking)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths, weights)
 def test_it_is_a_ranking_of_its_own_scores(case, strength, weight):
     ranking, models = case
@@ -84,7 +84,7 @@ def test_it_is_a_ranking_of_its_own_scores(case, strength, weight):
     assert sum(ranked.scores) == pytest.approx(0, abs=1e-6)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths, weights)
 def test_log_odds_gain_the_weighted_difference_of_strengths(case, strength, weight):
     ranking, models = case
@@ -97,7 +97,7 @@ def test_log_odds_gain_the_weighted_difference_of_strengths(case, strength, weig
     assert gained[known] == pytest.approx((weight * (s[:, None] - s[None, :]))[known], abs=1e-6)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths, weights, st.sampled_from([0.3, 4.0]))
 def test_their_temperature_takes_the_place_of_the_rankers(case, strength, weight, temperature):
     ranking, models = case
@@ -107,7 +107,7 @@ def test_their_temperature_takes_the_place_of_the_rankers(case, strength, weight
     assert ranked is ranking or ranked.temperature == temperature
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings("full"), strengths, weights)
 def test_with_all_pairs_compared_the_scores_are_max_logits(case, strength, weight):
     ranking, models = case
@@ -115,7 +115,7 @@ def test_with_all_pairs_compared_the_scores_are_max_logits(case, strength, weigh
     assert ranked.scores == pytest.approx(max_logits(ranked.logits), abs=1e-9)
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths, weights)
 def test_a_stronger_llm_never_ranks_worse(case, strength, weight):
     ranking, models = case
@@ -126,7 +126,7 @@ def test_a_stronger_llm_never_ranks_worse(case, strength, weight):
     others = [i for i, model in enumerate(models) if model != name]
     before = Priors(strength, weight=weight).apply(ranking, models)
     after = Priors({**strength, name: strength[name] + 0.5}, weight=weight).apply(ranking, models)
-    if before is ranking:  # a contest's scores are rounds, which are on another scale
+    if before is ranking:  # scores by elimination count rounds, on another scale
         return
     for i in mine:
         for j in others:
@@ -134,7 +134,7 @@ def test_a_stronger_llm_never_ranks_worse(case, strength, weight):
         assert after.ranks[i] <= before.ranks[i]
 
 
-@settings(deadline=None)
+@SETTINGS
 @given(rankings(), strengths, weights, st.randoms())
 def test_numbering_the_candidates_otherwise_numbers_the_ranking_otherwise(case, strength, weight, random):
     ranking, models = case
@@ -169,13 +169,13 @@ def test_who_went_out_early_can_be_the_best():
 
 
 def test_after_a_cup_they_choose_as_well_as_if_the_cup_had_known_them():
-    """Mean quality of the best one over simulated contests; the standard error of a difference is about 0.02."""
+    """Mean quality of the best one over simulated contests; the standard error of a difference is about 0.05."""
     rng, n = np.random.default_rng(0), 11
     quality = {"cup": [], "with priors": [], "cup that knew": []}
-    for seed in range(600):
+    for seed in range(120):
         strength = rng.normal(0, 0.5, n)
         true = strength + rng.normal(0, 1, n)
-        seen = true + rng.normal(0, 1, n)  # by a ranker that errs as much as the answers differ
+        seen = true + rng.normal(0, 1, n)  # by a ranker with noise as large as the differences
         logits = seen[:, None] - seen[None, :] + rng.normal(0, 0.5, (n, n))
         known = logits + strength[:, None] - strength[None, :]
 
@@ -208,29 +208,33 @@ def test_one_model_per_candidate():
         Priors({}).apply(Ranking(0, (0,), (1,), (0,), np.full((1, 1), np.nan), "full", 0), [])
 
 
+def games_from_votes(votes):
+    return [Game(winner, loser, 1.0) for winner, loser in votes]
+
+
 def play(true, games, seed=0):
-    """Votes between random LLMs of these strengths."""
-    rng, names = np.random.default_rng(seed), list(true)
-    votes = []
-    for _ in range(games):
-        a, b = rng.choice(names, 2, replace=False)
-        votes.append((a, b) if rng.random() < 1 / (1 + np.exp(true[b] - true[a])) else (b, a))
-    return games_from_votes(votes)
+    """Draw votes between random LLMs of these strengths."""
+    rng, names, strength = np.random.default_rng(seed), list(true), np.array(list(true.values()))
+    first = rng.integers(len(names), size=games)
+    second = (first + rng.integers(1, len(names), size=games)) % len(names)
+    wins = rng.random(games) < 1 / (1 + np.exp(strength[second] - strength[first]))
+    better, worse = np.where(wins, first, second), np.where(wins, second, first)
+    return games_from_votes([(names[a], names[b]) for a, b in zip(better, worse, strict=True)])
 
 
 TRUE = {"a": 1.2, "b": 0.4, "c": -0.1, "d": -0.5, "e": -1.0}
 
 
 def test_strengths_are_found_again():
-    priors = fit_priors(play(TRUE, 20_000))
+    priors = fit_priors(play(TRUE, 10_000))
     assert [priors.strengths[name] for name in TRUE] == pytest.approx(list(TRUE.values()), abs=0.1)
     assert sum(priors.strengths.values()) == pytest.approx(0, abs=1e-6)
-    assert sum(priors.games.values()) == 40_000
+    assert sum(priors.games.values()) == 20_000
 
 
 def test_few_games_say_little():
     def spread(games):
-        return np.mean([np.std(list(fit_priors(play(TRUE, games, seed)).strengths.values())) for seed in range(20)])
+        return np.mean([np.std(list(fit_priors(play(TRUE, games, seed)).strengths.values())) for seed in range(5)])
 
     few, some, many = spread(4), spread(40), spread(400)
     assert few < some < many < 1.1 * np.std(list(TRUE.values()))
@@ -241,7 +245,7 @@ def test_shrinkage_errs_less_than_no_shrinkage_and_less_than_no_strengths():
     """Mean squared error over many small tournaments, of strengths spread as the true ones are."""
     rng = np.random.default_rng(0)
     errors = {"shrunk": [], "hardly shrunk": [], "none": []}
-    for seed in range(60):
+    for seed in range(20):
         true = dict(zip("abcdefgh", rng.normal(0, 0.5, 8), strict=True))
         centre = np.mean(list(true.values()))
         games = play(true, 60, seed)
@@ -287,7 +291,7 @@ def test_weights_make_games_fewer():
     assert light == pytest.approx(fit_priors([Game("a", "b", 1)]).strengths)
 
 
-@settings(deadline=None, max_examples=30)
+@SETTINGS
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1), st.permutations("abcd"))
 def test_other_names_get_the_same_strengths(votes, others):
     games = games_from_votes(votes)
@@ -326,7 +330,7 @@ def test_a_file_keeps_everything(tmp_path):
     ("changes", "message"),
     [
         ({"format": "other"}, "is not a file of priors"),
-        ({"version": 2}, "version 2, this is 1"),
+        ({"version": 2}, "version 2, not 1"),
         ({"strengths": None}, "is damaged"),
         ({"strengths": {"a": "strong"}}, "is damaged"),
         ({"strengths": {"a": float("nan")}}, "finite"),

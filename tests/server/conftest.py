@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.server import create_app
@@ -22,6 +21,8 @@ from llm_blender.server.service import Service
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import LLM
+
+ServeApp = Callable[[contextlib.ExitStack, Any], str]
 
 
 @dataclass
@@ -39,15 +40,15 @@ class Running:
     def idle(self) -> bool:
         """Whether nothing is at work any more, after a moment."""
         end = time.monotonic() + 20
-        while self.service.gate.admitted and time.monotonic() < end:
+        while self.service.admission.admitted and time.monotonic() < end:
             time.sleep(0.01)
-        return not self.service.gate.admitted
+        return not self.service.admission.admitted
 
 
 class Serving:
     """Starts services, and stops them."""
 
-    def __init__(self, stack: contextlib.ExitStack, serve_app: Callable[..., Any]) -> None:
+    def __init__(self, stack: contextlib.ExitStack, serve_app: ServeApp) -> None:
         self._stack, self._serve_app = stack, serve_app
 
     def __call__(
@@ -63,20 +64,20 @@ class Serving:
         limits = limits or Limits(deadline=20)
         ensemble = Ensemble([Member(llm) for llm in made], ranker or FakeRanker(), limits=limits, **more)
         app = create_app(ensemble, ServerConfig(**(options or {})), keys)
-        url = self._stack.enter_context(self._serve_app(app))
+        url = self._serve_app(self._stack, app)
         http = self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
         return Running(url, app.state.service, http)
 
 
 @pytest.fixture
-def serve(serve_app: Callable[..., Any]) -> Iterator[Serving]:
+def serve(serve_app: ServeApp) -> Iterator[Serving]:
     """For services with something planted."""
     with contextlib.ExitStack() as stack:
         yield Serving(stack, serve_app)
 
 
 @pytest.fixture(scope="module")
-def serve_for_all(serve_app: Callable[..., Any]) -> Iterator[Serving]:
+def serve_for_all(serve_app: ServeApp) -> Iterator[Serving]:
     """For a service that all tests of a module use."""
     with contextlib.ExitStack() as stack:
         yield Serving(stack, serve_app)

@@ -14,8 +14,9 @@ from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.ranking import Priors
-from llm_blender.server.request import question
-from llm_blender.server.response import Watch
+from llm_blender.server.chat import answer_question
+from llm_blender.server.request import read_question
+from llm_blender.server.response import Events
 from llm_blender.server.schemas import ChatRequest
 from llm_blender.server.service import Service
 from llm_blender.store import Store
@@ -90,9 +91,9 @@ def asked(request, *llms, waited=0.0, deadline=20.0):
     async def ask():
         limits = Limits(deadline=deadline)
         service = Service(Ensemble([Member(llm) for llm in llms], FakeRanker(), limits=limits), ServerConfig())
-        made = question(service, ChatRequest(model="blend", **request))
-        made = dataclasses.replace(made, begun=made.begun - waited)
-        return await made.ask(Watch(service, made))
+        question = read_question(service, ChatRequest(model="blend", **request))
+        question = dataclasses.replace(question, begun=question.begun - waited)
+        return await answer_question(service, question, Events(service, question))
 
     return asyncio.run(ask())
 

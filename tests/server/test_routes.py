@@ -1,4 +1,4 @@
-"""The routes besides chat, and the parts without a network: gate and breakers."""
+"""The routes besides chat, and the parts without a network: admission and circuit breakers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import ConfigError
 from llm_blender.server import create_app
 from llm_blender.server.errors import RefusedError
-from llm_blender.server.limits import Breakers, Gate
+from llm_blender.server.limits import Admission, CircuitBreakers
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Failure
 
@@ -112,45 +112,45 @@ def test_an_llm_cannot_be_named_as_the_ensemble():
 
 def test_a_breaker_doubles_its_pause_and_lets_one_request_try():
     now = 0.0
-    breakers = Breakers(["a"], 2, 10.0, lambda: now)
+    breakers = CircuitBreakers(["a"], 2, 10.0, lambda: now)
     failure = Failure("a", "server", "a: down")
     breakers.failed(Failure("a", "bad_request", "a: the client's fault"))
     breakers.failed(failure)
-    assert breakers.take("a") is None
+    assert breakers.refusal("a") is None
     breakers.failed(failure)
-    aside = breakers.take("a")
+    aside = breakers.refusal("a")
     assert aside is not None
     assert aside.message == "a: set aside after 2 failures in a row, tried again in 10 s; the last: a: down"
     now = 10.0
-    assert breakers.take("a") is None  # this one tries
-    assert breakers.take("a") is not None
+    assert breakers.refusal("a") is None  # this one tries
+    assert breakers.refusal("a") is not None
     breakers.failed(failure)
     now = 29.0
-    assert breakers.aside("a")
+    assert breakers.is_open("a")
     now = 30.0
-    assert breakers.take("a") is None
-    breakers.answered("a")
-    assert breakers.take("a") is None
-    assert not breakers.aside("a")
+    assert breakers.refusal("a") is None
+    breakers.succeeded("a")
+    assert breakers.refusal("a") is None
+    assert not breakers.is_open("a")
 
 
 def test_the_gate_lets_go_of_what_is_cancelled_before_it_began():
     async def run():
-        gate = Gate(1, 1)
-        tasks = [gate.begin(lambda: asyncio.sleep(60), 60) for _ in range(2)]
-        with pytest.raises(RefusedError, match="2 requests are at work"):
-            gate.begin(lambda: asyncio.sleep(0), 60)
+        admission = Admission(1, 1)
+        tasks = [admission.begin(lambda: asyncio.sleep(60), 60) for _ in range(2)]
+        with pytest.raises(RefusedError, match="2 requests are running"):
+            admission.begin(lambda: asyncio.sleep(0), 60)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert gate.admitted == gate.running == 0
-        waiting = gate.begin(lambda: asyncio.sleep(60), 60)
+        assert admission.admitted == admission.running == 0
+        waiting = admission.begin(lambda: asyncio.sleep(60), 60)
         with pytest.raises(RefusedError, match=r"no answer within 0\.05 s"):
-            await gate.begin(lambda: asyncio.sleep(0), 0.05)  # it counts while it waits
-        assert not await gate.drain(0.01)
+            await admission.begin(lambda: asyncio.sleep(0), 0.05)  # it counts while it waits
+        assert not await admission.drain(0.01)
         with pytest.raises(RefusedError, match="shut down"):
             await waiting
         with pytest.raises(RefusedError, match="shutting down"):
-            gate.begin(lambda: asyncio.sleep(0), 60)
+            admission.begin(lambda: asyncio.sleep(0), 60)
 
     asyncio.run(run())

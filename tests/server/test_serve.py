@@ -131,6 +131,6 @@ def test_what_is_wrong_is_told_before_it_serves(tmp_path, serve):
     for thread in threads:
         thread.join()
     codes = sorted((result.returncode, result.stderr.splitlines()[-1]) for result in results)
-    assert codes[0] == (1, f"error: 127.0.0.1:{taken} cannot be had: is another service there? Choose another --port.")
+    assert codes[0] == (1, f"error: 127.0.0.1:{taken} is not available; choose another --port.")
     assert codes[1][0] == 2
-    assert codes[1][1].startswith("error: 0.0.0.0 can be reached from other machines, and there is no key")
+    assert codes[1][1].startswith("error: Other machines can reach 0.0.0.0, and there is no key")

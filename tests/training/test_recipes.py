@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from llm_blender.errors import ConfigError, NotFoundError, RowError
 from llm_blender.training.groups import excluded_keys, load_groups
 from llm_blender.training.recipes import Recipe, Source
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_a_recipe_is_toml(tmp_path):
@@ -43,6 +46,33 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
 def test_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(NotFoundError, match="no recipe"):
         Recipe.load(tmp_path / "none.toml")
+
+
+class TestBase:
+    def test_values_are_those_of_the_base_but_for_its_own(self, tmp_path):
+        (tmp_path / "pairs.toml").write_text('max_length = 64\nsource_max_length = 16\n[[sources]]\nfile = "a"\n')
+        (tmp_path / "other.toml").write_text('base = "pairs.toml"\nranker = "simcls"\nlearning_rate = 1e-3\n')
+        base, other = (Recipe.load(tmp_path / f"{name}.toml") for name in ("pairs", "other"))
+        assert other == base.model_copy(update={"ranker": "simcls", "learning_rate": 1e-3})
+
+    def test_one_that_is_not_there(self, tmp_path):
+        (tmp_path / "a.toml").write_text('base = "none.toml"\n')
+        with pytest.raises(NotFoundError, match=r"no recipe .*none\.toml"):
+            Recipe.load(tmp_path / "a.toml")
+
+    def test_a_base_has_none_itself(self, tmp_path):
+        (tmp_path / "a.toml").write_text('base = "a.toml"\n')
+        with pytest.raises(ConfigError, match="base: Extra inputs are not permitted"):
+            Recipe.load(tmp_path / "a.toml")
+
+    @pytest.mark.parametrize("name", ["summa_reranker", "simcls", "reward_model", "mlm_head"])
+    def test_the_baselines_learn_from_what_the_pair_ranker_learns_from(self, name):
+        late, baseline = (Recipe.load(RECIPES / f"{file}.toml") for file in ("late", name))
+        assert baseline.ranker == ("mlm_scoring" if name == "mlm_head" else name)
+        assert baseline.dev_sources == late.dev_sources
+        assert {source.file for source in baseline.sources} <= {source.file for source in late.sources}
+        if name != "mlm_head":
+            assert baseline.sources == late.sources
 
 
 class TestSources:

@@ -12,8 +12,10 @@ from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.training.groups import Preference, TrainingGroup
 from llm_blender.training.recipes import Recipe
 
+from .conftest import same
+
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
-PAIRS = [  # what is good is better
+PAIRS = [  # the good one is better
     TrainingGroup(f"why is the {one}", (f"the {other} is good", f"the {other} is bad"), (Preference(0, 1, 1.0),))
     for one, other in itertools.product(NAMES, NAMES)
 ]
@@ -29,28 +31,19 @@ BASE = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def train(tiny_encoder, tmp_path):
-    """Trains on `PAIRS`; gives the log and the weights."""
+    """Return a function that trains on `PAIRS` and returns the log and the weights."""
     from llm_blender.training.checkpoints import new_pair_ranker
-    from llm_blender.training.ranker import train_pair_ranker
+    from llm_blender.training.ranker import PairLearner
 
     def run(output: str = "run", pairs=PAIRS, dev=PAIRS[:16], **changes):
         recipe = Recipe.model_validate(BASE | changes)
-        model, form, _ = new_pair_ranker(recipe, str(tiny_encoder))
-        log = train_pair_ranker(recipe, model, form, pairs, dev, tmp_path / output)
-        return log, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        learner = PairLearner(recipe, *new_pair_ranker(recipe, str(tiny_encoder)))
+        log = learner.train(pairs, dev, tmp_path / output)
+        return log, {name: tensor.detach().clone() for name, tensor in learner.model.state_dict().items()}
 
     return run
-
-
-def same(one: dict, other: dict) -> bool:
-    import torch
-
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def evaluations(log: list[dict]) -> list[dict]:
@@ -240,14 +233,22 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def made(folder, recipe, tiny_encoder, tmp_path_factory):
+def run_recipe(folder, tiny_encoder):
+    """Return a function that runs a recipe on the rows of `folder`."""
     from llm_blender.training.run import train_ranker
 
+    def run(recipe, output, *, exclude=(folder / "test.jsonl",), **options):
+        return train_ranker(recipe, folder, folder, output, exclude=exclude, backbone=str(tiny_encoder), **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(run_recipe, recipe, tmp_path_factory):
     output = tmp_path_factory.mktemp("ranker")
-    told, notes = [], []
-    more = {"exclude": [folder / "test.jsonl"], "backbone": str(tiny_encoder), "note": notes.append}
-    run = train_ranker(recipe, folder, folder, output, progress=lambda *counts: told.append(counts), **more)
-    return output, run, told, notes
+    steps, notes = [], []
+    run = run_recipe(recipe, output, progress=lambda *counts: steps.append(counts), note=notes.append)
+    return output, run, steps, notes
 
 
 class TestRun:
@@ -277,19 +278,19 @@ class TestRun:
         np.testing.assert_allclose(one, other, atol=2e-4)  # 1e-4, each rounded to 4 decimals
 
     def test_the_run_says_what_it_used_and_found(self, made):
-        _, run, told, notes = made
+        _, run, steps, notes = made
         (count,) = run.sources
         assert (count.rows, count.excluded, count.groups, count.pairs) == (64, 8, 56, 56)
-        assert set(run.dev) == {"pairs", "agreement", "longest", "flip_rate", "ece", "brier"}
-        assert run.dev["pairs"] == 8
-        assert run.dev["longest"] == 1  # "good" has a letter more than "bad"
-        assert 0 <= run.int8["same_decision"] <= 1
-        assert told[-1] == (9, 9)  # 14 pairs alone in 3 steps, 42 compared in 6
+        assert set(run.quality.dev) == {"pairs", "agreement", "longest", "flip_rate", "ece", "brier"}
+        assert run.quality.dev["pairs"] == 8
+        assert run.quality.dev["longest"] == 1  # "good" has a letter more than "bad"
+        assert 0 <= run.quality.int8["same_decision"] <= 1
+        assert steps[-1] == (9, 9)  # 14 pairs pointwise in 3 steps, 42 pairwise in 6
         assert notes[-1].startswith("one, step 6 of 6: loss ")
 
     def test_the_temperature_is_the_fitted_one(self, made):
         output, run, *_ = made
-        assert PairRankerConfig.load(output).temperature == run.temperature != 1
+        assert PairRankerConfig.load(output).temperature == run.quality.temperature != 1
 
     def test_the_card_is_written_from_the_run(self, made, folder):
         import hashlib
@@ -297,44 +298,30 @@ class TestRun:
         card = (made[0] / "README.md").read_text()
         digest = hashlib.sha256((folder / "train.jsonl").read_bytes()).hexdigest()
         assert f"| [Good and bad](https://example.org/good) | CC0-1.0 | 64 | 8 | 56 | 56 | `{digest}` |" in card
-        assert "stands in a test file: `test.jsonl`" in card
+        assert "is in a test file: `test.jsonl`" in card
         assert "| learning_rate | 0.001 |" in card
         assert "| agreement | " in card
         assert "| one | 6 | " in card
         assert str(folder) not in card
 
-    def test_again_it_trains_no_more(self, made, folder, recipe, tiny_encoder):
-        from llm_blender.training.run import train_ranker
-
+    def test_again_it_trains_no_more(self, made, run_recipe, recipe):
         output, run, *_ = made
         before = (output / "model.safetensors").read_bytes()
-        told = []
-        again = train_ranker(
-            recipe,
-            folder,
-            folder,
-            output,
-            exclude=[folder / "test.jsonl"],
-            backbone=str(tiny_encoder),
-            progress=lambda *counts: told.append(counts),
-        )
-        assert told == []
+        steps = []
+        again = run_recipe(recipe, output, progress=lambda *counts: steps.append(counts))
+        assert steps == []
         assert (output / "model.safetensors").read_bytes() == before
-        assert again.dev == run.dev
+        assert again.quality == run.quality
 
-    def test_another_run_does_not_go_on_from_its_checkpoints(self, made, folder, recipe, tiny_encoder):
-        from llm_blender.training.run import train_ranker
-
-        for changed, exclude in ((recipe, []), (recipe.model_copy(update={"seed": 5}), [folder / "test.jsonl"])):
+    def test_another_run_does_not_go_on_from_its_checkpoints(self, made, run_recipe, recipe):
+        for changed, options in ((recipe, {"exclude": []}), (recipe.model_copy(update={"seed": 5}), {})):
             with pytest.raises(InputError, match="belongs to a run with another recipe or other data"):
-                train_ranker(changed, folder, folder, made[0], exclude=exclude, backbone=str(tiny_encoder))
+                run_recipe(changed, made[0], **options)
 
-    def test_without_development_rows(self, folder, recipe, tiny_encoder, tmp_path):
-        from llm_blender.training.run import train_ranker
-
+    def test_without_development_rows(self, run_recipe, recipe, tmp_path):
         recipe = recipe.model_copy(
             update={"dev_sources": (), "sources": (recipe.sources[0].model_copy(update={"max_groups": 8}),)}
         )
-        run = train_ranker(recipe, folder, folder, tmp_path / "out", backbone=str(tiny_encoder))
-        assert (run.dev, run.temperature) == ({}, 1.0)
+        run = run_recipe(recipe, tmp_path / "out", exclude=[])
+        assert (run.quality.dev, run.quality.temperature) == ({}, 1.0)
         assert "There were no development pairs." in Path(tmp_path / "out" / "README.md").read_text()

@@ -12,21 +12,21 @@ from llm_blender.data import read_rows
 from llm_blender.errors import CheckpointError, InputError, NotFoundError, WorkError
 from llm_blender.history import History
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.ranking import EvidenceWeights, Interval
+from llm_blender.ranking import Interval, LogitWeights
 from llm_blender.store import Store
 from llm_blender.training import votes as module
 from llm_blender.training.votes import (
     Estimate,
-    Measured,
-    Trial,
+    Evaluation,
+    VoteQuality,
     count_votes,
+    evaluate_on_votes,
+    evaluation_section,
     read_votes,
     replace_ranker,
     replaceable,
     split_votes,
     train_on_votes,
-    trial_section,
-    try_ranker,
 )
 from llm_blender.types import Candidate, Example, LabelledPair
 
@@ -34,7 +34,7 @@ NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
 
 
 def voted(number: int = 64) -> list[Example]:
-    """What is good is better; a and b by turns."""
+    """Make rows with a vote for the good candidate, which is alternately a and b."""
     rows = []
     for i, (one, other) in enumerate(itertools.islice(itertools.product(NAMES, NAMES), number)):
         texts = [f"the {one} is good", f"the {other} is bad"][:: 1 if i % 2 else -1]
@@ -43,7 +43,7 @@ def voted(number: int = 64) -> list[Example]:
     return rows
 
 
-# A tiny ranker learns fast, or not at all.
+# A tiny ranker needs a high learning rate.
 FAST = {**module.SETTINGS, "learning_rate": 1e-3, "keep_init": 0.0}
 
 
@@ -115,7 +115,7 @@ class TestSplitting:
 def init(tiny_ranker, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "ranker"
     shutil.copytree(tiny_ranker(), folder)
-    weights = EvidenceWeights(consensus=1.5, model=0.5)
+    weights = LogitWeights(consensus=1.5, model=0.5)
     dataclasses.replace(PairRankerConfig.load(folder), temperature=2.0, evidence_weights=weights).save(folder)
     return folder
 
@@ -123,19 +123,19 @@ def init(tiny_ranker, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(init, tmp_path_factory):
     split, output = split_votes(voted(), 0), tmp_path_factory.mktemp("trained")
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     run = train_on_votes(
-        split, output, init=str(init), epochs=3, settings=FAST, progress=lambda *counts: told.append(counts)
+        split, output, init=str(init), epochs=3, settings=FAST, progress=lambda *counts: steps.append(counts)
     )
-    return split, output, run, told
+    return split, output, run, steps
 
 
 class TestTraining:
     def test_it_reads_as_the_first_one_reads(self, init, trained):
-        _, output, run, told = trained
+        _, output, run, steps = trained
         assert PairRankerConfig.load(output) == PairRankerConfig.load(init)
         assert run.recipe.epochs == 3
-        assert told[-1][0] == told[-1][1] > 0
+        assert steps[-1][0] == steps[-1][1] > 0
 
     def test_the_votes_stand_beside_it(self, trained):
         split, output, *_ = trained
@@ -173,23 +173,28 @@ class TestTraining:
 class TestTrial:
     def test_what_learnt_the_rule_is_better(self, init, trained):
         split, output, *_ = trained
-        told = []
-        trial = try_ranker(split.held_out, output, init, progress=lambda *counts: told.append(counts))
-        assert (trial.instructions, trial.votes) == (20, 20)
-        assert trial.new.agreement.value > 0.9
-        assert trial.agreement_gain.value == pytest.approx(trial.new.agreement.value - trial.current.agreement.value)
-        change = trial.new.log_loss.value - trial.current.log_loss.value
-        assert trial.log_loss_change.value == pytest.approx(change)
-        assert trial.log_loss_change.ci95.low <= change <= trial.log_loss_change.ci95.high < 0
-        assert trial.better
-        assert told[-1] == (80, 80)
-        section = trial_section(trial)
-        assert f"| log loss | {trial.current.log_loss} | {trial.new.log_loss} | {trial.log_loss_change} |" in section
+        steps = []
+        evaluation = evaluate_on_votes(split.held_out, output, init, progress=lambda *counts: steps.append(counts))
+        assert (evaluation.instructions, evaluation.votes) == (20, 20)
+        assert evaluation.new.agreement.value > 0.9
+        assert evaluation.agreement_gain.value == pytest.approx(
+            evaluation.new.agreement.value - evaluation.current.agreement.value
+        )
+        change = evaluation.new.log_loss.value - evaluation.current.log_loss.value
+        assert evaluation.log_loss_change.value == pytest.approx(change)
+        assert evaluation.log_loss_change.ci95.low <= change <= evaluation.log_loss_change.ci95.high < 0
+        assert evaluation.better
+        assert steps[-1] == (80, 80)
+        section = evaluation_section(evaluation)
+        assert (
+            f"| log loss | {evaluation.current.log_loss} | {evaluation.new.log_loss} | {evaluation.log_loss_change} |"
+            in section
+        )
 
     def test_against_itself_nothing_is_better(self, init, trained):
-        trial = try_ranker(trained[0].held_out, init, init)
-        assert (trial.agreement_gain.value, trial.log_loss_change.value) == (0, 0)
-        assert not trial.better
+        evaluation = evaluate_on_votes(trained[0].held_out, init, init)
+        assert (evaluation.agreement_gain.value, evaluation.log_loss_change.value) == (0, 0)
+        assert not evaluation.better
 
     @pytest.mark.parametrize(
         ("loss", "high", "gain", "better", "reason"),
@@ -201,11 +206,11 @@ class TestTrial:
         ],
     )
     def test_the_rule(self, loss, high, gain, better, reason):
-        any_one = Measured(Estimate(0.5, Interval(0.4, 0.6)), Estimate(0.7, Interval(0.6, 0.8)))
+        any_one = VoteQuality(Estimate(0.5, Interval(0.4, 0.6)), Estimate(0.7, Interval(0.6, 0.8)))
         change = Estimate(loss, Interval(-0.2, high))
-        trial = Trial(20, 30, any_one, any_one, Estimate(gain, Interval(-0.1, 0.1)), change)
-        assert trial.better is better
-        assert reason in trial.reason
+        evaluation = Evaluation(20, 30, any_one, any_one, Estimate(gain, Interval(-0.1, 0.1)), change)
+        assert evaluation.better is better
+        assert reason in evaluation.reason
 
 
 class TestReplacing:

@@ -298,7 +298,7 @@ class FusionEffort(Result):
 
 @dataclass(frozen=True)
 class FusionWins(Result):
-    """How often a judge prefers the fused text that was returned to the best candidate, both orders together.
+    """The rate at which a judge prefers the returned fused text to the best candidate, over both orders.
 
     Attributes:
         judge: its name.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow, group_ids, subset_names
 from llm_blender.errors import InputError
-from llm_blender.ranking import EvidenceWeights, consensus
+from llm_blender.ranking import LogitWeights, consensus
 from llm_blender.types import Comparison, Example, OnProgress, Ranker, Ranking
 
 __all__ = [
@@ -91,9 +91,9 @@ def compare_pairs(
     ]
 
 
-def evidence_weights(ranker: Ranker) -> EvidenceWeights:
+def evidence_weights(ranker: Ranker) -> LogitWeights:
     """Return the weights of a ranker's logits and of the candidates' consensus."""
-    weights: EvidenceWeights = getattr(ranker, "evidence_weights", EvidenceWeights())
+    weights: LogitWeights = getattr(ranker, "evidence_weights", LogitWeights())
     return weights
 
 

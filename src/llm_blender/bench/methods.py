@@ -20,7 +20,7 @@ __all__ = ["CandidateGrid", "Method", "best_shares", "equal_shares", "order_mode
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """What one method selects in n rows.
+    """The selection of one method in n rows.
 
     Attributes:
         name: an LLM, a baseline, an oracle, or a ranker.

@@ -117,7 +117,7 @@ def fused_answer(fusion: Any) -> str:
 
 
 def group_ids(prompts: Iterable[str]) -> list[int]:
-    """Number the rows by prompt, so that a bootstrap draws rows of one prompt together.
+    """Assign numbers to rows by prompt, so that a bootstrap draws rows of one prompt together.
 
     Rows with an empty prompt get a number each, as their prompts are unknown and not equal.
     """

@@ -62,8 +62,8 @@ def ask(
             update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
         )
     ensemble = load_ensemble(loaded, options)
-    note_unknown(ensemble.priors, (member.llm.name for member in ensemble.members))
-    note_other_ranker(ensemble.priors, loaded.ranker.name)
+    note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
+    note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     for message in dict.fromkeys(failure.message for failure in answer.failures):
@@ -146,7 +146,7 @@ def _explain(model: str) -> None:
     """Print that the embedded model answers, and how to configure other LLMs."""
     import asyncio
 
-    from llm_blender.llms.downloads import offline
+    from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
 
     note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")

@@ -82,7 +82,7 @@ def fuse(
     check_format(as_json=as_json, markdown=markdown)
     wanted = metric_settings(metrics or ["bleu", "rougeL"], device)
     settings = load_config(config).fuser
-    rule = FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True))
+    rule = FusionRule(**settings.thresholds)
     rows = {}
     for file in dict.fromkeys(files):
         rows[file], left_out = fused_rows(file, read_rows(file))

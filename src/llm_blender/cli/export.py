@@ -1,4 +1,4 @@
-"""``blend export``: from trained weights to the files that run without torch."""
+"""``blend export``: convert trained weights to files that run without torch."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT", help="A ranker: `bundled`, a folder, or a Hub repository; or a LoRA adapter's folder."
+            metavar="CHECKPOINT",
+            help="A ranker: `bundled`, a folder, or a Hub repository; or the folder of a LoRA adapter.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the whole checkpoint goes.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the whole checkpoint.")],
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Folder or Hub name of the encoder's config.json, if the ranker names none."),
+        typer.Option(
+            metavar="NAME", help="Folder or Hub name of the encoder's config.json, for a ranker that names none."
+        ),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Of an adapter: the embedded model, or GGUF file, it adapts [default: smollm2-135m]."
+            metavar="MODEL", help="For an adapter: its base, an embedded model or GGUF file [default: smollm2-135m]."
         ),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=64, help="Of an adapter: tokens of the prompt [default: as trained; 3584].")
+        int | None, typer.Option(min=64, help="For an adapter: tokens of the prompt [default: as trained; 3584].")
     ] = None,
     candidate_max_length: Annotated[
-        int | None, typer.Option(min=1, help="Of an adapter: tokens of each candidate [default: as trained; 512].")
+        int | None, typer.Option(min=1, help="For an adapter: tokens of each candidate [default: as trained; 512].")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of an adapter: most tokens of the answer [default: as trained; 512].")
+        int | None, typer.Option(min=1, help="For an adapter: maximum tokens of the answer [default: as trained; 512].")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write what runs without torch: of a ranker its ONNX models, of a LoRA adapter an embedded fuser.
+    """Convert a ranker to ONNX, or a LoRA adapter to an embedded fuser, to run without torch.
 
-    A ranker's whole checkpoint goes to DIR, with ONNX models in float32 and int8 made from its weights. A LoRA adapter
-    of a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`.
+    DIR gets a ranker's whole checkpoint, with ONNX models in float32 and int8 made from its weights. A LoRA adapter of
+    a causal Llama becomes a GGUF adapter that llama.cpp applies to the embedded model, for `--fuser embedded:DIR`.
 
     JSON: {output, files}.
     """
@@ -57,10 +60,10 @@ def export(
     }
     if (Path(checkpoint) / "adapter_config.json").is_file():
         if backbone is not None:
-            raise InputError(f"{checkpoint} is a LoRA adapter, which has no --backbone: leave that out.")
+            raise InputError(f"{checkpoint} is a LoRA adapter, which has no --backbone: leave it out.")
         files = _fuser(Path(checkpoint), folder, base, lengths)
     elif base is not None or any(lengths.values()):
-        raise InputError(f"{checkpoint} is no folder of a LoRA adapter: leave out --base and the lengths.")
+        raise InputError(f"{checkpoint} is not the folder of a LoRA adapter: leave out --base and the lengths.")
     else:
         files = _ranker(checkpoint, folder, backbone)
     if as_json:

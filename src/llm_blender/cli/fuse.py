@@ -94,7 +94,7 @@ def fuse(
             top_k=top_k or settings.top_k,
             order=order,
             guard=settings.guard if guard is None else guard,
-            rule=FusionRule(**settings.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True)),
+            rule=FusionRule(**settings.thresholds),
         )
         reports: list[FusionReport] = []
         with RowWriter(output.out) as writer, progress("fusing", "rows", show=output.show_progress) as show:

@@ -1,4 +1,4 @@
-"""``blend train``: make a ranker, or a fuser, from rows."""
+"""``blend train``: train rankers and fusers on rows, and calibrate rankers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import note, print_json
 from llm_blender.cli._progress import progress
-from llm_blender.cli.train_fuser import fuser
+from llm_blender.cli.train_fuser import check_sources, fuser
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ __all__ = ["VotesOptions", "app", "calibrate", "train_on"]
 
 @dataclasses.dataclass(frozen=True)
 class VotesOptions:
-    """Training on votes."""
+    """Options of training on votes."""
 
     votes: Annotated[
         Path | None,
@@ -67,35 +67,33 @@ def train_on(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Train on the votes, compare, and replace what is to be replaced if the new ranker is better.
+    """Train a ranker on votes, compare it with the current one, and replace that one if the new one is better.
 
     Args:
-        options: of the votes.
+        options: votes, first and current ranker.
         output: folder of the checkpoint.
-        refused: options that were given and mean nothing beside votes.
-        exclude: files of rows whose instructions are not learnt from.
-        epochs: passes over the votes; None is what suits few.
+        refused: names of given options that have no meaning with votes.
+        exclude: test files; votes on their instructions are not learnt from.
+        epochs: passes over the votes; None for a default that suits few votes.
         seed: of everything drawn.
         as_json: print JSON.
     """
     from llm_blender.rankers.checkpoints import BUNDLED
     from llm_blender.training.votes import (
         count_votes,
+        evaluate_on_votes,
+        evaluation_section,
         read_votes,
         replace_ranker,
         replaceable,
         split_votes,
         train_on_votes,
-        trial_section,
-        try_ranker,
     )
 
     if options.votes is None:
-        raise InputError("--init and --replace are of --votes: give the votes.")
+        raise InputError("--init and --replace need --votes: give the votes.")
     if refused:
-        raise InputError(
-            f"--votes says what is learnt from, and --init what it starts from: leave out {', '.join(refused)}."
-        )
+        raise InputError(f"--votes names the data, and --init the first weights: leave out {', '.join(refused)}.")
     init = options.init or BUNDLED
     folder = None if options.replace is None else replaceable(options.replace, output)
     votes = split_votes(read_votes(options.votes), seed)
@@ -105,11 +103,11 @@ def train_on(
         train_on_votes(votes, output, init=init, epochs=epochs, seed=seed, exclude=exclude, progress=report, note=note)
     note(f"The checkpoint is in {output}.")
     with progress("comparing", "comparisons") as report:
-        trial = try_ranker(votes.held_out, output, folder or init, seed=seed, progress=report)
+        evaluation = evaluate_on_votes(votes.held_out, output, folder or init, seed=seed, progress=report)
     with (output / "README.md").open("a", encoding="utf-8") as card:
-        card.write(f"\n{trial_section(trial)}")
-    kept = replace_ranker(output, folder) if folder is not None and trial.better else None
-    note(trial.reason)
+        card.write(f"\n{evaluation_section(evaluation)}")
+    kept = replace_ranker(output, folder) if folder is not None and evaluation.better else None
+    note(evaluation.reason)
     if kept is not None:
         note(f"It replaces {options.replace}, for a service from its next start; the former ranker is in {kept}.")
     elif folder is not None:
@@ -120,17 +118,18 @@ def train_on(
             "init": init,
             "current": options.replace or init,
             "learnt": learnt,
-            "held_out": trial.to_dict(),
-            "better": trial.better,
-            "reason": trial.reason,
+            "held_out": evaluation.to_dict(),
+            "better": evaluation.better,
+            "reason": evaluation.reason,
             "replaced": None if kept is None else options.replace,
             "former": None if kept is None else str(kept),
         }
         print_json(result)
         return
-    typer.echo(f"on {trial.votes:,} votes that were held out, on {trial.instructions:,} instructions (95 %)")
-    typer.echo(f"agreement {trial.new.agreement}, before {trial.current.agreement}; difference {trial.agreement_gain}")
-    typer.echo(f"log loss {trial.new.log_loss}, before {trial.current.log_loss}; difference {trial.log_loss_change}")
+    typer.echo(f"on {evaluation.votes:,} votes that were held out, on {evaluation.instructions:,} instructions (95 %)")
+    new, current = evaluation.new, evaluation.current
+    typer.echo(f"agreement {new.agreement}, before {current.agreement}; difference {evaluation.agreement_gain}")
+    typer.echo(f"log loss {new.log_loss}, before {current.log_loss}; difference {evaluation.log_loss_change}")
 
 
 @with_options
@@ -151,17 +150,15 @@ def calibrate(
     backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a PairRanker's temperature and what the candidates' consensus counts, and write them to its config.json.
+    """Fit a PairRanker's temperature and the weight of the candidates' consensus, and write them to its config.json.
 
     P(a is better) = sigmoid((model * logit + consensus * difference of consensus) / temperature), with the numbers that
-    make the judges' preferences likeliest: the temperature as if there were no other candidates, then the two weights;
-    every FILE and score counts alike. Use rows like those that will be ranked, with as many candidates.
+    make the judges' preferences likeliest: first the temperature, without other candidates, then the two weights; every
+    FILE and score has the same weight. Use rows like those that will be ranked, with as many candidates.
 
     JSON: {temperature, weights: {consensus, model}, ci95, pairs, log_loss, log_loss_without}; `ci95` is the interval of
-    the consensus' weight.
+    the weight of the consensus.
     """
-    import dataclasses
-
     import numpy as np
 
     from llm_blender.bench import implied_pairs, labelled_pairs, ranker_predictions, scored_rows
@@ -169,10 +166,10 @@ def calibrate(
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import EvidenceWeights, fit_evidence
+    from llm_blender.ranking import LogitWeights, fit_evidence
 
     if is_published(read_config(checkpoint)):
-        raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: make it one of ours with `blend export` first.")
+        raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
     names = split_names(models)
     if names and not score:
         raise InputError("--models chooses among scores: name one with --score.")
@@ -205,14 +202,14 @@ def calibrate(
         seed=seed,
     )
     config = PairRankerConfig.load(checkpoint)
-    weights = EvidenceWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
         print_json(dataclasses.asdict(fit))
         return
     low, high = fit.ci95
     typer.echo(
-        f"temperature {fit.temperature:.3f}; beside a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
+        f"temperature {fit.temperature:.3f}; with a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
         f"{high:.2f}) the model counts {weights.model:.2f}"
     )
     note(
@@ -261,14 +258,14 @@ def ranker(
     votes: VotesOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a PairRanker, or a baseline; goes on where an earlier run with the same output stopped.
+    """Train a PairRanker, or a baseline; an interrupted run with the same output resumes.
 
-    With --votes, the new ranker is compared with the current one (that of --replace, else that of --init) on the votes
-    that were held out. It is better if its log loss is lower, the whole 95 % interval of the difference below zero, and
-    it agrees with no fewer votes; only then it replaces the folder, which is kept as DIR.1, DIR.2, …
+    With --votes, the new ranker is compared with the current one (that of --replace, else that of --init) on held-out
+    votes. It is better if its log loss is lower, with the whole 95 % interval of the difference below zero, and it
+    agrees with no fewer votes; only then it replaces the folder, and the former one is kept as DIR.1, DIR.2, …
 
-    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; of a
-    baseline, flip_rate is left out and int8 is empty. With --votes: {output, init, current, learnt:
+    JSON: {output, pairs, steps, temperature, dev: {pairs, agreement, longest, flip_rate, ece, brier}, int8}; a baseline
+    has no flip_rate, and int8 is empty. With --votes: {output, init, current, learnt:
     {instructions, votes}, held_out: {instructions, votes, current: {agreement: {value, ci95}, log_loss: {value, ci95}},
     new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
     """
@@ -295,11 +292,9 @@ def ranker(
     if kind is not None and kind not in RANKERS:
         raise unknown_name("ranker", kind, RANKERS)
     plan = _plan(files or [], options, score or [], pairs, max_groups)
-    changes = {
-        name: value for name, value in {"epochs": epochs, "seed": seed, "ranker": kind}.items() if value is not None
-    }
-    plan = plan.model_copy(update=changes)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights: a blink
+    changes = {"epochs": epochs, "seed": seed, "ranker": kind}
+    plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading weights takes a moment
     with progress("training", "steps") as report:
         run = train_ranker(
             plan,
@@ -314,30 +309,25 @@ def ranker(
     result: dict[str, Any] = {
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),
-        "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last of each stage
-        "temperature": run.temperature,
-        "dev": run.dev,
-        "int8": run.int8,
+        "steps": sum({entry["stage"]: entry["step"] for entry in run.log}.values()),  # the last step of each stage
+        "temperature": run.quality.temperature,
+        "dev": run.quality.dev,
+        "int8": run.quality.int8,
     }
     if as_json:
         print_json(result)
-    else:
-        note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
-        if run.dev:
-            typer.echo(f"dev agreement {run.dev['agreement']:.3f} (longest {run.dev['longest']:.3f})")
+        return
+    note(f"The checkpoint is in {output}, its model card in {output / 'README.md'}.")
+    if dev := run.quality.dev:
+        typer.echo(f"dev agreement {dev['agreement']:.3f} (longest {dev['longest']:.3f})")
 
 
 def _plan(files: list[Path], options: TrainingOptions, scores: list[str], pairs: str, max_groups: int | None) -> Recipe:
     from llm_blender.training.recipes import Recipe, Source
 
+    check_sources(files, options, bool(scores) or max_groups is not None, "--score, --max-groups")
     if options.recipe is not None:
-        if files or scores or max_groups is not None or options.dev_file:
-            raise InputError(
-                "A recipe names its sources itself: leave out FILE, --score, --max-groups and a --dev FILE."
-            )
         return Recipe.load(options.recipe)
-    if not files:
-        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     if pairs not in ("implied", "labelled"):
         raise InputError(f"--pairs is implied or labelled, not {pairs!r}.")
     settings: dict[str, Any] = {"pairs": pairs, "scores": tuple(scores)}

@@ -1,4 +1,4 @@
-"""``blend train fuser``: make a GenFuser from rows."""
+"""``blend train fuser``: train a GenFuser on rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,27 @@ from llm_blender.cli._progress import progress
 from llm_blender.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from llm_blender.training.fuser import FuserRecipe
+    from llm_blender.training.recipes import FuserRecipe
 
-__all__ = ["fuser"]
+__all__ = ["check_sources", "fuser"]
+
+
+def check_sources(files: list[Path], options: TrainingOptions, given: bool, names: str) -> None:
+    """Check that a run has files of rows or a recipe, and not both.
+
+    Args:
+        files: arguments of the command.
+        options: recipe and development rows.
+        given: whether an option is given that describes `files`.
+        names: names of such options, for the message.
+
+    Raises:
+        InputError: it has neither or both.
+    """
+    if options.recipe is not None and (files or given or options.dev_file):
+        raise InputError(f"A recipe names its sources itself: leave out FILE, {names} and a --dev FILE.")
+    if options.recipe is None and not files:
+        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
 
 
 @with_options
@@ -40,7 +58,7 @@ def fuser(
     options: TrainingOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a GenFuser; goes on where an earlier run with the same output stopped.
+    """Train a GenFuser; an interrupted run with the same output resumes.
 
     JSON: {output, rows, too_long, steps, seconds, dev: [{step, loss, loss_low, loss_high, rows, tokens}]}; dev is the
     loss per token of the answers, before the first step and while it trains.
@@ -85,14 +103,11 @@ def fuser(
 
 
 def _plan(files: list[Path], options: TrainingOptions, score: str | None) -> FuserRecipe:
-    from llm_blender.training.fuser import FuserRecipe, FuserSource
+    from llm_blender.training.recipes import FuserRecipe, FuserSource
 
+    check_sources(files, options, score is not None, "--score")
     if options.recipe is not None:
-        if files or score is not None or options.dev_file:
-            raise InputError("A recipe names its sources itself: leave out FILE, --score and a --dev FILE.")
         return FuserRecipe.load(options.recipe)
-    if not files:
-        raise InputError("Nothing to learn from: give files of rows, or a --recipe.")
     paths = [*files, *([options.dev_file] if options.dev_file else [])]
     sources = tuple(FuserSource(file=str(path.absolute()), score=score or "") for path in paths)
     return FuserRecipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

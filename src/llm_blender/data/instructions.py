@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm_blender._hub import sha256_of
+from llm_blender._hub import file_sha256
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
@@ -228,7 +228,7 @@ def choose_instructions(
         read=read,
         left_out=dict(sorted(left_out.items())),
         first_bad=str(bad[0]) if bad else "",
-        sources={name: sha256_of(path) for name, path in files if str(path) != STDIO},
+        sources={name: file_sha256(path) for name, path in files if str(path) != STDIO},
         licences=dict(sorted(Counter(str(row.extra["licence"]) for row in taken if "licence" in row.extra).items())),
     )
 

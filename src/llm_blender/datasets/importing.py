@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender._hub import sha256_of
+from llm_blender._hub import file_sha256
 from llm_blender.data.files import RowWriter
 from llm_blender.data.instructions import fraction
 from llm_blender.data.records import short_names
@@ -263,8 +263,8 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
     imported = Imported(
         plan=plan,
         format=reading.format,
-        inputs={file.name: sha256_of(file.path) for file in reading.inputs.files},
-        excluded={name: sha256_of(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
+        inputs={file.name: file_sha256(file.path) for file in reading.inputs.files},
+        excluded={name: file_sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
         records=reading.records,
         skipped=dict(sorted(reading.skipped.items())),
         bad=str(reading.bad[0]) if reading.bad else "",
@@ -356,6 +356,6 @@ def _written(path: str, split: str, rows: Sequence[Example]) -> Written:
         candidates=sum(len(row.candidates) for row in rows),
         pairs=sum(len(row.pairs) for row in rows),
         ties=sum(1 for row in rows for pair in row.pairs if pair.label == "tie"),
-        sha256=sha256_of(Path(path)) if is_file else "",
+        sha256=file_sha256(Path(path)) if is_file else "",
         card=f"{path}.md" if is_file else "",
     )

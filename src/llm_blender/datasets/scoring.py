@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_blender._hub import sha256_of
+from llm_blender._hub import file_sha256
 from llm_blender.data import RowWriter, normalized_key
 from llm_blender.datasets.candidates import AnsweredRows
 from llm_blender.datasets.importing import WrittenFile, split_of
@@ -164,7 +164,7 @@ def write_rows(
             )
             counts[split].update(rows=1, candidates=len(candidates), judged=len(results))
     return [
-        WrittenRows(path, split, **counts[split], sha256=sha256_of(Path(path)), card=f"{path}.md")
+        WrittenRows(path, split, **counts[split], sha256=file_sha256(Path(path)), card=f"{path}.md")
         for split, path in paths.items()
     ]
 

@@ -1,4 +1,4 @@
-"""One prompt → one Answer: generate, rank, pick or fuse (arXiv 2306.02561, figure 2)."""
+"""Answer a prompt with several LLMs: generate, rank, pick or fuse (arXiv 2306.02561, figure 2)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
-from llm_blender.ensemble.gathering import Call, Gathered, Limits, Observer, gather
-from llm_blender.errors import ConfigError, InputError, NoAnswerError, unknown_name
+from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
+from llm_blender.ensemble.settings import EnsembleSettings, Mode
+from llm_blender.errors import ConfigError, InputError, NoAnswerError
 from llm_blender.fusers import (
     CHAT,
-    DEFAULT_RULE,
-    DEFAULT_TOP_K,
     EMBEDDED,
-    FusionRule,
     GuardedFuser,
     base_model,
     load_fuser,
@@ -28,7 +26,6 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
-from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -43,50 +40,39 @@ from llm_blender.types import (
     to_messages,
 )
 
-__all__ = ["DEFAULT_SAMPLES", "MODES", "AskedMode", "Ensemble", "Member", "fuser_name"]
-
-AskedMode = Literal["pick", "fuse", "auto"]
-"""What is done with the candidates."""
-MODES: tuple[AskedMode, ...] = get_args(AskedMode)
+__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Member", "fuser_name"]
 
 DEFAULT_SAMPLES = 5
-"""Answers of the embedded model, when nothing else is configured: best-of-n."""
+"""Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
-_LIMITS = Limits()
+_SETTINGS = EnsembleSettings()
 
 
 @dataclass(frozen=True)
 class Member:
-    """An LLM of an ensemble and the number of answers it is asked for."""
+    """An LLM of an ensemble, and the number of answers to request from it."""
 
     llm: LLM
     samples: int = 1
 
 
 class Ensemble:
-    """Several LLMs, a ranker that orders their answers, and perhaps a fuser that makes one of the best.
+    """Several LLMs, a ranker that orders their answers, and optionally a fuser that makes one of the best.
 
-    ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded ones at its
-    end.
+    ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded LLMs at its end.
 
     Args:
         members: the LLMs.
-        ranker: who compares; or a function that loads it, called while the LLMs write.
-        strategy: which pairs are compared, see `llm_blender.ranking.STRATEGIES`.
-        budget: comparisons per prompt for ``auto`` and ``active``.
-        limits: when to stop waiting.
-        store: where answers are kept, and found again when the same is asked with the same seed; None keeps none.
-        priors: strengths of the LLMs, by their names, added to the ranker's evidence; None adds none.
-        mode: ``pick`` gives back the best candidate; ``fuse`` a text that the fuser makes of the best ones, ``auto``
-            where the rule says so, both unless the guard prefers the best candidate, see `GuardedFuser`.
-        fuser: who fuses; or a function that loads it, called while the LLMs write; None where nobody fuses.
-        top_k: candidates to fuse, at most.
-        guard: False gives back fused texts unseen by the ranker.
-        rule: the thresholds of guard and ``auto``.
+        ranker: the ranker, or a function that loads it, called while the LLMs write.
+        settings: how to rank, wait and fuse.
+        store: cache of the LLMs' answers, which makes a repeated prompt with the same seed free; None caches nothing.
+        fuser: the fuser, or a function that loads it, called while the LLMs write; None for an ensemble that only
+            picks.
+        changes: fields of `settings` by name, e.g. ``mode="fuse"``.
 
     Raises:
-        InputError: there are no members, two have one name, the strategy or the mode is unknown, nobody fuses, or
-            `top_k` is below 2.
+        InputError: there are no members, two have the same name, a setting is wrong, or the mode needs a fuser and
+            there is none.
     """
 
     def __init__(
@@ -94,83 +80,64 @@ class Ensemble:
         members: Sequence[Member],
         ranker: Ranker | Callable[[], Ranker],
         *,
-        strategy: str = "auto",
-        budget: int = DEFAULT_BUDGET,
-        limits: Limits = _LIMITS,
+        settings: EnsembleSettings = _SETTINGS,
         store: Store | None = None,
-        priors: Priors | None = None,
-        mode: AskedMode = "pick",
         fuser: Fuser | Callable[[], Fuser] | None = None,
-        top_k: int = DEFAULT_TOP_K,
-        guard: bool = True,
-        rule: FusionRule = DEFAULT_RULE,
+        **changes: Any,
     ) -> None:
         if not members:
             raise InputError("An ensemble needs at least one LLM.")
         names = [member.llm.name for member in members]
         if len(set(names)) < len(names):
             raise InputError(f"Two LLMs have the same name: {', '.join(sorted(names))}.")
-        comparison_count(strategy, 2, budget=budget)  # refuses an unknown strategy before anybody is asked
-        self.members = tuple(members)
-        self.strategy, self.budget, self.limits, self.store = strategy, budget, limits, store
-        self.priors = priors
+        self.members, self.store = tuple(members), store
         self._ranker, self._fuser = ranker, fuser
-        if top_k < 2:
-            raise InputError(f"At least two candidates are fused, not {top_k}: raise top_k.")
-        self.top_k, self.guard, self.rule = top_k, guard, rule
-        self.mode = self._checked(mode)
         self._loading = threading.Lock()
+        self.settings = replace(settings, **changes)
+        self.check(self.settings)
 
     @classmethod
     def from_config(cls, config: Config | str | Path, *, store: Store | None = None) -> Self:
-        """From a ``blend.toml``.
+        """Make the ensemble of a ``blend.toml``.
 
         Raises:
-            ConfigError: something in it is wrong, or a key's environment variable is not set.
-            NotFoundError: the file, its priors, or an embedded model, is not there.
-            InputError: its priors are not what they should be.
+            ConfigError: a key or a value in it is wrong, or the environment variable of an API key is not set.
+            NotFoundError: the file, its priors, or an embedded model does not exist.
+            InputError: the strategy, the fuser or the file of priors is wrong.
         """
         if not isinstance(config, Config):
             config = load_config(Path(config))
         if not config.llm:
             raise ConfigError(f"{config.path or 'The configuration'} names no LLM: add an [[llm]].")
-        limits = Limits(**config.limits.model_dump())
         store = Store() if store is None else store
         members = [Member(load_llm(entry, config.folder), entry.samples) for entry in config.llm]
-        thresholds = config.fuser.model_dump(include={"close", "overlap", "prefer"}, exclude_none=True)
+        settings = EnsembleSettings.from_config(config)
         return cls(
             [member for member in members if member.samples],
             lambda: _load_ranker(config.ranker.name),
-            strategy=config.ranker.strategy,
-            budget=config.ranker.budget,
-            limits=limits,
+            settings=settings,
             store=store,
-            priors=None if config.priors_path is None else Priors.load(config.priors_path),
-            mode=config.ensemble.mode,
             fuser=_fuser(
                 fuser_name(config),
                 [member.llm for member in members],
                 store,
-                wanted=config.fuser.name is not None or config.ensemble.mode != "pick",
+                check=config.fuser.name is not None or settings.mode != "pick",
             ),
-            top_k=config.fuser.top_k,
-            guard=config.fuser.guard,
-            rule=FusionRule(**thresholds),
         )
 
     @classmethod
     def default(cls, *, samples: int = DEFAULT_SAMPLES, store: Store | None = None) -> Self:
-        """The embedded demonstration model, asked several times, the bundled ranker and the bundled fuser.
+        """Make an ensemble of the embedded demonstration model, sampled several times, the bundled ranker and fuser.
 
         Raises:
-            NotFoundError, DownloadError: the model is not on this machine and cannot be fetched.
+            NotFoundError, DownloadError: the model is not on this machine and cannot be downloaded.
         """
         from llm_blender.llms.embedded import EmbeddedLLM
         from llm_blender.llms.models import DEFAULT_MODEL, pull
 
         pull(DEFAULT_MODEL)
         llm, store = EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), Store() if store is None else store
-        fuser = _fuser(EMBEDDED, [llm], store, wanted=False)
+        fuser = _fuser(EMBEDDED, [llm], store, check=False)
         return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=store, fuser=fuser)
 
     async def __aenter__(self) -> Self:
@@ -191,7 +158,7 @@ class Ensemble:
 
     @property
     def ranker(self) -> Ranker:
-        """Who compares; loaded with the first use."""
+        """The ranker; loaded on first use."""
         with self._loading:
             if not isinstance(self._ranker, Ranker):
                 self._ranker = self._ranker()
@@ -202,33 +169,35 @@ class Ensemble:
 
     @property
     def fuses(self) -> bool:
-        """Whether somebody fuses."""
+        """Whether there is a fuser."""
         return self._fuser is not None
 
     @property
     def fuser(self) -> Fuser:
-        """Who fuses; loaded with the first use.
+        """The fuser; loaded on first use.
 
         Raises:
-            InputError: nobody does.
+            InputError: there is none.
         """
         with self._loading:
             if self._fuser is None:
-                raise InputError("This ensemble has no fuser: give it one, or ask it in the mode pick.")
+                raise InputError("This ensemble has no fuser: give it one, or use the mode pick.")
             if not isinstance(self._fuser, Fuser):
                 self._fuser = self._fuser()
             return self._fuser
 
-    def ask(
-        self,
-        prompt: Instruction,
-        *,
-        seed: int = 0,
-        observer: Observer | None = None,
-        mode: AskedMode | None = None,
-    ) -> Answer:
-        """`aask`, for code that is not asynchronous; also inside a notebook, whose event loop is taken."""
-        return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer, mode=mode))
+    def check(self, settings: EnsembleSettings) -> None:
+        """Refuse settings that need a fuser if there is none.
+
+        Raises:
+            InputError: the mode is not ``pick``, and the ensemble has no fuser.
+        """
+        if settings.mode != "pick" and not self.fuses:
+            raise InputError(f"The mode {settings.mode} needs a fuser: give the ensemble one.")
+
+    def ask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None, **options: Any) -> Answer:
+        """Answer a prompt; see `aask` for the options. Works inside a running event loop (a notebook), too."""
+        return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer, **options))
 
     async def aask(
         self,
@@ -236,97 +205,92 @@ class Ensemble:
         *,
         seed: int = 0,
         observer: Observer | None = None,
-        mode: AskedMode | None = None,
+        mode: Mode | None = None,
+        settings: EnsembleSettings | None = None,
+        members: Sequence[Member] | None = None,
+        fuser: Callable[[], Fuser] | None = None,
+        cache: bool = True,
     ) -> Answer:
-        """Ask all LLMs, rank their answers, give back the best or what the fuser makes of the best ones.
+        """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        A fuser that fails or is late does not cost the answer: then it is the best candidate, and is `degraded`.
+        A fuser that fails or is late does not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
-            seed: of the LLMs (where they know seeds), of the strategy and of the fuser.
-            observer: told what happens.
-            mode: in place of the ensemble's own.
+            seed: seed of the LLMs (if they support seeds), of the strategy and of the fuser.
+            observer: receives the events of this prompt.
+            mode: in place of the mode of the settings.
+            settings: in place of the ensemble's own, for this prompt.
+            members: LLMs to ask in place of the ensemble's own.
+            fuser: loads a fuser in place of the ensemble's own.
+            cache: False neither reads nor fills the store.
 
         Raises:
-            InputError: the prompt is empty, the mode is unknown, nobody fuses, or there is a `Limits.max_cost` and an
-                LLM of which nobody knows what an answer may cost.
+            InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
+                `Limits.max_cost` and an LLM with an unknown price.
             NoAnswerError: no LLM gave an answer within the deadline.
         """
         started = time.perf_counter()
-        mode = self.mode if mode is None else self._checked(mode)
-        observer = observer or Observer()
+        settings = settings or self.settings
+        if mode is not None:
+            settings = replace(settings, mode=mode)
+        self.check(settings)
+        fusing, limits, observer = settings.mode != "pick", settings.limits, observer or Observer()
         messages = to_messages(prompt)
-        budget = Budget(self.limits.max_cost, allow_unpriced=self.limits.allow_unpriced)
+        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced)
+        store = self.store if cache else None
         calls = [
-            Call(Caller(member.llm, self.store, budget), Sampling(seed=seed, sample=sample))
-            for member in self.members
+            Call(Caller(member.llm, store, budget), Sampling(seed=seed, sample=sample))
+            for member in (self.members if members is None else members)
             for sample in range(member.samples)
         ]
         for call in calls:
             budget.check(call.caller.llm, messages, call.sampling)
         observer.started([call.caller.llm.name for call in calls])
-        limits = self.limits.for_llms(fusing=mode != "pick")
+        load = fuser or (lambda: self.fuser)
         try:
-            async with asyncio.TaskGroup() as tasks:  # what fails ends the other, and waits for its end
-                loading = tasks.create_task(self._loaded_ranker())
-                if mode != "pick":
-                    tasks.create_task(asyncio.to_thread(lambda: self.fuser))
-                gathering = tasks.create_task(gather(calls, messages, limits, observer))
+            async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
+                tasks.create_task(self._loaded_ranker())
+                loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
+                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        gathered, ranker = gathering.result(), loading.result()
+        gathered = gathering.result()
         if not gathered.candidates:
             failures = tuple(gathered.failures.values())
             reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in failures))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}.", failures)
         texts = [candidate.text for candidate in gathered.candidates.values()]
-        ranking = await self.arank(prompt, texts, seed=seed, observer=observer)
-        if self.priors is not None:
-            ranking = self.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
+        if settings.priors is not None:
+            ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
-        if mode != "pick":
-            fuser, left = within_budget(self.fuser, budget), self.limits.for_fuser(time.perf_counter() - started)
-            report = await self._fuse(mode, fuser, left, ranker, prompt, texts, ranking, seed, observer)
+        if loading is not None:
+            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
+            report = await self._fuse(settings, paid, prompt, texts, ranking, seed, seconds, observer)
         return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
 
-    async def _fuse(
-        self,
-        mode: Literal["fuse", "auto"],
-        fuser: Fuser,
-        seconds: float,
-        ranker: Ranker,
-        prompt: Instruction,
-        texts: list[str],
-        ranking: Ranking,
-        seed: int,
-        observer: Observer,
-    ) -> FusionReport:
-        guarded = GuardedFuser(fuser, ranker, mode=mode, top_k=self.top_k, guard=self.guard, rule=self.rule)
-        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
-
-    def _checked(self, mode: AskedMode) -> AskedMode:
-        if mode not in MODES:
-            raise unknown_name("mode", mode, MODES)
-        if mode != "pick" and self._fuser is None:
-            raise InputError(f"The mode {mode} needs a fuser: give the ensemble one.")
-        return mode
-
     async def arank(
-        self, prompt: Instruction, texts: Sequence[str], *, seed: int = 0, observer: Observer | None = None
+        self,
+        prompt: Instruction,
+        texts: Sequence[str],
+        *,
+        seed: int = 0,
+        settings: EnsembleSettings | None = None,
+        observer: Observer | None = None,
     ) -> Ranking:
-        """Rank texts with the ensemble's ranker and strategy, without its priors, in a thread; cancelling ends it."""
-        watched = observer or Observer()
-        cancelled = threading.Event()
+        """Rank texts in a thread, without the priors of the settings; cancelling ends the thread."""
+        strategy, budget = (settings or self.settings).strategy, (settings or self.settings).budget
+        watched, cancelled = observer or Observer(), threading.Event()
 
         def progress(done: int, total: int) -> None:
             if cancelled.is_set():
-                raise RuntimeError("cancelled")  # ends the thread, which nobody waits for any more
+                raise RuntimeError("cancelled")  # ends the thread, whose result is not awaited any more
             watched.comparing(done, total)
 
         def rank() -> list[Ranking]:
             return self.ranker.rank_many(
-                [prompt], [texts], strategy=self.strategy, seed=seed, budget=self.budget, progress=progress
+                [prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress
             )
 
         try:
@@ -334,6 +298,48 @@ class Ensemble:
         finally:
             cancelled.set()
         return ranking
+
+    async def afuse(
+        self,
+        prompt: Instruction,
+        texts: Sequence[str],
+        ranking: Ranking,
+        *,
+        seed: int = 0,
+        settings: EnsembleSettings | None = None,
+    ) -> FusionReport:
+        """Fuse ranked texts within the limits of the settings, and guard the result.
+
+        Raises:
+            InputError: the ensemble has no fuser, or the mode of the settings is ``pick``.
+        """
+        settings = settings or self.settings
+        limits, fuser = settings.limits, await asyncio.to_thread(lambda: self.fuser)
+        paid = within_budget(fuser, Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced))
+        return await self._fuse(settings, paid, prompt, texts, ranking, seed, limits.for_fuser(0), Observer())
+
+    async def _fuse(
+        self,
+        settings: EnsembleSettings,
+        fuser: Fuser,
+        prompt: Instruction,
+        texts: Sequence[str],
+        ranking: Ranking,
+        seed: int,
+        seconds: float,
+        observer: Observer,
+    ) -> FusionReport:
+        if settings.mode == "pick":
+            raise InputError("The mode pick fuses nothing: use fuse or auto.")
+        guarded = GuardedFuser(
+            fuser,
+            self.ranker,
+            mode=settings.mode,
+            top_k=settings.top_k,
+            guard=settings.guard,
+            rule=settings.rule,
+        )
+        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
 
 
 def _answer(
@@ -361,7 +367,11 @@ def _answer(
 
 
 def fuser_name(config: Config) -> str:
-    """Who fuses: as configured; else the bundled adapter of the embedded LLM where that alone answers, or an LLM."""
+    """Return the name of the fuser: the configured one, or the default.
+
+    The default is the bundled adapter of the embedded LLM if all answers come from that LLM, and else the first
+    ``[[llm]]``.
+    """
     if config.fuser.name is not None:
         return config.fuser.name
     from llm_blender.llms.models import DEFAULT_MODEL
@@ -370,13 +380,13 @@ def fuser_name(config: Config) -> str:
     return EMBEDDED if alone else CHAT
 
 
-def _fuser(name: str, llms: Sequence[LLM], store: Store, *, wanted: bool) -> Fuser | Callable[[], Fuser]:
-    """The fuser, or what makes it when it is needed; one that somebody wanted is looked at before anybody is asked."""
+def _fuser(name: str, llms: Sequence[LLM], store: Store, *, check: bool) -> Fuser | Callable[[], Fuser]:
+    """Make the fuser, or the function that loads it on first use; `check` makes an adapter now, to see its errors."""
 
     def load() -> Fuser:
         return load_fuser(name, llms={llm.name: llm for llm in llms}, store=store, run=_embedded)
 
-    if name.partition(":")[0] == CHAT or (wanted and base_model(name) is not None):
+    if name.partition(":")[0] == CHAT or (check and base_model(name) is not None):
         return load()
     return load
 

@@ -1,4 +1,4 @@
-"""``blend run``: an ensemble over a file of prompts, on the job engine."""
+"""Answer a file of prompts with an ensemble, as a resumable job: ``blend run``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from llm_blender.types import LLM, Answer, Example, Message, Sampling, to_messag
 
 __all__ = ["Ran", "at_once", "run_prompts", "run_settings"]
 
-_FUSED_CHARS = 20_000  # of what a fuser reads that takes everything, for the cap
+_FUSED_CHARS = 20_000  # assumed length of a fuser's prompt without max_chars, for its maximum cost
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        rows: how far it is.
-        fused: rows whose answer is fused.
-        cost: dollars of all runs of this job, as far as prices are known.
-        unpriced: rows whose cost is unknown.
-        failures: of rows without an answer, the reason, by id.
-        partial: of rows whose answer rests on less than was asked for, the reason, by id.
+        rows: numbers of rows.
+        fused: number of rows whose answer is fused.
+        cost: cost of all runs of this job in dollars, without calls of unknown price.
+        unpriced: number of rows whose cost is unknown.
+        failures: reasons of the rows without an answer, by id.
+        partial: reasons of the rows whose answer lacks an LLM or the fuser, by id.
     """
 
     rows: Rows
@@ -46,11 +46,11 @@ class Ran:
 
     @property
     def complete(self) -> bool:
-        """Whether every row has all that was asked for."""
+        """Whether every row has an answer, with all LLMs and the fuser."""
         return not (self.failures or self.partial)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "rows": self.rows.total - len(self.failures),
             "resumed": self.rows.resumed,
@@ -64,24 +64,18 @@ class Ran:
 
 
 def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fuser: str, seed: int) -> dict[str, Any]:
-    """What the answers depend on; not how long they may take, or what they may cost.
+    """Return what the answers depend on: all but deadlines and costs.
 
     Args:
-        ensemble: who answers.
+        ensemble: the ensemble that answers.
         rows: the prompts.
-        ranker: its name in the configuration.
-        fuser: likewise.
-        seed: of all that is drawn.
+        ranker: name of the ranker in the configuration.
+        fuser: name of the fuser in the configuration.
+        seed: seed of all draws.
     """
     texts = json.dumps([[row.id, row.prompt] for row in rows])
-    fusing = None
-    if ensemble.mode != "pick":
-        fusing = {
-            "name": fuser,
-            "top_k": ensemble.top_k,
-            "guard": ensemble.guard,
-            "rule": asdict(ensemble.rule),
-        }
+    settings = asdict(ensemble.settings)
+    fusing = {"name": fuser, **{name: settings[name] for name in ("top_k", "guard", "rule")}}
     return {
         "prompts": len(rows),
         "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
@@ -90,16 +84,16 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
             member.llm.name: {"identity": dict(member.llm.identity), "samples": member.samples}
             for member in ensemble.members
         },
-        "ranker": {"name": ranker, "strategy": ensemble.strategy, "budget": ensemble.budget},
-        "priors": ensemble.priors is not None,
-        "mode": ensemble.mode,
-        "fuser": fusing,
-        "quorum": ensemble.limits.quorum,
+        "ranker": {"name": ranker, "strategy": settings["strategy"], "budget": settings["budget"]},
+        "priors": settings["priors"] is not None,
+        "mode": settings["mode"],
+        "fuser": None if settings["mode"] == "pick" else fusing,
+        "quorum": settings["limits"]["quorum"],
     }
 
 
 def at_once(ensemble: Ensemble) -> int:
-    """How many prompts can be under way without one waiting for another's turn at some LLM, inside its deadline."""
+    """Return how many prompts can run at once without waiting for each other at an LLM, within their deadlines."""
     places = []
     for member in ensemble.members:
         if isinstance(member.llm, OpenAICompatibleLLM):
@@ -122,35 +116,35 @@ def run_prompts(
     on_rows: OnRows | None = None,
     on_stopping: Callable[[int], None] | None = None,
 ) -> Ran:
-    """Answer every prompt that is not answered yet, and write all rows in the order of the prompts.
+    """Answer every prompt that has no answer yet, and write all rows in the order of the prompts.
 
-    A row without an answer is left out of the output and told with its reason; a row that rests on less than was asked
-    for is written as it is. The next run tries both again.
+    A row without an answer is left out of the output and reported with its reason; a row whose answer lacks an LLM or
+    the fuser is written as it is. The next run tries both again.
 
     Args:
-        ensemble: who answers.
-        rows: the prompts, each with an `id` of its own.
-        out: the file, or ``-``; it appears whole when all rows were tried.
-        job: of these prompts and settings, open.
-        seed: of all that is drawn.
-        concurrency: prompts under way; None takes what `at_once` says.
-        max_cost: dollars, for all runs of the job together.
-        allow_unpriced: go on where an LLM's price is not known.
-        on_rows: told how far it is.
-        on_stopping: told how many prompts are waited for when it stops early.
+        ensemble: the ensemble that answers.
+        rows: the prompts, each with a unique `id`.
+        out: the file, or ``-``; it appears when all rows were tried.
+        job: the open job of these prompts and settings.
+        seed: seed of all draws.
+        concurrency: number of prompts to run at once; None takes that of `at_once`.
+        max_cost: maximum cost of all runs of the job together, in dollars; None means no cap.
+        allow_unpriced: go on without the price of an LLM.
+        on_rows: called with the progress.
+        on_stopping: called with the number of running prompts when the run stops early.
 
     Raises:
-        InputError: there is a cap, and what an answer may cost is not known.
-        WorkError: the cap is reached, or no prompt has an answer; what was done is kept.
+        InputError: there is a cap, and the maximum cost of an answer is unknown.
+        WorkError: the cap is reached, or no prompt has an answer; finished rows are kept.
     """
     journal = job.journal("rows")
     items = [Item(row.id or "", row, most_cost=_most_cost(ensemble, row, max_cost, allow_unpriced)) for row in rows]
     if any(journal.status(item.key) != "done" for item in items):
-        _ = ensemble.ranker  # a ranker that is not there is told before anybody is asked
+        _ = ensemble.ranker  # its errors come before any call
 
     async def answer(row: Example) -> Result:
         given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed)
-        return Result(_record(row, given), _lacks(given, ensemble.limits.quorum), given.cost)
+        return Result(_record(row, given), _lacks(given, ensemble.settings.limits.quorum), given.cost)
 
     done = work_through(
         journal,
@@ -164,9 +158,9 @@ def run_prompts(
     )
     if done.over_budget:
         raise WorkError(
-            f"The next prompt might cost more than is left of --max-cost {max_cost:g}; ${journal.cost:.4f} are paid. "
-            f"{done.total - done.missing:,} of {done.total:,} rows are done and kept in {job.folder}: the same command "
-            f"with more goes on."
+            f"The next prompt might cost more than is left of --max-cost {max_cost:g}; ${journal.cost:.4f} are spent. "
+            f"{done.total - done.missing:,} of {done.total:,} rows are done and kept in {job.folder}: run the same "
+            f"command with a higher cap to go on."
         )
     failures = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) in (None, "failed")}
     partial = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) == "partial"}
@@ -180,12 +174,12 @@ def run_prompts(
                 fused += record["mode"] == "fuse"
                 writer.write(record)
     if out != STDIO:
-        _tell_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
+        _write_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
     return Ran(done, fused, journal.cost, journal.unpriced, failures, partial)
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:
-    """A row of `blend ask`, and what was asked; with it, it is a row for every other command."""
+    """Make a row of the prompt and the JSON of `blend ask`, which every other command reads."""
     return {
         "id": row.id,
         "instruction": row.instruction if isinstance(row.instruction, str) else list(row.instruction),
@@ -196,7 +190,7 @@ def _record(row: Example, answer: Answer) -> dict[str, Any]:
 
 
 def _lacks(answer: Answer, quorum: int | None) -> str:
-    """Why an answer should be tried again; empty where it should not."""
+    """Return why the next run should try an answer again; empty if it should not."""
     if answer.fusion is not None and answer.fusion.reason in ("failed", "too_small"):
         return answer.fusion.message
     if answer.failures and not (quorum and len(answer.candidates) >= quorum):
@@ -205,36 +199,36 @@ def _lacks(answer: Answer, quorum: int | None) -> str:
 
 
 def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_unpriced: bool) -> float:
-    """Dollars that a prompt may cost at most; 0 where nobody wants to know."""
+    """Compute an upper bound of the cost of a prompt in dollars; 0 without a cap."""
     if max_cost is None:
         return 0.0
-    if ensemble.limits.max_cost is not None:
-        return ensemble.limits.max_cost
+    if ensemble.settings.limits.max_cost is not None:
+        return ensemble.settings.limits.max_cost
     messages = to_messages(row.instruction if not row.input else row.prompt)
     calls: list[tuple[LLM, list[Message], int]] = [
         (member.llm, messages, sample) for member in ensemble.members for sample in range(member.samples)
     ]
-    if ensemble.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
+    if ensemble.settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
         texts: Message = {"role": "user", "content": "x" * (fuser.max_chars or _FUSED_CHARS)}
         calls.append((fuser.llm, [*messages, texts], 0))
     total = 0.0
-    for llm, asked, sample in calls:
-        most = most_cost(llm, asked, Sampling(sample=sample))
+    for llm, prompt, sample in calls:
+        most = most_cost(llm, prompt, Sampling(sample=sample))
         if most is None and not allow_unpriced:
             raise InputError(
-                f"{llm.name}: what an answer may cost is not known, and is not taken for zero: give its [[llm]] a "
+                f"{llm.name}: the maximum cost of an answer is unknown, and does not count as zero: give its [[llm]] a "
                 f"`price` and `max_tokens`, or allow it with --allow-unknown-prices."
             )
         total += most or 0.0
     return total
 
 
-def _tell_failures(path: Path, rows: Sequence[Example], reasons: Mapping[str, str]) -> None:
+def _write_failures(path: Path, rows: Sequence[Example], reasons: Mapping[str, str]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
     with RowWriter(path) as writer:
         for row in rows:
             instruction = row.instruction if isinstance(row.instruction, str) else list(row.instruction)
-            reason = reasons[row.id or ""] or "not tried: its LLMs failed again and again"
+            reason = reasons[row.id or ""] or "not tried: its LLMs failed too often"
             writer.write({"id": row.id, "instruction": instruction, "input": row.input, "reason": reason})

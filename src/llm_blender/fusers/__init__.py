@@ -1,4 +1,4 @@
-"""Who writes the final answer: fusers of one interface, and the guard that compares what they write."""
+"""Fusers, which write one answer from several candidates, and the guard that compares it with the best candidate."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 CHAT = "chat"
-"""Name of the fuser that is the first of the LLMs; with a colon and a name, another one of them."""
+"""Name of the fuser by the first of the LLMs; ``chat:NAME`` takes another one."""
 EMBEDDED = "embedded"
-"""Name of the bundled adapter of the embedded LLM; with a colon, of another one."""
+"""Name of the fuser by the bundled adapter of the embedded LLM; ``embedded:FOLDER`` takes another adapter."""
 CONSENSUS = "consensus"
-"""Name of the fuser that puts into the best candidate what the others agree on."""
+"""Name of the fuser that adds to the best candidate the sentences on which the others agree."""
 LONGEST = "longest"
-"""Name of the fuser that copies the longest candidate, the baseline."""
+"""Name of the baseline: the longest candidate, unchanged."""
 
 _SELECTING: dict[str, type[ConsensusFuser | LongestFuser]] = {CONSENSUS: ConsensusFuser, LONGEST: LongestFuser}
 _BUNDLED = Path(__file__).parents[1] / "bundled" / "fuser"
@@ -59,25 +59,25 @@ def load_fuser(
     device: Any = None,
     run: Callable[[str], AdaptableLLM] | None = None,
 ) -> ChatFuser | ConsensusFuser | EmbeddedFuser | GenFuser | LongestFuser:
-    """The fuser of that name; the one door from names to fusers.
+    """Load a fuser by name.
 
     Args:
         name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``embedded``, the bundled adapter of the
-            embedded LLM; ``embedded:`` and a folder or Hub repository, that one, where for a folder its name alone
-            does, too; ``consensus``, which puts into the best candidate what the others agree on; ``longest``, which
-            copies the longest one; or a folder or Hub repository with a sequence-to-sequence model such as
-            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. A folder of such a name is
-            ``./chat``.
-        llms: by their names.
-        store: where the answers of an LLM are kept; None keeps none.
+            embedded LLM; ``embedded:`` and a folder or Hub repository, another adapter (of a folder, the path alone
+            will do); ``consensus``, the best candidate with sentences on which the others agree; ``longest``, the
+            longest candidate; or a folder or Hub repository with a sequence-to-sequence model such as
+            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. Write ``./chat`` for a folder with
+            one of these names.
+        llms: LLMs by name.
+        store: keeps the answers of an LLM; None keeps none.
         device: of a model that runs on torch: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
-        run: makes an embedded LLM from the name of its model, where an adapter needs one that none of `llms` is.
+        run: makes an embedded LLM from the name of its model, for an adapter whose base is not among `llms`.
 
     Raises:
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        CheckpointError: it is no fuser.
+        NotFoundError: there is no such checkpoint; the message lists where it was looked for.
+        CheckpointError: the checkpoint is not a fuser.
         MissingExtraError: ``torch``, or for an adapter ``lora``, is not installed.
-        InputError: there is no such LLM, or a device for one.
+        InputError: there is no such LLM, or a device is given for a fuser without torch.
     """
     text, known = os.fspath(name), llms or {}
     if text in _SELECTING and device is None:
@@ -105,7 +105,7 @@ def load_fuser(
 
 
 def base_model(name: str | os.PathLike[str]) -> str | None:
-    """The embedded model that the fuser of that name is an adapter of; None for a fuser of another kind.
+    """Return the embedded model that a fuser adapts; None for a fuser of another kind.
 
     Raises:
         NotFoundError: there is no such adapter.
@@ -120,7 +120,7 @@ def base_model(name: str | os.PathLike[str]) -> str | None:
 
 
 def _embedded_folder(name: str) -> Path | None:
-    """The folder of an embedded fuser; None where the name means another one."""
+    """Return the folder of an embedded fuser; None if the name is of another kind of fuser."""
     kind, _, place = name.partition(":")
     if kind != EMBEDDED:
         folder = Path(name).expanduser()

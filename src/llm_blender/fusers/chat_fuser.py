@@ -9,22 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_blender._inputs import check_inputs, clean, fence_code, quote_texts
-from llm_blender.calls import Budget, Caller, CallStore, Reply, call_many, run_to_end
+from llm_blender._inputs import clean, fence_code, quote_texts
+from llm_blender.calls import Budget, Caller, CallStore, Reply, call_many
 from llm_blender.errors import FailureReason, InputError, LLMError
+from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import even_cap, find_flaw
 from llm_blender.types import (
     LLM,
     Fuser,
     Fusion,
     FusionFlaw,
-    Instruction,
     Message,
     OnProgress,
     OnText,
     Sampling,
     Usage,
-    instruction_text,
 )
 
 __all__ = ["CRITERIA", "ChatFuser", "FusionPrompt", "fusion_prompt", "within_budget"]
@@ -33,7 +32,7 @@ CRITERIA = (
     "Keep what is right and helpful in the candidates, leave out what is wrong, said twice or beside the point, and "
     "add what is missing. That several candidates say something does not make it right."
 )
-"""What makes the fused answer better, unless something else is said."""
+"""Default criteria of a better answer, for the prompt."""
 
 _RULES = """\
 You get an instruction and several candidate answers to it, and write one answer that is better than each of them.
@@ -52,11 +51,11 @@ _CUE = "Write the better answer to the instruction."
 
 @dataclass(frozen=True)
 class FusionPrompt:
-    """The conversation in which an LLM fuses.
+    """A prompt to fuse candidates, for an LLM behind a chat API.
 
     Attributes:
-        messages: what it is asked.
-        marks: what stands around the texts, and belongs into no answer.
+        messages: the conversation.
+        marks: delimiters of the prompt that no answer may contain.
     """
 
     messages: list[Message]
@@ -64,15 +63,15 @@ class FusionPrompt:
 
 
 def fusion_prompt(instruction: str, candidates: Sequence[str], criteria: str = CRITERIA) -> FusionPrompt:
-    """The prompt for candidates in the order in which they are to be read, named by their numbers alone.
+    """Write the prompt for candidates, which are named by their numbers alone.
 
-    Each text stands between lines with a code that occurs in none of them, so none can end its own quotation. The code
-    is drawn from a hash of the texts: the same candidates are the same call, and its answer is found in a store.
+    Each text is quoted between lines with a code that occurs in none of them, so no text can end its own quotation.
+    The code is drawn from a hash of the texts: the same candidates make the same call, which a store can answer.
 
     Args:
         instruction: as one text.
-        candidates: texts.
-        criteria: what makes the fused answer better, in whole sentences.
+        candidates: texts in the order in which the LLM reads them.
+        criteria: of a better answer, in whole sentences.
     """
     code = fence_code(instruction, *candidates)
     named = [("instruction", instruction), *((f"candidate {i}", text) for i, text in enumerate(candidates, 1))]
@@ -91,27 +90,27 @@ _ABOUT_THE_ROW: frozenset[FailureReason] = frozenset({"bad_request", "bad_respon
 _TOO_LONG = re.compile(r"context|too (?:long|large|many)|max\w* (?:\w+ ){0,3}(?:length|tokens)|exceed", re.IGNORECASE)
 _ELLIPSIS = " […]"
 _HALVINGS = 4
-_LEAST = 100  # characters of a shortened candidate that are worth reading
+_LEAST = 100  # characters below which a shortened candidate is not worth reading
 
 
-class ChatFuser:
+class ChatFuser(BaseFuser):
     """Any `LLM` as a fuser.
 
-    The candidates are anonymous and stand in an order drawn by the seed, so that neither a name nor a place speaks for
-    one, and are quoted as data (see `fusion_prompt`). Where the LLM refuses the prompt as too long, the candidates are
-    shortened, the longest first, and it is asked again; a refused call costs nothing.
+    The candidates are anonymous, in an order drawn by the seed, so that neither a name nor a position favours one, and
+    quoted as data (see `fusion_prompt`). If the LLM refuses the prompt as too long, the candidates are shortened, the
+    longest first, and the call is repeated; a refused call costs nothing.
 
     Args:
-        llm: who writes.
-        criteria: what makes the fused answer better, in whole sentences.
-        sampling: how it writes; one that thinks aloud first may need more `max_tokens`.
-        max_chars: of all candidates together; None gives them whole. Some servers (Ollama) cut a prompt that is too
-            long for them without a word: there, this is the remedy.
-        concurrency: calls of `fuse_many` under way at a time.
-        store: where answers are kept, such as a `llm_blender.store.Store`; None keeps none.
+        llm: writes the fused answers.
+        criteria: of a better answer, in whole sentences.
+        sampling: of the LLM; one that reasons first may need more `max_tokens`.
+        max_chars: most characters of all candidates together; None passes them whole. Set it for servers that cut a
+            long prompt silently (Ollama).
+        concurrency: calls of `fuse_many` in flight at a time.
+        store: keeps answers, such as a `llm_blender.store.Store`; None keeps none.
 
     Attributes:
-        name: ``chat:`` and the LLM's.
+        name: ``chat:`` and the LLM's name.
 
     Raises:
         InputError: `concurrency` or `max_chars` is out of range.
@@ -146,80 +145,20 @@ class ChatFuser:
         names = ("llm", "criteria", "sampling", "max_chars", "concurrency", "store")
         return ChatFuser(**{name: getattr(self, name) for name in names} | options)
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction; see `afuse`. Works inside a notebook, too."""
-        return run_to_end(lambda: self.afuse(instruction, candidates, input=input, seed=seed))
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """Fuse the candidates of many instructions, several calls at a time.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: of the order of the candidates, and of the LLM.
-            progress: called with the rows done and all of them.
-
-        Returns:
-            One fusion a row; where the LLM refuses a row or its reply cannot be read, its flaw is ``failed``.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: the LLM cannot be reached, or refuses every row. Answers that came are in the store, and are
-                found there the next time.
-            StoreError: the store cannot be read.
-        """
-        check_inputs(instructions, candidates)
-        extra = [""] * len(instructions) if inputs is None else list(inputs)
-        if len(extra) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-        return run_to_end(lambda: self._fuse_rows(instructions, candidates, extra, seed, progress))
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """Fuse the candidates of one instruction.
-
-        Args:
-            instruction: a prompt or a conversation.
-            candidates: texts; their order does not matter, but for the seed's.
-            input: MixInstruct's second field.
-            seed: of the order of the candidates, and of the LLM.
-            on_text: gets the answer as it comes.
-
-        Raises:
-            InputError: there are no candidates, or a text is no text.
-            LLMError: the LLM gave no answer.
-            StoreError: the store cannot be read.
-        """
-        check_inputs([instruction], [candidates])
-        prompt = clean(instruction_text(instruction, input))
-        texts = [clean(text) for text in candidates]
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
+        prompt = clean(row.prompt)
+        texts = [clean(text) for text in row.candidates]
         order = list(range(len(texts)))
         random.Random("\0".join([str(seed), prompt, *texts])).shuffle(order)
         whole = sum(map(len, texts))
         started = time.perf_counter()
-        for room in self._rooms(whole):
-            cap = even_cap([len(text) for text in texts], room)
+        for budget in self._budgets(whole):
+            cap = even_cap([len(text) for text in texts], budget)
             cut = [text if len(text) <= cap else text[:cap].rstrip() + _ELLIPSIS for text in texts]
-            asked = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
+            request = fusion_prompt(prompt, [cut[i] for i in order], self.criteria)
             sampling = replace(self.sampling, seed=seed)
             try:
-                reply = await Caller(self.llm, self.store).call(asked.messages, sampling, on_text)
+                reply = await Caller(self.llm, self.store).call(request.messages, sampling, on_text)
             except LLMError as error:
                 if error.reason == "bad_request" and _TOO_LONG.search(str(error)):
                     refusal = str(error)
@@ -228,19 +167,19 @@ class ChatFuser:
                     return Fusion("", self.name, tuple(order), flaw="empty", seconds=time.perf_counter() - started)
                 raise
             lost = sum(max(len(text) - cap, 0) for text in texts) / max(whole + len(prompt), 1)
-            return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, asked.marks))
+            return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, request.marks))
         return Fusion(
             "", self.name, flaw="too_small", error=refusal, truncated=1.0, seconds=time.perf_counter() - started
         )
 
-    def _rooms(self, whole: int) -> Iterator[int]:
-        """Characters for all candidates together, less and less."""
-        room = whole if self.max_chars is None else min(whole, self.max_chars)
-        yield room
+    def _budgets(self, whole: int) -> Iterator[int]:
+        """Yield budgets in characters for all candidates together, each half of the one before."""
+        budget = whole if self.max_chars is None else min(whole, self.max_chars)
+        yield budget
         for _ in range(_HALVINGS):
-            room //= 2
-            if room >= 2 * _LEAST:
-                yield room
+            budget //= 2
+            if budget >= 2 * _LEAST:
+                yield budget
 
     def _fusion(self, reply: Reply, order: Sequence[int], lost: float, flaw: FusionFlaw | None) -> Fusion:
         candidate = reply.candidate
@@ -256,20 +195,13 @@ class ChatFuser:
             stored=reply.stored,
         )
 
-    async def _fuse_rows(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        inputs: Sequence[str],
-        seed: int,
-        progress: OnProgress | None,
-    ) -> list[Fusion]:
+    async def _fuse_rows(self, rows: Sequence[Row], seed: int, progress: OnProgress | None) -> list[Fusion]:
         done, refusals = 0, list[LLMError]()
 
-        async def fuse(i: int) -> Fusion:
+        async def fuse(row: Row) -> Fusion:
             nonlocal done
             try:
-                fusion = await self.afuse(instructions[i], candidates[i], input=inputs[i], seed=seed)
+                fusion = await self._fuse(row, seed, None)
             except LLMError as error:
                 if error.reason not in _ABOUT_THE_ROW:
                     raise
@@ -277,11 +209,11 @@ class ChatFuser:
                 fusion = Fusion("", self.name, flaw="failed", error=str(error))
             done += 1
             if progress is not None:
-                progress(done, len(instructions))
+                progress(done, len(rows))
             return fusion
 
-        fusions = await call_many(range(len(instructions)), fuse, concurrency=self.concurrency)
-        if refusals and len(refusals) == len(instructions):
+        fusions = await call_many(rows, fuse, concurrency=self.concurrency)
+        if refusals and len(refusals) == len(rows):
             raise refusals[0]
         return fusions
 

@@ -1,9 +1,9 @@
-"""The fuser that writes nothing of its own: the best candidate, with what the others agree on and it does not say."""
+"""Fusers that write no text of their own: ConsensusFuser adds sentences to the best candidate, LongestFuser copies."""
 
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,36 +11,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError
+from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText
+from llm_blender.types import Fusion, OnText
 
 __all__ = [
     "ConsensusFuser",
     "Counts",
     "LongestFuser",
     "Offer",
-    "SelectingFuser",
     "agreement",
     "gram_counts",
     "merge",
     "offers",
 ]
 
-_NEAR = 3  # sentences in which the item before may stand
+_NEAR = 3  # sentences before a place, in which to look for the list that an item joins
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A sentence that may be put into a text.
+    """A sentence that may be inserted into another text.
 
     Attributes:
         text: without white space around it.
-        source: which of the texts says it.
-        place: of its middle in it, 0 to 1, all sentences counted alike.
+        source: index of its text.
+        place: position of its middle in its text, 0 to 1, with all sentences of equal length.
     """
 
     text: str
@@ -49,7 +48,7 @@ class Offer:
 
 
 def offers(texts: Sequence[str]) -> list[Offer]:
-    """All sentences of these texts that hold a word."""
+    """Return all sentences of these texts that contain a word."""
     return [
         Offer(unit.strip(), source, (place + 0.5) / len(units))
         for source, text in enumerate(texts)
@@ -60,7 +59,7 @@ def offers(texts: Sequence[str]) -> list[Offer]:
 
 
 def gram_counts(texts: Sequence[str]) -> Counts:
-    """``[T, V]``: how often each of T texts says each of V words and pairs of words."""
+    """Count each of V words and pairs of words in each of T texts, ``[T, V]``."""
     bags = [_grams(text) for text in texts]
     numbers: dict[object, int] = {}
     rows = [[numbers.setdefault(gram, len(numbers)) for gram in bag] for bag in bags]
@@ -71,18 +70,18 @@ def gram_counts(texts: Sequence[str]) -> Counts:
 
 
 def agreement(texts: Counts, evidence: Counts) -> NDArray[np.float64]:
-    """``[T, N]``: the F1 of each of T texts with each of N others, from counts ``[T, V]`` and ``[N, V]``."""
+    """Compute the F1 of each of T texts with each of N others, ``[T, N]``, from counts ``[T, V]`` and ``[N, V]``."""
     shared = np.stack([np.minimum(texts, counts).sum(axis=1) for counts in evidence], axis=1)
     return np.asarray(2 * shared / np.maximum(texts.sum(axis=1)[:, None] + evidence.sum(axis=1), 1))
 
 
 def merge(units: Sequence[str], added: Sequence[Offer]) -> str:
-    """A text in sentences with others put in, each at about the place where it stood.
+    """Insert sentences into a text, each at about the position that it had in its own.
 
-    An item of a list becomes one of the list that it gets into, and what follows is counted anew.
+    A list item takes the form of the list that it joins, and the items after it are renumbered.
     """
     flagged = [(unit, False) for unit in units]
-    # From the end on, so that places before it stay what they are.
+    # Backwards, so that earlier positions stay valid.
     for offer in sorted(added, key=lambda offer: -offer.place):
         _put_in(flagged, int(offer.place * len(units) + 0.5), offer.text)
     return "".join(unit if unit[-1:].isspace() else f"{unit} " for unit in _numbered(flagged)).strip()
@@ -94,9 +93,9 @@ def _grams(text: str) -> Counter[object]:
 
 
 def _put_in(units: list[tuple[str, bool]], at: int, sentence: str) -> None:
-    """Put a sentence before unit `at`, with the end that the one there has; the flag says that it is new.
+    """Insert a sentence before unit `at`, with the line end of its neighbours, flagged as new.
 
-    An item of a list becomes one of the list that it gets into, and splits no line.
+    A list item takes the form of the list that it joins, and splits no line.
     """
     if LIST_MARK.match(sentence):
         at = next((i for i in range(at, len(units)) if i == 0 or units[i - 1][0].endswith("\n")), len(units))
@@ -111,12 +110,12 @@ def _put_in(units: list[tuple[str, bool]], at: int, sentence: str) -> None:
 
 
 def _numbered(units: Sequence[tuple[str, bool]]) -> list[str]:
-    """The units, with items counted anew after each one that is new; a list begins where numbers fall."""
+    """Renumber list items after each new one, and return the units; a list begins where the numbers drop."""
     texts, last, more = [], 0, 0
     for at, (text, new) in enumerate(units):
         found = LIST_MARK.match(text)
         if found and found[1]:
-            # A new item belongs to the list of the unit after it, if that is an item.
+            # A new item belongs to the list of the next old unit, if that is an item.
             of = next((unit for unit, added in units[at:] if not added), "") if new else text
             known = LIST_MARK.match(of)
             number = int(known[1]) if known and known[1] else last + 1
@@ -131,91 +130,46 @@ def _numbered(units: Sequence[tuple[str, bool]]) -> list[str]:
     return texts
 
 
-class SelectingFuser(ABC):
-    """Makes its text of the candidates' alone: instruction, input and seed are of no effect."""
+class SelectingFuser(BaseFuser):
+    """A fuser that makes its text of the candidates' alone: it ignores instruction, input and seed."""
 
     @abstractmethod
     def select(self, texts: Sequence[str]) -> Fusion:
-        """What is made of candidates, best first; at least one."""
+        """Fuse candidates, best first; at least one."""
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction, best first."""
-        (fusion,) = self.fuse_many([instruction], [candidates])
-        return fusion
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """One `Fusion` per instruction.
-
-        Args:
-            instructions: as many as there are lists of candidates.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: of no effect.
-            seed: of no effect.
-            progress: called with the rows done and all of them.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        check_inputs(instructions, candidates)
-        if inputs is not None and len(inputs) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
-        fusions = []
-        for texts in candidates:
-            fusions.append(self.select(list(texts)))
-            if progress is not None:
-                progress(len(fusions), len(candidates))
-        return fusions
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """`fuse` in an event loop; `on_text` gets the text in one piece."""
-        fusion = self.fuse(instruction, candidates)
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
+        fusion = self.select(list(row.candidates))
         if on_text is not None:
             on_text(fusion.text)
         return fusion
 
 
-_LEAST = 3  # candidates from which on there are others to agree
+_LEAST = 3  # candidates, so that others can agree
 _CODE = "```"
 
 
 class ConsensusFuser(SelectingFuser):
-    """Puts sentences of other good candidates into the best one, where that brings it closer to all of them.
+    """A fuser that inserts sentences of other good candidates into the best one if that brings it closer to all.
 
-    The sentence that raises the agreement with the other candidates most is put in, at about the place where it stood;
-    then the next one, until none raises it by `gain` or `most` are in. Agreement with one of them is the F1 of the
-    words and pairs of words that both say, each as often as it occurs; the mean over the others leaves out the one who
-    says the sentence. To choose the text that agrees most with a sample is minimum Bayes risk decoding (Kumar and Byrne
-    2004, aclanthology.org/N04-1022); here the text may be put together of several. Needs no model and no instruction,
-    and says nothing that no candidate said. Texts with code are left as they are.
+    The sentence that raises the agreement with the other candidates most is inserted at about the position that it had
+    in its own text; then the next one, until none raises it by `gain` or `most` are in. The agreement of two texts is
+    the F1 of their words and pairs of words, each counted as often as it occurs; the mean over the other candidates
+    leaves out the source of the sentence. Choosing the text that agrees most with a sample is minimum Bayes risk
+    decoding (Kumar and Byrne 2004, aclanthology.org/N04-1022); here the text may be composed of several. It needs no
+    model and no instruction, and adds nothing that is in no candidate. Texts with code are left unchanged.
 
     Args:
-        sources: how many candidates after the best one sentences are taken of; all are asked whether they agree.
-        gain: of that mean, 0 to 1, that a sentence must bring.
-        most: sentences that are put in, at most.
+        sources: number of candidates after the best one to take sentences from; the agreement counts all candidates.
+        gain: least rise of that mean, 0 to 1, for a sentence to be inserted.
+        most: most sentences to insert.
 
     Raises:
-        InputError: one of them is out of range.
+        InputError: an argument is out of range.
     """
 
     name = "consensus"
     reads_all = True
-    """It is given all candidates, best first, whatever `top_k` says."""
+    """Marks a fuser that reads all candidates, best first, regardless of `top_k`."""
 
     def __init__(self, sources: int = 3, gain: float = 0.0015, most: int = 8) -> None:
         if sources < 1 or most < 1 or not 0 < gain < 1:
@@ -225,7 +179,7 @@ class ConsensusFuser(SelectingFuser):
         self.sources, self.gain, self.most = sources, gain, most
 
     def select(self, texts: Sequence[str]) -> Fusion:
-        """The best one with what was put in; of fewer than three, the best as it is."""
+        """Return the best candidate with inserted sentences; unchanged if there are fewer than three candidates."""
         best, others = texts[0].strip(), texts[1:]
         if len(texts) < _LEAST or any(_CODE in text for text in texts[: self.sources + 1]):
             return Fusion(best, self.name, (0,))
@@ -235,15 +189,15 @@ class ConsensusFuser(SelectingFuser):
         return Fusion(merge(sentences(best), chosen), self.name, (0, *sources))
 
     def _choose(self, best: str, offered: Sequence[Offer], others: Sequence[str]) -> list[int]:
-        """The sentences to put in, in the order in which they were found."""
+        """Choose the sentences to insert, one after another, by their gain; return their indices."""
         counts = gram_counts([best, *(offer.text for offer in offered), *others])
         text, offers, evidence = counts[:1], counts[1 : 1 + len(offered)], counts[1 + len(offered) :]
-        heard = np.ones((len(offered), len(others)))  # everybody but who says it
-        heard[np.arange(len(offered)), [offer.source for offer in offered]] = 0
-        heard /= heard.sum(axis=1, keepdims=True)
+        counted = np.ones((len(offered), len(others)))  # all candidates but the source of the sentence
+        counted[np.arange(len(offered)), [offer.source for offer in offered]] = 0
+        counted /= counted.sum(axis=1, keepdims=True)
         chosen: list[int] = []
         while offered and len(chosen) < self.most:
-            gains = ((agreement(text + offers, evidence) - agreement(text, evidence)) * heard).sum(axis=1)
+            gains = ((agreement(text + offers, evidence) - agreement(text, evidence)) * counted).sum(axis=1)
             first = int(gains.argmax())
             if gains[first] < self.gain:
                 break
@@ -253,15 +207,14 @@ class ConsensusFuser(SelectingFuser):
 
 
 class LongestFuser(SelectingFuser):
-    """Copies the longest candidate, by characters; of equal ones the first.
+    """The baseline that copies the longest candidate, in characters; the first of equal ones.
 
-    Judges, rankers and metrics that count what a reference says all like long answers: what a fuser gains over this
-    one, it gains by more than length.
+    Judges, rankers and recall-oriented metrics all favour long answers: a gain over this fuser is more than length.
     """
 
     name = "longest"
 
     def select(self, texts: Sequence[str]) -> Fusion:
-        """The longest one."""
+        """Return the longest candidate."""
         place = max(range(len(texts)), key=lambda i: len(texts[i]))
         return Fusion(texts[place].strip(), self.name, (place,))

@@ -1,4 +1,4 @@
-"""Fusing under guard: what is worth fusing is fused, and given back only where the ranker prefers it."""
+"""GuardedFuser: fuse if it promises a gain, and return the fused text only if the ranker prefers it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, WorkError
+from llm_blender.fusers.base import fuser_rows
 from llm_blender.types import (
     Fuser,
     Fusion,
@@ -22,7 +22,6 @@ from llm_blender.types import (
     OnText,
     Ranker,
     Ranking,
-    instruction_text,
 )
 
 __all__ = [
@@ -37,24 +36,24 @@ __all__ = [
 ]
 
 DEFAULT_TOP_K = 3
-"""Candidates that are fused, as in the paper (arXiv 2306.02561)."""
+"""Number of candidates to fuse, as in the paper (arXiv 2306.02561)."""
 
-# Words of four letters or more, numbers, and the signs of scripts that put no spaces between words.
+# Words of four letters or more, numbers, and the characters of scripts without spaces between words.
 _CONTENT = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{4,}|\d+")
 
 
 @dataclass(frozen=True)
 class FusionRule:
-    """The thresholds of fusing, all of them.
+    """Thresholds of fusing.
 
     Attributes:
-        close: ``auto`` fuses where the best candidate is better than the next one with less than this probability.
-        overlap: ``auto`` fuses where the best candidate holds less than this share of the others' content.
-        prefer: the guard gives back a fused text only where it is better than the best candidate with more than this
+        close: ``auto`` fuses if the best candidate is better than the next one with less than this probability.
+        overlap: ``auto`` fuses if the best candidate contains less than this share of the others' content.
+        prefer: the guard returns a fused text only if it is better than the best candidate with more than this
             probability.
 
     Raises:
-        InputError: one is not between 0 and 1.
+        InputError: a threshold is not between 0 and 1.
     """
 
     close: float = 0.55
@@ -67,7 +66,7 @@ class FusionRule:
                 raise InputError(f"The threshold {name} is a number from 0 to 1, not {getattr(self, name)}.")
 
     def reason(self, lead: float | None, overlap: float) -> Literal["close", "complementary", "clear"]:
-        """Why ``auto`` fuses, or, where the best candidate is ``clear``, does not: see `Decision`."""
+        """Return why ``auto`` fuses, or ``clear`` if it does not: see `Decision`."""
         if lead is not None and lead < self.close:
             return "close"
         return "complementary" if overlap < self.overlap else "clear"
@@ -78,13 +77,13 @@ DEFAULT_RULE = FusionRule()
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to fuse, and why.
+    """A decision whether to fuse, with its reason.
 
     Attributes:
-        fuse: what is decided.
-        reason: the first two candidates are ``close``, the others have what the best lacks (``complementary``), or
-            the best is ``clear``.
-        lead: the probability that the best is better than the next one; None where it was compared with nobody.
+        fuse: True to fuse.
+        reason: ``close`` if the first two candidates are about equally good, ``complementary`` if the others have
+            content that the best lacks, ``clear`` otherwise.
+        lead: probability that the best candidate is better than the next one; None if it was not compared.
         overlap: see `content_overlap`.
     """
 
@@ -97,13 +96,13 @@ class Decision:
 def decide(
     ranking: Ranking, texts: Sequence[str], rule: FusionRule = DEFAULT_RULE, top_k: int = DEFAULT_TOP_K
 ) -> Decision:
-    """Whether the best `top_k` candidates of a ranking should be fused.
+    """Decide whether the best `top_k` candidates of a ranking should be fused.
 
     Args:
         ranking: of the candidates.
-        texts: theirs, in the order in which they were ranked.
-        rule: the thresholds.
-        top_k: how many would be fused.
+        texts: of the candidates, in the order in which they were ranked.
+        rule: thresholds.
+        top_k: number of candidates to fuse.
     """
     lead = ranking.lead
     best, *others = [texts[i] for i in ranking.order[:top_k]]
@@ -113,9 +112,9 @@ def decide(
 
 
 def content_overlap(best: str, others: Sequence[str]) -> float:
-    """How much of the others' content the best one holds: the share of each one's content words, their mean.
+    """Compute how much of the others' content the best text contains: the mean share of their content words.
 
-    1 where there are no others, or none says anything.
+    It is 1 if there are no others, or they have no content words.
     """
     own = _content(best)
     shares = [len(words & own) / len(words) for words in map(_content, others) if words]
@@ -127,18 +126,18 @@ def _content(text: str) -> set[str]:
 
 
 Order = Literal["best_first", "best_last", "shuffled"]
-"""In which order a fuser reads the candidates; shuffled by the seed and the candidates alone."""
+"""Order in which a fuser reads the candidates; ``shuffled`` depends on the seed and the candidates alone."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done with the candidates of one instruction.
+    """The plan for the candidates of one instruction.
 
     Attributes:
         best: index of the best candidate.
-        chosen: indices of the candidates to be fused, as they are read; empty where nothing is to be fused.
-        reason: why it is not.
-        decision: of the rule of ``auto``, whether it counts or not.
+        chosen: indices of the candidates to fuse, in reading order; empty if there is nothing to fuse.
+        reason: why there is nothing to fuse.
+        decision: of ``auto``, in any mode.
     """
 
     best: int
@@ -148,20 +147,20 @@ class _Plan:
 
 
 class GuardedFuser:
-    """A fuser, and the ranker that compares what it writes with the best candidate.
+    """A fuser under guard: a ranker compares the fused text with the best candidate.
 
-    Empty candidates and those that say the same as a better one are not fused. A text without substance (nothing, a
-    loop, the prompt again) and one that the ranker does not prefer to the best candidate, in both orders together,
-    are not given back: then the best candidate is, and the report says why.
+    Empty candidates and duplicates of better ones are not fused. If the fused text has a flaw (empty, a loop, an echo
+    of the prompt), or the ranker does not prefer it to the best candidate in both orders together, the best candidate
+    is returned, and the report gives the reason.
 
     Args:
-        fuser: who writes.
-        ranker: who compares.
-        mode: ``fuse`` always fuses, ``auto`` where `llm_blender.fusers.guard.decide` says so.
-        top_k: candidates to fuse, at most; with 1, the fuser rewrites the best one.
-        order: in which they are given to it.
-        guard: False gives back every fused text that has no flaw, without a comparison.
-        rule: the thresholds.
+        fuser: writes the fused texts.
+        ranker: compares them.
+        mode: ``fuse`` always fuses; ``auto`` fuses if `llm_blender.fusers.guard.decide` does.
+        top_k: most candidates to fuse; with 1, the fuser rewrites the best one.
+        order: in which the fuser reads them.
+        guard: False returns every fused text without a flaw, and compares none.
+        rule: thresholds.
 
     Raises:
         InputError: `top_k` is below 1, or there is no such mode or order.
@@ -179,9 +178,9 @@ class GuardedFuser:
         rule: FusionRule = DEFAULT_RULE,
     ) -> None:
         if mode not in ("fuse", "auto"):
-            raise InputError(f"A fuser works in the mode fuse or auto, not {mode!r}.")
+            raise InputError(f"The mode of a fuser is fuse or auto, not {mode!r}.")
         if order not in get_args(Order):
-            raise InputError(f"Candidates are read {', '.join(get_args(Order))}, not {order!r}.")
+            raise InputError(f"The order of candidates is one of {', '.join(get_args(Order))}, not {order!r}.")
         if top_k < 1:
             raise InputError(f"At least one candidate is fused, not {top_k}: raise top_k.")
         self.fuser, self.ranker = fuser, ranker
@@ -198,18 +197,21 @@ class GuardedFuser:
         seed: int = 0,
         progress: OnProgress | None = None,
     ) -> list[FusionReport]:
-        """One report per instruction; all that is to be fused is fused together, and then compared together.
+        """Fuse the candidates of many instructions in one batch, then compare the fused texts in one batch.
 
         Args:
             instructions: prompts or conversations.
             candidates: texts of each.
             rankings: of the candidates of each.
-            inputs: MixInstruct's second field, one for each; None has none.
+            inputs: MixInstruct's second field of each; None leaves it empty.
             seed: of the fuser.
-            progress: called with the rows done and all of them.
+            progress: called with the number of finished rows and of all rows.
+
+        Returns:
+            One report per instruction.
 
         Raises:
-            InputError: the lists differ in length, or hold what is no text.
+            InputError: the lists differ in length, or a candidate is not a text.
             WorkError: the fuser or the ranker failed.
         """
         if len({len(instructions), len(candidates), len(rankings)}) > 1:
@@ -217,17 +219,14 @@ class GuardedFuser:
                 f"{len(instructions)} instructions need as many lists of candidates and rankings, not "
                 f"{len(candidates)} and {len(rankings)}."
             )
-        check_inputs(instructions, candidates)
-        inputs = [""] * len(instructions) if inputs is None else inputs
-        if len(inputs) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(inputs)}.")
+        given = fuser_rows(instructions, candidates, inputs)
         plans = [self._plan(texts, ranking, seed) for texts, ranking in zip(candidates, rankings, strict=True)]
         rows = [i for i, plan in enumerate(plans) if plan.chosen]
         idle = len(plans) - len(rows)
         fusions = self.fuser.fuse_many(
             [instructions[i] for i in rows],
             [[candidates[i][j] for j in plans[i].chosen] for i in rows],
-            inputs=[inputs[i] for i in rows],
+            inputs=[given[i].input for i in rows],
             seed=seed,
             progress=None if progress is None else lambda done, total: progress(idle + done, idle + total),
         )
@@ -235,7 +234,7 @@ class GuardedFuser:
         doubtful = [i for i in rows if self._is_doubtful(written[i], candidates[i][plans[i].best])]
         started = time.perf_counter()
         verdicts = self._verdicts(
-            [instruction_text(instructions[i], inputs[i]) for i in doubtful],
+            [given[i].prompt for i in doubtful],
             [[candidates[i][plans[i].best], written[i].text] for i in doubtful],
         )
         each = (time.perf_counter() - started) / max(len(doubtful), 1)
@@ -256,22 +255,22 @@ class GuardedFuser:
         deadline: float | None = None,
         on_text: OnText | None = None,
     ) -> FusionReport:
-        """The report of one instruction; here a fuser that fails or is late costs the fused text, not the answer.
+        """Fuse the candidates of one instruction; if the fuser fails or is late, return the best candidate.
 
         Args:
             instruction: a prompt or a conversation.
             candidates: texts.
-            ranking: of them.
+            ranking: of the candidates.
             input: MixInstruct's second field.
             seed: of the fuser.
-            deadline: seconds that the fuser has; None lets it take its time.
-            on_text: gets what the fuser writes, which may not be what is given back.
+            deadline: time limit of the fuser in seconds; None for no limit.
+            on_text: called with each piece of the fused text, which may not be the text that is returned.
 
         Raises:
-            InputError: the candidates hold what is no text.
+            InputError: there are no candidates, or one is not a text.
             WorkError: the ranker failed.
         """
-        check_inputs([instruction], [candidates])
+        (row,) = fuser_rows([instruction], [candidates], [input])
         plan = self._plan(candidates, ranking, seed)
         best = candidates[plan.best]
         if not plan.chosen:
@@ -288,28 +287,27 @@ class GuardedFuser:
         fusion = replace(_as_given(fusion, plan), seconds=time.perf_counter() - started)
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
-            prompt = instruction_text(instruction, input)
-            (verdict,) = await asyncio.to_thread(self._verdicts, [prompt], [[best, fusion.text]])
+            (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [[best, fusion.text]])
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
     def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:
-        said = [i for i in ranking.order if texts[i].strip()]
-        if not said:
+        filled = [i for i in ranking.order if texts[i].strip()]
+        if not filled:
             return _Plan(ranking.best, reason="no_candidates")
-        if len(said) == 1:
-            return _Plan(said[0], reason="one_candidate")
-        different = list({" ".join(texts[i].split()): i for i in reversed(said)}.values())[::-1]
+        if len(filled) == 1:
+            return _Plan(filled[0], reason="one_candidate")
+        different = list({" ".join(texts[i].split()): i for i in reversed(filled)}.values())[::-1]
         if len(different) == 1:
-            return _Plan(said[0], reason="same_candidates")
+            return _Plan(filled[0], reason="same_candidates")
         decision = decide(ranking, texts, self.rule, self.top_k)
         if self.mode == "auto" and not decision.fuse:
-            return _Plan(said[0], reason="clear", decision=decision)
-        if getattr(self.fuser, "reads_all", False):  # it wants to know who agrees with whom
-            return _Plan(said[0], tuple(different), decision=decision)
-        return _Plan(said[0], tuple(self._in_order(different[: self.top_k], texts, seed)), decision=decision)
+            return _Plan(filled[0], reason="clear", decision=decision)
+        if getattr(self.fuser, "reads_all", False):
+            return _Plan(filled[0], tuple(different), decision=decision)
+        return _Plan(filled[0], tuple(self._in_order(different[: self.top_k], texts, seed)), decision=decision)
 
     def _in_order(self, chosen: Sequence[int], texts: Sequence[str], seed: int) -> list[int]:
-        """The chosen candidates as the fuser is to read them."""
+        """Bring the chosen candidates into the order in which the fuser reads them."""
         if self.order == "best_first":
             return list(chosen)
         if self.order == "best_last":
@@ -354,5 +352,5 @@ class GuardedFuser:
 
 
 def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:
-    """With `used` counted among all candidates, not among those that were chosen."""
+    """Convert `used` from indices of the chosen candidates to indices of all."""
     return replace(fusion, used=tuple(plan.chosen[i] for i in fusion.used))

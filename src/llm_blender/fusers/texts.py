@@ -1,4 +1,4 @@
-"""Texts that are no answers: nothing, a loop, the prompt again."""
+"""Texts of fusers: find flaws (empty, a loop, an echo of the prompt), split sentences, shorten to a budget."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _MARK = r"(?:(\d+)[.)]|[-*•])[ \t]+"
 _SENTENCE = re.compile(rf"[ \t]*(?:{_MARK})?[^\n]+?(?:[.!?…](?=\s)|[。！？]|\n|$)\s*")
 
 LIST_MARK = re.compile(rf"^\s*{_MARK}")
-"""What an item of a list begins with; the group is its number, if it has one."""
+"""The mark of a list item; its group is the number, if there is one."""
 
 WORDS = re.compile(r"\w+")
 
 
 def sentences(text: str) -> list[str]:
-    """The text in pieces, each with the white space after it; a line ends a sentence, too."""
+    """Split a text into sentences, each with the white space after it; a line break ends a sentence, too."""
     return [found[0] for found in _SENTENCE.finditer(text)]
 
 
 _COPIES = 4
-_LOOP = 60  # characters that the copies of a loop take at least
+_LOOP = 60  # least characters of all copies of a loop
 _LONGEST_PERIOD = 400
-_LONGEST_TEXT = 20_000  # what is looked at of a text: a loop goes on to its end
-_LINE = 15  # characters of a line that counts as said again
-_SENTENCE_WORDS = 8  # words of a sentence that does
-_AGAIN = 0.1  # of the words may stand in sentences that were said before
+_LONGEST_TEXT = 20_000  # characters searched at the end of a text: a loop continues to the end
+_LINE = 15  # least characters of a line that counts as repeated
+_SENTENCE_WORDS = 8  # least words of a sentence that counts as repeated
+_MOST_REPEATED = 0.1  # share of the words in repeated sentences
 _LIST_MARK = re.compile(r"^\W*(?:\d+\W+)?")
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 
 
 def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str] = ()) -> FusionFlaw | None:
-    """What makes a fused text no answer; None where nothing does.
+    """Find the flaw that makes a fused text useless as an answer; return None if there is none.
 
-    What a candidate does as well is no flaw: the instruction may ask for a song with a refrain, or for a text to be
-    repeated.
+    A repetition or an echo that a candidate has, too, is no flaw: the instruction may request a song with a refrain, or
+    the repetition of a text.
 
     Args:
-        text: what the fuser wrote.
+        text: of the fuser.
         instruction: as one text.
-        candidates: what it was given.
-        marks: what stands in the fuser's prompt around the texts, and belongs into no answer.
+        candidates: input of the fuser.
+        marks: delimiters of the fuser's prompt that no answer may contain.
     """
     if not text.strip():
         return "empty"
@@ -62,15 +62,15 @@ def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Seque
     given = [instruction, *candidates]
     if any(mark in text and not any(mark in other for other in given) for mark in marks):
         return True
-    asked, said = _plain(instruction), _plain(text)
-    # The prompt as far as it got, or all of it.
-    echo = said == asked or (asked.startswith(said) and 2 * len(said) > len(asked))
-    return echo and said not in map(_plain, candidates)
+    prompt, answer = _plain(instruction), _plain(text)
+    # The whole prompt, or more than its first half.
+    echo = answer == prompt or (prompt.startswith(answer) and 2 * len(answer) > len(prompt))
+    return echo and answer not in map(_plain, candidates)
 
 
 def _repeats(text: str) -> bool:
-    """Whether the same characters, or the same line, come again and again, or many sentences a second time."""
-    if _said_again(text) > _AGAIN:
+    """Detect characters or lines repeated in a loop, or many sentences that occur twice."""
+    if _repeated_share(text) > _MOST_REPEATED:
         return True
     lines = Counter(
         line for line in (_LIST_MARK.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
@@ -78,25 +78,25 @@ def _repeats(text: str) -> bool:
     if lines and (most := lines.most_common(1)[0][1]) >= _COPIES and 2 * most > lines.total():
         return True
     visible = "".join(text.split())
-    # Rulers, tables and indentation repeat themselves by right, unless they are all there is.
+    # Rulers, tables and indentation may repeat, unless they are most of the text.
     return _longest_loop("".join(filter(str.isalnum, text))) > 0 or 2 * _longest_loop(visible) > len(visible)
 
 
-def _said_again(text: str) -> float:
-    """Share of the words that stand in sentences which came before, word for word, after a heading or not; no code."""
-    said = [part for unit in sentences(_CODE.sub("", text)) for part in _parts(unit)]
-    times = Counter(sentence for sentence in said if len(sentence) >= _SENTENCE_WORDS)
-    again = sum(len(sentence) * (count - 1) for sentence, count in times.items())
-    return again / max(sum(map(len, said)), 1)
+def _repeated_share(text: str) -> float:
+    """Compute the share of words in sentences that occurred before, with or without a heading; code does not count."""
+    parts = [part for unit in sentences(_CODE.sub("", text)) for part in _parts(unit)]
+    times = Counter(part for part in parts if len(part) >= _SENTENCE_WORDS)
+    repeated = sum(len(part) * (count - 1) for part, count in times.items())
+    return repeated / max(sum(map(len, parts)), 1)
 
 
 def _parts(sentence: str) -> list[tuple[str, ...]]:
-    """The words of a sentence, those of its heading apart."""
+    """Split a sentence at colons, to separate its heading, and return the words of each part."""
     return [tuple(WORDS.findall(part.casefold())) for part in LIST_MARK.sub("", sentence).split(":")]
 
 
 def _longest_loop(text: str) -> int:
-    """Characters of the longest stretch that is one text again and again; 0 where there is none to speak of."""
+    """Return the characters of the longest stretch that repeats one text; 0 if it is too short to be a loop."""
     values = np.fromiter(map(ord, text[-_LONGEST_TEXT:]), np.int32)
     longest = 0
     for period in range(1, min(_LONGEST_PERIOD, len(values) // _COPIES) + 1):
@@ -107,7 +107,7 @@ def _longest_loop(text: str) -> int:
 
 
 def _longest_run(equal: np.ndarray) -> int:
-    """The most values in a row that are true."""
+    """Return the length of the longest run of true values."""
     ends = np.flatnonzero(np.diff(np.concatenate(([False], equal, [False])).astype(np.int8)))
     return int((ends[1::2] - ends[::2]).max(initial=0))
 
@@ -116,20 +116,20 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def even_cap(lengths: Sequence[int], room: int) -> int:
-    """The greatest length to which all can be cut so that together they take at most `room`.
+def even_cap(lengths: Sequence[int], budget: int) -> int:
+    """Compute the greatest length to which all texts can be cut so that together they take at most `budget`.
 
-    It is the longest of them where all fit as they are, and may be 0.
+    It is the length of the longest text if all fit uncut, and may be 0.
 
     Args:
-        lengths: of the texts, in whatever unit.
-        room: in the same unit.
+        lengths: of the texts, in any unit.
+        budget: for all texts, in the same unit.
 
     Example:
         >>> even_cap([10, 200, 40], 120)  # 10 + 70 + 40
         70
     """
-    left = max(room, 0)
+    left = max(budget, 0)
     ordered = sorted(lengths)
     for place, length in enumerate(ordered):
         share = left // (len(ordered) - place)

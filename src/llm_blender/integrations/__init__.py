@@ -1,1 +1,1 @@
-"""Rankers inside other libraries: TRL, distilabel, rerankers; one module each, imported by its own name."""
+"""Rankers for other libraries: TRL, distilabel, rerankers; one module each, imported by its own name."""

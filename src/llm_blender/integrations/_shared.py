@@ -1,4 +1,4 @@
-"""What the integrations share: their ranker, and the error where a library is missing."""
+"""Shared code of the integrations: loading a ranker, and the error for a missing library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MissingLibraryError", "as_ranker"]
 
 
 class MissingLibraryError(MissingExtraError):
-    """The library that a module is made for is not installed; the message holds the pip line that installs it."""
+    """The library of an integration is not installed; the message contains the pip command."""
 
     def __init__(self, what: str, packages: str) -> None:
         super().__init__(what, packages)
@@ -20,13 +20,13 @@ class MissingLibraryError(MissingExtraError):
 
 
 def as_ranker(ranker: Ranker | str | os.PathLike[str]) -> Ranker:
-    """A ranker as it is, or the one of that name.
+    """Return a ranker unchanged, or load it by name.
 
     Args:
-        ranker: any `Ranker`, or what `load_ranker` takes: ``bundled``, a folder, a Hub repository.
+        ranker: any `Ranker`, or a name for `load_ranker`: ``bundled``, a folder, a Hub repository.
 
     Raises:
-        InputError: it is neither; and see `load_ranker`.
+        InputError: the value is neither; see also `load_ranker`.
     """
     if isinstance(ranker, str | os.PathLike):
         return load_ranker(ranker)

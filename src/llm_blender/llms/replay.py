@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_blender._hub import sha256_of
+from llm_blender._hub import file_sha256
 from llm_blender.errors import InputError, LLMError, NotFoundError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage, instruction_text
 
@@ -56,7 +56,7 @@ class ReplayLLM:
         """Settings that its answers depend on, apart from messages and sampling; part of `call_key`."""
         with self._lock:
             if self._digest is None:
-                self._digest = sha256_of(self.path)
+                self._digest = file_sha256(self.path)
         return {"provider": "replay", "rows_sha256": self._digest, "model": self.model}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float:

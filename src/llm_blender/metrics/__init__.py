@@ -1,4 +1,4 @@
-"""Measures of answers and of judges: text metrics, GPT-Rank, and the correlations between rankings."""
+"""Metrics: scores of texts against references, GPT-Rank, and correlations between rankings."""
 
 from llm_blender.metrics.bart_score import Direction, bartscore
 from llm_blender.metrics.bert_score import bertscore
@@ -6,7 +6,6 @@ from llm_blender.metrics.bleurt_score import bleurt
 from llm_blender.metrics.correlations import (
     CORRELATIONS,
     column_correlations,
-    find_correlation,
     pearson,
     set_based,
     spearman,
@@ -18,13 +17,11 @@ from llm_blender.metrics.gpt_rank import (
     TIES_AS_HALF,
     TIES_AS_WINS,
     GPTRanking,
-    GPTRankSummary,
     Outcome,
     Reading,
     Selected,
     Versus,
     gpt_ranking,
-    mean_gpt_rank,
     read_cmp_results,
     selected_ranks,
     versus,
@@ -42,7 +39,6 @@ __all__ = [
     "Direction",
     "Evaluation",
     "EvaluationRow",
-    "GPTRankSummary",
     "GPTRanking",
     "Metric",
     "Outcome",
@@ -58,9 +54,7 @@ __all__ = [
     "bleurt",
     "column_correlations",
     "evaluate",
-    "find_correlation",
     "gpt_ranking",
-    "mean_gpt_rank",
     "pearson",
     "read_cmp_results",
     "rouge",

@@ -1,16 +1,16 @@
-"""What the metrics by models share: tokenizers, models, batches."""
+"""The learned metrics on torch: the scorers of BERTScore, BARTScore and BLEURT, and the loading and batching below."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,10 +29,12 @@ from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.types import OnProgress
 
-__all__ = ["BARTScorer", "BERTScorer", "BLEURTScorer", "Loaded", "Texts", "batches", "load", "pad"]
+__all__ = ["BARTScorer", "BERTScorer", "BLEURTScorer"]
 
-_UNLIMITED = 1_000_000  # tokens; a tokenizer without a limit says 10^30
-_DEFAULT_LENGTH = 512  # where neither model nor tokenizer has a limit
+Floats = NDArray[np.float64]
+
+_UNLIMITED = 1_000_000  # tokens; a tokenizer without a limit reports 10^30
+_DEFAULT_LENGTH = 512  # if neither model nor tokenizer has a limit
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Texts:
     """Texts as token ids.
 
     Attributes:
-        ids: of each.
-        cut: ``[n]``: whether it was longer than what is read of it.
+        ids: of each text.
+        cut: ``[n]``, whether the text was longer than the model reads.
     """
 
     ids: list[list[int]]
@@ -50,7 +52,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids of special tokens, as the tokenizer's own class knows them; None where it has none."""
+    """Ids of special tokens by the tokenizer's own class; None for a token that it lacks."""
 
     pad: int | None
     unk: int | None
@@ -66,10 +68,10 @@ class Loaded:
         folder: the checkpoint.
         model: in evaluation mode.
         tokenizer: of transformers.
-        special: its special tokens.
-        rows: tokens that the model knows.
-        device: where the model is.
-        max_length: tokens of a sequence, special ones included.
+        special: ids of special tokens.
+        rows: size of the model's vocabulary.
+        device: of the model.
+        max_length: most tokens of a sequence, special ones included.
     """
 
     folder: Path
@@ -82,11 +84,11 @@ class Loaded:
 
     @property
     def pad_id(self) -> int:
-        """Fills up short sequences; it is masked."""
+        """Id of the padding token; padding is masked."""
         return self.special.pad or 0
 
     def tokenize(self, texts: Sequence[str]) -> Texts:
-        """Texts with the special tokens of the model, cut at its length."""
+        """Tokenise texts with the special tokens of the model, cut at its length."""
         ids = self.encode(texts)
         cut = np.array([len(one) > self.max_length for one in ids], bool)
         if cut.any():
@@ -94,46 +96,31 @@ class Loaded:
         return Texts([one or [self.pad_id] for one in ids], cut)
 
     def encode(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
-        """Token ids, all of which the model knows."""
+        """Return the token ids of texts; ids outside the model's vocabulary become the unknown token."""
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False, **options)["input_ids"]
         if len(self.tokenizer) <= self.rows:
             return ids
-        other = self.special.unk or 0  # for the name of a special token, spelled out in a text
+        other = self.special.unk or 0  # for a special token spelled out in a text
         return [[token if token < self.rows else other for token in one] for one in ids]
 
 
-class LoadOptions(TypedDict, total=False):
-    """Options of `load`."""
-
-    revision: str | None
-    device: str | None
-    dtype: str
-    max_length: int | None
-
-
 def load(
-    kind: Any,
-    name: str,
-    *,
-    revision: str | None = None,
-    device: str | None = None,
-    dtype: str = "float32",
-    max_length: int | None = None,
+    kind: Any, name: str, *, revision: str | None, device: str | None, dtype: str, max_length: int | None = None
 ) -> Loaded:
-    """A model and its tokenizer.
+    """Load a model and its tokenizer.
 
     Args:
         kind: one of transformers' ``AutoModel…`` classes.
         name: a folder, or a Hub repository.
         revision: on the Hub.
-        device: None takes CUDA where there is one, else the CPU.
+        device: None takes CUDA if there is one, else the CPU.
         dtype: ``float32``, ``bfloat16``, ``float16``.
-        max_length: tokens that are read; None is what the model can read.
+        max_length: most tokens of a sequence; None takes the model's limit.
 
     Raises:
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        CheckpointError: it is no model of this kind, or a file of it is missing or damaged.
-        InputError: there is no such device or dtype, or the model cannot read so much.
+        NotFoundError: there is no such checkpoint; the message lists where it was looked for.
+        CheckpointError: it is not a model of this kind, or a file of it is missing or damaged.
+        InputError: there is no such device or dtype, or `max_length` is beyond the model's limit.
     """
     place, precision = parse_devices(device)[0], parse_dtype(dtype)
     folder = find_folder("model", name, revision)
@@ -145,12 +132,12 @@ def load(
             tokenizer, special = _load_tokenizer(folder)
     except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, tokenizers, transformers
         raise CheckpointError(f"{folder} is not read by {kind.__name__}: {shorten(str(error), 300)}") from error
-    # Encoders are often stored without a pooler, which no metric reads but with a head.
+    # Encoders are often stored without a pooler; only a model with a head uses it.
     headless = kind.__name__ == "AutoModel"
     if missing := sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key)):
         raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
     rows = int(model.get_input_embeddings().num_embeddings)
-    # bart-large-cnn has none for <mask>, which no text needs.
+    # bart-large-cnn lacks the row of <mask>, which no text needs.
     if set(range(rows, len(tokenizer))) - set(tokenizer.get_added_vocab().values()):
         raise CheckpointError(
             f"The tokenizer in {folder} has {len(tokenizer):,} tokens and the model knows {rows:,}: it is not this "
@@ -161,7 +148,7 @@ def load(
         raise InputError(f"{folder} reads from 4 to {longest} tokens, not {max_length}.")
     try:
         model = model.eval().to(place)
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
         raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
     return Loaded(folder, model, tokenizer, special, rows, place, max_length or longest)
 
@@ -170,17 +157,17 @@ def _load_tokenizer(folder: Path) -> tuple[Any, SpecialIds]:
     def read(kind: Any) -> Any:
         return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
-    # Many a checkpoint leaves the names of its special tokens to the tokenizer's class.
+    # Many checkpoints leave the names of their special tokens to the tokenizer's class.
     named = read(AutoTokenizer)
     special = SpecialIds(named.pad_token_id, named.unk_token_id, named.cls_token_id, named.sep_token_id)
-    # Straight from tokenizer.json where there is one: version 5's classes lose the normaliser of a sentencepiece model.
+    # From tokenizer.json if there is one: the classes of transformers 5 lose the normaliser of a sentencepiece model.
     return read(PreTrainedTokenizerFast) if (folder / "tokenizer.json").is_file() else named, special
 
 
 def _longest_input(model: nn.Module, tokenizer: Any) -> int:
     limits = [int(tokenizer.model_max_length), int(getattr(model.config, "max_position_embeddings", 0) or 0)]
     limits += [
-        # Where places count from the padding token's, as in RoBERTa, the first ones are not used.
+        # RoBERTa counts positions from the padding token's on, so the first ones are unused.
         module.num_embeddings - module.padding_idx - 1
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
@@ -189,7 +176,7 @@ def _longest_input(model: nn.Module, tokenizer: Any) -> int:
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[np.intp]]:
-    """Places of the sequences of each batch, longest first, at most `max_tokens` in it with its padding."""
+    """Yield the indices of the sequences of each batch, longest first, with at most `max_tokens` padded tokens each."""
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     start = 0
     while start < len(order):
@@ -198,19 +185,58 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[np.intp
         start += size
 
 
-def pad(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask ``[B, T]``, padded on the right."""
-    ids = torch.full((len(rows), max(map(len, rows))), filler, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[number, : len(row)] = 1
-    return ids.to(device), mask.to(device)
+class _Scorer:
+    """A model that scores pairs of texts.
+
+    Args:
+        name: a folder, or a Hub repository.
+        max_length: most tokens of a sequence; None takes the model's limit.
+        revision: on the Hub.
+        device: None takes CUDA if there is one, else the CPU.
+        dtype: of the model.
+
+    Raises:
+        LLMBlenderError: as for `load`.
+    """
+
+    kind: ClassVar[Any]
+    """The ``AutoModel…`` class of transformers that loads it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_length: int | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self._loaded = load(self.kind, name, revision=revision, device=device, dtype=dtype, max_length=max_length)
+
+    def _pad(self, rows: Sequence[Sequence[int]], filler: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and mask ``[B, T]`` on the model's device, padded on the right."""
+        filler = self._loaded.pad_id if filler is None else filler
+        ids = torch.full((len(rows), max(map(len, rows))), filler, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[number, : len(row)] = 1
+        return ids.to(self._loaded.device), mask.to(self._loaded.device)
+
+    @staticmethod
+    def _by_batches(
+        lengths: Sequence[int], max_tokens: int, progress: OnProgress, run: Callable[[NDArray[np.intp]], Tensor]
+    ) -> Floats:
+        """Score sequences ``[m]`` with a function that scores a batch of them, given by indices."""
+        scores, done = np.empty(len(lengths)), 0
+        for rows in batches(lengths, max_tokens):
+            scores[rows] = run(rows).float().cpu().numpy()
+            done += len(rows)
+            progress(done, len(lengths))
+        return scores
 
 
-Floats = NDArray[np.float64]
-
-# The layer whose scores agree best with people's on WMT16, as bert-score 0.3.13 lists them.
+# The layer whose scores agree best with human scores on WMT16, as listed in bert-score 0.3.13.
 _LAYERS = {
     "bert-base-chinese": 8,
     "bert-base-multilingual-cased": 9,
@@ -244,39 +270,42 @@ _LAYERS = {
 _SPACED = ("gpt2", "roberta")  # bert-score reads a text for these as if a space stood before it
 
 
-class BERTScorer:
-    """An encoder and the layer that is compared.
+class BERTScorer(_Scorer):
+    """The scorer of BERTScore: an encoder, and the layer whose states are compared.
 
     Args:
-        name: a folder, or a Hub repository.
-        layer: from 0, the embeddings; None is the known best one for that name, else the last.
-        **options: as for `load`.
+        name: as for every scorer.
+        layer: counted from 1, 0 for the embeddings; None takes the known best one for that name, else the last.
+        **options: as for every scorer.
 
     Attributes:
-        layer: which it is.
+        layer: the layer in use.
 
     Raises:
         InputError: there is no such layer.
         LLMBlenderError: as for `load`.
     """
 
-    def __init__(self, name: str, layer: int | None = None, **options: Unpack[LoadOptions]) -> None:
-        loaded = load(AutoModel, name, **options)
+    kind = AutoModel
+
+    def __init__(self, name: str, layer: int | None = None, **options: Any) -> None:
+        super().__init__(name, **options)
+        loaded = self._loaded
         config = loaded.model.config
         self._encoder = loaded.model.get_encoder() if config.is_encoder_decoder else loaded.model
         total = int(config.num_hidden_layers)
         self.layer = _LAYERS.get(Path(name).name, total) if layer is None else layer
         if not 0 <= self.layer <= total:
             raise InputError(f"{name} has the layers 0 (embeddings) to {total}, and no layer {self.layer}.")
-        self._loaded, self._all_states = loaded, not _keep_layers(self._encoder, total, self.layer)
+        self._all_states = not _keep_layers(self._encoder, total, self.layer)
         self._space = " " if config.model_type in _SPACED else ""
 
     def read_baseline(self, path: str) -> Floats:
-        """Precision, recall and F1 of unrelated texts at this layer, ``[3]``.
+        """Read precision, recall and F1 of unrelated texts at this layer, ``[3]``.
 
         Raises:
             NotFoundError: there is no such file.
-            InputError: it says nothing of this layer.
+            InputError: it has no line for this layer.
         """
         try:
             with Path(path).expanduser().open(encoding="utf-8", newline="") as file:
@@ -302,7 +331,7 @@ class BERTScorer:
         progress: OnProgress,
         portion: int = 1_024,
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Precision, recall and F1 ``[m, 3]`` of m pairs, and ``[m]`` whether one of the two texts was cut.
+        """Return precision, recall and F1 ``[m, 3]`` of m pairs, and ``[m]`` whether a text of the pair was cut.
 
         Embeddings of `portion` pairs are in memory at a time.
         """
@@ -334,16 +363,16 @@ class BERTScorer:
 
     @staticmethod
     def _rarities(references: Sequence[Sequence[int]]) -> dict[int, float]:
-        """Inverse document frequency of each token: log((N + 1) / (references that have it + 1))."""
+        """Compute the inverse document frequency of each token: log((N + 1) / (references that have it + 1))."""
         counts = Counter(chain.from_iterable(set(ids) for ids in references))
         return {token: math.log((len(references) + 1) / (count + 1)) for token, count in counts.items()}
 
     @torch.inference_mode()
     def _states(self, sequences: Sequence[Sequence[int]], max_tokens: int) -> list[Tensor]:
-        """Of each sequence the states ``[T, H]``, of length 1."""
+        """Return the states ``[T, H]`` of each sequence, normalised to length 1."""
         states: list[Tensor] = [torch.empty(0)] * len(sequences)
         for rows in batches([len(ids) for ids in sequences], max_tokens):
-            ids, mask = pad([sequences[row] for row in rows], self._loaded.pad_id, self._loaded.device)
+            ids, mask = self._pad([sequences[row] for row in rows])
             output = self._encoder(input_ids=ids, attention_mask=mask, output_hidden_states=self._all_states)
             layer = output.hidden_states[self.layer] if self._all_states else output.last_hidden_state
             normal = nn.functional.normalize(layer.float(), dim=-1)
@@ -353,7 +382,7 @@ class BERTScorer:
 
 
 def _match(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> tuple[float, float, float]:
-    """Precision, recall and F1 of the tokens ``[T, H]`` of a prediction and a reference."""
+    """Compute precision, recall and F1 of the tokens ``[T, H]`` of a prediction and a reference."""
     similarity = a @ b.T
     precision = _mean(similarity.amax(dim=1), weight_a)
     recall = _mean(similarity.amax(dim=0), weight_b)
@@ -361,13 +390,13 @@ def _match(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> tuple[fl
 
 
 def _mean(similarities: Tensor, weights: Tensor) -> float:
-    """Weighted mean; where nothing has weight (by idf: all is in every reference), 0."""
+    """Compute the weighted mean; 0 if all weights are 0 (with idf: every token is in every reference)."""
     total = float(weights.sum())
     return float((similarities * weights).sum()) / total if total else 0.0
 
 
 def _keep_layers(encoder: nn.Module, total: int, layer: int) -> bool:
-    """Drop the layers that are not needed; False if the model does not show where it has them."""
+    """Drop the layers above `layer`; return False if no list of `total` layers is found in the model."""
     for parent in encoder.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == total:
@@ -376,63 +405,56 @@ def _keep_layers(encoder: nn.Module, total: int, layer: int) -> bool:
     return False
 
 
-_NO_LABEL = -100  # transformers' mark for what is padding in the text to write
+_NO_LABEL = -100  # transformers' padding of the text to write
 
 
-class BARTScorer:
-    """A sequence-to-sequence model.
+class BARTScorer(_Scorer):
+    """The scorer of BARTScore: a sequence-to-sequence model."""
 
-    Args:
-        name: a folder, or a Hub repository.
-        **options: as for `load`.
-
-    Raises:
-        LLMBlenderError: as for `load`.
-    """
-
-    def __init__(self, name: str, **options: Unpack[LoadOptions]) -> None:
-        self._loaded = load(AutoModelForSeq2SeqLM, name, **options)
+    kind = AutoModelForSeq2SeqLM
 
     @torch.inference_mode()
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, max_tokens: int, progress: OnProgress
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Mean of log P(token of the target | the tokens before it, the source) over the target's tokens, ``[m]``.
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the mean of log P(token | the tokens before it, the source) over the target's tokens, ``[m]``.
 
-        And ``[m]``, whether one of the two texts was cut.
+        The second array ``[m]`` marks pairs with a text that was cut.
         """
         read, written = self._loaded.tokenize(sources), self._loaded.tokenize(targets)
-        lengths = [max(len(a), len(b)) for a, b in zip(read.ids, written.ids, strict=True)]
-        scores, done = np.empty(len(lengths)), 0
-        for rows in batches(lengths, max_tokens):
-            ids, mask = pad([read.ids[row] for row in rows], self._loaded.pad_id, self._loaded.device)
-            labels, counted = pad([written.ids[row] for row in rows], _NO_LABEL, self._loaded.device)
+
+        def run(rows: NDArray[np.intp]) -> Tensor:
+            ids, mask = self._pad([read.ids[row] for row in rows])
+            labels, counted = self._pad([written.ids[row] for row in rows], _NO_LABEL)
             logits = self._loaded.model(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
             # Not a softmax of all, which is another tensor of the size of the vocabulary.
             logs = logits.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
-            scores[rows] = ((logs * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy()
-            done += len(rows)
-            progress(done, len(lengths))
-        return scores, read.cut | written.cut
+            mean: Tensor = (logs * counted).sum(dim=1) / counted.sum(dim=1)
+            return mean
+
+        lengths = [max(len(a), len(b)) for a, b in zip(read.ids, written.ids, strict=True)]
+        return self._by_batches(lengths, max_tokens, progress, run), read.cut | written.cut
 
 
-class BLEURTScorer:
-    """A sequence classifier with one output.
+class BLEURTScorer(_Scorer):
+    """The scorer of BLEURT: a sequence classifier with one output that reads reference and prediction together.
 
     Args:
-        name: a folder, or a Hub repository.
-        **options: as for `load`; `max_length` counts both texts with the special tokens.
+        name: as for every scorer.
+        **options: as for every scorer.
 
     Attributes:
-        max_length: which it is.
+        max_length: most tokens of both texts together, special ones included.
 
     Raises:
-        CheckpointError: it has several outputs.
+        CheckpointError: the classifier has several outputs.
         LLMBlenderError: as for `load`.
     """
 
-    def __init__(self, name: str, **options: Unpack[LoadOptions]) -> None:
-        self._loaded = load(AutoModelForSequenceClassification, name, **options)
+    kind = AutoModelForSequenceClassification
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
         config = self._loaded.model.config
         if config.num_labels != 1:
             raise CheckpointError(f"{name} has {config.num_labels} outputs: a BLEURT model has one.")
@@ -441,7 +463,7 @@ class BLEURTScorer:
         self._before, self._between, self._after = self._frame()
 
     def _frame(self) -> tuple[list[int], list[int], list[int]]:
-        """The special tokens before, between and after two texts."""
+        """Find the special tokens before, between and after two texts."""
         if not self._loaded.tokenizer.is_fast:
             raise CheckpointError(f"{self._loaded.folder} holds no tokenizer.json: save its tokenizer as a fast one.")
         encoded = self._loaded.tokenizer("a", "a")
@@ -454,34 +476,35 @@ class BLEURTScorer:
     @torch.inference_mode()
     def score(
         self, predictions: Sequence[str], references: Sequence[str], *, max_tokens: int, progress: OnProgress
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The model's output for each pair, ``[m]``, and ``[m]`` whether one of the two texts was cut."""
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the model's output for each pair ``[m]``, and ``[m]`` whether a text of the pair was cut."""
         first, second = (self._loaded.encode(texts, add_special_tokens=False) for texts in (references, predictions))
-        room = self.max_length - len(self._before) - len(self._between) - len(self._after)
-        kept = [_shares(len(a), len(b), room) for a, b in zip(first, second, strict=True)]
+        budget = self.max_length - len(self._before) - len(self._between) - len(self._after)
+        kept = [_shares(len(a), len(b), budget) for a, b in zip(first, second, strict=True)]
         opening = [[*self._before, *a[:n], *self._between] for a, (n, _) in zip(first, kept, strict=True)]
         closing = [[*b[:n], *self._after] for b, (_, n) in zip(second, kept, strict=True)]
         cut = np.array([n + m < len(a) + len(b) for a, b, (n, m) in zip(first, second, kept, strict=True)], bool)
-        scores, done = np.empty(len(kept)), 0
-        for rows in batches([len(a) + len(b) for a, b in zip(opening, closing, strict=True)], max_tokens):
-            ids, mask = pad([opening[row] + closing[row] for row in rows], self._loaded.pad_id, self._loaded.device)
+
+        def run(rows: NDArray[np.intp]) -> Tensor:
+            ids, mask = self._pad([opening[row] + closing[row] for row in rows])
             inputs = {"input_ids": ids, "attention_mask": mask}
             if self._typed:
                 types = [[0] * len(opening[row]) + [1] * len(closing[row]) for row in rows]
-                inputs["token_type_ids"] = pad(types, 0, self._loaded.device)[0]
-            scores[rows] = self._loaded.model(**inputs).logits[:, 0].float().cpu().numpy()
-            done += len(rows)
-            progress(done, len(kept))
-        return scores, cut
+                inputs["token_type_ids"] = self._pad(types, 0)[0]
+            output: Tensor = self._loaded.model(**inputs).logits[:, 0]
+            return output
+
+        lengths = [len(a) + len(b) for a, b in zip(opening, closing, strict=True)]
+        return self._by_batches(lengths, max_tokens, progress, run), cut
 
 
-def _shares(reference: int, prediction: int, room: int) -> tuple[int, int]:
-    """Tokens of both that are read: the longer one is cut first, of two equally long ones the prediction."""
-    if reference + prediction <= room:
+def _shares(reference: int, prediction: int, budget: int) -> tuple[int, int]:
+    """Return how many tokens of both are read: the longer text is cut first, of equally long ones the prediction."""
+    if reference + prediction <= budget:
         return reference, prediction
-    half = room // 2
+    half = budget // 2
     if reference <= half:
-        return reference, room - reference
+        return reference, budget - reference
     if prediction <= half:
-        return room - prediction, prediction
-    return room - half, half
+        return budget - prediction, prediction
+    return budget - half, half

@@ -1,23 +1,23 @@
-"""BARTScore: how likely a sequence-to-sequence model finds it to write one text when it reads the other."""
+"""BARTScore: probability of one text given the other, by a sequence-to-sequence model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llm_blender.errors import unknown_name
-from llm_blender.metrics.scores import References, Scores, check_texts, import_models, nobody
+from llm_blender.metrics.scores import References, Scores, check_texts, metrics_extra, no_progress
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._models import BARTScorer, LoadOptions
+    from llm_blender.metrics._models import BARTScorer
 
 __all__ = ["Direction", "bartscore", "load_bart_scorer"]
 
 Direction = Literal["recall", "precision", "f1"]
-"""Which text is written: the reference, the prediction, or each in turn."""
+"""The text whose probability is computed: the reference, the prediction, or each in turn."""
 
 
 def bartscore(
@@ -33,32 +33,32 @@ def bartscore(
     max_tokens: int = 1_024,
     progress: OnProgress | None = None,
 ) -> Scores:
-    """BARTScore of each prediction (Yuan et al., arXiv 2106.11520): a mean log-probability per token, 0 at most.
+    """Compute the BARTScore of each prediction (Yuan et al., arXiv 2106.11520): mean log-probability per token, ≤ 0.
 
     ``recall`` is log P(reference | prediction), which arXiv 2306.02561 reports; ``precision`` is
     log P(prediction | reference), and ``f1`` the mean of both. Special tokens that the model writes count as tokens. An
-    empty prediction has a score too: how likely the reference is when nothing is read.
+    empty prediction has a score, too: the log-probability of the reference given an empty text.
 
     Args:
-        predictions: the texts.
+        predictions: texts.
         references: one per prediction, or several: the one with the best score counts.
         model: any sequence-to-sequence model of transformers, as a folder or a Hub name.
-        direction: what `Scores.values` are; ``f1`` takes twice as long as the others.
-        max_length: tokens of a text that are read; None is what the model can read.
+        direction: of `Scores.values`; ``f1`` takes twice as long as the others.
+        max_length: most tokens read of a text; None takes the model's limit.
         revision: on the Hub.
-        device: ``cpu``, ``cuda``, ``mps``, …; None picks.
+        device: ``cpu``, ``cuda``, ``mps``, …; None takes CUDA if there is one, else the CPU.
         dtype: ``float32``, ``bfloat16``, ``float16``.
-        max_tokens: of a batch, padding included; more suits an accelerator.
-        progress: called with texts written and to write.
+        max_tokens: most tokens of a batch, padding included; raise it on an accelerator.
+        progress: called with the number of scored texts and of all.
 
     Returns:
-        `Scores.parts` holds ``recall`` and ``precision`` where the direction is ``f1``. The model stays loaded for the
+        `Scores.parts` holds ``recall`` and ``precision`` if the direction is ``f1``. The model stays loaded for the
         next call.
 
     Raises:
         InputError: as for `check_texts`, or there is no such direction or device.
-        NotFoundError: there is no such model; the message says where it was looked for.
-        CheckpointError: it is no sequence-to-sequence model, or a file of it is missing or damaged.
+        NotFoundError: there is no such model; the message lists where it was looked for.
+        CheckpointError: it is not a sequence-to-sequence model, or a file of it is missing or damaged.
         MissingExtraError: ``metrics`` is not installed.
     """
     pairs = check_texts(predictions, references)
@@ -70,7 +70,7 @@ def bartscore(
     ways = {"recall": (texts, flat), "precision": (flat, texts)}
     wanted = {name: ways[name] for name in (ways if direction == "f1" else (direction,))}
     settings = {"model": model, "direction": direction}
-    written, report = 0, progress or nobody
+    written, report = 0, progress or no_progress
 
     def count(done: int, total: int) -> None:
         report(written + done, total * len(wanted))
@@ -88,7 +88,8 @@ def bartscore(
 
 
 @lru_cache(maxsize=1)
-def load_bart_scorer(model: str, **options: Unpack[LoadOptions]) -> BARTScorer:
+def load_bart_scorer(model: str, **options: Any) -> BARTScorer:
     """Load the scorer of a model, and keep it until another one is loaded."""
-    scorer: BARTScorer = import_models("BARTScore").BARTScorer(model, **options)
-    return scorer
+    with metrics_extra("BARTScore"):
+        from llm_blender.metrics._models import BARTScorer
+    return BARTScorer(model, **options)

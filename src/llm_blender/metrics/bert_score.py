@@ -1,19 +1,19 @@
-"""BERTScore: how much of the meaning of each text's tokens the other text has."""
+"""BERTScore: similarity of two texts by the contextual embeddings of their tokens."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_blender.metrics.scores import References, Scores, check_texts, import_models, nobody
+from llm_blender.metrics.scores import References, Scores, check_texts, metrics_extra, no_progress
 from llm_blender.types import OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.metrics._models import BERTScorer, LoadOptions
+    from llm_blender.metrics._models import BERTScorer
 
 __all__ = ["bertscore", "load_bert_scorer"]
 
@@ -33,44 +33,44 @@ def bertscore(
     max_tokens: int = 2_048,
     progress: OnProgress | None = None,
 ) -> Scores:
-    """BERTScore F1 of each prediction (Zhang et al., arXiv 1904.09675).
+    """Compute the BERTScore F1 of each prediction (Zhang et al., arXiv 1904.09675).
 
     Every token is matched with the token of the other text whose contextual embedding is nearest by cosine. Precision
-    is the mean over the prediction's tokens, recall that over the reference's. The numbers are those of the package
-    ``bert-score``; like there, special tokens have no weight but can be matched, and an empty text has 0. The default
+    is the mean over the prediction's tokens, recall the mean over the reference's. The numbers equal those of the
+    package ``bert-score``: special tokens have no weight but can be matched, and an empty text scores 0. The default
     model is that of arXiv 2306.02561.
 
     Args:
-        predictions: the texts.
+        predictions: texts.
         references: one per prediction, or several: the best precision, recall and F1 among them count.
         model: any encoder of transformers, as a folder or a Hub name.
-        layer: whose states are compared, counted from 1 (0 are the embeddings); None is the one that
-            ``bert-score`` found best for a model of that name, else the last.
+        layer: the layer to compare, counted from 1 (0 is the embeddings); None takes the one that ``bert-score``
+            lists for a model of that name, else the last.
         idf: weigh tokens by how rare they are among the references.
-        baseline: a file of ``bert-score``'s baselines (``LAYER,P,R,F``) to rescale by, so that unrelated texts have
+        baseline: a file of ``bert-score``'s baselines (``LAYER,P,R,F``) to rescale by, so that unrelated texts score
             about 0; None does not rescale.
-        max_length: tokens of a text that are read; None is what the model can read.
+        max_length: most tokens read of a text; None takes the model's limit.
         revision: on the Hub.
-        device: ``cpu``, ``cuda``, ``mps``, …; None picks.
+        device: ``cpu``, ``cuda``, ``mps``, …; None takes CUDA if there is one, else the CPU.
         dtype: ``float32``, ``bfloat16``, ``float16``.
-        max_tokens: of a batch, padding included; more suits an accelerator.
-        progress: called with pairs of texts done and to do.
+        max_tokens: most tokens of a batch, padding included; raise it on an accelerator.
+        progress: called with the number of scored pairs of texts and of all.
 
     Returns:
         `Scores.parts` holds ``precision`` and ``recall``. The model stays loaded for the next call.
 
     Raises:
-        InputError: as for `check_texts`, or there is no such layer, device or line of the baseline.
+        InputError: as for `check_texts`, or there is no such layer, device or line in the baseline.
         NotFoundError: there is no such model or baseline; the message says where it was looked for.
-        CheckpointError: it is no encoder, or a file of it is missing or damaged.
+        CheckpointError: the model is not an encoder, or a file of it is missing or damaged.
         MissingExtraError: ``metrics`` is not installed.
     """
     pairs = check_texts(predictions, references)
     model = os.fspath(model)
-    scorer = load_bert_scorer(model, layer, max_length=max_length, revision=revision, device=device, dtype=dtype)
+    scorer = load_bert_scorer(model, layer=layer, max_length=max_length, revision=revision, device=device, dtype=dtype)
     rescale = None if baseline is None else scorer.read_baseline(baseline)
     texts, flat = pairs.flat
-    found, cut = scorer.score(texts, flat, idf=idf, max_tokens=max_tokens, progress=progress or nobody)
+    found, cut = scorer.score(texts, flat, idf=idf, max_tokens=max_tokens, progress=progress or no_progress)
     best = np.stack([pairs.best(column) for column in found.T])
     if rescale is not None:
         best = (best - rescale[:, None]) / (1 - rescale[:, None])
@@ -81,7 +81,8 @@ def bertscore(
 
 
 @lru_cache(maxsize=1)
-def load_bert_scorer(model: str, layer: int | None, **options: Unpack[LoadOptions]) -> BERTScorer:
+def load_bert_scorer(model: str, **options: Any) -> BERTScorer:
     """Load the scorer of a model, and keep it until another one is loaded."""
-    scorer: BERTScorer = import_models("BERTScore").BERTScorer(model, layer, **options)
-    return scorer
+    with metrics_extra("BERTScore"):
+        from llm_blender.metrics._models import BERTScorer
+    return BERTScorer(model, **options)

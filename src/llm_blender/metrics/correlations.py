@@ -1,6 +1,6 @@
-"""How alike two judges of the same candidates are, in the four ways of LLM-Blender (arXiv 2306.02561).
+"""Correlation of two judges of the same candidates: the four measures of LLM-Blender (arXiv 2306.02561).
 
-All take two tables ``[n, c]``: a row per example, a column per candidate (each column one LLM's).
+All take two tables ``[n, c]``: a row per example, a column per candidate (one LLM per column).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llm_blender.errors import InputError, unknown_name
+from llm_blender.errors import InputError
 
 __all__ = [
     "CORRELATIONS",
     "column_correlations",
-    "find_correlation",
     "pearson",
     "set_based",
     "spearman",
@@ -26,34 +25,34 @@ Floats = NDArray[np.float64]
 
 
 def pearson(a: ArrayLike, b: ArrayLike) -> float:
-    """Pearson's correlation of each column over the examples, averaged over the columns.
+    """Compute Pearson's correlation of each column over the examples, averaged over the columns.
 
     A column in which `a` or `b` is constant has no correlation and is left out of the average.
 
     Args:
         a: ``[n, c]`` scores or ranks.
-        b: ``[n, c]`` others of the same candidates.
+        b: ``[n, c]`` scores or ranks of the same candidates by another judge.
 
     Returns:
-        From −1 to 1; NaN where all columns are constant, as those of a single example are.
+        From −1 to 1; NaN if all columns are constant, as they are with a single example.
 
     Raises:
-        InputError: the tables differ in shape, are empty, or hold what is no finite number.
+        InputError: the tables differ in shape, are empty, or hold NaN or infinity.
     """
     return _mean(column_correlations(a, b))
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rank correlation of each column over the examples, averaged over the columns.
+    """Compute Spearman's rank correlation of each column over the examples, averaged over the columns.
 
     Equal values share the mean of their ranks; constant columns are left out as in `pearson`.
 
     Args:
         a: ``[n, c]`` scores or ranks.
-        b: ``[n, c]`` others of the same candidates.
+        b: ``[n, c]`` scores or ranks of the same candidates by another judge.
 
     Returns:
-        From −1 to 1; NaN where all columns are constant.
+        From −1 to 1; NaN if all columns are constant.
 
     Raises:
         InputError: as for `pearson`.
@@ -64,11 +63,11 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def spearman_footrule(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's footrule, Σ_j |a_j − b_j| of a row's candidates, averaged over the examples; 0 is best.
+    """Compute Spearman's footrule, Σ_j |a_j − b_j| over the candidates of a row, averaged over the examples; 0 is best.
 
     Args:
         a: ``[n, c]`` ranks.
-        b: ``[n, c]`` others of the same candidates.
+        b: ``[n, c]`` ranks of the same candidates by another judge.
 
     Raises:
         InputError: as for `pearson`.
@@ -78,11 +77,11 @@ def spearman_footrule(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def set_based(a: ArrayLike, b: ArrayLike) -> float:
-    """Overlap of the best k: |A ∩ B| / |A ∪ B|, averaged over k = 1 … c and over the examples; 1 is best.
+    """Compute the overlap of the best k, |A ∩ B| / |A ∪ B|, averaged over k = 1 … c and over the examples; 1 is best.
 
     Args:
-        a: ``[n, c]`` ranks, 1 is best; of equal ones the earlier column stands first, as in LLM-Blender 0.0.2.
-        b: ``[n, c]`` others of the same candidates.
+        a: ``[n, c]`` ranks, 1 is best; of equal ones the earlier column comes first, as in LLM-Blender 0.0.2.
+        b: ``[n, c]`` ranks of the same candidates by another judge.
 
     Raises:
         InputError: as for `pearson`.
@@ -100,29 +99,18 @@ CORRELATIONS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "spearman_footrule": spearman_footrule,
     "set_based": set_based,
 }
-"""The measures by name. Of `spearman_footrule` less is better, of the others more."""
-
-
-def find_correlation(name: str) -> Callable[[ArrayLike, ArrayLike], float]:
-    """The measure of that name.
-
-    Raises:
-        InputError: there is none; the nearest known name is given.
-    """
-    if name not in CORRELATIONS:
-        raise unknown_name("correlation", name, CORRELATIONS)
-    return CORRELATIONS[name]
+"""The measures by name. Lower is better for `spearman_footrule`, higher for the others."""
 
 
 def column_correlations(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Pearson's correlation of each column over the examples.
+    """Compute Pearson's correlation of each column over the examples.
 
     Args:
         a: ``[n, c]``.
         b: ``[n, c]``.
 
     Returns:
-        ``[c]``; NaN where a column is constant in `a` or in `b`.
+        ``[c]``; NaN for a column that is constant in `a` or in `b`.
 
     Raises:
         InputError: as for `pearson`.
@@ -132,25 +120,25 @@ def column_correlations(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def _standardised(table: Floats) -> Floats:
-    """Columns of mean 0 and length 1; NaN where a column is constant."""
-    # Scaled first by a power of two, exactly: then neither squares nor sums leave the range of floats.
+    """Scale columns to mean 0 and length 1; constant columns become NaN."""
+    # First scale by a power of two, which is exact: then neither squares nor sums overflow or underflow.
     _, exponents = np.frexp(np.abs(table).max(axis=0))
     scaled = np.ldexp(table, -exponents)
     centred = scaled - scaled.mean(axis=0)
     lengths = np.sqrt((centred**2).sum(axis=0))
-    varies = table.max(axis=0) > table.min(axis=0)  # not by their lengths: the mean of a constant may be rounded off it
+    varies = table.max(axis=0) > table.min(axis=0)  # lengths would not do: the mean of a constant may be rounded
     return np.asarray(centred / np.where(varies, lengths, np.nan))
 
 
 def _average_ranks(values: Floats) -> Floats:
-    """``[n]`` ranks from 1, the smallest first; equal values share the mean of theirs."""
+    """Rank values ``[n]`` from 1, the smallest first; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse])
 
 
 def _places(ranks: Floats) -> NDArray[np.intp]:
-    """``[n, c]``: where each candidate stands in its row, from 0."""
+    """Return the position of each candidate in its row ``[n, c]``, from 0."""
     return np.argsort(np.argsort(ranks, axis=1, kind="stable"), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Several metrics of the same predictions, in one table."""
+"""Evaluate predictions by several metrics, in one table with confidence intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llm_blender.types import OnProgress
 __all__ = ["METRICS", "Evaluation", "EvaluationRow", "Metric", "evaluate", "unload_models"]
 
 Metric = Callable[..., Scores]
-"""A function of predictions and references, with keywords for its settings and `progress`."""
+"""A function of predictions and references, with keyword arguments for its settings and `progress`."""
 
 METRICS: dict[str, Metric] = {
     "bleu": bleu,
@@ -36,13 +36,13 @@ _OK = "ok"
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRow:
-    """One metric.
+    """Result of one metric.
 
     Attributes:
-        metric: its name.
-        status: ``ok``, or ``unavailable: `` and the reason, in which case there is nothing else.
+        metric: name.
+        status: ``ok``, or ``unavailable: `` and the reason; then the other attributes are None.
         scores: of each prediction.
-        ci95: interval of their mean, resampled by example.
+        ci95: 95 % interval of their mean, resampled by example.
     """
 
     metric: str
@@ -52,11 +52,11 @@ class EvaluationRow:
 
     @property
     def mean(self) -> float | None:
-        """Of the predictions."""
+        """Mean score of the predictions."""
         return None if self.scores is None else self.scores.mean
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; of a metric that is not available, its name and status."""
+        """Return plain JSON values; only name and status of an unavailable metric."""
         if self.scores is None or self.ci95 is None:
             return {"metric": self.metric, "status": self.status}
         return {
@@ -74,11 +74,11 @@ class EvaluationRow:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The metrics of n predictions.
+    """Results of several metrics for n predictions.
 
     Attributes:
         examples: n.
-        rows: one per metric, in the order in which they were asked for.
+        rows: one per metric, in the order of the request.
     """
 
     examples: int
@@ -88,10 +88,10 @@ class Evaluation:
         return iter(self.rows)
 
     def __getitem__(self, metric: str) -> EvaluationRow:
-        """The row of a metric.
+        """Return the row of a metric.
 
         Raises:
-            InputError: it was not asked for.
+            InputError: the metric was not requested.
         """
         for row in self.rows:
             if row.metric == metric:
@@ -103,7 +103,7 @@ class Evaluation:
         return "\n".join(f"{row.metric:<{width}}  {_cell(row)}" for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {"examples": self.examples, "metrics": [row.to_dict() for row in self.rows]}
 
 
@@ -118,17 +118,17 @@ def evaluate(
 ) -> Evaluation:
     """Measure predictions against references.
 
-    A metric whose model or library cannot be had stands in the table with the reason and without a number; the others
-    are measured.
+    A metric whose model or library is unavailable gets a row with the reason and no score; the others are measured.
 
     Args:
-        predictions: the texts.
+        predictions: texts.
         references: one per prediction, or several.
         metrics: names of `METRICS`, or settings by name: ``{"bleu": {}, "bertscore": {"model": "…"}}``, with the
-            keywords of the function.
-        groups: what a prediction belongs to, where several answer the same instruction: they are resampled together.
+            keyword arguments of the function.
+        groups: key of each prediction's instruction, if several predictions answer the same one: they are resampled
+            together.
         seed: of the bootstrap.
-        progress: called with the share of the work that is done, as predictions times metrics.
+        progress: called with the work done and the total, in predictions times metrics.
 
     Raises:
         InputError: as for `check_texts`, a metric or setting is unknown, or a value of one is wrong.
@@ -158,14 +158,14 @@ def evaluate(
 
 
 def unload_models() -> None:
-    """Let go of the models that `bertscore`, `bartscore` and `bleurt` keep for their next call."""
+    """Free the models that `bertscore`, `bartscore` and `bleurt` keep for their next call."""
     for loader in (load_bert_scorer, load_bart_scorer, load_bleurt_scorer):
         loader.cache_clear()
 
 
 @dataclass(frozen=True)
 class _Share:
-    """Progress of one metric of several."""
+    """Progress of one of several metrics, as progress of the whole."""
 
     progress: OnProgress
     place: int
@@ -181,7 +181,7 @@ def _settings(metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[
         metrics = [metrics]
     given = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
     if not given:
-        raise InputError(f"No metric is asked for; known: {', '.join(METRICS)}.")
+        raise InputError(f"No metric is given; known: {', '.join(METRICS)}.")
     for name, settings in given.items():
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)

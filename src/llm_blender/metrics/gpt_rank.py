@@ -1,18 +1,15 @@
-"""How a method fares in a judge's ranks (the right half of table 2 of arXiv 2306.02561).
+"""GPT-Rank: ranks of candidates by a judge's pairwise outcomes, and how a selection method fares in them.
 
-Its mean GPT-Rank, how often it is on top, and how often it is at least as good as a given LLM.
-A method selects one candidate a row. A single LLM is the method that always selects its own.
-
-What a judge said of one row's candidates, pair by pair, and the ranks that follow (GPT-Rank).
-
-Source: arXiv 2306.02561; there ChatGPT is the judge of every pair of candidates, with one of four outcomes.
+Source: arXiv 2306.02561, table 2 (right half). There ChatGPT judges every pair of candidates with one of four outcomes.
+A method selects one candidate per row; a single LLM is the method that always selects its own. Its measures are the
+mean GPT-Rank, how often it is on top, and how often it is at least as good as a given LLM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +22,12 @@ __all__ = [
     "OUTCOMES",
     "TIES_AS_HALF",
     "TIES_AS_WINS",
-    "GPTRankSummary",
     "GPTRanking",
     "Outcome",
     "Reading",
     "Selected",
     "Versus",
     "gpt_ranking",
-    "mean_gpt_rank",
     "read_cmp_results",
     "selected_ranks",
     "versus",
@@ -43,11 +38,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class GPTRanking:
-    """The candidates of one row, ranked by a judge's pairwise outcomes.
+    """Candidates of one row, ranked by a judge's pairwise outcomes.
 
     Attributes:
-        models: the LLMs, one a candidate; c of them, all different.
-        matrix: ``[c, c]``; ``[i, j]`` is what the outcome of i and j is worth to i (`OUTCOMES`), 0 on the diagonal,
+        models: LLM of each of c candidates, all different.
+        matrix: ``[c, c]``; ``[i, j]`` is the value of the outcome of i and j for i (`OUTCOMES`), 0 on the diagonal,
             NaN where the pair was not judged.
     """
 
@@ -74,25 +69,25 @@ class GPTRanking:
         return ranks
 
     def index(self, model: str) -> int | None:
-        """The place of an LLM's candidate; None where it has none in this row."""
+        """Return the index of an LLM's candidate; None if it has none in this row."""
         return self.models.index(model) if model in self.models else None
 
     def keep(self, models: Sequence[str]) -> GPTRanking:
-        """Only these LLMs' candidates, ranked among themselves; who has none in this row is left out."""
+        """Keep only these LLMs' candidates, ranked among themselves; ignore LLMs without a candidate in this row."""
         kept = [place for place, name in enumerate(self.models) if name in models]
         return GPTRanking(tuple(self.models[place] for place in kept), self.matrix[np.ix_(kept, kept)])
 
 
 def gpt_ranking(cmp_results: Mapping[str, str] | str | None, models: Sequence[str]) -> GPTRanking:
-    """GPT-Rank of one row.
+    """Compute the GPT-Rank of one row.
 
     Args:
-        cmp_results: the judge's outcomes, in any spelling of `read_cmp_results`. A pair that is there in both orders
-            counts as the mean of the two.
+        cmp_results: the judge's outcomes, in any spelling of `read_cmp_results`. A pair judged in both orders counts
+            as the mean of the two.
         models: name of each candidate's LLM, in the order of the candidates.
 
     Raises:
-        InputError: two candidates share a name, a pair is not one of two of `models`, or an outcome is unknown.
+        InputError: two candidates share a name, a pair does not name two of `models`, or an outcome is unknown.
     """
     names = tuple(models)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -110,48 +105,23 @@ def gpt_ranking(cmp_results: Mapping[str, str] | str | None, models: Sequence[st
 
 
 Selected = Sequence[int | None] | str
-"""What a method selects: a candidate's 0-based index per row (None: none), or the LLM whose candidate it always is."""
+"""Selection of a method: a 0-based index per row (None: none), or the LLM whose candidate it always selects."""
 
 Outcome = Literal["win", "same_good", "same_bad", "tie", "loss", "itself"]
-"""A selected candidate beside a given LLM's: ``tie`` where two judgements contradict each other, ``itself`` where it
-is that LLM's own."""
-
-
-@dataclass(frozen=True)
-class GPTRankSummary:
-    """A method's standing in the judge's ranks.
-
-    Attributes:
-        mean: GPT-Rank, averaged over rows; 1 is best.
-        top1: share of rows in which what it selects has rank 1, alone or with others.
-        top2: rank 2 or better.
-        top3: rank 3 or better.
-        rows: that count.
-        left_out: rows in which it selects nothing that was judged.
-    """
-
-    mean: float
-    top1: float
-    top2: float
-    top3: float
-    rows: int
-    left_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+"""Outcome of a selected candidate against a given LLM's: ``tie`` if two judgements contradict each other, ``itself``
+if the selected candidate is that LLM's own."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What an outcome that is no win counts in the rate "at least as good as"; a win counts 1, a loss 0.
+    """Credit of ties in the rate "at least as good as", in which a win counts 1 and a loss 0.
 
-    Beside the two below there is that of the authors' later script (yuchenlin/LLM-Blender#6): ``Reading(0.5, 0, 0.5)``.
+    The authors' later script (yuchenlin/LLM-Blender#6) uses a third reading: ``Reading(0.5, 0, 0.5)``.
 
     Attributes:
-        tie: neither is better.
-        same_bad: neither is better and both are bad.
-        itself: the candidate selected is the other LLM's own.
+        tie: credit if neither is better.
+        same_bad: credit if neither is better and both are bad.
+        itself: credit if the selected candidate is the other LLM's own.
     """
 
     tie: float
@@ -160,18 +130,18 @@ class Reading:
 
 
 TIES_AS_WINS = Reading(1.0, 1.0, 1.0)
-"""At least as good, taken at its word."""
+"""Ties count in full, as "at least as good" says."""
 TIES_AS_HALF = Reading(0.5, 0.5, 0.5)
-"""A tie is half a win, so that a method against itself has 0.5, and two rates of the same pair add up to 1."""
+"""A tie is half a win, so a method against itself has 0.5, and the two rates of a pair add up to 1."""
 
 
 @dataclass(frozen=True)
 class Versus:
-    """What a method selects beside one LLM's candidates.
+    """Outcomes of a method's selection against one LLM's candidates.
 
     Attributes:
-        base: the LLM.
-        outcomes: per row; None where the two were not compared.
+        base: name of the LLM.
+        outcomes: per row; None if the two were not compared.
     """
 
     base: str
@@ -179,15 +149,15 @@ class Versus:
 
     @property
     def rows(self) -> int:
-        """Rows that count."""
+        """Number of rows that count."""
         return len(self.outcomes) - self.count(None)
 
     def count(self, outcome: Outcome | None) -> int:
-        """Rows with that outcome."""
+        """Count the rows with an outcome."""
         return self.outcomes.count(outcome)
 
     def credits(self, reading: Reading = TIES_AS_WINS) -> Floats:
-        """What each row counts, NaN where the two were not compared: ``[rows and left out]``, for intervals."""
+        """Return the credit of every row, NaN for those that do not count, for intervals."""
         worth = {
             "win": 1.0,
             "same_good": reading.tie,
@@ -200,25 +170,25 @@ class Versus:
         return np.array([worth[outcome] for outcome in self.outcomes])
 
     def rate(self, reading: Reading = TIES_AS_WINS) -> float:
-        """Share of rows in which what is selected is at least as good as the LLM's.
+        """Compute the share of rows in which the selected candidate is at least as good as the LLM's.
 
         Raises:
             InputError: the two were not compared in any row.
         """
         if not self.rows:
-            raise InputError(f"Nothing that was selected was compared with a candidate of {self.base!r}.")
+            raise InputError(f"No selected candidate was compared with a candidate of {self.base!r}.")
         return float(np.nanmean(self.credits(reading)))
 
 
 def selected_ranks(rankings: Sequence[GPTRanking], selected: Selected) -> Floats:
-    """The judge's rank of what a method selects.
+    """Return the GPT-Ranks of the candidates that a method selects.
 
     Args:
-        rankings: one a row.
+        rankings: one per row.
         selected: by the method.
 
     Returns:
-        ``[rows]``; NaN where nothing is selected, or what is selected was not judged.
+        ``[rows]``; NaN if no candidate is selected, or the selected one was not judged.
 
     Raises:
         InputError: rows and selected indices differ in number, or there is no such candidate.
@@ -228,31 +198,13 @@ def selected_ranks(rankings: Sequence[GPTRanking], selected: Selected) -> Floats
     return np.array(ranks, dtype=np.float64)
 
 
-def mean_gpt_rank(rankings: Sequence[GPTRanking], selected: Selected) -> GPTRankSummary:
-    """A method's mean GPT-Rank and how often it is among the first one, two and three.
-
-    Args:
-        rankings: one a row.
-        selected: by the method.
-
-    Raises:
-        InputError: as for `selected_ranks`, or no row counts.
-    """
-    ranks = selected_ranks(rankings, selected)
-    counted = ranks[~np.isnan(ranks)]
-    if not len(counted):
-        raise InputError(f"In none of {len(ranks)} rows was a candidate judged that is selected: there is no GPT-Rank.")
-    top1, top2, top3 = (float(np.mean(counted <= k)) for k in (1, 2, 3))
-    return GPTRankSummary(float(counted.mean()), top1, top2, top3, len(counted), len(ranks) - len(counted))
-
-
 def versus(rankings: Sequence[GPTRanking], selected: Selected, base: str) -> Versus:
-    """What a method selects beside the candidates of one LLM, by the judge.
+    """Compare a method's selection with the candidates of one LLM, by the judge's outcomes.
 
     Args:
-        rankings: one a row.
+        rankings: one per row.
         selected: by the method.
-        base: the LLM.
+        base: name of the LLM.
 
     Raises:
         InputError: as for `selected_ranks`.

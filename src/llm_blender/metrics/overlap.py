@@ -1,4 +1,4 @@
-"""Metrics of words in common: BLEU and ROUGE, each by its own library."""
+"""Metrics of n-gram overlap: BLEU by sacrebleu, ROUGE by rouge-score."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from llm_blender.errors import MissingExtraError, NotFoundError, unknown_name
-from llm_blender.metrics.scores import References, Scores, check_texts, nobody
+from llm_blender.errors import NotFoundError, unknown_name
+from llm_blender.metrics.scores import References, Scores, check_texts, metrics_extra, no_progress
 from llm_blender.types import OnProgress
 
 __all__ = ["ROUGE", "Sentences", "bleu", "rouge"]
@@ -18,7 +18,7 @@ ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 """Unigrams, bigrams, the longest common subsequence of the texts, and that of their sentences."""
 
 Sentences = Literal["nltk", "lines"]
-"""Where rougeLsum takes a sentence to end: where NLTK's Punkt finds an end, or at each new line."""
+"""Sentence splitting of rougeLsum: by NLTK's Punkt, or at each line break."""
 
 
 def bleu(
@@ -29,36 +29,34 @@ def bleu(
     tokenize: str | None = None,
     progress: OnProgress | None = None,
 ) -> Scores:
-    """BLEU of each prediction, from 0 to 100, by sacrebleu (Post 2018, arXiv 1804.08771).
+    """Compute the BLEU of each prediction, from 0 to 100, by sacrebleu (Post 2018, arXiv 1804.08771).
 
-    A sentence's BLEU is smoothed and leaves out n-grams that the prediction is too short for, as
-    `sacrebleu.sentence_bleu` does. `Scores.corpus` is the BLEU of all predictions together, which is no mean.
+    A sentence's BLEU is smoothed and ignores n-grams longer than the prediction, as in `sacrebleu.sentence_bleu`.
+    `Scores.corpus` is the BLEU of all predictions together, which is not the mean.
 
     Args:
-        predictions: the texts.
-        references: one per prediction, or several: sacrebleu counts what any of them has.
+        predictions: texts.
+        references: one per prediction, or several: sacrebleu counts n-grams of any of them.
         lowercase: ignore case.
-        tokenize: sacrebleu's tokenizer; None is its own choice, ``13a``.
-        progress: called with predictions done and to do.
+        tokenize: sacrebleu's tokenizer; None takes its default, ``13a``.
+        progress: called with the number of scored predictions and of all.
 
     Raises:
         InputError: as for `check_texts`, or the tokenizer is unknown.
         MissingExtraError: ``metrics`` is not installed.
     """
     pairs = check_texts(predictions, references)
-    try:
+    with metrics_extra("BLEU"):
         from sacrebleu.metrics.bleu import BLEU
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("BLEU", "metrics") from error
     if tokenize is not None and tokenize not in BLEU.TOKENIZERS:
         raise unknown_name("tokenizer of sacrebleu", tokenize, sorted(BLEU.TOKENIZERS))
     sentence = BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=True)
     corpus = BLEU(lowercase=lowercase, tokenize=tokenize)
-    progress, values = progress or nobody, np.empty(len(pairs))
+    progress, values = progress or no_progress, np.empty(len(pairs))
     for number, (text, several) in enumerate(zip(pairs.predictions, pairs.references, strict=True)):
         values[number] = sentence.sentence_score(text, several).score
         progress(number + 1, len(pairs))
-    streams = [list(stream) for stream in zip_longest(*pairs.references)]  # sacrebleu reads None as none
+    streams = [list(stream) for stream in zip_longest(*pairs.references)]  # to sacrebleu, None is no reference
     whole = corpus.corpus_score(list(pairs.predictions), streams).score
     return Scores("bleu", values, settings={"signature": str(sentence.get_signature())}, corpus=float(whole))
 
@@ -72,22 +70,22 @@ def rouge(
     sentences: Sentences = "nltk",
     progress: OnProgress | None = None,
 ) -> Scores:
-    """ROUGE of each prediction, from 0 to 1: the F-measure by Google's rouge-score (Lin 2004).
+    """Compute the ROUGE of each prediction, from 0 to 1: the F-measure by Google's rouge-score (Lin 2004).
 
     Args:
-        predictions: the texts.
+        predictions: texts.
         references: one per prediction, or several: the one with the best F-measure counts.
         variant: one of `ROUGE`.
-        stemmer: English words count by their stems.
-        sentences: of ``rougeLsum``.
-        progress: called with predictions done and to do.
+        stemmer: compare English words by their stems.
+        sentences: sentence splitting of ``rougeLsum``.
+        progress: called with the number of scored predictions and of all.
 
     Returns:
         `Scores.parts` holds ``precision`` and ``recall``.
 
     Raises:
         InputError: as for `check_texts`, or a name is unknown.
-        NotFoundError: NLTK's sentence splitter is wanted and its data are not there.
+        NotFoundError: the data of NLTK's sentence splitter are needed and not installed.
         MissingExtraError: ``metrics`` is not installed.
     """
     pairs = check_texts(predictions, references)
@@ -95,15 +93,13 @@ def rouge(
         raise unknown_name("variant of ROUGE", variant, ROUGE)
     if sentences not in get_args(Sentences):
         raise unknown_name("way to split sentences", sentences, get_args(Sentences))
-    try:
+    with metrics_extra("ROUGE"):
         from rouge_score.rouge_scorer import RougeScorer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ROUGE", "metrics") from error
     by_nltk = variant == "rougeLsum" and sentences == "nltk"
     if by_nltk:
         _require_punkt()
     scorer = RougeScorer([variant], use_stemmer=stemmer, split_summaries=by_nltk)
-    progress, rows = progress or nobody, []
+    progress, rows = progress or no_progress, []
     for number, (text, several) in enumerate(zip(pairs.predictions, pairs.references, strict=True)):
         rows.append(scorer.score_multi(several, text)[variant])
         progress(number + 1, len(pairs))
@@ -120,5 +116,5 @@ def _require_punkt() -> None:
     except LookupError as error:
         raise NotFoundError(
             "rougeLsum splits sentences by NLTK's punkt_tab, which is not there: python -m nltk.downloader punkt_tab, "
-            'or take each line for a sentence with {"sentences": "lines"}.'
+            'or count each line as a sentence with {"sentences": "lines"}.'
         ) from error

@@ -1,10 +1,10 @@
-"""What a text metric gives, and what it takes: predictions beside references."""
+"""Input and result of every text metric: predictions with references, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError, MissingExtraError
 
-__all__ = ["Pairs", "References", "Scores", "check_texts", "import_models", "nobody"]
+__all__ = ["Pairs", "References", "Scores", "check_texts", "metrics_extra", "no_progress"]
 
 Floats = NDArray[np.float64]
 
@@ -20,29 +20,17 @@ References = Sequence[str] | Sequence[Sequence[str]]
 """One reference per prediction, or several."""
 
 
-def import_models(metric: str) -> Any:
-    """Import the module of the models, which need the extra ``metrics``.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        return import_module("llm_blender.metrics._models")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(metric, "metrics") from error
-
-
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One metric of n predictions.
+    """Scores of n predictions by one metric.
 
     Attributes:
-        metric: its name.
+        metric: name.
         values: ``[n]``, higher is better.
-        parts: ``[n]`` each: what the metric is made of (precision, recall, …).
-        settings: what the values depend on besides the texts.
-        corpus: of all predictions taken as one text, where that is not the mean: BLEU as papers report it.
-        truncated: how many predictions the model could not read to their end, or not to the end of the reference.
+        parts: components of the metric (precision, recall, …), ``[n]`` each.
+        settings: everything besides the texts that the values depend on.
+        corpus: score of all predictions taken as one text, if that is not the mean: BLEU as papers report it.
+        truncated: number of predictions that were cut to the model's limit, or whose reference was.
     """
 
     metric: str
@@ -54,16 +42,16 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        """Of `values`."""
+        """Mean of `values`."""
         return float(self.values.mean())
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Predictions and references that were checked, and each prediction beside each of its references.
+    """Checked predictions with their references.
 
     Attributes:
-        predictions: n of them.
+        predictions: n texts.
         references: at least one per prediction.
     """
 
@@ -75,30 +63,30 @@ class Pairs:
 
     @property
     def flat(self) -> tuple[list[str], list[str]]:
-        """Prediction and reference of each of the m pairs, those of the first prediction first."""
+        """Predictions and references of all m pairs, as two lists; pairs of the first prediction come first."""
         pairs = [
             (text, one) for text, several in zip(self.predictions, self.references, strict=True) for one in several
         ]
         return [text for text, _ in pairs], [one for _, one in pairs]
 
     def best(self, values: NDArray[np.floating]) -> Floats:
-        """``[n]`` of ``[m]``: a prediction has the score of that reference which suits it best."""
+        """Reduce the scores of pairs ``[m]`` to predictions ``[n]``: the score with the best reference counts."""
         starts = np.cumsum([0, *(len(several) for several in self.references[:-1])])
         return np.maximum.reduceat(np.asarray(values, np.float64), starts)
 
     def examples(self, pairs: NDArray[np.bool_]) -> int:
-        """How many predictions have a pair of which something is true, ``[m]``."""
+        """Count the predictions with at least one true pair, from ``[m]``."""
         return int(self.best(pairs.astype(np.float64)).sum())
 
 
 def check_texts(predictions: Sequence[str], references: References) -> Pairs:
-    """Predictions and references as every metric takes them.
+    """Check the predictions and references of a metric.
 
-    An empty prediction is a bad answer and is scored as one; an empty reference says nothing and is refused.
+    An empty prediction is a bad answer and is scored as one; an empty reference is refused.
 
     Raises:
-        InputError: there is no prediction, the lists differ in length, something is no text, a prediction has no
-            reference, or a reference is empty.
+        InputError: there is no prediction, the lists differ in length, a prediction or reference is not a text, a
+            prediction has no reference, or a reference is empty.
     """
     if isinstance(predictions, str) or isinstance(references, str):
         raise InputError("Predictions and references are lists of texts: put a single one into a list.")
@@ -124,5 +112,18 @@ def check_texts(predictions: Sequence[str], references: References) -> Pairs:
     return Pairs(tuple(predictions), tuple(several))
 
 
-def nobody(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def no_progress(done: int, total: int) -> None:
+    """Ignore progress; for callers that pass no `progress`."""
+
+
+@contextmanager
+def metrics_extra(what: str) -> Iterator[None]:
+    """Import libraries of the extra ``metrics`` in the ``with`` block.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(what, "metrics") from error

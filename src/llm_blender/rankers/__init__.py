@@ -1,11 +1,11 @@
-"""Who compares: rankers of one interface."""
+"""Rankers: pairwise and pointwise models, LLM judges and heuristics behind one interface."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
 
-__all__ = ["TORCH_RANKERS", "load_ranker"]
+__all__ = ["load_ranker"]
 
 Backend = Literal["onnx", "torch"]
 Precision = Literal["int8", "fp32"]
@@ -25,32 +25,25 @@ TORCH_RANKERS = {
     "SimCLS": "simcls",
     "SummaReranker": "summa_reranker",
 }
-"""Rankers that need the extra ``torch``, and the module of each."""
+"""Modules of the rankers that need the extra ``torch``, by class name."""
 
 _MLM = "mlm:"
 _CLASS_OF = {"summareranker": "SummaReranker", "simcls": "SimCLS", "reward model": "RewardModel"}
 
 
-@overload
-def load_ranker(
-    name: os.PathLike[str],
-    *,
-    backend: Backend | None = ...,
-    device: Any = ...,
-    precision: Precision = ...,
-    consensus: float | None = ...,
-) -> PairRanker | PointwiseRanker: ...
+class _LoadOptions(TypedDict, total=False):
+    backend: Backend | None
+    device: Any
+    precision: Precision
+    consensus: float | None
 
 
 @overload
-def load_ranker(
-    name: str = ...,
-    *,
-    backend: Backend | None = ...,
-    device: Any = ...,
-    precision: Precision = ...,
-    consensus: float | None = ...,
-) -> PairRanker | PointwiseRanker | Heuristic: ...
+def load_ranker(name: os.PathLike[str], **options: Unpack[_LoadOptions]) -> PairRanker | PointwiseRanker: ...
+
+
+@overload
+def load_ranker(name: str = ..., **options: Unpack[_LoadOptions]) -> PairRanker | PointwiseRanker | Heuristic: ...
 
 
 def load_ranker(
@@ -61,27 +54,28 @@ def load_ranker(
     precision: Precision = "int8",
     consensus: float | None = None,
 ) -> PairRanker | PointwiseRanker | Heuristic:
-    """The ranker of that name, of whichever kind its ``config.json`` says; the one door from names to rankers.
+    """Load a ranker by name; the checkpoint's ``config.json`` decides which class.
 
     Args:
-        name: ``bundled``, a folder, or a Hub repository: a `PairRanker`, a `SummaReranker`, a `SimCLS`, or a reward
-            model (a sequence classifier of transformers), this package's or published by llm-blender 0.0.2. Or a
-            baseline: ``longest``, ``shortest``, ``consensus``, ``first``, ``random``, or ``mlm:`` and the folder or
-            repository of a masked language model. A folder of such a name is ``./longest``.
-        backend: of a PairRanker; None is ``torch`` where a device is given or there is no ONNX model, else ``onnx``.
-            The others are torch's.
+        name: ``bundled``, a folder, or a Hub repository that holds a `PairRanker`, `SummaReranker`, `SimCLS` or
+            reward model (a sequence classifier of transformers), in this package's layout or that of llm-blender
+            0.0.2. Or a baseline: ``longest``, ``shortest``, ``consensus``, ``first``, ``random``, or ``mlm:``
+            followed by the folder or repository of a masked language model. A folder with such a name is
+            ``./longest``.
+        backend: of a PairRanker; None takes ``torch`` if a device is given or there is no ONNX model, else ``onnx``.
+            The other rankers run on torch only.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
         precision: of the ``onnx`` backend.
         consensus: weight of the candidates' consensus in a PairRanker's logits; None takes the checkpoint's.
 
     Raises:
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        CheckpointError: it is no ranker, or lacks what the backend needs.
+        NotFoundError: there is no such checkpoint; the message lists the places searched.
+        CheckpointError: it is no ranker, or lacks the files of the backend.
         MissingExtraError: ``torch`` is not installed.
-        InputError: a device for ``onnx``, or ``onnx`` for a ranker that is torch's.
+        InputError: a device is given for ``onnx``, or ``onnx`` for a ranker that runs on torch only.
     """
     if device is not None and backend == "onnx":
-        raise InputError(f"The device {device!r} is for the torch backend: leave it out, or take that.")
+        raise InputError(f"The device {device!r} is for the torch backend: omit it, or use that backend.")
     from llm_blender.rankers.checkpoints import find_checkpoint, read_config
     from llm_blender.rankers.heuristics import HEURISTICS
 
@@ -111,7 +105,7 @@ def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker
 
 
 def _kind(folder: Path, values: Mapping[str, Any]) -> str:
-    """What a ``config.json`` says that its folder holds."""
+    """Return the kind of ranker that a ``config.json`` describes."""
     from llm_blender.rankers.checkpoints import is_classifier
 
     names = {"pairranker": "pairranker", "summareranker": "summareranker", "simcls": "simcls", "dual": "simcls"}
@@ -120,16 +114,16 @@ def _kind(folder: Path, values: Mapping[str, Any]) -> str:
         return "reward model"
     if kind is None:
         found = {name: values[name] for name in ("ranker_type", "architectures", "model_type") if name in values}
-        said = ", ".join(f"{name} {value!r}" for name, value in found.items()) or "nothing of its kind"
+        description = ", ".join(f"{name} {value!r}" for name, value in found.items()) or "nothing of its kind"
         raise CheckpointError(
-            f"{folder / 'config.json'} says {said}: no ranker that is known. Known are PairRanker, SummaReranker and "
+            f"{folder / 'config.json'} says {description}: no known ranker. Known are PairRanker, SummaReranker and "
             "SimCLS, this package's or llm-blender 0.0.2's, and sequence classifiers of transformers (reward models)."
         )
     return kind
 
 
 def __getattr__(name: str) -> Any:
-    """Import a ranker that runs on torch with its first use.
+    """Import a ranker that runs on torch at its first use.
 
     Raises:
         MissingExtraError: ``torch`` is not installed.

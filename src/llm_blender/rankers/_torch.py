@@ -1,4 +1,4 @@
-"""What every ranker on torch needs: its weights, its devices, its precision."""
+"""Weights, devices and precision of rankers that run on torch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def load_module(
     folder: Path, make: Callable[[], _Module], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 ) -> _Module:
-    """A module with the weights of a checkpoint, in float32.
+    """Load a module with the weights of a checkpoint, in float32.
 
     Args:
         folder: the checkpoint.
-        make: gives the module that its configuration describes.
-        rename: from the names in the file to those of the module.
+        make: builds the module that the configuration describes.
+        rename: maps the names in the file to those of the module.
 
     Raises:
-        CheckpointError: the weights are missing, cannot be read, or are not this module's.
+        CheckpointError: the weights are missing, unreadable, or do not fit the module.
     """
     state = load_weights(folder)
     try:
@@ -43,24 +43,23 @@ def load_module(
         if rename is not None:
             state = rename(state)
         known = module.state_dict().keys()
-        # An encoder's pooler is read by no ranker; transformers' classes save it all the same.
+        # No ranker reads an encoder's pooler, but transformers' classes save it.
         state = {name: tensor for name, tensor in state.items() if name in known or ".pooler." not in name}
         module.load_state_dict(state)
-    except LLMBlenderError:
+    except (LLMBlenderError, ModuleNotFoundError):
         raise
     except Exception as error:  # no such backbone, other names, other shapes
         raise CheckpointError(
-            f"The weights in {folder} are not those that its config.json and tokenizer.json describe: "
-            f"{shorten(str(error), 300)}"
+            f"The weights in {folder} do not match its config.json and tokenizer.json: {shorten(str(error), 300)}"
         ) from error
     return module
 
 
 def check_vocabulary(folder: Path, size: int, model: nn.Module) -> None:
-    """Refuse a tokenizer that knows tokens which the model does not.
+    """Refuse a tokenizer whose vocabulary is larger than the model's.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: the tokenizer has tokens without an embedding.
     """
     rows = max(module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
     if size > rows:
@@ -70,8 +69,8 @@ def check_vocabulary(folder: Path, size: int, model: nn.Module) -> None:
 
 
 def first_states(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """The states ``[B, H]`` of the first token, ``[CLS]``, of ids and mask ``[B, T]``."""
-    if isinstance(encoder, DebertaEncoder):  # it spares the others' in its last layer
+    """Return the states ``[B, H]`` of the first token, ``[CLS]``, of ids and mask ``[B, T]``."""
+    if isinstance(encoder, DebertaEncoder):  # its last layer computes no other states
         states: Tensor = encoder(input_ids, attention_mask, torch.zeros_like(input_ids[:, :1])).last_hidden_state
     else:
         states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -79,15 +78,15 @@ def first_states(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) 
 
 
 class Replicas:
-    """A model on one device or on several, each of which runs one batch at a time.
+    """A model on one or several devices, each running one batch at a time.
 
     Args:
-        model: from int64 tensors to one tensor.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA where there is one, else the CPU.
-        dtype: ``float32``, ``bfloat16``, ``float16``; None leaves the model's.
+        model: maps int64 tensors to one tensor.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA if available, else the CPU.
+        dtype: ``float32``, ``bfloat16``, ``float16``; None keeps the model's.
 
     Attributes:
-        parallel: how many batches run at the same time, called from as many threads.
+        parallel: number of batches that run at the same time, each called from its own thread.
 
     Raises:
         InputError: there is no such device or dtype.
@@ -101,12 +100,12 @@ class Replicas:
             copy = model if number == 0 else deepcopy(model)
             try:
                 self._idle.put((place, copy.to(place, wanted)))
-            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+            except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is missing
                 raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
         self.parallel = len(places)
 
     def __call__(self, *inputs: NDArray[Any], method: str = "forward") -> NDArray[np.float32]:
-        """The output of a method of the model, by the first device that is free."""
+        """Run a method of the model on the first free device."""
         device, model = self._idle.get()
         try:
             with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they are (bundled, in a folder, on the Hub) and what is in them."""
+"""Files of a checkpoint: finding them (bundled, in a folder, on the Hub) and reading them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tokenizers import Tokenizer
 
 from llm_blender._hub import FILES, PICKLED_FILES, find_folder, from_hub
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,20 +36,20 @@ __all__ = [
 ]
 
 BUNDLED = "bundled"
-"""Name of the ranker that comes with the package."""
+"""Name of the bundled ranker."""
 
 _WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint; from the Hub it is fetched once.
+    """Return the folder of a checkpoint; fetch it from the Hub once.
 
     Args:
         name: ``bundled``, a folder, or a Hub repository (``owner/name``).
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        NotFoundError: it is nowhere; the message says where it was looked for.
+        NotFoundError: there is no such checkpoint; the message lists the places searched.
     """
     if name == BUNDLED:
         return Path(str(resources.files("llm_blender.bundled") / "ranker"))
@@ -57,13 +57,13 @@ def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -
 
 
 def find_config(name: str) -> Path:
-    """The ``config.json`` of a model, without its weights.
+    """Return the path of a model's ``config.json``, without fetching its weights.
 
     Args:
         name: a folder, or a Hub repository.
 
     Raises:
-        NotFoundError: it is nowhere; the message says where it was looked for.
+        NotFoundError: there is no such checkpoint; the message lists the places searched.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -72,15 +72,15 @@ def find_config(name: str) -> Path:
 
 
 def is_classifier(values: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of a sequence classifier of transformers."""
+    """Return whether a ``config.json`` is that of a sequence classifier of transformers."""
     return any(str(name).endswith("ForSequenceClassification") for name in values.get("architectures") or ())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says.
+    """Read ``config.json``.
 
     Raises:
-        CheckpointError: there is none, or it is not a JSON object.
+        CheckpointError: the file is missing or not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -95,40 +95,40 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer, straight from ``tokenizer.json``.
+    """Load the tokenizer from ``tokenizer.json``, without truncation and padding.
 
-    Not by transformers, whose version 5 loses the normaliser of a sentencepiece model. Tokens that were added to a
-    vocabulary are made special ones, so that a text which spells one can be read as plain text.
+    It is not loaded by transformers, whose version 5 loses the normaliser of a sentencepiece model. Tokens added to a
+    vocabulary become special tokens, so that a text that contains one can be read as plain text.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: the file is missing or unreadable.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
         here = repr(str(folder))
-        remedy = f"; make it with transformers 4, AutoTokenizer.from_pretrained({here}).save_pretrained({here})"
+        remedy = f"; create it with transformers 4, AutoTokenizer.from_pretrained({here}).save_pretrained({here})"
         raise CheckpointError(f"{folder} holds no tokenizer.json{remedy if any(folder.glob('*.model')) else ''}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         for token in values.get("added_tokens") or []:
             token["special"] = True
-        return Tokenizer.from_str(json.dumps(values))
+        tokenizer = Tokenizer.from_str(json.dumps(values))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights by name, in float32: ``model.safetensors``, or ``pytorch_model.bin`` if it holds tensors only.
+    """Load the weights by name, in float32: ``model.safetensors``, or a ``pytorch_model.bin`` that holds only tensors.
 
     Raises:
-        MissingExtraError: torch is not installed.
-        CheckpointError: there are none, they are cut off, or the ``.bin`` would run code.
+        CheckpointError: the file is missing or truncated, or the ``.bin`` would run code.
     """
-    try:
-        import safetensors.torch
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("The torch backend", "torch") from error
+    import safetensors.torch
+    import torch
+
     path = next((folder / name for name in (_WEIGHTS, _PICKLED) if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{folder} holds no {_WEIGHTS} (nor {_PICKLED}).")
@@ -141,38 +141,38 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is not read: it is no file of tensors alone, or was cut off. Convert it to {_WEIGHTS} where you "
+            f"{path} is not loaded: it holds more than tensors, or is truncated. Convert it to {_WEIGHTS} if you "
             "trust it."
         ) from error
-    except Exception as error:  # safetensors' own, and whatever a damaged archive raises
+    except Exception as error:  # safetensors' errors, and any that a damaged archive causes
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def has_onnx(folder: Path) -> bool:
-    """Whether a checkpoint holds ONNX models."""
+    """Return whether a checkpoint holds ONNX models."""
     return any(folder.glob("onnx/*.onnx"))
 
 
 def onnx_file(folder: Path, precision: str, name: str = "model") -> Path:
-    """The ONNX model of a checkpoint, ``int8`` or ``fp32``, or that part of it which has this name.
+    """Return the path of a checkpoint's ONNX model, or of a named part of it, in ``int8`` or ``fp32``.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such file.
     """
     path = folder / "onnx" / f"{name}_{precision}.onnx"
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} holds no onnx/{path.name}: make it with `blend export {folder} DIR`, "
+            f"{folder} holds no onnx/{path.name}: create it with `blend export {folder} DIR`, "
             "or use the torch backend (pip install 'llm-blender[torch]')."
         )
     return path
 
 
 def copy_checkpoint(folder: Path, target: Path) -> None:
-    """Copy the files of a checkpoint, and nothing else that lies beside them.
+    """Copy the files of a checkpoint, and no others in its folder.
 
     Raises:
-        InputError: the target cannot be written to.
+        InputError: the target is not writable.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def copy_checkpoint(folder: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the tokens before, after and beyond a sequence."""
+    """Ids of the tokens that begin, end and pad a sequence."""
 
     cls: int
     sep: int
@@ -197,10 +197,10 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
-        """By the names of BERT's family or of RoBERTa's.
+        """Look up the tokens by the names that BERT or RoBERTa give them.
 
         Raises:
-            CheckpointError: there is none by these names.
+            CheckpointError: the vocabulary lacks one of them.
         """
         return cls(
             token_id(tokenizer, "[CLS]", "<s>"),
@@ -210,10 +210,10 @@ class SpecialTokens:
 
 
 def token_id(tokenizer: Tokenizer, *names: str) -> int:
-    """The id of the first of these tokens that the vocabulary holds.
+    """Return the id of the first of these tokens in the vocabulary.
 
     Raises:
-        CheckpointError: it holds none of them.
+        CheckpointError: the vocabulary has none of them.
     """
     found = next((token for token in map(tokenizer.token_to_id, names) if token is not None), None)
     if found is None:

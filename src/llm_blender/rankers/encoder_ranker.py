@@ -1,4 +1,4 @@
-"""What the pointwise rankers of the paper's baselines share: an encoder's checkpoint, this package's or 0.0.2's."""
+"""Base of the paper's pointwise baselines: SummaReranker and SimCLS checkpoints, this package's or 0.0.2's."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from llm_blender.errors import CheckpointError, first_problem
+from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pointwise import PointwiseRanker
-from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
 
 if TYPE_CHECKING:
     from llm_blender.rankers.simcls import SimCLSInput
     from llm_blender.rankers.summa_reranker import SummaInput
 
-__all__ = ["FORMAT_VERSION", "EncoderRanker", "PointwiseConfig"]
+__all__ = ["EncoderRanker", "PointwiseConfig"]
 
 FORMAT_VERSION = 1
 
@@ -35,14 +34,14 @@ _PUBLISHED_KINDS = {"dual": "simcls"}
 
 @dataclass(frozen=True)
 class PointwiseConfig:
-    """How such a ranker reads an instruction and a candidate.
+    """Configuration of a SummaReranker or SimCLS.
 
     Attributes:
         ranker_type: ``summareranker`` or ``simcls``.
-        backbone: the encoder's own configuration, as transformers writes it (``model_type``, ``hidden_size``, …).
-        source_max_length: tokens of the instruction, special ones included.
-        candidate_max_length: tokens of a candidate, likewise.
-        tasks: what a SummaReranker's outputs stand for; their mean is the score.
+        backbone: the encoder's configuration in transformers' format (``model_type``, ``hidden_size``, …).
+        source_max_length: maximum tokens of the instruction, special tokens included.
+        candidate_max_length: maximum tokens of a candidate, special tokens included.
+        tasks: names of a SummaReranker's outputs; their mean is the score.
         temperature: of probabilities, fitted on development rows.
     """
 
@@ -59,17 +58,17 @@ class PointwiseConfig:
 
         Args:
             folder: the checkpoint.
-            kind: the ranker that is wanted.
-            backbone: the encoder's configuration, or where it is, if ``config.json`` does not say it.
+            kind: expected kind of ranker.
+            backbone: the encoder's configuration or its location, if ``config.json`` does not contain it.
 
         Raises:
-            CheckpointError: there is none, or it is another ranker's.
+            CheckpointError: the file is missing, or describes another kind of ranker.
         """
         values, path = read_config(folder), folder / "config.json"
         found = str(values.get("ranker_type"))
         if not is_published(values) and "format_version" not in values:
             raise CheckpointError(
-                f"{path} is of an unknown layout (ranker_type {values.get('ranker_type')!r}, model_type "
+                f"{path} has an unknown layout (ranker_type {values.get('ranker_type')!r}, model_type "
                 f"{values.get('model_type')!r}): known are this package's and llm-blender 0.0.2's."
             )
         if "cand1_prefix_id" in values:
@@ -77,19 +76,11 @@ class PointwiseConfig:
         if _PUBLISHED_KINDS.get(found, found) != kind:
             raise CheckpointError(
                 f"{folder} is a {_TITLES.get(found, found)}, not a {_TITLES[kind]}: "
-                "llm_blender.rankers.load_ranker takes each."
+                "llm_blender.rankers.load_ranker loads either."
             )
         if is_published(values):
             return cls._of_published(PublishedConfig.load(folder), folder, kind, backbone)
-        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
-                "pip install --upgrade llm-blender"
-            )
-        try:
-            config = TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise CheckpointError(f"{path}: {first_problem(error)}.") from None
+        config = parse_config(cls, values, path, FORMAT_VERSION)
         if min(config.source_max_length, config.candidate_max_length) < 4:
             raise CheckpointError(f"{path}: the lengths must be numbers of tokens above 3.")
         return config
@@ -101,7 +92,7 @@ class PointwiseConfig:
             backbone=published.backbone(folder, backbone),
             source_max_length=published.source_max_length,
             candidate_max_length=published.candidate_max_length,
-            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+            tasks=published.task_names,
         )
 
     def save(self, folder: Path) -> None:
@@ -110,10 +101,10 @@ class PointwiseConfig:
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def save_with(self, folder: Path, target: Path) -> None:
-        """Copy a checkpoint; the copy says how its encoder is built, whatever the original said.
+        """Copy a checkpoint and write the encoder's configuration into its ``config.json``.
 
         Raises:
-            InputError: the target cannot be written to.
+            InputError: the target is not writable.
         """
         copy_checkpoint(folder, target)
         if not target.samefile(folder):
@@ -124,7 +115,7 @@ Input = TypeVar("Input", bound="SummaInput | SimCLSInput")
 
 
 class EncoderRanker(PointwiseRanker, Generic[Input]):
-    """A pointwise ranker of a checkpoint with a `PointwiseConfig`."""
+    """Base of pointwise rankers whose checkpoint has a `PointwiseConfig`."""
 
     name: ClassVar[Literal["summareranker", "simcls"]]
 
@@ -145,7 +136,7 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
     @classmethod
     @abstractmethod
     def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[Input, nn.Module]:
-        """The input format and the model of a checkpoint, on the CPU."""
+        """Load the input format and the model of a checkpoint, on the CPU."""
 
     @classmethod
     def from_pretrained(
@@ -162,15 +153,15 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
             dtype: ``float32`` (None), ``bfloat16``, ``float16``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a checkpoint of 0.0.2
                 whose encoder is neither named nor a DeBERTa-v3.
-            revision: on the Hub.
+            revision: branch, tag or commit on the Hub.
             max_tokens: of a batch.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
+            NotFoundError: there is no such checkpoint; the message lists the places searched.
             CheckpointError: it is another kind of ranker, or a file of it is missing or damaged.
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device or dtype.

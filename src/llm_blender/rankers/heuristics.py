@@ -1,89 +1,46 @@
-"""Rankers that read nothing: what every other one has to beat."""
+"""Baselines that need no model: length, order, chance and consensus."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from llm_blender._inputs import check_inputs
-from llm_blender.ranking import DEFAULT_BUDGET, consensus, ranking_from_scores
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.ranking import BaseRanker, RankOptions, consensus, ranking_from_scores
+from llm_blender.types import Instruction, Ranking, instruction_text
 
 __all__ = ["HEURISTICS", "Consensus", "First", "Heuristic", "Longest", "Random", "Shortest"]
 
 
-class Heuristic(ABC):
-    """What they share: a score for each candidate, whose differences are the logits.
+class Heuristic(BaseRanker):
+    """Base of the heuristics: a score for each candidate; a logit is a difference of scores.
 
     Attributes:
-        name: stands in `Ranking.strategy`.
+        name: value of `Ranking.strategy`.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
-        """One score per candidate of one prompt, higher is better."""
+        """Score the candidates of one prompt; higher is better."""
 
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
+    def _rank_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        """One ranking per instruction; nothing is compared, `Ranking.comparisons` is 0.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: ignored.
-            seed: of `Random`.
-            budget: ignored.
-            progress: called once, with the number of texts.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        check_inputs(instructions, candidates)
         rankings = [
-            self._ranking(self._scores(instruction_text(instruction), texts, seed))
+            self._ranking(self._scores(instruction_text(instruction), texts, options["seed"]))
             for instruction, texts in zip(instructions, candidates, strict=True)
         ]
-        if progress is not None:
-            texts_read = sum(map(len, candidates))
-            progress(texts_read, texts_read)
+        if (progress := options["progress"]) is not None:
+            total = sum(map(len, candidates))
+            progress(total, total)
         return rankings
-
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, progress=progress
-        )
-        return ranking
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`."""
-        logit = self.rank(instruction, [a, b]).logit(0, 1)
-        return Comparison.from_logits(logit, -logit)
 
     def _ranking(self, scores: list[float]) -> Ranking:
         logits = np.subtract.outer(scores, scores)
@@ -91,7 +48,7 @@ class Heuristic(ABC):
 
 
 class Longest(Heuristic):
-    """Prefers what has more characters.
+    """Prefers the candidate with more characters.
 
     The score is log(characters + 1), so that the probability of a candidate against another is its share of the
     characters of both.
@@ -108,7 +65,7 @@ class Longest(Heuristic):
 
 
 class Shortest(Heuristic):
-    """Prefers what has fewer characters; the opposite of `Longest`."""
+    """Prefers the candidate with fewer characters; the opposite of `Longest`."""
 
     name = "shortest"
 
@@ -117,9 +74,9 @@ class Shortest(Heuristic):
 
 
 class Consensus(Heuristic):
-    """Prefers what says most of what the others say; see `llm_blender.ranking.consensus`.
+    """Prefers the candidate that overlaps most with the others; see `llm_blender.ranking.consensus`.
 
-    Of one or two candidates it prefers none. Its logits promise no probability.
+    One or two candidates tie. The logits are not calibrated.
     """
 
     name = "consensus"
@@ -130,7 +87,7 @@ class Consensus(Heuristic):
 
 
 class First(Heuristic):
-    """Prefers what stands first; a score is minus the 0-based place."""
+    """Prefers the first candidate; a score is minus the 0-based position."""
 
     name = "first"
 
@@ -141,8 +98,8 @@ class First(Heuristic):
 class Random(Heuristic):
     """Draws a score from 0 to 1 for each text.
 
-    The draw depends on the seed, the instruction and the text: not on what else is ranked, nor on the order, and equal
-    texts of one instruction tie.
+    The draw depends on the seed, the instruction and the text, not on other candidates or their order; equal texts of
+    one instruction tie.
 
     Args:
         seed: added to the seed of a call.
@@ -164,4 +121,4 @@ class Random(Heuristic):
 
 
 HEURISTICS: dict[str, type[Heuristic]] = {kind.name: kind for kind in (Longest, Shortest, Consensus, First, Random)}
-"""By name, as `llm_blender.rankers.load_ranker` knows them."""
+"""Heuristics by name; `llm_blender.rankers.load_ranker` accepts these names."""

@@ -1,4 +1,4 @@
-"""LLMJudge: an LLM is shown two answers at a time and says which is better."""
+"""LLMJudge: compare two answers at a time by the verdict of an LLM."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_blender._inputs import check_inputs, clean, fence_code, quote_texts
+from llm_blender._inputs import clean, fence_code, quote_texts
 from llm_blender.calls import Caller, CallStore, call_many, run_to_end
 from llm_blender.errors import InputError
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
 from llm_blender.types import (
     LLM,
     Candidate,
-    Comparison,
     Instruction,
     Message,
-    OnProgress,
-    Ranking,
     Sampling,
     Usage,
     instruction_text,
@@ -124,7 +121,7 @@ CRITERIA = (
     "The better answer is the one that does what the instruction asks, that is correct, and that helps the person who "
     "asked. Neither its place nor its length makes an answer better."
 )
-"""What makes an answer better, unless something else is said."""
+"""Default criteria of a better answer."""
 
 _RULES = """\
 You compare two answers, A and B, to one instruction, and say which is better.
@@ -139,16 +136,16 @@ Reply with one word: A, B or tie."""
 
 
 def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -> list[Message]:
-    """The conversation in which a judge compares two answers.
+    """Build the conversation in which a judge compares two answers.
 
-    Each text stands between lines with a code that occurs in none of them, so none can end its own quotation. The code
-    is drawn from a hash of the texts: the same comparison is the same call, and is found in a store.
+    Each text is enclosed by lines with a code that occurs in none of them, so no text can end its own quotation. The
+    code is derived from a hash of the texts: the same comparison is the same call, which a store can find.
 
     Args:
         instruction: as one text.
-        a: the answer that is read first.
-        b: the other one.
-        criteria: what makes an answer better, in whole sentences.
+        a: the answer read first.
+        b: the other answer.
+        criteria: of a better answer, in whole sentences.
     """
     code = fence_code(instruction, a, b)
     quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
@@ -165,16 +162,16 @@ _WORDS: dict[str, Verdict] = {
     "a": "A", "b": "B", "tie": "tie", "tied": "tie", "draw": "tie", "equal": "tie", "neither": "tie", "both": "tie",
 }  # fmt: skip
 _NAME = r"(?:(?:answer|candidate|response|option|assistant)\s*[:=]?\s+)?"
-_SAID = (
+_LABEL = (
     r"(?:(?:my|the)\s+)?(?:final\s+)?(?:verdict|winner|choice|(?:final|better|best)\s+(?:answer|response|candidate))"
 )
 _LINE = re.compile(
-    rf"(?:{_SAID}\s*(?:is|:|=)*\s*|it(?:\s+is|\W?s)\s+an?\s+)?{_NAME}({'|'.join(_WORDS)})\W*", re.IGNORECASE
+    rf"(?:{_LABEL}\s*(?:is|:|=)*\s*|it(?:\s+is|\W?s)\s+an?\s+)?{_NAME}({'|'.join(_WORDS)})\W*", re.IGNORECASE
 )
 _REASONED = re.compile(r"(A|B|[Tt]ie|TIE)\s*(?:[.:;)]|[-–—]|,?\s+(?:because|since|as)\b)")
 # Capital letters only: "a" is an article.
 _SENTENCES = (
-    re.compile(rf"(?i:{_SAID})\s*(?i:is|:|=|would\s+be)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
+    re.compile(rf"(?i:{_LABEL})\s*(?i:is|:|=|would\s+be)+\s*(?i:{_NAME})(A|B|[Tt]ie|TIE)\b"),
     re.compile(
         r"\b(A|B)\s+(?i:is|was)\s+(?i:the\s+|clearly\s+|slightly\s+|much\s+|overall\s+|significantly\s+)*"
         r"(?i:better|best|superior|winner|preferable|preferred)\b"
@@ -185,10 +182,10 @@ _MARKS = re.compile(r"[*_`#\"'“”‘’<>\[\](){}|]+")
 
 
 def read_verdict(reply: str) -> Verdict | None:
-    """The verdict in a reply; None where it holds none, or more than one.
+    """Read the verdict in a reply; return None if it holds none, or more than one.
 
-    A reply should be one word, but LLMs add reasons, and put their verdict into bold type, into brackets, or at the
-    end. What is not understood is no verdict: nothing is guessed.
+    A reply should be one word, but LLMs add reasons, and put their verdict in bold type, in brackets, or at the end.
+    An unclear reply has no verdict: nothing is guessed.
     """
     lines = [line for line in (_MARKS.sub(" ", line).strip() for line in reply.splitlines()) if line]
     if not lines:
@@ -206,32 +203,32 @@ _SAMPLING = Sampling(temperature=0.0, max_tokens=512)
 _CONCURRENCY = 4
 
 
-class LLMJudge:
-    """Any `LLM` as a pairwise ranker, through the same strategies and the same engine as a PairRanker.
+class LLMJudge(PairwiseRanker):
+    """Any `LLM` as a pairwise ranker, with the same strategies and engine as a PairRanker.
 
-    A verdict is worth a logit of c = log(certainty / (1 − certainty)) for the answer that is preferred, and 0 for a
-    tie, so that an answer which is preferred in both orders is better with that probability; one that is preferred
-    in one order alone, the other being a tie, counts half as much, and contradicting verdicts cancel out. A reply
-    without a verdict counts as a tie and is counted in `totals`.
+    A verdict is a logit of c = log(certainty / (1 − certainty)) for the preferred answer, and 0 for a tie. So an answer
+    preferred in both orders is better with probability `certainty`; preferred in one order, with a tie in the other,
+    it gets half the logit, and contradicting verdicts cancel out. A reply without a verdict is a tie, counted in
+    `totals`.
 
-    Replies are remembered: whatever strategy asks, no comparison is paid for twice, and after an error the next call
-    goes on where this one stopped. With a store that holds across processes.
+    Replies are cached: no comparison is paid for twice, and after an error the next call resumes. With a store this
+    holds across processes.
 
     Args:
         llm: the judge.
-        criteria: what makes an answer better, in whole sentences.
-        sampling: how the judge writes; one that thinks aloud first needs more `max_tokens`.
-        certainty: how often a judge that prefers the same answer in both orders is right; above ½ and below 1. Strong
-            LLMs agree with each other on about three pairs of four.
-        concurrency: calls under way at a time.
-        store: where replies are kept, such as a `llm_blender.store.Store`; None keeps them in memory alone.
+        criteria: of a better answer, in whole sentences.
+        sampling: options of the calls; a judge that reasons first needs more `max_tokens`.
+        certainty: probability that a judge is right if it prefers the same answer in both orders; above ½ and below
+            1. Strong LLMs agree with each other on about three pairs of four.
+        concurrency: maximum number of concurrent calls.
+        store: cache of replies, such as a `llm_blender.store.Store`; None caches in memory only.
 
     Raises:
         InputError: `certainty` or `concurrency` is out of range.
 
     Example:
         >>> from llm_blender.testing import FakeLLM
-        >>> judge = LLMJudge(FakeLLM("judge", "A"))  # one that always prefers what it reads first
+        >>> judge = LLMJudge(FakeLLM("judge", "A"))  # always prefers the answer it reads first
         >>> judge.compare("Why is the sky blue?", "Blue light scatters most.", "Because.").winner
         'tie'
     """
@@ -251,7 +248,7 @@ class LLMJudge:
         if concurrency < 1:
             raise InputError(f"A judge needs at least one call at a time, not {concurrency}.")
         self.criteria, self.certainty = criteria, certainty
-        self._worth = math.log(certainty / (1 - certainty))
+        self._verdict_logit = math.log(certainty / (1 - certainty))
         self._calls = JudgeCalls(llm, sampling, concurrency, store)
         self._unreadable: dict[str, str] = {}
 
@@ -262,54 +259,10 @@ class LLMJudge:
 
     @property
     def totals(self) -> JudgeTotals:
-        """Calls, tokens and dollars so far, and the replies that held no verdict."""
+        """Calls, tokens and dollars so far, and replies without a verdict."""
         return self._calls.totals(self._unreadable)
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, k=k, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """Rank the candidates of many instructions; the comparisons of all are asked for at the same time.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
-            seed: of the strategies.
-            budget: comparisons per instruction for ``auto`` and ``active``.
-            k: how many ``top_k`` puts in order.
-            progress: called with comparisons done and expected.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: a call failed; all replies that came are kept, and the next `rank_many` goes on from there.
-            StoreError: the store cannot be read.
-        """
-        check_inputs(instructions, candidates)
+    def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [clean(instruction_text(instruction)) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
@@ -322,16 +275,10 @@ class LLMJudge:
                 self._logit(str(messages), reply.text) for messages, reply in zip(conversations, replies, strict=True)
             ]
 
-        return rank_with(candidates, compare, strategy=strategy, seed=seed, budget=budget, k=k, progress=progress)
+        return compare
 
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
-        return Comparison.from_logits(float(forward), float(backward))
-
-    def _logit(self, asked: str, reply: str) -> float:
+    def _logit(self, conversation: str, reply: str) -> float:
         verdict = read_verdict(reply)
         if verdict is None:
-            self._unreadable.setdefault(asked, reply)
-        return {"A": self._worth, "B": -self._worth}.get(verdict or "tie", 0.0)
+            self._unreadable.setdefault(conversation, reply)
+        return {"A": self._verdict_logit, "B": -self._verdict_logit}.get(verdict or "tie", 0.0)

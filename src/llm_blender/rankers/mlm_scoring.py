@@ -1,4 +1,4 @@
-"""MLMScoring: scores each candidate by its pseudo-log-likelihood."""
+"""MLMScoring: score each candidate by its pseudo-log-likelihood."""
 
 from __future__ import annotations
 
@@ -19,21 +19,13 @@ from transformers import AutoModelForMaskedLM
 from llm_blender._inputs import clean
 from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, unknown_name
-from llm_blender.rankers._torch import Replicas
+from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load_tokenizer, token_id
 from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
 
-__all__ = [
-    "MLMScoring",
-    "MaskedInput",
-    "MaskedReading",
-    "MaskedTokens",
-    "TokenizedText",
-    "load_masked_lm",
-    "longest_input",
-]
+__all__ = ["MLMScoring", "MaskedInput", "longest_input"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +33,8 @@ class MaskedReading(Reading):
     """A text with one masked token.
 
     Attributes:
-        position: of the mask in `ids`.
-        target: the token that was there.
+        position: index of the mask in `ids`.
+        target: id of the masked token.
     """
 
     position: int = 0
@@ -51,11 +43,11 @@ class MaskedReading(Reading):
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as token ids, without special ones.
+    """A text as token ids, without special tokens.
 
     Attributes:
-        ids: those that fit into the model.
-        whole: how many there are.
+        ids: token ids that fit into the model.
+        whole: number of tokens of the whole text.
     """
 
     ids: tuple[int, ...]
@@ -63,36 +55,34 @@ class TokenizedText:
 
 
 class MaskedInput:
-    """Tokenises and masks.
+    """Tokenizer and masking.
 
     Args:
         folder: the checkpoint, for its tokenizer.
 
     Raises:
-        CheckpointError: there is no tokenizer, or it lacks the mask or another special token.
+        CheckpointError: the tokenizer is missing, or lacks the mask or another special token.
     """
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = load_tokenizer(folder)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True  # a mask spelled in a text stays text
+        self._tokenizer.encode_special_tokens = True  # a mask token inside a text stays text
         self.special = SpecialTokens.of(self._tokenizer)
         self.mask = token_id(self._tokenizer, "[MASK]", "<mask>")
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def tokenize(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
-        """Each text, without its end where it has more tokens than this with the two special ones."""
+        """Tokenise texts; cut their end so that they and two special tokens fit into `max_length`."""
         encodings = self._tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
-        room = max_length - 2
-        return [TokenizedText(tuple(encoding.ids[:room]), len(encoding.ids)) for encoding in encodings]
+        budget = max_length - 2
+        return [TokenizedText(tuple(encoding.ids[:budget]), len(encoding.ids)) for encoding in encodings]
 
     def mask_each(self, text: TokenizedText) -> Iterator[MaskedReading]:
-        """One copy for each token of a text, in order."""
+        """Yield one masked copy for each token of a text, in order."""
         sequence = [self.special.cls, *text.ids, self.special.sep]
         for position in range(1, len(sequence) - 1):
             masked = [*sequence[:position], self.mask, *sequence[position + 1 :]]
@@ -105,25 +95,25 @@ _REDUCTIONS = ("sum", "mean")
 
 
 class MLMScoring(PointwiseRanker):
-    """How likely a masked language model finds a candidate, whatever the instruction.
+    """A pointwise ranker by the likelihood of a candidate under a masked language model; it ignores the instruction.
 
     The score is Σ_t log P(w_t | all other tokens of the candidate), one masked copy of the text for each token
-    (Salazar et al., arXiv 1910.14659; the baseline "MLM-Scoring" of arXiv 2306.02561). A sum favours short texts, and
-    an empty one, of which nothing is unlikely, has the highest score there is: 0. The mean over the tokens does not.
-    What is longer than the model reads is scored by its beginning, and `Ranking.truncated` says how much was left out.
+    (Salazar et al., arXiv 1910.14659; the baseline "MLM-Scoring" of arXiv 2306.02561). A sum favours short texts: an
+    empty text has the highest possible score, 0. The mean over the tokens does not. A text that is longer than the
+    model's limit is scored by its beginning, and `Ranking.truncated` is the share left out.
 
-    Differences of such scores are no calibrated logits; fit a temperature where probabilities are wanted
+    Differences of such scores are not calibrated logits; fit a temperature to get probabilities
     (`llm_blender.ranking.fit_temperature`).
 
     Args:
         model: log-probabilities of masked tokens.
         folder: the checkpoint.
         input_format: tokenises and masks.
-        max_length: tokens that the model reads, special ones included.
+        max_length: maximum tokens that the model reads, special tokens included.
         reduction: ``sum`` or ``mean``.
         max_tokens: of a batch, padding included.
         temperature: of probabilities.
-        copies: masked copies that are made at a time; bounds memory, keeps lengths alike.
+        copies: number of masked copies made at a time; bounds memory and keeps lengths similar.
 
     Raises:
         InputError: the reduction is unknown.
@@ -172,19 +162,19 @@ class MLMScoring(PointwiseRanker):
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
             dtype: ``float32`` (None), ``bfloat16``, ``float16``.
             reduction: ``sum`` over the tokens of a candidate, as in the paper, or their ``mean``.
-            max_length: tokens of a candidate with the two special ones; None is what the model can read.
-            revision: on the Hub.
+            max_length: maximum tokens of a candidate, two special tokens included; None for the model's limit.
+            revision: branch, tag or commit on the Hub.
             max_tokens: of a batch, padding included; more suits an accelerator.
             temperature: of probabilities.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is no masked language model, or a file of it is missing or damaged.
+            NotFoundError: there is no such checkpoint; the message lists the places searched.
+            CheckpointError: it is not a masked language model, or a file is missing or damaged.
             MissingExtraError: ``torch`` is not installed.
-            InputError: there is no such device, dtype or reduction, or the model cannot read so much.
+            InputError: there is no such device, dtype or reduction, or the model cannot read so many tokens.
         """
         folder = find_checkpoint(name, revision)
         form = MaskedInput(folder)
@@ -207,9 +197,9 @@ class MLMScoring(PointwiseRanker):
         )
 
     def _pseudo_log_likelihoods(self, texts: Sequence[TokenizedText], progress: OnProgress) -> list[float]:
-        """One score per text; progress counts masked tokens."""
+        """Return one score per text; progress counts masked tokens."""
         total, done = sum(len(text.ids) for text in texts), 0
-        # An empty text has no mean; it is taken for as unlikely as any token at all.
+        # An empty text has no mean: it scores like a uniformly drawn token.
         scores = np.full(len(texts), 0.0 if self.reduction == "sum" else -math.log(self.input_format.vocabulary))
         for places in _portions(texts, self._copies):
             copies = [copy for place in places for copy in self.input_format.mask_each(texts[place])]
@@ -221,7 +211,7 @@ class MLMScoring(PointwiseRanker):
         return [float(score) for score in scores]
 
     def _pad(self, readings: Sequence[Reading]) -> list[NDArray[np.int64]]:
-        """Ids and mask ``[B, T]``, places of the masks and tokens behind them ``[B]``."""
+        """Return ids and mask ``[B, T]``, positions of the masks and masked tokens ``[B]``."""
         masked = cast(Sequence[MaskedReading], readings)
         positions = np.array([reading.position for reading in masked], np.int64)
         targets = np.array([reading.target for reading in masked], np.int64)
@@ -229,7 +219,7 @@ class MLMScoring(PointwiseRanker):
 
 
 def _portions(texts: Sequence[TokenizedText], enough: int) -> Iterator[list[int]]:
-    """The texts that are not empty, longest first, as many at a time as make `enough` copies."""
+    """Split the texts that are not empty, longest first, into portions of at least `enough` copies."""
     portion: list[int] = []
     copies = 0
     for place in sorted(range(len(texts)), key=lambda place: -len(texts[place].ids)):
@@ -244,11 +234,11 @@ def _portions(texts: Sequence[TokenizedText], enough: int) -> Iterator[list[int]
         yield portion
 
 
-_DEFAULT_LENGTH = 512  # where positions are relative and nobody set a limit
+_DEFAULT_LENGTH = 512  # for relative positions without a limit
 
 
 class MaskedTokens(nn.Module):
-    """log P(token behind the mask | all others).
+    """Log-probability of a masked token given all other tokens.
 
     Args:
         model: any masked language model of transformers.
@@ -264,7 +254,7 @@ class MaskedTokens(nn.Module):
             encoder.register_forward_hook(self._keep_masks)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-        """From ids and mask ``[B, T]``, places of the masks and tokens behind them ``[B]``, to ``[B]``."""
+        """Return log-probabilities ``[B]`` of masked tokens, from ids, mask ``[B, T]`` and positions, ids ``[B]``."""
         self._positions = positions
         try:
             logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -280,16 +270,16 @@ class MaskedTokens(nn.Module):
 
 
 def _at(states: Tensor, positions: Tensor) -> Tensor:
-    """Of ``[B, T, H]`` those at one position each, ``[B, 1, H]``."""
+    """Select one position of each row of ``[B, T, H]``: ``[B, 1, H]``."""
     return states.gather(1, positions[:, None, None].expand(-1, 1, states.shape[-1]))
 
 
 def load_masked_lm(folder: Path, vocabulary: int) -> nn.Module:
-    """The masked language model of a checkpoint, in float32 on the CPU.
+    """Load the masked language model of a checkpoint, in float32 on the CPU.
 
     Args:
         folder: the checkpoint.
-        vocabulary: tokens that its tokenizer knows.
+        vocabulary: number of tokens of its tokenizer.
 
     Raises:
         CheckpointError: the weights are missing, damaged, or without a language-model head.
@@ -299,31 +289,27 @@ def load_masked_lm(folder: Path, vocabulary: int) -> nn.Module:
             model, info = cast(Any, AutoModelForMaskedLM).from_pretrained(
                 str(folder), dtype=torch.float32, output_loading_info=True, local_files_only=True
             )
-    except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, transformers
-        raise CheckpointError(f"{folder} is no masked language model: {shorten(str(error), 300)}") from error
+    except Exception as error:  # from JSON, safetensors, pickle, torch or transformers
+        raise CheckpointError(f"{folder} is not a masked language model: {shorten(str(error), 300)}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
             f"{folder} is an encoder without its language-model head ({', '.join(missing[:3])} is missing): name the "
-            "masked language model that it was made from."
+            "masked language model it comes from."
         )
-    rows = model.get_input_embeddings().num_embeddings
-    if vocabulary > rows:
-        raise CheckpointError(
-            f"The tokenizer in {folder} has {vocabulary:,} tokens and the model knows {rows:,}: it is not this model's."
-        )
+    check_vocabulary(folder, vocabulary, model.get_input_embeddings())
     return cast(nn.Module, model.eval())
 
 
 def longest_input(model: nn.Module) -> int:
-    """Tokens that a model can read: as many as it has places for, special ones included."""
-    places = [
-        # Where places count from the padding token's, as in RoBERTa, the first ones are not used.
+    """Return the maximum tokens of a sequence: the number of positions, special tokens included."""
+    positions = [
+        # Where positions count from the padding token's, as in RoBERTa, the first ones are not used.
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
     ]
-    if places:
-        return min(places)
+    if positions:
+        return min(positions)
     if cast(Any, model).config.model_type == "deberta-v2":  # distances in buckets: any length can be read
         return _DEFAULT_LENGTH
     return int(getattr(cast(Any, model).config, "max_position_embeddings", _DEFAULT_LENGTH))

@@ -1,9 +1,9 @@
-"""Rankers that score each candidate by itself: the order of the scores is the ranking."""
+"""Base of models that score each candidate by itself; the order of the scores is the ranking."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from llm_blender._inputs import check_inputs
 from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
-from llm_blender.ranking import DEFAULT_BUDGET, ranking_from_scores
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, to_messages
+from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
+from llm_blender.types import Instruction, OnProgress, Ranking, to_messages
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
 
-__all__ = ["PointwiseRanker", "Reading", "Scored"]
+__all__ = ["Pair", "PointwiseRanker", "Reading", "Scored"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One sequence as a model reads it.
+    """A tokenised sequence.
 
     Attributes:
         ids: token ids.
-        read: tokens of the texts that are in it.
-        whole: tokens that the texts have.
-        types: token types, where the model knows more than one.
+        read: number of tokens of the texts that are in the sequence.
+        whole: number of tokens of the whole texts.
+        types: token types; None for a model without them.
     """
 
     ids: list[int]
@@ -43,12 +43,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says to pairs of an instruction and a candidate.
+    """Scores of pairs of an instruction and a candidate.
 
     Attributes:
         scores: ``[n]``, higher is better.
-        read: ``[n]`` tokens of both that the model read.
-        whole: ``[n]`` tokens that both have.
+        read: ``[n]`` tokens of both texts that the model read.
+        whole: ``[n]`` tokens of both whole texts.
     """
 
     scores: NDArray[np.float64]
@@ -57,7 +57,7 @@ class Scored:
 
     @classmethod
     def by(cls, scores: NDArray[np.floating], readings: Sequence[Reading]) -> Scored:
-        """From one reading per pair."""
+        """Combine scores with one reading per pair."""
         return cls(
             np.asarray(scores, np.float64),
             np.array([reading.read for reading in readings], np.int64),
@@ -69,23 +69,23 @@ Pair = tuple[Instruction, str]
 """An instruction and one candidate."""
 
 
-class PointwiseRanker(ABC):
-    """What such rankers share: a subclass scores pairs of an instruction and a candidate.
+class PointwiseRanker(BaseRanker):
+    """Base of pointwise models; a subclass implements `_score` for pairs of an instruction and a candidate.
 
     Args:
-        model: from token ids, attention mask and, where it knows them, token types to one row per sequence.
-        folder: the checkpoint it comes from.
-        pad_id: fills up short sequences of a batch.
+        model: maps token ids, attention mask and (if it has them) token types to one row per sequence.
+        folder: its checkpoint.
+        pad_id: token that pads short sequences of a batch.
         max_tokens: of a batch, padding included; more suits an accelerator.
         temperature: of probabilities.
 
     Attributes:
-        name: stands in `Ranking.strategy`.
+        name: value of `Ranking.strategy`.
     """
 
     name: ClassVar[str]
     decimals: ClassVar[int] = 4
-    """Of the scores that make a ranking, so that float noise, which depends on the batch, cannot turn a rank."""
+    """Decimals of the scores in a ranking, so that float noise, which depends on the batch, cannot turn a rank."""
 
     def __init__(
         self, model: Replicas, folder: Path, *, pad_id: int, max_tokens: int = MAX_TOKENS, temperature: float = 1.0
@@ -95,7 +95,7 @@ class PointwiseRanker(ABC):
 
     @abstractmethod
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
-        """Score pairs, no two of which are equal."""
+        """Score pairs that all differ."""
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Copy the checkpoint to a folder that `from_pretrained` reads."""
@@ -108,66 +108,26 @@ class PointwiseRanker(ABC):
         *,
         progress: OnProgress | None = None,
     ) -> list[NDArray[np.float64]]:
-        """The model's own scores, not rounded: one array per instruction, one score per candidate.
+        """Return the model's own scores, not rounded: one array per instruction, one score per candidate.
 
         Args:
             instructions: prompts or conversations.
             candidates: texts of each; lists may differ in length.
-            progress: called with texts done and to do.
+            progress: called with (done, total) in texts.
 
         Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
+            InputError: the lists differ in length, an instruction has no candidates, a candidate is not a string.
         """
+        check_inputs(instructions, candidates)
         scored, places = self._score_all(instructions, candidates, progress)
         return [scored.scores[rows] for rows in places]
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        progress: OnProgress | None = None,
+    def _rank_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        """Rank the candidates of many instructions; a logit is a difference of scores.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: ignored, as `seed` and `budget` are: no pairs are compared, `Ranking.comparisons` is 0.
-            seed: ignored.
-            budget: ignored.
-            progress: called with texts done and to do.
-
-        Raises:
-            InputError: as for `scores`.
-        """
-        scored, places = self._score_all(instructions, candidates, progress)
+        scored, places = self._score_all(instructions, candidates, options["progress"])
         rounded = scored.scores.round(self.decimals) + 0.0  # no -0.0
         return [self._ranking(rounded[rows], scored, rows) for rows in places]
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, by the difference of their scores."""
-        logit = self.rank(instruction, [a, b]).logit(0, 1)
-        return Comparison.from_logits(logit, -logit, self.temperature)
 
     def _ranking(self, scores: NDArray[np.float64], scored: Scored, rows: NDArray[np.intp]) -> Ranking:
         logits = (scores[:, None] - scores[None, :]).round(self.decimals) + 0.0
@@ -185,8 +145,7 @@ class PointwiseRanker(ABC):
         candidates: Sequence[Sequence[str]],
         progress: OnProgress | None,
     ) -> tuple[Scored, list[NDArray[np.intp]]]:
-        """Each different pair scored once; and for each instruction, where its candidates' scores stand."""
-        check_inputs(instructions, candidates)
+        """Score each different pair once; return the scores, and for each instruction the rows of its candidates."""
         pairs: dict[tuple[object, str], Pair] = {}
         row_of: dict[tuple[object, str], int] = {}
         places: list[NDArray[np.intp]] = []
@@ -194,18 +153,18 @@ class PointwiseRanker(ABC):
             keys = [(_key(instruction), text) for text in texts]
             pairs |= {key: (instruction, key[1]) for key in keys if key not in pairs}
             places.append(np.array([row_of.setdefault(key, len(row_of)) for key in keys], np.intp))
-        return self._score(list(pairs.values()), progress or _nobody), places
+        return self._score(list(pairs.values()), progress or _ignore), places
 
     def _run(
         self, readings: Sequence[Reading], progress: OnProgress, *, before: int = 0, total: int | None = None
     ) -> NDArray[np.float32]:
-        """The model's output for each sequence, ``[n, …]``, whatever their number and order.
+        """Run the model on sequences of any number and order; return ``[n, …]``, one row per sequence.
 
         Args:
             readings: the sequences.
-            progress: called with sequences done and to do.
-            before: done already.
-            total: to do in all; None is these.
+            progress: called with (done, total) in sequences.
+            before: number of sequences already done.
+            total: number of all sequences; None for those given here.
         """
         done = before
         rows_of: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
@@ -225,7 +184,7 @@ class PointwiseRanker(ABC):
         return np.asarray(outputs[np.argsort(order)], np.float32)
 
     def _pad(self, readings: Sequence[Reading]) -> list[NDArray[np.int64]]:
-        """Ids, mask and, where there are any, types, ``[B, T]`` each, padded on the right."""
+        """Return ids, mask and (if the model has them) types, ``[B, T]`` each, padded on the right."""
         shape = len(readings), max(len(reading.ids) for reading in readings)
         ids, mask, types = np.full(shape, self.pad_id, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, reading in enumerate(readings):
@@ -237,11 +196,11 @@ class PointwiseRanker(ABC):
 
 
 def _key(instruction: Instruction) -> object:
-    """Equal for instructions that are read alike."""
+    """Return a key that is equal for instructions the model reads alike."""
     if isinstance(instruction, str):
         return instruction
     return tuple((message["role"], message["content"]) for message in to_messages(instruction))
 
 
-def _nobody(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def _ignore(done: int, total: int) -> None:
+    """Ignore progress."""

@@ -1,19 +1,21 @@
-"""The ``config.json`` of llm-blender 0.0.2, which says of the encoder nothing but its name."""
+"""Layouts of ``config.json``: this package's, and that of llm-blender 0.0.2, which only names the encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from llm_blender.errors import CheckpointError, NotFoundError
 from llm_blender.rankers.checkpoints import find_config, load_tokenizer, read_config
 
-__all__ = ["PublishedConfig", "is_published"]
+__all__ = ["Backbone", "PublishedConfig", "is_published", "parse_config"]
 
 Backbone = str | Mapping[str, Any]
-"""An encoder's configuration, as transformers writes it, or a folder or Hub name to read it from."""
+"""An encoder's configuration in transformers' format, or a folder or Hub name to read it from."""
 
 # name: (hidden size, layers, intermediate size); a head has 64 units in all of them (arXiv 2111.09543, table 1)
 _DEBERTA_V3 = {
@@ -25,22 +27,49 @@ _DEBERTA_V3 = {
 
 
 def is_published(values: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is one of 0.0.2's rankers (or of ``PairRM-hf``, the same model in other clothes)."""
+    """Return whether a ``config.json`` is that of a ranker of 0.0.2, or of ``PairRM-hf``, its copy for transformers."""
     return "format_version" not in values and ("ranker_type" in values or "cand1_prefix_id" in values)
+
+
+_Config = TypeVar("_Config")
+
+
+def parse_config(cls: type[_Config], values: Mapping[str, Any], path: Path, version: int) -> _Config:
+    """Build a configuration of this package's layout from a ``config.json``.
+
+    Args:
+        cls: the dataclass of the configuration.
+        values: contents of the file.
+        path: of the file, for messages.
+        version: highest format version that this package reads.
+
+    Raises:
+        CheckpointError: the format version is higher, or a value has the wrong type.
+    """
+    if not isinstance(values["format_version"], int) or values["format_version"] > version:
+        raise CheckpointError(
+            f"{path} has format version {values['format_version']}, this package reads up to {version}: "
+            "pip install --upgrade llm-blender"
+        )
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
 
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """What 0.0.2 wrote beside its weights.
+    """Configuration of a checkpoint of 0.0.2.
 
     Attributes:
         ranker_type: ``pairranker``, ``summareranker`` or ``dual`` (SimCLS).
-        model_name: the encoder, as a Hub name or folder.
-        source_max_length: tokens of the instruction, its three special ones included.
-        candidate_max_length: tokens of a candidate, likewise.
-        tasks: outputs of the head.
+        model_name: Hub name or folder of the encoder.
+        source_max_length: maximum tokens of the instruction, its three special tokens included.
+        candidate_max_length: maximum tokens of a candidate, its three special tokens included.
+        tasks: number of outputs of the head.
         dropout: of the head, in training.
-        encoder: the encoder's own hyper-parameters, where ``config.json`` holds them (``PairRM-hf``).
+        encoder: the encoder's hyper-parameters, if ``config.json`` contains them (``PairRM-hf``).
     """
 
     ranker_type: str
@@ -53,14 +82,14 @@ class PublishedConfig:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read ``config.json``, in both spellings of the lengths.
+        """Read ``config.json``, with either spelling of the lengths.
 
         Raises:
-            CheckpointError: it is not one of 0.0.2's.
+            CheckpointError: the file is not in the layout of 0.0.2.
         """
         values, path = read_config(folder), folder / "config.json"
         if not is_published(values):
-            raise CheckpointError(f"{path} has no `ranker_type`: it is not a ranker's.")
+            raise CheckpointError(f"{path} has no `ranker_type`: it does not belong to a ranker.")
         of_transformers = "cand1_prefix_id" in values
         defaults = {"source": 1224, "candidate": 412} if of_transformers else {}
 
@@ -87,15 +116,20 @@ class PublishedConfig:
             values if of_transformers else {},
         )
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the head's outputs; 0.0.2 gave them none."""
+        return ("preference",) if self.tasks == 1 else tuple(f"task_{i}" for i in range(self.tasks))
+
     def backbone(self, folder: Path, given: Backbone | None = None) -> dict[str, Any]:
-        """The encoder's hyper-parameters, its vocabulary widened to the tokenizer's; no weights are fetched.
+        """Return the encoder's hyper-parameters with the tokenizer's vocabulary size; fetch no weights.
 
         Args:
             folder: the checkpoint.
-            given: what the caller knows better than `model_name`.
+            given: the caller's choice instead of `model_name`.
 
         Raises:
-            CheckpointError: they are nowhere.
+            CheckpointError: they cannot be found.
         """
         if isinstance(given, Mapping):
             values = dict(given)
@@ -104,7 +138,7 @@ class PublishedConfig:
         else:
             values = self._by_name(folder, given or self.model_name)
         if not values.get("model_type"):
-            raise CheckpointError(f"The configuration of the encoder of {folder} names no model_type.")
+            raise CheckpointError(f"The encoder configuration of {folder} has no model_type.")
         return {**values, "vocab_size": load_tokenizer(folder).get_vocab_size(with_added_tokens=True)}
 
     def _by_name(self, folder: Path, name: str) -> dict[str, Any]:
@@ -116,7 +150,7 @@ class PublishedConfig:
             return read_config(path.parent)
         except (CheckpointError, NotFoundError) as error:
             raise CheckpointError(
-                f"{folder} does not say how its encoder {name!r} is built, and that is not known: give the "
+                f"{folder} does not say how its encoder {name!r} is built, and it is not a known one: give its "
                 f"configuration, or the folder or Hub name that holds it, as `backbone`. ({error})"
             ) from error
 

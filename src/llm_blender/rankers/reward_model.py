@@ -1,4 +1,4 @@
-"""RewardModel: scores each answer with a sequence classifier that was trained on preferences."""
+"""RewardModel: score each answer with a sequence classifier trained on preferences."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ __all__ = [
     "Classifier",
     "ClassifierConfig",
     "PairFormat",
-    "RewardInput",
     "RewardModel",
     "load_classifier",
 ]
 
-_DEFAULT_LENGTH = 4_096  # where a model knows no limit, or none that memory knows
-# Their positions count from the padding token's id + 1.
+_DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
+# Models whose positions count from the padding token's id + 1.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How a sequence classifier is read.
+    """Configuration of a sequence classifier that scores answers.
 
     Attributes:
         label: index of the output that is the score.
-        max_length: tokens it reads at most.
-        pad_id: of the padding token; None where the model has none.
-        token_types: whether it tells the first text from the second by token types.
+        max_length: maximum tokens of a sequence.
+        pad_id: id of the padding token; None if the model has none.
+        token_types: whether token types distinguish the first text from the second.
         chat: whether its tokenizer has a chat template.
     """
 
@@ -60,22 +59,22 @@ class ClassifierConfig:
 
     @classmethod
     def load(cls, folder: Path, label: int | str | None = None, max_length: int | None = None) -> Self:
-        """From the files of a checkpoint.
+        """Read the files of a checkpoint.
 
         Args:
             folder: the checkpoint.
-            label: which output is the score, by index or by name; None is the only one.
-            max_length: tokens to read at most; None is what the model can.
+            label: output that is the score, by index or name; None for a model with one output.
+            max_length: maximum tokens to read; None for the model's limit.
 
         Raises:
-            CheckpointError: it is no sequence classifier.
-            InputError: it has several labels and none is named, or it does not have this one, or cannot read so much.
+            CheckpointError: it is not a sequence classifier.
+            InputError: it has several labels and none is given, lacks the given one, or cannot read so many tokens.
         """
         values = read_config(folder)
         if not is_classifier(values):
             found = ", ".join(map(str, values.get("architectures") or ())) or values.get("ranker_type") or "unnamed"
             raise CheckpointError(
-                f"{folder} is not a reward model: a sequence classifier of transformers is wanted (architectures that "
+                f"{folder} is not a reward model: it must be a sequence classifier of transformers (architectures that "
                 f"end in ForSequenceClassification), and this one is {found}."
             )
         tokenizer = _read_json(folder / "tokenizer_config.json")
@@ -104,16 +103,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _limit(values: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:
-    """Tokens that the model can read; None where positions are relative and nobody set a limit."""
+    """Return the maximum tokens the model can read; None if positions are relative and no limit is set."""
     limits = []
     positions = values.get("max_position_embeddings") or values.get("n_positions")
     # DeBERTa's distances end in buckets: any length can be read.
     if isinstance(positions, int) and positions > 0 and values.get("position_biased_input") is not False:
         offset = int(values.get("pad_token_id") or 0) + 1 if values.get("model_type") in _OFFSET_POSITIONS else 0
         limits.append(positions - offset)
-    told = tokenizer.get("model_max_length")
-    if isinstance(told, int | float) and 0 < told < 10**9:  # above: transformers' way to say that there is none
-        limits.append(int(told))
+    given = tokenizer.get("model_max_length")
+    if isinstance(given, int | float) and 0 < given < 10**9:  # a larger number is transformers' mark for no limit
+        limits.append(int(given))
     return min(limits) if limits else None
 
 
@@ -130,41 +129,41 @@ def _label(folder: Path, values: Mapping[str, Any], label: int | str | None) -> 
     if label in known:
         return known.index(str(label))
     labels = f"{folder} has {len(known)} labels ({', '.join(known)})"
-    raise InputError(f"{labels}: say which is the score, as `label`." if label is None else f"{labels}, not {label!r}.")
+    raise InputError(
+        f"{labels}: give the one that is the score as `label`." if label is None else f"{labels}, not {label!r}."
+    )
 
 
 class RewardInput(Protocol):
-    """Turns pairs of an instruction and a candidate into sequences."""
+    """Input format: pairs of an instruction and a candidate to sequences."""
 
     def read(self, pairs: Sequence[Pair]) -> list[Reading]:
-        """One sequence per pair."""
+        """Return one sequence per pair."""
         ...
 
 
 class PairFormat:
-    """Instruction and candidate as the two texts of a pair, with the special tokens of the tokenizer around them.
+    """Input format of instruction and candidate as a pair of texts, with the tokenizer's special tokens.
 
-    What is too long loses the beginning of the instruction, so that a conversation keeps its last turn, down to a
-    quarter of the room; then the end of the candidate. A special token that a text spells is read as plain text.
+    A pair that is too long first loses the beginning of the instruction, so that a conversation keeps its last turn,
+    down to a quarter of the budget; then the end of the candidate. Special tokens inside a text are plain text.
 
     Args:
         tokenizer: of the checkpoint.
-        max_length: tokens of a sequence.
-        token_types: whether the model reads them.
+        max_length: maximum tokens of a sequence.
+        token_types: whether the model reads token types.
         reference: read texts as llm-blender 0.0.2 did, which decoded their tokens and tokenised them again: special
-            tokens that a text spells, and characters that are not in the vocabulary, fall out.
+            tokens inside a text and characters outside the vocabulary are lost.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, token_types: bool, reference: bool = False) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         tokenizer.encode_special_tokens = not reference
         self._tokenizer, self._types, self._reference = tokenizer, token_types, reference
         self._frame = _Frame.of(tokenizer)
-        self._room = max_length - len(self._frame)
+        self._budget = max_length - len(self._frame)
 
     def read(self, pairs: Sequence[Pair]) -> list[Reading]:
-        """One sequence per pair; each text is tokenised once."""
+        """Return one sequence per pair; tokenise each text once."""
         texts = [(clean(instruction_text(instruction)), clean(text)) for instruction, text in pairs]
         unique = list(dict.fromkeys(text for pair in texts for text in pair))
         encodings = self._tokenizer.encode_batch(unique, add_special_tokens=False)
@@ -176,20 +175,20 @@ class PairFormat:
 
     def _join(self, source: list[int], candidate: list[int]) -> Reading:
         whole = len(source) + len(candidate)
-        if whole > self._room:
-            candidate = candidate[: self._room - min(len(source), self._room // 4)]
-            source = source[len(source) - min(len(source), self._room - len(candidate)) :]
+        if whole > self._budget:
+            candidate = candidate[: self._budget - min(len(source), self._budget // 4)]
+            source = source[len(source) - min(len(source), self._budget - len(candidate)) :]
         ids, types = self._frame.around(source, candidate)
         return Reading(ids, len(source) + len(candidate), whole, types if self._types else None)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The special tokens of a pair, and the type of each of its tokens.
+    """Special tokens of a pair, and the type of each of its tokens.
 
     Attributes:
-        special: those before, between and after the two texts: (id, type) each.
-        types: of the tokens of the first and of the second text.
+        special: (id, type) of the special tokens before, between and after the two texts.
+        types: token types of the first and of the second text.
     """
 
     special: tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]
@@ -197,7 +196,7 @@ class _Frame:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
-        """As the tokenizer's own template puts them."""
+        """Read the special tokens from the tokenizer's template."""
         encoding = tokenizer.encode("a", "a")
         special: tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]] = ([], [], [])
         types = [0, 0]
@@ -213,7 +212,7 @@ class _Frame:
         return sum(map(len, self.special))
 
     def around(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
-        """Ids and types of the whole sequence."""
+        """Return ids and types of the whole sequence."""
         before, between, after = self.special
         one, two = ([(token, kind) for token in text] for text, kind in zip((first, second), self.types, strict=True))
         ids, types = zip(*before, *one, *between, *two, *after, strict=True)
@@ -221,42 +220,40 @@ class _Frame:
 
 
 class ChatFormat:
-    """The conversation with the candidate as its last turn, in the model's chat template.
+    """Input format of the conversation with the candidate as its last turn, in the model's chat template.
 
-    A message that spells a special token of the tokenizer is kept from being read as one. What is too long loses its
-    beginning, but for the token that begins every sequence.
+    Special tokens inside a message are not read as such. A sequence that is too long loses its beginning, except for
+    the token that begins every sequence.
 
     Args:
         tokenizer: of the checkpoint.
         template: transformers' tokenizer, for its template.
-        max_length: tokens of a sequence.
-        folder: the checkpoint, for messages.
+        max_length: maximum tokens of a sequence.
+        folder: the checkpoint, for error messages.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: Any, max_length: int, folder: Path) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         self._tokenizer, self._template, self._max_length, self._folder = tokenizer, template, max_length, folder
         self._special = sorted(template.all_special_tokens, key=len, reverse=True)
         self._special_ids = {tokenizer.token_to_id(token) for token in self._special}
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Tokenizer, max_length: int) -> Self:
-        """With the chat template of a checkpoint.
+        """Load the chat template of a checkpoint.
 
         Raises:
-            CheckpointError: it cannot be read.
+            CheckpointError: it is unreadable.
         """
         from transformers import PreTrainedTokenizerFast
 
         try:
             template = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-        except Exception as error:  # whatever a damaged file raises
+        except Exception as error:  # any error that a damaged file causes
             raise CheckpointError(f"The tokenizer of {folder} cannot be read: {error}") from error
         return cls(tokenizer, template, max_length, folder)
 
     def read(self, pairs: Sequence[Pair]) -> list[Reading]:
-        """One sequence per pair."""
+        """Return one sequence per pair."""
         texts = [self._render(instruction, candidate) for instruction, candidate in pairs]
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [self._cut(encoding.ids) for encoding in encodings]
@@ -271,7 +268,7 @@ class ChatFormat:
         messages = [{**turn, "content": self._plain(str(turn["content"]))} for turn in turns]
         try:
             return str(self._template.apply_chat_template(messages, tokenize=False))
-        except Exception as error:  # a template refuses in words of its own, e.g. a system message
+        except Exception as error:  # a template raises its own errors, e.g. for a system message
             raise InputError(f"The chat template of {self._folder} refuses this conversation: {error}") from error
 
     def _plain(self, text: str) -> str:
@@ -293,10 +290,10 @@ class ChatFormat:
 class RewardModel(PointwiseRanker):
     """A reward model: any sequence classifier of transformers, in torch.
 
-    One whose tokenizer has a chat template (most of today's) reads the conversation with the candidate as its last
-    turn; one that has none (``OpenAssistant/reward-model-deberta-v3-large-v2``) reads instruction and candidate as a
-    pair of texts. A difference of scores is a logit, as in the model of Bradley and Terry that they are trained by.
-    Make one by `from_pretrained`.
+    A model whose tokenizer has a chat template (most recent ones) reads the conversation with the candidate as its
+    last turn; one without (``OpenAssistant/reward-model-deberta-v3-large-v2``) reads instruction and candidate as a
+    pair of texts. A difference of scores is a logit, as in the Bradley-Terry model of their training. Load one with
+    `from_pretrained`.
 
     Example:
         >>> name = "OpenAssistant/reward-model-deberta-v3-large-v2"
@@ -316,7 +313,7 @@ class RewardModel(PointwiseRanker):
         *,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        # Without a padding token nothing can be padded: a batch is one sequence.
+        # Without a padding token, a batch is one sequence.
         pad_id, max_tokens = (0, 1) if config.pad_id is None else (config.pad_id, max_tokens)
         super().__init__(model, folder, pad_id=pad_id, max_tokens=max_tokens)
         self.config, self.input_format = config, input_format
@@ -338,19 +335,19 @@ class RewardModel(PointwiseRanker):
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
-            dtype: ``float32`` (None), ``bfloat16``, ``float16``, or ``auto``: as the weights are stored.
-            label: which output is the score, by index or by name, where there are several.
-            max_length: tokens of a sequence; None is what the model can read, but at most 4,096.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
+            dtype: ``float32`` (None), ``bfloat16``, ``float16``, or ``auto`` for the precision of the file.
+            label: output that is the score, by index or name, if there are several.
+            max_length: maximum tokens of a sequence; None for the model's limit, at most 4,096.
             reference: read texts exactly as llm-blender 0.0.2 did, see `PairFormat`; without a chat template.
-            revision: on the Hub.
+            revision: branch, tag or commit on the Hub.
             max_tokens: of a batch, padding included.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is no sequence classifier, or a file of it is missing or damaged.
+            NotFoundError: there is no such checkpoint; the message lists the places searched.
+            CheckpointError: it is not a sequence classifier, or a file is missing or damaged.
             MissingExtraError: ``torch`` is not installed.
-            InputError: there is no such device, dtype or label, or several labels and none is named.
+            InputError: there is no such device, dtype or label, or several labels and none is given.
         """
         folder = find_checkpoint(name, revision)
         config = ClassifierConfig.load(folder, label, max_length)
@@ -373,7 +370,7 @@ class Classifier(nn.Module):
     """One output of a sequence classifier.
 
     Args:
-        model: any of transformers'.
+        model: any sequence classifier of transformers.
         label: index of the output.
     """
 
@@ -382,14 +379,14 @@ class Classifier(nn.Module):
         self.model, self.label = model, label
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Scores ``[B]`` of ids, mask and, where the model knows them, types ``[B, T]``."""
+        """Return scores ``[B]`` of ids, mask and (if the model has them) types ``[B, T]``."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
         return logits[:, self.label]
 
 
 class _DebertaClassifier(nn.Module):
-    """A DeBERTa classifier around the encoder of our own, which is faster."""
+    """A DeBERTa classifier with this package's faster encoder."""
 
     def __init__(self, encoder: DebertaEncoder, model: Any, label: int) -> None:
         super().__init__()
@@ -402,28 +399,28 @@ class _DebertaClassifier(nn.Module):
 
 
 def load_classifier(folder: Path, label: int, dtype: torch.dtype | str) -> nn.Module:
-    """The classifier of a checkpoint, on the CPU.
+    """Load the classifier of a checkpoint, on the CPU.
 
     Args:
         folder: the checkpoint.
         label: index of the output that is the score.
-        dtype: of the weights; ``auto`` leaves them as they are stored.
+        dtype: of the weights; ``auto`` for the precision of the file.
 
     Raises:
-        CheckpointError: the weights are missing, damaged, or not those that ``config.json`` describes.
+        CheckpointError: the weights are missing, damaged, or do not match ``config.json``.
     """
     try:
         with quiet_loading():
             model, info = cast(Any, AutoModelForSequenceClassification).from_pretrained(
                 str(folder), dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
             )
-    except Exception as error:  # of every layer below: JSON, safetensors, pickle, torch, transformers
+    except Exception as error:  # from JSON, safetensors, pickle, torch or transformers
         raise CheckpointError(
-            f"The weights in {folder} cannot be read (a .bin only if it holds tensors alone), or are not those that "
-            f"its config.json describes: {shorten(str(error), 300)}"
+            f"The weights in {folder} cannot be read (a .bin may hold only tensors), or do not match its config.json: "
+            f"{shorten(str(error), 300)}"
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
+        raise CheckpointError(f"The weights in {folder} are incomplete: {', '.join(missing[:3])} is missing.")
     return _with_own_encoder(model.eval(), label)
 
 

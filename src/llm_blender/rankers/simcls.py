@@ -1,10 +1,9 @@
-"""SimCLS: reads instruction and candidates apart, and takes the candidate that is nearest to the instruction."""
+"""SimCLS: encode instruction and candidates separately and score their cosine similarity."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,55 +14,53 @@ from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
-from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import OnProgress, instruction_text
 
-__all__ = ["SimCLS", "SimCLSInput", "SimCLSModel", "one_encoder"]
+__all__ = ["SimCLS", "SimCLSInput", "SimCLSModel"]
 
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
 
 
 class SimCLSInput:
-    """Tokenises and truncates.
+    """Tokenizer and truncation.
 
-    A text that spells a special token is read with that token, as the published weights were trained; it stands
-    nowhere that the model looks for it.
+    A special token inside a text is read as that token, as in the training of the published weights; the model reads
+    the state of none of them but the first.
 
     Args:
         folder: the checkpoint, for its tokenizer.
         config: the lengths.
 
     Raises:
-        CheckpointError: there is no tokenizer, or it lacks a marker or a special token.
+        CheckpointError: the tokenizer is missing, or lacks a marker or a special token.
     """
 
     def __init__(self, folder: Path, config: PointwiseConfig) -> None:
         self._config = config
         self._tokenizer = load_tokenizer(folder)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self.special = SpecialTokens.of(self._tokenizer)
         self.vocabulary = self._tokenizer.get_vocab_size()
         for marker in (_SOURCE, _CANDIDATE):
             token_id(self._tokenizer, marker)
 
     def read_sources(self, texts: Sequence[str], from_end: Sequence[bool]) -> list[Reading]:
-        """Instructions; `from_end` says of which the beginning is cut, where one is too long, and not the end."""
+        """Tokenise instructions; cut those that are too long at the end, or with `from_end` at the beginning."""
         return self._read(_SOURCE, texts, from_end, self._config.source_max_length)
 
     def read_candidates(self, texts: Sequence[str]) -> list[Reading]:
-        """Candidates."""
+        """Tokenise candidates."""
         return self._read(_CANDIDATE, texts, [False] * len(texts), self._config.candidate_max_length)
 
     def _read(self, marker: str, texts: Sequence[str], from_end: Sequence[bool], length: int) -> list[Reading]:
-        # With its marker, not after it: what begins a word depends on what stands before.
+        # Tokenised with its marker: the first word's tokens depend on the text before it.
         encoded = self._tokenizer.encode_batch([marker + clean(text) for text in texts], add_special_tokens=False)
-        room = length - 3
+        budget = length - 3
         readings = []
         for encoding, end in zip(encoded, from_end, strict=True):
             first, *rest = encoding.ids
-            kept = rest if len(rest) <= room else rest[-room:] if end else rest[:room]
+            kept = rest if len(rest) <= budget else rest[-budget:] if end else rest[:budget]
             readings.append(Reading([self.special.cls, first, *kept, self.special.sep], len(kept), len(rest)))
         return readings
 
@@ -71,7 +68,7 @@ class SimCLSInput:
 class SimCLS(EncoderRanker[SimCLSInput]):
     """A bi-encoder whose score is the cosine of instruction and candidate (arXiv 2106.01890), in torch.
 
-    Each instruction and each candidate is read once, whatever is compared with what. Make one by `from_pretrained`.
+    Each instruction and each candidate is encoded once. Load one with `from_pretrained`.
 
     Example:
         >>> ranker = SimCLS.from_pretrained("my/simcls")  # doctest: +SKIP
@@ -84,7 +81,6 @@ class SimCLS(EncoderRanker[SimCLSInput]):
 
     @classmethod
     def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[SimCLSInput, nn.Module]:
-
         return SimCLSInput(folder, config), load_module(folder, lambda: SimCLSModel(config), one_encoder)
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
@@ -107,42 +103,41 @@ class SimCLS(EncoderRanker[SimCLSInput]):
         )
 
 
-_SOURCE, _CANDIDATE = "source_encoder.", "candidate_encoder."
+_SOURCE_WEIGHTS, _CANDIDATE_WEIGHTS = "source_encoder.", "candidate_encoder."
 
 
 class SimCLSModel(nn.Module):
-    """One encoder for instructions and for candidates: texts are points on a sphere, and near is good.
+    """One encoder for instructions and candidates: texts to points on a sphere.
 
     Args:
-        config: names the encoder.
-        backbone: an encoder to train; None makes the config's, with random weights.
+        config: of the encoder.
+        backbone: an encoder to train; None builds the config's, with random weights.
     """
 
     def __init__(self, config: PointwiseConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        self.source_encoder = make_encoder(config.backbone) if backbone is None else backbone
-        if getattr(self.source_encoder, "pooler", None) is not None:
-            cast(Any, self.source_encoder).pooler = None  # its output is not read
+        self.source_encoder = bare_encoder(config.backbone, backbone)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vectors ``[B, H]`` of length 1, of ids and mask ``[B, T]``: the state of ``[CLS]``.
+        """Return unit vectors ``[B, H]`` of ids and mask ``[B, T]``: the state of ``[CLS]``.
 
-        The score of a candidate is the product of its vector with the instruction's, their cosine.
+        The score of a candidate is the dot product of its vector with the instruction's, their cosine.
         """
         first = first_states(self.source_encoder, input_ids, attention_mask)
         return functional.normalize(first.float(), dim=-1)
 
 
 def one_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a checkpoint of llm-blender 0.0.2, which holds the encoder under one name, the other or both.
+    """Rename the weights of a checkpoint of llm-blender 0.0.2, which has the encoder under one name, the other or both.
 
     Raises:
-        ValueError: it holds two different ones.
+        ValueError: it has two different encoders.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        new = _SOURCE + name.removeprefix(_CANDIDATE) if name.startswith(_CANDIDATE) else name
+        shared = name.startswith(_CANDIDATE_WEIGHTS)
+        new = _SOURCE_WEIGHTS + name.removeprefix(_CANDIDATE_WEIGHTS) if shared else name
         if new in renamed and not torch.equal(renamed[new], tensor):
-            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE)}")
+            raise ValueError(f"source_encoder and candidate_encoder differ in {new.removeprefix(_SOURCE_WEIGHTS)}")
         renamed[new] = tensor
     return renamed

@@ -1,8 +1,7 @@
-"""SummaReranker: reads an instruction with one candidate at a time and says how likely that is the best one.
+"""SummaReranker: read an instruction with one candidate and score how likely it is the best one.
 
-From texts to the sequence in which a SummaReranker reads an instruction with one candidate.
-
-``[CLS] <source>x [SEP] <candidate>y [SEP]``, where ``<source>`` and ``<candidate>`` are plain text and no tokens.
+Its sequence is ``[CLS] <source>x [SEP] <candidate>y [SEP]``, where ``<source>`` and ``<candidate>`` are plain text, not
+special tokens.
 """
 
 from __future__ import annotations
@@ -20,44 +19,41 @@ from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
-from llm_blender.rankers.encoders import make_encoder
+from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text
 
 __all__ = ["MixtureOfExperts", "SummaInput", "SummaReranker", "SummaRerankerModel"]
 
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
-_EDGES = 2  # [CLS] and [SEP], which count into the length of each text
+_EDGES = 2  # [CLS] and [SEP], which count towards the length of each text
 
 
 class SummaInput:
-    """Tokenises, truncates and joins as the published weights were trained.
+    """Tokenizer, truncation and joining, as in the training of the published weights.
 
-    A text is cut to its length, decoded, put behind its prefix and tokenised again; special tokens and unknown
-    characters fall out with that. The prefixes do not count into the lengths but into the room of the whole
-    sequence: beside a full instruction, the end of a candidate that fills its own length is cut off too.
+    A text is cut to its length, decoded, appended to its prefix and tokenised again, which drops special tokens and
+    unknown characters. The prefixes do not count towards these lengths but towards that of the whole sequence: with
+    an instruction of full length, a candidate of full length loses its end too.
 
     Args:
         folder: the checkpoint, for its tokenizer.
         config: the lengths.
 
     Raises:
-        CheckpointError: there is no tokenizer, or it lacks a special token.
+        CheckpointError: the tokenizer is missing, or lacks a special token.
     """
 
     def __init__(self, folder: Path, config: PointwiseConfig) -> None:
         self._config = config
         self._tokenizer, self._plain = load_tokenizer(folder), load_tokenizer(folder)
-        for tokenizer in (self._tokenizer, self._plain):
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-        self._plain.encode_special_tokens = True  # nothing that decoding puts together becomes a special token
+        self._plain.encode_special_tokens = True  # a special token that decoding joins from pieces stays text
         self.special = SpecialTokens.of(self._tokenizer)
         self.vocabulary = self._tokenizer.get_vocab_size()
 
     def read(self, pairs: Sequence[tuple[Instruction, str]]) -> list[Reading]:
-        """One sequence per pair; each text is tokenised once."""
-        room = self._config.source_max_length + self._config.candidate_max_length + 3
+        """Return one sequence per pair; tokenise each text once."""
+        most = self._config.source_max_length + self._config.candidate_max_length + 3
         sources = [(instruction_text(instruction), not isinstance(instruction, str)) for instruction, _ in pairs]
         source_of = self._fit(_SOURCE, sources, self._config.source_max_length - _EDGES)
         candidates = [(text, False) for _, text in pairs]
@@ -69,20 +65,20 @@ class SummaInput:
                 candidate_of[candidate],
             )
             ids = [self.special.cls, *first, self.special.sep, *second]
-            lost = max(0, len(ids) + 1 - room)
+            lost = max(0, len(ids) + 1 - most)
             ids = [*ids[: len(ids) - lost], self.special.sep]
             read = first_read + max(0, second_read - lost)
             readings.append(Reading(ids, read, first_whole + second_whole))
         return readings
 
     def _fit(
-        self, prefix: str, texts: Sequence[tuple[str, bool]], room: int
+        self, prefix: str, texts: Sequence[tuple[str, bool]], budget: int
     ) -> dict[tuple[str, bool], tuple[list[int], int, int]]:
-        """For each text (and whether its end is what must stay): ids, tokens kept, tokens it has."""
+        """Return for each text (and whether to keep its end): ids, number of tokens kept, number of all."""
         unique = list(dict.fromkeys(texts))
         whole = [e.ids for e in self._tokenizer.encode_batch([clean(t) for t, _ in unique], add_special_tokens=False)]
         kept = [
-            ids if len(ids) <= room else ids[-room:] if from_end else ids[:room]
+            ids if len(ids) <= budget else ids[-budget:] if from_end else ids[:budget]
             for ids, (_, from_end) in zip(whole, unique, strict=True)
         ]
         again = [prefix + self._tokenizer.decode(ids, skip_special_tokens=True) for ids in kept]
@@ -96,7 +92,7 @@ class SummaInput:
 class SummaReranker(EncoderRanker[SummaInput]):
     """A cross-encoder with a mixture of experts and one output per metric (arXiv 2203.06569), in torch.
 
-    Scores lie between 0 and 1. Make one by `from_pretrained`.
+    Scores lie between 0 and 1. Load one with `from_pretrained`.
 
     Example:
         >>> ranker = SummaReranker.from_pretrained("my/summa-reranker")  # doctest: +SKIP
@@ -109,7 +105,6 @@ class SummaReranker(EncoderRanker[SummaInput]):
 
     @classmethod
     def _read(cls, folder: Path, config: PointwiseConfig) -> tuple[SummaInput, nn.Module]:
-
         return SummaInput(folder, config), load_module(folder, lambda: SummaRerankerModel(config))
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
@@ -117,19 +112,19 @@ class SummaReranker(EncoderRanker[SummaInput]):
         return Scored.by(self._run(readings, progress), readings)
 
 
-_NOISE_FLOOR = 1e-2  # of the standard deviation that the gates' noise can learn
-_BALANCE = 1e-2  # weight of the loss that spreads work over the experts
+_NOISE_FLOOR = 1e-2  # lower bound of the learned standard deviation of the gates' noise
+_BALANCE = 1e-2  # weight of the loss that balances the experts
 _EPS = 1e-10
 
 
 class MixtureOfExperts(nn.Module):
-    """Experts that all tasks share; each task weighs the `k` best of them for each row.
+    """Experts shared by all tasks; each task weights its `k` best experts for each row.
 
     Args:
         width: of rows and experts.
-        experts: how many there are.
-        tasks: how many gates there are.
-        k: experts that a gate lets through.
+        experts: number of experts.
+        tasks: number of tasks, one gate each.
+        k: number of experts that a gate lets through.
 
     Parameters have the names that llm-blender 0.0.2 gave them (``experts.N.fc1``, ``w_gate.T``, ``w_noise.T``).
     """
@@ -143,7 +138,7 @@ class MixtureOfExperts(nn.Module):
         self.experts = nn.ModuleList(Expert(width) for _ in range(experts))
         self.w_gate = nn.ParameterList(torch.zeros(width, experts) for _ in range(tasks))
         self.w_noise = nn.ParameterList(torch.zeros(width, experts) for _ in range(tasks))
-        # Of the noise. Constants, but the published checkpoints hold them.
+        # Mean and deviation of the noise: constants, but part of the published checkpoints.
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("std", torch.ones(1))
 
@@ -154,20 +149,20 @@ class MixtureOfExperts(nn.Module):
             rows: ``[B, H]``.
 
         Returns:
-            A vector per row and task, ``[B, tasks, H]``; and the loss that keeps the experts in balance, a scalar,
-            to be added to that of the tasks.
+            A vector per row and task, ``[B, tasks, H]``; and the loss that balances the experts, a scalar to add to
+            that of the tasks.
         """
         outputs = torch.stack([expert(rows) for expert in self.experts], 1)
         mixed, balance = [], rows.new_zeros(())
         for task in range(len(self.w_gate)):
             gates, load = self._gates(rows, task)
-            # In log space: an expert that is shut out weighs exp(-inf) = 0.
+            # In log space: the weight of a closed expert is exp(-inf) = 0.
             mixed.append(torch.logsumexp(outputs + gates.log().unsqueeze(-1), 1))
             balance = balance + _BALANCE * (_squared_variation(gates.sum(0)) + _squared_variation(load))
         return torch.stack(mixed, 1), balance
 
     def _gates(self, rows: Tensor, task: int) -> tuple[Tensor, Tensor]:
-        """Weights ``[B, experts]`` that sum to 1, and how many rows each expert is expected to get, ``[experts]``."""
+        """Return weights ``[B, experts]`` that sum to 1, and the expected rows of each expert, ``[experts]``."""
         clean = rows @ self.w_gate[task]
         noisy, deviation = clean, None
         if self.training:
@@ -179,8 +174,8 @@ class MixtureOfExperts(nn.Module):
         gates = torch.zeros_like(noisy).scatter(1, places[:, : self.k], weights)
         if deviation is None or self.k >= experts:
             return gates, (gates > 0).sum(0).to(rows.dtype)
-        # With other noise, each expert would be among the k best with this probability; unlike the count of rows,
-        # it has a gradient. Who is among them now must stay above the (k+1)-th, who is not must pass the k-th.
+        # Under new noise, each expert is among the k best with this probability; unlike the count of rows, it has a
+        # gradient. An expert among them must stay above the (k+1)-th, any other must pass the k-th.
         among = noisy > best[:, self.k, None]
         bar = torch.where(among, best[:, self.k, None], best[:, self.k - 1, None])
         return gates, _normal_cdf((clean - bar) / deviation).sum(0)
@@ -194,7 +189,7 @@ class Expert(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """``[B, H]`` to ``[B, H]``."""
+        """Map ``[B, H]`` to ``[B, H]``."""
         output: Tensor = self.fc2(functional.relu(self.fc1(rows)))
         return output
 
@@ -204,40 +199,38 @@ def _normal_cdf(values: Tensor) -> Tensor:
 
 
 def _squared_variation(values: Tensor) -> Tensor:
-    """Variance over the squared mean: 0 where all are equal."""
+    """Return variance over squared mean: 0 if all values are equal."""
     if len(values) < 2:
         return values.new_zeros(())
     return values.var() / (values.mean() ** 2 + _EPS)
 
 
 class SummaRerankerModel(nn.Module):
-    """An encoder, a layer that all tasks share, a mixture of experts, and a tower for each task.
+    """An encoder, a shared layer, a mixture of experts, and a tower for each task.
 
-    A task is a metric; its logit says whether the candidate is the best one by it. Parameters have the names of
-    llm-blender 0.0.2 (``pretrained_model.*``, ``fc1``, ``fc2``, ``moe.*``, ``towers.T``).
+    A task is a metric; its logit predicts whether the candidate is the best one by that metric. Parameters have the
+    names of llm-blender 0.0.2 (``pretrained_model.*``, ``fc1``, ``fc2``, ``moe.*``, ``towers.T``).
 
     Args:
-        config: names the encoder and the tasks.
-        backbone: an encoder to train; None makes the config's, with random weights.
+        config: of the encoder and the tasks.
+        backbone: an encoder to train; None builds the config's, with random weights.
     """
 
     def __init__(self, config: PointwiseConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        self.pretrained_model = make_encoder(config.backbone) if backbone is None else backbone
-        if getattr(self.pretrained_model, "pooler", None) is not None:
-            cast(Any, self.pretrained_model).pooler = None  # its output is not read
+        self.pretrained_model = bare_encoder(config.backbone, backbone)
         width, tasks = int(cast(Any, self.pretrained_model).config.hidden_size), len(config.tasks)
         self.fc1, self.fc2 = nn.Linear(width, width), nn.Linear(width, width)
         self.moe = MixtureOfExperts(width, experts=2 * tasks, tasks=tasks, k=tasks)
         self.towers = nn.ModuleList(nn.Linear(width, 1) for _ in range(tasks))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores ``[B]`` between 0 and 1 of ids and mask ``[B, T]``: sigmoid of the mean of the tasks' logits."""
+        """Return scores ``[B]`` between 0 and 1 of ids and mask ``[B, T]``: the sigmoid of the tasks' mean logit."""
         logits, _ = self.logits(input_ids, attention_mask)
         return logits.mean(-1).sigmoid()
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of the tasks ``[B, tasks]``, and the auxiliary loss of the mixture, a scalar."""
+        """Return the logits of the tasks ``[B, tasks]``, and the auxiliary loss of the mixture, a scalar."""
         first = first_states(self.pretrained_model, input_ids, attention_mask)
         shared = self.fc2(functional.relu(self.fc1(first)))
         mixed, balance = self.moe(shared)

@@ -1,6 +1,6 @@
-"""The mathematics of comparisons: which pairs to compare, what they say about the order, and how surely.
+"""Mathematics of comparisons: which pairs to compare, the order that follows, and its confidence.
 
-No model, and no file but that of `Priors`: a ranker is a function from pairs to logits (`Compare`).
+There is no model here, and no file except that of `Priors`: a ranker is a function from pairs to logits (`Compare`).
 """
 
 from llm_blender.ranking.aggregation import (
@@ -15,6 +15,7 @@ from llm_blender.ranking.aggregation import (
     ranking_from_scores,
     ranks_from_scores,
 )
+from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankOptions
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -28,7 +29,7 @@ from llm_blender.ranking.confidence import (
     probability_matrix,
     win_probabilities,
 )
-from llm_blender.ranking.consensus import EvidenceFit, EvidenceWeights, consensus, fit_evidence
+from llm_blender.ranking.consensus import EvidenceFit, LogitWeights, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
 from llm_blender.ranking.priors import (
     Game,
@@ -39,7 +40,6 @@ from llm_blender.ranking.priors import (
     fit_weight,
     games_from_pairs,
     games_from_ranking,
-    games_from_votes,
     pairs_from_scores,
 )
 from llm_blender.ranking.strategies import (
@@ -65,16 +65,19 @@ __all__ = [
     "STRATEGIES",
     "Advance",
     "Aggregation",
+    "BaseRanker",
     "CalibrationBin",
     "Compare",
     "EvidenceFit",
-    "EvidenceWeights",
     "Game",
     "Interval",
     "JudgedRanking",
+    "LogitWeights",
     "Pairs",
+    "PairwiseRanker",
     "Pool",
     "Priors",
+    "RankOptions",
     "Strategy",
     "WeightFit",
     "active",
@@ -95,7 +98,6 @@ __all__ = [
     "full",
     "games_from_pairs",
     "games_from_ranking",
-    "games_from_votes",
     "knockout",
     "log_loss",
     "make_strategy",

@@ -1,6 +1,6 @@
-"""Comparisons → scores → ranks.
+"""Aggregation of comparisons to scores and ranks.
 
-Everything here takes a matrix of ordered logits ``[N, N]``: ``[i, j]`` is l(i, j), above zero where candidate
+All functions here take a matrix of ordered logits ``[N, N]``: ``[i, j]`` is l(i, j), above zero where candidate
 i, read first, is better than j; NaN where the pair was not compared. The diagonal is ignored.
 """
 
@@ -33,16 +33,16 @@ Floats = NDArray[np.float64]
 
 
 def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(−x)) without overflow; NaN stays NaN."""
+    """Compute 1 / (1 + exp(−x)) without overflow; NaN stays NaN."""
     return (1 + np.tanh(x / 2)) / 2
 
 
 class Strengths(NamedTuple):
-    """What the games say.
+    """Strengths estimated from games.
 
     Attributes:
         mean: ``[N]`` strengths in logits, their sum 0.
-        covariance: ``[N, N]``, where the penalty is read as a Gaussian: the inverse curvature at `mean`.
+        covariance: ``[N, N]`` with the penalty as a Gaussian prior: the inverse curvature at `mean`.
     """
 
     mean: Floats
@@ -50,11 +50,11 @@ class Strengths(NamedTuple):
 
 
 def fit_strengths(wins: Floats, penalty: float) -> Strengths:
-    """The strengths θ that make the games likeliest, P(i beats j) being sigmoid(θ_i − θ_j).
+    """Fit the strengths θ of maximum likelihood, P(i beats j) being sigmoid(θ_i − θ_j).
 
     Args:
-        wins: ``[N, N]``, how often i beat j, in parts or weighted.
-        penalty: λ above zero of λ·Σθ²; read as a Gaussian, its variance is 1 / 2λ.
+        wins: ``[N, N]``, number of wins of i over j, possibly fractional or weighted.
+        penalty: λ above zero of λ·Σθ²; as a Gaussian prior, its variance is 1 / 2λ.
     """
     games, theta = wins + wins.T, np.zeros(len(wins))
 
@@ -67,11 +67,11 @@ def fit_strengths(wins: Floats, penalty: float) -> Strengths:
         hessian: Floats = np.diag(weights.sum(axis=1) + 2 * penalty) - weights
         return hessian
 
-    for _ in range(100):  # Newton's steps; a handful is the rule
+    for _ in range(100):  # Newton's method; it usually takes a few steps
         p = sigmoid(theta[:, None] - theta[None, :])
         gradient = (games * p - wins).sum(axis=1) + 2 * penalty * theta
         step = np.linalg.solve(curvature(p), gradient)
-        while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:  # too far on a flat slope
+        while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:  # overshooting where the loss is flat
             step /= 2
         theta = theta - step
         if np.abs(step).max() < 1e-10:
@@ -80,18 +80,18 @@ def fit_strengths(wins: Floats, penalty: float) -> Strengths:
     return Strengths(theta, covariance)
 
 
-# A sum of floats depends on their order in its last digits; two candidates with the same logits must tie.
+# The last digits of a sum of floats depend on their order; two candidates with the same logits must tie.
 _DECIMALS_OF_SUMS = 9
 
 
 def evidence(logits: ArrayLike) -> Floats:
-    """What both orders say together: ``[i, j]`` is (l(i,j) − l(j,i)) / 2, the matrix form of `Ranking.logit`.
+    """Combine both orders: ``[i, j]`` is (l(i,j) − l(j,i)) / 2, the matrix form of `Ranking.logit`.
 
     Args:
         logits: ``[N, N]`` ordered logits.
 
     Returns:
-        ``[N, N]``, antisymmetric; where only one order is known, that one; NaN where none is; diagonal 0.
+        ``[N, N]``, antisymmetric; the known order if only one is; NaN if none is; diagonal 0.
     """
     forward = _off_diagonal(logits)
     backward = -forward.T
@@ -102,13 +102,13 @@ def evidence(logits: ArrayLike) -> Floats:
 
 
 def max_logits(logits: ArrayLike) -> Floats:
-    """Scores by the sum of all evidence for a candidate, the paper's default (arXiv 2306.02561, section 4.2).
+    """Score by the sum of all evidence for a candidate, the paper's default (arXiv 2306.02561, section 4.2).
 
     Args:
         logits: ``[N, N]`` ordered logits; missing ones add nothing.
 
     Returns:
-        ``[N]``, (1/N) · Σ_j (l(i,j) − l(j,i)): divided by N, not N − 1, as LLM-Blender has always done.
+        ``[N]``, (1/N) · Σ_j (l(i,j) − l(j,i)): divided by N, not N − 1, as in LLM-Blender 0.0.2.
     """
     known = np.nan_to_num(_off_diagonal(logits))
     sums: Floats = (known - known.T).sum(axis=1).round(_DECIMALS_OF_SUMS) + 0.0  # no -0.0
@@ -116,7 +116,7 @@ def max_logits(logits: ArrayLike) -> Floats:
 
 
 def max_wins(logits: ArrayLike) -> Floats:
-    """Scores by the number of comparisons won (arXiv 2306.02561, section 4.2); a logit of 0 is nobody's.
+    """Score by the number of comparisons won (arXiv 2306.02561, section 4.2); a logit of 0 counts for neither.
 
     Args:
         logits: ``[N, N]`` ordered logits.
@@ -129,15 +129,15 @@ def max_wins(logits: ArrayLike) -> Floats:
 
 
 def bradley_terry(logits: ArrayLike, *, regularization: float = 0.01, soft: bool = False) -> Floats:
-    """Strengths that explain the outcomes best, P(i beats j) being sigmoid(θ_i − θ_j).
+    """Score by the strengths of maximum likelihood, P(i beats j) being sigmoid(θ_i − θ_j).
 
     Source: Bradley and Terry, Rank analysis of incomplete block designs, Biometrika 39, 1952.
 
     Args:
-        logits: ``[N, N]`` ordered logits; every one is one game.
-        regularization: weight λ of the penalty λ·Σθ². Above zero, the strength of a candidate that won
-            every game, or played none, is finite.
-        soft: a game is won in part, by sigmoid(logit); otherwise by the sign of the logit, a half each at 0.
+        logits: ``[N, N]`` ordered logits; each is one game.
+        regularization: weight λ above zero of the penalty λ·Σθ². It keeps the strength of a candidate that
+            won every game, or played none, finite.
+        soft: count sigmoid(logit) of a game as won; otherwise the sign of the logit decides, half each at 0.
 
     Returns:
         ``[N]`` strengths in logits, their mean 0.
@@ -155,21 +155,21 @@ def bradley_terry(logits: ArrayLike, *, regularization: float = 0.01, soft: bool
 
 
 Aggregation = Callable[[ArrayLike], Floats]
-"""From ordered logits ``[N, N]`` to scores ``[N]``."""
+"""Function from ordered logits ``[N, N]`` to scores ``[N]``."""
 
 AGGREGATIONS: dict[str, Aggregation] = {
     "max_logits": max_logits,
     "max_wins": max_wins,
     "bradley_terry": bradley_terry,
 }
-"""The aggregations by name."""
+"""Aggregations by name."""
 
 
 def find_aggregation(name: str) -> Aggregation:
-    """The aggregation of that name.
+    """Return an aggregation by name.
 
     Raises:
-        InputError: there is none; the nearest known name is given.
+        InputError: the name is unknown; the message suggests the nearest known one.
     """
     if name not in AGGREGATIONS:
         raise unknown_name("aggregation", name, AGGREGATIONS)
@@ -177,7 +177,7 @@ def find_aggregation(name: str) -> Aggregation:
 
 
 def ranks_from_scores(scores: ArrayLike) -> NDArray[np.int64]:
-    """Competition ranks "1, 1, 3": the highest score is 1, equal scores share the smaller rank.
+    """Return competition ranks "1, 1, 3": the highest score is 1, equal scores share the smaller rank.
 
     Args:
         scores: ``[N]``, higher is better.
@@ -195,7 +195,7 @@ def ranks_from_scores(scores: ArrayLike) -> NDArray[np.int64]:
 
 
 def ranking_from_scores(strategy: str, scores: ArrayLike, logits: ArrayLike) -> Ranking:
-    """The ranking in which the highest score is best; among equals the smaller index stands first in `order`.
+    """Build a ranking by scores, the highest best; among equal scores the smaller index is first in `order`.
 
     Args:
         strategy: name for `Ranking.strategy`.
@@ -217,12 +217,12 @@ def ranking_from_scores(strategy: str, scores: ArrayLike, logits: ArrayLike) -> 
 
 
 def ranking_from_elimination(strategy: str, rounds: Sequence[Sequence[int]], logits: ArrayLike) -> Ranking:
-    """The ranking of a contest: out later is better, out in the same round ties.
+    """Build a ranking by elimination: a later round is better, the same round ties.
 
     Args:
         strategy: name for `Ranking.strategy`.
-        rounds: who went out in each round, first round first; the last holds the winner. Who stands in
-            several counts by the last. A score is the number of rounds that were outlasted.
+        rounds: candidates eliminated in each round, first round first; the last holds the winner. A candidate
+            in several rounds counts for the last. A score is the number of rounds survived.
         logits: ``[N, N]`` ordered logits.
     """
     scores = np.zeros(len(np.asarray(logits)))
@@ -232,25 +232,25 @@ def ranking_from_elimination(strategy: str, rounds: Sequence[Sequence[int]], log
 
 
 def _off_diagonal(logits: ArrayLike) -> Floats:
-    """A copy of the logits, NaN on the diagonal."""
+    """Copy the logits, with NaN on the diagonal."""
     matrix = np.array(logits, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
-        raise InputError(f"Logits of N ≥ 1 candidates have the shape [N, N], not {list(matrix.shape)}.")
+        raise InputError(f"Logits of N ≥ 1 candidates must have the shape [N, N], not {list(matrix.shape)}.")
     np.fill_diagonal(matrix, np.nan)
     return matrix
 
 
-# Variance of a pair's evidence, the strengths having variance 1. With simulated rankers, from
-# exact to noisier than the strengths differ, 0.1 to 0.5 did about equally well (11 and 20 candidates).
+# Variance of a pair's evidence, for strengths of variance 1. With simulated rankers, from exact ones to noise above
+# the spread of strengths, 0.1 to 0.5 gave about equal results (11 and 20 candidates).
 _NOISE = 0.2
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Strengths θ after comparisons with evidence(i, j) = θ_i − θ_j + noise, all of them Gaussian.
+    """Gaussian posterior of the strengths θ after comparisons with evidence(i, j) = θ_i − θ_j + noise.
 
     With every pair compared its mean is half of MaxLogits, shrunk: the same order. Multiplying all logits
-    by a constant multiplies `mean` by it and leaves the choice of pairs alone.
+    by a constant multiplies `mean` by it and does not change the choice of pairs.
 
     Attributes:
         mean: ``[N]`` expected strengths.
@@ -264,7 +264,7 @@ class Posterior:
 
     @classmethod
     def of(cls, logits: Floats) -> Self:
-        """From ordered logits ``[N, N]``, NaN where not compared."""
+        """Compute the posterior from ordered logits ``[N, N]``, NaN where not compared."""
         observed = evidence(logits)
         compared = ~np.isnan(observed)
         observed = np.nan_to_num(observed)
@@ -272,17 +272,17 @@ class Posterior:
         laplacian = np.diag(pairs.sum(axis=1)) - pairs
         covariance = np.linalg.inv(np.eye(len(pairs)) + laplacian / _NOISE)
         mean = covariance @ observed.sum(axis=1) / _NOISE
-        # Two strengths differ by twice the variance of one; all evidence 0 leaves the unit free.
+        # The difference of two strengths has twice the variance of one; if all evidence is 0, any unit fits.
         variance = (observed**2).sum() / max(2 * (pairs.sum() - len(pairs)), 1) or 1.0
         return cls(mean, covariance * variance, compared)
 
     def most_doubtful_pair(self) -> tuple[int, int]:
-        """The pair not compared yet whose order is least known, among those that may be the best."""
+        """Return the pair, not compared yet, of least certain order among candidates that may be the best."""
         variances = np.diag(self.covariance)
         spread = np.sqrt(np.maximum(variances[:, None] + variances[None, :] - 2 * self.covariance, 0))
         leader = int(self.mean.argmax())
         behind = (self.mean[leader] - self.mean) / np.where(spread[leader] > 0, spread[leader], 1)
-        promise = sigmoid(-1.7 * behind)  # the logistic curve nearest to the normal one
+        promise = sigmoid(-1.7 * behind)  # the logistic curve closest to the normal distribution
         doubt = np.where(self.compared, -1, promise[:, None] * promise[None, :] * spread)
         i, j = divmod(int(doubt.argmax()), len(doubt))
         return i, j

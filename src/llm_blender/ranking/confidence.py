@@ -1,4 +1,4 @@
-"""How sure a comparison is, and how sure a mean over many instructions is."""
+"""Confidence of a comparison, and of a mean over many instructions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Interval(NamedTuple):
 
 
 class CalibrationBin(NamedTuple):
-    """Pairs that were promised about the same.
+    """Pairs of similar predicted probability.
 
     Attributes:
-        members: ``[m]`` places of its pairs among all.
-        promised: mean probability.
+        members: ``[m]`` indices of its pairs.
+        promised: mean predicted probability.
         happened: mean label.
     """
 
@@ -48,7 +48,7 @@ class CalibrationBin(NamedTuple):
 
 
 def probability(logit: ArrayLike, temperature: float = 1.0) -> Floats:
-    """P(A is better than B) = sigmoid(logit / temperature), NaN where the logit is.
+    """Return P(A is better than B) = sigmoid(logit / temperature); NaN where the logit is NaN.
 
     Args:
         logit: evidence that A is better, of any shape; see `Comparison.logit`.
@@ -63,12 +63,12 @@ def probability(logit: ArrayLike, temperature: float = 1.0) -> Floats:
 
 
 def probability_matrix(ranking: Ranking) -> Floats:
-    """``[N, N]``: P(i is better than j) from both orders; NaN where not compared, ½ on the diagonal."""
+    """Return ``[N, N]``, P(i is better than j) from both orders; NaN where not compared, ½ on the diagonal."""
     return probability(evidence(ranking.logits), ranking.temperature)
 
 
 def win_probabilities(ranking: Ranking) -> Floats:
-    """``[N]``: mean probability to be better than the others; NaN where compared with none of them."""
+    """Return ``[N]``, the mean probability to beat the others; NaN for a candidate that was not compared."""
     matrix = probability_matrix(ranking)
     np.fill_diagonal(matrix, np.nan)
     opponents = (~np.isnan(matrix)).sum(axis=1)
@@ -76,7 +76,7 @@ def win_probabilities(ranking: Ranking) -> Floats:
 
 
 def log_loss(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:
-    """Mean of −log P(what happened), in nats; a coin has log 2.
+    """Return the mean of −log P(label) in nats; a coin flip has log 2.
 
     Args:
         logits: ``[n]`` evidence that A is better.
@@ -92,16 +92,16 @@ def log_loss(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> 
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature that makes probabilities honest: the least log loss (Guo et al., arXiv 1706.04599).
+    """Fit the temperature of calibrated probabilities, by least log loss (Guo et al., arXiv 1706.04599).
 
-    Log loss is convex in 1 / temperature, so its slope is bisected.
+    Log loss is convex in 1 / temperature: the zero of its slope is found by bisection.
 
     Args:
-        logits: ``[n]`` evidence that A is better, of pairs that were not trained on.
+        logits: ``[n]`` evidence that A is better, of pairs outside the training data.
         labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
 
     Returns:
-        The temperature, between 0.001 (all labels agree with the logits) and 1000 (the logits say nothing).
+        The temperature, between 0.001 (all labels agree with the logits) and 1000 (the logits are uninformative).
 
     Raises:
         InputError: as in `log_loss`.
@@ -116,10 +116,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean squared difference of probability and label (Brier 1950); a coin has 0.25.
+    """Return the mean squared difference of probability and label (Brier 1950); a coin flip has 0.25.
 
     Args:
-        probabilities: ``[n]``, that A is better.
+        probabilities: ``[n]``, P(A is better).
         labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
 
     Raises:
@@ -130,17 +130,17 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def calibration_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> list[CalibrationBin]:
-    """The pairs in bins of equal mass, by what was promised.
+    """Group pairs into bins of equal size by predicted probability.
 
     Equal probabilities fall into the same bin, so the order of the pairs does not matter.
 
     Args:
-        probabilities: ``[n]``, that A is better.
+        probabilities: ``[n]``, P(A is better).
         labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
-        bins: how many; fewer where probabilities coincide.
+        bins: number of bins; fewer if probabilities coincide.
 
     Returns:
-        The bins that hold a pair, lowest probabilities first.
+        The bins that are not empty, lowest probabilities first.
 
     Raises:
         InputError: as in `log_loss`, or `bins` is below 1.
@@ -155,12 +155,12 @@ def calibration_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
-    """Mean distance between what was promised and what happened, over `calibration_bins`.
+    """Return the mean distance of predicted probability and label over `calibration_bins`.
 
     Args:
-        probabilities: ``[n]``, that A is better.
+        probabilities: ``[n]``, P(A is better).
         labels: ``[n]``, 1 where A is better, 0 where B is, one half for a tie.
-        bins: how many; fewer where probabilities coincide.
+        bins: number of bins; fewer if probabilities coincide.
 
     Returns:
         From 0 to 1.
@@ -182,28 +182,28 @@ def bootstrap_interval(
     resamples: int = 2000,
     cells: int = 4_000_000,
 ) -> Interval:
-    """Percentile bootstrap interval of the mean, resampled by group (Efron, Tibshirani 1993, chapter 13).
+    """Return the percentile bootstrap interval of the mean, resampled by group (Efron, Tibshirani 1993, chapter 13).
 
     Args:
         values: ``[n]``.
         groups: ``[n]`` names or numbers; values of one instruction are not independent, so they are drawn
-            together. None: every value is its own group.
+            together. None makes every value a group.
         seed: of the draws.
-        level: share of the resampled means between the ends.
+        level: share of the resampled means inside the interval.
         resamples: number of draws.
-        cells: indices drawn at a time, of 8 bytes each; changes memory, not the result.
+        cells: number of indices drawn at a time, 8 bytes each; affects memory, not the result.
 
     Raises:
         InputError: there are no values, `groups` differs in length, or `level` is not between 0 and 1.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not len(x):
-        raise InputError(f"A bootstrap needs a list of at least one value, not the shape {list(x.shape)}.")
+        raise InputError(f"A bootstrap needs a list of at least one value, not an array of shape {list(x.shape)}.")
     if not 0 < level < 1:
-        raise InputError(f"The level of an interval is between 0 and 1, not {level}.")
+        raise InputError(f"The level of an interval must be between 0 and 1, not {level}.")
     group_of = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if group_of.shape != x.shape:
-        raise InputError(f"{len(x)} values need as many groups, not the shape {list(group_of.shape)}.")
+        raise InputError(f"{len(x)} values need as many groups, not an array of shape {list(group_of.shape)}.")
     sums, counts = np.bincount(group_of, weights=x), np.bincount(group_of)
     rng = np.random.default_rng(seed)
     block = max(1, cells // len(sums))
@@ -218,7 +218,7 @@ def bootstrap_interval(
 def _pairs(values: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     x, y = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
-        raise InputError(f"Values and labels are lists of one length, not {list(x.shape)} and {list(y.shape)}.")
+        raise InputError(f"Values and labels must be lists of equal length, not {list(x.shape)} and {list(y.shape)}.")
     if not ((y >= 0) & (y <= 1)).all():
-        raise InputError("A label is 1 (A is better), 0 (B is better) or in between.")
+        raise InputError("A label must be 1 (A is better), 0 (B is better) or between.")
     return x, y

@@ -1,6 +1,6 @@
-"""What the candidates themselves say of each other: an answer that says what the others say too is rarely wrong.
+"""Consensus of candidates: an answer that agrees with the others is rarely wrong.
 
-A ranker that reads two candidates at a time cannot see this, an ensemble has it for nothing.
+A ranker that reads two candidates at a time cannot see this; an ensemble gets it for free.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from llm_blender.errors import InputError
 from llm_blender.ranking.aggregation import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
-__all__ = ["EvidenceFit", "EvidenceWeights", "consensus", "fit_evidence"]
+__all__ = ["EvidenceFit", "LogitWeights", "consensus", "fit_evidence"]
 
 _STEPS = 100
-_RESAMPLES = 200
-_LEAST_SLOPE = 1e-3  # 1 / temperature of a ranker that says nothing
-_LEAST = 3  # different candidates from which on there are others to agree
+_LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
+_LEAST = 3  # number of different candidates from which on there is a consensus
 
 # Scripts without spaces between words: each character counts as one.
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -32,28 +31,30 @@ _TOKENS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 
 
 def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
-    """How much of what the other candidates say each one says, from 0 to 1.
+    """Return for each candidate its share of the content of the others, from 0 to 1.
 
-    For candidate i the mean over the others of |V_i ∩ V_j| / |V_j|, where V is the set of a text's words and
-    punctuation marks in lower case, and the same with pairs of neighbouring ones, averaged: the recall of ROUGE-1 and
-    ROUGE-2 on sets, with every other candidate as a reference. To choose the highest is minimum Bayes risk decoding
-    (Kumar and Byrne 2004, aclanthology.org/N04-1022), with the candidates as the sample and this as the gain. It
-    favours answers that say more, as far as the others say it too.
+    For candidate i this is the mean over the others of |V_i ∩ V_j| / |V_j|, where V is the set of a text's words and
+    punctuation marks in lower case, averaged with the same for bigrams: the recall of ROUGE-1 and ROUGE-2 on sets,
+    with every other candidate as a reference. Choosing the highest is minimum Bayes risk decoding (Kumar and Byrne
+    2004, aclanthology.org/N04-1022), with the candidates as the sample and this as the gain. It favours longer answers
+    as far as their content is in the others too.
 
     Args:
-        texts: N candidates of one prompt; equal ones count as often as they occur.
+        texts: N candidates of one prompt; equal texts count as often as they occur.
 
     Returns:
-        ``[N]``; all 0 where fewer than three are different.
+        ``[N]``; all 0 if fewer than three are different.
     """
     if len({text.strip() for text in texts}) < _LEAST:
         return np.zeros(len(texts))
-    words = [_TOKENS.findall(text.lower()) for text in texts]
-    return (_recall([set(said) for said in words]) + _recall([set(itertools.pairwise(said)) for said in words])) / 2
+    tokens = [_TOKENS.findall(text.lower()) for text in texts]
+    return (
+        _recall([set(words) for words in tokens]) + _recall([set(itertools.pairwise(words)) for words in tokens])
+    ) / 2
 
 
 def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
-    """``[N]``: the mean share of the other sets that each one holds."""
+    """Return ``[N]``, the mean share of the other sets that each set contains."""
     numbers: dict[Any, int] = {}
     rows = [[numbers.setdefault(item, len(numbers)) for item in items] for items in sets]
     held = np.zeros((len(sets), len(numbers)))
@@ -65,26 +66,26 @@ def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class EvidenceWeights:
-    """What a ranker's own logit and the candidates' consensus count.
+class LogitWeights:
+    """Weights of a ranker's logit and of the candidates' consensus.
 
-    Where a prompt has three or more different candidates, evidence(a, b) = model · logit + consensus · (share of a −
-    share of b). Of two candidates the logit alone decides, in full.
+    For a prompt with three or more different candidates, evidence(a, b) = model · logit + consensus · (share of a −
+    share of b). For two candidates the evidence is the logit.
 
     Attributes:
-        consensus: in logits; 0 lets the ranker's own logit alone decide everywhere, in full.
-        model: of the ranker's own logit beside the consensus.
+        consensus: weight of the consensus, in logits; 0 makes the evidence the logit for all prompts.
+        model: weight of the ranker's logit where there is a consensus.
     """
 
     consensus: float = 0.0
     model: float = 1.0
 
     def evidence(self, logits: Floats, gains: Floats) -> NDArray[np.float64]:
-        """Both together.
+        """Combine logits and consensus.
 
         Args:
-            logits: ``[n]``: the ranker's own.
-            gains: ``[n]``: share of a minus share of b; NaN where the prompt has no consensus.
+            logits: ``[n]`` of the ranker.
+            gains: ``[n]``, share of a minus share of b; NaN if the prompt has no consensus.
         """
         if not self.consensus:
             return np.asarray(logits, np.float64)
@@ -94,19 +95,19 @@ class EvidenceWeights:
 
 @dataclass(frozen=True)
 class EvidenceFit:
-    """How a ranker's logit and the consensus together become a probability.
+    """Fitted calibration of a ranker's logit and the consensus.
 
     Attributes:
         temperature: of the evidence.
         weights: of its two parts, neither below 0.
         ci95: interval of the consensus' weight, resampled by instruction.
-        pairs: judged pairs that all rests on.
-        log_loss: of the pairs with a consensus, in nats, each file counting alike; of all where none has one.
-        log_loss_without: of the same pairs, the ranker's logit alone, at the best temperature for them.
+        pairs: number of judged pairs.
+        log_loss: of the pairs with a consensus, in nats, all files weighted equally; of all pairs if none has one.
+        log_loss_without: of the same pairs by the ranker's logit only, at its best temperature.
     """
 
     temperature: float
-    weights: EvidenceWeights
+    weights: LogitWeights
     ci95: Interval
     pairs: int
     log_loss: float
@@ -120,20 +121,22 @@ def fit_evidence(
     groups: Sequence[NDArray[np.int64]],
     *,
     seed: int = 0,
+    resamples: int = 200,
 ) -> EvidenceFit:
-    """The temperature T and the `EvidenceWeights` that make a judge's labels likeliest.
+    """Fit the temperature T and the `LogitWeights` of maximum likelihood to a judge's labels.
 
-    P(a is better than b) = sigmoid(evidence(a, b) / T). T is that of the ranker's logit alone, on all pairs, as if
-    there were no other candidates; at this T the weights are fitted on the pairs that have a consensus. Both are
-    logistic regressions, by Newton's method. Every file counts alike, and within it every instruction.
+    P(a is better than b) = sigmoid(evidence(a, b) / T). T is fitted to the ranker's logit only, on all pairs, as if
+    there were no other candidates; at this T the weights are fitted on the pairs with a consensus. Both are logistic
+    regressions, by Newton's method. All files have equal weight, and so have all instructions of a file.
 
     Args:
-        logits: of each file ``[n]``, the ranker's own, that a is better.
-        gains: of each file ``[n]``, by how much a agrees more than b with all candidates of its prompt; NaN where the
-            prompt has no consensus.
-        labels: of each file ``[n]``, 1 where a is better, 0 where b is.
-        groups: of each file ``[n]``, the number of the instruction.
+        logits: for each file ``[n]``, the ranker's logit that a is better.
+        gains: for each file ``[n]``, the consensus of a minus that of b among all candidates of its prompt; NaN if
+            the prompt has no consensus.
+        labels: for each file ``[n]``, 1 where a is better, 0 where b is.
+        groups: for each file ``[n]``, the number of the instruction.
         seed: of the bootstrap.
+        resamples: number of bootstrap draws for the interval.
 
     Raises:
         InputError: there is no pair.
@@ -148,15 +151,15 @@ def fit_evidence(
     agreeing = [file for file in agreeing if file.features[:, 1].any()]
     if not agreeing:
         loss = _loss(alone, np.array([1 / temperature, 0.0]))
-        return EvidenceFit(temperature, EvidenceWeights(), Interval(0.0, 0.0), pairs, loss, loss)
+        return EvidenceFit(temperature, LogitWeights(), Interval(0.0, 0.0), pairs, loss, loss)
     slopes = _fit(agreeing)
     rng = np.random.default_rng(seed)
-    drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(_RESAMPLES)]
+    drawn = [_fit([file.drawn(rng) for file in agreeing])[1] * temperature for _ in range(resamples)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     model, weight = slopes * temperature
     return EvidenceFit(
         temperature,
-        EvidenceWeights(float(weight), float(model)) if weight else EvidenceWeights(),
+        LogitWeights(float(weight), float(model)) if weight else LogitWeights(),
         Interval(float(low), float(high)),
         pairs,
         _loss(agreeing, slopes),
@@ -180,14 +183,14 @@ class _File:
         return cls(features, np.asarray(labels, np.float64), numbers, weights)
 
     def drawn(self, rng: np.random.Generator) -> _File:
-        """As many instructions, drawn with replacement."""
+        """Draw as many instructions, with replacement."""
         times = np.bincount(rng.integers(self.groups.max() + 1, size=self.groups.max() + 1), minlength=len(self.groups))
         weights = self.weights * times[self.groups]
         return _File(self.features, self.labels, self.groups, weights / weights.sum())
 
 
 def _loss(files: Sequence[_File], slopes: Floats) -> float:
-    """Log loss, each file counting alike."""
+    """Return the log loss, all files weighted equally."""
     return float(
         np.mean(
             [
@@ -199,7 +202,7 @@ def _loss(files: Sequence[_File], slopes: Floats) -> float:
 
 
 def _fit(files: Sequence[_File], fitted: Sequence[bool] = (True, True)) -> NDArray[np.float64]:
-    """``[2]``: slopes of logit and consensus, of which log loss is a convex function; those not fitted are 0."""
+    """Fit ``[2]``, the slopes of logit and consensus, in which log loss is convex; a slope not fitted is 0."""
     features = np.concatenate([file.features for file in files])
     labels = np.concatenate([file.labels for file in files])
     weights = np.concatenate([file.weights for file in files]) / len(files)

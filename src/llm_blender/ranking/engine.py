@@ -1,4 +1,4 @@
-"""Advances the strategies of many prompts in step, so that even adaptive ones fill a ranker's batches."""
+"""Engine that advances the strategies of many prompts in step, so that even adaptive ones fill a ranker's batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.ranking.consensus import EvidenceWeights, consensus
+from llm_blender.ranking.consensus import LogitWeights, consensus
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -23,11 +23,11 @@ from llm_blender.types import OnProgress, Ranking
 __all__ = ["Advance", "Compare", "Pool", "rank_many", "rank_with"]
 
 Pool = list[tuple[int, int, int]]
-"""(prompt, left, right): 0-based prompt, and its candidates in the order in which they are read."""
+"""(prompt, left, right): 0-based prompt and its two candidates in reading order."""
 Advance = Callable[[int], None]
-"""Called with the number of comparisons that a batch has finished, for the progress bar."""
+"""Called with the number of comparisons in a finished batch, for the progress bar."""
 Compare = Callable[[Pool, Advance], ArrayLike]
-"""A ranker: one logit for each entry of the pool. Calling `Advance` is optional."""
+"""A ranker: returns one logit for each entry of the pool. Calling `Advance` is optional."""
 
 _DECIMALS = 4
 
@@ -42,22 +42,22 @@ def rank_with(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
     temperature: float = 1.0,
-    evidence_weights: EvidenceWeights | None = None,
+    evidence_weights: LogitWeights | None = None,
     progress: OnProgress | None = None,
 ) -> list[Ranking]:
-    """`rank_many` with the same strategy, by name, for every prompt.
+    """Rank with the same strategy, by name, for every prompt; see `rank_many`.
 
     Args:
         candidates: texts of each prompt; lists may differ in length.
         compare: the ranker.
         strategy: one of `STRATEGIES`.
-        seed: of the strategies; the same for every prompt, so that no ranking depends on its neighbours.
+        seed: of the strategies; the same for every prompt, so that no ranking depends on other prompts.
         budget: comparisons per prompt for ``auto`` and ``active``.
-        k: how many ``top_k`` puts in order.
+        k: number of candidates that ``top_k`` puts in order.
         aggregation: of ``full`` and ``single``.
         temperature: of the rankings' probabilities.
-        evidence_weights: of the ranker's logits and of the candidates' `consensus`; None takes the logits alone.
-        progress: called with comparisons done and expected.
+        evidence_weights: of the ranker's logits and of the candidates' `consensus`; None uses the logits only.
+        progress: called with (done, expected) in comparisons.
 
     Raises:
         InputError: a prompt has no candidates, a name is unknown or an option out of range.
@@ -74,8 +74,8 @@ def rank_with(
     )
 
 
-def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: EvidenceWeights) -> Compare:
-    """A ranker's logits and, by weight, which of two candidates agrees more with all of them."""
+def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: LogitWeights) -> Compare:
+    """Add to a ranker's logits, by weight, the difference of the candidates' consensus."""
     if not weights.consensus:
         return compare
     shares = [consensus(texts) for texts in candidates]
@@ -97,10 +97,10 @@ def rank_many(
     progress: OnProgress | None = None,
     expected: int = 0,
 ) -> list[Ranking]:
-    """One ranking per prompt; `compare` is called once per round with what all strategies ask for.
+    """Rank every prompt; call `compare` once per round with the pairs that all strategies request.
 
     Within a prompt equal texts are one candidate: they are never compared (their logit is 0), and no ordered
-    pair of texts is compared twice. Logits are rounded to 4 decimals before a strategy sees them, so that
+    pair of texts is compared twice. Logits are rounded to 4 decimals before a strategy receives them, so that
     float noise, which depends on the batch, cannot turn a rank.
 
     Args:
@@ -108,12 +108,12 @@ def rank_many(
         strategies: one per prompt, not started.
         compare: the ranker.
         temperature: of the rankings' probabilities.
-        progress: called with comparisons done and expected; at the end the two are equal.
+        progress: called with (done, expected) in comparisons; at the end the two are equal.
         expected: estimate of all comparisons, if known.
 
     Raises:
         InputError: a prompt has no candidates, the lists differ in length, or the temperature is not above 0.
-        WorkError: `compare` gave the wrong number of logits, or one that is not finite.
+        WorkError: `compare` returned the wrong number of logits, or one that is not finite.
     """
     if len(candidates) != len(strategies):
         raise InputError(f"{len(candidates)} lists of candidates need as many strategies, not {len(strategies)}.")
@@ -144,10 +144,10 @@ def rank_many(
 
 
 class _Prompt:
-    """One strategy at work: what it waits for and what is known.
+    """A running strategy with its known logits.
 
     Attributes:
-        unknown: pairs of different texts, each named by its first index, that have to be compared now.
+        unknown: pairs of different texts, each as its first index, to compare in this round.
     """
 
     def __init__(self, texts: Sequence[str], strategy: Strategy) -> None:
@@ -156,25 +156,25 @@ class _Prompt:
         self._known = np.full((len(texts), len(texts)), np.nan)
         np.fill_diagonal(self._known, 0)
         self._strategy = strategy
-        self._asked: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
+        self._requested: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
         self._comparisons = 0
         self.unknown: Pairs = []
 
     def resume(self) -> Ranking | None:
-        """Run the strategy with what it asked for, to its next wish or to its ranking."""
+        """Send the strategy the logits of its last request; return its ranking, or None after another request."""
         try:
-            pairs = self._strategy.send(self._known[self._asked]) if self._asked else next(self._strategy)
+            pairs = self._strategy.send(self._known[self._requested]) if self._requested else next(self._strategy)
         except StopIteration as stop:
             ranking: Ranking = stop.value
             return replace(ranking, comparisons=self._comparisons)
-        first, second = self._asked = tuple(self._canonical[np.array(pairs, dtype=np.intp).reshape(-1, 2).T])
-        missing = np.isnan(self._known[self._asked])
+        first, second = self._requested = tuple(self._canonical[np.array(pairs, dtype=np.intp).reshape(-1, 2).T])
+        missing = np.isnan(self._known[self._requested])
         codes = np.unique(first[missing] * len(self._known) + second[missing])
         self.unknown = [divmod(code, len(self._known)) for code in codes.tolist()]
         return None
 
     def learn(self, logits: NDArray[np.float64]) -> None:
-        """Take in the logits of `unknown`."""
+        """Store the logits of `unknown`."""
         if self.unknown:
             first, second = np.array(self.unknown).T
             self._known[first, second] = logits
@@ -182,10 +182,10 @@ class _Prompt:
 
 
 class _Meter:
-    """Counts comparisons, by batch where the ranker tells and else by round."""
+    """Progress in comparisons: by batch if the ranker reports batches, else by round."""
 
-    def __init__(self, tell: OnProgress | None, expected: int) -> None:
-        self._tell, self._expected = tell, expected
+    def __init__(self, progress: OnProgress | None, expected: int) -> None:
+        self._progress, self._expected = progress, expected
         self._done = self._due = 0
 
     def start(self, count: int) -> None:
@@ -199,13 +199,13 @@ class _Meter:
             self._report(self._due, max(self._due, self._expected))
 
     def end(self) -> None:
-        if self._done < self._expected:  # duplicates spared some
+        if self._done < self._expected:  # equal texts were not compared
             self._report(self._done, self._done)
 
     def _report(self, done: int, total: int) -> None:
         self._done = done
-        if self._tell is not None:
-            self._tell(done, total)
+        if self._progress is not None:
+            self._progress(done, total)
 
 
 def _sizes(candidates: Sequence[Sequence[str]]) -> list[int]:
@@ -216,12 +216,12 @@ def _sizes(candidates: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _checked(values: ArrayLike, pool: Pool) -> NDArray[np.float64]:
-    """The logits of the pool, as many as asked for, finite, rounded."""
+    """Check number and finiteness of the logits of a pool, and round them."""
     logits = np.asarray(values, dtype=np.float64)
     if logits.shape != (len(pool),):
-        raise WorkError(f"The ranker gave logits of shape {list(logits.shape)} for {len(pool)} comparisons.")
+        raise WorkError(f"The ranker returned logits of shape {list(logits.shape)} for {len(pool)} comparisons.")
     finite = np.isfinite(logits)
     if not finite.all():
         prompt, left, right = pool[int(finite.argmin())]
-        raise WorkError(f"The ranker gave a logit that is not finite: prompt {prompt}, candidates {left}, {right}.")
+        raise WorkError(f"The ranker returned a logit that is not finite: prompt {prompt}, candidates {left}, {right}.")
     return logits.round(_DECIMALS) + 0.0  # no -0.0

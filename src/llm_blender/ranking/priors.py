@@ -1,17 +1,15 @@
-"""Some LLMs are better than others: what is known of each of them before anybody reads its answer.
+"""Priors: strengths of LLMs, learned from judged answers and added to a ranker's evidence.
 
-Evidence of a ranker and strengths of LLMs add up::
+Evidence and strengths add up::
 
     P(i is better than j) = sigmoid(evidence(i, j) / temperature + weight · (strength_i − strength_j))
 
-With an evidence and a strength that err independently, a weight of 1 is Bayes' rule. A ranker's evidence
-knows something of the LLMs' strengths already, so the weight is better fitted, and the temperature with it:
-`fit_weight`.
+If the errors of evidence and strengths are independent, a weight of 1 is Bayes' rule. A ranker's evidence already
+contains a part of the LLMs' strengths, so `fit_weight` fits the weight, and the temperature with it.
 
-Judgements of answers as games between the LLMs that wrote them.
-
-A tie is no game: it says nothing about who is better. Where a judge only says good or bad, how often one of the two
-is good and the other bad does not depend on how hard the instructions were (Rasch, 1960), but ties do.
+Strengths come from judged answers as games between the LLMs that wrote them. A tie is not a game: it carries no
+information about which LLM is better. For a judge that only decides good or bad, the share of pairs with one good and
+one bad answer does not depend on the difficulty of the instructions (Rasch, 1960), but the share of ties does.
 """
 
 from __future__ import annotations
@@ -50,23 +48,22 @@ __all__ = [
     "fit_weight",
     "games_from_pairs",
     "games_from_ranking",
-    "games_from_votes",
     "pairs_from_scores",
 ]
 
 Models = Sequence[str | None]
-"""Who wrote each candidate; None where nobody knows."""
+"""LLM of each candidate; None if unknown."""
 
 
 @dataclass(frozen=True)
 class Game:
-    """Two LLMs answered the same instruction, and one answer was found better.
+    """A judgement of two LLMs' answers to the same instruction.
 
     Attributes:
         a: an LLM.
-        b: another one.
-        share: how much of the game a won: 1 all of it, 0 nothing, in between where a ranker is in doubt.
-        weight: how many independent games it counts as.
+        b: another LLM.
+        share: share of the game that a won: 1, 0, or between if a ranker is not certain.
+        weight: number of independent games it counts as.
     """
 
     a: str
@@ -76,7 +73,7 @@ class Game:
 
 
 def games_from_ranking(ranking: Ranking, models: Models) -> list[Game]:
-    """What a ranker found: each pair that it compared, won in part, by its probability.
+    """Return the games of a ranking: one per compared pair, its share the probability.
 
     Args:
         ranking: of one instruction; a pair with evidence 0 is a tie.
@@ -92,7 +89,7 @@ def games_from_ranking(ranking: Ranking, models: Models) -> list[Game]:
 
 
 def games_from_pairs(pairs: Iterable[LabelledPair], models: Models) -> list[Game]:
-    """What a judge found, in the labelled pairs of one row.
+    """Return the games of the labelled pairs of one row.
 
     Args:
         pairs: of candidates.
@@ -102,22 +99,13 @@ def games_from_pairs(pairs: Iterable[LabelledPair], models: Models) -> list[Game
     return _games(models, [(pair.a, pair.b, won[pair.label]) for pair in pairs])
 
 
-def games_from_votes(votes: Iterable[tuple[str, str]]) -> list[Game]:
-    """What people found, each vote about an instruction of its own.
-
-    Args:
-        votes: (the LLM whose answer was preferred, the other LLM); of one with itself, none.
-    """
-    return [Game(winner, loser, 1.0) for winner, loser in votes if winner != loser]
-
-
 def pairs_from_scores(scores: ArrayLike) -> list[LabelledPair]:
-    """All pairs of the candidates of one row that have a score, the higher one better, equal ones a tie.
+    """Return all pairs of candidates of one row that have a score: the higher one is better, equal ones tie.
 
-    Only the order of the scores counts: those of one row have to be comparable, those of different rows need not be.
+    Only the order of the scores counts: scores of one row must be comparable, those of different rows need not be.
 
     Args:
-        scores: ``[N]``, NaN where a candidate has none.
+        scores: ``[N]``, NaN for a candidate without a score.
     """
     values = np.asarray(scores, dtype=np.float64)
     scored = np.flatnonzero(~np.isnan(values)).tolist()
@@ -134,9 +122,9 @@ def check_models(models: Models, candidates: int) -> None:
 
 
 def _games(models: Models, outcomes: Sequence[tuple[int, int, float]]) -> list[Game]:
-    """The games of one row.
+    """Return the games of one row.
 
-    N answers have N(N − 1)/2 pairs but only N − 1 independent differences; all pairs together count as that many.
+    N answers have N(N − 1)/2 pairs but only N − 1 independent differences; all pairs together weigh that many games.
     """
     decided = [
         (i, j, a, b, share)
@@ -151,23 +139,23 @@ def _games(models: Models, outcomes: Sequence[tuple[int, int, float]]) -> list[G
 _FORMAT, _VERSION = "llm-blender priors", 1
 _DECIMALS = 9
 
-# How much strengths differ is learned from the games, beginning with the knowledge of two LLMs at ±0.5 logits: of two
-# answers by neighbouring LLMs the better one's is preferred in 60 to 70 of 100.
+# The spread of strengths is learned from the games, starting from two pseudo-LLMs at ±0.5 logits: of two LLMs of
+# neighbouring strength, the better one's answer is preferred in 60 % to 70 % of pairs.
 _SPREAD, _PSEUDO_LLMS = 0.5, 2
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Strengths of LLMs, and how much they count beside a ranker's evidence.
+    """Strengths of LLMs and their weight next to a ranker's evidence.
 
     Attributes:
-        strengths: by the LLM's name, in logits, their mean 0; an LLM that is not named has strength 0.
-        games: by name, how many judged pairs a strength rests on.
+        strengths: by the LLM's name, in logits, their mean 0; any other LLM has strength 0.
+        games: by name, number of judged pairs behind a strength.
         weight: of the strengths, see `apply`.
-        weight_ci95: interval of the weight; None where it was not fitted.
-        source: what the strengths were learned from.
-        ranker: the ranker that learned or was weighed, where one was.
-        temperature: at which its evidence is read beside the strengths; None: at the ranker's own.
+        weight_ci95: interval of the weight; None if it was not fitted.
+        source: data that the strengths were learned from.
+        ranker: the ranker whose judgements were used or whose weight was fitted; None without one.
+        temperature: of the ranker's evidence when combined with the strengths; None for the ranker's own.
     """
 
     strengths: Mapping[str, float]
@@ -180,29 +168,29 @@ class Priors:
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.strengths.values())):
-            raise InputError("The strength of an LLM is a finite number.")
+            raise InputError("The strength of an LLM must be a finite number.")
         if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise InputError(f"The temperature of priors is a number above 0, not {self.temperature}.")
+            raise InputError(f"The temperature of priors must be a number above 0, not {self.temperature}.")
         if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise InputError(f"The weight of priors is a number of at least 0, not {self.weight}.")
+            raise InputError(f"The weight of priors must be a number of at least 0, not {self.weight}.")
 
     def strength(self, model: str | None) -> float:
-        """In logits; 0, the mean, for an LLM that is not known."""
+        """Return the strength of an LLM in logits; 0, the mean, for an unknown LLM."""
         return 0.0 if model is None else self.strengths.get(model, 0.0)
 
     def apply(self, ranking: Ranking, models: Sequence[str | None]) -> Ranking:
-        """The ranking once the LLMs' strengths are added to the evidence.
+        """Return the ranking with the LLMs' strengths added to the evidence.
 
-        Every logit that is known gains temperature · weight · (strength_i − strength_j), so the probabilities follow;
-        the temperature becomes that of the priors, if they have one.
-        With all pairs compared, the scores are MaxLogits of the new logits, whatever they were before. With some
-        of them, the evidence about all candidates is what a Gaussian model makes of the pairs compared, as for the
-        strategy ``active``, and the strengths are added to that: also somebody who went out early can be the
-        best. Where nothing is added, by weight or by strengths, the ranking stays as it is.
+        Every known logit increases by temperature · weight · (strength_i − strength_j), and the probabilities with it;
+        the temperature becomes that of the priors, if they have one. If all pairs were compared, the scores are
+        MaxLogits of the new logits, whatever they were before. Otherwise a Gaussian model infers the evidence about
+        all candidates from the compared pairs, as in the strategy ``active``, and the strengths are added to it: a
+        candidate that was eliminated early can become the best. If weight or strengths add nothing, the ranking does
+        not change.
 
         Args:
             ranking: of any strategy.
-            models: who wrote each candidate, None where nobody knows.
+            models: LLM of each candidate; None if unknown.
 
         Raises:
             InputError: there are more or fewer models than candidates.
@@ -230,15 +218,15 @@ class Priors:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, strongest LLM first."""
+        """Return plain JSON values, strongest LLM first."""
         strengths = dict(sorted(self.strengths.items(), key=lambda item: (-item[1], item[0])))
         return {**asdict(self), "strengths": strengths, "games": {name: self.games.get(name, 0) for name in strengths}}
 
     def save(self, path: str | Path) -> None:
-        """Write them to a JSON file.
+        """Write the priors to a JSON file.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file is not writable.
         """
         text = json.dumps({"format": _FORMAT, "version": _VERSION, **self.to_dict()}, ensure_ascii=False, indent=2)
         try:
@@ -248,40 +236,40 @@ class Priors:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             NotFoundError: there is no such file.
-            InputError: it is not a file of priors, or of a later version.
+            InputError: it is not a file of priors, or has another version.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise NotFoundError(f"There is no file {path}: `blend priors fit` makes one.") from None
+            raise NotFoundError(f"There is no file {path}: create one with `blend priors fit`.") from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
         except ValueError:  # neither UTF-8 nor JSON
             values = None
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
-            raise InputError(f"{path} is not a file of priors: `blend priors fit` makes one.")
+            raise InputError(f"{path} is not a file of priors: create one with `blend priors fit`.")
         if values.get("version") != _VERSION:
-            raise InputError(f"{path} has version {values.get('version')!r}, this is {_VERSION}: fit the priors anew.")
+            raise InputError(f"{path} has version {values.get('version')!r}, not {_VERSION}: fit the priors again.")
         try:
             return cls(**_checked(values))
         except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): fit the priors anew.") from None
+            raise InputError(f"{path} is damaged ({error}): fit the priors again.") from None
 
 
 def fit_priors(games: Iterable[Game], *, source: str = "") -> Priors:
-    """Strengths of LLMs from their games, drawn to the mean where games are few.
+    """Fit strengths of LLMs to their games, shrunk to the mean if games are few.
 
-    Bradley and Terry's model with strengths that are Gaussian around 0. How far they spread is learned as well, by
-    empirical Bayes: the variance is the mean square of the strengths, their uncertainty included, found again
-    until it stays (expectation maximisation, with the Gaussian approximation of what the games say). Two LLMs of
-    ±0.5 logits are counted in, so that neither a handful of games nor none lost makes the spread 0 or infinite.
+    This is a Bradley-Terry model with a Gaussian prior of mean 0 on the strengths. Its variance is learned by empirical
+    Bayes: the mean square of the strengths, their uncertainty included, iterated until it converges (expectation
+    maximisation, with a Gaussian approximation of the likelihood). Two pseudo-LLMs at ±0.5 logits are included, so that
+    a few games, or games without a loss, do not make the spread 0 or infinite.
 
     Args:
-        games: between LLMs; those of one row count as `Game.weight` says.
+        games: between LLMs, weighted by `Game.weight`.
         source: for `Priors.source`.
 
     Raises:
@@ -289,7 +277,7 @@ def fit_priors(games: Iterable[Game], *, source: str = "") -> Priors:
     """
     played = list(games)
     if not played:
-        raise InputError("There is no judged pair of two LLMs: candidates need a `model`, and their judgements differ.")
+        raise InputError("There is no judged pair of two LLMs: candidates need a `model`, and different judgements.")
     count = Counter(name for game in played for name in (game.a, game.b))
     names = sorted(count)
     place = {name: i for i, name in enumerate(names)}
@@ -304,7 +292,7 @@ def fit_priors(games: Iterable[Game], *, source: str = "") -> Priors:
 
 def _shrunk(wins: Floats) -> Floats:
     variance, strengths = 0.0, fit_strengths(wins, penalty=1 / (2 * _SPREAD**2))
-    for _ in range(1000):  # some ten, but hundreds where a hundred LLMs played a game each
+    for _ in range(1000):  # about ten steps, but hundreds if a hundred LLMs have one game each
         spread = (strengths.mean**2 + np.diag(strengths.covariance)).sum()
         before, variance = variance, float(spread + _PSEUDO_LLMS * _SPREAD**2) / (len(wins) + _PSEUDO_LLMS)
         if abs(variance - before) < 1e-7 * variance:
@@ -314,7 +302,7 @@ def _shrunk(wins: Floats) -> Floats:
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a file, each of the type it should have."""
+    """Convert the fields of a file to their types."""
     interval, ranker, temperature = (values.get(key) for key in ("weight_ci95", "ranker", "temperature"))
     return {
         "strengths": {str(name): float(value) for name, value in values["strengths"].items()},
@@ -329,18 +317,18 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 _MOST = 100.0
 _LEAST_SCALE = 1e-3
-_GRID = np.concatenate([[0.0], np.geomspace(1e-3, _MOST, 400)])  # 3 % a step
+_GRID = np.concatenate([[0.0], np.geomspace(1e-3, _MOST, 400)])  # steps of 3 %
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class JudgedRanking:
-    """A ranking, and a judge's opinion of the same candidates.
+    """A ranking, and a judge's labels of the same candidates.
 
     Attributes:
         ranking: without priors.
-        models: who wrote each candidate.
-        pairs: of candidates.
+        models: LLM of each candidate; None if unknown.
+        pairs: labelled pairs of candidates.
         group: number of the instruction; rows that share one are drawn together.
     """
 
@@ -352,15 +340,15 @@ class JudgedRanking:
 
 @dataclass(frozen=True)
 class WeightFit:
-    """The weight that makes a judge's labels likeliest.
+    """Fitted weight of the strengths.
 
     Attributes:
         weight: from 0 to 100.
         ci95: its interval at this temperature, resampled by instruction.
-        temperature: at which the ranker's evidence goes with the weight.
-        pairs: judged pairs it rests on: without ties, both LLMs known, both candidates compared.
+        temperature: of the ranker's evidence, fitted with the weight.
+        pairs: number of judged pairs: without ties, both LLMs known, both candidates compared.
         log_loss: of these pairs with temperature and weight, in nats.
-        log_loss_without: of these pairs by the ranker alone, at the temperature that suits it best then.
+        log_loss_without: of these pairs by the ranker only, at its best temperature.
     """
 
     weight: float
@@ -372,34 +360,34 @@ class WeightFit:
 
 
 def fit_weight(priors: Priors, judged: Sequence[JudgedRanking], *, seed: int = 0) -> WeightFit:
-    """The weight of `priors`, and the temperature beside it, that make the labels of dev rows likeliest.
+    """Fit the weight of `priors`, and the temperature with it, by maximum likelihood on development rows.
 
-    P(i is better than j) = sigmoid(evidence(i, j) / temperature + weight · (strength_i − strength_j)) has a log
-    loss that is convex in weight and 1 / temperature, so each is found in turn, where its slope is 0, until both
-    stay. Where the slope at weight 0 is not negative, the strengths do not help, and the weight is 0.
+    The log loss of P(i is better than j) = sigmoid(evidence(i, j) / temperature + weight · (strength_i − strength_j))
+    is convex in weight and 1 / temperature: each is set in turn to the zero of its slope until both converge. If the
+    slope at weight 0 is not negative, the strengths do not help, and the weight is 0.
 
-    The temperature is fitted along because a ranker that is too sure of itself on these rows would leave the
-    strengths too little to say, however large their weight is by itself.
+    The temperature is fitted too, because an overconfident ranker would leave the strengths too little influence,
+    however large their own weight.
 
     Args:
-        priors: their own weight and temperature are ignored.
-        judged: rows that the strengths were not learned from.
+        priors: their weight and temperature are ignored.
+        judged: rows outside the data that the strengths were learned from.
         seed: of the bootstrap.
 
     Raises:
-        InputError: no pair remains to learn from.
+        InputError: there is no usable pair.
     """
     evidence, gap, wins, groups = _pairs(priors, judged)
     if not gap.any():
         raise InputError(
-            "The weight of priors cannot be fitted: the rows hold no judged pair of two LLMs whose strengths differ."
+            "The weight of priors cannot be fitted: the rows contain no judged pair of two LLMs whose strengths differ."
         )
 
     def slope(direction: Floats, scale: float, weight: float) -> float:
         return float((direction * (sigmoid(scale * evidence + weight * gap) - wins)).sum())
 
     scale, weight = 1.0, 0.0
-    for _ in range(200):  # some ten
+    for _ in range(200):  # about ten steps
         before = scale, weight
         scale = max(_zero(lambda x: slope(evidence, x, weight)), _LEAST_SCALE)  # noqa: B023 -- called at once
         weight = _zero(lambda x: slope(gap, scale, x))  # noqa: B023
@@ -416,7 +404,7 @@ def fit_weight(priors: Priors, judged: Sequence[JudgedRanking], *, seed: int = 0
 
 
 def _zero(slope: Callable[[float], float]) -> float:
-    """Where a slope that never falls is 0, from 0 to `_MOST`."""
+    """Find the zero of a nondecreasing slope between 0 and `_MOST`."""
     low, high = 0.0, _MOST
     if slope(low) >= 0:
         return low
@@ -427,7 +415,7 @@ def _zero(slope: Callable[[float], float]) -> float:
 
 
 def _pairs(priors: Priors, judged: Sequence[JudgedRanking]) -> tuple[Floats, Floats, Floats, NDArray[np.intp]]:
-    """Evidence over temperature, difference of strengths, label and group of each pair that teaches something."""
+    """Return evidence over temperature, difference of strengths, label and group of each usable pair."""
     found = []
     for row in judged:
         check_models(row.models, len(row.ranking))
@@ -449,7 +437,7 @@ def _pairs(priors: Priors, judged: Sequence[JudgedRanking]) -> tuple[Floats, Flo
 
 
 def _interval(evidence: Floats, gap: Floats, wins: Floats, groups: NDArray[np.intp], seed: int) -> Interval:
-    """Percentile bootstrap by group: each group's slope on a grid of weights, summed as drawn, crosses 0 somewhere."""
+    """Return the percentile bootstrap by group: the zeros of slopes summed over drawn groups, on a grid of weights."""
     size = int(groups.max()) + 1
     slopes = np.stack(
         [np.bincount(groups, gap * (sigmoid(evidence + weight * gap) - wins), minlength=size) for weight in _GRID],

@@ -1,14 +1,14 @@
-"""Which pairs to compare next.
+"""Strategies: which pairs to compare next.
 
-A strategy is a generator: it yields the ordered pairs it wants compared, receives their logits, and returns a
-`Ranking`. It knows nothing of models; `engine.rank_many` runs many at a time, and by hand one runs so::
+A strategy is a generator: it yields ordered pairs to compare, receives their logits, and returns a `Ranking`. It is
+independent of models; `engine.rank_many` runs many at a time. One runs by hand like this::
 
     strategy = bubble(4, seed=0)
     pairs = next(strategy)                  # [(2, 0), (0, 2)]
     pairs = strategy.send(logits_of(pairs)) # until StopIteration, whose value is the ranking
 
-A logit l(i, j) above zero says that candidate i, read first, is better than j. Rankers prefer a place as well
-as an answer, so all but `single` read each pair in both orders and trust (l(i,j) − l(j,i)) / 2.
+A logit l(i, j) above zero means that candidate i, read first, is better than j. Rankers have a position bias, so all
+strategies but `single` read each pair in both orders and use (l(i,j) − l(j,i)) / 2.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ __all__ = [
 ]
 
 Pairs = list[tuple[int, int]]
-"""Ordered pairs of 0-based candidates, the one read first in front."""
+"""Ordered pairs of 0-based candidates, the one read first as the first item."""
 Strategy = Generator[Pairs, NDArray[np.float64], Ranking]
 """Yields pairs, receives their logits in the same order, returns the ranking."""
 
 DEFAULT_BUDGET = 40
 """Comparisons that `auto` and `active` may spend on one instruction."""
 DEFAULT_TOP_K = 3
-"""Candidates that `top_k` orders: as many as the paper gives to the fuser."""
+"""Number of candidates that `top_k` puts in order: as many as the paper gives to the fuser."""
 
 
 def full(n: int, *, aggregation: str = "max_logits") -> Strategy:
-    """Both orders of every pair, N(N − 1) comparisons (arXiv 2306.02561, section 4.2).
+    """Compare both orders of every pair: N(N − 1) comparisons (arXiv 2306.02561, section 4.2).
 
     Args:
         n: number of candidates.
@@ -64,15 +64,15 @@ def full(n: int, *, aggregation: str = "max_logits") -> Strategy:
 
 
 def single(n: int, *, seed: int = 0, aggregation: str = "max_logits") -> Strategy:
-    """Every pair once, N(N − 1)/2 comparisons; half of `full`'s price, and half exposed to position bias.
+    """Compare every pair once, N(N − 1)/2 comparisons: half the cost of `full`, but exposed to position bias.
 
-    Who is read first is drawn so that all candidates are, as nearly as N allows, equally often: seated
-    around a table in random order, each is read before the half of the others that follows it. A constant
-    preference for the first place then drops out of MaxLogits where N is odd.
+    Reading orders are drawn so that all candidates are read first equally often, as nearly as N allows: on a
+    circle in random order, each is read before the half of the others that follows it. A constant preference
+    for the first position then cancels out of MaxLogits if N is odd.
 
     Args:
         n: number of candidates.
-        seed: of the seating.
+        seed: of the reading orders.
         aggregation: one of `AGGREGATIONS`.
     """
     logits, scores_of = _nothing_compared(n), find_aggregation(aggregation)
@@ -83,7 +83,7 @@ def single(n: int, *, seed: int = 0, aggregation: str = "max_logits") -> Strateg
 
 
 def bubble(n: int, *, seed: int = 0) -> Strategy:
-    """The best so far meets one challenger after the other: 2(N − 1) comparisons in N − 1 rounds.
+    """Compare the best so far with one challenger after the other: 2(N − 1) comparisons in N − 1 rounds.
 
     Finds the best only (arXiv 2306.02561, section 4.2); `knockout` costs the same and takes ⌈log₂ N⌉ rounds.
 
@@ -100,7 +100,7 @@ def bubble(n: int, *, seed: int = 0) -> Strategy:
 
 
 def knockout(n: int, *, seed: int = 0) -> Strategy:
-    """A cup, half going out each round: 2(N − 1) comparisons in ⌈log₂ N⌉ rounds. Finds the best only.
+    """Run a knockout tournament: 2(N − 1) comparisons in ⌈log₂ N⌉ rounds. Finds the best only.
 
     Args:
         n: number of candidates.
@@ -109,7 +109,7 @@ def knockout(n: int, *, seed: int = 0) -> Strategy:
     logits, standing = _nothing_compared(n), _permutation(n, seed)
     out = []
     while len(standing) > 1:
-        matches, bye = _neighbours(standing)
+        matches, bye = _matches(standing)
         results = yield from _play(logits, matches)
         standing = bye + [winner for winner, _ in results]
         out.append([loser for _, loser in results])
@@ -117,15 +117,15 @@ def knockout(n: int, *, seed: int = 0) -> Strategy:
 
 
 def top_k(n: int, *, k: int = DEFAULT_TOP_K, seed: int = 0) -> Strategy:
-    """The k best in order, for at most 2((N − 1) + (k − 1)(⌈log₂ N⌉ − 1)) comparisons.
+    """Put the k best in order, in at most 2((N − 1) + (k − 1)(⌈log₂ N⌉ − 1)) comparisons.
 
-    A knockout finds the first. The next is among those who lost to the last one found: they climb a ladder
-    in the order in which they lost, which replays that one's path through the cup (tournament sort; Knuth,
-    The Art of Computer Programming 3, section 5.2.3). No pair meets twice.
+    A knockout finds the first. The next one is among those that lost to the last one found: they climb a ladder
+    in the order of their losses, which replays the winner's path through the tournament (tournament sort; Knuth,
+    The Art of Computer Programming 3, section 5.2.3). No pair is compared twice.
 
     Args:
         n: number of candidates.
-        k: how many to put in order; the rest rank by elimination.
+        k: number of candidates to put in order; the rest rank by elimination.
         seed: of the draw.
 
     Raises:
@@ -136,7 +136,7 @@ def top_k(n: int, *, k: int = DEFAULT_TOP_K, seed: int = 0) -> Strategy:
     beaten_by: list[list[int]] = [[] for _ in range(n)]
     out = []
     while len(standing) > 1:
-        matches, bye = _neighbours(standing)
+        matches, bye = _matches(standing)
         results = yield from _play(logits, matches)
         for winner, loser in results:
             beaten_by[winner].append(loser)
@@ -154,15 +154,15 @@ def top_k(n: int, *, k: int = DEFAULT_TOP_K, seed: int = 0) -> Strategy:
 
 
 def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
-    """Spends a budget where the order of the contenders is least certain.
+    """Spend a budget on the pairs whose order is least certain.
 
-    A first round gives everybody one opponent. Then, pair by pair, the two candidates meet that may both be
-    the best and whose difference is least known, by a Gaussian model of the strengths. Scores are twice the
+    A first round gives each candidate one opponent. Then, pair by pair, it compares two candidates that may both
+    be the best and whose difference is least certain, by a Gaussian model of the strengths. Scores are twice the
     model's means, on the scale of MaxLogits. With a budget of N(N − 1) or more it is `full`.
 
     Args:
         n: number of candidates.
-        budget: comparisons to spend; an odd one is left over, for a pair takes two.
+        budget: comparisons to spend; an odd one is not used, since a pair takes two.
         seed: of the first round.
 
     Raises:
@@ -172,16 +172,16 @@ def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
     logits = _nothing_compared(n)
     if budget >= n * (n - 1):
         return replace((yield from full(n)), strategy="active")
-    opening = _neighbours(_permutation(n, seed))[0][: budget // 2]
+    opening = _matches(_permutation(n, seed))[0][: budget // 2]
     yield from _play(logits, opening)
     for _ in range(budget // 2 - len(opening)):
         yield from _play(logits, [Posterior.of(logits).most_doubtful_pair()])
-    scores = (2 * Posterior.of(logits).mean).round(9) + 0.0  # beyond that, the noise of matrix inversion
+    scores = (2 * Posterior.of(logits).mean).round(9) + 0.0  # further digits are noise of matrix inversion
     return ranking_from_scores("active", scores, logits)
 
 
 STRATEGIES = ("auto", "full", "single", "bubble", "knockout", "top_k", "active")
-"""The names `make_strategy` knows."""
+"""Names that `make_strategy` accepts."""
 
 
 def make_strategy(
@@ -193,21 +193,21 @@ def make_strategy(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
 ) -> Strategy:
-    """The strategy of that name for n candidates; each takes from the options what it needs.
+    """Make a strategy by name for n candidates; it uses the options it needs.
 
     Args:
         name: one of `STRATEGIES`; ``auto`` is `full` where N(N − 1) fits the budget, else `knockout`.
         n: number of candidates.
-        seed: of everything drawn.
+        seed: of all draws.
         budget: comparisons that ``auto`` and ``active`` may spend.
-        k: how many ``top_k`` puts in order.
+        k: number of candidates that ``top_k`` puts in order.
         aggregation: of ``full`` and ``single``.
 
     Raises:
         InputError: the name is unknown, there are no candidates, or an option is out of range.
     """
     find_aggregation(aggregation)
-    comparison_count(name, n, budget=budget, k=k)  # refuses now what a generator would refuse later
+    comparison_count(name, n, budget=budget, k=k)  # raises errors now, not when the generator starts
     makers: dict[str, Callable[[], Strategy]] = {
         "full": lambda: full(n, aggregation=aggregation),
         "single": lambda: single(n, seed=seed, aggregation=aggregation),
@@ -220,7 +220,7 @@ def make_strategy(
 
 
 def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int = DEFAULT_TOP_K) -> int:
-    """How many comparisons a strategy makes of n different texts: exact, but for ``top_k`` an upper bound.
+    """Return the number of comparisons of a strategy for n different texts; for ``top_k`` an upper bound.
 
     Raises:
         InputError: the name is unknown, there are no candidates, or an option is out of range.
@@ -273,19 +273,19 @@ def _nothing_compared(n: int) -> NDArray[np.float64]:
 
 def _permutation(n: int, seed: int) -> list[int]:
     if seed < 0:
-        raise InputError(f"A seed is not negative: {seed}.")
+        raise InputError(f"A seed must not be negative: {seed}.")
     order: list[int] = np.random.default_rng(seed).permutation(n).tolist()
     return order
 
 
-def _neighbours(standing: Sequence[int]) -> tuple[Pairs, list[int]]:
-    """The matches of a cup's round, and who has no opponent in it."""
+def _matches(standing: Sequence[int]) -> tuple[Pairs, list[int]]:
+    """Pair up the remaining candidates for a round; return the matches, and the candidate without an opponent."""
     matches = list(zip(standing[::2], standing[1::2], strict=False))
     return matches, list(standing[2 * len(matches) :])
 
 
 def _compare(logits: NDArray[np.float64], pairs: Pairs) -> Generator[Pairs, NDArray[np.float64], NDArray[np.float64]]:
-    """Ask for the pairs, write the answers into `logits`, and hand them on."""
+    """Request the pairs, write their logits into the matrix, and return them."""
     if not pairs:
         return np.empty(0)
     answers = np.asarray((yield pairs), dtype=np.float64)
@@ -295,7 +295,7 @@ def _compare(logits: NDArray[np.float64], pairs: Pairs) -> Generator[Pairs, NDAr
 
 
 def _play(logits: NDArray[np.float64], matches: Pairs) -> Generator[Pairs, NDArray[np.float64], Pairs]:
-    """Compare each match in both orders; (winner, loser) of each. In a tie the second wins."""
+    """Compare each match in both orders; return (winner, loser) of each. In a tie the second wins."""
     answers = yield from _compare(logits, [pair for i, j in matches for pair in ((i, j), (j, i))])
     forward, backward = answers[::2], answers[1::2]
     return [

@@ -1,8 +1,9 @@
 """An ensemble behind an OpenAI-compatible HTTP service.
 
-A request comes in through `door` (who may, how much), is understood by `schemas`, becomes an ensemble of its own in
-`asking`, waits for its turn at the `gate`, and leaves as JSON by `chat` or as a stream by `streaming`. `comparing` and
-`status` are the other routes, `app` puts all of it together, and `running` gives it a port and an end.
+A chat request passes the middleware of `auth` and the `schemas`; `request` reads it, it waits for admission (`limits`),
+`chat` has the ensemble answer it, and `response` renders the answer. `rank`, `history`, `status` and `playground` are
+the other routes, `errors` renders all errors, `service` holds the state that the routes share, `app` puts them
+together, and `serve` runs the app with graceful shutdown.
 """
 
 from llm_blender.errors import MissingExtraError

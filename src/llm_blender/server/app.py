@@ -1,4 +1,4 @@
-"""The whole service as an ASGI application."""
+"""The service as an ASGI application."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from fastapi import FastAPI
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.server import chat, history, playground, rank, status
-from llm_blender.server.auth import Door, Keys
+from llm_blender.server.auth import AuthMiddleware, Keys
 from llm_blender.server.errors import add_handlers
 from llm_blender.server.schemas import Problem
 from llm_blender.server.service import Service
 
 __all__ = ["create_app"]
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "The request is wrong, or too much."},
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request is wrong, or above a limit."},
     "5XX": {"model": Problem, "description": "The LLMs, or the service, failed."},
 }
 
 
 def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Keys | None = None) -> FastAPI:
-    """The service of an ensemble, to be run by any ASGI server; `serve` runs it well.
+    """Make the service of an ensemble, for any ASGI server; `serve` runs it with graceful shutdown.
 
-    Its connections are opened, and its ranker is loaded, when the application starts.
+    The application opens the ensemble's connections and loads its ranker at startup.
 
     Args:
-        ensemble: who answers.
-        config: within which limits; None for the defaults.
-        keys: of those who may ask; None for everybody on this machine.
+        ensemble: the ensemble that answers.
+        config: limits of the service; None takes the defaults.
+        keys: API keys of the clients; None admits clients of this machine without a key.
 
     Raises:
         ConfigError: an LLM has a name that means the ensemble.
@@ -47,16 +47,16 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
             await asyncio.to_thread(lambda: ensemble.ranker)
             service.loaded = True
             yield
-            await service.gate.drain(0)
+            await service.admission.drain(0)
 
     app = FastAPI(
         title="LLM-Blender",
-        summary="Several LLMs behind one endpoint: asked, ranked, and the best answer given back.",
+        summary="Several LLMs behind one endpoint: it ranks their answers and returns the best one.",
         version=version("llm-blender"),
         lifespan=lifespan,
-        docs_url=None,  # these pages load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
-        responses=_PROBLEMS,
+        responses=_ERRORS,
     )
     app.state.service = service
     for part in (chat, rank, history, status):
@@ -64,5 +64,5 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
     if service.config.playground:
         app.include_router(playground.router)
     add_handlers(app)
-    app.add_middleware(Door, service=service, keys=keys or Keys())
+    app.add_middleware(AuthMiddleware, service=service, keys=keys or Keys())
     return app

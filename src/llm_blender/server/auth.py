@@ -1,4 +1,4 @@
-"""What every request passes first: its key, its size, where it comes from; and where it is counted."""
+"""API keys, and the middleware that checks the key, the host and the size of every request."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llm_blender.config import ServerConfig
 from llm_blender.errors import ConfigError
 from llm_blender.llms.openai_compatible import VIA, came_through
-from llm_blender.server.errors import RefusedError, problem
+from llm_blender.server.errors import RefusedError, error_response
 from llm_blender.server.playground import PATHS
 from llm_blender.server.service import OWNER, Service
 from llm_blender.server.status import OPEN
 
-__all__ = ["Door", "Keys", "is_loopback"]
+__all__ = ["AuthMiddleware", "Keys", "is_loopback"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Keys:
-    """SHA-256 hashes of the keys; without any, everybody may ask.
+    """The API keys of the clients, as SHA-256 hashes; without any, no request needs a key.
 
     Args:
-        hashes: in hex.
+        hashes: the hashes, in hex.
     """
 
     def __init__(self, hashes: Iterable[str] = ()) -> None:
@@ -39,10 +39,10 @@ class Keys:
 
     @classmethod
     def of(cls, config: ServerConfig, environment: Mapping[str, str], folder: Path) -> Self:
-        """Those of the environment and of the file.
+        """Read the keys of the environment and of the file.
 
         Raises:
-            ConfigError: the file cannot be read, a line of it is no SHA-256, or there is no key where some should be.
+            ConfigError: the file cannot be read or holds anything but SHA-256 hashes, or one of the two holds no key.
         """
         given = environment.get(config.keys_env)
         keys = [key.strip() for key in (given or "").split(",") if key.strip()]
@@ -56,12 +56,8 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
-    def know(self, authorization: bytes) -> bool:
-        """Whether a header ``Authorization: Bearer KEY`` holds one of the keys; takes as long for a wrong one."""
-        return self.owner(authorization) is not None
-
     def owner(self, authorization: bytes) -> str | None:
-        """A name for who holds the key of such a header, made of its hash; None if it is not known."""
+        """Derive the client's name from a header ``Authorization: Bearer KEY``, in constant time; None: unknown key."""
         scheme, _, key = authorization.partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
         known = [hmac.compare_digest(digest, each) for each in self._hashes]
@@ -69,7 +65,7 @@ class Keys:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Check whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -82,46 +78,46 @@ def _read(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the file of the keys cannot be read ({error}).") from None
+        raise ConfigError(f"{path}: the file of keys cannot be read ({error}).") from None
     hashes = []
     for number, line in enumerate(lines, start=1):
         word = line.partition("#")[0].strip().lower()
         if word and not _HASH.fullmatch(word):
-            raise ConfigError(f"{path}, line {number}: this is no SHA-256 in hex; `sha256sum` makes one of a key.")
+            raise ConfigError(f"{path}, line {number}: this is not a SHA-256 in hex; `sha256sum` makes one from a key.")
         if word:
             hashes.append(word)
     if not hashes:
-        raise ConfigError(f"{path}: there is no key in it; a line holds the SHA-256 of one, in hex.")
+        raise ConfigError(f"{path}: the file holds no key; each line is the SHA-256 of one, in hex.")
     return hashes
 
 
 _PORT = re.compile(r":\d+$")
-_MOST_SERVICES = 4  # that a request comes through
-_UNLOCKED = OPEN | PATHS
+_MOST_SERVICES = 4  # maximum number of ensembles that a request passes
+_PUBLIC = OPEN | PATHS
 _NO_GUESSING = (b"x-content-type-options", b"nosniff")
 
 
-class Door:
-    """ASGI middleware.
+class AuthMiddleware:
+    """ASGI middleware that refuses requests before they reach a route, and counts all of them.
 
     Args:
-        app: what is behind the door.
-        service: whose door it is.
-        keys: of those who may come in; without any, only requests that name this machine as their host may, so that
-            no page in a browser can be made to ask under another name.
+        app: the application behind it.
+        service: the service, with its limits and counters.
+        keys: API keys of the clients. Without any, a request must name this machine as its host, which keeps pages in a
+            browser from reaching the service under another name (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
         self._app, self._service, self._keys = app, service, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or send it away, and count it."""
+        """Pass a request on, or refuse it, and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
 
-        async def noting(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -129,7 +125,7 @@ class Door:
             await send(message)
 
         try:
-            await self._enter(scope, receive, noting)
+            await self._enter(scope, receive, send_noting_status)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._service.metrics.served(route, status, time.perf_counter() - started)
@@ -140,11 +136,11 @@ class Door:
         try:
             self._check(scope["path"], headers, via)
         except RefusedError as refusal:
-            await problem(refusal)(scope, receive, send)
+            await error_response(refusal)(scope, receive, send)
             return
         most, taken = self._service.config.max_body, 0
 
-        async def measured() -> Message:
+        async def receive_bounded() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
@@ -154,24 +150,22 @@ class Door:
 
         scope[OWNER] = self._keys.owner(headers.get(b"authorization", b"")) or ""
         with came_through((*via, self._service.name)):
-            await self._app(scope, measured, send)
+            await self._app(scope, receive_bounded, send)
 
     def _check(self, path: str, headers: dict[bytes, bytes], via: tuple[str, ...]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._keys and not is_loopback(_PORT.sub("", host)):
             raise RefusedError(
-                403, "wrong_host", f"Without keys, this service answers on loopback alone, not as {host!r}."
+                403, "wrong_host", f"Without keys, this service answers on loopback only, not as {host!r}."
             )
-        if self._keys and path not in _UNLOCKED and not self._keys.know(headers.get(b"authorization", b"")):
+        if self._keys and path not in _PUBLIC and self._keys.owner(headers.get(b"authorization", b"")) is None:
             raise RefusedError(
                 401, "invalid_api_key", "Send one of this service's keys as `Authorization: Bearer KEY`."
             )
         if self._service.name in via:
-            raise RefusedError(400, "loop", "This ensemble was asked by itself: take it out of its own LLMs.")
+            raise RefusedError(400, "loop", "This ensemble is one of its own LLMs: take it out of them.")
         if len(via) >= _MOST_SERVICES:
-            raise RefusedError(
-                400, "loop", f"This request came through {len(via)} ensembles: that is taken for a circle."
-            )
+            raise RefusedError(400, "loop", f"This request passed {len(via)} ensembles, which is taken for a loop.")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._service.config.max_body:
             raise RefusedError(413, "too_large", f"The body is longer than {self._service.config.max_body} bytes.")

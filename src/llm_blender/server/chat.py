@@ -1,53 +1,104 @@
-"""`/v1/chat/completions`: the ensemble as if it were one model."""
+"""`/v1/chat/completions`: the ensemble as if it were one model, answered as JSON or as a stream of events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from llm_blender.server.errors import StrictRoute, problem_body
-from llm_blender.server.request import Question, question
-from llm_blender.server.response import Watch, choices_of, finish_reason, head, message, reported, usage
+from llm_blender.errors import NoAnswerError
+from llm_blender.server.errors import StrictRoute, error_body
+from llm_blender.server.request import Question, read_question
+from llm_blender.server.response import Events, blend_json, choices_of, complete, finish_reason, head, message, usage
 from llm_blender.server.schemas import ChatCompletion, ChatRequest
 from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.types import Answer, Candidate
 
-__all__ = ["router", "stream"]
+__all__ = ["answer_question", "router"]
+
+router = APIRouter(route_class=StrictRoute)
 
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_RESPONSE = {
+    "model": ChatCompletion,
+    "description": "The answer; with `stream`, the events of OpenAI's streams.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
-def stream(service: Service, question: Question, request: ChatRequest, owner: str) -> StreamingResponse:
-    """Begin to answer, and the response that tells of it.
-
-    Raises:
-        RefusedError: there is no place for the request.
-    """
-    events: asyncio.Queue[bytes] = asyncio.Queue()
-    chunks = _Chunks(question, request)
-    live = _Live(question.alone)
-
-    def tell(event: Mapping[str, Any]) -> None:
-        events.put_nowait(b": blend " + json.dumps(event).encode() + b"\n\n")
-
-    class Told(Watch):
-        def writing(self, call: int, text: str) -> None:
-            super().writing(call, text)
-            if new := live.feed(text):
-                events.put_nowait(chunks.text(0, new))
-
-    watched = bool(request.blend and request.blend.watch)
+@router.post("/v1/chat/completions", responses={200: _RESPONSE})
+async def chat(body: ChatRequest, request: Request) -> Response:
+    """Ask the LLMs, rank their answers, return the best one or what is fused from the best ones."""
+    service = Service.of(request)
+    question = read_question(service, body)
+    if body.stream:
+        return _stream(service, question, owner(request))
 
     async def work() -> Answer:
-        return await question.ask(Told(service, question, tell, pieces=watched))
+        return await answer_question(service, question, Events(service, question))
 
-    task = service.gate.begin(work, question.deadline)
+    answer = await unless_gone(request, service.admission.begin(work, question.settings.limits.deadline))
+    service.metrics.answered(answer)
+    choices = [
+        {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
+        for index, candidate in enumerate(choices_of(answer, question.choices))
+    ]
+    begin = head("chat.completion", question.model)
+    blend = await blend_json(service, question, answer, begin["id"], owner(request))
+    return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})
+
+
+async def answer_question(service: Service, question: Question, events: Events) -> Answer:
+    """Answer a question with the ensemble, in the time that its wait in the queue has left.
+
+    Raises:
+        InputError: the prompt is empty, or there is a maximum cost and an LLM without a price.
+        NoAnswerError: no LLM gave an answer.
+    """
+    limits = question.settings.limits
+    left = max(0.0, limits.deadline - (time.monotonic() - question.begun))
+    try:
+        answer = await service.ensemble.aask(
+            question.prompt,
+            seed=question.seed,
+            observer=events,
+            settings=replace(question.settings, limits=replace(limits, deadline=left, total=left)),
+            members=question.members,
+            fuser=question.fuser,
+            cache=question.cache,
+        )
+    except NoAnswerError as error:
+        raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
+    return complete(question, answer)
+
+
+def _stream(service: Service, question: Question, owner: str) -> StreamingResponse:
+    """Begin to answer, and return the response that streams the answer.
+
+    Raises:
+        RefusedError: the queue is full.
+    """
+    events: asyncio.Queue[bytes] = asyncio.Queue()
+    chunks, live = _Chunks(question), _LiveText()
+
+    def send(event: Mapping[str, Any]) -> None:
+        events.put_nowait(b": blend " + json.dumps(event).encode() + b"\n\n")
+
+    def on_text(text: str) -> None:
+        if question.single and (new := live.feed(text)):
+            events.put_nowait(chunks.text(0, new))
+
+    async def work() -> Answer:
+        return await answer_question(service, question, Events(service, question, send, on_text))
+
+    task = service.admission.begin(work, question.settings.limits.deadline)
 
     async def lines() -> AsyncIterator[bytes]:
         async for line in _until_done(task, events, service.config.heartbeat):
@@ -55,11 +106,11 @@ def stream(service: Service, question: Question, request: ChatRequest, owner: st
         try:
             answer = task.result()
         except Exception as error:
-            yield _data(problem_body(error))
+            yield _data(error_body(error))
         else:
             service.metrics.answered(answer)
-            blend = await reported(service, question, answer, request, chunks.id, owner)
-            for line in chunks.end(answer, live.told, blend):
+            blend = await blend_json(service, question, answer, chunks.id, owner)
+            for line in chunks.end(answer, live.sent, blend):
                 yield line
         yield b"data: [DONE]\n\n"
 
@@ -69,7 +120,7 @@ def stream(service: Service, question: Question, request: ChatRequest, owner: st
 async def _until_done(
     task: asyncio.Task[Answer], events: asyncio.Queue[bytes], heartbeat: float
 ) -> AsyncIterator[bytes]:
-    """What is told until the task is over; a comment whenever nothing was told for a while."""
+    """Yield events until the task is done; a comment after every `heartbeat` seconds without an event."""
     task.add_done_callback(lambda _: events.put_nowait(b""))
     while True:
         try:
@@ -84,49 +135,48 @@ async def _until_done(
             return
 
 
-class _Live:
-    """The text of an only answer while it is written, without white space around it."""
+class _LiveText:
+    """The text of a single answer while an LLM writes it, without leading and trailing white space.
 
-    def __init__(self, active: bool) -> None:
-        self._active, self._held = active, ""
-        self.told = ""
+    Attributes:
+        sent: what `feed` has returned so far.
+    """
+
+    def __init__(self) -> None:
+        self._held = self.sent = ""
 
     def feed(self, piece: str) -> str:
-        """What can be told of it now."""
-        if not self._active:
-            return ""
-        self._held += piece if self.told or self._held else piece.lstrip()
+        """Add a piece, and return what can be sent: white space is held back until more text follows."""
+        self._held += piece if self.sent or self._held else piece.lstrip()
         new = self._held.rstrip()
         self._held = self._held[len(new) :] if new else self._held
-        self.told += new
+        self.sent += new
         return new
 
 
 class _Chunks:
-    """OpenAI's events of one answer."""
+    """OpenAI's events of one answer.
 
-    def __init__(self, question: Question, request: ChatRequest) -> None:
-        self._question = question
+    Attributes:
+        id: id of the completion.
+    """
+
+    def __init__(self, question: Question) -> None:
         self._head = head("chat.completion.chunk", question.model)
-        options = request.stream_options
-        self._usage = options is not None and options.include_usage
+        self.id: str = self._head["id"]
+        self._usage, self._choices = question.usage, question.choices
         self._begun: set[int] = set()
 
-    @property
-    def id(self) -> str:
-        """Of the completion."""
-        return str(self._head["id"])
-
     def text(self, index: int, text: str) -> bytes:
-        """A piece of a choice."""
+        """Render a piece of a choice."""
         return self._delta(index, {"content": text})
 
-    def end(self, answer: Answer, told: str, blend: Mapping[str, Any]) -> list[bytes]:
-        """What is still to be told: `told` has been, of the first choice; `blend` goes with the last."""
-        choices = choices_of(answer, self._question.choices)
+    def end(self, answer: Answer, sent: str, blend: Mapping[str, Any]) -> list[bytes]:
+        """Render the rest of the answer: `sent` is the text sent so far; `blend` goes with the last choice."""
+        choices = choices_of(answer, self._choices)
         lines = []
         for index, candidate in enumerate(choices):
-            lines.append(self._delta(index, _rest(candidate, told if index == 0 else "")))
+            lines.append(self._delta(index, _rest(candidate, sent if index == 0 else "")))
             more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
@@ -144,13 +194,13 @@ class _Chunks:
         return _data({**self._head, "choices": [choice], **unused, **more})
 
 
-def _rest(candidate: Candidate, told: str) -> dict[str, Any]:
-    said = message(candidate)
-    text = said["content"] or ""
-    # Thoughts that began without a tag are recognised at their end alone: what was told then holds them, and all else.
-    delta: dict[str, Any] = {"content": text.removeprefix(told) if text.startswith(told) else ""}
-    if "tool_calls" in said:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(said["tool_calls"])]
+def _rest(candidate: Candidate, sent: str) -> dict[str, Any]:
+    turn = message(candidate)
+    text = turn["content"] or ""
+    # Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
+    delta: dict[str, Any] = {"content": text.removeprefix(sent) if text.startswith(sent) else ""}
+    if "tool_calls" in turn:
+        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(turn["tool_calls"])]
     return delta
 
 
@@ -159,7 +209,7 @@ def _data(value: Mapping[str, Any]) -> bytes:
 
 
 class _EventStream(StreamingResponse):
-    """A response whose work ends when its client goes away, whether it has begun to read or not."""
+    """A response that cancels its work when the client goes away, even before the first event."""
 
     def __init__(self, lines: AsyncIterator[bytes], task: asyncio.Task[Answer]) -> None:
         super().__init__(lines, media_type="text/event-stream", headers=_HEADERS)
@@ -171,34 +221,3 @@ class _EventStream(StreamingResponse):
         finally:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-
-router = APIRouter(route_class=StrictRoute)
-
-_RESPONSE = {
-    "model": ChatCompletion,
-    "description": "The answer; with `stream`, the events of OpenAI's streams.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
-
-
-@router.post("/v1/chat/completions", responses={200: _RESPONSE})
-async def chat(body: ChatRequest, request: Request) -> Response:
-    """Ask the LLMs, rank their answers, give back the best one or what is fused of the best ones."""
-    service = Service.of(request)
-    asked = question(service, body)
-    if body.stream:
-        return stream(service, asked, body, owner(request))
-
-    async def work() -> Answer:
-        return await asked.ask(Watch(service, asked))
-
-    answer = await unless_gone(request, service.gate.begin(work, asked.deadline))
-    service.metrics.answered(answer)
-    choices = [
-        {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
-        for index, candidate in enumerate(choices_of(answer, asked.choices))
-    ]
-    begin = head("chat.completion", asked.model)
-    blend = await reported(service, asked, answer, body, begin["id"], owner(request))
-    return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})

@@ -1,4 +1,4 @@
-"""What goes wrong, in the shape of OpenAI's errors: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in the shape of OpenAI's: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from starlette.responses import JSONResponse
 
 from llm_blender.errors import FailureReason, InputError, LLMBlenderError, MissingExtraError, NoAnswerError
 
-__all__ = ["RefusedError", "StrictRoute", "add_handlers", "problem", "problem_body"]
+__all__ = ["RefusedError", "StrictRoute", "add_handlers", "error_body", "error_response"]
 
 logger = logging.getLogger(__name__)
 
-_UNFORESEEN = "The service met an error that nobody foresaw; its log says more."
+_UNEXPECTED = "The service had an unexpected error; see its log."
 
 
 class RefusedError(LLMBlenderError):
-    """A request that the service does not work on, or not to its end.
+    """A request that the service refuses, or gives up.
 
     Attributes:
-        status: of HTTP.
-        code: what is wrong, in a word.
+        status: HTTP status.
+        code: kind of the error, in a word.
         param: the key of the body that is wrong.
-        retry_after: seconds after which it is worth trying again.
+        retry_after: seconds after which the client may try again.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RefusedError(LLMBlenderError):
         super().__init__(message)
 
 
-# When all LLMs failed for one reason, that is the reason of the whole.
+# If all LLMs failed for the same reason, that reason decides the status.
 _STATUS: Mapping[FailureReason, int] = {
     "timeout": 504,
     "rate_limit": 429,
@@ -51,8 +51,8 @@ _STATUS: Mapping[FailureReason, int] = {
 }
 
 
-def problem(error: Exception) -> JSONResponse:
-    """The response that tells of an error."""
+def error_response(error: Exception) -> JSONResponse:
+    """Make the response for an error."""
     refusal, more = _refusal(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if refusal.retry_after is not None:
@@ -62,31 +62,31 @@ def problem(error: Exception) -> JSONResponse:
     return JSONResponse(_body(refusal, more), refusal.status, headers)
 
 
-def problem_body(error: Exception) -> dict[str, Any]:
-    """Its body alone, for a stream that has begun."""
+def error_body(error: Exception) -> dict[str, Any]:
+    """Make the body of such a response alone, for a stream that has begun."""
     if not isinstance(error, LLMBlenderError):
-        logger.error("an error that nobody foresaw", exc_info=error)
+        logger.error("unexpected error", exc_info=error)
     return _body(*_refusal(error))
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Every error of the app is told in this shape."""
+    """Make the app answer every error in this shape."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return problem(error)
+        return error_response(error)
 
     for kind in (LLMBlenderError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
 
 
 def _body(refusal: RefusedError, more: Mapping[str, Any]) -> dict[str, Any]:
-    said = {
+    values = {
         "message": str(refusal),
         "type": _type(refusal.status),
         "param": refusal.param,
         "code": refusal.code,
     }
-    return {"error": said, **more}
+    return {"error": values, **more}
 
 
 def _type(status: int) -> str:
@@ -120,7 +120,7 @@ def _refusal(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
         case HTTPException():
             code = "too_large" if error.status_code == 413 else f"http_{error.status_code}"
             return RefusedError(error.status_code, code, f"{error.detail}"), {}
-    return RefusedError(500, "internal_error", _UNFORESEEN), {}
+    return RefusedError(500, "internal_error", _UNEXPECTED), {}
 
 
 def _code(error: LLMBlenderError) -> str:
@@ -132,7 +132,7 @@ def _code(error: LLMBlenderError) -> str:
 
 
 def _invalid(error: RequestValidationError) -> RefusedError:
-    """The first thing that is wrong with the body."""
+    """Describe the first error in the body."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "json_invalid":
@@ -144,7 +144,7 @@ def _invalid(error: RequestValidationError) -> RefusedError:
 
 class _Request(Request):
     async def json(self) -> Any:
-        """The body; NaN, half a character and endless nesting are no JSON."""
+        """Parse the body; NaN, lone surrogates and deep nesting are not JSON."""
         body = await self.body()
         try:
             return pydantic_core.from_json(body, allow_inf_nan=False)
@@ -153,10 +153,10 @@ class _Request(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its body so."""
+    """A route that parses its body strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, given requests of the strict kind."""
+        """Wrap the handler: its requests are strict ones."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:

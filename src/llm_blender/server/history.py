@@ -1,4 +1,4 @@
-"""Routes of the history: what was asked in the playground, and which answers people prefer."""
+"""Routes of the history: questions of the playground, their answers, and votes on them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Index = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class VoteRequest(StrictRequest):
-    """A candidate is better than others.
+    """A vote: a candidate is better than others.
 
     Attributes:
-        preferred: index of the better one among the candidates, after which comes what was fused of them.
-        over: the worse ones; all others if left out.
-        tie: they are equally good.
+        preferred: index of the better candidate; the fused text comes after the candidates.
+        over: indices of the worse candidates; all others if left out.
+        tie: whether they are equally good instead.
     """
 
     preferred: Index
@@ -51,7 +51,7 @@ class _Summary(OpenAnswer):
 
 
 class Kept(OpenAnswer):
-    """A question and its answer, as they were told."""
+    """A question, its answer as the client received it, and the votes."""
 
     id: str
     created: int
@@ -62,7 +62,7 @@ class Kept(OpenAnswer):
 
 
 class KeptList(OpenAnswer):
-    """The newest questions, newest first; `more` tells whether there are older ones."""
+    """The newest questions, newest first; `more`: whether there are older ones."""
 
     data: list[_Summary]
     more: bool
@@ -82,7 +82,7 @@ _LINES = {
 async def latest(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: str | None = None
 ) -> Response:
-    """The newest questions that were asked with this key, newest first; `before` an older one's id goes on."""
+    """List the newest questions of this key, newest first; with the id of one as `before`, the older ones."""
     answers = await _with(request, lambda history, name: history.latest(limit + 1, before=before, owner=name))
     shown = [
         {
@@ -98,7 +98,7 @@ async def latest(
 
 @router.get("/v1/history/{id}", responses={200: {"model": Kept}})
 async def one(id: str, request: Request) -> Response:
-    """One of them, with its answer, what that rests on, and the votes."""
+    """Return a question with its answer, the details of the answer, and the votes."""
     return _kept(await _with(request, lambda history, name: history.get(id, owner=name)))
 
 
@@ -120,13 +120,13 @@ async def vote(id: str, body: VoteRequest, request: Request) -> Response:
 
 @router.delete("/v1/history/{id}/votes", responses={200: {"model": Kept}})
 async def take_back(id: str, request: Request) -> Response:
-    """Take all votes on an answer back."""
+    """Delete all votes on an answer."""
     return _kept(await _with(request, lambda history, name: history.take_back(id, owner=name)))
 
 
 @router.get("/v1/votes", responses={200: _LINES}, response_class=Response)
 async def export(request: Request, format: VoteFormat = "rows") -> Response:
-    """All votes made with this key: rows that rankers are trained from, or preference records."""
+    """Export all votes of this key: rows to train rankers from, or preference records."""
 
     def lines(history: History, name: str) -> list[str]:
         examples = (answer.example for answer in history.voted(owner=name))

@@ -1,4 +1,4 @@
-"""How many requests are worked on, how many wait, and who is sent away."""
+"""Admission of requests, up to a bound on running and waiting ones, and circuit breakers for the LLMs."""
 
 from __future__ import annotations
 
@@ -11,53 +11,57 @@ from llm_blender.errors import FailureReason
 from llm_blender.server.errors import RefusedError
 from llm_blender.types import Failure
 
-__all__ = ["Breakers", "Gate"]
+__all__ = ["Admission", "CircuitBreakers"]
 
 _T = TypeVar("_T")
-_MEMORY = 0.9  # of the mean duration, for each further request
+_MEMORY = 0.9  # weight of the earlier requests in the mean duration
 
 
-class Gate:
-    """Lets a number of requests through at a time, keeps others waiting, and sends away the rest at once.
+class Admission:
+    """Admission of requests: some run at a time, some wait in a queue, and further ones are refused at once.
 
     Args:
-        concurrency: requests that are worked on at a time.
-        queue: requests that wait.
+        concurrency: maximum number of running requests.
+        queue: maximum number of waiting requests.
 
     Attributes:
-        running: requests at work.
-        closed: nobody comes in any more.
+        running: number of running requests.
+        closed: whether new requests are refused.
     """
 
     def __init__(self, concurrency: int, queue: int) -> None:
         self._slots = asyncio.Semaphore(concurrency)
         self._concurrency, self._most = concurrency, concurrency + queue
-        self._usual = 1.0  # seconds of a request
+        self._usual = 1.0  # mean duration of a request, in seconds
         self._tasks: set[asyncio.Task[object]] = set()
         self.running = 0
         self.closed = False
 
     @property
     def admitted(self) -> int:
-        """Requests at work or waiting."""
+        """Number of running and waiting requests."""
         return len(self._tasks)
 
     def begin(self, work: Callable[[], Awaitable[_T]], deadline: float) -> asyncio.Task[_T]:
-        """Start work in its turn, and end it at the deadline, which counts from now.
+        """Run work as soon as there is a free slot, and cancel it at the deadline.
 
-        The task raises a `RefusedError` when the deadline is over. Whoever begins it cancels it when nobody wants its
-        result any more.
+        The task raises a `RefusedError` at the deadline. The caller cancels the task if its result is not needed any
+        more.
+
+        Args:
+            work: the work.
+            deadline: seconds from now, the wait included.
 
         Raises:
-            RefusedError: there is no place, or the gate is closed.
+            RefusedError: the queue is full, or the service is shutting down.
         """
         if self.closed:
-            raise RefusedError(503, "shutting_down", "The service is shutting down: ask another one.", retry_after=5)
+            raise RefusedError(503, "shutting_down", "The service is shutting down: try another one.", retry_after=5)
         if self.admitted >= self._most:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{self.admitted} requests are at work or waiting, and more are not taken: try again later.",
+                f"{self.admitted} requests are running or waiting, which is the maximum: try again later.",
                 retry_after=self._usual * self._most / self._concurrency / 2,
             )
         task = asyncio.create_task(self._in_turn(work, deadline))
@@ -66,7 +70,7 @@ class Gate:
         return task
 
     async def drain(self, seconds: float) -> bool:
-        """Let nobody in, wait until all are done, and after `seconds` cancel the rest; False if there was one."""
+        """Refuse new requests, wait for the others, cancel them after `seconds`; return whether all were done."""
         self.closed = True
         if not self._tasks:
             return True
@@ -88,15 +92,15 @@ class Gate:
                     self._usual = _MEMORY * self._usual + (1 - _MEMORY) * (time.monotonic() - started)
         except asyncio.CancelledError:
             if self.closed:
-                raise RefusedError(503, "shutting_down", "The service shut down before the answer was there.") from None
+                raise RefusedError(503, "shutting_down", "The service shut down before the answer was ready.") from None
             raise
         except TimeoutError:
             raise RefusedError(504, "deadline", f"There was no answer within {deadline:g} s.") from None
 
 
 _LONGEST = 600.0  # seconds
-# What the others say of a request, not of the LLM.
-_TELLING: frozenset[FailureReason] = frozenset(
+# The other reasons are about a request, not about the LLM.
+_COUNTED: frozenset[FailureReason] = frozenset(
     {"timeout", "connection", "auth", "rate_limit", "server", "bad_response", "not_found"}
 )
 
@@ -108,17 +112,17 @@ class _Breaker:
         self.last = ""
 
 
-class Breakers:
-    """What is remembered of each LLM.
+class CircuitBreakers:
+    """A circuit breaker for each LLM.
 
-    An LLM that failed several times in a row is set aside. After its pause one request asks it again, while it stays
-    set aside for the others: an answer brings it back, a failure doubles the pause.
+    An LLM that failed several times in a row is set aside: its breaker is open. After a pause one request tries the
+    LLM, while the breaker stays open for the others: an answer closes it, a failure doubles the pause.
 
     Args:
-        names: of the LLMs.
-        failures: in a row, after which one is set aside.
-        pause: seconds, the first time.
-        clock: tells the seconds.
+        names: names of the LLMs.
+        failures: number of failures in a row that opens a breaker.
+        pause: seconds of the first pause; the maximum is ten minutes.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -127,14 +131,14 @@ class Breakers:
         self._breakers = {name: _Breaker() for name in names}
         self._failures, self._pause, self._clock = failures, pause, clock
 
-    def take(self, name: str) -> Failure | None:
-        """Take an LLM for a request; why not, if it is set aside."""
+    def refusal(self, name: str) -> Failure | None:
+        """Return why a request may not call an LLM; None lets it call the LLM, as the one that tries after a pause."""
         breaker = self._breakers[name]
         if breaker.failures < self._failures:
             return None
         left = breaker.until - self._clock()
         if left <= 0:
-            breaker.until = self._clock() + self._length(breaker)  # this request tries; until it knows, no other
+            breaker.until = self._clock() + self._length(breaker)  # this request tries the LLM, the others wait for it
             return None
         message = (
             f"{name}: set aside after {breaker.failures} failures in a row, tried again in {left:.0f} s; the last: "
@@ -142,18 +146,18 @@ class Breakers:
         )
         return Failure(name, "set_aside", message)
 
-    def aside(self, name: str) -> bool:
-        """Whether an LLM is set aside just now."""
+    def is_open(self, name: str) -> bool:
+        """Return whether an LLM is set aside now."""
         breaker = self._breakers[name]
         return breaker.failures >= self._failures and breaker.until > self._clock()
 
-    def answered(self, name: str) -> None:
-        """An LLM gave an answer."""
+    def succeeded(self, name: str) -> None:
+        """Close the breaker of an LLM that gave an answer."""
         self._breakers[name] = _Breaker()
 
     def failed(self, failure: Failure) -> None:
-        """An LLM gave none."""
-        if failure.reason not in _TELLING:
+        """Count a failure of an LLM, if its reason is about the LLM and not about the request."""
+        if failure.reason not in _COUNTED:
             return
         breaker = self._breakers[failure.model]
         breaker.failures, breaker.last = breaker.failures + 1, failure.message

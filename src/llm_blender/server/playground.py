@@ -1,4 +1,4 @@
-"""The page at `/`, and what belongs to it: files that know nothing, and need no key."""
+"""The page at `/` and its files, which hold no data and need no key."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FILES = {
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PATHS = frozenset(_FILES)
-"""Paths that want no key."""
+"""Paths that need no key."""
 
-# Nothing from elsewhere, nothing inline, nothing that turns a text into markup.
+# No resources of other hosts, nothing inline, no text that becomes markup.
 _POLICY = "; ".join(
     [
         "default-src 'none'",

@@ -1,23 +1,21 @@
-"""Routes around the ranker alone: rank, compare, fuse what the client brings, and rerank documents."""
+"""Routes for texts of the client: rank, compare and fuse candidates, and rerank documents."""
 
 from __future__ import annotations
 
-import asyncio
-import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from llm_blender.calls import Budget
-from llm_blender.ensemble import Ensemble
-from llm_blender.fusers import GuardedFuser
-from llm_blender.fusers.chat_fuser import within_budget
+from llm_blender.ensemble import EnsembleSettings
+from llm_blender.ranking.aggregation import sigmoid
 from llm_blender.server.errors import RefusedError, StrictRoute
-from llm_blender.server.request import conversation
-from llm_blender.server.response import standing
+from llm_blender.server.request import conversation, override, read_seed
+from llm_blender.server.response import ranking_json
 from llm_blender.server.schemas import (
     ChatMessage,
     CompareRequest,
@@ -45,19 +43,17 @@ _T = TypeVar("_T")
 async def rank(body: RankRequest, request: Request) -> Response:
     """Put candidates in order."""
     service, prompt = Service.of(request), _instruction(body.instruction)
-    ensemble = _with(service, body.strategy, body.budget)
-    service.check_texts(body.candidates, "candidates")
-    ranking = await _work(request, lambda: ensemble.arank(prompt, body.candidates, seed=_seed(body.seed)))
-    return JSONResponse({**standing(ranking), "order": list(ranking.order)})
+    settings = override(service.ensemble.settings, body)
+    ranking = await _rank(request, prompt, body.candidates, "candidates", settings, body.seed)
+    return JSONResponse({**ranking_json(ranking), "order": list(ranking.order)})
 
 
 @router.post("/v1/compare", responses={200: {"model": Comparison}})
 async def compare(body: CompareRequest, request: Request) -> Response:
-    """Say which of two answers is better, and how surely."""
+    """Compare two answers: which is better, and with what probability."""
     service, prompt = Service.of(request), _instruction(body.instruction)
-    service.check_texts([body.a, body.b], "a")
-    ensemble = _with(service, "full", None)
-    ranking = await _work(request, lambda: ensemble.arank(prompt, [body.a, body.b], seed=_seed(body.seed)))
+    settings = replace(service.ensemble.settings, strategy="full")
+    ranking = await _rank(request, prompt, [body.a, body.b], "a", settings, body.seed)
     forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
     result = Compared.from_logits(forward, backward, ranking.temperature)
     return JSONResponse({"winner": result.winner, "probability": result.probability, "logit": result.logit})
@@ -65,38 +61,29 @@ async def compare(body: CompareRequest, request: Request) -> Response:
 
 @router.post("/v1/fuse", responses={200: {"model": Fused}})
 async def fuse(body: FuseRequest, request: Request) -> Response:
-    """Make one answer of the best candidates, and give it back where the ranker prefers it to the best one."""
+    """Fuse the best candidates, and return the fused text if the ranker prefers it to the best candidate."""
     service, prompt = Service.of(request), _instruction(body.instruction)
-    base, limits = service.ensemble, service.ensemble.limits
-    if not base.fuses:
+    ensemble, seed = service.ensemble, read_seed(body.seed)
+    if not ensemble.fuses:
         raise RefusedError(400, "no_fuser", "This service has no fuser: name one in [fuser] of its blend.toml.")
     service.check_texts(body.candidates, "candidates")
-    budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced)
+    settings = override(ensemble.settings, body)
+    limits = replace(settings.limits, total=settings.limits.deadline)  # leaves the ranker its share
+    settings = replace(settings, limits=limits)
 
     async def work() -> tuple[Ranking, FusionReport]:
-        fuser = await asyncio.to_thread(lambda: base.fuser)
-        guarded = GuardedFuser(
-            within_budget(fuser, budget),
-            base.ranker,
-            mode=body.mode,
-            top_k=body.top_k or base.top_k,
-            guard=base.guard if body.guard is None else body.guard,
-            rule=base.rule,
-        )
-        seed = _seed(body.seed)
-        ranking = await base.arank(prompt, body.candidates, seed=seed)
-        deadline = 0.8 * limits.deadline  # the rest is for the ranker
-        return ranking, await guarded.afuse(prompt, body.candidates, ranking, seed=seed, deadline=deadline)
+        ranking = await ensemble.arank(prompt, body.candidates, seed=seed)
+        return ranking, await ensemble.afuse(prompt, body.candidates, ranking, seed=seed, settings=settings)
 
-    ranking, report = await _work(request, work)
-    values = {"text": report.answer, "mode": report.returned, "ranking": standing(ranking), "fusion": report.to_dict()}
-    return JSONResponse(values)
+    ranking, report = await _admit(request, work)
+    answer = {"text": report.answer, "mode": report.returned}
+    return JSONResponse({**answer, "ranking": ranking_json(ranking), "fusion": report.to_dict()})
 
 
 _RERANKED: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Reranked | list[ScoredText],
-        "description": "To `documents` as Cohere and Jina answer, to `texts` as TEI does.",
+        "description": "For `documents` the answer of Cohere and Jina, for `texts` that of TEI.",
     }
 }
 
@@ -105,12 +92,9 @@ _RERANKED: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/rerank", responses=_RERANKED)
 @router.post("/v2/rerank", responses=_RERANKED)
 async def rerank(body: RerankRequest, request: Request) -> Response:
-    """Put documents in order, best first, as Cohere, Jina or TEI would."""
-    service = Service.of(request)
-    texts = _documents(body)
-    prompt = _instruction(body.query)
-    service.check_texts(texts, "documents" if body.texts is None else "texts")
-    ranking = await _work(request, lambda: service.ensemble.arank(prompt, texts))
+    """Put documents in order, best first, with the API of Cohere, Jina or TEI."""
+    texts, prompt, settings = _documents(body), _instruction(body.query), Service.of(request).ensemble.settings
+    ranking = await _rank(request, prompt, texts, "documents" if body.texts is None else "texts", settings)
     places = ranking.order[: body.top_n]
     if body.texts is not None:
         scores = ranking.scores if body.raw_scores else _relevance(ranking)
@@ -141,13 +125,10 @@ def _documents(body: RerankRequest) -> list[str]:
 
 
 def _relevance(ranking: Ranking) -> list[float]:
-    """Scores between 0 and 1, in the order of the ranks: the sigmoid of the mean score against the others."""
+    """Compute scores between 0 and 1 in the order of the ranks: sigmoids of the mean score against the others."""
     others = max(len(ranking) - 1, 1)
-    return [_sigmoid(score / others / ranking.temperature) for score in ranking.scores]
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+    relevance: list[float] = sigmoid(np.array(ranking.scores) / others / ranking.temperature).tolist()
+    return relevance
 
 
 def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
@@ -156,21 +137,24 @@ def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
     return prompt
 
 
-def _with(service: Service, strategy: str | None, budget: int | None) -> Ensemble:
-    ensemble = service.ensemble
-    return Ensemble(
-        ensemble.members,
-        service.ranker,
-        strategy=strategy or ensemble.strategy,
-        budget=budget or ensemble.budget,
-        limits=ensemble.limits,
-    )
-
-
-def _seed(given: int) -> int:
-    return given % 2**31
-
-
-async def _work(request: Request, work: Callable[[], Awaitable[_T]]) -> _T:
+async def _rank(
+    request: Request,
+    prompt: Instruction,
+    texts: Sequence[str],
+    param: str,
+    settings: EnsembleSettings,
+    seed: int = 0,
+) -> Ranking:
+    """Rank texts that come in the key `param` of a request."""
     service = Service.of(request)
-    return await unless_gone(request, service.gate.begin(work, service.ensemble.limits.deadline))
+    service.check_texts(texts, param)
+
+    def work() -> Awaitable[Ranking]:
+        return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings)
+
+    return await _admit(request, work)
+
+
+async def _admit(request: Request, work: Callable[[], Awaitable[_T]]) -> _T:
+    service = Service.of(request)
+    return await unless_gone(request, service.admission.begin(work, service.ensemble.settings.limits.deadline))

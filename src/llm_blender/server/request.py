@@ -1,17 +1,18 @@
-"""A request becomes an ensemble of its own: whom it asks, in which mode, within which limits."""
+"""Read a chat request: which LLMs to ask, with which options, under which settings of the ensemble."""
 
 from __future__ import annotations
 
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from llm_blender.calls import most_cost
-from llm_blender.ensemble import Ensemble, Limits, Member, Observer
-from llm_blender.ensemble.ensemble import AskedMode
+from pydantic import BaseModel
+
+from llm_blender.calls import WrappedLLM
+from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
 from llm_blender.errors import LLMError, NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.chat_response import tool_calls_text
@@ -19,13 +20,13 @@ from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
 from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
 from llm_blender.server.service import PRESETS, Service
-from llm_blender.store import Store
-from llm_blender.types import LLM, Answer, Candidate, Failure, Fuser, Message, OnText, Sampling, Usage
+from llm_blender.types import LLM, Candidate, Failure, Fuser, Message, OnText, Sampling
 
-__all__ = ["AskedLLM", "Question", "Wishes", "conversation", "question"]
+__all__ = ["Question", "conversation", "override", "read_question", "read_seed"]
 
 _SAMPLING = Sampling()
-# Not for the LLMs: what the service itself answers to, and what is about the client.
+_NO_OPTIONS = BlendOptions()
+# Keys of the body that do not go to the LLMs: the service acts on them, or they are about the client.
 _OWN = frozenset(
     {
         "blend", "function_call", "functions", "logprobs", "max_completion_tokens", "max_tokens", "messages",
@@ -36,179 +37,59 @@ _OWN = frozenset(
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a request asks of every LLM.
-
-    Attributes:
-        sampling: its options; None leaves them to the LLM.
-        messages: the conversation with calls of tools and their results, which only an LLM behind an API
-            understands; None where it has none.
-        json: answers that are no JSON are none.
-        discarded: answers that were paid for and are of the wrong form.
-    """
-
-    sampling: Sampling
-    messages: tuple[Mapping[str, Any], ...] | None = None
-    json: bool = False
-    discarded: list[Candidate] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, request: ChatRequest) -> Wishes:
-        """Those of a request."""
-        given = request.model_dump(exclude_unset=True, exclude_none=True)
-        extra = {key: value for key, value in given.items() if key not in _OWN}
-        stop = request.stop or []
-        sampling = Sampling(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=request.max_completion_tokens or request.max_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            extra=extra or None,
-        )
-        with_tools = any(message.role == "tool" or message.tool_calls for message in request.messages)
-        messages = tuple(message.model_dump(exclude_unset=True) for message in request.messages)
-        wants_json = request.response_format is not None and request.response_format.type != "text"
-        return cls(sampling, messages if with_tools else None, wants_json)
-
-    @property
-    def need_api(self) -> bool:
-        """Whether an LLM must be behind an API to fulfil them."""
-        extra = self.sampling.extra or {}
-        return self.messages is not None or self.json or "tools" in extra
-
-    def refused_by(self, llm: LLM) -> bool:
-        """Whether an LLM cannot fulfil them."""
-        return self.need_api and not isinstance(llm, OpenAICompatibleLLM)
-
-
-class AskedLLM:
-    """An LLM that is asked as a request wishes.
-
-    Args:
-        llm: who answers.
-        wishes: how.
-    """
-
-    def __init__(self, llm: LLM, wishes: Wishes) -> None:
-        self._llm, self._wishes = llm, wishes
-
-    @property
-    def name(self) -> str:
-        """Its name in the ensemble."""
-        return self._llm.name
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What its answers depend on: the LLM, and the wishes."""
-        wishes = {"sampling": self._wishes.sampling.to_dict(), "messages": self._wishes.messages}
-        return {**self._llm.identity, "wishes": wishes}
-
-    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        """Dollars that an answer costs at most; None where that is unknown."""
-        return most_cost(self._llm, self._messages(messages), self._sampling(sampling))
-
-    async def generate(
-        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
-    ) -> Candidate:
-        """Answer a conversation.
-
-        Raises:
-            LLMError: there is no answer, or none of the form that is wished for.
-        """
-        candidate = await self._llm.generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
-        if self._wishes.json and candidate.tool_calls is None and not _is_json(candidate.text):
-            self._wishes.discarded.append(candidate)
-            raise LLMError(self.name, "bad_response", "the answer is not the JSON that response_format asks for")
-        return candidate
-
-    def _messages(self, messages: Sequence[Message]) -> Sequence[Any]:
-        return messages if self._wishes.messages is None else self._wishes.messages
-
-    def _sampling(self, sampling: Sampling) -> Sampling:
-        return replace(self._wishes.sampling, seed=sampling.seed, sample=sampling.sample)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-_NOTHING = BlendOptions()
-
-
-@dataclass(frozen=True)
 class Question:
-    """A request that is understood.
+    """A chat request, read and checked.
 
     Attributes:
-        ensemble: that is asked.
         prompt: the conversation as the ranker reads it.
-        seed: the client's, or drawn.
-        choices: answers that the client wants.
-        model: as the client named it.
-        deadline: seconds for all of it.
-        begun: when it came, by `time.monotonic`.
-        wishes: what is asked of the LLMs.
-        left_out: LLMs that are not asked, and why.
+        seed: the client's seed, or a random one.
+        cache: whether the client gave a seed: only then the store can find the answers again.
+        members: the LLMs to ask, each with the options of the request.
+        settings: the ensemble's settings with the changes of the request.
+        fuser: loads the ensemble's fuser with the options of the request.
+        left_out: the LLMs that are not available, and why.
+        discarded: fills with answers that were paid for and have the wrong form.
+        choices: number of answers to return.
+        single: whether there is one answer to wait for, so that its text can be streamed while the LLM writes it.
+        model: the `model` of the request.
+        options: the `blend` of the request.
+        usage: whether a stream ends with the number of tokens.
+        begun: when the request came, by `time.monotonic`.
     """
 
-    ensemble: Ensemble
     prompt: list[Message]
     seed: int
-    choices: int
-    model: str
-    deadline: float
-    begun: float
-    wishes: Wishes
+    cache: bool
+    members: tuple[Member, ...]
+    settings: EnsembleSettings
+    fuser: Callable[[], Fuser]
     left_out: tuple[Failure, ...]
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is one answer to wait for, which needs no ranking."""
-        return sum(member.samples for member in self.ensemble.members) == 1 and not self.wishes.need_api
-
-    async def ask(self, observer: Observer) -> Answer:
-        """The answer, with the LLMs that were left out among its failures, and what was thrown away in its cost.
-
-        What the question waited for its turn is taken from its time.
-        """
-        left = max(0.0, self.deadline - (time.monotonic() - self.begun))
-        self.ensemble.limits = replace(self.ensemble.limits, deadline=left, total=left)
-        try:
-            answer = await self.ensemble.aask(self.prompt, seed=self.seed, observer=observer)
-        except NoAnswerError as error:
-            raise NoAnswerError(str(error), (*self.left_out, *error.failures)) from None
-        costs = [answer.cost, *(candidate.cost for candidate in self.wishes.discarded)]
-        return replace(
-            answer,
-            failures=(*self.left_out, *answer.failures),
-            degraded=answer.degraded or bool(self.left_out),
-            usage=sum((candidate.usage or Usage() for candidate in self.wishes.discarded), answer.usage),
-            cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
-        )
+    discarded: list[Candidate]
+    choices: int
+    single: bool
+    model: str
+    options: BlendOptions
+    usage: bool
+    begun: float
 
 
-def question(service: Service, request: ChatRequest) -> Question:
-    """Understand a request.
+def read_question(service: Service, body: ChatRequest) -> Question:
+    """Read a chat request.
 
     Raises:
         NotFoundError: there is no such model, or LLM.
-        InputError, RefusedError: a value is wrong, or asks for more than is allowed.
-        NoAnswerError: nobody can be asked just now.
+        InputError, RefusedError: a value is wrong, or above a limit of the service.
+        NoAnswerError: no LLM is available.
     """
-    options, wishes = request.blend or _NOTHING, Wishes.of(request)
-    base, names = service.ensemble, _names(service, request.model, options)
-    members, left_out = _members(service, names, options, wishes)
+    options, call, ensemble = body.blend or _NO_OPTIONS, _CallOptions.of(body), service.ensemble
+    members, left_out = _members(service, _names(service, body.model, options), options, call)
     if options.keep and service.history is None:
         raise RefusedError(
             400, "no_history", "This service keeps no history: it has no playground, or no store.", param="blend.keep"
         )
-    choices = request.n or 1
+    choices = body.n or 1
     answers = sum(member.samples for member in members)
-    if choices > answers:  # everybody is asked more often
+    if choices > answers:  # more samples of each
         times = -(-choices // answers)
         members = [replace(member, samples=member.samples * times) for member in members]
         answers *= times
@@ -216,41 +97,53 @@ def question(service: Service, request: ChatRequest) -> Question:
         raise RefusedError(
             400,
             "too_many",
-            f"That makes {answers} answers, and {service.config.max_candidates} are the most.",
+            f"This request needs {answers} answers; the maximum is {service.config.max_candidates}.",
             param="n",
         )
-    limits = _limits(base.limits, request.model, options, answers, choices)
-    store = None if request.seed is None else base.store  # without a seed, answers are not to be found again
-    guard, top_k = options.guard, options.top_k
-    ensemble = Ensemble(
-        [replace(member, llm=AskedLLM(member.llm, wishes)) for member in members],
-        service.ranker,
-        strategy=options.strategy or {"blend-fast": "knockout", "blend-best": "full"}.get(request.model, base.strategy),
-        budget=options.budget or base.budget,
-        limits=limits,
-        store=store,
-        priors=base.priors,
-        mode=_mode(base, request.model, options, wishes),
-        fuser=(lambda: _fuser(base.fuser, wishes.sampling, store)) if base.fuses else None,
-        top_k=base.top_k if top_k is None else top_k,
-        guard=base.guard if guard is None else guard,
-        rule=base.rule,
-    )
+    if call.need_api and options.mode not in (None, "pick"):
+        raise RefusedError(
+            400, "invalid_value", "Tools and response_format work in the mode pick only.", param="blend.mode"
+        )
+    settings = override(_preset(ensemble, body.model), options)
+    limits = _limits(settings.limits, body.model, options, answers, choices)
+    settings = replace(settings, limits=limits, mode="pick" if call.need_api else settings.mode)
+    ensemble.check(settings)
+    cache = body.seed is not None
     return Question(
-        ensemble,
-        conversation(request.messages),
-        random.randrange(2**31) if request.seed is None else request.seed % 2**31,
-        choices,
-        request.model,
-        limits.deadline,
-        time.monotonic(),
-        wishes,
-        left_out,
+        prompt=conversation(body.messages),
+        seed=random.randrange(2**31) if body.seed is None else read_seed(body.seed),
+        cache=cache,
+        members=tuple(replace(member, llm=_OptionsLLM(member.llm, call)) for member in members),
+        settings=settings,
+        fuser=lambda: _fuser(ensemble.fuser, call.sampling, cache=cache),
+        left_out=left_out,
+        discarded=call.discarded,
+        choices=choices,
+        single=answers == 1 and not call.need_api,
+        model=body.model,
+        options=options,
+        usage=body.stream_options is not None and body.stream_options.include_usage,
+        begun=time.monotonic(),
     )
+
+
+def override(settings: EnsembleSettings, body: BaseModel) -> EnsembleSettings:
+    """Replace the settings that the body of a request names; None keeps a setting.
+
+    Raises:
+        InputError: a value is wrong.
+    """
+    given = body.model_dump(include={each.name for each in fields(settings)}, exclude_none=True)
+    return replace(settings, **given)
+
+
+def read_seed(given: int) -> int:
+    """Map any seed of a client to the range that every LLM accepts."""
+    return given % 2**31
 
 
 def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
-    """The turns as texts: a call of a tool is its JSON, and the result of one is told by the user."""
+    """Render the turns as text: a tool call as its JSON, a tool's result as a turn of the user."""
     turns: list[Message] = []
     for message in messages:
         text = message.text
@@ -262,39 +155,21 @@ def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
     return turns
 
 
-def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
-    """The LLMs that are to be asked."""
-    service.check_model(model)
-    names = options.llms or (service.llms if model in PRESETS else [model])
-    for name in names:
-        if name not in service.llms:
-            raise unknown_name("LLM", name, service.llms)
-    return list(dict.fromkeys(names))
-
-
-def _members(
-    service: Service, names: Sequence[str], options: BlendOptions, wishes: Wishes
-) -> tuple[list[Member], tuple[Failure, ...]]:
-    """Those who can be asked, and why the others cannot."""
-    known = {member.llm.name: member for member in service.ensemble.members}
-    members, left_out = [], []
-    for name in names:
-        member = known[name]
-        if wishes.refused_by(member.llm):
-            reason = "it knows neither tools nor response_format: only LLMs behind an API do"
-            left_out.append(Failure(name, "bad_request", f"{name}: {reason}"))
-        elif aside := service.breakers.take(name):
-            left_out.append(aside)
-        else:
-            members.append(member if options.samples is None else replace(member, samples=options.samples))
-    if not members:
-        reasons = "; ".join(failure.message for failure in left_out)
-        raise NoAnswerError(f"Nobody can be asked: {reasons}.", left_out)
-    return members, tuple(left_out)
+def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
+    """Choose the settings that the model of a request names."""
+    match model:
+        case "blend":
+            return ensemble.settings
+        case "blend-fast":
+            return replace(ensemble.settings, strategy="knockout", mode="pick")
+        case "blend-best":
+            return replace(ensemble.settings, strategy="full", mode="auto" if ensemble.fuses else "pick")
+        case _:
+            return replace(ensemble.settings, mode="pick")
 
 
 def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choices: int) -> Limits:
-    """Those of the configuration, or narrower ones; as many answers are waited for as the client wants choices."""
+    """Narrow the configured limits to those of the request; the quorum is at least the number of choices."""
     deadline = min(options.deadline or base.deadline, base.deadline)
     quorum, grace = options.quorum or base.quorum, base.grace if options.grace is None else options.grace
     if model == "blend-fast":
@@ -307,36 +182,122 @@ def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choic
     return replace(base, deadline=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None))
 
 
-def _mode(base: Ensemble, model: str, options: BlendOptions, wishes: Wishes) -> AskedMode:
-    if wishes.need_api:  # nobody fuses calls of tools, or JSON
-        if options.mode not in (None, "pick"):
-            raise RefusedError(
-                400, "invalid_value", "Tools and response_format go with the mode pick alone.", param="blend.mode"
-            )
-        return "pick"
-    if options.mode is not None:
-        return options.mode
-    match model:
-        case "blend-fast":
-            return "pick"
-        case "blend-best":
-            return "auto" if base.fuses else "pick"
-        case "blend":
-            return base.mode
-        case _:
-            return "pick"
+def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
+    """List the names of the LLMs to ask."""
+    service.check_model(model)
+    names = options.llms or (service.llms if model in PRESETS else [model])
+    for name in names:
+        if name not in service.llms:
+            raise unknown_name("LLM", name, service.llms)
+    return list(dict.fromkeys(names))
 
 
-def _fuser(fuser: Fuser, sampling: Sampling, store: Store | None) -> Fuser:
-    """A fuser that keeps to the client's max_tokens and stop, and keeps answers in the store, where it is an LLM."""
+def _members(
+    service: Service, names: Sequence[str], options: BlendOptions, call: _CallOptions
+) -> tuple[list[Member], tuple[Failure, ...]]:
+    """Split the LLMs into those that are available, and failures that explain why the others are not."""
+    known = {member.llm.name: member for member in service.ensemble.members}
+    members, left_out = [], []
+    for name in names:
+        member = known[name]
+        if call.need_api and not isinstance(member.llm, OpenAICompatibleLLM):
+            reason = "it supports neither tools nor response_format: only LLMs behind an API do"
+            left_out.append(Failure(name, "bad_request", f"{name}: {reason}"))
+        elif refusal := service.breakers.refusal(name):
+            left_out.append(refusal)
+        else:
+            members.append(member if options.samples is None else replace(member, samples=options.samples))
+    if not members:
+        reasons = "; ".join(failure.message for failure in left_out)
+        raise NoAnswerError(f"No LLM is available: {reasons}.", left_out)
+    return members, tuple(left_out)
+
+
+def _fuser(fuser: Fuser, sampling: Sampling, *, cache: bool) -> Fuser:
+    """Apply the client's max_tokens and stop to an LLM that fuses; without `cache` it does not use its store."""
     if not isinstance(fuser, ChatFuser):
         return fuser
     own = fuser.sampling
-    return ChatFuser(
-        fuser.llm,
-        criteria=fuser.criteria,
-        sampling=replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop),
-        max_chars=fuser.max_chars,
-        concurrency=fuser.concurrency,
-        store=None if store is None else fuser.store,
-    )
+    both = replace(own, max_tokens=sampling.max_tokens or own.max_tokens, stop=sampling.stop or own.stop)
+    return fuser.replace(sampling=both, store=fuser.store if cache else None)
+
+
+@dataclass(frozen=True)
+class _CallOptions:
+    """Options of a request for every call of an LLM.
+
+    Attributes:
+        sampling: the sampling options; None leaves an option to the LLM.
+        messages: the conversation with tool calls and their results, which only LLMs behind an API support; None if
+            it has none.
+        json: whether an answer that is not JSON is a failure.
+        discarded: fills with answers that were paid for and have the wrong form.
+    """
+
+    sampling: Sampling
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    json: bool = False
+    discarded: list[Candidate] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, body: ChatRequest) -> _CallOptions:
+        """Read the options of a request."""
+        given = body.model_dump(exclude_unset=True, exclude_none=True)
+        extra = {key: value for key, value in given.items() if key not in _OWN}
+        stop = body.stop or []
+        sampling = Sampling(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            extra=extra or None,
+        )
+        with_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
+        messages = tuple(message.model_dump(exclude_unset=True) for message in body.messages)
+        wants_json = body.response_format is not None and body.response_format.type != "text"
+        return cls(sampling, messages if with_tools else None, wants_json)
+
+    @property
+    def need_api(self) -> bool:
+        """Whether only an LLM behind an API supports them."""
+        extra = self.sampling.extra or {}
+        return self.messages is not None or self.json or "tools" in extra
+
+
+class _OptionsLLM(WrappedLLM):
+    """An LLM that is called with the options of a request."""
+
+    def __init__(self, llm: LLM, options: _CallOptions) -> None:
+        super().__init__(llm)
+        self._options = options
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        wishes = {"sampling": self._options.sampling.to_dict(), "messages": self._options.messages}
+        return {**super().identity, "wishes": wishes}
+
+    def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
+        return super().most_cost(self._messages(messages), self._sampling(sampling))
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
+    ) -> Candidate:
+        candidate = await super().generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
+        if self._options.json and candidate.tool_calls is None and not _is_json(candidate.text):
+            self._options.discarded.append(candidate)
+            raise LLMError(self.name, "bad_response", "the answer is not the JSON that response_format requires")
+        return candidate
+
+    def _messages(self, messages: Sequence[Message]) -> Sequence[Any]:
+        return messages if self._options.messages is None else self._options.messages
+
+    def _sampling(self, sampling: Sampling) -> Sampling:
+        return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

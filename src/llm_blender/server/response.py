@@ -1,4 +1,4 @@
-"""An `Answer` in OpenAI's words, and under `blend` in our own."""
+"""Turn an answer of the ensemble into OpenAI's JSON, with its details under `blend`, and its progress into events."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llm_blender.ensemble import Observer
@@ -15,22 +16,45 @@ from llm_blender.errors import StoreError
 from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.ranking import probability_matrix
 from llm_blender.server.request import Question
-from llm_blender.server.schemas import BlendOptions, ChatRequest
 from llm_blender.server.service import Service
-from llm_blender.types import Answer, Candidate, Failure, Ranking
+from llm_blender.types import Answer, Candidate, Failure, Ranking, Usage
 
-__all__ = ["Watch", "choices_of", "finish_reason", "head", "message", "report", "reported", "standing", "usage"]
+__all__ = [
+    "Events",
+    "blend_json",
+    "choices_of",
+    "complete",
+    "finish_reason",
+    "head",
+    "message",
+    "ranking_json",
+    "usage",
+]
+
+logger = logging.getLogger(__name__)
 
 _FINISHES = frozenset({"stop", "length", "content_filter"})
 
 
+def complete(question: Question, answer: Answer) -> Answer:
+    """Add the LLMs that were left out to the failures, and the discarded answers to the cost."""
+    costs = [answer.cost, *(candidate.cost for candidate in question.discarded)]
+    return replace(
+        answer,
+        failures=(*question.left_out, *answer.failures),
+        degraded=answer.degraded or bool(question.left_out),
+        usage=sum((candidate.usage or Usage() for candidate in question.discarded), answer.usage),
+        cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
+    )
+
+
 def head(kind: str, model: str) -> dict[str, Any]:
-    """What every answer begins with."""
+    """Make the keys that every object of OpenAI's API begins with, and a new id."""
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
 def choices_of(answer: Answer, count: int) -> list[Candidate]:
-    """The answers that a client gets, best first: what was fused, if anything was, and then the candidates."""
+    """List the answers for the client, best first: the fused text, if it is the answer, then the candidates."""
     ranked = [answer.candidates[i] for i in answer.ranking.order]
     if answer.mode == "fuse":
         ranked.insert(0, Candidate(answer.text, finish_reason="stop"))
@@ -38,63 +62,51 @@ def choices_of(answer: Answer, count: int) -> list[Candidate]:
 
 
 def message(candidate: Candidate) -> dict[str, Any]:
-    """A candidate as the assistant's turn."""
+    """Render a candidate as a turn of the assistant."""
     text = candidate.text.strip()
     if candidate.tool_calls is None:
         return {"role": "assistant", "content": text}
-    said = text.removesuffix(tool_calls_text(candidate.tool_calls)).strip()
-    return {"role": "assistant", "content": said or None, "tool_calls": list(candidate.tool_calls)}
+    content = text.removesuffix(tool_calls_text(candidate.tool_calls)).strip()
+    return {"role": "assistant", "content": content or None, "tool_calls": list(candidate.tool_calls)}
 
 
 def finish_reason(candidate: Candidate) -> str:
-    """Why a candidate ends."""
+    """Return why a candidate ends, as one of OpenAI's reasons."""
     if candidate.tool_calls is not None:
         return "tool_calls"
     return candidate.finish_reason if candidate.finish_reason in _FINISHES else "stop"
 
 
 def usage(answer: Answer) -> dict[str, int]:
-    """Tokens of all calls."""
+    """Count the tokens of all calls."""
     read, written = answer.usage.prompt_tokens, answer.usage.completion_tokens
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def report(question: Question, answer: Answer) -> dict[str, Any]:
-    """What the answer rests on."""
-    values = answer.to_dict()
-    del values["text"]
-    if answer.fusion is not None:
-        values["fusion"]["message"] = answer.fusion.message
-    return {**values, "ranking": standing(answer.ranking), "seed": question.seed}
-
-
-def standing(ranking: Ranking) -> dict[str, Any]:
-    """A ranking, with the probability that one candidate is better than another; null where not compared."""
+def ranking_json(ranking: Ranking) -> dict[str, Any]:
+    """Render a ranking with the probability that one candidate is better than another; null if not compared."""
     matrix = probability_matrix(ranking).tolist()
     rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in matrix]
     return {**ranking.summary(), "probabilities": rows}
 
 
-logger = logging.getLogger(__name__)
+async def blend_json(service: Service, question: Question, answer: Answer, id: str, owner: str) -> dict[str, Any]:
+    """Render the details of an answer, and add them to the history if the request says so.
 
-_NOTHING = BlendOptions()
-
-
-async def reported(
-    service: Service, question: Question, answer: Answer, request: ChatRequest, id: str, owner: str
-) -> dict[str, Any]:
-    """What the client is told under `blend`; an answer that cannot be kept is told all the same.
+    An answer that cannot be written to the history is logged and returned all the same, with `kept` false.
 
     Args:
-        service: whose history it is.
-        question: that was asked.
-        answer: to it.
-        request: with the client's wishes.
-        id: of the completion.
-        owner: who asked.
+        service: the service, whose history it is.
+        question: the question.
+        answer: its answer.
+        id: id of the completion.
+        owner: name of the client.
     """
-    options, values = request.blend or _NOTHING, report(question, answer)
-    if options.keep and service.history is not None:
+    values = {**answer.to_dict(), "ranking": ranking_json(answer.ranking), "seed": question.seed}
+    del values["text"]
+    if answer.fusion is not None:
+        values["fusion"]["message"] = answer.fusion.message
+    if question.options.keep and service.history is not None:
         try:
             await asyncio.to_thread(service.history.keep, id, question.prompt, answer.text, values, owner=owner)
         except StoreError as error:
@@ -102,69 +114,71 @@ async def reported(
             values["kept"] = False
         else:
             values["kept"] = True
-    if not options.candidates:
+    if not question.options.candidates:
         for candidate in values["candidates"]:
             candidate.pop("text")
             candidate.pop("reasoning", None)
     return values
 
 
-Listener = Callable[[Mapping[str, Any]], None]
-
-
-class Watch(Observer):
-    """The observer of one question.
+class Events(Observer):
+    """An observer of one question: it counts calls, updates the circuit breakers, and sends events to the client.
 
     Args:
-        service: whose counters and breakers hear of it.
-        question: which.
-        tell: called in the event loop with each event, a JSON object whose `event` is its kind.
-        pieces: also tell what is being written, piece by piece.
+        service: the service, with its counters and circuit breakers.
+        question: the question.
+        send: called in the event loop with each event, a JSON object whose `event` is its kind.
+        on_text: called in the event loop with each piece of text that an LLM writes.
     """
 
     def __init__(
-        self, service: Service, question: Question, tell: Listener = lambda event: None, *, pieces: bool = False
+        self,
+        service: Service,
+        question: Question,
+        send: Callable[[Mapping[str, Any]], None] = lambda event: None,
+        on_text: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._service, self._tell, self._pieces = service, tell, pieces
-        self._quorum = question.ensemble.limits.quorum
+        self._service, self._send, self._on_text = service, send, on_text
+        self._quorum, self._pieces = question.settings.limits.quorum, question.options.watch
         self._answers = 0
         self._loop = asyncio.get_running_loop()
 
     def started(self, models: list[str]) -> None:
-        """The calls begin."""
-        self._tell({"event": "started", "llms": models})
+        """Send the names of the LLMs."""
+        self._send({"event": "started", "llms": models})
 
     def writing(self, call: int, text: str) -> None:
-        """A call has written a piece."""
+        """Send a piece of text if the client watches."""
         if self._pieces:
-            self._tell({"event": "writing", "call": call, "text": text})
+            self._send({"event": "writing", "call": call, "text": text})
+        self._on_text(text)
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        """A call has its answer: a mark for its LLM."""
+        """Count an answer, and close the circuit breaker of its LLM."""
         name = candidate.model or ""
         self._answers += 1
         self._service.metrics.wrote(name, candidate, stored=stored)
         if not stored:
-            self._service.breakers.answered(name)
+            self._service.breakers.succeeded(name)
         text = {"text": candidate.text} if self._pieces else {}  # pieces may begin anew, or never have come
-        self._tell(
+        self._send(
             {"event": "wrote", "call": call, "llm": name, "seconds": candidate.seconds, "stored": stored, **text}
         )
 
     def failed(self, call: int, failure: Failure) -> None:
-        """A call has none: a mark against its LLM."""
+        """Count a failure, also in the circuit breaker of its LLM unless the quorum ended the call."""
         self._service.metrics.failed(failure)
         cut_off = failure.reason == "timeout" and self._quorum is not None and self._answers >= self._quorum
-        if not cut_off:  # one that is only slower than the others stays
+        if not cut_off:  # an LLM that is only slower than the others stays
             self._service.breakers.failed(failure)
-        self._tell({"event": "failed", "call": call, "llm": failure.model, "reason": failure.reason})
+        self._send({"event": "failed", "call": call, "llm": failure.model, "reason": failure.reason})
 
     def comparing(self, done: int, total: int) -> None:
-        """Comparisons go on. Called from another thread."""
+        """Send the number of comparisons. Called from another thread."""
         event = {"event": "comparing", "done": done, "total": total}
-        self._loop.call_soon_threadsafe(self._tell, event)
+        self._loop.call_soon_threadsafe(self._send, event)
 
     def fusing(self, text: str) -> None:
-        """The fuser has written a piece."""
+        """Send a piece of the fused text if the client watches."""
         if self._pieces:
-            self._tell({"event": "fusing", "text": text})
+            self._send({"event": "fusing", "text": text})

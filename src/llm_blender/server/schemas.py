@@ -1,4 +1,4 @@
-"""What may be asked, and what is answered; OpenAI's names where it has one."""
+"""Schemas of requests and responses, with OpenAI's names for what its API has, too."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class StrictRequest(BaseModel):
-    """Refuses unknown keys, and values of another type."""
+    """A request that refuses unknown keys, and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _OpenRequest(BaseModel):
-    """OpenAI's own objects grow new keys: they are handed on to the LLMs."""
+    """A request with OpenAI's keys: new keys of its API are passed on to the LLMs."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class BlendOptions(StrictRequest):
-    """How this request differs from the configuration.
+    """Options of this request in place of the configuration's.
 
     Attributes:
         mode: pick the best candidate, fuse the best ones, or decide.
-        llms: only these are asked.
-        samples: answers of each.
-        strategy: which pairs are compared.
-        budget: most comparisons.
-        quorum: answers that suffice.
-        grace: seconds for stragglers after that.
-        deadline: seconds for the whole request; at most the configured ones.
-        max_cost: dollars; at most the configured ones.
-        top_k: candidates to fuse.
-        guard: give back a fused text only where the ranker prefers it.
+        llms: names of the LLMs to ask.
+        samples: number of answers of each LLM.
+        strategy: pairs to compare.
+        budget: maximum number of comparisons.
+        quorum: number of answers that suffice.
+        grace: seconds for the other LLMs after the quorum.
+        deadline: seconds for the whole request; the configured deadline is the maximum.
+        max_cost: maximum cost in dollars; the configured one is the maximum.
+        top_k: maximum number of candidates to fuse.
+        guard: return a fused text only if the ranker prefers it.
         candidates: False leaves the texts of the candidates out of the answer.
-        watch: in a stream, tell what the LLMs write while they write it.
-        keep: keep question and answers in the history, where they can be voted upon.
+        watch: in a stream, send what the LLMs write while they write it.
+        keep: keep the question and its answers in the history, for votes.
     """
 
     mode: Literal["pick", "fuse", "auto"] | None = None
@@ -115,7 +115,7 @@ class ChatMessage(_OpenRequest):
 
     @property
     def text(self) -> str:
-        """The content without its parts."""
+        """The text of the content, whether it has parts or not."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
@@ -135,7 +135,7 @@ class _ResponseFormat(_OpenRequest):
 
 
 class ChatRequest(_OpenRequest):
-    """OpenAI's chat request; keys that are not named here are handed on to the LLMs."""
+    """OpenAI's chat request; keys that are not named here are passed on to the LLMs."""
 
     model: Text
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
@@ -180,7 +180,7 @@ class CompareRequest(_Contest):
 
 
 class FuseRequest(_Contest):
-    """Candidates to make one answer of."""
+    """Candidates to fuse into one answer."""
 
     candidates: Annotated[list[str], Field(min_length=1)]
     mode: Literal["fuse", "auto"] = "fuse"
@@ -201,9 +201,9 @@ class RerankRequest(_OpenRequest):
     raw_scores: bool = False
 
 
-# What is answered. These document the API; answers are made where the work is done.
+# Responses. These schemas document the API; the routes make the JSON.
 class OpenAnswer(BaseModel):
-    """May hold more than is documented."""
+    """A response that may have more keys than are documented."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -216,7 +216,7 @@ class _Problem(BaseModel):
 
 
 class Problem(OpenAnswer):
-    """An error, as OpenAI tells it."""
+    """An error in OpenAI's format."""
 
     error: _Problem
 
@@ -262,7 +262,7 @@ class _Report(OpenAnswer):
 
 
 class ChatCompletion(OpenAnswer):
-    """The answer, and under `blend` what it rests on."""
+    """The answer, with its details under `blend`."""
 
     id: str
     object: Literal["chat.completion"]
@@ -274,7 +274,7 @@ class ChatCompletion(OpenAnswer):
 
 
 class Model(OpenAnswer):
-    """A name that `model` may be."""
+    """A value of `model`."""
 
     id: str
     object: Literal["model"]
@@ -288,7 +288,7 @@ class _Asked(OpenAnswer):
 
 
 class EnsembleInfo(OpenAnswer):
-    """Who answers."""
+    """The LLMs of the ensemble, and what it can do."""
 
     llms: list[_Asked]
     mode: Literal["pick", "fuse", "auto"]
@@ -298,7 +298,7 @@ class EnsembleInfo(OpenAnswer):
 
 
 class ModelList(OpenAnswer):
-    """All of them."""
+    """All values of `model`."""
 
     object: Literal["list"]
     data: list[Model]
@@ -311,7 +311,7 @@ class Ranked(_Standing):
 
 
 class Comparison(OpenAnswer):
-    """Which is better."""
+    """The better one of two answers."""
 
     winner: Literal["A", "B", "tie"]
     probability: float
@@ -319,7 +319,7 @@ class Comparison(OpenAnswer):
 
 
 class Fused(OpenAnswer):
-    """One answer out of many."""
+    """One answer fused from many."""
 
     text: str
     mode: Literal["pick", "fuse"]
@@ -341,7 +341,7 @@ class Reranked(OpenAnswer):
 
 
 class ScoredText(OpenAnswer):
-    """One of the answer to `texts`."""
+    """An item of the answer to `texts`."""
 
     index: int
     score: float
@@ -349,6 +349,6 @@ class ScoredText(OpenAnswer):
 
 
 class Health(OpenAnswer):
-    """How the service is."""
+    """The state of the service."""
 
     status: Literal["ok", "ready", "not ready"]

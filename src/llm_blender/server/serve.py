@@ -1,4 +1,4 @@
-"""A port, and an end: on SIGTERM nobody is let in any more, and what runs is brought to its end."""
+"""Run the app with graceful shutdown: on SIGTERM, refuse new requests and drain running ones."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ def serve(
 ) -> None:
     """Serve an ensemble until SIGTERM or SIGINT comes.
 
-    Then `/readyz` says no, new requests are refused, those under way get `ServerConfig.drain` seconds, and the rest is
-    cancelled. A second signal ends it at once.
+    Then `/readyz` fails, new requests are refused, running ones get `ServerConfig.drain` seconds, and those that are
+    left are cancelled. A second signal ends the service at once.
 
     Args:
-        ensemble: who answers.
-        config: where and within which limits.
-        folder: that `ServerConfig.keys_file` is seen from; None is the working directory.
+        ensemble: the ensemble that answers.
+        config: address and limits of the service.
+        folder: folder that `ServerConfig.keys_file` is relative to; None is the working directory.
         started: called with the base URL when the port is open.
-        logs: write a line for each request to standard error.
+        logs: whether to write a line for each request to standard error.
 
     Raises:
-        ConfigError: another address than loopback and no key, or a file of keys that is none.
-        WorkError: the port cannot be had.
-        KeyboardInterrupt: it was SIGINT, and all is brought to its end.
+        ConfigError: an address other than loopback without a key, or a wrong file of keys.
+        WorkError: the port is not available.
+        KeyboardInterrupt: after the shutdown, if the signal was SIGINT.
     """
     keys = Keys.of(config, os.environ, folder or Path())
     if not keys and not is_loopback(config.host):
         raise ConfigError(
-            f"{config.host} can be reached from other machines, and there is no key: put one into the environment "
+            f"Other machines can reach {config.host}, and there is no key: put one into the environment "
             f"variable {config.keys_env}, name a keys_file, or bind to 127.0.0.1."
         )
-    _ = ensemble.ranker  # what is wrong with it is told before the port is open
+    _ = ensemble.ranker  # its errors come before the port is open
     server = _Server(ensemble, config, keys, started, logs)
     server.run()
     if server.failed:
-        raise WorkError(f"{config.host}:{config.port} cannot be had: is another service there? Choose another --port.")
+        raise WorkError(f"{config.host}:{config.port} is not available; choose another --port.")
     if server.interrupted:
         raise KeyboardInterrupt
 
@@ -76,15 +76,15 @@ class _Server(uvicorn.Server):
             log_level="info" if logs else "warning",
             access_log=logs,
             server_header=False,
-            timeout_keep_alive=75,  # longer than the proxies in front of it keep theirs
-            timeout_graceful_shutdown=2,  # only idle connections are left then
+            timeout_keep_alive=75,  # longer than proxies keep their connections to the service
+            timeout_graceful_shutdown=2,  # only idle connections are left at that point
         )
         super().__init__(settings)
 
     async def startup(self, sockets: object = None) -> None:
         try:
             await super().startup()
-        except SystemExit:  # uvicorn's way to say so
+        except SystemExit:  # uvicorn exits if it cannot bind the port
             self.failed = self.should_exit = True
             return
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
@@ -115,9 +115,9 @@ class _Server(uvicorn.Server):
         if self._ending is not None:
             self.force_exit = self.should_exit = True
             return
-        self._ending = asyncio.get_running_loop().create_task(self._bring_to_end())
+        self._ending = asyncio.get_running_loop().create_task(self._shut_down())
 
-    async def _bring_to_end(self) -> None:
-        await self._app.state.service.gate.drain(self._drain)
-        await asyncio.sleep(0)  # answers that are there go out
+    async def _shut_down(self) -> None:
+        await self._app.state.service.admission.drain(self._drain)
+        await asyncio.sleep(0)  # lets finished answers go out
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""What the routes share: the ensemble, the limits, and what is remembered between requests."""
+"""The state that the routes share: ensemble, admission, circuit breakers, metrics and history."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError, unknown_name
 from llm_blender.history import History
 from llm_blender.server.errors import RefusedError
-from llm_blender.server.limits import Breakers, Gate
-from llm_blender.types import Answer, Candidate, Failure, Ranker
+from llm_blender.server.limits import Admission, CircuitBreakers
+from llm_blender.types import Answer, Candidate, Failure
 
 __all__ = ["OWNER", "PRESETS", "Metrics", "Service", "owner", "unless_gone"]
 
@@ -24,7 +24,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class Metrics:
-    """The counters of one service."""
+    """Prometheus counters of one service."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -32,9 +32,7 @@ class Metrics:
         self._seconds = Histogram(
             "blend_request_seconds", "Duration of HTTP requests.", ["route"], registry=registry, buckets=_SECONDS
         )
-        self._calls = Counter(
-            "blend_llm_calls", "Answers asked for, by what came of them.", ["llm", "outcome"], registry=registry
-        )
+        self._calls = Counter("blend_llm_calls", "Calls of LLMs, by outcome.", ["llm", "outcome"], registry=registry)
         self._call_seconds = Histogram(
             "blend_llm_seconds", "Duration of the LLMs' answers.", ["llm"], registry=registry, buckets=_SECONDS
         )
@@ -45,30 +43,30 @@ class Metrics:
         self._comparisons = Counter("blend_comparisons", "Ordered pairs compared.", registry=registry)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Show a value that changes by itself."""
+        """Export a value that changes by itself."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
     def watch_llm(self, llm: str, aside: Callable[[], bool]) -> None:
-        """Show whether an LLM is set aside."""
+        """Export whether an LLM is set aside."""
         self._aside.labels(llm).set_function(lambda: float(aside()))
 
     def served(self, route: str, status: int, seconds: float) -> None:
-        """A request is over."""
+        """Count a request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def wrote(self, llm: str, candidate: Candidate, *, stored: bool) -> None:
-        """An LLM gave an answer."""
+        """Count an answer of an LLM."""
         self._calls.labels(llm, "stored" if stored else "answer").inc()
         if not stored and candidate.seconds is not None:
             self._call_seconds.labels(llm).observe(candidate.seconds)
 
     def failed(self, failure: Failure) -> None:
-        """An LLM gave none."""
+        """Count a failure of an LLM."""
         self._calls.labels(failure.model, failure.reason).inc()
 
     def answered(self, answer: Answer) -> None:
-        """The ensemble gave an answer."""
+        """Count an answer of the ensemble, with its tokens and its cost."""
         self._answers.labels(answer.mode, str(answer.degraded).lower()).inc()
         self._comparisons.inc(answer.ranking.comparisons)
         self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
@@ -76,28 +74,32 @@ class Metrics:
         self._cost.inc(answer.cost or 0.0)
 
     def page(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """Render all counters in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
 _T = TypeVar("_T")
 PRESETS = ("blend", "blend-fast", "blend-best")
-"""Names of the ensemble, for `model`: as it is configured, for a quick answer, and for the best one."""
+"""Values of `model` that mean the ensemble: as configured, for a quick answer, and for the best answer."""
 OWNER = "llm_blender.owner"
-"""Under this key, the scope of a request holds the name of who asks; empty where there are no keys."""
+"""Key of a request's scope that holds the name of the client; the name is empty without API keys."""
 
 
 class Service:
-    """One ensemble that serves.
+    """One ensemble behind HTTP.
 
     Args:
-        ensemble: who answers.
-        config: within which limits.
+        ensemble: the ensemble that answers.
+        config: limits of the service.
 
     Attributes:
-        name: tells this service from others in the headers of its calls.
+        name: id that distinguishes this service from others in the headers of its calls.
         llms: names of the LLMs.
-        history: what the playground keeps; None without a store, or without the playground.
+        admission: the queue of requests.
+        breakers: the circuit breakers of the LLMs.
+        metrics: the counters.
+        history: answers and votes of the playground; None without a store, or without the playground.
+        loaded: whether the ranker is loaded.
 
     Raises:
         ConfigError: an LLM has a name that means the ensemble.
@@ -110,25 +112,20 @@ class Service:
         for name in PRESETS:
             if name in self.llms:
                 raise ConfigError(f"An LLM is named {name}, which means the ensemble: give it another name.")
-        self.gate = Gate(config.concurrency, config.queue)
-        self.breakers = Breakers(self.llms, config.failures, config.set_aside)
+        self.admission = admission = Admission(config.concurrency, config.queue)
+        self.breakers = CircuitBreakers(self.llms, config.failures, config.set_aside)
         self.metrics = Metrics()
-        self.metrics.watch("blend_running", "Requests at work.", lambda: self.gate.running)
-        self.metrics.watch("blend_waiting", "Requests waiting.", lambda: self.gate.admitted - self.gate.running)
+        self.metrics.watch("blend_running", "Requests at work.", lambda: admission.running)
+        self.metrics.watch("blend_waiting", "Requests waiting.", lambda: admission.admitted - admission.running)
         for name in self.llms:
-            self.metrics.watch_llm(name, lambda name=name: self.breakers.aside(name))  # type: ignore[misc]
+            self.metrics.watch_llm(name, lambda name=name: self.breakers.is_open(name))  # type: ignore[misc]
         store = ensemble.store
         self.history = History(store) if config.playground and store is not None else None
         self.loaded = False
 
-    @property
-    def ranker(self) -> Ranker | Callable[[], Ranker]:
-        """The ensemble's, or who loads it."""
-        return self.ensemble.ranker if self.loaded else lambda: self.ensemble.ranker
-
     @classmethod
     def of(cls, request: Request) -> Service:
-        """The one that a request came to."""
+        """Return the service of a request."""
         service: Service = request.app.state.service
         return service
 
@@ -136,43 +133,43 @@ class Service:
         """Refuse a name that means neither the ensemble nor an LLM.
 
         Raises:
-            RefusedError: such is this one.
+            RefusedError: the name is unknown.
         """
         known = [*PRESETS, *self.llms]
         if name not in known:
             raise RefusedError(404, "model_not_found", str(unknown_name("model", name, known)), param="model")
 
     def check_texts(self, texts: Iterable[str], param: str) -> None:
-        """Refuse too many texts, or too long ones.
+        """Refuse too many texts, or texts that are too long.
 
         Raises:
-            RefusedError: such are these.
+            RefusedError: there are too many, or one is too long.
         """
         for count, text in enumerate(texts, start=1):
             if count > self.config.max_candidates:
                 raise RefusedError(
-                    400, "too_many", f"At most {self.config.max_candidates} texts are ranked at a time.", param=param
+                    400, "too_many", f"A request ranks at most {self.config.max_candidates} texts.", param=param
                 )
             if len(text) > self.config.max_chars:
                 raise RefusedError(
                     400,
                     "too_long",
-                    f"Text {count - 1} has {len(text)} characters, and {self.config.max_chars} are the most.",
+                    f"Text {count - 1} has {len(text)} characters; the maximum is {self.config.max_chars}.",
                     param=param,
                 )
 
 
 def owner(request: Request) -> str:
-    """The name of who asks: whose history it is."""
+    """Return the name of the client, who owns the history."""
     name: str = request.scope[OWNER]
     return name
 
 
 async def unless_gone(request: Request, task: asyncio.Task[_T]) -> _T:
-    """The result of a task; it is cancelled when the client goes away.
+    """Wait for the result of a task; cancel it if the client goes away.
 
     Raises:
-        RefusedError: the client is gone, and nobody reads this.
+        RefusedError: the client is gone.
     """
     gone = asyncio.create_task(_gone(request))
     try:

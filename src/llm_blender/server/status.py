@@ -1,4 +1,4 @@
-"""What there is, and how it is: models, health, metrics."""
+"""Routes about the service itself: models, health, metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from llm_blender.ensemble.ensemble import MODES
+from llm_blender.ensemble.settings import MODES
 from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import EnsembleInfo, Health, Model, ModelList
 from llm_blender.server.service import PRESETS, Service
@@ -16,36 +16,36 @@ __all__ = ["OPEN", "router"]
 
 router = APIRouter(route_class=StrictRoute)
 OPEN = frozenset({"/healthz", "/readyz"})
-"""Paths that want no key."""
+"""Paths that need no key."""
 
 _STARTED = int(time.time())
 
 
 @router.get("/v1/models", responses={200: {"model": ModelList}})
 async def models(request: Request) -> Response:
-    """What `model` may be: the ensemble in three manners, and each LLM by itself."""
+    """List the values of `model`: the ensemble with its presets, and each LLM."""
     names = [*PRESETS, *Service.of(request).llms]
     return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
 
 @router.get("/v1/models/{name:path}", responses={200: {"model": Model}})
 async def model(name: str, request: Request) -> Response:
-    """One of them."""
+    """Return one of them."""
     Service.of(request).check_model(name)
     return JSONResponse(_model(name))
 
 
 @router.get("/v1/ensemble", responses={200: {"model": EnsembleInfo}})
 async def ensemble(request: Request) -> Response:
-    """Who answers by default, and what may be asked for."""
+    """Describe the ensemble: its LLMs, its default mode and strategy, and the modes that it supports."""
     service = Service.of(request)
-    asked = service.ensemble
+    ensemble = service.ensemble
     return JSONResponse(
         {
-            "llms": [{"name": member.llm.name, "samples": member.samples} for member in asked.members],
-            "mode": asked.mode,
-            "modes": list(MODES if asked.fuses else MODES[:1]),
-            "strategy": asked.strategy,
+            "llms": [{"name": member.llm.name, "samples": member.samples} for member in ensemble.members],
+            "mode": ensemble.settings.mode,
+            "modes": list(MODES if ensemble.fuses else MODES[:1]),
+            "strategy": ensemble.settings.strategy,
             "history": service.history is not None,
         }
     )
@@ -53,16 +53,16 @@ async def ensemble(request: Request) -> Response:
 
 @router.get("/healthz", responses={200: {"model": Health}})
 async def healthz() -> Response:
-    """Whether the process lives."""
+    """Confirm that the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/readyz", responses={200: {"model": Health}, 503: {"model": Health}})
 async def readyz(request: Request) -> Response:
-    """Whether requests should be sent here."""
+    """Confirm that the service takes requests: the ranker is loaded, and an LLM is available."""
     service = Service.of(request)
-    anybody = not all(service.breakers.aside(name) for name in service.llms)
-    ready = service.loaded and not service.gate.closed and anybody
+    available = not all(service.breakers.is_open(name) for name in service.llms)
+    ready = service.loaded and not service.admission.closed and available
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
@@ -70,7 +70,7 @@ async def readyz(request: Request) -> Response:
     "/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response
 )
 async def metrics(request: Request) -> Response:
-    """Counters for Prometheus."""
+    """Render the counters for Prometheus."""
     return Response(Service.of(request).metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -1,4 +1,4 @@
-"""An LLM without a model, for tests of code that asks LLMs."""
+"""An LLM without a model, for tests of code that calls LLMs."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _PIECES = re.compile(r"\s*\S+\s*|\s+")
 
 @dataclass(frozen=True)
 class FakeCall:
-    """What a `FakeLLM` was asked."""
+    """One call of a `FakeLLM`."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
 
 
 class FakeLLM:
-    """Gives the answers it is told, and can be slow, fail, stream, say nothing, or never end.
+    """An LLM that returns given answers, and can delay, fail, stream, answer with nothing, or never end.
 
     Args:
         name: its name in the ensemble.
-        answers: one for every call; or one a call, from the start again after the last; or a function.
+        answers: one text for all calls; or one per call, starting over after the last; or a function.
         delay: seconds before an answer or an error.
-        errors: one for every call; or one a call (None: no error), after the last no more. A word of
-            `FailureReason` is raised as an `LLMError`.
-        never_ends: write the answer again and again, until the call is cancelled.
-        usage: tokens of each call; words are counted if None.
+        errors: one for all calls; or one per call (None: no error), and none after the last. A `FailureReason` is
+            raised as an `LLMError`.
+        never_ends: repeat the answer until the call is cancelled.
+        usage: tokens of each call; None counts words.
         cost: dollars of each call.
 
     Attributes:
-        calls: what it was asked, in order.
-        cancelled: calls that were cancelled.
-        most_at_once: calls that were under way at the same time, at most.
+        calls: all calls, in order.
+        cancelled: number of cancelled calls.
+        most_at_once: maximum number of concurrent calls.
 
     Example:
         >>> llm = FakeLLM("fake", ["One.", "Two."], errors=["rate_limit"])
@@ -73,13 +73,13 @@ class FakeLLM:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on, as far as `call_key` is concerned."""
+        """Identity of its answers for `call_key`."""
         return {"provider": "fake", "name": self.name}
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        """Do what was planted; `on_text` gets the answer word by word."""
+        """Answer or fail as configured; `on_text` receives the answer word by word."""
         number = len(self.calls)
         self.calls.append(FakeCall(tuple(messages), sampling))
         error = next(self._errors, None)
@@ -114,7 +114,7 @@ class FakeLLM:
         )
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        """Dollars of each call."""
+        """Return the dollars of each call."""
         return self._cost
 
     def _answer(self, number: int, messages: Sequence[Message], sampling: Sampling) -> str:

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the OpenAI API, well or badly as it is told."""
+"""A loopback server with the OpenAI API and configurable failures."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["FakeOpenAIServer", "FakeReply"]
 
 @dataclass(frozen=True)
 class FakeReply:
-    """What the server does with one request.
+    """Reply of the server to one request.
 
     Attributes:
         text: the answer; streamed word by word.
-        reasoning: thoughts, as ``reasoning_content``.
-        status: HTTP status; from 400 on, `text` is the error's message.
-        headers: sent along, such as ``Retry-After``.
+        reasoning: value of ``reasoning_content``.
+        status: HTTP status; from 400 on, `text` is the error message.
+        headers: additional headers, such as ``Retry-After``.
         delay: seconds before the first byte.
         drip: seconds before each piece of a stream.
-        body: sent instead of everything else, as it is.
+        body: raw body that replaces all else.
         content_type: of `body`.
-        usage: prompt and completion tokens; None leaves them out.
+        usage: prompt and completion tokens; None omits them.
         finish_reason: of the answer.
-        reset_after: pieces of the stream, or 0 for no byte at all, after which the connection is reset.
-        endless: the stream repeats `text` and never ends.
+        reset_after: number of pieces of the stream before the connection is reset; 0 sends no byte.
+        endless: whether the stream repeats `text` and never ends.
     """
 
     text: str = "An answer."
@@ -51,20 +51,20 @@ class FakeReply:
 
 
 class FakeOpenAIServer:
-    """``/v1/chat/completions``, streamed or not, and ``/v1/models``, on an ephemeral port of loopback.
+    """Server of ``/v1/chat/completions``, streamed or not, and ``/v1/models``, on an ephemeral loopback port.
 
-    Use it as a context manager; `base_url` is known from the start, but nothing answers outside of it.
+    Use it as a context manager; `base_url` is set from the start, but requests are served only inside it.
 
     Args:
         replies: to the chat requests, in order, the last one for all that follow; or a function of the
             request's body.
-        models: whose names it knows; a request for another one gets a 404.
-        api_key: answer 401 to requests without it, with a message that repeats the key that came.
+        models: names of its models; a request for another one gets a 404.
+        api_key: required key; other requests get a 401 with a message that repeats their key.
 
     Attributes:
         requests: bodies of the chat requests, in order of arrival.
         headers: of the chat requests, in the same order, names in lower case.
-        most_at_once: chat requests that were under way at the same time, at most.
+        most_at_once: maximum number of concurrent chat requests.
 
     Example:
         >>> with FakeOpenAIServer([FakeReply(status=500), FakeReply("Hello.")]) as server:
@@ -91,7 +91,7 @@ class FakeOpenAIServer:
 
     @property
     def base_url(self) -> str:
-        """Up to and including ``/v1``."""
+        """Base URL, up to and including ``/v1``."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> Self:
@@ -122,13 +122,13 @@ class FakeOpenAIServer:
             self._running -= 1
 
     def _wait(self, seconds: float) -> None:
-        """Sleep, but not longer than the server lives."""
+        """Sleep, but no longer than the server runs."""
         if self._stopping.wait(seconds):
             raise ConnectionAbortedError
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # their end is awaited, so that no test leaves one behind
+    daemon_threads = False  # joined at the end, so that no test leaves one running
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], fake: FakeOpenAIServer) -> None:
@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away, or the end of the server; neither is worth a traceback."""
+        """Print no traceback for a client that disconnects, or for the end of the server."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
                 running.callback(fake._end)
                 fake._wait(reply.delay)
                 if not request.get("stream"):
-                    running.close()  # who has the whole answer may ask again before this thread goes on
+                    running.close()  # after the whole answer, the next request may come before this thread continues
                 self._answer(request, reply)
 
     def _answer(self, request: dict[str, Any], reply: FakeReply) -> None:
@@ -220,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _reset(self) -> None:
-        # Without lingering, close() sends a RST: the client's read fails instead of seeing an end.
+        # With a linger time of 0, close() sends a RST: the client's read fails instead of reaching the end.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _finish_headers(self) -> None:
-        # One request a connection, so that no thread waits for a next one when the server stops.
+        # One request per connection, so that no thread waits for another when the server stops.
         self.send_header("Connection", "close")
         self.end_headers()
 

@@ -5,28 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from llm_blender._inputs import check_inputs
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Advance, Pool, rank_with
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
+from llm_blender.types import Instruction, instruction_text
 
 __all__ = ["FakeRanker"]
 
 
-class FakeRanker:
-    """Knows how good every text is, and can be made to prefer a place and to err.
+class FakeRanker(PairwiseRanker):
+    """A pairwise ranker by known strengths of texts, with planted position bias and noise.
 
     l(left, right) = strength(left) − strength(right) + order_bias + noise, where the noise depends on seed,
-    instruction and ordered pair alone. It ranks through the same engine as the real ones.
+    instruction and ordered pair. It ranks with the same engine as the real rankers.
 
     Args:
-        strength: of a text, as a function or as a table; the longer is the better by default.
-        order_bias: added to every logit: above zero, it prefers what it reads first.
+        strength: of a text, as a function or a table; by default longer is better.
+        order_bias: added to every logit; above zero, it prefers the text read first.
         noise: standard deviation of its errors, in logits.
         seed: of the errors.
         temperature: of the rankings' and comparisons' probabilities.
 
     Attributes:
-        batches: everything it was asked, one list of (instruction, left, right) texts a round.
+        batches: all comparisons, one list of (instruction, left, right) texts per round.
 
     Example:
         >>> ranker = FakeRanker({"good": 1.0, "bad": -1.0}, order_bias=5)
@@ -51,32 +50,16 @@ class FakeRanker:
 
     @property
     def comparisons(self) -> int:
-        """Ordered pairs that it was asked about so far."""
+        """Number of ordered pairs compared so far."""
         return sum(map(len, self.batches))
 
     def logit(self, instruction: Instruction, left: str, right: str) -> float:
-        """l(left, right): above zero, the text read first is the better one. Not counted."""
+        """Return l(left, right), above zero if the text read first is better; it does not count as a comparison."""
         key = "\0".join([str(self.seed), instruction_text(instruction), left, right]).encode("utf-8", "surrogatepass")
         error = random.Random(key).gauss(0, self.noise) if self.noise else 0.0
         return self._strength(left) - self._strength(right) + self.order_bias + error
 
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """One ranking per instruction; see `llm_blender.ranking.rank_with`.
-
-        Raises:
-            InputError: the lists differ in length, one is empty, a text is no text, or an option is wrong.
-        """
-        check_inputs(instructions, candidates)
+    def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [instruction_text(instruction) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
@@ -86,25 +69,4 @@ class FakeRanker:
             self.batches.append(batch)
             return [self.logit(*pair) for pair in batch]
 
-        return rank_with(
-            candidates,
-            compare,
-            strategy=strategy,
-            seed=seed,
-            budget=budget,
-            k=k,
-            temperature=self.temperature,
-            progress=progress,
-        )
-
-    def rank(
-        self, instruction: Instruction, candidates: Sequence[str], *, strategy: str = "auto", seed: int = 0
-    ) -> Ranking:
-        """`rank_many` for one instruction."""
-        return self.rank_many([instruction], [candidates], strategy=strategy, seed=seed)[0]
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Text `a` against text `b`, in both orders."""
-        text = instruction_text(instruction)
-        self.batches.append([(text, a, b), (text, b, a)])
-        return Comparison.from_logits(self.logit(text, a, b), self.logit(text, b, a), temperature=self.temperature)
+        return compare

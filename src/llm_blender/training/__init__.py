@@ -1,1 +1,1 @@
-"""Training rankers on `transformers.Trainer`."""
+"""Training of rankers and fusers on `transformers.Trainer`: recipes, one loop, a learner per model, model cards."""

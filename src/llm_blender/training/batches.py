@@ -1,37 +1,38 @@
-"""Training groups as the token ids of one step each."""
+"""Training groups packed into batches of token ids: one item of a data set is the input of one step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
 from llm_blender.rankers.pointwise import Reading
 from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
 
-__all__ = ["Batches", "PackedGroups", "ReadingMode", "TrainingBatch", "pack", "pad"]
+__all__ = ["PackedGroups", "PairBatches", "ReadingMode", "pack", "pad"]
 
-_WINDOW = 64  # batches whose items are put in order of length
+_WINDOW = 64  # batches whose items are sorted by length
 
 
 def pack(sizes: Sequence[tuple[int, int]], max_tokens: int) -> list[list[int]]:
-    """Batches of items: neighbours in order of length together, so that little is padding.
+    """Pack items of about the same length into batches, so that little is padding.
 
     Args:
-        sizes: of each item, its longest sequence and how many it has.
-        max_tokens: of a batch, padding included; an item that needs more is a batch of its own.
+        sizes: length of each item's longest sequence, and number of its sequences.
+        max_tokens: tokens per batch, padding included; an item that needs more is a batch of its own.
+
+    Returns:
+        Indices of the items in each batch.
     """
     if not sizes:
         return []
     mean = float(np.mean([length * count for length, count in sizes]))
-    step = max(1, round(_WINDOW * max_tokens / mean))  # windows in the order given: sources stay mixed
+    step = max(1, round(_WINDOW * max_tokens / mean))  # windows in the given order, so that sources stay mixed
     packed: list[list[int]] = []
     for start in range(0, len(sizes), step):
         rows = longest = 0
@@ -46,43 +47,41 @@ def pack(sizes: Sequence[tuple[int, int]], max_tokens: int) -> list[list[int]]:
     return packed
 
 
+def pad(sequences: Sequence[NDArray[Any]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Stack sequences, padded on the right: their ids and their mask, ``[B, T]`` each."""
+    shape = len(sequences), max(map(len, sequences))
+    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
 ReadingMode = Literal["both", "one", "late", "alone"]
-"""How a ranker reads a group: each pair in one sequence, in ``both`` orders or in ``one`` (the better candidate by
-turns left and right); each text in a sequence of its own and then beside another (``late``), or not (``alone``)."""
+"""How a PairRanker reads a group, which also names the training stage.
+
+Pairwise: each pair in one sequence, in ``both`` orders or in ``one`` (the better candidate alternately left and right);
+or each text in its own sequence, compared with another one in the upper layers (``late``). Pointwise: each text in its
+own sequence, scored without the others (``alone``)."""
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
-    """What one step reads.
+class PairBatches(Dataset[dict[str, Any]]):
+    """Groups for a PairRanker, packed into batches of about equal work; each text is tokenised once.
 
-    Attributes:
-        input_ids: int64 ``[B, T]``, with `attention_mask` and `segment_ids` as in `PairBatch`.
-        lengths: int64 ``[B]``, tokens of the whole candidate; 0 where a sequence holds two.
-        left: int64 ``[P]``, for each preference the sequence with its left candidate.
-        right: int64 ``[P]``, that with its right candidate.
-        targets: float32 ``[P]``, probability that the left one is better.
-        sizes: preferences of each group.
-    """
+    An item is one batch of B sequences with P preferences:
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    segment_ids: Tensor
-    lengths: Tensor
-    left: Tensor
-    right: Tensor
-    targets: Tensor
-    sizes: tuple[int, ...]
-
-
-class Batches(Dataset[TrainingBatch]):
-    """Groups packed into batches of about equal work; each text is tokenised once.
+    - ``input_ids``, ``attention_mask``, ``segment_ids``: int64 ``[B, T]``, see `PairBatch`;
+    - ``lengths``: int64 ``[B]``, tokens of the whole candidate; 0 where a sequence holds two;
+    - ``left``, ``right``: int64 ``[P]``, index of the sequence with the left and with the right candidate;
+    - ``targets``: float32 ``[P]``, probability that the left one is better;
+    - ``sizes``: number of preferences per group, a tuple.
 
     Args:
-        groups: what to learn from.
-        input_format: the ranker's.
+        groups: training groups.
+        input_format: of the ranker.
         reading: see `ReadingMode`.
-        max_tokens: of a batch, padding included; a group that needs more is a batch of its own.
-        soft: keep probabilities; else they become 0 and 1.
+        max_tokens: tokens per batch, padding included; a group that needs more is a batch of its own.
+        soft: keep probabilities; else round them to 0 and 1.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Batches(Dataset[TrainingBatch]):
     def __len__(self) -> int:
         return len(self._packed)
 
-    def __getitem__(self, index: int) -> TrainingBatch:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         sequences: list[PairSequence] = []
         lengths: list[int] = []
         columns: list[tuple[int, int, float]] = []
@@ -110,7 +109,7 @@ class Batches(Dataset[TrainingBatch]):
             group, first = self._groups[number], len(sequences)
             preferences = self._preferences(number)
             sequences += self._sequences(group, preferences)
-            if self._apart:
+            if self._separate:
                 lengths += [len(self._ids[text]) for text in group.texts]
                 columns += [(first + a, first + b, p) for a, b, p in preferences]
             else:
@@ -119,23 +118,23 @@ class Batches(Dataset[TrainingBatch]):
             sizes.append(len(preferences))
         padded = PairBatch.pad(sequences, self._format.pad_id)
         left, right, targets = zip(*columns, strict=True)
-        return TrainingBatch(
-            input_ids=torch.from_numpy(padded.input_ids),
-            attention_mask=torch.from_numpy(padded.attention_mask),
-            segment_ids=torch.from_numpy(padded.segment_ids),
-            lengths=torch.tensor(lengths),
-            left=torch.tensor(left),
-            right=torch.tensor(right),
-            targets=torch.tensor(targets, dtype=torch.float32),
-            sizes=tuple(sizes),
-        )
+        return {
+            "input_ids": torch.from_numpy(padded.input_ids),
+            "attention_mask": torch.from_numpy(padded.attention_mask),
+            "segment_ids": torch.from_numpy(padded.segment_ids),
+            "lengths": torch.tensor(lengths),
+            "left": torch.tensor(left),
+            "right": torch.tensor(right),
+            "targets": torch.tensor(targets, dtype=torch.float32),
+            "sizes": tuple(sizes),
+        }
 
     @property
-    def _apart(self) -> bool:
+    def _separate(self) -> bool:
         return self._reading in ("late", "alone")
 
     def _preferences(self, number: int) -> list[Preference]:
-        """A group's, in the orders in which they are read."""
+        """List a group's preferences in the orders in which they are read."""
         result = []
         for place, (a, b, probability) in enumerate(self._groups[number].preferences):
             p = probability if self._soft else float(probability > 0.5)
@@ -143,7 +142,7 @@ class Batches(Dataset[TrainingBatch]):
             if self._reading == "both":
                 result += [one, other]
             else:
-                # By turns, over groups and within them, the better one is left: its place tells nothing.
+                # The better one is alternately left and right, over groups and within them: its place means nothing.
                 left_is_better = (number + place) % 2 == 0
                 result.append(one if (p > 0.5) == left_is_better else other)
         return result
@@ -151,12 +150,12 @@ class Batches(Dataset[TrainingBatch]):
     def _sequences(self, group: TrainingGroup, preferences: Sequence[Preference]) -> list[PairSequence]:
         source = self._format.fit_source(self._ids[group.prompt])
         texts = [self._format.fit_candidate(self._ids[text], len(source)) for text in group.texts]
-        if self._apart:
+        if self._separate:
             return [self._format.join(source, text, None) for text in texts]
         return [self._format.join(source, texts[a], texts[b]) for a, b, _ in preferences]
 
     def _size(self, number: int) -> tuple[int, int]:
-        """A group's longest sequence, and how many it has."""
+        """Measure a group: length of its longest sequence, and number of its sequences."""
         sequences = self._sequences(self._groups[number], self._preferences(number))
         return max(map(len, sequences)), len(sequences)
 
@@ -165,23 +164,28 @@ _CHUNK = 256  # groups that are tokenised at a time
 
 
 class _Sequence(NamedTuple):
-    """A `Reading`, in less memory."""
+    """A `Reading` in less memory."""
 
     ids: NDArray[np.int32]
     types: NDArray[np.int8] | None
 
+    @classmethod
+    def of(cls, reading: Reading) -> _Sequence:
+        types = None if reading.types is None else np.array(reading.types, np.int8)
+        return cls(np.array(reading.ids, np.int32), types)
+
 
 class PackedGroups(Dataset[dict[str, Any]]):
-    """Groups packed into batches of about equal work; each sequence is tokenised once.
+    """Groups for a pointwise ranker, packed into batches of about equal work; each sequence is tokenised once.
 
-    An item is one batch: ``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids`` ``[B, T]``,
-    ``groups``, and ``sizes``, how many rows each of them has.
+    An item is one batch: ``input_ids``, ``attention_mask`` and, if the model knows types, ``token_type_ids``, int64
+    ``[B, T]``; ``groups``, a tuple; and ``sizes``, the number of sequences per group.
 
     Args:
-        groups: what to learn from.
-        read: gives the sequences of each group.
-        pad_id: fills up the shorter ones.
-        max_tokens: of a batch, padding included; a group that needs more is a batch of its own.
+        groups: training groups.
+        read: makes the sequences of each group.
+        pad_id: padding token.
+        max_tokens: tokens per batch, padding included; a group that needs more is a batch of its own.
     """
 
     def __init__(
@@ -195,7 +199,7 @@ class PackedGroups(Dataset[dict[str, Any]]):
         self._sequences: list[list[_Sequence]] = []
         for start in range(0, len(groups), _CHUNK):
             for readings in read(groups[start : start + _CHUNK]):
-                self._sequences.append([_small(reading) for reading in readings])
+                self._sequences.append([_Sequence.of(reading) for reading in readings])
         sizes = [(max(len(s.ids) for s in group), len(group)) for group in self._sequences]
         self._packed = pack(sizes, max_tokens)
 
@@ -212,18 +216,3 @@ class PackedGroups(Dataset[dict[str, Any]]):
             batch["token_type_ids"] = torch.from_numpy(pad(types, 0)[0])
         groups = tuple(self._groups[number] for number in numbers)
         return {**batch, "groups": groups, "sizes": tuple(len(self._sequences[number]) for number in numbers)}
-
-
-def _small(reading: Reading) -> _Sequence:
-    types = None if reading.types is None else np.array(reading.types, np.int8)
-    return _Sequence(np.array(reading.ids, np.int32), types)
-
-
-def pad(sequences: Sequence[NDArray[Any]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sequences side by side, filled up on the right, and their mask: ``[B, T]`` each."""
-    shape = len(sequences), max(map(len, sequences))
-    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    return ids, mask

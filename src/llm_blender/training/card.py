@@ -1,60 +1,135 @@
-"""The model card, written from the run."""
+"""Results of training runs, and the model cards written from them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from llm_blender._hub import file_sha256
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
 
-__all__ = ["FuserRun", "Run", "Trained", "file_sha256", "fuser_card", "model_card", "table"]
+__all__ = ["FuserRun", "Quality", "Run", "fuser_card", "model_card", "table"]
+
+_Recipe = TypeVar("_Recipe", Recipe, FuserRecipe)
+_Count = TypeVar("_Count", SourceCount, FuserRowCount)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What training came to.
+class Quality:
+    """Figures of a ranker on development pairs.
 
     Attributes:
-        log: the trainer's.
-        dev: agreement and calibration on the development pairs; empty where there are none.
-        temperature: fitted on them.
-        int8: the int8 model against the float32 one, on the same pairs; empty where there is no int8 model.
+        dev: agreement, calibration and flip rate, of the int8 model if there is one; empty without development pairs.
+        temperature: fitted on the development pairs.
+        int8: the int8 model against the float32 one on the same pairs; empty if there is no int8 model.
     """
 
-    log: tuple[dict[str, Any], ...]
-    dev: dict[str, float]
-    temperature: float
+    dev: dict[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
     int8: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a training run used and found; what the model card is written from.
-
-    Attributes:
-        recipe: the recipe.
-        sources: what the training files gave.
-        dev_sources: what the development files gave.
-        excluded: test files whose prompts were left out.
-        log: the trainer's.
-        temperature: fitted on the development pairs.
-        dev: agreement, calibration and flip rate on the development pairs, of the int8 model where there is one.
-        int8: its agreement with the float32 model on the development pairs.
-    """
-
-    recipe: Recipe
-    sources: tuple[SourceCount, ...]
-    dev_sources: tuple[SourceCount, ...]
+class _Run(Generic[_Recipe, _Count]):
+    recipe: _Recipe
+    sources: tuple[_Count, ...]
+    dev_sources: tuple[_Count, ...]
     excluded: tuple[Path, ...]
     log: tuple[dict[str, Any], ...]
-    temperature: float
-    dev: dict[str, float]
-    int8: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run(_Run[Recipe, SourceCount]):
+    """Training run of a ranker.
+
+    Attributes:
+        recipe: of the run.
+        sources: counts of the training files.
+        dev_sources: counts of the development files.
+        excluded: test files whose prompts were left out.
+        log: of the trainer, see `llm_blender.training.loop.train`.
+        quality: on development pairs.
+    """
+
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class FuserRun(_Run[FuserRecipe, FuserRowCount]):
+    """Training run of a fuser; as `Run`, without `quality`, and with more.
+
+    Attributes:
+        too_long: training rows left out, since two of their candidates do not fit into `recipe.max_length`.
+        seconds: of training and evaluation, since `resumed`.
+        resumed: step of the checkpoint from which this run resumed; 0 for a run from the start.
+    """
+
+    too_long: int
+    seconds: float
+    resumed: int
+
+    @property
+    def steps(self) -> int:
+        """Number of all steps trained, those before `resumed` included."""
+        return max((int(entry["step"]) for entry in self.log), default=0)
+
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        """Evaluations on the development rows, the first one before training; empty without development rows.
+
+        Each has ``step``, ``loss`` per token with its 95 % interval ``loss_low``, ``loss_high``, ``rows``, ``tokens``.
+        """
+        names = ("loss", "loss_low", "loss_high", "rows", "tokens")
+        found = [entry for entry in self.log if "eval_loss" in entry]
+        return [{"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}} for entry in found]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Format a table in Markdown."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str, Any], digest: str) -> str:
+    """Format a table of data files: name, licence, given columns, and sha256.
+
+    Args:
+        counts: of the files.
+        columns: head of each column, and the function that makes its cells from a count.
+        digest: head of the column with the sha256.
+    """
+    lines = []
+    for count in counts:
+        name = count.source.name or count.path.name
+        lines.append(
+            [
+                f"[{name}]({count.source.url})" if count.source.url else name,
+                count.source.licence or "unknown",
+                *(cell(count) for cell in columns.values()),
+                f"`{file_sha256(count.path)}`",
+            ]
+        )
+    return table(("source", "licence", *columns, digest), lines)
+
+
+def _test_files(run: Run | FuserRun) -> str:
+    """End a sentence about "rows whose prompt is in a test file" with the names of these files."""
+    excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
+    return f": {excluded}." if excluded else " (none was given)."
+
+
+def _recipe(run: Run | FuserRun, unused: frozenset[str] = frozenset()) -> str:
+    settings = run.recipe.model_dump(exclude={"sources", "dev_sources", *unused})
+    return "## Recipe\n\n" + table(("setting", "value"), settings.items())
+
+
+def _join(*sections: str) -> str:
+    return "\n\n".join(section.strip() for section in sections) + "\n"
 
 
 _HEAD = """---
@@ -72,7 +147,11 @@ tags: [ranker, reward-model, best-of-n, llm-ensemble, preference]
 {load}
 ranker.rank("Why is the sky blue?", ["Blue light is scattered most.", "Because."]).order
 ```
-"""
+
+## Licence of the weights
+
+The weights are derived from the encoder and from the data below; parts of the data are for non-commercial use (see the
+table), and whoever uses the weights commercially should decide whether that binds them."""
 
 _LOAD = "from llm_blender.rankers import load_ranker\n\nranker = load_ranker({folder})"
 _KINDS: dict[str, tuple[str, str, str]] = {
@@ -105,84 +184,69 @@ _KINDS: dict[str, tuple[str, str, str]] = {
         _LOAD.replace("({folder})", "({mlm})"),
     ),
 }
-"""Title, what it does, how it is loaded."""
-_OF_PAIR_RANKERS = {"orders", "alone", "compared", "init", "alone_layers", "pooling"}
+"""Title, purpose and loading code of each kind of ranker."""
+_GROUP_COLUMNS = {
+    "rows": attrgetter("rows"),
+    "left out": attrgetter("excluded"),
+    "groups": attrgetter("groups"),
+    "pairs": attrgetter("pairs"),
+}
+_OF_PAIR_RANKERS = frozenset({"orders", "alone", "compared", "init", "alone_layers", "pooling"})
 
 
 def model_card(run: Run, folder: Path, *, licence: str = "other") -> str:
-    """The card's Markdown: data with licence and sha256, recipe, and what was measured on development pairs."""
+    """Write a ranker's card in Markdown: data with licence and sha256, recipe, and figures on development pairs."""
     kind, does, load = _KINDS[run.recipe.ranker]
-    parts = [
-        _HEAD.format(
-            licence=licence,
-            backbone=run.recipe.backbone,
-            kind=kind,
-            name=run.recipe.backbone.rpartition("/")[2],
-            does=does,
-            load=load.format(folder=f'"{folder.name}"', mlm=f'"mlm:{folder.name}"'),
-        ),
-        "## Licence of the weights\n\nThe weights are derived from the encoder and from the data below; parts of the "
-        "data are for non-commercial use (see the table), and whoever uses the weights commercially should decide "
-        "whether that binds them.",
-        _data(run),
-        _settings(run.recipe),
-        _measured(run),
-    ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _data(run: Run) -> str:
-    lines = [
-        "## Training data",
-        "",
-        "| source | licence | rows | left out | groups | pairs | sha256 of the file |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for count in run.sources:
-        source = count.source
-        name = source.name or count.path.name
-        link = f"[{name}]({source.url})" if source.url else name
-        lines.append(
-            f"| {link} | {source.licence or 'unknown'} | {count.rows} | {count.excluded} | {count.groups} | "
-            f"{count.pairs} | `{file_sha256(count.path)}` |"
-        )
+    head = _HEAD.format(
+        licence=licence,
+        backbone=run.recipe.backbone,
+        kind=kind,
+        name=run.recipe.backbone.rpartition("/")[2],
+        does=does,
+        load=load.format(folder=f'"{folder.name}"', mlm=f'"mlm:{folder.name}"'),
+    )
     total = sum(count.pairs for count in run.sources)
-    excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
-    lines += ["", f"{total:,} pairs in all. Left out are rows whose normalised prompt stands in a test file"]
-    lines[-1] += f": {excluded}." if excluded else " (none was given)."
-    return "\n".join(lines)
+    return _join(
+        head,
+        "## Training data",
+        _sources(run.sources, _GROUP_COLUMNS, "sha256 of the file"),
+        f"{total:,} pairs in all. Left out are rows whose normalised prompt is in a test file{_test_files(run)}",
+        _recipe(run, frozenset() if run.recipe.ranker == "pair_ranker" else _OF_PAIR_RANKERS),
+        "## Measured",
+        *_measured(run),
+    )
 
 
-def _settings(recipe: Recipe) -> str:
-    useless = set() if recipe.ranker == "pair_ranker" else _OF_PAIR_RANKERS
-    values = recipe.model_dump(exclude={"sources", "dev_sources", *useless})
-    return "## Recipe\n\n" + table(("setting", "value"), values.items())
-
-
-def _measured(run: Run) -> str:
-    if not run.dev:
-        return "## Measured\n\nThere were no development pairs."
-    precision = ", int8" if run.int8 else ""
-    found = {**run.dev, "temperature": run.temperature}
-    measured = table((f"on development pairs{precision}", ""), ((key, f"{value:.4g}") for key, value in found.items()))
-    fitted = "The temperature was fitted on these same pairs, so ECE and Brier flatter it here."
-    return "\n\n".join(["## Measured", measured, fitted, *_int8(run), "Learning curve:", _curve(run)])
-
-
-def _int8(run: Run) -> list[str]:
-    if not run.int8:
-        return []
+def _measured(run: Run) -> list[str]:
+    quality = run.quality
+    if not quality.dev:
+        return ["There were no development pairs."]
+    precision = ", int8" if quality.int8 else ""
+    figures = {**quality.dev, "temperature": quality.temperature}
     return [
-        f"Against float32 on the same pairs, int8 makes the same decision on {100 * run.int8['same_decision']:.1f} % "
-        f"(agreement {run.dev['agreement']:.4f}, float32 {run.int8['agreement_fp32']:.4f}; largest difference of a "
-        f"logit {run.int8['largest_difference']:.3f})."
+        table((f"on development pairs{precision}", ""), ((key, f"{value:.4g}") for key, value in figures.items())),
+        "The temperature was fitted on these same pairs, so ECE and Brier flatter it here.",
+        *_int8(quality),
+        "Learning curve:",
+        _curve(run),
+    ]
+
+
+def _int8(quality: Quality) -> list[str]:
+    if not quality.int8:
+        return []
+    int8 = quality.int8
+    return [
+        f"Against float32 on the same pairs, int8 makes the same decision on {100 * int8['same_decision']:.1f} % "
+        f"(agreement {quality.dev['agreement']:.4f}, float32 {int8['agreement_fp32']:.4f}; largest difference of a "
+        f"logit {int8['largest_difference']:.3f})."
     ]
 
 
 def _curve(run: Run) -> str:
     measured = {
         "eval_loss": "loss",
-        "eval_agreement": "agreement (one order)" if run.int8 else "agreement",
+        "eval_agreement": "agreement (one order)" if run.quality.int8 else "agreement",
         "eval_prefers_left": "prefers left",
         "eval_accuracy": "masked tokens guessed",
     }
@@ -193,60 +257,7 @@ def _curve(run: Run) -> str:
     return table(head, lines)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown."""
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class FuserRun:
-    """What a training run used and found; what the model card is written from.
-
-    Attributes:
-        recipe: the recipe.
-        sources: what the training files gave.
-        dev_sources: what the development files gave.
-        excluded: test files whose prompts were left out.
-        too_long: training rows left out since two of their candidates do not fit into `recipe.max_length`.
-        log: the trainer's.
-        seconds: of training and measuring, since `resumed`.
-        resumed: step of the checkpoint from which this run went on; 0 from the beginning.
-    """
-
-    recipe: FuserRecipe
-    sources: tuple[FuserRowCount, ...]
-    dev_sources: tuple[FuserRowCount, ...]
-    excluded: tuple[Path, ...]
-    too_long: int
-    log: tuple[dict[str, Any], ...]
-    seconds: float
-    resumed: int
-
-    @property
-    def steps(self) -> int:
-        """All that were trained, those before `resumed` among them."""
-        return max((int(entry["step"]) for entry in self.log), default=0)
-
-    @property
-    def evaluations(self) -> list[dict[str, float]]:
-        """On the development rows: ``step``, and ``loss`` per token with its 95 % interval ``loss_low``, ``loss_high``.
-
-        The first one is from before the first step; there are none without development rows.
-        """
-        names = ("loss", "loss_low", "loss_high", "rows", "tokens")
-        found = [entry for entry in self.log if "eval_loss" in entry]
-        return [{"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}} for entry in found]
-
-
-_TARGETS = {"reference": "references", "merge": "merges closest to the references"}
-_CARD = """---
+_FUSER_HEAD = """---
 library_name: {library}
 license: {licence}
 base_model: {backbone}
@@ -267,97 +278,63 @@ fuser.fuse("Why is the sky blue?", ["Blue light is scattered most.", "Because."]
 ## Licence of the weights
 
 The weights are derived from {name} and from the data below; whoever uses them should decide whether the licences of
-both bind them.
-
-{data}
-
-## Recipe
-
-{settings}
-
-## Measured
-
-{measured}
-"""
+both bind them."""
+_TARGETS = {"reference": "references", "merge": "merges closest to the references"}
+_ROW_COLUMNS: dict[str, Any] = {
+    "rows": attrgetter("rows"),
+    "excluded": attrgetter("excluded"),
+    "no reference": attrgetter("without_reference"),
+    "no candidates": attrgetter("without_candidates"),
+    "used": attrgetter("used"),
+    "chosen by": lambda count: ", ".join(f"{how} ({number})" for how, number in sorted(count.chosen_by.items())),
+    "references": lambda count: count.source.reference_model or "the rows'",
+}
 
 
 def fuser_card(run: FuserRun, folder: Path, *, licence: str = "other") -> str:
-    """The card's Markdown: data with licence and sha256, recipe, loss on development rows, time."""
+    """Write a fuser's card in Markdown: data with licence and sha256, recipe, loss on development rows, time."""
     recipe = run.recipe
-    settings = recipe.model_dump(exclude={"sources", "dev_sources"})
-    name = recipe.backbone.rpartition("/")[2]
-    adapter = "The weights are a LoRA adapter's; `adapter_config.json` names its base."
-    return _CARD.format(
+    head = _FUSER_HEAD.format(
         library="peft" if recipe.lora_rank else "transformers",
         licence=licence,
         backbone=recipe.backbone,
         lora=", lora" if recipe.lora_rank else "",
-        name=name,
-        kind=adapter if recipe.lora_rank else "The weights are whole.",
+        name=recipe.backbone.rpartition("/")[2],
+        kind="The weights are a LoRA adapter's; `adapter_config.json` names its base."
+        if recipe.lora_rank
+        else "The weights are whole.",
         folder=folder.name,
-        data=_fuser_data(run),
-        settings=table(("setting", "value"), settings.items()),
-        measured=_fuser_measured(run),
     )
-
-
-def _fuser_data(run: FuserRun) -> str:
     used = sum(count.used for count in run.sources) - run.too_long
-    excluded = ", ".join(f"`{path.name}`" for path in run.excluded)
-    return "\n\n".join(
-        [
-            "## Training data",
-            _sources(run.sources),
-            f"{used:,} rows in all; {run.too_long:,} of those used were too long and left out. Excluded are rows whose "
-            f"normalised prompt stands in a test file{f': {excluded}' if excluded else ' (none was given)'}. "
-            "Candidates are taken best first: by the ranking that stands in the row, by a score, or, where there is "
-            "neither, in an order drawn by the seed (chance).",
-            *(["Development rows:", _sources(run.dev_sources)] if run.dev_sources else []),
-        ]
+    dev = ["Development rows:", _sources(run.dev_sources, _ROW_COLUMNS, "sha256")] if run.dev_sources else []
+    return _join(
+        head,
+        "## Training data",
+        _sources(run.sources, _ROW_COLUMNS, "sha256"),
+        f"{used:,} rows in all; {run.too_long:,} of those used were too long and left out. Excluded are rows whose "
+        f"normalised prompt is in a test file{_test_files(run)} Candidates are taken best first: by the ranking in the "
+        "row, by a score, or, without either, in an order drawn by the seed (chance).",
+        *dev,
+        _recipe(run),
+        "## Measured",
+        *_fuser_measured(run),
     )
 
 
-def _sources(counts: Sequence[FuserRowCount]) -> str:
-    head = (
-        *("source", "licence", "rows", "excluded", "no reference", "no candidates", "used", "chosen by"),
-        *("references", "sha256"),
-    )
-    return table(head, [_source(count) for count in counts])
-
-
-def _source(count: FuserRowCount) -> tuple[Any, ...]:
-    source = count.source
-    name = source.name or count.path.name
-    return (
-        f"[{name}]({source.url})" if source.url else name,
-        source.licence or "unknown",
-        count.rows,
-        count.excluded,
-        count.without_reference,
-        count.without_candidates,
-        count.used,
-        ", ".join(f"{how} ({number})" for how, number in sorted(count.chosen_by.items())),
-        source.reference_model or "the rows'",
-        f"`{file_sha256(count.path)}`",
-    )
-
-
-def _fuser_measured(run: FuserRun) -> str:
+def _fuser_measured(run: FuserRun) -> list[str]:
     since = f", from step {run.resumed} on, where it was resumed" if run.resumed else ""
     took = f"Steps: {run.steps:,}, in {run.seconds / 60:.1f} minutes{since}."
     if not run.evaluations:
-        return f"There were no development rows. {took}"
+        return [f"There were no development rows. {took}"]
     last = run.evaluations[-1]
     rows = [
         (f"{entry['step']:.0f}", f"{entry['loss']:.4f}", f"{entry['loss_low']:.4f} to {entry['loss_high']:.4f}")
         for entry in run.evaluations
     ]
-    return "\n\n".join(
-        [
-            f"Loss per token (-log p) of the {_TARGETS[run.recipe.target]} of {last['rows']:.0f} development rows, "
-            f"{last['tokens']:.0f} tokens, each read with all its candidates, best first; step 0 is before training. "
-            "The intervals are a bootstrap over rows.",
-            table(("step", "loss per token", "95 % interval"), rows),
-            took,
-        ]
-    )
+    return [
+        f"Loss per token (-log p) of the {_TARGETS[run.recipe.target]} of {last['rows']:.0f} development rows, "
+        f"{last['tokens']:.0f} tokens, each read with all its candidates, best first; step 0 is before training. "
+        "The intervals are a bootstrap over rows.",
+        table(("step", "loss per token", "95 % interval"), rows),
+        took,
+    ]

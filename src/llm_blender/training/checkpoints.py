@@ -1,18 +1,21 @@
-"""A fresh PairRanker on an encoder, and a trained one on disk."""
+"""Backbones to train, fresh PairRankers on them, and trained rankers on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers.checkpoints import find_checkpoint, load_tokenizer, load_weights
+from llm_blender.rankers.encoder_ranker import PointwiseConfig
 from llm_blender.rankers.encoders import make_encoder
 from llm_blender.rankers.pair_ranker import PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_onnx
@@ -20,19 +23,63 @@ from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, make_model
 from llm_blender.training.recipes import Recipe
 
-__all__ = ["new_pair_ranker", "write_checkpoint"]
+__all__ = [
+    "backbone_values",
+    "load_backbone",
+    "new_pair_ranker",
+    "write_checkpoint",
+    "write_pointwise",
+    "write_tokenizer",
+]
+
+
+def load_backbone(name: str, kind: Any, seed: int, **settings: Any) -> tuple[Any, Any]:
+    """Load a model in float32 and its fast tokenizer, from the Hub or a folder; missing weights are random.
+
+    Args:
+        name: Hub name or folder.
+        kind: class of transformers that loads the model, e.g. ``AutoModel``.
+        seed: of missing weights.
+        settings: of the model's configuration.
+
+    Raises:
+        NotFoundError: there is no such model.
+        CheckpointError: its tokenizer has no fast form (``tokenizer.json``).
+    """
+    torch.manual_seed(seed)
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(name, **settings)
+            # Attention dropout would rule out the fused kernel: three times the step on a CPU.
+            config.attention_probs_dropout_prob = 0.0
+            model = kind.from_pretrained(name, config=config, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:  # ValueError: files, but of no known model
+        raise NotFoundError(f"No encoder {name!r}, neither as a folder nor on the Hub: {error}") from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise CheckpointError(f"The tokenizer of {name!r} has no fast form (tokenizer.json).")
+    return model, tokenizer
+
+
+def backbone_values(encoder: Any) -> dict[str, Any]:
+    """Return an encoder's configuration as a checkpoint's ``config.json`` holds it."""
+    values: dict[str, Any] = encoder.config.to_diff_dict()
+    return values | {"model_type": encoder.config.model_type}
 
 
 def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[AnyPairRanker, InputFormat, Tokenizer]:
-    """A PairRanker with a fresh head on an encoder from the Hub or a folder, or with the weights of `recipe.init`.
+    """Make a PairRanker with a fresh head on an encoder, or with the weights of `recipe.init`.
+
+    Args:
+        recipe: seed, lengths, layers.
+        backbone: Hub name or folder of the encoder.
 
     Raises:
         NotFoundError: there is no such encoder or checkpoint.
         CheckpointError: its tokenizer has no fast form (``tokenizer.json``), or `recipe.alone_layers` does not suit it.
         InputError: it reads fewer tokens than `recipe.max_length`.
     """
-    torch.manual_seed(recipe.seed)
-    values, state, tokenizer = _init(recipe.init) if recipe.init else _backbone(backbone)
+    values, state, tokenizer = _load_init(recipe) if recipe.init else _load_encoder(recipe, backbone)
     positions = values.get("max_position_embeddings")
     if positions and positions < recipe.max_length:
         raise InputError(
@@ -45,46 +92,53 @@ def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[AnyPairRanker, Input
         pooling=recipe.pooling,
         alone_layers=recipe.alone_layers,
     )
-    # transformers' own encoders have the dropout that training wants.
+    # Training needs the dropout of transformers' own encoders.
     model = make_model(config, None if recipe.alone_layers else make_encoder(values, own=False))
     known = model.state_dict()
     model.load_state_dict({**known, **{name: tensor for name, tensor in state.items() if name in known}})
     return model, InputFormat(tokenizer, config), tokenizer
 
 
-def _init(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
-    """A PairRanker's encoder configuration, weights and tokenizer."""
-    folder = find_checkpoint(name)
+def _load_init(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
+    """Load a PairRanker's encoder configuration, weights and tokenizer."""
+    torch.manual_seed(recipe.seed)
+    folder = find_checkpoint(recipe.init)
     return dict(PairRankerConfig.load(folder).backbone), load_weights(folder), load_tokenizer(folder)
 
 
-def _backbone(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
-    """The same of an encoder, whose vocabulary gets the markers."""
-    try:
-        config = AutoConfig.from_pretrained(name)
-        # Attention dropout would rule out the fused kernel: three times the step on a CPU.
-        config.attention_probs_dropout_prob = 0.0
-        encoder: Any = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
-        fast = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:  # ValueError: files, but of no known model
-        raise NotFoundError(f"No encoder {name!r}, neither as a folder nor on the Hub: {error}") from error
-    tokenizer: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
-    if tokenizer is None:
-        raise CheckpointError(f"The tokenizer of {name!r} has no fast form (tokenizer.json).")
+def _load_encoder(recipe: Recipe, backbone: str) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
+    """Load the same of an encoder, and add the markers to its vocabulary."""
+    encoder, fast = load_backbone(backbone, AutoModel, recipe.seed)
+    tokenizer: Tokenizer = fast.backend_tokenizer
     tokenizer.add_special_tokens(list(PairRankerConfig.markers))
     encoder.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
-    values = encoder.config.to_diff_dict() | {"model_type": encoder.config.model_type}
-    return values, {f"pretrained_model.{key}": tensor for key, tensor in encoder.state_dict().items()}, tokenizer
+    state = {f"pretrained_model.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    return backbone_values(encoder), state, tokenizer
 
 
 def write_checkpoint(model: AnyPairRanker, config: PairRankerConfig, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config, tokenizer, float16 weights, and the float32 and int8 ONNX made from just these weights."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a PairRanker: config, tokenizer, float16 weights, and float32 and int8 ONNX made from these weights."""
     model.to(torch.float16).to(torch.float32)  # what is saved is what is exported
-    state = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config.save(folder)
     tokenizer.encode_special_tokens = False  # the file's own meaning; readers of texts switch it on
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_tokenizer(config, tokenizer, folder)
     tokenizer.encode_special_tokens = True
+    _write_weights({name: tensor.to(torch.float16) for name, tensor in model.state_dict().items()}, folder)
     export_onnx(model, folder)
+
+
+def write_pointwise(model: nn.Module, config: PointwiseConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a pointwise ranker: config, tokenizer and weights."""
+    write_tokenizer(config, tokenizer, folder)
+    _write_weights(model.state_dict(), folder)
+
+
+def write_tokenizer(config: PairRankerConfig | PointwiseConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write ``config.json`` and ``tokenizer.json``, which are all that an input format reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

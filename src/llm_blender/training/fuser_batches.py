@@ -1,4 +1,4 @@
-"""A fuser's examples, drawn anew on each pass, as the tensors of single batches."""
+"""Examples of a fuser packed into batches, drawn anew on each pass."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from llm_blender.training.recipes import FuserRecipe
 __all__ = ["IGNORED", "FuserBatches", "causal_batch", "draw_candidates", "seq2seq_batch"]
 
 IGNORED = -100
-"""The label of a token that is not learnt."""
+"""Label of a token that is not learnt."""
 
 
 class FuserBatches(Dataset[dict[str, Tensor]]):
-    """Rows of about the same length together, in as many batches as the recipe has.
+    """Rows packed with others of about the same length, into all batches of a run.
 
     An item is one batch, see `causal_batch` and `seq2seq_batch`. In each pass, every row is one example. Which of its
-    candidates are read, and in which order, depends on seed, pass and row alone.
+    candidates are read, and in which order, depends only on seed, pass and row.
 
     Args:
-        rows: that fit.
-        lengths: tokens of each, with all its candidates.
-        reader: makes tokens of them.
-        seq2seq: which kind of batch is wanted.
-        pad_id: fills up the shorter ones.
-        recipe: how many passes or steps, tokens of a batch, draws.
-        fixed: one pass in the order given, with all candidates, best first.
+        rows: rows that fit.
+        lengths: tokens of each row, with all its candidates.
+        reader: makes tokens of rows.
+        seq2seq: whether to make batches for a sequence-to-sequence model, or for a causal LLM.
+        pad_id: padding token.
+        recipe: passes or steps, tokens per batch, draws.
+        fixed: one pass in the given order, with all candidates, best first.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FuserBatches(Dataset[dict[str, Tensor]]):
 def draw_candidates(
     candidates: Sequence[str], fewer: float, rng: np.random.Generator, *, shuffled: bool = True
 ) -> list[str]:
-    """The best candidates: all of them, or with probability `fewer` not so many; in an order that tells nothing."""
+    """Draw the best candidates, shuffled: all of them, or fewer with probability `fewer`."""
     count = len(candidates)
     if count > 1 and rng.random() < fewer:
         count = int(rng.integers(1, count))
@@ -94,10 +94,11 @@ def draw_candidates(
 
 
 def causal_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
-    """Prompts with their answers, which all end in the last column.
+    """Stack prompts with their answers, which all end in the last column.
 
-    ``input_ids``, ``attention_mask`` and ``position_ids`` ``[B, T]``; ``labels`` ``[B, A + 1]``, those of the last
-    columns: A are the tokens of the longest answer, and the first label is never learnt.
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``position_ids``, ``[B, T]``; ``labels`` of the last columns,
+        ``[B, A + 1]``: A is the length of the longest answer, and the first label is never learnt.
     """
     width = max(len(prompt) + len(answer) for prompt, answer in examples)
     longest = max(len(answer) for _, answer in examples)
@@ -111,9 +112,10 @@ def causal_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
 
 
 def seq2seq_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
-    """Prompts, and beside them their answers.
+    """Stack prompts, and their answers separately.
 
-    ``input_ids`` and ``attention_mask`` ``[B, T]``, ``labels`` ``[B, A]``.
+    Returns:
+        ``input_ids`` and ``attention_mask``, ``[B, T]``; ``labels``, ``[B, A]``.
     """
     width, longest = (max(map(len, side)) for side in zip(*examples, strict=True))
     ids, mask = np.full((len(examples), width), pad_id), np.zeros((len(examples), width), np.int64)

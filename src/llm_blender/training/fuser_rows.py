@@ -1,4 +1,4 @@
-"""A fuser recipe's files read: of each row the best candidates and the answer to write from them."""
+"""Training rows of a fuser, and their tokens: the best candidates of each row and the answer to learn."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["FuserRow", "FuserRowCount", "Reader", "Tokens", "closest_merge", "lo
 
 @dataclass(frozen=True)
 class FuserRow:
-    """What a fuser learns to do.
+    """One training example of a fuser.
 
     Attributes:
-        instruction: a prompt or a conversation.
+        instruction: prompt or conversation.
         input: MixInstruct's second field.
         candidates: texts, best first.
-        answer: the reference.
+        answer: reference text.
     """
 
     instruction: Instruction
@@ -41,15 +41,15 @@ class FuserRow:
 
 @dataclass(frozen=True)
 class FuserRowCount:
-    """What one file gave.
+    """Counts of one file.
 
     Attributes:
-        source: what was asked of it.
-        path: where it is.
-        rows: in it.
-        excluded: left out because a test file asks the same.
-        without_reference: left out of the others.
-        without_candidates: left out of those with a reference.
+        source: of the recipe.
+        path: of the file.
+        rows: rows read.
+        excluded: rows left out, since their prompt is in a test file.
+        without_reference: rows left out of the others, for lack of a reference.
+        without_candidates: rows left out of those with a reference, for lack of candidates.
         chosen_by: rows used, by what ordered their candidates: ``ranking``, ``score`` or ``chance``.
     """
 
@@ -63,14 +63,14 @@ class FuserRowCount:
 
     @property
     def used(self) -> int:
-        """Rows that are learnt from."""
+        """Number of rows that are learnt from."""
         return sum(self.chosen_by.values())
 
 
 def load_rows(
     sources: Sequence[FuserSource], folder: Path, excluded: frozenset[str], top_k: int, seed: int
 ) -> tuple[list[FuserRow], list[FuserRowCount]]:
-    """The rows of all sources, with `top_k` candidates each, or as many as there are.
+    """Load the rows of all sources, with up to `top_k` candidates each.
 
     Raises:
         NotFoundError: a source's file is not in the folder.
@@ -120,7 +120,7 @@ def _parse(record: Mapping[str, Any]) -> tuple[Example, Ranking | None]:
 
 
 def _reference(example: Example, source: FuserSource) -> str:
-    """The answer to learn; empty where there is none."""
+    """Return the answer to learn; empty if there is none."""
     if not source.reference_model:
         return example.reference or ""
     return next((c.text for c in example.candidates if c.model == source.reference_model), "")
@@ -129,7 +129,7 @@ def _reference(example: Example, source: FuserSource) -> str:
 def _candidates(
     example: Example, ranking: Ranking | None, source: FuserSource, rng: np.random.Generator
 ) -> tuple[str, list[str]]:
-    """What orders a row's candidates, and their different texts, best first."""
+    """Order a row's candidates: what orders them, and their distinct texts, best first."""
     known = [
         int(i)
         for i in rng.permutation(len(example.candidates))  # the seed orders what nothing else does
@@ -147,32 +147,30 @@ def _candidates(
 
 
 def _nothing(count: FuserRowCount) -> str:
-    """Why no row of a file can be used."""
+    """Explain why no row of a file can be used."""
     if count.rows == count.excluded:
-        return f"{count.path} holds no rows{' but those that a test file asks' if count.rows else ''}."
+        return f"{count.path} holds no rows{' but those whose prompt is in a test file' if count.rows else ''}."
     if not count.without_candidates and count.source.reference_model:
-        return f"No row of {count.path} has an answer of {count.source.reference_model}, which is to be the reference."
+        return f"No row of {count.path} has an answer of {count.source.reference_model} to use as the reference."
     if not count.without_candidates:
-        return (
-            f"No row of {count.path} has a reference (`output` or `reference`), which the fuser is to learn to write."
-        )
-    which = " of the LLMs that the source takes" if count.source.models or count.source.exclude_models else ""
-    return f"No row of {count.path} has a reference and candidates{which}: `blend data build` makes candidates."
+        return f"No row of {count.path} has a reference (`output` or `reference`) for the fuser to learn."
+    chosen = " of the LLMs that the source takes" if count.source.models or count.source.exclude_models else ""
+    return f"No row of {count.path} has a reference and candidates{chosen}: `blend data build` makes candidates."
 
 
 def closest_merge(best: str, others: Sequence[str], reference: str, *, gain: float = 0.004, most: int = 12) -> str:
-    """The best candidate, with sentences left out and sentences of the others put in, closer to the reference.
+    """Bring the best candidate closer to a reference, by sentences left out and sentences of other candidates put in.
 
-    Of all sentences to leave out or put in, the one that brings the text closest is, then the next one: the greedy
-    search that makes labels for extractive summaries (Nallapati et al. 2017, arXiv 1611.04230), from the best
-    candidate on. Closeness is the F1 of words and pairs of words, as `ConsensusFuser` measures it.
+    Each move leaves out or puts in the sentence that brings the text closest: the greedy search that labels extractive
+    summaries (Nallapati et al. 2017, arXiv 1611.04230), started from the best candidate. Closeness is the F1 of words
+    and pairs of words, as `ConsensusFuser` measures it.
 
     Args:
-        best: the candidate to begin with.
-        others: candidates.
-        reference: what to come close to.
-        gain: of F1, 0 to 1, that a move must bring.
-        most: moves.
+        best: candidate to start from.
+        others: other candidates.
+        reference: text to come close to.
+        gain: least F1, 0 to 1, that a move must add.
+        most: maximum number of moves.
     """
     kept = [unit for unit in sentences(best.strip()) if WORDS.search(unit)]
     if not kept:
@@ -181,13 +179,13 @@ def closest_merge(best: str, others: Sequence[str], reference: str, *, gain: flo
         replace(offer, source=offer.source + 1) for offer in offers(others)
     ]
     counts = gram_counts([*(offer.text for offer in pool), reference])
-    said, wanted = counts[:-1], counts[-1:]
+    of_pool, of_reference = counts[:-1], counts[-1:]
     inside = np.array([offer.source == 0 for offer in pool])
-    text = said[inside].sum(axis=0, keepdims=True)
-    close = agreement(text, wanted)[0, 0]
+    text = of_pool[inside].sum(axis=0, keepdims=True)
+    close = agreement(text, of_reference)[0, 0]
     for _ in range(most):
-        moved = text + np.where(inside, -1, 1)[:, None] * said
-        after = agreement(moved, wanted)[:, 0]
+        moved = text + np.where(inside, -1, 1)[:, None] * of_pool
+        after = agreement(moved, of_reference)[:, 0]
         best_move = int(after.argmax())
         if after[best_move] < close + gain:
             break
@@ -198,20 +196,20 @@ def closest_merge(best: str, others: Sequence[str], reference: str, *, gain: flo
 
 
 class Tokens(NamedTuple):
-    """An example as token ids."""
+    """Token ids of one example."""
 
     prompt: list[int]
     answer: list[int]
 
 
 class Reader:
-    """Makes examples of rows.
+    """Tokenizer of rows.
 
-    The answer ends with the model's end token, unless it is cut: nobody should learn to break off.
+    An answer ends with the model's end token unless it is cut, so that a fuser does not learn to break off.
 
     Args:
         tokenizer: of transformers.
-        seq2seq: how the prompt is written, see `Seq2SeqFormat` and `CausalFormat`.
+        seq2seq: whether prompts are written in `Seq2SeqFormat`, or in `CausalFormat`.
         recipe: lengths.
     """
 
@@ -221,19 +219,19 @@ class Reader:
         self._format = Seq2SeqFormat if seq2seq else CausalFormat
 
     def fits(self, row: FuserRow) -> Tokens | None:
-        """The example with all candidates, best first; None where two of them do not fit into `max_length`."""
+        """Tokenise a row with all candidates, best first; None if two of them do not fit into `max_length`."""
         answer = self._answer(row, row.candidates)
         prompt = self._prompt(row, row.candidates, answer)
         return Tokens(prompt.ids, answer) if prompt else None
 
     def read(self, row: FuserRow, candidates: Sequence[str]) -> Tokens:
-        """The example with these candidates, of a row that fits."""
+        """Tokenise a row that fits, with these candidates."""
         answer = self._answer(row, candidates)
         prompt = self._prompt(row, candidates, answer) or self._prompt(row, row.candidates, answer)
         return Tokens(prompt.ids if prompt else [], answer)
 
     def _answer(self, row: FuserRow, candidates: Sequence[str]) -> list[int]:
-        """What is learnt, in tokens."""
+        """Tokenise what is learnt."""
         text = row.answer
         if self._recipe.target == "merge":
             best, *others = (self._shortened(text) for text in sorted(candidates, key=row.candidates.index))
@@ -241,16 +239,16 @@ class Reader:
         return [*self._ids(text), self._tokenizer.eos_token_id][: self._recipe.answer_max_length]
 
     def _shortened(self, candidate: str) -> str:
-        """As much of a candidate as is read."""
+        """Cut a candidate to the tokens that are read."""
         ids = self._ids(candidate)[: self._recipe.candidate_max_length]
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def _ids(self, text: str) -> list[int]:
-        # What spells a special token is read as plain text, or not at all where the vocabulary knows it as such alone.
+        # Text that spells a special token is plain text; if the vocabulary has only the special token, it is left out.
         ids = self._tokenizer(clean(text).strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [i for i in ids if i not in self._special]
 
     def _prompt(self, row: FuserRow, candidates: Sequence[str], answer: Sequence[int]) -> Prompt | None:
-        room = self._recipe.max_length - len(answer)
-        form = self._format(self._tokenizer, max_length=room, candidate_max_length=self._recipe.candidate_max_length)
+        left = self._recipe.max_length - len(answer)
+        form = self._format(self._tokenizer, max_length=left, candidate_max_length=self._recipe.candidate_max_length)
         return form.prompt(row.instruction, row.input, candidates)

@@ -1,4 +1,4 @@
-"""From rows to training groups: answers to one instruction, and which of them are better."""
+"""Training groups, drawn from rows: answers to one instruction, and preferences between them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.data import normalized_key, read_rows
+from llm_blender.errors import InputError
 from llm_blender.training.recipes import Source
 from llm_blender.types import Example
 
@@ -29,20 +30,24 @@ __all__ = [
     "excluded_keys",
     "find_tasks",
     "load_groups",
-    "nearest",
+    "require_groups",
+    "similar_texts",
     "wins_share",
 ]
 
 _RAREST = 8  # words of a text by which others are found
-_COMMON = 4.0  # idf under which a word tells little: that of one text in 55
-_FEW = 4  # texts with a word that is never common, however few texts there are
+_COMMON = 4.0  # idf below which a word is common: that of one text in 55
+_FEW = 4  # texts; a word in no more than these is never common, however few texts there are
 
 
-def nearest(texts: Sequence[str], k: int) -> list[list[int]]:
-    """For each text up to `k` others, the most similar first.
+def similar_texts(texts: Sequence[str], k: int) -> list[list[int]]:
+    """Find the `k` most similar other texts of each text, for hard negatives.
 
-    Similarity is the cosine of tf-idf vectors; others are looked for among those that share one of the text's rarest
-    words, so a text may find fewer than `k`, or none.
+    Similarity is the cosine of TF-IDF vectors. Only texts that share one of the text's rarest words are considered, so
+    there may be fewer than `k`, or none.
+
+    Returns:
+        Indices per text, most similar first.
     """
     words = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
     places: dict[str, list[int]] = defaultdict(list)
@@ -55,7 +60,7 @@ def nearest(texts: Sequence[str], k: int) -> list[list[int]]:
     result: list[list[int]] = []
     for index, vector in enumerate(weights):
         similar: dict[int, float] = defaultdict(float)
-        for word in _telling(vector, idf, places):
+        for word in _rarest_words(vector, idf, places):
             for other in places[word]:
                 similar[other] += vector[word] * weights[other][word] / norms[other]
         similar.pop(index, None)
@@ -63,21 +68,21 @@ def nearest(texts: Sequence[str], k: int) -> list[list[int]]:
     return result
 
 
-def _telling(words: Collection[str], idf: Mapping[str, float], places: Mapping[str, Sequence[int]]) -> list[str]:
-    """The rarest words; common ones only where there is no other."""
+def _rarest_words(words: Collection[str], idf: Mapping[str, float], places: Mapping[str, Sequence[int]]) -> list[str]:
+    """Choose the rarest words; a common one only if all are common."""
     rarest = heapq.nsmallest(_RAREST, words, key=lambda word: (-idf[word], word))
     rare = [word for word in rarest if idf[word] >= _COMMON or len(places[word]) <= _FEW]
     return rare or rarest[:1]
 
 
 _FULL_GAP = 0.5
-"""The difference of standing from which a preference is certain: that between winning and losing."""
-_NEAR = 5  # similar instructions among which one is drawn
+"""Difference of mid-ranks from which a preference is certain: that between winning and losing."""
+_SIMILAR = 5  # similar instructions to draw a hard negative from
 _BEATEN = 3  # candidates to which a distractor loses
 
 
 class Preference(NamedTuple):
-    """`probability` that text `a` is better than text `b`, both by index."""
+    """Probability that text `a` is better than text `b`, both by index."""
 
     a: int
     b: int
@@ -86,9 +91,9 @@ class Preference(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingGroup:
-    """Answers to one prompt and what is known of which is better.
+    """Answers to one prompt and preferences between them.
 
-    Reading n answers once teaches up to n (n − 1) / 2 comparisons.
+    A model that reads each answer once learns up to n (n − 1) / 2 comparisons from n answers.
     """
 
     prompt: str
@@ -97,10 +102,10 @@ class TrainingGroup:
 
 
 def draw_groups(rows: Sequence[Example], source: Source, seed: int) -> list[TrainingGroup]:
-    """Draw `source.max_groups` groups (or as many as there are), spread evenly over the rows.
+    """Draw `source.max_groups` groups, or as many as there are, evenly over the rows.
 
     Rows take turns: each gives one group before any gives a second. ``labelled`` and ``reference`` rows give one
-    each; an ``implied`` row gives others until a few draws in a row bring nothing new.
+    each; an ``implied`` row gives more until a few draws in succession bring nothing new.
     """
     rng = np.random.default_rng(seed)
     kinds: dict[str, type[_Draw]] = {"implied": _Implied, "labelled": _Labelled, "reference": _Reference}
@@ -127,12 +132,12 @@ def draw_groups(rows: Sequence[Example], source: Source, seed: int) -> list[Trai
 
 class _Draw(Protocol):
     tries: int
-    """Draws in a turn, until one is new; with one, a row has a single group to give."""
+    """Draws per turn until a group is new; 1 if a row has only one group."""
 
     def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None: ...
 
     def draw(self, index: int) -> TrainingGroup | None:
-        """A group of this row, if it has one."""
+        """Draw a group of a row, by index; None if it has none."""
         ...
 
 
@@ -142,6 +147,8 @@ def _group(row: Example, texts: Sequence[str], preferences: Iterable[Preference]
 
 
 class _Labelled:
+    """Candidates with labelled pairs; ties are left out."""
+
     tries = 1
 
     def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
@@ -160,16 +167,18 @@ class _Labelled:
 
 
 class _Reference:
-    """The reference against what does not answer the instruction, or not wholly."""
+    """The reference against texts that do not answer the instruction, or only in part."""
 
     tries = 1
 
     def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
         self._rows, self._rng, self._kinds = rows, rng, source.negatives
         self._referenced = [i for i, row in enumerate(rows) if row.reference]
-        wanted = "neighbour" in self._kinds
-        near = nearest([rows[i].prompt for i in self._referenced], _NEAR) if wanted else []
-        self._near = {i: [self._referenced[n] for n in found] for i, found in zip(self._referenced, near, strict=False)}
+        hard = "neighbour" in self._kinds
+        similar = similar_texts([rows[i].prompt for i in self._referenced], _SIMILAR) if hard else []
+        self._similar = {
+            i: [self._referenced[n] for n in found] for i, found in zip(self._referenced, similar, strict=False)
+        }
 
     def draw(self, index: int) -> TrainingGroup | None:
         row = self._rows[index]
@@ -184,22 +193,22 @@ class _Reference:
             words = reference.split(" ")
             least, most = max(1, len(words) // 4), 3 * len(words) // 4
             return " ".join(words[: int(self._rng.integers(least, most))]) if most > least + 2 else None
-        others = self._near[index] if kind == "neighbour" else [i for i in self._referenced if i != index]
+        others = self._similar[index] if kind == "neighbour" else [i for i in self._referenced if i != index]
         return self._rows[others[int(self._rng.integers(len(others)))]].reference if others else None
 
 
 class _Implied:
-    """Candidates of LLMs that are comparable, by their scores."""
+    """Candidates of comparable LLMs, by their scores."""
 
     tries = 5
 
     def __init__(self, rows: Sequence[Example], source: Source, rng: np.random.Generator) -> None:
         self._rows, self._source, self._rng = rows, source, rng
         names = source.scores or tuple(sorted({name for row in rows for c in row.candidates for name in c.scores}))
-        self._standings = {name: _standings(rows, name) for name in names}
-        self._strength = _strengths(rows, self._standings)
-        wanted = source.distractors > 0
-        self._near = nearest([row.prompt for row in rows], _NEAR) if wanted else []
+        self._mid_ranks = {name: _mid_ranks(rows, name) for name in names}
+        self._strength = _strengths(rows, self._mid_ranks)
+        hard = source.distractors > 0
+        self._similar = similar_texts([row.prompt for row in rows], _SIMILAR) if hard else []
 
     def draw(self, index: int) -> TrainingGroup | None:
         row = self._rows[index]
@@ -207,15 +216,15 @@ class _Implied:
         if len(known) < 2:
             return None
         anchor = self._strength[row.candidates[known[int(self._rng.integers(len(known)))]].model]
-        near = [i for i in known if abs(self._strength[row.candidates[i].model] - anchor) <= self._source.comparable]
-        chosen = [near[n] for n in self._rng.permutation(len(near))[: self._source.candidates]]
+        close = [i for i in known if abs(self._strength[row.candidates[i].model] - anchor) <= self._source.comparable]
+        chosen = [close[n] for n in self._rng.permutation(len(close))[: self._source.candidates]]
         preferences = [
             Preference(a, b, probability)
             for a, b in itertools.combinations(range(len(chosen)), 2)
             if (probability := self._probability(index, chosen[a], chosen[b])) is not None
         ]
         texts = [row.candidates[i].text for i in chosen]
-        if self._near and self._rng.random() < self._source.distractors and (other := self._distractor(index)):
+        if self._similar and self._rng.random() < self._source.distractors and (other := self._distractor(index)):
             beaten = self._rng.permutation(len(texts))[:_BEATEN].tolist()
             preferences += [Preference(n, len(texts), 1.0) for n in beaten]
             texts.append(other)
@@ -224,38 +233,37 @@ class _Implied:
     def _usable(self, row: int, candidate: int) -> bool:
         found = self._rows[row].candidates[candidate]
         return found.model not in self._source.exclude_models and any(
-            (row, candidate) in standings for standings in self._standings.values()
+            (row, candidate) in mid_ranks for mid_ranks in self._mid_ranks.values()
         )
 
     def _probability(self, row: int, a: int, b: int) -> float | None:
-        """Mean over the scores that tell the two apart; None if none does."""
+        """Average over the scores that differ enough; None if none does."""
         gaps = [
             gap
-            for standings in self._standings.values()
-            if (row, a) in standings and (row, b) in standings
-            for gap in [standings[row, a] - standings[row, b]]
+            for mid_ranks in self._mid_ranks.values()
+            if (row, a) in mid_ranks and (row, b) in mid_ranks
+            for gap in [mid_ranks[row, a] - mid_ranks[row, b]]
             if gap and abs(gap) >= self._source.min_gap
         ]
         mean = float(np.mean(np.clip(np.array(gaps) / _FULL_GAP, -1, 1))) if gaps else 0.0
         return 0.5 + mean / 2 if mean else None
 
     def _distractor(self, index: int) -> str | None:
-        """An answer to a similar instruction, by one of the better LLMs."""
-        near = self._near[index]
-        if not near:
+        """Draw a hard negative: an answer to a similar instruction, by one of the better LLMs."""
+        similar = self._similar[index]
+        if not similar:
             return None
-        other = near[int(self._rng.integers(len(near)))]
+        other = similar[int(self._rng.integers(len(similar)))]
         known = [i for i in range(len(self._rows[other].candidates)) if self._usable(other, i)]
         known.sort(key=lambda i: -self._strength[self._rows[other].candidates[i].model])
         better = known[: max(1, len(known) // 2)]
         return self._rows[other].candidates[better[int(self._rng.integers(len(better)))]].text if better else None
 
 
-def _standings(rows: Sequence[Example], name: str) -> dict[tuple[int, int], float]:
-    """Per (row, candidate): its score's mid-rank among all scores of that name, 0 worst to 1 best.
+def _mid_ranks(rows: Sequence[Example], name: str) -> dict[tuple[int, int], float]:
+    """Compute the mid-rank of each score among all scores of its name, 0 worst to 1 best, by (row, candidate).
 
-    Any scale, binary to continuous, becomes one on which a gap means the same: between the two values of a binary
-    score it is 0.5.
+    So a gap means the same on any scale, binary to continuous: between the two values of a binary score it is 0.5.
     """
     keys = [(r, i) for r, row in enumerate(rows) for i, c in enumerate(row.candidates) if name in c.scores]
     values: NDArray[np.float64] = np.array([rows[r].candidates[i].scores[name] for r, i in keys])
@@ -265,18 +273,18 @@ def _standings(rows: Sequence[Example], name: str) -> dict[tuple[int, int], floa
 
 
 def _strengths(
-    rows: Sequence[Example], standings: Mapping[str, Mapping[tuple[int, int], float]]
+    rows: Sequence[Example], mid_ranks: Mapping[str, Mapping[tuple[int, int], float]]
 ) -> dict[str | None, float]:
-    """Mean standing of each LLM, over all scores."""
+    """Average the mid-ranks of each LLM, over all scores."""
     found: dict[str | None, list[float]] = defaultdict(list)
-    for of_score in standings.values():
-        for (r, i), standing in of_score.items():
-            found[rows[r].candidates[i].model].append(standing)
+    for of_score in mid_ranks.values():
+        for (r, i), mid_rank in of_score.items():
+            found[rows[r].candidates[i].model].append(mid_rank)
     return {model: float(np.mean(values)) for model, values in found.items()}
 
 
 PREFERENCE = "preference"
-"""The task that every group has: how often a text is preferred to the group's others."""
+"""Task of every group: how often a text is preferred to the group's others."""
 
 
 @dataclass(frozen=True)
@@ -284,9 +292,9 @@ class ScoredGroup:
     """A training group with scores.
 
     Attributes:
-        group: what the PairRanker learns from.
-        scores: by name, one for each of the group's texts; NaN where unknown.
-        reference: an answer that is known to be good.
+        group: texts and preferences.
+        scores: by name, one per text of the group; NaN where unknown.
+        reference: an answer known to be good.
     """
 
     group: TrainingGroup
@@ -294,7 +302,7 @@ class ScoredGroup:
     reference: str | None = None
 
     def targets(self, tasks: Sequence[str]) -> NDArray[np.float64]:
-        """``[texts, tasks]`` scores, NaN where unknown; `PREFERENCE` is `wins_share`."""
+        """Return the scores ``[texts, tasks]``, NaN where unknown; those of `PREFERENCE` are `wins_share`."""
         unknown = (float("nan"),) * len(self.group.texts)
         columns = [
             wins_share(self.group) if task == PREFERENCE else np.array(self.scores.get(task, unknown)) for task in tasks
@@ -303,17 +311,17 @@ class ScoredGroup:
 
 
 def wins_share(group: TrainingGroup) -> NDArray[np.float64]:
-    """``[texts]``: each text's mean probability of being the better one, NaN where it is in no preference."""
+    """Compute each text's mean probability of being the better one, ``[texts]``; NaN if it is in no preference."""
     found: list[list[float]] = [[] for _ in group.texts]
     for a, b, probability in group.preferences:
         found[a].append(probability)
         found[b].append(1 - probability)
-    # Rounded: equals are to be equal.
+    # Rounded, so that equal texts have equal shares.
     return np.array([round(sum(shares) / len(shares), 6) if shares else float("nan") for shares in found])
 
 
 class Judgements:
-    """The scores and references of rows, by prompt and text."""
+    """Scores and references of rows, by prompt and text."""
 
     def __init__(self, rows: Iterable[Example]) -> None:
         scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -325,7 +333,7 @@ class Judgements:
             for candidate in row.candidates:
                 for name, score in candidate.scores.items():
                     scores[prompt, candidate.text][name].append(score)
-        # Two LLMs may have written the same, and been judged differently.
+        # Two LLMs may have written the same text and have different scores.
         self._scores = {
             key: {name: sum(values) / len(values) for name, values in of_text.items()}
             for key, of_text in scores.items()
@@ -333,7 +341,7 @@ class Judgements:
 
     @classmethod
     def read(cls, sources: Sequence[Source], folder: Path) -> Judgements:
-        """Of the files of a recipe's sources.
+        """Read the files of a recipe's sources.
 
         Raises:
             NotFoundError: a file is not in the folder.
@@ -343,7 +351,7 @@ class Judgements:
         return cls(row for file in files for row in read_rows(file))
 
     def of(self, groups: Iterable[TrainingGroup]) -> list[ScoredGroup]:
-        """Groups with what is known of them; an answer to another prompt has no scores."""
+        """Add scores and references to groups; an answer to another prompt has no scores."""
         return [ScoredGroup(group, self._of(group), self._references.get(group.prompt)) for group in groups]
 
     def _of(self, group: TrainingGroup) -> dict[str, tuple[float, ...]]:
@@ -353,22 +361,36 @@ class Judgements:
 
 
 def find_tasks(groups: Sequence[ScoredGroup], least: float = 0.1) -> tuple[str, ...]:
-    """`PREFERENCE` and the scores that tell texts apart in at least this share of the groups, most frequent first."""
-    telling = Counter(
+    """List the tasks to learn: `PREFERENCE`, and the scores that differ within enough groups, most frequent first.
+
+    Args:
+        groups: training groups.
+        least: share of the groups in which a score must differ between texts.
+    """
+    differing = Counter(
         name
         for group in groups
         for name, values in group.scores.items()
         if len({value for value in values if not np.isnan(value)}) > 1
     )
     often = sorted(
-        (name for name, count in telling.items() if count >= least * len(groups)), key=lambda n: (-telling[n], n)
+        (name for name, count in differing.items() if count >= least * len(groups)), key=lambda n: (-differing[n], n)
     )
     return (PREFERENCE, *(name for name in often if name != PREFERENCE))
 
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What one file gave: rows read, rows left out because a test file asks the same, groups drawn."""
+    """Counts of one file.
+
+    Attributes:
+        source: of the recipe.
+        path: of the file.
+        rows: rows read.
+        excluded: rows left out, since their prompt is in a test file.
+        groups: groups drawn.
+        pairs: preferences in them.
+    """
 
     source: Source
     path: Path
@@ -379,14 +401,14 @@ class SourceCount:
 
 
 def excluded_keys(files: Sequence[Path]) -> frozenset[str]:
-    """The normalised prompts of test files, which must not stand in training rows."""
+    """Read the normalised prompts of test files, which must not be among training rows."""
     return frozenset(normalized_key(row) for path in files for row in read_rows(path))
 
 
 def load_groups(
     sources: Sequence[Source], folder: Path, excluded: frozenset[str], seed: int
 ) -> tuple[list[TrainingGroup], list[SourceCount]]:
-    """Draw the groups of all sources, mixed.
+    """Draw the groups of all sources and shuffle them.
 
     Raises:
         NotFoundError: a source's file is not in the folder.
@@ -403,6 +425,16 @@ def load_groups(
         groups += drawn
     order = np.random.default_rng(seed).permutation(len(groups))
     return [groups[i] for i in order], counts
+
+
+def require_groups(groups: Sequence[TrainingGroup] | Sequence[ScoredGroup]) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        InputError: there are no groups.
+    """
+    if not groups:
+        raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
 
 
 def _pairs(groups: Sequence[TrainingGroup]) -> int:

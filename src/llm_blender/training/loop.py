@@ -1,16 +1,24 @@
-"""What every training loop on `transformers.Trainer` shares: its arguments, its checkpoints, what it tells."""
+"""The training loop of every model, on `transformers.Trainer`.
+
+Each kind of model brings a `Learner`. `train` packs examples into its batches, minimises its loss, evaluates on
+development examples, and saves checkpoints; an interrupted run resumes from the last one, to the same weights.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
@@ -20,87 +28,240 @@ from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
 __all__ = [
-    "Told",
-    "arguments",
+    "Batch",
+    "Learner",
+    "StepOutput",
+    "check_fingerprint",
     "checkpoints",
-    "claim",
     "freeze",
-    "last_checkpoint",
     "lower_layers",
-    "silence",
+    "train",
     "without_bars",
 ]
 
+Batch = dict[str, Any]
+"""Inputs of one forward pass by name; ``input_ids`` is always among them."""
+_Example = TypeVar("_Example")
 
-def arguments(
-    recipe: Optimisation, output: Path, *, evaluate: bool, steps: int | None = None, **others: Any
-) -> TrainingArguments:
-    """Those of a recipe, for data sets whose items are whole batches; evaluated are its ``targets``.
 
-    Args:
-        recipe: how to optimise.
-        output: folder of the trainer's checkpoints.
-        evaluate: whether there is anything to evaluate on.
-        steps: in place of the recipe's epochs.
-        **others: of ``TrainingArguments``, in place of those that all trainings have.
+class StepOutput(NamedTuple):
+    """Result of a forward pass over one batch.
+
+    Attributes:
+        loss: scalar to minimise.
+        predictions: ``[P]``, for `Learner.evaluate`.
+        targets: ``[P]``, for `Learner.evaluate`.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {
-        "output_dir": str(output),
-        "per_device_train_batch_size": 1,
-        "per_device_eval_batch_size": 1,
-        "num_train_epochs": recipe.epochs,
-        "max_steps": steps or -1,  # what is not -1 counts instead of the epochs
-        "learning_rate": recipe.learning_rate,
-        "warmup_steps": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "lr_scheduler_type": "linear",
-        "optim": "adamw_torch_fused",
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "eval_strategy": "steps" if evaluate else "no",
-        "eval_steps": recipe.save_every,
-        "save_strategy": "steps",
-        "save_steps": recipe.save_every,
-        "save_total_limit": 2,
-        "logging_steps": 10,
-        "report_to": "none",
-        "remove_unused_columns": False,
-        "label_names": ["targets"],
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    return TrainingArguments(**{**common, **others})
+
+    loss: Tensor
+    predictions: Tensor
+    targets: Tensor
 
 
-def claim(folder: Path, *parts: Any) -> None:
-    """Leave a mark of this run's recipe and data, so that no other run goes on from its checkpoints.
+class Learner(ABC, Generic[_Example]):
+    """A model to train, with the batches, the loss and the evaluation that belong to it.
+
+    Attributes:
+        name: of the training stage, in logs and notes.
+        model: module whose parameters are trained.
+        draws: whether `batches` holds every pass of the run, each drawn anew; else the loop repeats one pass.
+        ordered: whether batches are read in the order of `batches`; else the loop shuffles them.
+    """
+
+    name: str
+    model: Any
+    draws: bool = False
+    ordered: bool = False
+
+    @abstractmethod
+    def batches(self, examples: Sequence[_Example], *, evaluation: bool = False) -> Dataset[Batch]:
+        """Pack examples into batches, for training or, in one pass, for evaluation."""
+
+    @abstractmethod
+    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
+        """Compute the loss of one batch.
+
+        Args:
+            batch: an item of `batches`, on the model's device.
+            items: labels of all batches of the optimisation step, where batches have ``labels``.
+        """
+
+    @abstractmethod
+    def evaluate(self, predictions: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
+        """Compute figures by name from all development predictions and targets.
+
+        A figure named ``loss`` replaces the mean of the batches' losses.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that the package loads."""
+
+
+class _LearnerTrainer(Trainer):
+    learner: Learner[Any]
+    bfloat16: bool
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.bfloat16):
+            output = self.learner.step(inputs, num_items_in_batch)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def prediction_step(
+        self, model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.inference_mode():
+            loss, output = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
+        return loss, output.predictions.float(), output.targets
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.learner.ordered:
+            return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+        return super()._get_train_sampler(train_dataset)
+
+
+def train(
+    learner: Learner[_Example],
+    recipe: Optimisation,
+    examples: Sequence[_Example],
+    dev: Sequence[_Example],
+    output: Path,
+    *,
+    steps: int | None = None,
+    accumulate: int = 1,
+    evaluate_first: bool = False,
+    done: int = 0,
+    progress: OnProgress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train one stage, from the last checkpoint in `output` if there is one; resuming ends at the same weights.
 
     Args:
-        folder: holds a folder of checkpoints for each stage.
-        *parts: what makes a run this one, by their ``repr``.
+        learner: holds the trained weights afterwards.
+        recipe: optimisation settings.
+        examples: training examples.
+        dev: development examples; empty for no evaluation.
+        output: folder of the trainer's checkpoints.
+        steps: optimisation steps, in place of the recipe's epochs.
+        accumulate: batches per optimisation step.
+        evaluate_first: evaluate before the first step as well.
+        done: steps of earlier stages, added to the reported progress.
+        progress: called with steps done and steps known of.
+        note: called with one line per evaluation.
+
+    Returns:
+        The trainer's log: stage, step, loss, and figures of `Learner.evaluate` as ``eval_NAME``.
+    """
+    saved = checkpoints(output)
+    trainer = _LearnerTrainer(
+        model=learner.model,
+        args=_arguments(
+            recipe,
+            output,
+            # What is not -1 counts in place of the epochs.
+            max_steps=steps or -1,
+            num_train_epochs=1 if learner.draws else recipe.epochs,
+            gradient_accumulation_steps=accumulate,
+            eval_strategy="steps" if dev else "no",
+            eval_on_start=bool(dev) and evaluate_first and not saved,
+        ),
+        train_dataset=learner.batches(examples),
+        eval_dataset=learner.batches(dev, evaluation=True) if dev else None,
+        data_collator=_only,
+        compute_metrics=lambda found: learner.evaluate(np.asarray(found.predictions), np.asarray(found.label_ids)),
+    )
+    trainer.learner, trainer.bfloat16 = learner, recipe.bf16
+    # A loss over labels is a mean over the step already; the trainer must not divide it by the batches.
+    trainer.model_accepts_loss_kwargs = True
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    trainer.add_callback(_Reporter(learner.name, done, progress, note))
+    with without_bars():
+        trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+    learner.model.eval()
+    return [{"stage": learner.name, **entry} for entry in trainer.state.log_history]
+
+
+def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingArguments:
+    """Translate a recipe, for data sets whose items are whole batches."""
+    output.mkdir(parents=True, exist_ok=True)
+    return TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        eval_steps=recipe.save_every,
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        save_total_limit=2,
+        logging_steps=10,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **settings,
+    )
+
+
+def _only(batches: Sequence[Batch]) -> Batch:
+    (batch,) = batches
+    return batch
+
+
+class _Reporter(TrainerCallback):
+    """Passes steps to `progress` and evaluations to `note`."""
+
+    def __init__(self, stage: str, done: int, progress: OnProgress | None, note: Callable[[str], None] | None) -> None:
+        self._stage, self._done, self._progress, self._note = stage, done, progress, note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._progress:
+            self._progress(self._done + state.global_step, self._done + state.max_steps)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        if self._note and metrics:
+            names = [name for name in ("loss", "agreement", "accuracy") if f"eval_{name}" in metrics]
+            found = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in names)
+            self._note(f"{self._stage}, step {state.global_step} of {state.max_steps}: {found}")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the trainer's complete checkpoints in a folder, by step."""
+    # The trainer writes its state last: without that file, a checkpoint is incomplete.
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def check_fingerprint(folder: Path, *parts: Any) -> None:
+    """Write the fingerprint of a run, so that no other run resumes from its checkpoints.
+
+    Args:
+        folder: holds a folder of checkpoints per stage.
+        *parts: recipe and data of the run, identified by their ``repr``.
 
     Raises:
-        InputError: the folder belongs to another run.
+        InputError: the folder holds checkpoints of a run with another fingerprint.
     """
-    mark = hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
+    fingerprint = hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
     path = folder / "run.sha256"
-    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != mark:
+    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != fingerprint:
         raise InputError(
             f"{folder} belongs to a run with another recipe or other data: remove it, or choose another output."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(mark)
-
-
-def silence(trainer: Trainer) -> None:
-    """Without the callbacks that write to standard output."""
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
+    path.write_text(fingerprint)
 
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Without transformers' progress bars of loading and writing weights."""
+    """Hide transformers' progress bars for loading and writing weights."""
     log: Any = logging  # has no types
     shown = log.is_progress_bar_enabled()
     log.disable_progress_bar()
@@ -109,47 +270,6 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             log.enable_progress_bar()
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The trainer's checkpoints in a folder, the last one last."""
-    # The trainer writes its state last: without it, the checkpoint is half of one.
-    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The checkpoint to go on from, if there is one."""
-    found = checkpoints(folder)
-    return str(found[-1]) if found else None
-
-
-class Told(TrainerCallback):
-    """Passes steps and evaluations on.
-
-    Args:
-        stage: name of what is trained, for `note`.
-        before: steps done in earlier stages.
-        progress: told the steps done and known of.
-        note: told each evaluation, in a line.
-    """
-
-    def __init__(
-        self, stage: str, before: int, progress: OnProgress | None, note: Callable[[str], None] | None
-    ) -> None:
-        self._stage, self._before, self._progress, self._note = stage, before, progress, note
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After each step."""
-        if self._progress:
-            self._progress(self._before + state.global_step, self._before + state.max_steps)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        """After each evaluation."""
-        if self._note and metrics:
-            names = [name for name in ("loss", "agreement", "accuracy") if f"eval_{name}" in metrics]
-            found = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in names)
-            self._note(f"{self._stage}, step {state.global_step} of {state.max_steps}: {found}")
 
 
 def freeze(backbone: nn.Module, layers: int) -> None:
@@ -164,11 +284,11 @@ def freeze(backbone: nn.Module, layers: int) -> None:
 
 
 def lower_layers(backbone: nn.Module, layers: int) -> str | None:
-    """A regular expression for the names of all modules in the `layers` lowest layers; None for none."""
+    """Build a regular expression for the names of all modules in the `layers` lowest layers; None for no layers."""
     name, _ = _layers(backbone)
     return rf"{re.escape(name)}\.({'|'.join(map(str, range(layers)))})\..*" if layers > 0 else None
 
 
 def _layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
-    """A model's stack of layers, and its name; of an encoder and a decoder, the encoder's."""
+    """Find a model's stack of layers and its name; in an encoder-decoder model, the encoder's."""
     return next((name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList))

@@ -1,17 +1,20 @@
-"""What rankers are trained to minimise.
+"""Losses of rankers.
 
-The pairwise losses share one signature, and a pair is a left and a right candidate of the same instruction::
+The pairwise losses share one signature; a pair is a left and a right candidate for the same instruction::
 
     loss(left, right, left_targets, right_targets) -> scalar
 
-with the head's scores ``[P, T]`` of P pairs in T tasks (each task one metric), and their true scores ``[P, T]``.
+with the head's scores ``[P, T]`` of P pairs in T tasks (one per metric), and their true scores ``[P, T]``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,25 +23,22 @@ from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
 __all__ = [
     "LOSSES",
-    "PairLoss",
+    "agreement",
     "bce",
     "best_per_metric",
     "find_loss",
-    "load_balancing",
     "logistic",
+    "mean_over_groups",
     "mse",
     "open_instruct_bce",
     "rank_margins",
     "reference_margins",
-    "simcls",
     "soft_logistic",
-    "squared_variation",
-    "summareranker",
 ]
 
 
 def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
-    """−log sigmoid of the difference between better and worse: the loss of the released PairRM, ``instructgpt``.
+    """Compute −log σ(better − worse): the loss of the released PairRM, ``instructgpt``.
 
     Source: InstructGPT's reward model, arXiv 2203.02155; a Bradley-Terry model of the pair. A tie adds log 2 and no
     gradient. Shapes: see the module.
@@ -47,18 +47,19 @@ def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: T
 
 
 def soft_logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
-    """Binary cross entropy of σ(difference of the scores) against how sure the judges are: ``(1 + difference) / 2``.
+    """Compute the binary cross entropy of σ(difference of the scores) against the judges' probability.
 
-    With targets of 1 and 0 it is `logistic`; a tie pulls the two scores together. Shapes: see the module.
+    That probability is ``(1 + difference of the targets) / 2``. With targets of 1 and 0 this is `logistic`; a tie pulls
+    the two scores together. Shapes: see the module.
     """
     probability = (1 + left_targets - right_targets) / 2
     return functional.binary_cross_entropy_with_logits(left - right, probability)
 
 
 def bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
-    """Binary cross entropy of each candidate against "is the better one": the paper's loss.
+    """Compute the binary cross entropy of each candidate against "is the better one": the paper's loss.
 
-    Source: arXiv 2306.02561, section 3.2. In a tie neither is. Shapes: see the module.
+    Source: arXiv 2306.02561, section 3.2. In a tie neither is better. Shapes: see the module.
     """
     left_better = (left_targets > right_targets).to(left.dtype)
     right_better = (left_targets < right_targets).to(right.dtype)
@@ -66,9 +67,9 @@ def bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor
 
 
 def mse(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
-    """Squared errors of both scores, less twice the product of predicted and true difference.
+    """Compute the squared errors of both scores, less twice the product of predicted and true difference.
 
-    It rewards a difference of the right sign beside the right values, and so can be below zero.
+    It rewards a difference of the right sign as well as the right values, and so can be below zero.
     Source: llm-blender 0.0.2, ``MSE``. Shapes: see the module.
     """
     errors = functional.mse_loss(left, left_targets) + functional.mse_loss(right, right_targets)
@@ -76,9 +77,9 @@ def mse(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor
 
 
 def open_instruct_bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
-    """Binary cross entropy of each candidate against its own label, whatever the other one's is.
+    """Compute the binary cross entropy of each candidate against its own label, independent of the other's.
 
-    Source: llm-blender 0.0.2, ``open_instruct_BCE``. The targets are labels: 1 is good, any other number is not.
+    Source: llm-blender 0.0.2, ``open_instruct_BCE``. Targets are labels: 1 is good, any other number is bad.
     Shapes: see the module.
     """
     return _both(left, right, (left_targets == 1).to(left.dtype), (right_targets == 1).to(right.dtype))
@@ -90,7 +91,7 @@ def _both(left: Tensor, right: Tensor, left_labels: Tensor, right_labels: Tensor
 
 
 PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""From the scores of left and right candidates and their targets, ``[P, T]`` each, to a scalar."""
+"""Takes scores of left and right candidates and their targets, ``[P, T]`` each; returns a scalar."""
 
 LOSSES: dict[str, PairLoss] = {
     "logistic": logistic,
@@ -104,29 +105,39 @@ LOSSES: dict[str, PairLoss] = {
 
 
 def find_loss(name: str) -> PairLoss:
-    """The pairwise loss of that name, in capitals or not (``BCE``, ``open_instruct_BCE``).
+    """Find a pairwise loss by name, in any case (``BCE``, ``open_instruct_BCE``).
 
     Raises:
-        InputError: there is none; the nearest known name is given.
+        InputError: there is none; the message holds the nearest known name.
     """
     if name.lower() not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
     return LOSSES[name.lower()]
 
 
-def simcls(similarities: Tensor, reference: Tensor, targets: Tensor) -> Tensor:
-    """`reference_margins` and `rank_margins` together, as LLM-Blender trains SimCLS.
+def mean_over_groups(losses: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Average the mean losses of groups, weighted by the root of their numbers of preferences.
 
     Args:
-        similarities: ``[B, N]`` of instruction and candidate.
-        reference: ``[B]`` of instruction and reference answer.
-        targets: ``[B, N]`` true scores; several metrics are added up before.
+        losses: a scalar per group.
+        sizes: preferences per group.
     """
-    return reference_margins(similarities, reference) + rank_margins(similarities, targets)
+    weights = torch.tensor(sizes, device=losses[0].device).sqrt()
+    return (weights * torch.stack(list(losses))).sum() / weights.sum()
+
+
+def agreement(logits: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Compute the share of preferences ordered as labelled.
+
+    Args:
+        logits: ``[P]``, above zero where a is preferred.
+        targets: ``[P]``, probability that a is better.
+    """
+    return float(np.mean(logits * (targets - 0.5) > 0))
 
 
 def reference_margins(similarities: Tensor, reference: Tensor) -> Tensor:
-    """What candidates are nearer to the instruction than the reference is, averaged over the candidates.
+    """Penalise candidates nearer to the instruction than the reference is, averaged over the candidates.
 
     Source: SimCLS, arXiv 2106.01890, the first sum of its loss (a mean here, as in LLM-Blender).
 
@@ -140,16 +151,16 @@ def reference_margins(similarities: Tensor, reference: Tensor) -> Tensor:
 def rank_margins(
     similarities: Tensor, targets: Tensor, margin: float | None = None, *, between_equals: bool = True
 ) -> Tensor:
-    """What a worse candidate lacks of standing a margin below a better one; the margin grows with their distance.
+    """Penalise a worse candidate that is not a margin below a better one; the margin grows with their distance.
 
     With the candidates sorted by `targets`, best first: Σ_{i<j} max(0, s_j − s_i + (j − i) · margin), averaged over
     the rows. Source: SimCLS, arXiv 2106.01890, the second sum of its loss.
 
     Args:
         similarities: ``[B, N]`` of instruction and candidate.
-        targets: ``[B, N]`` true scores; several metrics are added up before. Among equals the earlier one is first.
-        margin: of neighbours; None is LLM-Blender's 1/N.
-        between_equals: also where two targets are the same, as in LLM-Blender.
+        targets: ``[B, N]`` true scores, summed over metrics. Equal ones keep their order.
+        margin: between adjacent candidates; None is LLM-Blender's 1/N.
+        between_equals: also between equal targets, as in LLM-Blender.
     """
     count = similarities.shape[-1]
     best_first = torch.argsort(targets, dim=-1, descending=True, stable=True)
@@ -164,51 +175,14 @@ def rank_margins(
 
 
 def best_per_metric(targets: Tensor) -> Tensor:
-    """1 for the candidates that are best by a metric, 0 for the others: what SummaReranker learns to tell.
+    """Label the candidates that are best by a metric with 1 and the others with 0, as SummaReranker learns.
 
-    Source: SummaReranker, arXiv 2203.06569. Several that share the best score are all best.
+    Source: SummaReranker, arXiv 2203.06569. All that share the best score are best.
 
     Args:
         targets: ``[B, N, T]`` true scores by T metrics.
 
     Returns:
-        ``[B, N, T]``, of the type of `targets`.
+        ``[B, N, T]``, in the dtype of `targets`.
     """
     return (targets == targets.amax(dim=-2, keepdim=True)).to(targets.dtype)
-
-
-def summareranker(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross entropy against "is best by this metric", averaged over candidates and metrics.
-
-    Source: SummaReranker, arXiv 2203.06569; `load_balancing` of its experts is added by the model.
-
-    Args:
-        logits: ``[B, N, T]``, one a metric.
-        targets: ``[B, N, T]`` true scores.
-    """
-    return functional.binary_cross_entropy_with_logits(logits, best_per_metric(targets).to(logits.dtype))
-
-
-def squared_variation(values: Tensor) -> Tensor:
-    """The squared coefficient of variation: variance / mean², 0 for a single value.
-
-    Args:
-        values: ``[E]``, none below zero; the variance is that of a sample (divided by E − 1).
-    """
-    if values.shape[-1] == 1:
-        return values.new_zeros(())
-    values = values.float()
-    return values.var() / (values.mean() ** 2 + 1e-10)  # all experts idle: 0, not NaN
-
-
-def load_balancing(importance: Tensor, load: Tensor, weight: float = 1e-2) -> Tensor:
-    """What a mixture of experts pays for leaning on a few of them: weight · (cv²(importance) + cv²(load)).
-
-    Source: Shazeer et al., arXiv 1701.06538.
-
-    Args:
-        importance: ``[E]``, each expert's gates summed over the batch.
-        load: ``[E]``, for how many items of the batch each expert is used (as a number, or its smooth expectation).
-        weight: of the term.
-    """
-    return weight * (squared_variation(importance) + squared_variation(load))

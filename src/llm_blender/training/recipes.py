@@ -1,4 +1,4 @@
-"""What a ranker is trained on and how: the recipe, a TOML file that stands beside the weights it made."""
+"""Recipes of training runs: TOML files with the data, the model and the optimisation of a run."""
 
 from __future__ import annotations
 
@@ -10,83 +10,39 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llm_blender.errors import ConfigError, NotFoundError, first_problem
 
-__all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "RankerKind", "Recipe", "Source", "StrictModel"]
+__all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "Recipe", "Source"]
 
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
-"""What can be trained: the PairRanker and the paper's baselines."""
+"""Rankers that can be trained: the PairRanker and the paper's baselines."""
 RANKERS: tuple[str, ...] = get_args(RankerKind)
 
 
-class StrictModel(BaseModel):
-    """Refuses unknown keys, and does not change."""
+class _Strict(BaseModel):
+    """Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Optimisation(StrictModel):
-    """What every recipe says of the way to its weights.
+class Source(_Strict):
+    """A file of rows from which groups of candidates are drawn for a ranker.
 
     Attributes:
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        batch_tokens: tokens of a batch, padding included.
-        epochs: passes over the data, each in another order.
-        steps: of the whole run, whatever there is to learn from; None is as many as the epochs make.
-        bf16: compute in bfloat16: faster on accelerators and on CPUs with AVX512-BF16 or AMX. What is trained stays
-            float32.
-        seed: of everything drawn: data, order, fresh weights, dropout.
-        save_every: steps between checkpoints (and evaluations).
-    """
-
-    learning_rate: float = Field(default=5e-5, gt=0)
-    warmup: float = Field(default=0.06, ge=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    batch_tokens: int = Field(default=8_192, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    bf16: bool = False
-    seed: int = 0
-    save_every: int = Field(default=100, ge=1)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a TOML file; its ``base`` names another recipe beside it, whose values it starts from.
-
-        Raises:
-            NotFoundError: there is none.
-            ConfigError: it is no TOML, or a key or value is wrong.
-        """
-        values = _read(path)
-        base = values.pop("base", None)
-        if base is not None:
-            values = _read(path.parent / str(base)) | values
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"{path}: {first_problem(error)}.") from None
-
-
-class Source(StrictModel):
-    """One file of rows and the groups to make of it.
-
-    Attributes:
-        file: name of the file, in the folder given to the command (or a path).
-        pairs: ``implied`` by differing scores of comparable candidates, ``labelled`` in the rows, or
-            ``reference``: the row's reference against `negatives`.
-        scores: which scores imply pairs; empty means all that the rows have.
-        exclude_models: candidates of these LLMs are left out.
-        max_groups: groups drawn; spread evenly over the rows.
-        candidates: in a group of ``implied`` pairs.
-        min_gap: least difference of two scores, as a share of the file's candidates that lie between them.
-        comparable: greatest difference between an LLM's mean standing (0 worst, 1 best) and that of the one which a
-            group is drawn around, so that it teaches what is better here and not which LLM is better.
-        distractors: share of the ``implied`` groups that get one more text, which loses: an answer of one of the
-            better LLMs to a similar instruction.
-        negatives: what a reference is set against: the reference of a similar instruction (``neighbour``), that of
-            any (``other``), itself broken off (``cut``).
+        file: file name, in the folder given to the command, or a path.
+        pairs: ``implied`` by differing scores of comparable candidates, ``labelled`` in the rows, or ``reference``: the
+            row's reference against `negatives`.
+        scores: names of the scores that imply pairs; empty for all scores of the rows.
+        exclude_models: LLMs whose candidates are left out.
+        max_groups: number of groups drawn, evenly over the rows.
+        candidates: candidates per group of ``implied`` pairs.
+        min_gap: least difference of two scores, as a share of the file's candidates with a score between them.
+        comparable: greatest difference between an LLM's mean mid-rank (0 worst, 1 best) and that of the LLM around
+            which a group is drawn, so that a group teaches which answer is better and not which LLM.
+        distractors: share of the ``implied`` groups that get one more text, which loses: a better LLM's answer to a
+            similar instruction.
+        negatives: texts that lose against a reference: the reference of a similar instruction (``neighbour``), that of
+            any other one (``other``), the reference itself, broken off (``cut``).
         name: of the public data set, for the model card.
-        url: where to get it.
+        url: of the data set.
         licence: of the data.
     """
 
@@ -105,37 +61,119 @@ class Source(StrictModel):
     licence: str = ""
 
 
-class Recipe(Optimisation):
-    """A whole training run; its fields, and those of `Optimisation`, are the options of ``blend train ranker``.
+class FuserSource(_Strict):
+    """A file of rows with references and candidates, from which a fuser learns.
 
-    A batch is a step. With `steps`, a PairRanker's two stages share them as `alone` says.
+    A row's candidates are taken best first: by the row's `ranking`, as ``blend rank`` writes it; else by `score`;
+    without either, in an order drawn by the seed.
+
+    Attributes:
+        file: file name, in the folder given to the command, or a path.
+        score: name of the score that orders the candidates, higher first; candidates without it are left out.
+        models: LLMs whose candidates are taken; empty for all.
+        exclude_models: LLMs whose candidates are left out.
+        reference_model: LLM whose answer is the reference, and no candidate; it replaces the row's own reference. Empty
+            for the row's own.
+        max_rows: number of rows drawn; None for all.
+        name: of the public data set, for the model card.
+        url: of the data set.
+        licence: of the data.
+    """
+
+    file: str
+    score: str = ""
+    models: tuple[str, ...] = ()
+    exclude_models: tuple[str, ...] = ()
+    reference_model: str = ""
+    max_rows: int | None = Field(default=None, ge=1)
+    name: str = ""
+    url: str = ""
+    licence: str = ""
+
+
+class Optimisation(_Strict):
+    """Optimisation settings, the part that every recipe has.
+
+    Attributes:
+        learning_rate: peak of a linear schedule.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        batch_tokens: tokens per batch, padding included.
+        epochs: passes over the data, each in another order.
+        steps: steps of the whole run, whatever the amount of data; None for as many as the epochs make.
+        bf16: compute in bfloat16: faster on accelerators and on CPUs with AVX512-BF16 or AMX. Trained weights stay
+            float32.
+        seed: of everything drawn: data, order, fresh weights, dropout.
+        save_every: steps between checkpoints, and between evaluations.
+    """
+
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    batch_tokens: int = Field(default=8_192, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    bf16: bool = False
+    seed: int = 0
+    save_every: int = Field(default=100, ge=1)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML file; its ``base`` names another recipe in the same folder, whose values it starts from.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ConfigError: it is not TOML, or a key or value is wrong.
+        """
+        values = _read(path)
+        base = values.pop("base", None)
+        if base is not None:
+            values = _read(path.parent / str(base)) | values
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {first_problem(error)}.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no recipe {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from None
+
+
+class Recipe(Optimisation):
+    """Training run of a ranker; its fields, and those of `Optimisation`, are the options of ``blend train ranker``.
+
+    A batch is a step. A PairRanker's pointwise and pairwise stage share `steps` as `alone` divides the groups.
 
     **Data**
 
     Attributes:
         sources: files of rows.
-        dev_sources: rows that measure the model while it trains.
-        orders: of a PairRanker. ``both`` reads every pair in both orders, ``one`` in one order, as often with the
-            better one left as right: twice the pairs for the same work. Without a meaning where `alone_layers` is
-            above 0.
-        alone: of a PairRanker. Share of the groups whose candidates are first read alone, pointwise, before
-            others are compared.
-        compared: of a PairRanker. Share of the groups that are compared then, if fewer than are left.
-        soft_labels: learn how sure the judges are; else 1 and 0, as soon as they lean to one side.
+        dev_sources: files of rows for evaluation.
+        orders: of a PairRanker. ``both`` reads every pair in both orders, ``one`` in one order, with the better one
+            alternately left and right: twice the pairs for the same work. Without effect if `alone_layers` is above 0.
+        alone: of a PairRanker. Share of the groups for the pointwise stage, which comes first and scores candidates one
+            by one.
+        compared: of a PairRanker. Share of the groups for the pairwise stage, if fewer than are left.
+        soft_labels: learn the judges' probabilities; else 1 and 0 for the likelier winner.
 
     **Model**
 
-        ranker: what is trained. Fields that are said to be of a PairRanker mean nothing to the others.
-        backbone: an encoder, by its Hub name or folder.
-        init: of a PairRanker. One whose weights are the first ones, ``bundled`` or a folder; empty for a fresh one on
-            `backbone`.
-        keep_init: share of `init`'s weights in the final ones, so that what is learned does not cost what was known
-            (arXiv 2109.01903).
+        ranker: kind of ranker. Fields "of a PairRanker" have no effect on the others.
+        backbone: Hub name or folder of an encoder.
+        init: of a PairRanker. The PairRanker whose weights are the first ones, ``bundled`` or a folder; empty for a
+            fresh one on `backbone`.
+        keep_init: share of `init`'s weights in the final ones, to keep what `init` knew (arXiv 2109.01903).
         alone_layers: of a PairRanker, see `PairRankerConfig`.
         pooling: of a PairRanker, see `PairRankerConfig`.
         max_length: tokens of a pair; of the others, of an instruction with one candidate.
         source_max_length: tokens of the instruction.
-        frozen_layers: lowest encoder layers that stay as they are, with the embeddings; -1 freezes nothing.
+        frozen_layers: number of lowest encoder layers that are not trained, nor are the embeddings; -1 trains
+            everything.
 
     **Optimisation**
 
@@ -168,79 +206,40 @@ class Recipe(Optimisation):
         return self
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no recipe {path}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.") from None
-
-
-class FuserSource(StrictModel):
-    """One file of rows with references and candidates.
-
-    A row's candidates are taken best first: by the `ranking` that stands in it, as ``blend rank`` writes it; else by
-    `score`; where there is neither, in an order drawn by the seed.
-
-    Attributes:
-        file: name of the file, in the folder given to the command (or a path).
-        score: which of the candidates' scores orders them, higher first; candidates without it are left out.
-        models: candidates of these LLMs alone; empty means all.
-        exclude_models: candidates of these LLMs are left out.
-        reference_model: what this LLM answered is the reference, and no candidate: what stands in the row as its
-            reference does not count then. Empty means the row's own.
-        max_rows: rows drawn; None takes all.
-        name: of the public data set, for the model card.
-        url: where to get it.
-        licence: of the data.
-    """
-
-    file: str
-    score: str = ""
-    models: tuple[str, ...] = ()
-    exclude_models: tuple[str, ...] = ()
-    reference_model: str = ""
-    max_rows: int | None = Field(default=None, ge=1)
-    name: str = ""
-    url: str = ""
-    licence: str = ""
-
-
 class FuserRecipe(Optimisation):
-    """A whole training run; its fields, and those of `Optimisation`, are the options of ``blend train fuser``.
+    """Training run of a fuser; its fields, and those of `Optimisation`, are the options of ``blend train fuser``.
 
-    An example that is longer than `batch_tokens` is a batch of its own. With `bf16`, the weights beside an adapter are
-    held in it, too.
+    An example longer than `batch_tokens` is a batch of its own. With `bf16`, the weights under an adapter are stored in
+    bfloat16 as well.
 
     **Data**
 
     Attributes:
         sources: files of rows.
-        dev_sources: rows that measure the model while it trains.
-        top_k: best candidates of a row that are read.
-        fewer: share of the examples that read fewer of them, drawn evenly from 1 to `top_k` - 1.
-        order: ``shuffled``, each time in another one, or ``best_first``, as in the paper: then the fuser knows the best
-            candidate by its place.
-        target: the ``reference`` is learnt, or the ``merge`` of the candidates read that comes closest to it (see
-            `llm_blender.training.fuser_rows`): nothing but what they say.
+        dev_sources: files of rows for evaluation.
+        top_k: number of best candidates of a row that are read.
+        fewer: share of the examples that read fewer candidates, drawn evenly from 1 to `top_k` - 1.
+        order: ``shuffled`` anew each time, or ``best_first``, as in the paper: then the fuser knows the best candidate
+            by its place.
+        target: the ``reference``, or the ``merge`` of the candidates read that comes closest to it (see
+            `llm_blender.training.fuser_rows`), which holds nothing but what they hold.
 
     **Model**
 
-        backbone: a sequence-to-sequence model or a causal LLM, by its Hub name or folder.
-        max_length: tokens of prompt and answer. Candidates are shortened evenly until the prompt fits, and the task
-            that stands at its end is never cut.
+        backbone: Hub name or folder of a sequence-to-sequence model or a causal LLM.
+        max_length: tokens of prompt and answer. Candidates are shortened evenly until the prompt fits; the task at its
+            end is never cut.
         candidate_max_length: tokens of a candidate.
-        answer_max_length: tokens of an answer that are learnt; where there are more, its end is not.
-        frozen_layers: lowest layers that stay as they are, with the embeddings; -1 freezes nothing. Of an adapter,
-            which never changes the embeddings, layers without one: they cost a step half of what others do.
-        lora_rank: of an adapter (arXiv 2106.09685) that is trained in the model's place; 0 trains the model itself.
-        lora_alpha: of the adapter: its part is scaled by `lora_alpha` / `lora_rank`.
-        lora_targets: names of the layers that it adapts; empty means all linear ones but the last.
+        answer_max_length: tokens of an answer that are learnt; the end of a longer one is not.
+        frozen_layers: number of lowest layers that are not trained, nor are the embeddings; -1 trains everything. With
+            an adapter, which never changes the embeddings, layers without one: such a layer costs half the time.
+        lora_rank: rank of an adapter (arXiv 2106.09685) that is trained in place of the model; 0 trains the model.
+        lora_alpha: scale of the adapter: its output is multiplied by `lora_alpha` / `lora_rank`.
+        lora_targets: names of the layers with an adapter; empty for all linear ones but the last.
 
     **Optimisation**
 
-        accumulate: batches a step.
+        accumulate: batches per step.
     """
 
     sources: tuple[FuserSource, ...] = ()

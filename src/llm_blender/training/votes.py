@@ -1,4 +1,4 @@
-"""A ranker retrained on votes: which are learnt from, which are held out, and how much is changed for so few."""
+"""Retraining of a PairRanker on votes, its evaluation on held-out votes, and the replacement of the current one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.bench import JudgedPairs, labelled_pairs
-from llm_blender.bench.judged_pairs import compare_pairs
+from llm_blender.bench import JudgedPairs, labelled_pairs, ranker_predictions
 from llm_blender.data import RowWriter, normalized_key, read_rows
 from llm_blender.errors import InputError, NotFoundError, WorkError
 from llm_blender.history import History
@@ -28,67 +27,62 @@ from llm_blender.ranking import Interval, bootstrap_interval
 from llm_blender.store import Store
 from llm_blender.training.card import table
 from llm_blender.training.recipes import Recipe, Source
-from llm_blender.types import Comparison, Example, OnProgress
+from llm_blender.types import Example, OnProgress
 
 if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.card import Run
 
 __all__ = [
-    "LEAST_HELD_OUT",
-    "LEAST_LEARNT",
     "SETTINGS",
     "Estimate",
-    "Measured",
-    "SplitVotes",
-    "Trial",
+    "Evaluation",
+    "VoteQuality",
     "count_votes",
+    "evaluate_on_votes",
+    "evaluation_section",
     "read_votes",
     "replace_ranker",
     "replaceable",
     "split_votes",
     "train_on_votes",
-    "trial_section",
-    "try_ranker",
 ]
 
-LEAST_HELD_OUT = 20
-"""Instructions whose votes compare two rankers; with fewer, an interval over them means little."""
-LEAST_LEARNT = 30
-"""Instructions whose votes are learnt from."""
-_HELD_OUT = 0.2  # of the instructions
+_MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
+_MIN_LEARNT = 30  # instructions
+_HELD_OUT = 0.2  # share of the instructions
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "alone": 0.0,  # each vote is a comparison
+        "alone": 0.0,  # each vote is a comparison, so there is no pointwise stage
         "epochs": 4,
         "learning_rate": 2e-5,
         "batch_tokens": 4_096,
         "keep_init": 0.3,
     }
 )
-"""Fields of the recipe that suit some hundred votes."""
+"""Recipe settings for some hundred votes."""
 _SQLITE = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
 class SplitVotes:
-    """Rows with votes, by what becomes of them; an instruction stands in one of the two parts."""
+    """Rows with votes in two parts without a common instruction: to learn from, and held out."""
 
     learnt: tuple[Example, ...]
     held_out: tuple[Example, ...]
 
 
 def read_votes(path: Path) -> list[Example]:
-    """The rows that hold a vote for one of two different answers, without their other pairs.
+    """Read the rows with votes for one of two different answers, without their other pairs.
 
     Args:
-        path: rows with labelled `pairs`, or the store of ``blend serve``, which its first bytes tell from them.
+        path: file of rows with labelled `pairs`, or store of ``blend serve``, recognised by its first bytes.
 
     Raises:
         NotFoundError: there is no such file.
         RowError: a row cannot be used.
-        StoreError: it is a damaged store.
+        StoreError: the store is damaged.
     """
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}: give rows with labelled pairs, or the store of `blend serve`.")
@@ -109,24 +103,24 @@ def _decisive(row: Example) -> Example:
 
 
 def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
-    """Hold a fifth of the instructions out, or `LEAST_HELD_OUT` of them.
+    """Hold out a fifth of the instructions, at least 20.
 
-    Seed and instruction alone say which: when more votes come, one that was learnt from before is not held out later,
-    so that a ranker is never measured on what an earlier round taught it.
+    The choice depends only on seed and instruction. So when more votes come in, an instruction learnt from before is
+    not held out later, and a ranker is never evaluated on what an earlier round taught it.
 
     Raises:
-        InputError: the votes are too few.
+        InputError: there are too few votes.
     """
     shares = {key: _share(key, seed) for key in map(normalized_key, rows)}
-    least = LEAST_HELD_OUT + LEAST_LEARNT
+    least = _MIN_HELD_OUT + _MIN_LEARNT
     if len(shares) < least:
         raise InputError(
-            f"There are votes on {len(shares)} instructions (ties are none), and {least} are needed: {LEAST_LEARNT} to "
-            f"learn from and {LEAST_HELD_OUT} to compare the new ranker with the current one. "
+            f"There are votes on {len(shares)} instructions (ties are none), and {least} are needed: {_MIN_LEARNT} to "
+            f"learn from and {_MIN_HELD_OUT} to compare the new ranker with the current one. "
             f"Vote on {least - len(shares)} more."
         )
     lowest = sorted(shares, key=lambda key: shares[key])
-    held_out = {key for key in lowest if shares[key] < _HELD_OUT} | set(lowest[:LEAST_HELD_OUT])
+    held_out = {key for key in lowest if shares[key] < _HELD_OUT} | set(lowest[:_MIN_HELD_OUT])
     return SplitVotes(
         tuple(row for row in rows if normalized_key(row) not in held_out),
         tuple(row for row in rows if normalized_key(row) in held_out),
@@ -134,13 +128,13 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
 
 
 def _share(key: str, seed: int) -> float:
-    """A number from 0 to 1 that is drawn for this instruction."""
+    """Draw a number from 0 to 1 for an instruction."""
     digest = hashlib.sha256(f"{seed} {key}".encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
 def count_votes(rows: Sequence[Example]) -> dict[str, int]:
-    """How many instructions and votes these are."""
+    """Count instructions and votes."""
     return {"instructions": len(set(map(normalized_key, rows))), "votes": sum(len(row.pairs) for row in rows)}
 
 
@@ -156,26 +150,26 @@ def train_on_votes(
     progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Run:
-    """Train a PairRanker on, and write its checkpoint; goes on where an earlier run stopped.
+    """Train a PairRanker further on votes and write its checkpoint; an interrupted run resumes.
 
-    It reads what `init` reads, at the same lengths, and keeps its temperature and its weight of the consensus: votes
-    this few would not tell better ones, and those that are held out must not.
+    The ranker keeps the lengths of `init`, its temperature and its weight of the consensus: so few votes would not
+    determine better ones, and held-out votes must not.
 
     Args:
-        votes: those to learn from, and those that are kept beside them; both go to ``output/votes``.
+        votes: votes to learn from, and held-out votes; both are written to ``output/votes``.
         output: folder of the checkpoint.
-        init: the PairRanker to start from: ``bundled``, a folder, or a Hub repository.
-        epochs: passes over the votes.
+        init: PairRanker to start from: ``bundled``, a folder, or a Hub repository.
+        epochs: passes over the votes; None for those of `settings`.
         seed: of order and dropout.
-        exclude: files of rows whose instructions are not learnt from.
+        exclude: test files; votes on their instructions are not learnt from.
         settings: other fields of the recipe.
-        progress: called with steps done and known of.
-        note: called with a line for each evaluation.
+        progress: called with steps done and steps known of.
+        note: called with one line per evaluation.
 
     Raises:
         NotFoundError: there is no such ranker.
         CheckpointError: it is no PairRanker.
-        InputError: it reads in a way that training does not know, or `output` holds another run.
+        InputError: it reads texts in a way that training does not support, or `output` holds another run.
     """
     from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.run import train_ranker
@@ -194,14 +188,14 @@ def _recipe(
     init: str, config: PairRankerConfig, rows: int, seed: int, epochs: int | None, settings: Mapping[str, Any]
 ) -> Recipe:
     own = {name: getattr(config, name) for name in ("max_length", "source_max_length", "pooling", "alone_layers")}
-    ours = type(config)(
+    trainable = type(config)(
         config.backbone, temperature=config.temperature, evidence_weights=config.evidence_weights, **own
     )
-    if ours != config:
+    if trainable != config:
         others = [
             field.name
             for field in dataclasses.fields(config)
-            if getattr(ours, field.name) != getattr(config, field.name)
+            if getattr(trainable, field.name) != getattr(config, field.name)
         ]
         raise InputError(
             f"{init} reads texts as training does not ({', '.join(others)}): start from `{BUNDLED}`, or from a ranker "
@@ -214,10 +208,10 @@ def _recipe(
 
 
 def _write(folder: Path, parts: dict[str, Sequence[Example]]) -> None:
-    """Write the votes of this run, unless they stand there already.
+    """Write the votes of this run, unless the folder holds them.
 
     Raises:
-        InputError: those of another run stand there.
+        InputError: the folder holds the votes of another run.
     """
     for name, rows in parts.items():
         path = folder / name
@@ -234,12 +228,12 @@ def _write(folder: Path, parts: dict[str, Sequence[Example]]) -> None:
 
 
 _Floats = NDArray[np.float64]
-_LEAST = 1e-12  # probability of what happened, that no loss is infinite
+_LEAST = 1e-12  # probability, so that no loss is infinite
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over votes, and its 95 % interval, resampled by instruction."""
+    """Mean over votes, with its 95 % interval, resampled by instruction."""
 
     value: float
     ci95: Interval
@@ -249,12 +243,12 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One ranker on the votes.
+class VoteQuality:
+    """Quality of one ranker on votes.
 
     Attributes:
-        agreement: share of the votes in which it prefers the same answer; a half where it prefers none.
-        log_loss: mean of −log of the probability it gave to the vote, in nats; a coin has log 2.
+        agreement: share of the votes in which it prefers the same answer; a half if it prefers none.
+        log_loss: mean of −log of the vote's probability, in nats; log 2 for a coin.
     """
 
     agreement: Estimate
@@ -262,33 +256,33 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The new ranker and the current one on the same votes.
+class Evaluation:
+    """Evaluation of a new ranker against the current one, on the same votes.
 
     Attributes:
-        instructions: that were voted on.
-        votes: on them.
-        current: what the current one reaches.
-        new: what the new one reaches.
-        agreement_gain: that of the new one minus that of the current one, vote by vote.
-        log_loss_change: likewise; below zero the new one is better.
+        instructions: number of instructions.
+        votes: number of votes on them.
+        current: quality of the current ranker.
+        new: quality of the new ranker.
+        agreement_gain: agreement of the new ranker minus that of the current one, paired by vote.
+        log_loss_change: likewise; below zero, the new ranker is better.
     """
 
     instructions: int
     votes: int
-    current: Measured
-    new: Measured
+    current: VoteQuality
+    new: VoteQuality
     agreement_gain: Estimate
     log_loss_change: Estimate
 
     @property
     def better(self) -> bool:
-        """Whether the new one is to replace the current one: log loss is surely lower, and agreement no lower."""
+        """Whether the new ranker should replace the current one: log loss surely lower, agreement no lower."""
         return self.log_loss_change.ci95.high < 0 and self.agreement_gain.value >= 0
 
     @property
     def reason(self) -> str:
-        """Why, in a sentence."""
+        """Reason for `better`, one sentence."""
         if self.log_loss_change.ci95.high >= 0:
             return "The new ranker is not better: the interval of the change in log loss is not all below zero."
         if self.agreement_gain.value < 0:
@@ -296,73 +290,72 @@ class Trial:
         return "The new ranker is better: its log loss is lower, and it agrees with no fewer votes."
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
-def try_ranker(
+def evaluate_on_votes(
     rows: Sequence[Example], new: Path, current: str | Path, *, seed: int = 0, progress: OnProgress | None = None
-) -> Trial:
-    """Compare two rankers on votes that neither has learnt from, each as it would serve.
+) -> Evaluation:
+    """Compare two rankers on votes that neither learnt from, each as it would serve.
 
     Args:
         rows: with labelled pairs, none of them a tie.
         new: folder of a ranker.
-        current: folder of a ranker, or its name.
+        current: folder or name of a ranker.
         seed: of the bootstrap.
         progress: called with comparisons done and expected.
     """
     judged = labelled_pairs("the held-out votes", rows)
-    rankers = [load_ranker(name) for name in (current, new)]
-
-    def told(before: int) -> OnProgress | None:
-        return progress and (lambda done, total: progress(before * total + done, len(rankers) * total))
-
-    comparisons = [
-        compare_pairs(ranker, judged.pairs, consensus=judged.consensus, progress=told(i))
-        for i, ranker in enumerate(rankers)
-    ]
-    hits = [(1 + np.sign([one.logit for one in of_ranker]) * judged.sides) / 2 for of_ranker in comparisons]
-    losses = [_losses(judged, of_ranker) for of_ranker in comparisons]
+    hits, losses = [], []
+    for before, name in enumerate((current, new)):
+        found = ranker_predictions(judged, load_ranker(name), str(name), progress=_part(progress, before, 2))
+        hits.append((1 + np.sign(found.logits) * judged.sides) / 2)
+        losses.append(_losses(judged, np.asarray(found.probabilities)))
 
     def estimate(values: _Floats) -> Estimate:
         return Estimate(float(values.mean()), bootstrap_interval(values, judged.groups, seed=seed))
 
-    return Trial(
+    return Evaluation(
         **count_votes(rows),
-        current=Measured(estimate(hits[0]), estimate(losses[0])),
-        new=Measured(estimate(hits[1]), estimate(losses[1])),
+        current=VoteQuality(estimate(hits[0]), estimate(losses[0])),
+        new=VoteQuality(estimate(hits[1]), estimate(losses[1])),
         agreement_gain=estimate(hits[1] - hits[0]),
         log_loss_change=estimate(losses[1] - losses[0]),
     )
 
 
-def _losses(judged: JudgedPairs, comparisons: Sequence[Comparison]) -> _Floats:
-    """``[n]``: −log of the probability of each vote."""
-    a_better = np.array([comparison.probability for comparison in comparisons])
-    voted = np.where(judged.a_wins, a_better, 1 - a_better)
+def _part(progress: OnProgress | None, before: int, parts: int) -> OnProgress | None:
+    """Report the progress of one of several equal parts as that of the whole."""
+    return progress and (lambda done, total: progress(before * total + done, parts * total))
+
+
+def _losses(judged: JudgedPairs, probabilities: _Floats) -> _Floats:
+    """Compute −log of the probability of each vote, ``[n]``."""
+    voted = np.where(judged.a_wins, probabilities, 1 - probabilities)
     losses: _Floats = -np.log(np.maximum(voted, _LEAST))
     return losses
 
 
-def trial_section(trial: Trial) -> str:
-    """What the model card says of it, in Markdown."""
+def evaluation_section(evaluation: Evaluation) -> str:
+    """Write the section of the model card, in Markdown."""
+    current, new = evaluation.current, evaluation.new
     rows = [
-        ("agreement", trial.current.agreement, trial.new.agreement, trial.agreement_gain),
-        ("log loss", trial.current.log_loss, trial.new.log_loss, trial.log_loss_change),
+        ("agreement", current.agreement, new.agreement, evaluation.agreement_gain),
+        ("log loss", current.log_loss, new.log_loss, evaluation.log_loss_change),
     ]
     return (
-        f"## On votes that were held out\n\n{trial.votes:,} votes on {trial.instructions:,} instructions, with 95 % "
-        "intervals over the instructions; the current ranker is the one that this was to replace.\n\n"
-        f"{table(('', 'current', 'new', 'difference'), rows)}\n\n{trial.reason}\n"
+        f"## On votes that were held out\n\n{evaluation.votes:,} votes on {evaluation.instructions:,} instructions, "
+        "with 95 % intervals over the instructions; the current ranker is the one that this was to replace.\n\n"
+        f"{table(('', 'current', 'new', 'difference'), rows)}\n\n{evaluation.reason}\n"
     )
 
 
 def replaceable(name: str, output: Path) -> Path:
-    """The folder of a ranker that can be replaced by what is made in `output`.
+    """Return the folder of a ranker, after checking that the one made in `output` can replace it.
 
     Raises:
-        InputError: it is the bundled one, holds `output`, or cannot be moved.
+        InputError: it is the bundled ranker, contains `output`, or cannot be moved.
         NotFoundError: there is no such folder.
         CheckpointError: it holds no ranker.
     """
@@ -377,23 +370,23 @@ def replaceable(name: str, output: Path) -> Path:
         raise NotFoundError(f"There is no folder {name} to replace: {advice}")
     read_config(folder)
     if output.resolve().is_relative_to(folder):
-        raise InputError(f"{output} lies in {name}, which it is to replace: choose another output.")
+        raise InputError(f"{output} lies in {name}, which it would replace: choose another output.")
     if not os.access(folder.parent, os.W_OK):
         raise InputError(f"{name} cannot be replaced: {folder.parent} cannot be written to.")
     return folder
 
 
 def replace_ranker(checkpoint: Path, folder: Path) -> Path:
-    """Put a copy of a checkpoint in a folder's place, which is kept beside it under the next free number.
+    """Replace a folder by a copy of a checkpoint; the former one is kept next to it under the next free number.
 
-    The copy is made whole before two renamings; if the second fails, the first is undone.
+    The copy is complete before the two renamings; if the second fails, the first is undone.
 
     Args:
-        checkpoint: the new ranker.
-        folder: as `replaceable` gives it.
+        checkpoint: folder of the new ranker.
+        folder: from `replaceable`.
 
     Returns:
-        Where the former ranker is now.
+        New folder of the former ranker.
 
     Raises:
         WorkError: the disk does not allow it; the former ranker is in its place.

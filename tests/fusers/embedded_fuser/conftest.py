@@ -22,7 +22,7 @@ def _extra() -> None:
 
 
 def write_llama(folder: Path, target: Path) -> Path:
-    """The GGUF file of a Llama in transformers' layout, in float32, as llama.cpp's own converter lays it out."""
+    """Write a Llama in transformers' layout as a GGUF file, in float32 and in the layout of llama.cpp's converter."""
     import gguf
     from transformers import AutoModelForCausalLM
 
@@ -69,7 +69,7 @@ def write_llama(folder: Path, target: Path) -> Path:
 
 
 def make_adapter(base: Path, target: Path, *, size: float = 0.3, **options: Any) -> Path:
-    """The folder of a LoRA adapter with random weights that float16 holds as they are."""
+    """Make a LoRA adapter with random weights that float16 represents exactly."""
     import peft
     import torch
     from transformers import AutoModelForCausalLM
@@ -92,25 +92,25 @@ def make_adapter(base: Path, target: Path, *, size: float = 0.3, **options: Any)
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_llama` as a GGUF file."""
+    """Write `tiny_llama` as a GGUF file."""
     return write_llama(tiny_llama, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")
 def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter of all matrices of `tiny_llama`; not to be written to."""
+    """Make a LoRA adapter of all matrices of `tiny_llama`, which tests must not change."""
     return make_adapter(tiny_llama, tmp_path_factory.mktemp("lora"))
 
 
 @pytest.fixture(scope="session")
 def new_adapter(tiny_llama: Path) -> Callable[..., Path]:
-    """Makes adapters of `tiny_llama`."""
+    """Return a maker of adapters of `tiny_llama`."""
     return lambda target, **options: make_adapter(tiny_llama, target, **options)
 
 
 @pytest.fixture(scope="session")
 def exported(adapter: Path, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an embedded fuser made of `adapter`; not to be written to."""
+    """Export `adapter` as an embedded fuser, which tests must not change."""
     from llm_blender.fusers.embedded_fuser.export import export_fuser
 
     target = tmp_path_factory.mktemp("fuser")

@@ -77,8 +77,8 @@ def test_it_reads_the_tokens_that_gen_fuser_reads(
 
 
 def test_it_writes_what_gen_fuser_writes_on_torch(fuser: EmbeddedFuser, by_torch: GenFuser) -> None:
-    told: list[tuple[int, int]] = []
-    ours = fuser.fuse_many(ROWS, CANDIDATES, progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    ours = fuser.fuse_many(ROWS, CANDIDATES, progress=lambda done, total: calls.append((done, total)))
     assert isinstance(fuser, Fuser)
     for mine, theirs in zip(ours, by_torch.fuse_many(ROWS, CANDIDATES), strict=True):
         assert mine.text
@@ -86,7 +86,7 @@ def test_it_writes_what_gen_fuser_writes_on_torch(fuser: EmbeddedFuser, by_torch
         assert mine.text.rstrip("\ufffd") == theirs.text.rstrip("\ufffd")
         assert (mine.used, mine.truncated) == (theirs.used, theirs.truncated)
         assert mine.usage.prompt_tokens == theirs.usage.prompt_tokens
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_it_needs_neither_torch_nor_transformers(fuser: EmbeddedFuser, exported: Path, tiny_gguf: Path) -> None:
@@ -111,19 +111,19 @@ def test_it_streams_what_it_writes(fuser: EmbeddedFuser) -> None:
 
 
 def test_candidates_are_written_as_without_the_adapter(tiny_gguf: Path, exported: Path, fuser: EmbeddedFuser) -> None:
-    asked: list[Message] = [{"role": "user", "content": "Why is the sky blue?"}]
+    messages: list[Message] = [{"role": "user", "content": "Why is the sky blue?"}]
     sampling = Sampling(max_tokens=24, temperature=1.0, seed=3)
     bare = EmbeddedLLM("bare", tiny_gguf, context=512, parallel=1, threads=1)
     shared = EmbeddedLLM("shared", tiny_gguf, context=512, parallel=1, threads=1)
-    first = asyncio.run(bare.generate(asked, sampling)).text
+    first = asyncio.run(bare.generate(messages, sampling)).text
     fused = fuser.fuse(ROWS[0], CANDIDATES[0]).text
     other = EmbeddedFuser(exported, shared)
     for _ in range(2):  # before and after the adapter has written
-        assert asyncio.run(shared.generate(asked, sampling)).text == first
+        assert asyncio.run(shared.generate(messages, sampling)).text == first
         assert other.fuse(ROWS[0], CANDIDATES[0]).text == fused
     late = EmbeddedFuser(exported, bare)  # whose model is in memory already
     assert late.fuse(ROWS[0], CANDIDATES[0]).text == fused
-    assert asyncio.run(bare.generate(asked, sampling)).text == first
+    assert asyncio.run(bare.generate(messages, sampling)).text == first
     for llm in (bare, shared):
         llm.close()
 
@@ -207,8 +207,8 @@ def test_a_damaged_adapter_costs_no_candidate(exported: Path, tiny_gguf: Path, t
     (broken / "adapter.gguf").write_bytes((exported / "adapter.gguf").read_bytes()[:2000])
     llm = EmbeddedLLM("tiny", tiny_gguf, context=512, threads=1)
     fuser = EmbeddedFuser(broken, llm)
-    asked: list[Message] = [{"role": "user", "content": "Why?"}]
-    assert asyncio.run(llm.generate(asked, Sampling(max_tokens=4))).text
+    messages: list[Message] = [{"role": "user", "content": "Why?"}]
+    assert asyncio.run(llm.generate(messages, Sampling(max_tokens=4))).text
     with pytest.raises(LLMError, match=r"cannot use the adapter .*adapter\.gguf: it is damaged"):
         fuser.fuse(ROWS[0], CANDIDATES[0])
     llm.close()

@@ -1,4 +1,4 @@
-"""A LoRA adapter in llama.cpp computes what it computes in torch."""
+"""LoRA adapters exported for llama.cpp give the same probabilities as on torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from llm_blender.errors import CheckpointError
 from llm_blender.llms._llama import Llama
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks for it
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # raised within peft
 
 PROMPTS = [[5, 17, 300, 42, 8, 8, 111], [1, 260, 33], list(range(40, 90))]
 TOP, LETTER = 20, 70
 
 
 def by_torch(base: Path, adapter: Path | None) -> list[dict[int, float]]:
-    """Log probabilities of the likeliest next tokens."""
+    """Compute the log-probabilities of the likeliest next tokens on torch."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -91,7 +91,7 @@ def test_several_adapters_of_one_model(
 
 
 def test_an_adapter_of_the_size_asked_for(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
-    """Half of float32's."""
+    """Half the size of float32."""
     from safetensors.torch import load_file
 
     from llm_blender.fusers.embedded_fuser.export import Model, write_gguf_adapter

@@ -49,10 +49,10 @@ def fuser(request: pytest.FixtureRequest) -> GenFuser:
 def test_the_defaults_are_the_published_ones(tiny_t5: Path, tiny_llama: Path) -> None:
     published = GenFuser.from_pretrained(tiny_t5, device="cpu")
     assert published.options == {"max_new_tokens": 128, "num_beams": 4, "do_sample": False}
-    assert (published.prompts.max_length, published.prompts.candidate_max_length) == (1024, 128)  # type: ignore[attr-defined]
+    assert (published.prompts.max_length, published.prompts.candidate_max_length) == (1024, 128)
     short = GenFuser.from_pretrained(tiny_llama, device="cpu")  # whose context is 512
     assert short.options == {"max_new_tokens": 256, "num_beams": 1, "do_sample": False}
-    assert short.prompts.max_length == 256  # type: ignore[attr-defined]
+    assert short.prompts.max_length == 256
 
 
 def test_it_writes_what_the_model_generates(t5: GenFuser, tiny_t5: Path) -> None:
@@ -90,12 +90,12 @@ def test_batches_are_sorted_by_length(t5: GenFuser, monkeypatch: pytest.MonkeyPa
         return original(prompts, *args, **options)
 
     monkeypatch.setattr(t5._writers, "write", noted)
-    told: list[tuple[int, int]] = []
-    t5.fuse_many(ROWS, CANDIDATES, batch_size=2, progress=lambda *count: told.append(count))
+    calls: list[tuple[int, int]] = []
+    t5.fuse_many(ROWS, CANDIDATES, batch_size=2, progress=lambda *count: calls.append(count))
     in_order = [width for batch in widths for width in batch]
     assert sorted(in_order, reverse=True) == in_order
     assert [len(batch) for batch in widths] == [2, 1]
-    assert told == [(2, 3), (3, 3)]
+    assert calls == [(2, 3), (3, 3)]
 
 
 def test_inputs_are_read(fuser: GenFuser) -> None:
@@ -134,14 +134,14 @@ def test_errors_come_out_of_a_stream(llama: GenFuser) -> None:
 
 
 def test_asynchronously(fuser: GenFuser) -> None:
-    told: list[str] = []
+    pieces: list[str] = []
 
     async def fuse() -> tuple[Any, bool]:
         here = threading.get_ident()
         same: list[bool] = []
 
         def tell(piece: str) -> None:
-            told.append(piece)
+            pieces.append(piece)
             same.append(threading.get_ident() == here)
 
         fusion = await fuser.afuse(ROWS[0], CANDIDATES[0], on_text=tell)
@@ -149,7 +149,7 @@ def test_asynchronously(fuser: GenFuser) -> None:
         return fusion, all(same)
 
     fusion, in_the_loop = asyncio.run(fuse())
-    assert fusion.text == fuser.fuse(ROWS[0], CANDIDATES[0]).text == "".join(told)
+    assert fusion.text == fuser.fuse(ROWS[0], CANDIDATES[0]).text == "".join(pieces)
     assert in_the_loop
 
 

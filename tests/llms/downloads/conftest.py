@@ -1,4 +1,4 @@
-"""A server of files on loopback that misbehaves as told."""
+"""A file server on loopback with planned failures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 
 @dataclass
 class FileServer:
-    """Files by path, and what should go wrong with them.
+    """Files by path, and the failures to simulate.
 
     Attributes:
-        files: their bytes.
-        headers: sent with every answer to a path.
+        files: content of each path.
+        headers: of every answer to a path.
         redirects: from one path to another.
-        cut: bodies break off after so many bytes, once for each entry.
-        statuses: answered instead, once for each entry.
-        agents: with what the User-Agent begins that gets a path; others get 401.
-        ranges: whether it knows byte ranges.
-        seen: the requests, as (method, path, Range).
-        tokens: the last Authorization that came with each path.
-        url: its address.
+        cut: lengths at which bodies break off, one for each request.
+        statuses: answered instead of the file, one for each request.
+        agents: required beginning of the User-Agent of a path; others get 401.
+        ranges: whether it supports byte ranges.
+        seen: requests, as (method, path, Range).
+        tokens: the last Authorization of each path.
+        url: address.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class FileServer:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    told = FileServer()
+    plan = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -54,18 +54,18 @@ def server() -> Iterator[FileServer]:
 
         def answer(self, *, body: bool) -> None:
             span = self.headers.get("Range")
-            told.seen.append((self.command, self.path, span))
-            told.tokens[self.path] = self.headers.get("Authorization")
-            if told.statuses:
-                self.head(told.statuses.pop(0), 0)
-            elif not (self.headers.get("User-Agent") or "").startswith(told.agents.get(self.path, "")):
+            plan.seen.append((self.command, self.path, span))
+            plan.tokens[self.path] = self.headers.get("Authorization")
+            if plan.statuses:
+                self.head(plan.statuses.pop(0), 0)
+            elif not (self.headers.get("User-Agent") or "").startswith(plan.agents.get(self.path, "")):
                 self.head(401, 0)
-            elif self.path in told.redirects:
-                self.head(302, 0, Location=told.redirects[self.path])
-            elif self.path not in told.files:
+            elif self.path in plan.redirects:
+                self.head(302, 0, Location=plan.redirects[self.path])
+            elif self.path not in plan.files:
                 self.head(404, 0)
             else:
-                self.send(told.files[self.path], span if told.ranges else None, body)
+                self.send(plan.files[self.path], span if plan.ranges else None, body)
 
         def send(self, content: bytes, span: str | None, body: bool) -> None:
             start = int(re.findall(r"\d+", span)[0]) if span else 0
@@ -77,12 +77,12 @@ def server() -> Iterator[FileServer]:
             else:
                 self.head(200, len(rest))
             if body:
-                self.wfile.write(rest[: told.cut.pop(0)] if told.cut else rest)
+                self.wfile.write(rest[: plan.cut.pop(0)] if plan.cut else rest)
             return None
 
         def head(self, status: int, length: int, **headers: str) -> None:
             self.send_response(status)
-            for name, value in {**headers, **told.headers.get(self.path, {})}.items():
+            for name, value in {**headers, **plan.headers.get(self.path, {})}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(length))
             self.end_headers()
@@ -93,9 +93,9 @@ def server() -> Iterator[FileServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
-        told.url = f"http://127.0.0.1:{listening.server_port}"
+        plan.url = f"http://127.0.0.1:{listening.server_port}"
         try:
-            yield told
+            yield plan
         finally:
             listening.shutdown()
             thread.join()
@@ -103,7 +103,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, a token, no proxy, and a Hub that nobody answers for."""
+    """Use an empty cache, a token, no proxy, and a Hub without a server."""
     for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

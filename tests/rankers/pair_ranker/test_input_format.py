@@ -82,7 +82,7 @@ class TestTruncation:
             form.fit_candidate([52] * 999, len(instruction)),
         )
         assert len(left) == len(right)
-        sequences = [(left, right)] if form.config.beside == 2 else [(left, None), (right, None)]
+        sequences = [(left, right)] if form.config.candidates_per_sequence == 2 else [(left, None), (right, None)]
         for pair in sequences:
             length = len(form.join(instruction, *pair))
             assert form.config.max_length - 1 <= length <= form.config.max_length

@@ -27,7 +27,7 @@ def folder(tiny_encoder, tmp_path_factory):
     model, input_format, tokenizer = new_pair_ranker(recipe, str(tiny_encoder))
     with torch.no_grad():
         model.head_layer[-1].weight *= 20
-        model.pretrained_model.encoder.layer[1].attention.self.value.weight *= 10  # random attention says little
+        model.pretrained_model.encoder.layer[1].attention.self.value.weight *= 10  # random attention has little effect
         model.other_key.normal_(std=0.02)
         model.length_weight += 0.01
     write_checkpoint(model, input_format.config, tokenizer, folder)
@@ -153,15 +153,15 @@ class TestComparing:
     def test_both_orders_are_one_computation(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
         counts = count(ranker, monkeypatch)
-        told = []
+        reported = []
         ranker.rank_many(
             [PROMPT, PROMPT],
             [TEXTS, TEXTS[:3]],
             strategy="full",
-            progress=lambda done, total: told.append((done, total)),
+            progress=lambda done, total: reported.append((done, total)),
         )
         assert counts["compared"] == 15  # the second prompt's pairs are among the first's
-        assert told[-1] == (36, 36)
+        assert reported[-1] == (36, 36)
 
     def test_little_memory_changes_nothing_but_the_work(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
@@ -226,7 +226,7 @@ def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
 
 def test_lengths_of_one_candidate_a_sequence(folder):
     config = PairRankerConfig.load(folder)
-    assert (config.overhead, config.room) == (5, 96 - 32 - 5)
+    assert (config.overhead, config.candidate_budget) == (5, 96 - 32 - 5)
     longer = config.with_lengths(50, 100)
     assert (longer.max_length, longer.source_max_length) == (150, 47)
 

@@ -1,4 +1,4 @@
-"""A PairRanker in the layouts that llm-blender 0.0.2 published, and what can be wrong with one."""
+"""PairRanker checkpoints in the layouts published by llm-blender 0.0.2, intact and damaged."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ class TestBroken:
 
         folder = published("pair-ranker")
         torch.save({"head_layer.1.weight": Harm()}, folder / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match="it is no file of tensors alone, or was cut off"):
+        with pytest.raises(CheckpointError, match="it holds more than tensors, or is truncated"):
             PairRanker.from_pretrained(folder, backbone=backbone)
         assert not (folder / "harmed").exists()
 
@@ -206,22 +206,22 @@ class TestBroken:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.add_tokens([f"{word}-{i}" for i, word in enumerate(extra)])
         tokenizer.save(str(folder / "tokenizer.json"))
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json and tokenizer\.json describe"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json and tokenizer\.json"):
             PairRanker.from_pretrained(folder, backbone=backbone)
 
     def test_a_tokenizer_without_markers(self, published, backbone, tiny_encoder):
         folder = published()
         (folder / "tokenizer.json").write_text((tiny_encoder / "tokenizer.json").read_text())
-        with pytest.raises(CheckpointError, match=r"are not those that its config\.json|has no token <\|source\|>"):
+        with pytest.raises(CheckpointError, match=r"do not match its config\.json|has no token <\|source\|>"):
             PairRanker.from_pretrained(folder, backbone=backbone)
 
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"ranker_type": "summareranker"}, "is a summareranker, not a PairRanker: .*load_ranker takes each"),
+            ({"ranker_type": "summareranker"}, "is a summareranker, not a PairRanker: .*load_ranker loads either"),
             ({"source_maxlength": None}, "source_maxlength must be a number of tokens above 3, not None"),
             ({"candidate_maxlength": "long"}, "candidate_maxlength must be a number of tokens above 3, not 'long'"),
-            ({"n_tasks": 3}, "are not those that its config.json"),
+            ({"n_tasks": 3}, "do not match its config.json"),
             ({"n_tasks": "many"}, "n_tasks"),
             ({"drop_out": "much"}, "drop_out"),
         ],
@@ -234,12 +234,12 @@ class TestBroken:
     def test_an_unknown_layout(self, published, backbone, values):
         folder = published()
         (folder / "config.json").write_text(json.dumps(values))
-        with pytest.raises(CheckpointError, match=r"of an unknown layout .*known are this package's and those of"):
+        with pytest.raises(CheckpointError, match=r"an unknown layout .*known are this package's and those of"):
             PairRanker.from_pretrained(folder, backbone=backbone)
 
     @pytest.mark.parametrize("wrong", [{}, {"hidden_size": 8}, {"model_type": "no-such"}])
     def test_another_encoder(self, published, wrong):
-        with pytest.raises(CheckpointError, match=r"names no model_type|are not those that its config\.json"):
+        with pytest.raises(CheckpointError, match=r"has no model_type|do not match its config\.json"):
             PairRanker.from_pretrained(published(), backbone=wrong)
 
 

@@ -142,10 +142,10 @@ class TestMany:
             assert one.order == two.order
 
     def test_progress_ends_at_the_number_of_comparisons(self, ranker):
-        told = []
-        rankings = ranker.rank_many(self.PROMPTS, self.CANDIDATES, progress=lambda *counts: told.append(counts))
-        assert told[-1] == (sum(ranking.comparisons for ranking in rankings),) * 2
-        assert told == sorted(told)
+        reported = []
+        rankings = ranker.rank_many(self.PROMPTS, self.CANDIDATES, progress=lambda *counts: reported.append(counts))
+        assert reported[-1] == (sum(ranking.comparisons for ranking in rankings),) * 2
+        assert reported == sorted(reported)
 
     def test_nothing_at_all(self, ranker):
         assert ranker.rank_many([], []) == []

@@ -35,7 +35,7 @@ JUDGE = "judge"
 
 @dataclass(frozen=True)
 class BestShare(Result):
-    """How often an LLM's answer is the best of its row (figure 1 of arXiv 2306.02561).
+    """The rate at which an LLM's answer is the best of its row (figure 1 of arXiv 2306.02561).
 
     Attributes:
         model: the LLM.
@@ -52,7 +52,7 @@ class BestShare(Result):
 
 @dataclass(frozen=True)
 class PairRate(Result):
-    """How often the judge prefers one LLM's answer to another's.
+    """The rate at which the judge prefers one LLM's answer to another's.
 
     Attributes:
         model: the one LLM.
@@ -71,7 +71,7 @@ class PairRate(Result):
 
 @dataclass(frozen=True)
 class LengthBias(Result):
-    """How often the longer of two answers is preferred, by characters, among pairs without a tie by the judge.
+    """The rate at which the longer answer (in characters) is preferred, among pairs without a tie by the judge.
 
     Attributes:
         method: ``judge``, a ranker, or a metric.

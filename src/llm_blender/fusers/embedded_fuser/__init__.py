@@ -1,4 +1,4 @@
-"""EmbeddedFuser: a LoRA adapter on the embedded LLM, run by llama.cpp, that writes the fused answer."""
+"""EmbeddedFuser: a fuser by a LoRA adapter of the embedded LLM, run by llama.cpp."""
 
 from llm_blender.fusers.embedded_fuser.fuser import AdaptableLLM, Base, EmbeddedFuser, Settings
 

@@ -1,4 +1,4 @@
-"""From a trained LoRA adapter to the folder of an embedded fuser."""
+"""Export of a trained LoRA adapter as an embedded fuser: adapter for llama.cpp, tokenizer, settings."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a GGUF file says of its model.
+    """Description of the model in a GGUF file.
 
     Attributes:
-        blocks: layers.
-        heads: of queries.
-        kv_heads: of keys and values.
-        shapes: inputs and outputs of each matrix, by its name.
+        blocks: number of layers.
+        heads: number of query heads.
+        kv_heads: number of key and value heads.
+        shapes: inputs and outputs of each matrix, by name.
     """
 
     blocks: int
@@ -55,20 +55,20 @@ class Model:
 
     @classmethod
     def read(cls, path: Path) -> Model:
-        """From the file.
+        """Read the description from a GGUF file.
 
         Raises:
-            CheckpointError: it is damaged, or no Llama.
+            CheckpointError: the file is damaged, or not a Llama.
         """
         try:
             reader = gguf.GGUFReader(path)
             fields = {name: field.contents() for name, field in reader.fields.items() if field.name in _fields()}
             shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors}
-        except Exception as error:  # whatever a damaged file raises
+        except Exception as error:  # a damaged file raises any error
             raise CheckpointError(f"{path} cannot be read as a GGUF file: {error}") from error
         architecture = fields.get(gguf.Keys.General.ARCHITECTURE)
         if architecture != _ARCHITECTURE:
-            raise CheckpointError(f"{path} is of the architecture {architecture}: an embedded fuser is a Llama's.")
+            raise CheckpointError(f"{path} has the architecture {architecture}: an embedded fuser needs a Llama.")
         blocks, heads, kv_heads = (int(fields[name]) for name in _fields()[1:])
         return cls(blocks, heads, kv_heads, shapes)
 
@@ -76,9 +76,9 @@ class Model:
 def write_gguf_adapter(adapter: Path, base: Model, target: Path) -> None:
     """Write a LoRA adapter for llama.cpp, its weights in float16.
 
-    llama.cpp keeps the rows of a Llama's query and key matrices in another order than transformers, in pairs that RoPE
-    turns together (`_in_pairs`), so the rows of their ``B`` are brought into that order. Its scale is alpha / rank;
-    rank-stabilised LoRA's, alpha / sqrt(rank), becomes that by a larger alpha.
+    llama.cpp orders the rows of a Llama's query and key matrices unlike transformers, in the pairs that RoPE rotates
+    (`_in_pairs`), so the rows of their ``B`` are brought into that order. It scales by alpha / rank; the
+    alpha / sqrt(rank) of rank-stabilised LoRA is expressed by a larger alpha.
 
     Args:
         adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -86,8 +86,8 @@ def write_gguf_adapter(adapter: Path, base: Model, target: Path) -> None:
         target: the GGUF file.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the adapter is of a kind that llama.cpp does not know, or of
-            another model than `base`.
+        CheckpointError: a file is missing or damaged, llama.cpp does not support this kind of adapter, or the adapter
+            is of another model than `base`.
     """
     config = _config(adapter)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, base.blocks)
@@ -102,7 +102,7 @@ def write_gguf_adapter(adapter: Path, base: Model, target: Path) -> None:
         with np.errstate(over="ignore"):
             half = weight.astype(np.float16)
         if not np.isfinite(half).all():
-            raise CheckpointError(f"{key} of {adapter} holds numbers that float16 cannot: train with a smaller rate.")
+            raise CheckpointError(f"{key} of {adapter} has values beyond float16: train with a smaller learning rate.")
         tensors[f"{name}.lora_{match['half'].lower()}"] = half
     rank = _check_shapes(adapter, tensors, base)
     alpha = float(config["lora_alpha"]) * (math.sqrt(rank) if config.get("use_rslora") else 1.0)
@@ -147,18 +147,18 @@ def _weights(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _heads(name: str, base: Model) -> int | None:
-    """Heads of a query or key matrix; None for the others."""
+    """Return the number of heads of a query or key matrix; None for other matrices."""
     return {"attn_q": base.heads, "attn_k": base.kv_heads}.get(name.split(".")[-2])
 
 
 def _in_pairs(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """The rows of each head, in which RoPE pairs row i with row i + half, with the rows of a pair side by side."""
+    """Reorder the rows of each head, so that row i and row i + half, which RoPE pairs, are neighbours."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _check_shapes(adapter: Path, tensors: Mapping[str, np.ndarray[Any, Any]], base: Model) -> int:
-    """The rank, where every matrix has both of its halves, and they are of the base's size."""
+    """Check that every matrix has both halves, in the base's size and of one rank; return the rank."""
     ranks = set()
     for name in {name.rpartition(".")[0] for name in tensors}:
         a, b = (tensors.get(f"{name}.lora_{half}") for half in "ab")
@@ -166,7 +166,7 @@ def _check_shapes(adapter: Path, tensors: Mapping[str, np.ndarray[Any, Any]], ba
             raise CheckpointError(f"{adapter} has only one half of its matrices for {name}.")
         if (a.shape[1], b.shape[0]) != base.shapes[name] or a.shape[0] != b.shape[1]:
             raise CheckpointError(
-                f"{adapter} adapts {a.shape[1]} inputs and {b.shape[0]} outputs of {name}, of which the base has "
+                f"{adapter} adapts {a.shape[1]} inputs and {b.shape[0]} outputs of {name}, and the base has "
                 f"{' and '.join(map(str, base.shapes[name]))}: give the file of its own base (--base)."
             )
         ranks.add(a.shape[0])
@@ -191,24 +191,24 @@ def export_fuser(
     candidate_max_length: int | None = None,
     max_new_tokens: int | None = None,
 ) -> list[Path]:
-    """Write what `EmbeddedFuser` loads: the adapter for llama.cpp, the tokenizer and the settings.
+    """Write the folder of an `EmbeddedFuser`: the adapter for llama.cpp, the tokenizer and the settings.
 
     Args:
-        adapter: folder in peft's layout; its tokenizer stands in it, or in the base that it names.
+        adapter: folder in peft's layout; the tokenizer is in it, or in the base that it names.
         target: folder to write to.
         model: name of the embedded model, for the settings.
-        base: its GGUF file.
-        max_length: tokens of the prompt; None is what the adapter was trained with, where it says so, else 3,584.
-        candidate_max_length: tokens of each candidate; None likewise, else 512.
+        base: GGUF file of that model.
+        max_length: most tokens of the prompt; None takes the one in the adapter's ``fuser.json``, else 3,584.
+        candidate_max_length: most tokens of each candidate; None likewise, else 512.
         max_new_tokens: most tokens of the answer; None likewise, else 512.
 
     Returns:
         The files.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the adapter is not one of the base or of a kind that llama.cpp
-            does not know, or its chat template cannot be written down as what stands around a message.
-        NotFoundError: the adapter has no tokenizer, and its base is not there.
+        CheckpointError: a file is missing or damaged, the adapter is of another base, llama.cpp does not support this
+            kind of adapter, or its chat template is more than a text before and a text after the message.
+        NotFoundError: the adapter has no tokenizer, and its base is not found.
         InputError: `target` is the adapter's own folder, or prompt and answer are longer than 4,096 tokens.
     """
     if target.resolve() == adapter.resolve():
@@ -241,7 +241,7 @@ def _lengths(adapter: Path, *given: int | None) -> Lengths:
 
 
 def _around(tokenizer: Any) -> tuple[str, str] | None:
-    """What the chat template writes before and after the message of a user."""
+    """Return the text of the chat template before and after the user's message."""
     if not tokenizer.chat_template:
         return None
     try:
@@ -251,7 +251,7 @@ def _around(tokenizer: Any) -> tuple[str, str] | None:
             )
             for probe in _PROBES
         ]
-    except Exception as error:  # a template refuses in words of its own
+    except Exception as error:  # a template raises any error it likes
         raise CheckpointError(f"The chat template of the adapter's tokenizer refuses a prompt: {error}") from error
     before, _, after = rendered[0].partition(_PROBES[0])
     if [f"{before}{probe}{after}" for probe in _PROBES] != rendered:

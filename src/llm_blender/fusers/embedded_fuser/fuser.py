@@ -1,8 +1,7 @@
-"""EmbeddedFuser: the embedded LLM, through a LoRA adapter, writes the fused answer."""
+"""EmbeddedFuser: the embedded LLM writes the fused answer through a LoRA adapter, run by llama.cpp."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from llm_blender._inputs import check_inputs
-from llm_blender.calls import run_to_end
+from llm_blender._hub import file_sha256
 from llm_blender.errors import CheckpointError, InputError, LLMError
+from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
 from llm_blender.fusers.texts import find_flaw
-from llm_blender.types import Candidate, Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
+from llm_blender.types import Candidate, Fusion, OnText, Usage
 
 __all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "AdaptableLLM", "Base", "ChatTokenizer", "EmbeddedFuser", "Settings"]
 
@@ -25,11 +24,11 @@ ADAPTER, TOKENIZER = "adapter.gguf", "tokenizer.json"
 
 
 class Base(BaseModel):
-    """The GGUF file that the adapter adapts.
+    """The GGUF file that an adapter adapts.
 
     Attributes:
-        model: the embedded model's name, or the path of its file.
-        size: bytes of the file.
+        model: name of the embedded model, or path of its file.
+        size: of the file, in bytes.
         sha256: of the file.
     """
 
@@ -41,20 +40,20 @@ class Base(BaseModel):
 
     @classmethod
     def of(cls, model: str, path: Path) -> Self:
-        """From the file of a model."""
-        return cls(model=model, size=path.stat().st_size, sha256=_sha256(path))
+        """Describe the file of a model."""
+        return cls(model=model, size=path.stat().st_size, sha256=file_sha256(path))
 
     def is_file(self, path: Path) -> bool:
-        """Whether a file is this one, wherever it lies."""
-        return path.stat().st_size == self.size and _sha256(path) == self.sha256
+        """Return whether a file has this size and sha256."""
+        return path.stat().st_size == self.size and file_sha256(path) == self.sha256
 
 
 class Settings(Lengths):
-    """How an embedded fuser reads and writes; its ``fuser.json``.
+    """Settings of an embedded fuser, stored in ``fuser.json``.
 
     Attributes:
-        base: what it adapts.
-        chat: what the base's chat template writes before and after the user's message; None where it has none.
+        base: file that the adapter adapts.
+        chat: text of the base's chat template before and after the user's message; None if it has no template.
         format_version: of the folder.
     """
 
@@ -64,30 +63,25 @@ class Settings(Lengths):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """From the folder of a fuser.
+        """Read the settings from the folder of a fuser.
 
         Raises:
-            CheckpointError: a file is missing, or ``fuser.json`` is not what it should be.
+            CheckpointError: a file is missing, or ``fuser.json`` is invalid.
         """
         for name in (SETTINGS, ADAPTER, TOKENIZER):
             if not (folder / name).is_file():
                 raise CheckpointError(
-                    f"{folder} is no embedded fuser: it lacks {name}. Make one by `blend export ADAPTER DIR`."
+                    f"{folder} is no embedded fuser: it lacks {name}. Make one with `blend export ADAPTER DIR`."
                 )
         return super().load(folder)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class ChatTokenizer:
-    """What `CausalFormat` uses of a tokenizer of transformers, by ``tokenizers`` alone; the same tokens.
+    """A tokenizer for `CausalFormat` without transformers; the tokens are the same.
 
     Args:
         file: a ``tokenizer.json``.
-        chat: what the chat template writes before and after the message of a user; None where there is none.
+        chat: text of the chat template before and after the user's message; None without a template.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -108,12 +102,12 @@ class ChatTokenizer:
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, return_offsets_mapping: bool = False
     ) -> dict[str, Any]:
-        """Tokens of a text, and where they stand in it."""
+        """Tokenise a text; return ids and character offsets."""
         encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return {"input_ids": encoding.ids, "offset_mapping": encoding.offsets}
 
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> str:
-        """The one message of a conversation as the chat template writes it, with the beginning of the answer."""
+        """Render the only message of a conversation, with the beginning of the answer."""
         (message,) = conversation
         before, after = self.chat_template or ("", "")
         return f"{before}{message['content']}{after}"
@@ -121,11 +115,11 @@ class ChatTokenizer:
 
 @runtime_checkable
 class AdaptableLLM(Protocol):
-    """An LLM in this process that can write through a LoRA adapter; `llm_blender.llms.embedded.EmbeddedLLM` is one."""
+    """An LLM in this process that can write through a LoRA adapter, such as `llm_blender.llms.embedded.EmbeddedLLM`."""
 
     @property
     def path(self) -> Path:
-        """The model's file."""
+        """File of the model."""
         ...
 
     def adapt(self, adapter: Path) -> None:
@@ -135,26 +129,26 @@ class AdaptableLLM(Protocol):
     async def complete(
         self, prompt: Sequence[int], *, max_tokens: int, adapter: Path | None = None, on_text: OnText | None = None
     ) -> Candidate:
-        """Write on behind a prompt of tokens, always the likeliest token."""
+        """Continue a prompt of tokens greedily."""
         ...
 
 
-class EmbeddedFuser:
-    """A fuser that runs here without torch: an adapter of the file that may also write the candidates.
+class EmbeddedFuser(BaseFuser):
+    """A fuser that runs in this process without torch: a LoRA adapter of an embedded LLM, which may write candidates.
 
-    The prompt is `CausalFormat`'s, token for token, with which `GenFuser` writes by the same adapter on torch. One
-    model in memory serves both: candidates are written by it as it is, fused answers through the adapter. It writes
-    greedily; rows are written one after another, since what else llama.cpp computes meanwhile can turn a close choice.
+    The prompt is `CausalFormat`'s, token for token the same as that of `GenFuser` with the same adapter on torch. One
+    model in memory writes both: candidates without, fused answers with the adapter. It writes greedily, one row after
+    another, since other work in the same llama.cpp batch can tip a close choice between tokens.
 
     Attributes:
-        name: of its folder.
-        llm: who runs it.
+        name: of the fuser.
+        llm: runs model and adapter.
         settings: of the folder.
 
     Args:
         folder: made by `blend export`.
         llm: an LLM with the base's file.
-        name: None is the folder's.
+        name: of the fuser; None takes the folder's.
 
     Raises:
         CheckpointError: a file of the folder is missing or damaged.
@@ -168,7 +162,7 @@ class EmbeddedFuser:
         if not self.settings.base.is_file(llm.path):
             raise InputError(
                 f"The fuser {self.name} is an adapter of {self.settings.base.model}, and {llm.path} is another file: "
-                "make one for it by `blend export --base`."
+                "make one for it with `blend export --base`."
             )
         self._adapter = (self._folder / ADAPTER).absolute()
         llm.adapt(self._adapter)
@@ -182,17 +176,17 @@ class EmbeddedFuser:
         *,
         name: str | None = None,
     ) -> Self:
-        """With the first of the LLMs that runs the base's file, or one of its own.
+        """Load a fuser with the first of the LLMs that runs the base's file, or with a new LLM.
 
         Args:
             folder: made by `blend export`.
-            llms: some of which may be embedded.
-            run: from the name of a model to an LLM that runs it; None makes none.
-            name: None is the folder's.
+            llms: LLMs of any kind.
+            run: makes an LLM from the name of a model; None makes none.
+            name: of the fuser; None takes the folder's.
 
         Raises:
             CheckpointError: a file of the folder is missing or damaged.
-            InputError: nobody runs the base, or `run` made an LLM of another file.
+            InputError: no LLM runs the base, or `run` made an LLM of another file.
         """
         base = Settings.load(folder).base
         able = (llm for llm in llms if isinstance(llm, AdaptableLLM))
@@ -205,79 +199,16 @@ class EmbeddedFuser:
 
     @cached_property
     def prompts(self) -> CausalFormat:
-        """How it reads instruction and candidates."""
+        """The prompt format, by the tokenizer of the folder."""
         return CausalFormat(
             ChatTokenizer(self._folder / TOKENIZER, self.settings.chat),
             max_length=self.settings.max_length,
             candidate_max_length=self.settings.candidate_max_length,
         )
 
-    def fuse(self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0) -> Fusion:
-        """Fuse the candidates of one instruction; see `afuse`. Works inside a notebook, too."""
-        return run_to_end(lambda: self.afuse(instruction, candidates, input=input, seed=seed))
-
-    def fuse_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        inputs: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: OnProgress | None = None,
-    ) -> list[Fusion]:
-        """Fuse the candidates of many instructions.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: of no effect.
-            progress: called with the rows done and all of them.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-            LLMError: llama.cpp cannot run the model or the adapter.
-        """
-        check_inputs(instructions, candidates)
-        extra = [""] * len(instructions) if inputs is None else list(inputs)
-        if len(extra) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-
-        async def write() -> list[Fusion]:
-            fusions = []
-            for instruction, texts, given in zip(instructions, candidates, extra, strict=True):
-                fusions.append(await self.afuse(instruction, texts, input=given))
-                if progress is not None:
-                    progress(len(fusions), len(instructions))
-            return fusions
-
-        return run_to_end(write)
-
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """Fuse the candidates of one instruction; cancelling ends the writing.
-
-        Args:
-            instruction: a prompt or a conversation.
-            candidates: texts, best first.
-            input: MixInstruct's second field.
-            seed: of no effect.
-            on_text: gets the answer as it comes, in the event loop.
-
-        Raises:
-            InputError: there are no candidates, or a text is no text.
-            LLMError: llama.cpp cannot run the model or the adapter.
-        """
-        check_inputs([instruction], [candidates])
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         started = time.perf_counter()
-        prompt = self.prompts.prompt(instruction, input, candidates)
+        prompt = self.prompts.prompt(row.instruction, row.input, row.candidates)
         if prompt is None:
             error = f"the prompt holds at most {self.settings.max_length} tokens: no room for two candidates"
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
@@ -294,7 +225,7 @@ class EmbeddedFuser:
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(written.text, instruction_text(instruction, input), candidates, prompt.marks),
+            flaw=find_flaw(written.text, row.prompt, row.candidates, prompt.marks),
             usage=written.usage or Usage(len(prompt.ids)),
             seconds=time.perf_counter() - started,
         )

@@ -1,4 +1,4 @@
-"""GenFuser: a model of our own reads the candidates and writes the fused answer."""
+"""GenFuser: a sequence-to-sequence model or a causal LLM reads the candidates and writes the fused answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender._hub import find_folder
-from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError
+from llm_blender.fusers.base import BaseFuser, Row, fuser_rows
 from llm_blender.fusers.gen_fuser.prompts import CausalFormat, Lengths, Prompt, PromptFormat, Seq2SeqFormat
 from llm_blender.fusers.texts import find_flaw
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage, instruction_text
+from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage
 
 if TYPE_CHECKING:
     from llm_blender.fusers.gen_fuser.writing import Writers
@@ -27,22 +27,22 @@ __all__ = ["GenFuser"]
 _SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
 _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
 _THOUGHTS = ("<think>", "</think>")
-_TAIL = 12  # tokens of a prompt in which the beginning of thoughts may stand
+_TAIL = 12  # last tokens of a prompt, which may open the thoughts
 _TOO_SMALL = "the prompt holds at most {length} tokens, which leaves no room for two candidates; raise max_length"
 
-_HALF = "\ufffd"  # a character of which some bytes are still to come
+_HALF = "\ufffd"  # an incomplete character: more bytes follow
 
 
-class GenFuser:
-    """A fuser that runs here, on torch; make one by `from_pretrained`.
+class GenFuser(BaseFuser):
+    """A fuser that runs in this process, on torch; load one with `from_pretrained`.
 
-    What it writes is the same each time: by beams, or greedily, unless options of ``model.generate`` say otherwise.
+    It is deterministic: it writes by beam search or greedily, unless options of ``model.generate`` request sampling.
 
     Attributes:
-        name: of its checkpoint.
+        name: of the checkpoint.
         options: of ``model.generate``.
-        batch_size: rows that are written together.
-        prompts: how it reads instruction and candidates.
+        batch_size: rows per batch.
+        prompts: prompt format.
 
     Example:
         >>> fuser = GenFuser.from_pretrained("llm-blender/gen_fuser_3b")  # doctest: +SKIP
@@ -85,22 +85,24 @@ class GenFuser:
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None picks.
-            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the weights are stored. None is ``bfloat16``
-                on CUDA, else ``float32``.
-            base: of an adapter, in place of the model that it names.
-            max_length: tokens of the prompt; None is what the checkpoint's ``fuser.json`` says, else 1,024 for a
-                sequence-to-sequence model, as in 0.0.2; for a causal LLM 4,096, less where its context is shorter.
-            candidate_max_length: tokens of each candidate; None likewise, else 128, as in 0.0.2, for a causal LLM 512.
-            max_new_tokens: most tokens of the answer; None likewise, else as `candidate_max_length`'s default.
-            beams: of the search; None is 4, as in 0.0.2, for a causal LLM 1, which writes greedily.
-            batch_size: rows that are written together.
-            bits: 4 or 8 quantises the weights, by bitsandbytes.
+            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work; None takes CUDA if there is
+                one, else the CPU.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for that of the stored weights. None takes
+                ``bfloat16`` on CUDA, else ``float32``.
+            base: of an adapter, instead of the model that it names.
+            max_length: most tokens of the prompt; None takes the one in the checkpoint's ``fuser.json``, else 1,024 for
+                a sequence-to-sequence model, as in 0.0.2, and 4,096 for a causal LLM, less if its context is shorter.
+            candidate_max_length: most tokens of each candidate; None likewise, else 128, as in 0.0.2, and 512 for a
+                causal LLM.
+            max_new_tokens: most tokens of the answer; None likewise, else the default of `candidate_max_length`.
+            beams: of the beam search; None takes 4, as in 0.0.2, and 1 (greedy) for a causal LLM.
+            batch_size: rows per batch.
+            bits: 4 or 8 quantises the weights with bitsandbytes.
             revision: on the Hub.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is no model that writes, or a file of it is missing or damaged.
+            NotFoundError: there is no such checkpoint; the message lists where it was looked for.
+            CheckpointError: the model writes no text, or a file of the checkpoint is missing or damaged.
             MissingExtraError: ``torch`` is not installed, or, for an adapter, ``lora``.
             InputError: there is no such device or dtype, a number is out of range, or the context is too short.
         """
@@ -170,24 +172,25 @@ class GenFuser:
         Args:
             instructions: prompts or conversations.
             candidates: texts of each, best first; lists may differ in length.
-            inputs: MixInstruct's second field, one for each; None has none.
-            seed: where the options sample.
-            progress: called with the rows done and all of them.
-            batch_size: None is the fuser's own.
-            candidate_max_length: tokens of each candidate; None is the fuser's own.
-            **options: of ``model.generate``, in place of the fuser's own.
+            inputs: MixInstruct's second field of each; None leaves it empty.
+            seed: of sampling.
+            progress: called with the number of finished rows and of all rows.
+            batch_size: rows per batch; None takes the fuser's own.
+            candidate_max_length: most tokens of each candidate; None takes the fuser's own.
+            **options: of ``model.generate``, over the fuser's own.
 
         Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text, or an option
-                is unknown.
-            WorkError: the memory of the device does not suffice.
+            InputError: the lists differ in length, an instruction has no candidates, a candidate is not a text, or an
+                option is unknown.
+            WorkError: the device has too little memory.
         """
         for what, number in (("batch_size", batch_size), ("candidate_max_length", candidate_max_length)):
             if number is not None and number < 1:
                 raise InputError(f"{what} must be above zero, not {number}.")
         if options.get("num_return_sequences", 1) != 1:
             raise InputError("A fuser writes one answer to each instruction: leave num_return_sequences out.")
-        prompts = self._read(instructions, candidates, inputs, candidate_max_length)
+        rows = fuser_rows(instructions, candidates, inputs)
+        prompts = [self._read(row, candidate_max_length) for row in rows]
         readable = sorted(
             (i for i, prompt in enumerate(prompts) if prompt is not None), key=lambda i: -len(_ids(prompts[i]))
         )
@@ -195,9 +198,9 @@ class GenFuser:
         batches = [readable[start : start + size] for start in range(0, len(readable), size)]
         count, lock = [len(prompts) - len(readable)], threading.Lock()
 
-        def done(rows: int) -> None:
+        def done(more: int) -> None:
             with lock:
-                count[0] += rows
+                count[0] += more
                 if progress is not None:
                     progress(count[0], len(prompts))
 
@@ -208,10 +211,8 @@ class GenFuser:
         each = (time.perf_counter() - started) / max(len(readable), 1)
         ids = dict(zip(chain(*batches), chain(*written), strict=True))
         return [
-            self._fusion(prompt, ids.get(i, []), instruction_text(instruction, extra), texts, each)
-            for i, (prompt, instruction, extra, texts) in enumerate(
-                zip(prompts, instructions, inputs or [""] * len(prompts), candidates, strict=True)
-            )
+            self._fusion(row, prompt, ids.get(i, []), each)
+            for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         ]
 
     def stream(
@@ -223,15 +224,15 @@ class GenFuser:
         seed: int = 0,
         **options: Any,
     ) -> Iterator[str]:
-        """The text of `fuse`, piece by piece while it is written; one that searches by beams gives it in one piece.
+        """Yield the text of `fuse` piece by piece while it is written; in one piece with beam search.
 
-        Closing the iterator ends the writing.
+        Closing the iterator stops the writing.
 
         Raises:
-            InputError: as for `fuse_many`, or two candidates do not fit into what the fuser can read.
+            InputError: as for `fuse_many`, or two candidates do not fit into the prompt.
         """
-        (prompt,) = self._read([instruction], [candidates], [input])
-        if prompt is None:
+        (row,) = fuser_rows([instruction], [candidates], [input])
+        if (prompt := self._read(row)) is None:
             raise InputError(f"Nothing is fused: {_TOO_SMALL.format(length=self._max_length)}.")
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         stop = threading.Event()
@@ -256,61 +257,27 @@ class GenFuser:
         if broken:
             raise broken[0]
 
-    async def afuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Fusion:
-        """Fuse the candidates of one instruction in a thread; cancelling ends the writing.
-
-        Args:
-            instruction: a prompt or a conversation.
-            candidates: texts, best first.
-            input: MixInstruct's second field.
-            seed: where the options sample.
-            on_text: gets the answer as it comes, in the event loop; from a search by beams in one piece.
-
-        Raises:
-            InputError: there are no candidates, or a text is no text.
-            WorkError: the memory of the device does not suffice.
-        """
+    async def _fuse(self, row: Row, seed: int, on_text: OnText | None) -> Fusion:
         loop, stop = asyncio.get_running_loop(), threading.Event()
 
-        def tell(piece: str) -> None:
+        def send(piece: str) -> None:
             if on_text is not None and not stop.is_set():
-                with suppress(RuntimeError):  # the loop is over, and with it whoever listened
+                with suppress(RuntimeError):  # the loop is closed, and nothing reads the pieces
                     loop.call_soon_threadsafe(on_text, piece)
 
         def run() -> Fusion:
-            (prompt,) = self._read([instruction], [candidates], [input])
+            prompt = self._read(row)
             started = time.perf_counter()
-            ids = [] if prompt is None else self._write(prompt, self.options, seed, tell, stop.is_set)
-            seconds = time.perf_counter() - started
-            return self._fusion(prompt, ids, instruction_text(instruction, input), candidates, seconds)
+            ids = [] if prompt is None else self._write(prompt, self.options, seed, send, stop.is_set)
+            return self._fusion(row, prompt, ids, time.perf_counter() - started)
 
         try:
             return await asyncio.to_thread(run)
         finally:
             stop.set()
 
-    def _read(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        inputs: Sequence[str] | None,
-        candidate_max_length: int | None = None,
-    ) -> list[Prompt | None]:
-        check_inputs(instructions, candidates)
-        extra = [""] * len(instructions) if inputs is None else list(inputs)
-        if len(extra) != len(instructions):
-            raise InputError(f"{len(instructions)} instructions need as many inputs, not {len(extra)}.")
-        return [
-            self.prompts.prompt(*row, candidate_max_length) for row in zip(instructions, extra, candidates, strict=True)
-        ]
+    def _read(self, row: Row, candidate_max_length: int | None = None) -> Prompt | None:
+        return self.prompts.prompt(row.instruction, row.input, row.candidates, candidate_max_length)
 
     def _write(
         self,
@@ -320,7 +287,7 @@ class GenFuser:
         on_text: Callable[[str], object],
         stopped: Callable[[], bool],
     ) -> list[int]:
-        """Write one answer, telling its pieces."""
+        """Write one answer, and pass on its pieces."""
         stream = TextStream(lambda ids: self._text(prompt, ids, whole=False), on_text)
         by_token = not self._writers.seq2seq and options.get("num_beams", 1) == 1
         (ids,) = self._writers.write(
@@ -330,7 +297,7 @@ class GenFuser:
         return ids
 
     def _text(self, prompt: Prompt, ids: list[int], *, whole: bool = True) -> str:
-        """The answer, without the thoughts of a model that thinks aloud first; none of it while they may be coming."""
+        """Decode the answer without a reasoning model's thoughts; empty while tokens may still belong to them."""
         text = self._decode(ids, skip_special_tokens=True).strip()
         if not whole and _THOUGHTS[0].startswith(text):
             return ""
@@ -342,9 +309,7 @@ class GenFuser:
         decode = self._tokenizer.decode
         return str(decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False))
 
-    def _fusion(
-        self, prompt: Prompt | None, ids: list[int], instruction: str, candidates: Sequence[str], seconds: float
-    ) -> Fusion:
+    def _fusion(self, row: Row, prompt: Prompt | None, ids: list[int], seconds: float) -> Fusion:
         if prompt is None:
             error = _TOO_SMALL.format(length=self._max_length)
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
@@ -354,7 +319,7 @@ class GenFuser:
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(text, instruction, candidates, prompt.marks),
+            flaw=find_flaw(text, row.prompt, row.candidates, prompt.marks),
             usage=Usage(len(prompt.ids), len(ids)),
             seconds=seconds,
         )
@@ -365,23 +330,25 @@ def _ids(prompt: Prompt | None) -> list[int]:
 
 
 class TextStream:
-    """Turns tokens into pieces of text that, put together, are the whole text without white space around it.
+    """A streamer for ``model.generate`` that turns tokens into pieces of text.
+
+    The pieces together are the whole text without white space around it.
 
     Args:
-        decode: from all tokens so far to their text, without white space around it.
-        on_text: gets each piece.
+        decode: decodes all tokens so far to a text without white space around it.
+        on_text: called with each piece.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], object]) -> None:
         self._decode, self._on_text = decode, on_text
         self._ids: list[int] = []
-        self._said = ""
-        self._begun = False
+        self._sent = ""
+        self._started = False
 
     def put(self, value: Any) -> None:
-        """Called by ``model.generate`` with the prompt, and then with each token."""
-        if not self._begun:
-            self._begun = True
+        """Receive the prompt in the first call, and one token in each later call."""
+        if not self._started:
+            self._started = True
             return
         self._ids += value.flatten().tolist()
         text = self._decode(self._ids)
@@ -389,10 +356,10 @@ class TextStream:
             self.advance(text)
 
     def end(self) -> None:
-        """Called by ``model.generate`` when nothing more comes."""
+        """Do nothing at the end of the generation; `advance` passes on the rest."""
 
     def advance(self, text: str) -> None:
-        """Hand on what of the text is new."""
-        if len(text) > len(self._said) and text.startswith(self._said):
-            self._on_text(text[len(self._said) :])
-            self._said = text
+        """Pass on the new end of the text."""
+        if len(text) > len(self._sent) and text.startswith(self._sent):
+            self._on_text(text[len(self._sent) :])
+            self._sent = text

@@ -1,4 +1,4 @@
-"""The models of fusers, from their layouts."""
+"""Loading of models, LoRA adapters and tokenizers for `GenFuser`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Loaded:
     """A fuser's model.
 
     Attributes:
-        model: of transformers, on the CPU, or where its quantisation put it.
+        model: of transformers, on the CPU, or on the device that its quantisation chose.
         tokenizer: of transformers.
-        seq2seq: it reads and writes in two halves; else it is a causal LLM.
-        context: tokens that it can read and write; None where nothing limits them.
+        seq2seq: True for a sequence-to-sequence model, False for a causal LLM.
+        context: most tokens of prompt and answer together; None for no limit.
     """
 
     model: Any
@@ -46,19 +46,19 @@ class Loaded:
 
 
 def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits: int | None = None) -> Loaded:
-    """The model and the tokenizer of a checkpoint, or of a LoRA adapter and its base.
+    """Load the model and the tokenizer of a checkpoint, or of a LoRA adapter and its base.
 
     Args:
         folder: the checkpoint.
-        dtype: of the weights by name; ``auto`` leaves them as they are stored; None is ``bfloat16`` on CUDA, else
+        dtype: of the weights, by name; ``auto`` keeps the stored one; None takes ``bfloat16`` on CUDA, else
             ``float32``.
-        device: where it will run.
-        base: of an adapter, in place of the one that it names.
-        bits: 4 or 8 quantises the weights, by bitsandbytes.
+        device: on which the model will run.
+        base: of an adapter, instead of the one that it names.
+        bits: 4 or 8 quantises the weights with bitsandbytes.
 
     Raises:
-        NotFoundError: there is no base.
-        CheckpointError: a file is missing or damaged, or it is no model that writes.
+        NotFoundError: the base is not found.
+        CheckpointError: a file is missing or damaged, or the model writes no text.
         MissingExtraError: peft is needed and not installed.
         InputError: there is no such device or dtype, or bitsandbytes is not installed.
     """
@@ -107,17 +107,17 @@ def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits
     known = {name: value for name, value in known.items() if value is not None}
     known.setdefault("eos_token_id", tokenizer.eos_token_id)
     known.setdefault("pad_token_id", _pad(tokenizer, known["eos_token_id"]))
-    # Not the checkpoint's own, which may say that it samples: what a fuser writes is the same each time.
+    # Not the checkpoint's own, which may sample: a fuser is deterministic.
     model.generation_config = cast(Any, GenerationConfig)(**known)
     context = None if seq2seq else getattr(config, "max_position_embeddings", None)
     return Loaded(model.eval(), tokenizer, seq2seq, context)
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint; of a LoRA adapter its own, else its base's.
+    """Load the tokenizer of a checkpoint; of a LoRA adapter its own, else its base's.
 
     Raises:
-        NotFoundError: there is no base.
+        NotFoundError: the base is not found.
         CheckpointError: a file is missing or damaged.
     """
     whole = (folder / "tokenizer.json").is_file() or not (folder / ADAPTER).is_file()
@@ -149,10 +149,10 @@ def _adapted(model: Any, adapter: Path) -> Any:
 
 def _tokenizer(folder: Path) -> Any:
     try:
-        # Straight from tokenizer.json where there is one: AutoTokenizer of transformers 5 rebuilds it, and loses some.
+        # From tokenizer.json if there is one: AutoTokenizer of transformers 5 rebuilds it and loses parts.
         kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
         return kind.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # whatever a damaged file raises
+    except Exception as error:  # a damaged file raises any error
         raise CheckpointError(f"The tokenizer of {folder} cannot be read: {shorten(str(error), 300)}") from error
 
 

@@ -1,11 +1,12 @@
-"""From instruction and candidates to the tokens that a fuser reads."""
+"""Prompts of fusers that run in this process: from instruction and candidates to tokens that fit the model."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +18,7 @@ from llm_blender.types import Instruction, instruction_text
 __all__ = ["SETTINGS", "CausalFormat", "Fit", "Lengths", "Prompt", "PromptFormat", "Render", "Seq2SeqFormat", "fit"]
 
 Render = Callable[[int, int, int], list[int]]
-"""From tokens left to the instruction, tokens left to each candidate and the number of candidates to the prompt."""
+"""A function of the instruction's tokens, each candidate's tokens and the number of candidates; returns the prompt."""
 
 _LEAST = 16  # tokens of a shortened candidate that are worth reading
 _ATTEMPTS = 8
@@ -28,9 +29,9 @@ class Fit:
     """A prompt that fits.
 
     Attributes:
-        ids: its tokens.
-        used: how many candidates it holds, from the first on.
-        truncated: share of the tokens of instruction and candidates that it lacks.
+        ids: tokens.
+        used: number of candidates in it, from the first on.
+        truncated: share of the tokens of instruction and candidates that were cut.
     """
 
     ids: list[int]
@@ -38,37 +39,37 @@ class Fit:
     truncated: float
 
 
-def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, room: int) -> Fit | None:
-    """The prompt with as much of the texts as fits; None where two candidates (or the only one) do not.
+def fit(render: Render, instruction: int, candidates: Sequence[int], *, cap: int, budget: int) -> Fit | None:
+    """Render the prompt with as much of the texts as fits; return None if two candidates (or the only one) do not.
 
-    The instruction keeps half of the room, and all of it that the candidates leave. Candidates are cut to `cap`; where
-    that does not suffice, evenly, the longest first; where each would keep next to nothing, the last ones are left out.
-    What stands around the texts is never cut: the length of the whole is that of its tokens, counted.
+    The instruction keeps half of the budget, and whatever the candidates leave of it. Candidates are cut to `cap`;
+    if that does not suffice, evenly, the longest first; if each would keep next to nothing, the last ones are left
+    out. The frame around the texts is never cut: the length of the whole is counted in its own tokens.
 
     Args:
         render: makes the prompt.
-        instruction: its tokens.
-        candidates: the tokens of each.
-        cap: tokens of a candidate at most.
-        room: tokens of the prompt at most.
+        instruction: tokens of the instruction.
+        candidates: tokens of each candidate.
+        cap: most tokens of a candidate.
+        budget: most tokens of the prompt.
     """
     count = len(candidates)
     frame = len(render(0, 0, count))
     wanted = sum(min(length, cap) for length in candidates)
-    head = min(instruction, max(room // 2, room - frame - wanted))
+    head = min(instruction, max(budget // 2, budget - frame - wanted))
     for used in range(count, min(count, 2) - 1, -1):
         lengths = [min(length, cap) for length in candidates[:used]]
-        left = room - len(render(head, 0, used))
+        left = budget - len(render(head, 0, used))
         for _ in range(_ATTEMPTS):
             limit = even_cap(lengths, left)
             if limit < min(_LEAST, max(lengths)):
                 break
             limit = cap if limit == max(lengths) else limit
             ids = render(head, limit, used)
-            if len(ids) <= room:
+            if len(ids) <= budget:
                 read = head + sum(min(length, limit) for length in candidates[:used])
                 return Fit(ids, used, 1 - read / max(instruction + sum(candidates), 1))
-            left -= max(len(ids) - room, used)  # a cut text has other tokens, and a sign that it is cut
+            left -= max(len(ids) - budget, used)  # a cut text has other tokens at its end, and an ellipsis
     return None
 
 
@@ -84,13 +85,13 @@ _RULE = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a fuser reads.
+    """The input of a fuser's model.
 
     Attributes:
         ids: tokens.
         used: 0-based indices of the candidates in it, in order.
-        truncated: share of the tokens of instruction and candidates that are not in it.
-        marks: what stands around the texts, and belongs into no answer.
+        truncated: share of the tokens of instruction and candidates that were cut.
+        marks: delimiters of the prompt that no answer may contain.
     """
 
     ids: list[int]
@@ -99,25 +100,8 @@ class Prompt:
     marks: tuple[str, ...]
 
 
-class PromptFormat(Protocol):
-    """How a kind of fuser wants its prompt."""
-
-    def prompt(
-        self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
-    ) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it.
-
-        Args:
-            instruction: a prompt or a conversation.
-            input: MixInstruct's second field.
-            candidates: texts.
-            candidate_max_length: tokens of a candidate; None is the format's own.
-        """
-        ...
-
-
 class _Texts:
-    """The texts of a prompt, each tokenised once, and cut to a number of tokens."""
+    """The texts of a prompt, each tokenised once; methods return them cut to a number of tokens."""
 
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
         self._tokenizer = tokenizer
@@ -129,24 +113,24 @@ class _Texts:
         return len(self._texts)
 
     def length(self, i: int) -> int:
-        """Tokens of a text."""
+        """Count the tokens of a text."""
         return len(self._encoded[i]["input_ids"])
 
     def decoded(self, i: int, limit: int) -> str:
-        """A text cut to its first tokens as 0.0.2 did it: they are decoded, and dots follow."""
+        """Return the beginning of a text as 0.0.2 cut it: decoded from its first tokens, then an ellipsis."""
         if self.length(i) <= limit:
             return self._texts[i]
         ids = self._encoded[i]["input_ids"][:limit]
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)) + _CUT
 
     def beginning(self, i: int, limit: int) -> str:
-        """A text cut to its first tokens, dots follow; every character as it is."""
+        """Return the beginning of a text, every character unchanged, then an ellipsis."""
         if self.length(i) <= limit:
             return self._texts[i]
         return self._slice(i, 0, limit).rstrip() + _CUT
 
     def ends(self, i: int, limit: int) -> str:
-        """A text whose middle is left out: of an instruction, what is asked stands at one of its ends."""
+        """Return a text without its middle: an instruction usually states its task at one of its ends."""
         if self.length(i) <= limit:
             return self._texts[i]
         half = limit // 2
@@ -157,18 +141,13 @@ class _Texts:
         return self._texts[i][offsets[0][0] : offsets[-1][1]] if offsets else ""
 
 
-class Seq2SeqFormat:
-    """The prompt of llm-blender 0.0.2's GenFuser, letter by letter.
-
-    ``Instruction: …</s>Input: …</s>Candidate 0: <extra_id_0>:…</s>Candidate 1: <extra_id_1>:…</s>Summarize candidates
-    into a better one for the given instruction:``. A candidate of more than `candidate_max_length` tokens is cut to
-    them, and ``...`` follows. What 0.0.2 lost at the end of a prompt that was too long, its cue among it, is kept here
-    by cutting the candidates further, see `fit`. A special token that a text spells is read as plain text.
+class PromptFormat(ABC):
+    """The prompt of a kind of fuser.
 
     Args:
         tokenizer: of the checkpoint.
-        max_length: tokens of the prompt.
-        candidate_max_length: tokens of a candidate.
+        max_length: most tokens of the prompt.
+        candidate_max_length: most tokens of a candidate.
     """
 
     def __init__(self, tokenizer: Any, *, max_length: int, candidate_max_length: int) -> None:
@@ -177,64 +156,93 @@ class Seq2SeqFormat:
     def prompt(
         self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
     ) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it.
+        """Return the prompt for candidates, best first; None if two of them do not fit.
 
         Args:
             instruction: a prompt or a conversation.
             input: MixInstruct's second field.
             candidates: texts.
-            candidate_max_length: tokens of a candidate; None is the format's own.
+            candidate_max_length: most tokens of a candidate; None takes the format's own.
         """
-        texts = _Texts(self._tokenizer, [instruction_text(instruction), input, *candidates[:_SENTINELS]])
-
-        def render(head: int, limit: int, count: int) -> list[int]:
-            asked = texts.ends(0, head)
-            # What the instruction leaves, the input gets: one of them is usually empty.
-            given = texts.ends(1, max(head - texts.length(0), 0))
-            parts = [f"Instruction: {asked}", f"Input: {given}"]
-            parts += [f"Candidate {k}: <extra_id_{k}>:{texts.decoded(k + 2, limit)}" for k in range(count)]
-            return list(self._tokenizer("</s>".join([*parts, _CUE]), add_special_tokens=False)["input_ids"])
-
+        layout = self._layout(instruction, input, candidates)
+        lengths = [layout.texts.length(i) for i in range(len(layout.texts))]
         fitted = fit(
-            render,
-            texts.length(0) + texts.length(1),
-            [texts.length(i) for i in range(2, len(texts))],
+            layout.render,
+            sum(lengths[: layout.heads]),
+            lengths[layout.heads :],
             cap=candidate_max_length or self.candidate_max_length,
-            room=self.max_length,
+            budget=self.max_length,
         )
         if fitted is None:
             return None
-        return Prompt(fitted.ids, tuple(range(fitted.used)), fitted.truncated, (_CUE, "<extra_id_"))
+        return Prompt(fitted.ids, tuple(range(fitted.used)), fitted.truncated, layout.marks)
+
+    @abstractmethod
+    def _layout(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> _Layout:
+        """Tokenise the texts of a prompt and define how it is rendered."""
 
 
-class CausalFormat:
-    """The prompt of a causal LLM: one message of the user, in the model's chat template where it has one.
+@dataclass(frozen=True)
+class _Layout:
+    """The texts of one prompt and how they become its tokens.
 
-    Instruction and candidates follow each other under headings that carry a short code. It occurs in none of the
-    texts, so that no text can open a part of its own. A special token that a text spells is read as plain text.
+    Attributes:
+        texts: instruction and input, then the candidates.
+        heads: number of texts before the candidates.
+        render: makes the prompt.
+        marks: as in `Prompt`.
+    """
+
+    texts: _Texts
+    heads: int
+    render: Render
+    marks: tuple[str, ...]
+
+
+class Seq2SeqFormat(PromptFormat):
+    """The prompt of llm-blender 0.0.2's GenFuser, character by character.
+
+    ``Instruction: …</s>Input: …</s>Candidate 0: <extra_id_0>:…</s>Candidate 1: <extra_id_1>:…</s>Summarize candidates
+    into a better one for the given instruction:``. A candidate of more than `candidate_max_length` tokens is cut there
+    and ends with ``...``. 0.0.2 lost the end of a prompt that was too long, its cue included; here the candidates are
+    cut further instead, see `fit`. A special token spelled out in a text is read as plain text.
 
     Args:
         tokenizer: of the checkpoint.
-        max_length: tokens of the prompt.
-        candidate_max_length: tokens of a candidate.
+        max_length: most tokens of the prompt.
+        candidate_max_length: most tokens of a candidate.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, candidate_max_length: int) -> None:
-        self._tokenizer, self.max_length, self.candidate_max_length = tokenizer, max_length, candidate_max_length
+    def _layout(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> _Layout:
+        texts = _Texts(self._tokenizer, [instruction_text(instruction), input, *candidates[:_SENTINELS]])
 
-    def prompt(
-        self, instruction: Instruction, input: str, candidates: Sequence[str], candidate_max_length: int | None = None
-    ) -> Prompt | None:
-        """The prompt for candidates, best first; None where two of them do not fit into it.
+        def render(head: int, limit: int, count: int) -> list[int]:
+            first = texts.ends(0, head)
+            # The input gets what the instruction leaves: one of them is usually empty.
+            second = texts.ends(1, max(head - texts.length(0), 0))
+            parts = [f"Instruction: {first}", f"Input: {second}"]
+            parts += [f"Candidate {k}: <extra_id_{k}>:{texts.decoded(k + 2, limit)}" for k in range(count)]
+            return list(self._tokenizer("</s>".join([*parts, _CUE]), add_special_tokens=False)["input_ids"])
 
-        Args:
-            instruction: a prompt or a conversation.
-            input: MixInstruct's second field.
-            candidates: texts.
-            candidate_max_length: tokens of a candidate; None is the format's own.
-        """
-        texts = _Texts(self._tokenizer, [instruction_text(instruction, input), *candidates])
-        code = fence_code(clean(instruction_text(instruction, input)), *map(clean, candidates), digits=4)
+        return _Layout(texts, 2, render, (_CUE, "<extra_id_"))
+
+
+class CausalFormat(PromptFormat):
+    """The prompt of a causal LLM: one user message, in the model's chat template if it has one.
+
+    Instruction and candidates follow each other under headings with a short code that occurs in none of the texts, so
+    that no text can open a section of its own. A special token spelled out in a text is read as plain text.
+
+    Args:
+        tokenizer: of the checkpoint.
+        max_length: most tokens of the prompt.
+        candidate_max_length: most tokens of a candidate.
+    """
+
+    def _layout(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> _Layout:
+        prompt = instruction_text(instruction, input)
+        texts = _Texts(self._tokenizer, [prompt, *candidates])
+        code = fence_code(clean(prompt), *map(clean, candidates), digits=4)
 
         def render(head: int, limit: int, count: int) -> list[int]:
             parts = [("Instruction", texts.ends(0, head))]
@@ -242,16 +250,7 @@ class CausalFormat:
             body = [f"### {name} [{code}]\n{text}" for name, text in [*parts, ("Task", _TASK)]]
             return self._tokens("\n\n".join([_RULE.format(code=code), *body]), code)
 
-        fitted = fit(
-            render,
-            texts.length(0),
-            [texts.length(i) for i in range(1, len(texts))],
-            cap=candidate_max_length or self.candidate_max_length,
-            room=self.max_length,
-        )
-        if fitted is None:
-            return None
-        return Prompt(fitted.ids, tuple(range(fitted.used)), fitted.truncated, (f"[{code}]", _TASK))
+        return _Layout(texts, 1, render, (f"[{code}]", _TASK))
 
     def _tokens(self, text: str, code: str) -> list[int]:
         if not self._tokenizer.chat_template:
@@ -260,13 +259,13 @@ class CausalFormat:
             rendered = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
-        except Exception as error:  # a template refuses in words of its own
+        except Exception as error:  # a template raises any error it likes
             raise InputError(f"The chat template of the fuser refuses its prompt: {error}") from error
         return list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 def _spelled_out(text: str, special: Sequence[str]) -> str:
-    """The text with a space in each special token, so that it is read as what it says."""
+    """Put a space into each special token, so that the tokenizer reads it as plain text."""
     for token in special:
         if token in text:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
@@ -277,11 +276,11 @@ SETTINGS = "fuser.json"
 
 
 class Lengths(BaseModel):
-    """How long the texts are that a fuser reads and writes.
+    """Limits of the texts that a fuser reads and writes, stored in ``fuser.json``.
 
     Attributes:
-        max_length: tokens of the prompt.
-        candidate_max_length: tokens of each candidate.
+        max_length: most tokens of the prompt.
+        candidate_max_length: most tokens of each candidate.
         max_new_tokens: most tokens of the answer.
     """
 
@@ -293,10 +292,10 @@ class Lengths(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """From the folder of a fuser.
+        """Read ``fuser.json`` from the folder of a fuser.
 
         Raises:
-            CheckpointError: ``fuser.json`` is missing, or not what it should be.
+            CheckpointError: the file is missing or invalid.
         """
         path = folder / SETTINGS
         try:
@@ -308,7 +307,7 @@ class Lengths(BaseModel):
 
     @classmethod
     def of_training(cls, folder: Path) -> Self | None:
-        """Those that a checkpoint names; None where it names none."""
+        """Read the lengths that a checkpoint was trained with; None if it has no ``fuser.json``."""
         return cls.load(folder) if (folder / SETTINGS).is_file() else None
 
     def save(self, folder: Path) -> None:

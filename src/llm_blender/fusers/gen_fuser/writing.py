@@ -1,4 +1,4 @@
-"""Making a model write."""
+"""Text generation on one or several devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Writers"]
 
 
 class _Stop(StoppingCriteria):
-    """Ends a text when it is told to."""
+    """A criterion that ends a batch as soon as `stopped` returns True."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self._stopped = stopped
@@ -29,12 +29,12 @@ class _Stop(StoppingCriteria):
 
 
 class Writers:
-    """A model on one device or on several, each of which writes one batch at a time.
+    """A model on one or several devices; each device writes one batch at a time.
 
     Args:
         loaded: the model.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA where there is one, else the CPU.
-        placed: the model is where it should be.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA if there is one, else the CPU.
+        placed: True if the model is on its device already.
 
     Raises:
         InputError: there is no such device.
@@ -48,7 +48,7 @@ class Writers:
             copy = loaded.model if number == 0 else deepcopy(loaded.model)
             try:
                 self._idle.put(copy if placed else copy.to(place))
-            except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+            except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
                 raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
         self.parallel = len(places)
 
@@ -61,18 +61,18 @@ class Writers:
         streamer: Any = None,
         stopped: Callable[[], bool] | None = None,
     ) -> list[list[int]]:
-        """The answers to a batch of prompts as tokens, by the first device that is free.
+        """Write the answers to a batch of prompts, as tokens, on the first free device.
 
         Args:
             prompts: tokens of each.
             options: of ``model.generate``.
-            seed: where the options sample.
-            streamer: of one causal prompt: gets the prompt, then each token.
-            stopped: asked after each token; ends the batch where it says so.
+            seed: of sampling.
+            streamer: for one causal prompt; gets the prompt, then each token.
+            stopped: called after each token; the batch ends when it returns True.
 
         Raises:
-            WorkError: the memory of the device does not suffice.
-            InputError: the options are not ``model.generate``'s.
+            WorkError: the device has too little memory.
+            InputError: ``model.generate`` refuses the options.
         """
         model = self._idle.get()
         try:
@@ -91,7 +91,7 @@ class Writers:
         seed: int,
         done: Callable[[int], None],
     ) -> list[list[list[int]]]:
-        """`write` for many batches, on all devices; `done` is called with the size of each when it is written."""
+        """Write many batches on all devices; call `done` with the size of each finished batch."""
 
         def run(batch: Sequence[Sequence[int]]) -> list[list[int]]:
             written = self.write(batch, options, seed=seed)
@@ -117,7 +117,7 @@ class Writers:
         ids = torch.full((len(prompts), width), pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            # A causal LLM writes on behind its prompt, which padding must not part from that.
+            # A causal LLM continues its prompt, so its padding goes before it.
             place = slice(0, len(prompt)) if self.seq2seq else slice(width - len(prompt), width)
             ids[row, place], mask[row, place] = torch.tensor(list(prompt)), 1
         if stopped is not None:

@@ -1,1 +1,1 @@
-"""`Blender`, its configuration and its functions."""
+"""`Blender`, its configuration and its helper functions."""

@@ -1,17 +1,17 @@
-"""From a checkpoint's name to a fuser and its configuration, and from lists of candidates to what it writes."""
+"""Load a fuser by name, fuse lists of candidates, and sample candidates from a model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers.gen_fuser import GenFuser
 
 from ..gen_fuser.config import GenFuserConfig
-from ._loading import changed_fields, find
+from ._loading import changed_fields, check_fields, find, with_device
 from ._ranking import list_of, progress_bar, texts_of
 
 __all__ = ["SAMPLING_MODES", "fuse_texts", "generate", "load_gen_fuser"]
@@ -23,28 +23,20 @@ def load_gen_fuser(
     """Load a fuser.
 
     Args:
-        name: a folder, a folder below ``cache_dir``, or a Hub name.
-        device: None takes that of the configuration, and then `default_device`.
-        default_device: None takes CUDA where there is one, else the CPU.
-        **fields_of_config: values of `GenFuserConfig`; what is not given is 0.0.2's for a sequence-to-sequence model,
-            and for a causal LLM what `GenFuser.from_pretrained` takes.
+        name: a folder, a folder in ``cache_dir``, or a Hub name.
+        device: as for `load`.
+        default_device: as for `load`.
+        **fields_of_config: fields of `GenFuserConfig`; the defaults are those of 0.0.2 for a sequence-to-sequence
+            model, and those of `GenFuser.from_pretrained` for a causal LLM.
 
     Raises:
-        InputError: a field or dtype is unknown, there is no such device, or bitsandbytes is not installed.
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        CheckpointError: it cannot be read.
-        MissingExtraError: torch is not installed.
-        DownloadError: it could not be fetched to the cache directory.
+        InputError: a field, the dtype or the device is unknown, or bitsandbytes is not installed.
+        NotFoundError, CheckpointError, MissingExtraError, DownloadError: as for `load`.
     """
-    known = [field.name for field in fields(GenFuserConfig)]
-    for field in fields_of_config:
-        if field not in known:
-            raise unknown_name("field of GenFuserConfig", field, known)
+    check_fields(GenFuserConfig, fields_of_config)
     folder = find(name, fields_of_config.get("cache_dir"), "fuser")
     config = replace(GenFuserConfig(), **{**fields_of_config, "model_name": os.fspath(name)})
-    config.device = next((place for place in (device, config.device, default_device) if place is not None), None)
-    if isinstance(config.device, str):
-        config.device = config.device.lower()
+    config = with_device(config, device, default_device)
     eight = config.load_in_8bit or config.torch_dtype == "int8"
     changed = changed_fields(config)
     fuser = GenFuser.from_pretrained(
@@ -69,16 +61,16 @@ def fuse_texts(
     shown: bool,
     **options: Any,
 ) -> list[str]:
-    """A text for each input; arguments and errors as for `Blender.fuse`.
+    """Write one text for each input; arguments and errors as for `Blender.fuse`.
 
     Args:
-        fuser: who writes.
-        inputs: what the candidates answer.
-        candidates: texts of each, best first.
-        instructions: of the inputs.
-        batch_size: inputs at a time.
+        fuser: the loaded fuser.
+        inputs: inputs that the candidates answer.
+        candidates: texts for each input, best first.
+        instructions: instruction of each input.
+        batch_size: number of inputs a batch.
         shown: show a progress bar.
-        **options: of ``model.generate``, and ``candidate_max_length``.
+        **options: options of ``model.generate``, and ``candidate_max_length``.
     """
     read = texts_of(inputs, "inputs")
     before = [""] * len(read) if instructions is None else texts_of(instructions, "instructions", len(read))
@@ -98,9 +90,9 @@ SAMPLING_MODES: dict[str, dict[str, Any]] = {
     "top_k_sampling": {"do_sample": True, "top_k": 50, "temperature": 0.7},
     "top_p_sampling": {"do_sample": True, "top_p": 1.0, "temperature": 0.7},
 }
-"""What each mode sets where the caller does not."""
+"""Defaults of ``model.generate`` by mode."""
 
-_ENDLESS = 10**9  # transformers' sign for "no limit known" is larger
+_ENDLESS = 10**9  # transformers marks an unknown limit by a larger number
 
 
 def generate(
@@ -118,23 +110,23 @@ def generate(
     """Sample `n` answers to each input.
 
     Args:
-        model: of transformers, or a ``vllm.LLM``.
-        tokenizer: the model's.
+        model: a transformers model, or a ``vllm.LLM``.
+        tokenizer: tokenizer of the model.
         inputs: prompts.
         instructions: put before the inputs, on a line of their own.
-        n: answers to each.
-        sampling_mode: one of `SAMPLING_MODES`; None leaves everything to `options`.
-        batch_size: inputs at a time.
+        n: number of answers to each input.
+        sampling_mode: one of `SAMPLING_MODES`; None leaves all settings to `options`.
+        batch_size: number of inputs a batch.
         shown: show a progress bar.
-        options: of ``model.generate``; they go before what the mode sets. With vLLM, those that
-            ``vllm.SamplingParams`` knows.
+        options: options of ``model.generate``, which override those of the mode; with vLLM, the ones that
+            ``vllm.SamplingParams`` has.
 
     Returns:
-        `n` texts an input.
+        `n` texts for each input.
 
     Raises:
-        InputError: lists differ in length, a text is no text, a number is not above zero, the mode is unknown, or the
-            tokenizer lacks a padding token or a length.
+        InputError: lists differ in length, a text is not a string, a number is not above zero, the mode is unknown, or
+            the tokenizer has no padding token or maximum length.
     """
     if sampling_mode is not None and sampling_mode not in SAMPLING_MODES:
         raise unknown_name("sampling_mode", sampling_mode, SAMPLING_MODES)
@@ -162,12 +154,12 @@ def _by_transformers(
     options = {**sampling, "num_return_sequences": n}
     if not options.keys() & {"max_new_tokens", "max_length"}:
         if tokenizer.model_max_length > _ENDLESS:
-            raise InputError("The tokenizer knows no longest length: give max_new_tokens.")
+            raise InputError("The tokenizer has no maximum length: give max_new_tokens.")
         options["max_length"] = tokenizer.model_max_length
     if tokenizer.pad_token_id is None:
         raise InputError("The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token.")
-    # An encoder-decoder model writes the answer alone; others write it behind the prompt, which padding must not part
-    # from it.
+    # An encoder-decoder model returns the answer only; other models return it after the prompt, so that padding must be
+    # on the left.
     alone = bool(model.config.is_encoder_decoder)
     side = {} if alone else {"padding_side": "left"}
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True, **side)

@@ -1,11 +1,12 @@
-"""From a checkpoint's name to a ranker and its configuration."""
+"""Load rankers by name, and what loading a ranker and a fuser share."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_blender._hub import find_folder, from_hub
 from llm_blender.errors import DownloadError, InputError, MissingExtraError, unknown_name
@@ -18,9 +19,10 @@ from ..gen_fuser.config import GenFuserConfig
 from ..pair_ranker.config import RankerConfig
 from ._ranking import Pointwise
 
-__all__ = ["changed_fields", "find", "load"]
+__all__ = ["changed_fields", "check_fields", "find", "load", "with_device"]
 
-_SOURCE_SPECIALS = 3  # [CLS], marker, [SEP]: 0.0.2 counts them with the text
+_Config = TypeVar("_Config", RankerConfig, GenFuserConfig)
+_SOURCE_SPECIALS = 3  # [CLS], marker, [SEP]: 0.0.2 counts them as part of the text
 
 
 def load(
@@ -29,28 +31,23 @@ def load(
     """Load a ranker.
 
     Args:
-        name: ``bundled``, a folder, a folder below ``cache_dir``, or a Hub name.
+        name: ``bundled``, a folder, a folder in ``cache_dir``, or a Hub name.
         device: None takes that of the configuration, and then `default_device`.
-        default_device: None takes CUDA where there is one, else the CPU.
-        **fields_of_config: what replaces values of the checkpoint's `RankerConfig`.
+        default_device: None takes CUDA if available, else the CPU.
+        **fields_of_config: fields that replace those of the checkpoint's `RankerConfig`.
 
     Raises:
-        InputError: a field is unknown, or there is no such device.
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        CheckpointError: it cannot be read.
+        InputError: a field or the device is unknown.
+        NotFoundError: the checkpoint does not exist; the message lists the places searched.
+        CheckpointError: the checkpoint is invalid.
         MissingExtraError: torch is needed and not installed.
-        DownloadError: it could not be fetched to the cache directory.
+        DownloadError: the checkpoint could not be downloaded to the cache directory.
     """
-    known = [field.name for field in fields(RankerConfig)]
-    for field in fields_of_config:
-        if field not in known:
-            raise unknown_name("field of RankerConfig", field, known)
+    check_fields(RankerConfig, fields_of_config)
     folder = find(name, fields_of_config.get("cache_dir"), "ranker")
     values = read_config(folder) if (folder / "config.json").is_file() else {}
     config = replace(RankerConfig.from_dict(values), **{"load_checkpoint": str(name), **fields_of_config})
-    config.device = next((place for place in (device, config.device, default_device) if place is not None), None)
-    if isinstance(config.device, str):
-        config.device = config.device.lower()
+    config = with_device(config, device, default_device)
     lengths = fields_of_config.get("source_maxlength"), fields_of_config.get("candidate_maxlength")
     if not is_published(values) and "format_version" not in values:
         _no_lengths(lengths)
@@ -60,7 +57,7 @@ def load(
     place = None if config.device is None and has_onnx(folder) else _device(config.device)
     options: dict[str, Any] = {
         "device": place,
-        "dtype": "float16" if _is_half(place, config.fp16, asked="fp16" in fields_of_config) else None,
+        "dtype": "float16" if _is_half(place, config.fp16, explicit="fp16" in fields_of_config) else None,
         "backbone": fields_of_config.get("model_name"),
     }
     if config.ranker_type == "summareranker":
@@ -79,24 +76,43 @@ def load(
     return ranker, config
 
 
+def check_fields(kind: type[RankerConfig | GenFuserConfig], given: Mapping[str, Any]) -> None:
+    """Refuse fields that a configuration does not have.
+
+    Raises:
+        InputError: a field is unknown; the message names the nearest one.
+    """
+    known = [field.name for field in fields(kind)]
+    for field in given:
+        if field not in known:
+            raise unknown_name(f"field of {kind.__name__}", field, known)
+
+
+def with_device(config: _Config, device: Any, default_device: Any) -> _Config:
+    """Set the first device that is not None, of `device`, the configuration's and `default_device`."""
+    places = (device, config.device, default_device)
+    chosen = next((place for place in places if place is not None), None)
+    return replace(config, device=chosen.lower() if isinstance(chosen, str) else chosen)
+
+
 def changed_fields(config: RankerConfig | GenFuserConfig) -> dict[str, Any]:
-    """What a configuration says that is not a default: the rest is left to the checkpoint."""
+    """Select the fields that differ from their defaults; the others are left to the checkpoint."""
     defaults = type(config)()
     return {name: value for name, value in config.to_dict().items() if value != getattr(defaults, name)}
 
 
 def find(name: str | os.PathLike[str], cache_dir: Any, kind: str) -> Path:
-    """The folder of a ranker or a fuser; with a cache directory, that below it, to which the Hub's files are fetched.
+    """Find the folder of a ranker or a fuser, or download it to the cache directory.
 
     Args:
-        name: a folder, a folder below the cache directory, or a Hub name; of a ranker also ``bundled``.
-        cache_dir: None leaves it to the Hub's client.
+        name: a folder, a folder in the cache directory, or a Hub name; for a ranker also ``bundled``.
+        cache_dir: None takes the cache of the Hub's client.
         kind: ``ranker`` or ``fuser``.
 
     Raises:
-        InputError: the name is none.
-        NotFoundError: there is no such checkpoint; the message says where it was looked for.
-        DownloadError: it could not be fetched.
+        InputError: the name is empty or not a string.
+        NotFoundError: the checkpoint does not exist; the message lists the places searched.
+        DownloadError: the checkpoint could not be downloaded.
     """
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
         raise InputError(f"A {kind} is loaded by the name of a folder or a Hub repository, not by {name!r}.")
@@ -105,12 +121,12 @@ def find(name: str | os.PathLike[str], cache_dir: Any, kind: str) -> Path:
     below = Path(cache_dir).expanduser() / name
     if below.is_dir() or os.fspath(name).count("/") != 1 or Path(name).is_absolute():
         return find_folder(kind, below if below.is_dir() else name)
-    from_hub(kind, os.fspath(name), files=["config.json"])  # soon says so if there is no such model or no Hub
+    from_hub(kind, os.fspath(name), files=["config.json"])  # fails early without such a model or without the Hub
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    unfinished = below.with_name(below.name + ".part")  # half a checkpoint is not found, and gone on with
+    unfinished = below.with_name(below.name + ".part")  # an interrupted download is resumed, and never loaded
     try:
         snapshot_download(os.fspath(name), local_dir=unfinished)
         return unfinished.rename(below)
@@ -124,7 +140,7 @@ def _no_lengths(lengths: tuple[Any, Any]) -> None:
 
 
 def _device(device: Any) -> Any:
-    """The device, or CUDA where there is one, else the CPU."""
+    """Replace None by CUDA if available, else by the CPU."""
     if device is not None:
         return device
     try:
@@ -134,12 +150,12 @@ def _device(device: Any) -> Any:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _is_half(device: Any, fp16: bool, *, asked: bool) -> bool:
-    """Whether to calculate in half precision.
+def _is_half(device: Any, fp16: bool, *, explicit: bool) -> bool:
+    """Tell whether to compute in half precision.
 
-    0.0.2 did on ``cuda`` and ``mps``, spelled so, and stayed in float32 on ``cuda:0`` or a `torch.device`. Numbers
-    that were computed there remain as they are; who asks for `fp16` there now gets it.
+    0.0.2 used it on ``cuda`` and ``mps``, spelled exactly so, and float32 on ``cuda:0`` or a `torch.device`. The
+    results there stay the same, unless the caller sets `fp16` explicitly.
     """
     if device is None or not fp16 or str(device).startswith("cpu"):
         return False
-    return asked or (isinstance(device, str) and device in ("cuda", "mps"))
+    return explicit or (isinstance(device, str) and device in ("cuda", "mps"))

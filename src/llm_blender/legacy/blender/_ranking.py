@@ -1,4 +1,4 @@
-"""What a ranker says of texts, unrounded and in float32, as 0.0.2 reckoned."""
+"""Scores, comparisons and contests of a ranker, unrounded and in float32, as in 0.0.2."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Texts:
-    """Lists of candidates may differ in length.
+    """Sources with their candidates; the lists may differ in length.
 
     Attributes:
-        sources: instruction and input of each, joined without a separator, as the published rankers were trained.
-        candidates: of each source.
+        sources: instruction and input, joined without a separator, as in the training of the published rankers.
+        candidates: candidates of each source.
     """
 
     sources: list[str]
@@ -56,15 +56,15 @@ class Texts:
 
     @property
     def sizes(self) -> list[int]:
-        """How many candidates each source has."""
+        """Number of candidates of each source."""
         return [len(texts) for texts in self.candidates]
 
 
 def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None) -> Texts:
-    """Check and join.
+    """Check the lists and join instructions and inputs.
 
     Raises:
-        InputError: lists are empty or differ in length, or a text is no text.
+        InputError: lists are empty or differ in length, or a text is not a string.
     """
     read = texts_of(inputs, "inputs")
     before = [""] * len(read) if instructions is None else texts_of(instructions, "instructions", len(read))
@@ -74,25 +74,25 @@ def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instr
 
 
 def texts_of(values: Any, name: str, count: int | None = None) -> list[str]:
-    """A list of texts.
+    """Check a list of texts and return it as Python strings.
 
     Args:
-        values: what should be one.
-        name: of the argument, for the error.
-        count: how many there must be; None takes any number above zero.
+        values: a list, array or column of texts.
+        name: name of the argument, for the error.
+        count: required number of texts; None for any number above zero.
 
     Raises:
-        InputError: it is empty, of another length, or holds what is no text.
+        InputError: the list is empty or has another length, or an item is not a string.
     """
     items = list_of(values, name, count)
     for i, text in enumerate(items):
         if not isinstance(text, str):
             raise InputError(f"{name}[{i}] must be a text, not {type(text).__name__}: {text!r:.60}.")
-    return [str(text) for text in items]  # numpy's texts as Python's
+    return [str(text) for text in items]  # numpy.str_ becomes str
 
 
 def list_of(values: Any, name: str, count: int | None = None) -> list[Any]:
-    """A list, array or column as a list; arguments and errors as for `texts_of`, but for what it holds."""
+    """Convert a list, array or column to a list; arguments and errors as for `texts_of`, except for the items."""
     if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list, not {type(values).__name__}.")
     items = list(values)
@@ -105,10 +105,10 @@ def list_of(values: Any, name: str, count: int | None = None) -> list[Any]:
 
 @contextmanager
 def progress_bar(title: str, shown: bool) -> Iterator[OnProgress | None]:
-    """Show how far a piece of work is.
+    """Show a progress bar on a terminal.
 
     Yields:
-        What to call with what is done and the total; None if nothing is shown.
+        The function to call with (done, total); None if no bar is shown.
     """
     if not (shown and sys.stderr.isatty()):
         yield None
@@ -128,11 +128,11 @@ Match = tuple[int, int, int]
 Truncation = Literal["auto", "right", "left", "middle", "reference"]
 
 BOTH, FORWARD, BACKWARD = MODES = ("[A,B]+[B,A]", "[A,B]", "[B,A]")
-"""Which orders a comparison is read in; ``[B,A]`` is above zero where B, read first, is better."""
+"""Orders in which a pair is compared; ``[B,A]`` is above zero if B, read first, is better."""
 
 
 class Pointwise(Protocol):
-    """A ranker that scores each candidate by itself."""
+    """A ranker that scores each candidate independently."""
 
     def scores(
         self,
@@ -141,24 +141,24 @@ class Pointwise(Protocol):
         *,
         progress: OnProgress | None = None,
     ) -> Sequence[NDArray[np.float64]]:
-        """Scores of the candidates of each instruction, higher is better."""
+        """Score the candidates of each instruction, higher is better."""
         ...
 
 
 class Reader(Protocol):
-    """A ranker, set up for one call."""
+    """A ranker with the options of one call."""
 
     @property
     def pairwise(self) -> bool:
-        """Whether comparisons are its own, and not differences of scores."""
+        """Whether the model compares pairs; else comparisons are differences of scores."""
         ...
 
     def scores(self, texts: Texts) -> list[Floats]:
-        """Of the candidates of each source, higher is better."""
+        """Score the candidates of each source, higher is better."""
         ...
 
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
-        """A logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
+        """Compute a logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
         ...
 
 
@@ -170,17 +170,17 @@ def make_reader(
     lengths: tuple[int | None, int | None] = (None, None),
     title: str = "",
 ) -> Reader:
-    """Set up a ranker for one call.
+    """Set the options of a ranker for one call.
 
     Args:
-        ranker: a pairwise or a pointwise one.
-        truncation: ``reference``, or one of `PairRanker`'s.
-        batch_size: of ``reference``.
-        lengths: of source and candidate in tokens; None is the ranker's own.
-        title: of a progress bar; empty for none.
+        ranker: a pairwise or a pointwise ranker.
+        truncation: ``reference``, or a truncation of `PairRanker`.
+        batch_size: batch size of ``reference``.
+        lengths: maximum numbers of tokens of source and candidate; None for the ranker's own.
+        title: title of the progress bar; empty for no bar.
 
     Raises:
-        InputError: a value is out of range, or not for this ranker.
+        InputError: a value is out of range, or this ranker does not support it.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a number above zero, not {batch_size!r}.")
@@ -210,18 +210,18 @@ class _PairReader:
         scores, start = [], 0
         for size in texts.sizes:
             matrix = np.zeros((size, size), np.float32)
-            matrix[~np.eye(size, dtype=bool)] = logits[start : start + size * (size - 1)]  # row by row, as the pairs
+            matrix[~np.eye(size, dtype=bool)] = logits[start : start + size * (size - 1)]  # in the order of the pairs
             scores.append(get_scores_from_cmps(matrix))
             start += size * (size - 1)
         return scores
 
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
-        turned = [(i, b, a) for i, a, b in matches]
+        swapped = [(i, b, a) for i, a, b in matches]
         if mode != BOTH:
-            return self._logits(texts, list(matches) if mode == FORWARD else turned)
-        # A text beside itself: nothing is left of it.
+            return self._logits(texts, list(matches) if mode == FORWARD else swapped)
+        # Two equal texts tie: their logits cancel exactly.
         differ = [row for row, (i, a, b) in enumerate(matches) if texts.candidates[i][a] != texts.candidates[i][b]]
-        logits = self._logits(texts, [pairs[row] for pairs in (matches, turned) for row in differ])
+        logits = self._logits(texts, [pairs[row] for pairs in (matches, swapped) for row in differ])
         found = np.zeros(len(matches), np.float32)
         found[differ] = logits[: len(differ)] - logits[len(differ) :]
         return found
@@ -231,7 +231,7 @@ class _PairReader:
             return np.zeros(0, np.float32)
         with progress_bar(self.title, bool(self.title)) as progress:
             return self.ranker.pair_logits(
-                texts.sources, texts.candidates, pairs, coupled=self.coupled, progress=progress
+                texts.sources, texts.candidates, pairs, legacy_batch=self.coupled, progress=progress
             )
 
 
@@ -249,20 +249,20 @@ class _PointwiseReader:
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
         scores = self.scores(texts)
         differences = np.array([scores[i][a] - scores[i][b] for i, a, b in matches], np.float32)
-        # So that, as with a PairRanker, both orders together are the one minus the other.
+        # Scaled so that, as with a PairRanker, the logit of both orders is the difference of the two.
         return differences * np.float32({BOTH: 1, FORWARD: 0.5, BACKWARD: -0.5}[mode])
 
 
 Order = list[int]
-"""Indices of candidates, the one that is looked for first."""
+"""Indices of candidates, the best first (or the worst)."""
 Step = tuple[int, int, int]
-"""Who stands, who challenges, who goes on."""
+"""(candidate so far, challenger, winner), by index."""
 
 
 def contest(kind: str, reader: Reader, texts: Texts, batch_size: int, *, worst: bool) -> list[Order]:
-    """Orders of each source's candidates, the best one first, or the worst, by the original's ``pairrm_cmp_type``.
+    """Order each source's candidates, the best first or the worst, by the original's ``pairrm_cmp_type``.
 
-    A pointwise ranker knows one kind.
+    A pointwise ranker orders by its scores, whatever the kind.
 
     Raises:
         InputError: the kind is unknown.
@@ -281,7 +281,7 @@ def contest(kind: str, reader: Reader, texts: Texts, batch_size: int, *, worst: 
 
 
 def by_knockout(reader: Reader, texts: Texts, *, worst: bool) -> list[Order]:
-    """By cups over all inputs at once; the other candidates by how late they went out, which does not rank them."""
+    """Run knockout contests for all sources at once; the other candidates follow by the round of their elimination."""
     sign = -1.0 if worst else 1.0
 
     def compare(pool: Pool, advance: Advance) -> NDArray[np.float64]:
@@ -292,39 +292,42 @@ def by_knockout(reader: Reader, texts: Texts, *, worst: bool) -> list[Order]:
 
 
 def by_bubble(reader: Reader, texts: Texts, batch_size: int, *, worst: bool) -> list[Order]:
-    """As 0.0.2 did: the start order is drawn, and the others follow in the order in which they lost."""
+    """Run 0.0.2's bubble from a random order; the other candidates follow in the order of their defeats."""
     starts = start_orders(texts.sizes, batch_size)
     steps = bubble(reader, texts, starts, worst=worst)
     return [
-        [row[-1][2] if row else start[0], *(challenger if stays == on else stays for stays, challenger, on in row)]
+        [
+            row[-1][2] if row else start[0],
+            *(challenger if leader == winner else leader for leader, challenger, winner in row),
+        ]
         for row, start in zip(steps, starts, strict=True)
     ]
 
 
 def bubble(reader: Reader, texts: Texts, starts: Sequence[Order], *, worst: bool = False) -> list[list[Step]]:
-    """One candidate stands and meets the next (arXiv 2306.02561, section 4.2); in a tie the next one goes on.
+    """Compare the best candidate so far with the next one (arXiv 2306.02561, section 4.2); in a tie the next one wins.
 
     Args:
-        reader: of the texts.
+        reader: ranker of the texts.
         texts: sources and candidates.
-        starts: of each source, its candidates in the order in which they meet.
-        worst: look for the worst instead of the best.
+        starts: order of the candidates of each source.
+        worst: search for the worst candidate instead of the best.
 
     Returns:
         The steps of each source.
     """
     steps: list[list[Step]] = [[] for _ in starts]
-    standing = [start[0] for start in starts]
+    best = [start[0] for start in starts]
     for place in range(1, max(map(len, starts))):
-        matches = [(i, standing[i], start[place]) for i, start in enumerate(starts) if place < len(start)]
-        for (i, stays, challenger), logit in zip(matches, reader.compare(texts, matches).tolist(), strict=True):
-            standing[i] = stays if (-logit if worst else logit) > 0 else challenger
-            steps[i].append((stays, challenger, standing[i]))
+        matches = [(i, best[i], start[place]) for i, start in enumerate(starts) if place < len(start)]
+        for (i, leader, challenger), logit in zip(matches, reader.compare(texts, matches).tolist(), strict=True):
+            best[i] = leader if (-logit if worst else logit) > 0 else challenger
+            steps[i].append((leader, challenger, best[i]))
     return steps
 
 
 def start_orders(sizes: Sequence[int], batch_size: int) -> list[Order]:
-    """Drawn by torch's global generator, one for each batch of inputs, as 0.0.2 drew them.
+    """Draw the start orders as 0.0.2: by torch's global generator, once for each batch of inputs.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -333,7 +336,7 @@ def start_orders(sizes: Sequence[int], batch_size: int) -> list[Order]:
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtraError("The start order of the reference", "torch") from error
-    torch.empty((), dtype=torch.int64).random_()  # its DataLoader took a number first
+    torch.empty((), dtype=torch.int64).random_()  # 0.0.2's DataLoader drew one number first
     starts: list[Order] = []
     for first in range(0, len(sizes), batch_size):
         batch = sizes[first : first + batch_size]
@@ -353,11 +356,11 @@ REF_MODES: dict[str, Callable[[list[str]], int]] = {
     "first": lambda texts: 0,
     "last": lambda texts: len(texts) - 1,
 }
-"""From candidates to the one that is the reference; lengths in characters, of equal ones the first."""
+"""Functions that choose the reference among the candidates; lengths in characters, the first of equal ones."""
 
 
 def references(texts: Texts, mode: str, given: Sequence[str] | None) -> tuple[Texts, list[Match]]:
-    """The references, and whom they meet.
+    """Add the references to the texts, and list their matches.
 
     Args:
         texts: sources and candidates.
@@ -365,11 +368,11 @@ def references(texts: Texts, mode: str, given: Sequence[str] | None) -> tuple[Te
         given: a reference for each source, instead of one of its candidates.
 
     Returns:
-        The texts with the reference behind the candidates of each, and for each candidate of each source the match
-        (source, reference, candidate).
+        The texts with the reference after the candidates of each source, and for each candidate of each source the
+        match (source, reference, candidate).
 
     Raises:
-        InputError: there are more or fewer references than sources, or one is no text.
+        InputError: the number of references is not that of the sources, or a reference is not a string.
     """
     choose = REF_MODES[mode]
     if given is None:

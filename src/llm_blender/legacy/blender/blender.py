@@ -1,4 +1,4 @@
-"""`Blender`: the interface of llm-blender 0.0.2, method for method, on today's rankers."""
+"""`Blender`: the interface of llm-blender 0.0.2, method by method, on today's rankers and fusers."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ __all__ = ["Blender"]
 
 
 class Blender:
-    """Ranks and fuses candidates, as code written for llm-blender 0.0.2 asks for it; MIGRATION.md says what changed.
+    """The ranker and fuser of llm-blender 0.0.2, for code written for it; MIGRATION.md lists the changes.
 
-    New code is better off with `PairRanker` and `GenFuser`, whose results tell more.
+    New code should use `PairRanker` and `GenFuser`, whose results contain more.
 
     Args:
         blender_config: device and progress bars.
-        ranker_config: of a ranker to load at once; its `load_checkpoint` says which.
-        fuser_config: of a fuser to load at once; its `model_name` says which.
+        ranker_config: configuration of a ranker to load, with its `load_checkpoint`.
+        fuser_config: configuration of a fuser to load, with its `model_name`.
 
     Raises:
-        InputError: the ranker's configuration names no checkpoint; and see `loadranker` and `loadfuser`.
+        InputError: the ranker's configuration has no checkpoint; see also `loadranker` and `loadfuser`.
 
     Example:
         >>> blender = Blender()
@@ -81,17 +81,17 @@ class Blender:
         """Load a ranker.
 
         Args:
-            ranker_path: ``bundled``, a folder, a folder below ``cache_dir``, or a Hub name such as
+            ranker_path: ``bundled``, a folder, a folder in ``cache_dir``, or a Hub name such as
                 ``llm-blender/PairRM``.
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, a `torch.device`, or a list of them to share the work;
-                None takes that of the configurations, and then CUDA where there is one, else the CPU.
+                None takes that of the configurations, and then CUDA if available, else the CPU.
             **kwargs: fields of `RankerConfig` that replace the checkpoint's: ``cache_dir``, ``source_maxlength``,
                 ``candidate_maxlength``, ``model_name`` (the encoder), ``fp16``, …
 
         Raises:
-            InputError: a field is unknown, or there is no such device.
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it cannot be read.
+            InputError: a field or the device is unknown.
+            NotFoundError: the checkpoint does not exist; the message lists the places searched.
+            CheckpointError: the checkpoint is invalid.
             MissingExtraError: torch is needed and not installed.
         """
         self.ranker, self.ranker_config = load(
@@ -102,15 +102,15 @@ class Blender:
         """Load a fuser.
 
         Args:
-            fuser_path: a folder, a folder below ``cache_dir``, or a Hub name such as ``llm-blender/gen_fuser_3b``.
+            fuser_path: a folder, a folder in ``cache_dir``, or a Hub name such as ``llm-blender/gen_fuser_3b``.
             device: see `loadranker`.
             **kwargs: fields of `GenFuserConfig`: ``cache_dir``, ``max_length``, ``candidate_maxlength``,
                 ``torch_dtype``, ``load_in_4bit``, ``load_in_8bit``.
 
         Raises:
-            InputError: a field is unknown, there is no such device, or bitsandbytes is needed and not installed.
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it cannot be read.
+            InputError: a field or the device is unknown, or bitsandbytes is needed and not installed.
+            NotFoundError: the checkpoint does not exist; the message lists the places searched.
+            CheckpointError: the checkpoint is invalid.
             MissingExtraError: torch is not installed.
         """
         self.fuser, self.fuser_config = load_gen_fuser(
@@ -130,35 +130,31 @@ class Blender:
         candidate_max_length: int | None = None,
         truncation: Truncation = "auto",
     ) -> Any:
-        """Rank the candidates of each input, every one against every other in both orders.
+        """Rank the candidates of each input by comparing all pairs in both orders.
 
         Args:
-            inputs: what the candidates answer.
-            candidates: texts of each.
+            inputs: inputs that the candidates answer.
+            candidates: texts for each input.
             instructions: put before the inputs.
             return_scores: return scores instead of ranks.
-            batch_size: of ``truncation="reference"``; how much is computed at a time is not the caller's care.
+            batch_size: batch size of ``truncation="reference"``; otherwise the ranker chooses its batches.
             disable_tqdm: show no progress bar.
-            source_max_length: tokens of instruction and input; None is the ranker's own.
-            candidate_max_length: tokens of a candidate; None is the ranker's own.
-            truncation: what a too long source loses: its end (``right``, what the published rankers were trained
-                with), its beginning (``left``), its ``middle``, or what the checkpoint says (``auto``). With
-                ``reference`` its end, and what that leaves to candidates depends, as it did, on the longest source
-                in a batch of `batch_size`.
+            source_max_length: maximum number of tokens of instruction and input; None for the ranker's own.
+            candidate_max_length: maximum number of tokens of a candidate; None for the ranker's own.
+            truncation: side on which a long source is cut: ``right`` (as in the training of the published rankers),
+                ``left``, ``middle``, or ``auto`` for the checkpoint's setting. ``reference`` cuts on the right, and
+                the length left to the candidates depends, as in 0.0.2, on the longest source in a batch of
+                `batch_size`.
 
         Returns:
             An array ``[n, c]``: int32 ranks, 1 is best, or float32 scores, (1/c) · Σ_j (l(i,j) − l(j,i)). A list of
-            arrays ``[c]`` where the lists of candidates differ in length.
+            arrays ``[c]`` if the lists of candidates differ in length.
 
         Raises:
-            InputError: no ranker is loaded, lists are empty or differ in length, or a text is no text.
+            InputError: no ranker is loaded, lists are empty or differ in length, or a text is not a string.
         """
-        reader = self._reader(
-            batch_size=batch_size,
-            truncation=truncation,
-            lengths=(source_max_length, candidate_max_length),
-            title="" if disable_tqdm else "Ranking",
-        )
+        lengths = source_max_length, candidate_max_length
+        reader = self._reader("" if disable_tqdm else "Ranking", batch_size, truncation, lengths)
         scores = reader.scores(read_texts(inputs, candidates, instructions))
         return _table(scores if return_scores else [get_ranks_from_scores(row) for row in scores])
 
@@ -180,22 +176,22 @@ class Blender:
         """Rank the candidates of each input by comparing them with one reference only.
 
         Args:
-            inputs: what the candidates answer.
-            candidates: texts of each.
-            instructions: put before the inputs.
-            return_scores: return scores instead of ranks.
+            inputs: see `rank`.
+            candidates: see `rank`.
+            instructions: see `rank`.
+            return_scores: see `rank`.
             batch_size: see `rank`.
             ref_mode: the candidate that is the reference: ``longest``, ``shortest``, ``median_length``, ``first``
                 or ``last``.
-            ref_candidates: the references themselves, one for each input.
-            mode: `ref_mode` by the name that it had in the documentation; or one of `compare`'s modes.
+            ref_candidates: explicit references, one for each input.
+            mode: `ref_mode` by its name in 0.0.2's documentation; or a mode of `compare`.
             source_max_length: see `rank`.
             candidate_max_length: see `rank`.
             truncation: see `rank`.
 
         Returns:
             An array ``[n, c]`` of int32 ranks or of float64 scores, l(candidate, reference) − l(reference,
-            candidate); a list of arrays where the lists of candidates differ in length.
+            candidate); a list of arrays if the lists of candidates differ in length.
 
         Raises:
             InputError: as for `rank`, or a mode is unknown.
@@ -207,12 +203,7 @@ class Blender:
             ref_mode = mode
         if ref_mode not in REF_MODES:
             raise unknown_name("ref_mode", ref_mode, REF_MODES)
-        reader = self._reader(
-            batch_size=batch_size,
-            truncation=truncation,
-            lengths=(source_max_length, candidate_max_length),
-            title="Ranking",
-        )
+        reader = self._reader("Ranking", batch_size, truncation, (source_max_length, candidate_max_length))
         texts = read_texts(inputs, candidates, instructions)
         matched, matches = references(texts, ref_mode, ref_candidates)
         logits = -reader.compare(matched, matches, orders).astype(np.float64)
@@ -235,32 +226,30 @@ class Blender:
         """Compare two candidates of each input.
 
         Args:
-            inputs: what the candidates answer.
-            candidates_A: one of each input.
-            candidates_B: another of each.
+            inputs: inputs that the candidates answer.
+            candidates_A: first candidate of each input.
+            candidates_B: second candidate of each input.
             instructions: put before the inputs.
             batch_size: see `rank`.
             return_logits: return logits instead of verdicts.
-            mode: ``[A,B]+[B,A]`` is l(A,B) − l(B,A), the sum of the evidence of both orders and twice
-                `Comparison.logit`; ``[A,B]`` is l(A,B) alone; ``[B,A]`` is l(B,A), which is above zero where *B* is
-                better.
+            mode: ``[A,B]+[B,A]`` is l(A,B) − l(B,A), twice `Comparison.logit`; ``[A,B]`` is l(A,B); ``[B,A]`` is
+                l(B,A), which is above zero if *B* is better.
             disable_tqdm: show no progress bar.
             truncation: see `rank`.
 
         Returns:
-            An array ``[n]``: float32 logits, or bool, whether they are above zero.
+            An array ``[n]``: float32 logits, or bool, true for logits above zero.
 
         Raises:
-            InputError: no ranker is loaded, lists are empty or differ in length, a text is no text, or the mode is
-                unknown.
+            InputError: no ranker is loaded, lists are empty or differ in length, a text is not a string, or the mode
+                is unknown.
         """
         if mode not in MODES:
             raise unknown_name("mode", mode, MODES)
         left = texts_of(candidates_A, "candidates_A")
         right = texts_of(candidates_B, "candidates_B", len(left))
         texts = read_texts(inputs, list(zip(left, right, strict=True)), instructions)
-        title = "" if disable_tqdm else "Comparing"
-        reader = self._reader(batch_size=batch_size, truncation=truncation, title=title)
+        reader = self._reader("" if disable_tqdm else "Comparing", batch_size, truncation)
         logits = reader.compare(texts, [(i, 0, 1) for i in range(len(left))], mode)
         return logits if return_logits else logits > 0
 
@@ -274,11 +263,11 @@ class Blender:
         *,
         truncation: Truncation = "auto",
     ) -> NDArray[Any]:
-        """Compare two conversations in which the user says the same.
+        """Compare pairs of conversations with the same user turns.
 
         Args:
             conversations_a: messages of user and assistant in turn; roles in any usual spelling.
-            conversations_b: others.
+            conversations_b: conversations with the same user turns.
             batch_size: see `rank`.
             return_logits: see `compare`.
             mode: see `compare`.
@@ -288,7 +277,7 @@ class Blender:
             See `compare`.
 
         Raises:
-            InputError: as for `compare`, or the conversations do not fit together.
+            InputError: as for `compare`, or the user turns differ.
         """
         sources, left, right = get_pair_from_conv(conversations_a, conversations_b)
         return self.compare(sources, left, right, None, batch_size, return_logits, mode=mode, truncation=truncation)
@@ -304,24 +293,24 @@ class Blender:
         *,
         truncation: Truncation = "auto",
     ) -> Any:
-        """The best candidate of each input.
+        """Select the best candidate of each input.
 
         Args:
-            inputs: what the candidates answer.
-            candidates: texts of each.
+            inputs: inputs that the candidates answer.
+            candidates: texts for each input.
             instructions: put before the inputs.
-            pairrm_cmp_type: ``bubble`` finds the best with 2(c − 1) comparisons, by a cup that is always drawn in the
-                same way; ``full`` makes all c(c − 1); ``reference`` is 0.0.2's bubble, whose start order torch's
-                global generator draws anew each time, once a batch.
-            return_all: return all candidates of each input, the best first. With ``full`` the others are sorted; with
-                ``bubble`` they stand in the order of how late they went out, with ``reference`` in that in which they
-                lost.
-            batch_size: of ``reference``; see `rank`.
+            pairrm_cmp_type: ``bubble`` finds the best with 2(c − 1) comparisons, by a knockout with a fixed draw;
+                ``full`` makes all c(c − 1); ``reference`` is 0.0.2's bubble, whose start order is drawn by torch's
+                global generator, once a batch.
+            return_all: return all candidates of each input, the best first. The others are sorted with ``full``, in
+                the order of their elimination, latest first, with ``bubble``, and in the order of their defeats with
+                ``reference``.
+            batch_size: batch size of ``reference``; see `rank`.
             truncation: see `rank`.
 
         Returns:
-            A list of texts. With `return_all` a list of lists, or, from ``full``, an array of texts ``[n, c]`` if the
-            lists are of one length.
+            A list of texts. With `return_all` a list of lists, or, with ``full``, an array of texts ``[n, c]`` if the
+            lists have the same length.
 
         Raises:
             InputError: as for `rank`, or the type is unknown.
@@ -340,7 +329,7 @@ class Blender:
         *,
         truncation: Truncation = "auto",
     ) -> Any:
-        """The worst candidate of each input; as `get_best_of_n`, the worst first."""
+        """Select the worst candidate of each input like `get_best_of_n`, the worst first."""
         return self._of_n(inputs, candidates, instructions, pairrm_cmp_type, return_all, batch_size, truncation, True)
 
     def n_generate(
@@ -380,8 +369,8 @@ class Blender:
         return_all: bool = False,
         **generate_kwargs: Any,
     ) -> Any:
-        """`n_generate`, and `get_best_of_n` of what comes."""
-        self._loaded()  # before the long work
+        """Sample answers by `n_generate` and select by `get_best_of_n`."""
+        self._loaded()  # fail before the long work
         texts = self.n_generate(
             model, model_tokenizer, inputs, instructions, n, sampling_mode, batch_size, **generate_kwargs
         )
@@ -398,31 +387,23 @@ class Blender:
         """Write one answer to each input from its candidates.
 
         Args:
-            inputs: what the candidates answer.
-            candidates: texts of each, best first; they are not changed.
-            instructions: of the inputs; the fuser reads both.
-            batch_size: inputs at a time.
-            **generate_kwargs: of ``model.generate``, four beams if nothing else is said; and ``candidate_max_length``,
-                tokens of a candidate and, unless ``max_new_tokens`` is given, of what is written.
+            inputs: inputs that the candidates answer.
+            candidates: texts for each input, best first; they are not changed.
+            instructions: instruction of each input; the fuser reads both.
+            batch_size: number of inputs a batch.
+            **generate_kwargs: options of ``model.generate``, four beams by default; and ``candidate_max_length``, the
+                maximum number of tokens of a candidate and, without ``max_new_tokens``, of the fused text.
 
         Returns:
             A text for each input.
 
         Raises:
-            InputError: no fuser is loaded, lists are empty or differ in length, a text is no text, an option is
-                unknown, or two candidates do not fit into what the fuser reads.
-            WorkError: the memory of the device does not suffice.
+            InputError: no fuser is loaded, lists are empty or differ in length, a text is not a string, an option is
+                unknown, or two candidates do not fit into the fuser's context.
+            WorkError: the device is out of memory.
         """
-        shown = self.blender_config.use_tqdm
-        return fuse_texts(
-            self._loaded_fuser(),
-            inputs,
-            candidates,
-            instructions,
-            batch_size=batch_size,
-            shown=shown,
-            **generate_kwargs,
-        )
+        options = {"batch_size": batch_size, "shown": self.blender_config.use_tqdm, **generate_kwargs}
+        return fuse_texts(self._loaded_fuser(), inputs, candidates, instructions, **options)
 
     def rank_and_fuse(
         self,
@@ -434,26 +415,26 @@ class Blender:
         top_k: int | None = 3,
         **generate_kwargs: Any,
     ) -> tuple[list[str], Any]:
-        """`rank`, and `fuse` of the best candidates of each input.
+        """Rank the candidates of each input and fuse the best ones.
 
         Args:
-            inputs: what the candidates answer.
-            candidates: texts of each.
+            inputs: inputs that the candidates answer.
+            candidates: texts for each input.
             instructions: see `rank` and `fuse`.
             return_scores: return scores instead of ranks.
             batch_size: see `fuse`.
-            top_k: how many candidates are fused; None takes all.
+            top_k: number of candidates to fuse; None takes all.
             **generate_kwargs: see `fuse`.
 
         Returns:
-            The fused texts, and what `rank` returns.
+            The fused texts, and the result of `rank`.
 
         Raises:
             InputError: as for `rank` and `fuse`, or `top_k` is not above zero.
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be above zero, not {top_k}.")
-        self._loaded_fuser()  # before the long work
+        self._loaded_fuser()  # fail before the long work
         found = self.rank(inputs, candidates, instructions, return_scores=return_scores)
         ranks: Any = [-np.asarray(row) for row in found] if return_scores else found
         best = get_topk_candidates_from_ranks(ranks, candidates, top_k)
@@ -469,8 +450,11 @@ class Blender:
             raise InputError("No fuser is loaded: call blender.loadfuser('llm-blender/gen_fuser_3b') first.")
         return self.fuser
 
-    def _reader(self, *, title: str, **options: Any) -> Reader:
-        return make_reader(self._loaded(), title=title if self.blender_config.use_tqdm else "", **options)
+    def _reader(
+        self, title: str, batch_size: int, truncation: str, lengths: tuple[int | None, int | None] = (None, None)
+    ) -> Reader:
+        shown = title if self.blender_config.use_tqdm else ""
+        return make_reader(self._loaded(), truncation=truncation, batch_size=batch_size, lengths=lengths, title=shown)
 
     def _of_n(
         self,
@@ -483,7 +467,7 @@ class Blender:
         truncation: str,
         worst: bool,
     ) -> Any:
-        reader = self._reader(batch_size=batch_size, truncation=truncation, title="Choosing")
+        reader = self._reader("Choosing", batch_size, truncation)
         texts = read_texts(inputs, candidates, instructions)
         orders = contest(kind, reader, texts, batch_size, worst=worst)
         found = [[row[place] for place in order] for row, order in zip(texts.candidates, orders, strict=True)]
@@ -493,5 +477,5 @@ class Blender:
 
 
 def _table(rows: Sequence[NDArray[Any]]) -> Any:
-    """One array where all rows are of a length, else a list of them."""
+    """Stack rows of one length into an array; else return a list."""
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else list(rows)

@@ -1,4 +1,4 @@
-"""The functions that code around `Blender` imports."""
+"""Helper functions for code around `Blender`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["get_pair_from_conv", "get_topk_candidates_from_ranks", "tokenize_con
 
 Conversation = Sequence[Message]
 
-# "coversation" is how the published rankers were trained.
+# The published rankers were trained with the spelling "coversation".
 _PROMPT = "Finish the following coversation in each i-th turn by filling in <Response i> with your response."
 
 
@@ -27,27 +27,27 @@ def get_pair_from_conv(
     convAs: Sequence[Conversation],  # noqa: N803 (0.0.2's name)
     convBs: Sequence[Conversation],  # noqa: N803
 ) -> tuple[list[str], list[str], list[str]]:
-    """The texts in which PairRM compares conversations.
+    """Render conversations as the texts that PairRM compares.
 
     Args:
-        convAs: turns of user and assistant, one after the other; roles in any usual spelling.
-        convBs: others with the same turns of the user.
+        convAs: conversations of alternating user and assistant turns; roles in any usual spelling.
+        convBs: conversations with the same user turns.
 
     Returns:
-        Sources, in which ``<Response i>`` stands for the assistant's i-th turn, and the responses of A and of B.
+        Sources, with ``<Response i>`` in place of the assistant's i-th turn, and the responses of A and of B.
 
     Raises:
-        InputError: the lists are empty or differ in length, turns are not in that order, or the user of B says
-            something else than that of A.
+        InputError: the lists are empty or differ in length, the turns do not alternate, or the user turns of A and B
+            differ.
     """
     if not len(convAs) or len(convAs) != len(convBs):
         raise InputError(f"{len(convAs)} conversations A need as many B, at least one, not {len(convBs)}.")
     sources, left, right = [], [], []
     for number, (a, b) in enumerate(zip(convAs, convBs, strict=True)):
-        (asked, responses_a), (asked_too, responses_b) = _turns(a, f"A[{number}]"), _turns(b, f"B[{number}]")
-        if asked != asked_too:
+        (prompts, responses_a), (prompts_b, responses_b) = _turns(a, f"A[{number}]"), _turns(b, f"B[{number}]")
+        if prompts != prompts_b:
             raise InputError(f"The user says different things in conversations A[{number}] and B[{number}].")
-        turns = (f"USER: {text}\nAssistant: <Response {i}>" for i, text in enumerate(asked, 1))
+        turns = (f"USER: {text}\nAssistant: <Response {i}>" for i, text in enumerate(prompts, 1))
         sources.append(_PROMPT + "\n".join(turns))
         left.append(_numbered(responses_a))
         right.append(_numbered(responses_b))
@@ -55,7 +55,7 @@ def get_pair_from_conv(
 
 
 def _turns(conversation: Conversation, name: str) -> tuple[list[str], list[str]]:
-    """What the user says, and what the assistant says."""
+    """Split a conversation into the user turns and the assistant turns."""
     if isinstance(conversation, str) or not len(conversation):
         raise InputError(f"Conversation {name} must be a list of messages, user and assistant in turn.")
     try:
@@ -76,18 +76,18 @@ def _numbered(responses: list[str]) -> str:
 def get_topk_candidates_from_ranks(
     ranks: Sequence[Sequence[int]], candidates: Sequence[Sequence[str]], top_k: int | None
 ) -> Any:
-    """The best candidates of each input, best first.
+    """Select the best candidates of each input, best first.
 
     Args:
-        ranks: as `Blender.rank` returns them.
-        candidates: of the same shape.
-        top_k: how many; None takes all.
+        ranks: result of `Blender.rank`.
+        candidates: texts, of the same shape.
+        top_k: number of candidates; None takes all.
 
     Returns:
-        An array of texts ``[n, k]``; a list of arrays where the lists of candidates differ in length.
+        An array of texts ``[n, k]``; a list of arrays if the lists of candidates differ in length.
 
     Raises:
-        InputError: there are more or fewer ranks than candidates.
+        InputError: the numbers of ranks and candidates differ.
     """
     if len(ranks) != len(candidates):
         raise InputError(f"{len(ranks)} rows of ranks need as many of candidates, not {len(candidates)}.")
@@ -108,23 +108,23 @@ def tokenize_pair(
     source_max_length: int = 1224,
     candidate_max_length: int = 412,
 ) -> dict[str, Tensor]:
-    """Token ids for `DebertaV2PairRM`.
+    """Tokenise pairs for `DebertaV2PairRM`.
 
     Args:
-        tokenizer: of llm-blender/PairRM-hf; with transformers 5, ``PreTrainedTokenizerFast.from_pretrained`` keeps
-            its normaliser and ``AutoTokenizer`` does not.
+        tokenizer: tokenizer of llm-blender/PairRM-hf; with transformers 5, ``PreTrainedTokenizerFast.from_pretrained``
+            keeps its normaliser and ``AutoTokenizer`` does not.
         sources: instruction and input of each pair.
-        candidate1s: the left candidates.
-        candidate2s: the right candidates.
-        source_max_length: tokens of a source; what it leaves of ``source_max_length + 2 * candidate_max_length``
-            is shared by the candidates.
-        candidate_max_length: of each candidate beside the longest source.
+        candidate1s: first candidate of each pair.
+        candidate2s: second candidate of each pair.
+        source_max_length: maximum number of tokens of a source; the candidates share the rest of
+            ``source_max_length + 2 * candidate_max_length``.
+        candidate_max_length: maximum number of tokens of each candidate next to the longest source.
 
     Returns:
         ``input_ids`` and ``attention_mask``, both ``[n, source_max_length + 2 * candidate_max_length]``.
 
     Raises:
-        InputError: lists are empty or differ in length, or a text is no text.
+        InputError: lists are empty or differ in length, or a text is not a string.
     """
     total = source_max_length + 2 * candidate_max_length
 
@@ -138,8 +138,8 @@ def tokenize_pair(
     right = texts_of(candidate2s, "candidate2s", len(read))
     for source, one, other in zip(read, left, right, strict=True):
         start = ids("<|source|>" + source, source_max_length)
-        room = (total - len(start)) // 2
-        rows.append(start + ids("<|candidate1|>" + one, room) + ids("<|candidate2|>" + other, room))
+        length = (total - len(start)) // 2
+        rows.append(start + ids("<|candidate1|>" + one, length) + ids("<|candidate2|>" + other, length))
     padded: dict[str, Tensor] = tokenizer.pad(
         {"input_ids": rows}, return_tensors="pt", padding="max_length", max_length=total
     )
@@ -151,5 +151,5 @@ def tokenize_conv_pair(
     convAs: Sequence[Conversation],  # noqa: N803 (0.0.2's name)
     convBs: Sequence[Conversation],  # noqa: N803
 ) -> dict[str, Tensor]:
-    """`tokenize_pair` of conversations; see `get_pair_from_conv`."""
+    """Tokenise pairs of conversations; see `tokenize_pair` and `get_pair_from_conv`."""
     return tokenize_pair(tokenizer, *get_pair_from_conv(convAs, convBs))

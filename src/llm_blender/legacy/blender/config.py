@@ -12,10 +12,10 @@ __all__ = ["BlenderConfig"]
 
 @dataclass
 class BlenderConfig(ConfigRecord):
-    """Where `Blender` works and whether it shows how far it is.
+    """The device of `Blender` and whether it shows progress bars.
 
     Attributes:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …; None takes CUDA where there is one, else the CPU.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …; None takes CUDA if available, else the CPU.
         use_tqdm: show progress bars on a terminal.
     """
 

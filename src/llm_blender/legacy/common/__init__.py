@@ -1,1 +1,1 @@
-"""Shared by the old configurations."""
+"""The base of the old configurations."""

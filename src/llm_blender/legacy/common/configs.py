@@ -1,4 +1,4 @@
-"""Dictionaries and JSON for the old configurations, with the method names of ``dataclasses_json``."""
+"""Conversion of the old configurations to dictionaries and JSON, by the method names of ``dataclasses_json``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["ConfigRecord"]
 
 
 class ConfigRecord:
-    """Base of dataclasses that go to and from plain values; keys they do not know are left out."""
+    """Base of dataclasses that convert to and from plain values; unknown keys are ignored."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
+        """Return all fields by name."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; a missing field gets its default."""
+        """Make a configuration from the result of `to_dict`; missing fields get their defaults."""
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         return cls(**{name: value for name, value in values.items() if name in known})
 
     def to_json(self, **options: Any) -> str:
-        """`to_dict` as JSON; options are those of `json.dumps`."""
+        """Dump `to_dict` as JSON, with the options of `json.dumps`."""
         return json.dumps(self.to_dict(), **options)
 
     @classmethod
     def from_json(cls, text: str, **options: Any) -> Self:
-        """The inverse of `to_json`; options are those of `json.loads`.
+        """Make a configuration from the result of `to_json`, with the options of `json.loads`.
 
         Raises:
             InputError: the text is not a JSON object.

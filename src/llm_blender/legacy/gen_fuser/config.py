@@ -11,17 +11,17 @@ __all__ = ["GenFuserConfig"]
 
 @dataclass
 class GenFuserConfig(ConfigRecord):
-    """What llm-blender 0.0.2 knew about a fuser.
+    """The fuser settings of llm-blender 0.0.2.
 
     Attributes:
-        model_name: a Hub name or folder.
-        cache_dir: where downloads go.
-        max_length: tokens of the whole prompt.
-        candidate_maxlength: tokens of each candidate, and of what is written.
+        model_name: Hub name or folder.
+        cache_dir: folder for downloads.
+        max_length: maximum number of tokens of the prompt.
+        candidate_maxlength: maximum number of tokens of each candidate and of the fused text.
         torch_dtype: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
         load_in_4bit: quantise the weights to 4 bits.
         load_in_8bit: quantise the weights to 8 bits.
-        device: None picks.
+        device: None takes that of `BlenderConfig`.
     """
 
     model_name: str = "llm-blender/gen_fuser_3b"

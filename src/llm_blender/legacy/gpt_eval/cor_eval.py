@@ -19,4 +19,4 @@ COR_MAPS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "spearman_footrule": cor_spearman_footrule,
     "set_based": cor_set_based,
 }
-"""Functions of two tables ``[n, c]``; of ``spearman_footrule`` less is better, of the others more."""
+"""Functions of two tables ``[n, c]``; for ``spearman_footrule`` lower is better, for the others higher."""

@@ -26,7 +26,7 @@ POLICIES = ("max_logits", "max_wins")
 
 
 def get_ranks_from_scores(scores: ArrayLike) -> Ranks:
-    """Competition ranks "1, 1, 3": the highest score is 1, equal ones share the smaller rank.
+    """Compute competition ranks "1, 1, 3": the highest score gets 1, equal scores share the smaller rank.
 
     Args:
         scores: ``[n, c]`` or ``[c]``, higher is better.
@@ -45,18 +45,18 @@ def get_ranks_from_scores(scores: ArrayLike) -> Ranks:
 
 
 def get_scores_from_cmps(cmp_results: ArrayLike, policy: str = "max_logits") -> NDArray[np.float32]:
-    """Scores from matrices of comparisons.
+    """Compute scores from matrices of comparisons.
 
     Args:
-        cmp_results: ``[n, c, c]`` or ``[c, c]``; ``[…, i, j]`` is above zero where i, read first, is better than j.
+        cmp_results: ``[n, c, c]`` or ``[c, c]``; ``[…, i, j]`` is above zero if i, read first, is better than j.
         policy: ``max_logits`` is (1/c) · Σ_j (M[i,j] − M[j,i]); ``max_wins`` is #(M[i,·] > 0) + #(M[·,i] < 0) / c,
-            a sum and a mean, as 0.0.2 added them up. The ranks of `get_ranks_from_cmps` count both alike.
+            the sum of a count and a mean, as in 0.0.2. `get_ranks_from_cmps` weighs both counts equally.
 
     Returns:
         ``[n, c]`` (or ``[c]``) scores, higher is better.
 
     Raises:
-        InputError: the shape or the policy is another.
+        InputError: the shape is wrong or the policy is unknown.
     """
     matrices = _matrices(cmp_results, policy)
     if policy == "max_logits":
@@ -66,13 +66,13 @@ def get_scores_from_cmps(cmp_results: ArrayLike, policy: str = "max_logits") -> 
 
 
 def get_ranks_from_cmps(cmp_results: ArrayLike, policy: str = "max_logits") -> Ranks:
-    """Ranks from matrices of comparisons; arguments as for `get_scores_from_cmps`.
+    """Compute ranks from matrices of comparisons; arguments as for `get_scores_from_cmps`.
 
     Returns:
         ``[n, c]`` (or ``[c]``) ranks, 1 is best.
 
     Raises:
-        InputError: the shape or the policy is another.
+        InputError: the shape is wrong or the policy is unknown.
     """
     matrices = _matrices(cmp_results, policy)
     return get_ranks_from_scores(_evidence(matrices) if policy == "max_logits" else sum(_wins(matrices)))
@@ -81,18 +81,18 @@ def get_ranks_from_cmps(cmp_results: ArrayLike, policy: str = "max_logits") -> R
 def get_ranks_from_chatgpt_cmps(
     ds_data: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Ranks], NDArray[np.float64]]:
-    """GPT-Rank of each LLM in each row of MixInstruct (arXiv 2306.02561).
+    """Compute the GPT-Rank of each LLM in each row of MixInstruct (arXiv 2306.02561).
 
     Args:
-        ds_data: rows with ``candidates`` (each with its ``model``) and ``cmp_results``; all with the same LLMs,
+        ds_data: rows with ``candidates`` (each with its ``model``) and ``cmp_results``; all rows have the same LLMs,
             in any order.
 
     Returns:
-        Ranks ``[n]`` by LLM, and the comparisons ``[n, c, c]``, LLMs in the order of the first row. A pair that was
-        not judged counts as zero; `is_evaluated` tells which rows were judged.
+        Ranks ``[n]`` by LLM, and the comparisons ``[n, c, c]``, LLMs in the order of the first row. A pair
+        without a judgement counts as zero; `is_evaluated` finds the rows with judgements.
 
     Raises:
-        InputError: there are no rows, LLMs differ, or a judgement cannot be read.
+        InputError: there are no rows, the LLMs differ, or a judgement is invalid.
     """
     if not len(ds_data):
         raise InputError("There are no rows to rank.")
@@ -106,7 +106,7 @@ def get_ranks_from_chatgpt_cmps(
 
 
 def is_evaluated(item: Mapping[str, Any]) -> bool:
-    """Whether a row of MixInstruct was judged."""
+    """Tell whether a row of MixInstruct has judgements."""
     return bool(read_cmp_results(item.get("cmp_results")))
 
 
@@ -127,11 +127,11 @@ def _matrices(cmp_results: ArrayLike, policy: str) -> NDArray[np.float32]:
 
 
 def _evidence(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Σ_j (M[i,j] − M[j,i]): of two candidates with the same comparisons, to the last bit the same."""
+    """Compute Σ_j (M[i,j] − M[j,i]), bit for bit the same for two candidates with the same comparisons."""
     return np.asarray((matrices - matrices.swapaxes(-1, -2)).sum(axis=-1), np.float32)
 
 
 def _wins(matrices: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Comparisons won in the first and in the second place."""
+    """Count the comparisons won as the first and as the second candidate."""
     won, lost = (matrices > 0).sum(axis=-1), (matrices < 0).sum(axis=-2)
     return won.astype(np.float32), lost.astype(np.float32)

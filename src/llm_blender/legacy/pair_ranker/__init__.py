@@ -1,1 +1,1 @@
-"""The configuration of rankers, and PairRM as a model of transformers."""
+"""The configuration of rankers, and PairRM as a transformers model."""

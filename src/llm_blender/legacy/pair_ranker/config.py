@@ -1,4 +1,4 @@
-"""The configuration of a ranker, as 0.0.2 wrote it beside the weights."""
+"""The configuration of a ranker, in the format that 0.0.2 stored with the weights."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["RankerConfig"]
 
 @dataclass
 class RankerConfig(ConfigRecord):
-    """What llm-blender 0.0.2 knew about a ranker.
+    """The ranker settings of llm-blender 0.0.2.
 
-    `Blender` reads `load_checkpoint`, `cache_dir`, `model_name`, the two lengths, `fp16` and `device`; the others
-    belonged to the training of that time (now ``blend train ranker``).
+    `Blender` reads `load_checkpoint`, `cache_dir`, `model_name`, the two lengths, `fp16` and `device`; the others are
+    training settings of 0.0.2 (now ``blend train ranker``).
 
     Attributes:
         ranker_type: ``pairranker``, ``summareranker``, ``simcls`` or ``dual``; others are reward models.
-        model_type: kind of the encoder.
-        model_name: the encoder, as a Hub name or folder; only its configuration is read.
-        cache_dir: where downloads go.
-        load_checkpoint: the checkpoint, as a Hub name or folder.
-        source_maxlength: tokens of the instruction with its input.
-        candidate_maxlength: tokens of a candidate; both candidates share what the instruction leaves.
-        n_tasks: outputs of the head.
-        num_pos: for training, as are those that follow.
+        model_type: architecture of the encoder.
+        model_name: Hub name or folder of the encoder; only its configuration is read.
+        cache_dir: folder for downloads.
+        load_checkpoint: Hub name or folder of the checkpoint.
+        source_maxlength: maximum number of tokens of the instruction with its input.
+        candidate_maxlength: maximum number of tokens of a candidate; both candidates share the rest of the sequence.
+        n_tasks: number of outputs of the head.
+        num_pos: training only, like the settings below.
         num_neg: …
         sub_sampling_mode: …
         sub_sampling_ratio: …
@@ -60,6 +60,6 @@ class RankerConfig(ConfigRecord):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; the spelling ``source_max_length`` of llm-blender/pair-ranker is read as well."""
+        """Make a configuration from the result of `to_dict`; ``source_max_length`` is a second spelling."""
         lengths = {f"{text}_maxlength": values.get(f"{text}_max_length") for text in ("source", "candidate")}
         return super().from_dict({**{name: value for name, value in lengths.items() if value}, **values})

@@ -1,4 +1,4 @@
-"""PairRM as a model of transformers, for code that loads llm-blender/PairRM-hf by itself."""
+"""PairRM as a transformers model, for code that loads llm-blender/PairRM-hf itself."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _MARKERS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id")
 
 
 class DebertaV2PairRM(DebertaV2PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Compares the two candidates of each row; `tokenize_pair` makes the rows.
+    """A DeBERTa that compares the two candidates of each row; `tokenize_pair` makes the rows.
 
-    `PairRanker.from_pretrained` reads the same checkpoint and is faster; this class can be trained on.
+    `PairRanker.from_pretrained` reads the same checkpoint and is faster; this class can be fine-tuned.
 
     Args:
-        config: of a DeBERTa, with the ids of PairRM's markers, `n_tasks` and `drop_out`.
+        config: configuration of a DeBERTa, with the ids of PairRM's markers, `n_tasks` and `drop_out`.
 
     Raises:
-        CheckpointError: the configuration does not know the markers.
+        CheckpointError: the configuration lacks the markers.
     """
 
     def __init__(self, config: DebertaV2Config) -> None:
@@ -60,15 +60,15 @@ class DebertaV2PairRM(DebertaV2PreTrainedModel):  # type: ignore[no-untyped-call
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """Logits ``[B]`` of rows ``[B, T]``: above zero, the first candidate is better.
+        """Compute the logits ``[B]`` of rows ``[B, T]``: above zero, the first candidate is better.
 
         Args:
-            input_ids: each row with the three markers, as `tokenize_pair` puts them.
-            attention_mask: None if there is no padding; columns that are padding in all rows cost nothing.
-            token_type_ids: handed on, as those that follow are.
+            input_ids: rows with the three markers, as made by `tokenize_pair`.
+            attention_mask: None without padding; columns that are padding in all rows are not computed.
+            token_type_ids: passed to the encoder, like the arguments below.
             position_ids: …
-            inputs_embeds: in the place of what `input_ids` would be embedded as; those are needed all the same.
-            labels: ``[B]``, 1 where the first candidate is better, -1 where the second is, 0 for a tie.
+            inputs_embeds: embeddings used instead of those of `input_ids`, which are still needed for the markers.
+            labels: ``[B]``, 1 if the first candidate is better, -1 if the second is, 0 for a tie.
             output_attentions: …
             output_hidden_states: …
             return_dict: False returns a tuple.
@@ -113,7 +113,7 @@ class DebertaV2PairRM(DebertaV2PreTrainedModel):  # type: ignore[no-untyped-call
 
     @staticmethod
     def _states_at(states: Tensor, ids: Tensor, marker: int) -> Tensor:
-        """``[B, H]``: the state of each row's first token of that id."""
+        """Select the state ``[B, H]`` of the first token with the id `marker` in each row."""
         found = ids.eq(marker)
         if not bool(found.any(dim=1).all()):
             raise InputError(f"A row has no token {marker}, a marker of PairRM: make rows with tokenize_pair.")

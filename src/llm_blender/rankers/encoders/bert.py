@@ -1,4 +1,4 @@
-"""BERT whose upper layers can read two texts side by side; else the same as transformers' `BertModel`."""
+"""BERT whose upper layers can attend to a second text; otherwise the same as transformers' `BertModel`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llm_blender.rankers.encoders.deberta import Encoded
 __all__ = ["BertConfig", "BertEncoder"]
 
 _OTHER_BIAS = -2.0
-"""Added to attention logits of the other text: at first an encoder reads what it was trained to read, little disturbed.
+"""Added to attention logits of the other text, so that an untrained model stays close to its pretraining.
 
-A constant, since one with a gradient would rule out the fused attention. The keys learn what is to be seen more.
+A constant, since a bias with a gradient would rule out fused attention. The keys learn which tokens get more weight.
 """
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The hyper-parameters that `BertEncoder` knows, by transformers' names."""
+    """Hyper-parameters of `BertEncoder`, by transformers' names."""
 
     vocab_size: int
     hidden_size: int
@@ -37,7 +37,7 @@ class BertConfig:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self | None:
-        """From transformers' configuration; None if it is another model, or a variant that only transformers knows."""
+        """Read transformers' configuration; return None for another model, or a variant only transformers supports."""
         wanted = {
             "model_type": ("bert",),
             "hidden_act": ("gelu", None),
@@ -50,9 +50,9 @@ class BertConfig:
 
 
 class BertEncoder(nn.Module):
-    """Token ids to states, in float32. Parameters have transformers' names; dropout is on the states alone.
+    """Encoder from token ids to states, in float32. Parameters have transformers' names; only states have dropout.
 
-    `lower` and `upper` are its two parts, for who wants to do something between them.
+    `lower` and `upper` are its two parts, for work between them.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -62,11 +62,11 @@ class BertEncoder(nn.Module):
         self.encoder = _Layers(config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0."""
+        """Return states ``[B, T, H]`` of ids ``[B, T]``, undefined where the mask ``[B, T]`` is 0."""
         return Encoded(self.upper(self.lower(input_ids, attention_mask, 0), attention_mask, 0))
 
     def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """States ``[B, T, H]`` after the embeddings and the `layers` lowest layers."""
+        """Return states ``[B, T, H]`` after the embeddings and the `layers` lowest layers."""
         states = cast(Tensor, self.embeddings(input_ids))
         hidden = _hidden(attention_mask, states.dtype)
         for layer in self.encoder.layer[:layers]:
@@ -76,10 +76,10 @@ class BertEncoder(nn.Module):
     def upper(
         self, states: Tensor, attention_mask: Tensor, layers: int, other_keys: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """States ``[B, T, H]`` after the layers above the `layers` lowest ones.
+        """Return states ``[B, T, H]`` after the layers above the `layers` lowest ones.
 
-        With `other_keys`, a vector ``[H]`` for each of them, rows i and i + B / 2 stand beside each other: a token
-        attends to those of both, and the vector, added to the keys of the other text, tells them from one's own.
+        With `other_keys`, a vector ``[H]`` for each of these layers, rows i and i + B / 2 form a pair: a token attends
+        to the tokens of both, and the vector, added to the keys of the other text, marks them.
         """
         hidden = _hidden(attention_mask, states.dtype)
         for number, layer in enumerate(self.encoder.layer[layers:]):
@@ -173,11 +173,11 @@ class _Projections(nn.Module):
 
 
 def _swap(values: Tensor) -> Tensor:
-    """The second half of the rows before the first."""
+    """Swap the two halves of the rows."""
     first, second = values.chunk(2)
     return torch.cat([second, first])
 
 
 def _hidden(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """``[B, 1, 1, T]``, to be added to attention logits. Not -inf: a row of padding alone would be NaN."""
+    """Return ``[B, 1, 1, T]`` to add to attention logits. Not -inf: a row of only padding would be NaN."""
     return (mask == 0)[:, None, None, :].to(dtype) * -1e4

@@ -1,16 +1,15 @@
 """DeBERTa-v2/v3 for inference: the same parameters and results as transformers' `DebertaV2Model`, faster.
 
 Disentangled attention (arXiv 2006.03654, section 3.1) adds two terms to a query's product with a key: the query
-with the key's relative position (c2p) and the key with the query's (p2c). What that costs here:
+with the key's relative position (c2p) and the key with the query's (p2c). How this module makes them cheap:
 
-- The projections of the table of relative positions depend on the weights alone: they are computed once, not in
-  every layer of every batch.
-- Both terms depend on the distance i − j only, so that row i of the one and column j of the other are windows that
-  slide over one product: strided views of it replace the gathers, up to the length at which the table's own number
-  of rows is the smaller one.
-- Heads stand first, so that a product with the table is one matrix product a head, whatever the batch.
-- Their sum is the mask of one fused attention.
-- The last layer computes the states of those tokens only that are read.
+- The projections of the table of relative positions depend only on the weights: they are computed once, not for each
+  batch.
+- Both terms depend only on the distance i − j, so row i of the one and column j of the other are windows that slide
+  over one product: strided views replace the gathers, up to the length at which the table has fewer rows.
+- Heads are the first dimension, so a product with the table is one matrix product per head for any batch.
+- The sum of both terms is the mask of one fused attention.
+- The last layer computes only the states of the tokens that are read.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DebertaConfig", "DebertaEncoder"]
+__all__ = ["DebertaConfig", "DebertaEncoder", "Encoded"]
 
 
 @dataclass(frozen=True)
 class DebertaConfig:
-    """The hyper-parameters that `DebertaEncoder` knows, by transformers' names."""
+    """Hyper-parameters of `DebertaEncoder`, by transformers' names."""
 
     vocab_size: int
     hidden_size: int
@@ -43,7 +42,7 @@ class DebertaConfig:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self | None:
-        """From transformers' configuration; None if it is another model, or a variant that only transformers knows."""
+        """Read transformers' configuration; return None for another model, or a variant only transformers supports."""
         wanted = {
             "model_type": ("deberta-v2",),
             "relative_attention": (True,),
@@ -65,18 +64,18 @@ class DebertaConfig:
 
     @property
     def max_distance(self) -> int:
-        """The distance in tokens from which on the buckets no longer grow."""
+        """Distance in tokens beyond which all distances share the last bucket."""
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
 
 
 class Encoded(NamedTuple):
-    """What an encoder returns, by transformers' name."""
+    """Output of an encoder, by transformers' name."""
 
     last_hidden_state: Tensor
 
 
 class DebertaEncoder(nn.Module):
-    """Token ids to states. Parameters have transformers' names; there is no dropout, so it is not for training."""
+    """Encoder from token ids to states. Parameters have transformers' names; without dropout, not for training."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
@@ -85,9 +84,9 @@ class DebertaEncoder(nn.Module):
         self.encoder = _Layers(config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor | None = None) -> Encoded:
-        """States ``[B, T, H]`` of ids ``[B, T]``; void where the mask ``[B, T]`` is 0.
+        """Return states ``[B, T, H]`` of ids ``[B, T]``, undefined where the mask ``[B, T]`` is 0.
 
-        With `wanted`, places ``[B, W]`` of tokens, their states ``[B, W, H]`` only.
+        With `wanted`, positions ``[B, W]`` of tokens, return only their states ``[B, W, H]``.
         """
         states = self.embeddings(input_ids) * attention_mask.unsqueeze(-1)
         return Encoded(self.encoder(states, attention_mask, wanted))
@@ -114,7 +113,7 @@ class _Layers(nn.Module):
 
     def forward(self, states: Tensor, attention_mask: Tensor, wanted: Tensor | None) -> Tensor:
         table = self.LayerNorm(self.rel_embeddings.weight)
-        # Not -inf: a row of padding alone would be NaN.
+        # Not -inf: a row of only padding would be NaN.
         hidden = (attention_mask == 0)[None, :, None, :] * torch.finfo(states.dtype).min
         windows = _Windows.of(states.shape[1], self._config, states.device)
         *layers, last = self.layer
@@ -127,11 +126,11 @@ class _Layers(nn.Module):
 
 
 class _Windows(NamedTuple):
-    """Which rows of the table of relative positions belong to which two tokens.
+    """Rows of the table of relative positions for each query and key.
 
     Attributes:
-        rows: the part of the table that is multiplied, by distance T − 1, …, −(T − 1); None is the whole table.
-        places: ``[Q, T]`` or ``[B, Q, T]``, for a query and a key their row in that part; None where rows slide.
+        rows: the part of the table that is multiplied, by distance T − 1, …, −(T − 1); None for the whole table.
+        places: ``[Q, T]`` or ``[B, Q, T]``, row in that part for a query and a key; None for sliding windows.
     """
 
     rows: Tensor | None
@@ -141,21 +140,21 @@ class _Windows(NamedTuple):
 
     @classmethod
     def of(cls, length: int, config: DebertaConfig, device: torch.device) -> _Windows:
-        """For all T × T tokens."""
-        # Views of a fixed stride cannot be exported for any length.
+        """Return the windows of all T × T tokens."""
+        # Views of a fixed stride cannot be exported for variable lengths.
         if not torch.onnx.is_in_onnx_export() and 2 * length - 1 <= 2 * config.position_buckets:
             return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config)
         whole = cls(None, None, length, config)
         return whole.at(torch.arange(length, device=device))
 
     def at(self, queries: Tensor) -> _Windows:
-        """For some tokens as queries, by their places ``[…, Q]``, and all as keys."""
+        """Return the windows of some tokens as queries, by their positions ``[…, Q]``, and all as keys."""
         distances = queries[..., None] - torch.arange(self.length, device=queries.device)
         rows = _row_of(distances, self.config) if self.rows is None else self.length - 1 - distances
         return self._replace(places=rows)
 
     def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
-        """c2p + p2c, ``[heads, B, Q, T]``.
+        """Compute c2p + p2c, ``[heads, B, Q, T]``.
 
         Args:
             query: ``[heads, B, Q, d]``.
@@ -172,7 +171,7 @@ class _Windows(NamedTuple):
         return c2p + p2c.transpose(-1, -2)
 
     def _slid(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
-        """`terms` of all tokens, some of them at a time: they need only the rows that are near enough to them."""
+        """Compute `terms` of all tokens in parts: each part needs only the rows of its distances."""
         length = self.length
         terms = query.new_empty((*query.shape[:-1], length))
         size = length if length < _FEW else -(-length // 3)
@@ -187,16 +186,16 @@ class _Windows(NamedTuple):
         return terms
 
 
-_FEW = 48  # tokens that are not worth splitting
+_FEW = 48  # tokens below which splitting does not pay
 
 
 def _product(states: Tensor, table: Tensor) -> Tensor:
-    """``[heads, B, T, d]`` by ``[heads, rows, d]``: ``[heads, B, T, rows]``, in one matrix product a head."""
+    """Multiply ``[heads, B, T, d]`` by ``[heads, rows, d]`` to ``[heads, B, T, rows]``, one matrix product per head."""
     return torch.bmm(states.flatten(1, 2), table.transpose(1, 2)).unflatten(1, states.shape[1:3])  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _slide(states: Tensor, table: Tensor) -> Tensor:
-    """Of m tokens' product with m + T − 1 rows the view ``[heads, B, m, T]``, whose row i starts at row m − 1 − i."""
+    """View m tokens' product with m + T − 1 rows as ``[heads, B, m, T]``, whose row i starts at row m − 1 − i."""
     product = _product(states, table)
     *outer, count, width = product.shape
     strides = (*product.stride()[:-2], width - 1, 1)
@@ -204,10 +203,10 @@ def _slide(states: Tensor, table: Tensor) -> Tensor:
 
 
 def _row_of(distances: Tensor, config: DebertaConfig) -> Tensor:
-    """Rows of the table for distances in tokens: exact up to half the buckets, logarithmic beyond."""
+    """Return table rows for distances in tokens: exact up to half the buckets, logarithmic beyond."""
     buckets, middle = config.position_buckets, config.position_buckets // 2
     size = distances.abs().clamp(min=middle).float()
-    # In float32 and in this order, as the published models were trained: another rounding is another bucket.
+    # In float32 and in this order, as in the training of the published models: other rounding gives other buckets.
     far = torch.ceil(torch.log(size / middle) / math.log((config.max_distance - 1) / middle) * (middle - 1)) + middle
     row = torch.where(distances.abs() <= middle, distances, far.long() * distances.sign())
     return (row + buckets).clamp(0, 2 * buckets - 1)
@@ -270,7 +269,7 @@ class _DisentangledAttention(nn.Module):
         return mixed.permute(1, 2, 0, 3).flatten(2)
 
     def _projected(self, table: Tensor) -> tuple[Tensor, Tensor]:
-        """The table as keys and as queries ``[heads, rows, d]``, scaled; kept while the weights stay as they are."""
+        """Return the table as keys and as queries ``[heads, rows, d]``, scaled; cached until the weights change."""
         if self._tables is None or torch.is_grad_enabled():
             of_keys, of_queries = (
                 self._split(project(table).unsqueeze(0)).squeeze(1) * self._scale
@@ -282,7 +281,7 @@ class _DisentangledAttention(nn.Module):
         return self._tables
 
     def _split(self, states: Tensor) -> Tensor:
-        """``[B, T, H]`` to ``[heads, B, T, d]``."""
+        """Reshape ``[B, T, H]`` to ``[heads, B, T, d]``."""
         batch, length, width = states.shape
         return states.view(batch, length, self._heads, width // self._heads).permute(2, 0, 1, 3).contiguous()
 

@@ -1,4 +1,4 @@
-"""PairRanker: its input format, checkpoints and backends."""
+"""PairRanker: input format, checkpoints and backends."""
 
 from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig

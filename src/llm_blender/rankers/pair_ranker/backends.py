@@ -1,4 +1,4 @@
-"""What runs the model: ONNX Runtime in the core, torch in the extra. Both are functions from a batch to logits."""
+"""Backends of the PairRanker, ONNX Runtime (core) and torch (extra): functions from a batch to logits."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["Backend", "OnnxBackend", "PairComparer", "TorchBackend", "load_sessi
 
 
 class Backend(Protocol):
-    """Runs a batch."""
+    """Function from a batch to logits."""
 
     parallel: int
-    """How many batches it runs at the same time, called from as many threads."""
+    """Number of batches that run at the same time, each called from its own thread."""
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Logits ``[B, tasks]``."""
+        """Return logits ``[B, tasks]``."""
         ...
 
 
 class OnnxBackend:
-    """ONNX Runtime.
+    """ONNX Runtime backend.
 
     Args:
         path: the model.
-        threads: None takes the processors that this process may use.
+        threads: number of threads; None takes all processors available to this process.
         providers: ONNX Runtime's execution providers, e.g. ``["CUDAExecutionProvider"]``.
 
     Raises:
@@ -49,7 +49,7 @@ class OnnxBackend:
         self._session = load_session(path, wanted, threads=threads, providers=providers)
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Logits ``[B, tasks]``."""
+        """Return logits ``[B, tasks]``."""
         inputs = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
@@ -62,22 +62,22 @@ class OnnxBackend:
 def load_session(
     path: Path, inputs: set[str], *, threads: int | None = None, providers: list[str] | None = None
 ) -> Any:
-    """An `onnxruntime.InferenceSession`; for the arguments see `OnnxBackend`.
+    """Load an `onnxruntime.InferenceSession`; for the arguments see `OnnxBackend`.
 
     Raises:
-        CheckpointError: the file is no ONNX model, or its inputs are not these.
+        CheckpointError: the file is not an ONNX model, or has other inputs.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or available_processors()
-    # Batches come in all lengths; a plan per shape would pile up memory for reuse that never happens.
+    # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
     options.enable_mem_pattern = False
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has no error of its own for this
-        raise CheckpointError(f"{path} is not an ONNX model that can be loaded: {error}") from error
+    except Exception as error:  # ONNX Runtime has no specific error for this
+        raise CheckpointError(f"{path} cannot be loaded as an ONNX model: {error}") from error
     names = {value.name for value in session.get_inputs()}
     if names != inputs:
         raise CheckpointError(f"{path} is not this PairRanker: its inputs are {', '.join(sorted(names))}.")
@@ -85,7 +85,7 @@ def load_session(
     return session
 
 
-# A session that ends waits for its threads, and a forked process has none of them: there, sessions never end.
+# Closing a session waits for its threads, which a forked process lacks: there, sessions are never closed.
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 _of_parent: list[Any] = []
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -93,19 +93,19 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class TorchBackend:
-    """PyTorch, on one device or on several.
+    """PyTorch backend, on one or several devices.
 
     Args:
         folder: the checkpoint, with its weights.
         config: of the checkpoint.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them, each of which gets the model and part of the
-            batches; None takes CUDA where there is one, else the CPU.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of devices, each with a copy of the model and a part of
+            the batches; None takes CUDA if available, else the CPU.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         MissingExtraError: torch is not installed.
         InputError: there is no such device or dtype.
-        CheckpointError: the weights are missing or not this model's.
+        CheckpointError: the weights are missing or do not fit the model.
     """
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
@@ -113,30 +113,31 @@ class TorchBackend:
         self.parallel: int = self._replicas.parallel
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Logits ``[B, tasks]``, by the first device that is free."""
+        """Return logits ``[B, tasks]``, computed by the first free device."""
         logits: NDArray[np.float32] = self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
         return logits
 
 
 def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) -> tuple[Any, Any]:
-    """A checkpoint's module and its `Replicas`; for arguments and errors see `TorchBackend`."""
+    """Load a checkpoint's module and its `Replicas`; for arguments and errors see `TorchBackend`."""
     try:
         from llm_blender.rankers._torch import Replicas, load_module
         from llm_blender.rankers.pair_ranker.modeling import make_model
+
+        model = load_module(folder, lambda: make_model(config))
     except ModuleNotFoundError as error:
         raise MissingExtraError("The torch backend", "torch") from error
-    model = load_module(folder, lambda: make_model(config))
     return model, Replicas(model, device=device, dtype=dtype)
 
 
 def available_processors() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors available to this process."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class PairComparer:
-    """Compares the candidates of one call; pairs that read the same are computed once.
+    """Comparisons of the candidates of one call; pairs with the same sequence are computed once.
 
     Args:
         backend: runs the model.
@@ -146,20 +147,21 @@ class PairComparer:
     """
 
     def __init__(self, backend: Backend, texts: FittedTexts, pad_id: int, max_tokens: int) -> None:
-        self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self.texts = texts
+        self._backend, self._pad_id, self._max_tokens = backend, pad_id, max_tokens
 
     def __call__(self, pool: Pool, advance: Advance) -> NDArray[np.float64]:
-        """The logits of a pool of ordered pairs, whatever their number and order."""
+        """Return the logits of a pool of ordered pairs, of any number and order."""
         places: dict[tuple[int, int, int], list[int]] = {}
         for number, pair in enumerate(pool):
-            places.setdefault(self._texts.key(*pair), []).append(number)
+            places.setdefault(self.texts.key(*pair), []).append(number)
         rows_of = list(places.values())
-        lengths = [self._texts.length(*pool[first]) for first, *_ in rows_of]
+        lengths = [self.texts.length(*pool[first]) for first, *_ in rows_of]
         logits = np.empty(len(pool))
 
         def run(batch: NDArray[np.intp]) -> int:
             rows = [rows_of[number] for number in batch]
-            padded = PairBatch.pad([self._texts.sequence(*pool[first]) for first, *_ in rows], self._pad_id)
+            padded = PairBatch.pad([self.texts.sequence(*pool[first]) for first, *_ in rows], self._pad_id)
             for same, logit in zip(rows, self._backend(padded).mean(axis=-1), strict=True):
                 logits[same] = logit
             return sum(map(len, rows))

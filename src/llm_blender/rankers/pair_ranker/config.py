@@ -1,4 +1,4 @@
-"""What a PairRanker's ``config.json`` says."""
+"""Configuration of a PairRanker: its ``config.json``."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
-
-from llm_blender.errors import CheckpointError, InputError, first_problem
+from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers.checkpoints import read_config
-from llm_blender.rankers.published import Backbone, PublishedConfig, is_published
-from llm_blender.ranking import EvidenceWeights
+from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
+from llm_blender.ranking import LogitWeights
 
-__all__ = ["FORMAT_VERSION", "PairRankerConfig"]
+__all__ = ["PairRankerConfig"]
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class PairRankerConfig:
-    """How a PairRanker reads a pair and what its weights mean.
+    """Configuration of a PairRanker: input format, model and calibration.
 
     Attributes:
-        backbone: the encoder's own configuration, as transformers writes it (``model_type``, ``hidden_size``, …).
-        max_length: tokens of a whole pair, special ones included.
-        source_max_length: tokens of the instruction.
+        backbone: the encoder's configuration in transformers' format (``model_type``, ``hidden_size``, …).
+        max_length: maximum tokens of a whole pair, special tokens included.
+        source_max_length: maximum tokens of the instruction.
         source_tail: share of a too long instruction that is kept from its end.
         candidate_tail: share of a too long candidate that is kept from its end.
         special_tokens: ``once``, a ``[CLS]`` before the sequence; or ``each_text``, one before each of its three
-            texts, as the published checkpoints were trained.
+            texts, as in the published checkpoints.
         pooling: ``mean`` of each segment's last states, or the state of its ``marker`` token (arXiv 2306.02561,
             section 3.2).
-        alone_layers: lowest encoder layers that read instruction and candidate alone; in those above, two such
-            sequences attend to each other (`LatePairRankerModel`). 0: both candidates stand in one sequence from the
-            start (arXiv 2306.02561). Above 0, `max_length` is that of one candidate's sequence.
+        alone_layers: number of lowest encoder layers that read one candidate with the instruction; in the layers
+            above, two such sequences attend to each other (`LatePairRankerModel`). 0: one sequence holds both
+            candidates from the start (arXiv 2306.02561). Above 0, `max_length` is that of one candidate's sequence.
         markers: tokens before the instruction, the left and the right candidate.
-        tasks: what the head's outputs stand for; their mean is the logit.
+        tasks: names of the head's outputs; their mean is the logit.
         temperature: of probabilities, fitted on development rows.
         head_dropout: of the head, in training.
-        evidence_weights: what the model's logit and the candidates' consensus (`llm_blender.ranking.consensus`)
-            count, fitted on development rows.
+        evidence_weights: of the model's logit and the candidates' consensus (`llm_blender.ranking.consensus`),
+            fitted on development rows.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=dict)
@@ -57,18 +55,18 @@ class PairRankerConfig:
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
     head_dropout: float = 0.05
-    evidence_weights: EvidenceWeights = field(default_factory=EvidenceWeights)
+    evidence_weights: LogitWeights = field(default_factory=LogitWeights)
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:
-        """Read ``config.json``, this package's or that of a checkpoint which llm-blender 0.0.2 published.
+        """Read ``config.json``, this package's or that of a checkpoint published by llm-blender 0.0.2.
 
         Args:
             folder: the checkpoint.
-            backbone: the encoder's configuration, or where it is, if ``config.json`` does not say it.
+            backbone: the encoder's configuration or its location, if ``config.json`` does not contain it.
 
         Raises:
-            CheckpointError: there is none, or it is not a PairRanker's.
+            CheckpointError: the file is missing, or does not describe a PairRanker.
         """
         values, path = read_config(folder), folder / "config.json"
         if is_published(values):
@@ -76,19 +74,11 @@ class PairRankerConfig:
         kind = values.get("ranker_type")
         if kind != "pairranker" or "format_version" not in values:
             raise CheckpointError(
-                f"{path} is of an unknown layout (ranker_type {kind!r}, model_type {values.get('model_type')!r}): "
+                f"{path} has an unknown layout (ranker_type {kind!r}, model_type {values.get('model_type')!r}): "
                 "known are this package's and those of llm-blender/PairRM, pair-ranker and PairRM-hf."
             )
-        if not isinstance(values["format_version"], int) or values["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {values['format_version']}, this package reads up to {FORMAT_VERSION}: "
-                "pip install --upgrade llm-blender"
-            )
-        try:
-            config = TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise CheckpointError(f"{path}: {first_problem(error)}.") from None
-        if config.room < 16:
+        config = parse_config(cls, values, path, FORMAT_VERSION)
+        if config.candidate_budget < 16:
             raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
         return config
 
@@ -96,11 +86,12 @@ class PairRankerConfig:
     def _of_published(cls, published: PublishedConfig, folder: Path, backbone: Backbone | None) -> Self:
         if published.ranker_type != "pairranker":
             raise CheckpointError(
-                f"{folder} is a {published.ranker_type}, not a PairRanker: llm_blender.rankers.load_ranker takes each."
+                f"{folder} is a {published.ranker_type}, not a PairRanker: "
+                "llm_blender.rankers.load_ranker loads either."
             )
         return cls(
             backbone=published.backbone(folder, backbone),
-            tasks=("preference",) if published.tasks == 1 else tuple(f"task_{i}" for i in range(published.tasks)),
+            tasks=published.task_names,
             head_dropout=published.dropout,
             special_tokens="each_text",
             pooling="marker",
@@ -109,35 +100,37 @@ class PairRankerConfig:
         ).with_lengths(published.source_max_length, published.candidate_max_length)
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
-        """Other lengths, in tokens, each text's own special ones included.
+        """Return the configuration with other lengths, in tokens, the special tokens of each text included.
 
-        What the instruction leaves of ``source + 2 * candidate`` is shared by the candidates of a sequence.
+        The candidates of a sequence share what the instruction leaves of ``source + 2 * candidate``.
 
         Raises:
-            InputError: no text fits into that.
+            InputError: the lengths leave no room for text.
         """
         special = 3  # of the instruction: [CLS], its marker, [SEP]
         now = self.source_max_length + special
-        source, candidate = source or now, candidate or (self.max_length - now) // self.beside
-        changed = replace(self, max_length=source + self.beside * candidate, source_max_length=source - special)
-        if changed.source_max_length < 1 or changed.room < 2:
+        source, candidate = source or now, candidate or (self.max_length - now) // self.candidates_per_sequence
+        changed = replace(
+            self, max_length=source + self.candidates_per_sequence * candidate, source_max_length=source - special
+        )
+        if changed.source_max_length < 1 or changed.candidate_budget < 2:
             raise InputError(f"No text fits into {source} tokens for the instruction and {candidate} for a candidate.")
         return changed
 
     @property
     def overhead(self) -> int:
-        """Tokens of a sequence that are not its texts': ``[CLS]``, and a marker and ``[SEP]`` for each."""
-        texts = 1 + self.beside
+        """Number of special tokens in a sequence: ``[CLS]``, and a marker and ``[SEP]`` for each text."""
+        texts = 1 + self.candidates_per_sequence
         return 1 + 2 * texts if self.special_tokens == "once" else 3 * texts
 
     @property
-    def beside(self) -> int:
-        """Candidates in a sequence."""
+    def candidates_per_sequence(self) -> int:
+        """Number of candidates in a sequence: 1 or 2."""
         return 1 if self.alone_layers else 2
 
     @property
-    def room(self) -> int:
-        """Tokens for the candidates of a sequence beside the longest instruction."""
+    def candidate_budget(self) -> int:
+        """Number of tokens for the candidates of a sequence with the longest instruction."""
         return self.max_length - self.source_max_length - self.overhead
 
     def save(self, folder: Path) -> None:

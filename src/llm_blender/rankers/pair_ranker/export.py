@@ -1,10 +1,8 @@
-"""From trained weights to the ONNX files that the core runs.
+"""Export of a PairRanker to the ONNX files that the core runs, in float32 and int8.
 
-Float32 ONNX to int8, so that a pair's logits do not depend on the batch.
-
-ONNX Runtime's dynamic quantisation takes one activation scale over the whole batch: a pair's logits would change
-with its neighbours. Here weights are int8 in blocks, and ``MatMulNBits`` multiplies them with float32 activations. The
-embedding table is int8 with a scale for each token.
+ONNX Runtime's dynamic quantisation takes one activation scale over the whole batch: a pair's logits would change with
+the rest of the batch. Here weights are int8 in blocks, and ``MatMulNBits`` multiplies them with float32 activations.
+The embedding table is int8 with one scale per token.
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRankerModel
 from llm_blender.rankers.published import Backbone, is_published
 
-__all__ = ["export_checkpoint", "export_onnx", "quantize"]
+__all__ = ["export_checkpoint", "export_onnx"]
 
-_BLOCK = 128  # weights that share a scale; 32 gains nothing here and costs 1 MB more
+_BLOCK = 128  # weights per scale; 32 gains nothing here and costs 1 MB more
 _LARGE = 100_000  # entries from which a table of embeddings is worth quantising
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Write the int8 twin of a float32 ONNX model.
+    """Write the int8 version of a float32 ONNX model.
 
     Matrix products with constant weights and large embedding tables become int8; the rest stays as it is.
     """
@@ -66,7 +64,7 @@ def _constant(graph: Any, name: str, values: NDArray[Any]) -> str:
 
 
 def _matmul(graph: Any, node: Any, weight: NDArray[np.float32]) -> Any:
-    """``x @ weight`` with weight ``[K, N]`` as ``MatMulNBits``: blocks along K, zero at 128."""
+    """Make a ``MatMulNBits`` node for ``x @ weight``, weight ``[K, N]``: blocks along K, zero at 128."""
     k, n = weight.shape
     blocks = weight.T.reshape(n, k // _BLOCK, _BLOCK)
     scales = np.maximum(np.abs(blocks).max(axis=-1), 1e-12) / 127
@@ -91,7 +89,7 @@ def _matmul(graph: Any, node: Any, weight: NDArray[np.float32]) -> Any:
 
 
 def _gather(graph: Any, node: Any, table: NDArray[np.float32]) -> list[Any]:
-    """Rows of an embedding table: int8 rows times a scale each."""
+    """Make nodes that read rows of an embedding table: int8 rows, one scale each."""
     name, ids, output = node.input[0], node.input[1], node.output[0]
     scales = np.maximum(np.abs(table).max(axis=-1, keepdims=True), 1e-12) / 127
     rows = _constant(graph, f"{name}.int8", np.rint(table / scales).astype(np.int8))
@@ -108,10 +106,10 @@ _OPSET = 17
 
 
 def export_checkpoint(name: str, target: Path, backbone: Backbone | None = None) -> list[Path]:
-    """Copy a checkpoint and make its ONNX models anew from its weights.
+    """Copy a checkpoint and export its ONNX models from its weights.
 
-    One that llm-blender 0.0.2 published becomes one of this package's: its ``config.json`` says how the encoder is
-    built, and its weights are safetensors.
+    A checkpoint published by llm-blender 0.0.2 is converted to this package's layout: ``config.json`` contains the
+    encoder's configuration, and the weights are safetensors.
 
     Args:
         name: ``bundled``, a folder, or a Hub repository.
@@ -123,7 +121,7 @@ def export_checkpoint(name: str, target: Path, backbone: Backbone | None = None)
 
     Raises:
         NotFoundError: there is no such checkpoint.
-        CheckpointError: it lacks the weights.
+        CheckpointError: it holds no weights.
     """
     folder = find_checkpoint(name)
     config = PairRankerConfig.load(folder, backbone)
@@ -137,9 +135,9 @@ def export_checkpoint(name: str, target: Path, backbone: Backbone | None = None)
 
 
 def export_onnx(model: AnyPairRanker, folder: Path) -> list[Path]:
-    """Write the model as ONNX in float32, for any batch and length, and in int8, made from it.
+    """Write the model as ONNX for any batch size and length, in float32 and int8.
 
-    A model that reads pairs becomes ``onnx/model_*.onnx``, whose inputs are those of `PairBatch`, int64
+    A `PairRankerModel` becomes ``onnx/model_*.onnx``, whose inputs are those of `PairBatch`, int64
     ``[batch, tokens]``, and whose output ``logits`` is ``[batch, tasks]``. A `LatePairRankerModel` becomes
     ``onnx/reader_*.onnx``, from ids and mask to ``states`` ``[batch, tokens, width]``, and ``onnx/comparer_*.onnx``,
     from these, mask, segments and ``lengths`` ``[batch]`` of an even batch (`LateBackend`) to ``logits``.
@@ -173,7 +171,7 @@ def _export(model: nn.Module, inputs: dict[str, Tensor], output: str, folder: Pa
     axes = {key: dict(enumerate(("batch", "tokens")[: values.dim()])) for key, values in inputs.items()}
     axes[output] = {0: "pairs"} if output == "logits" else {0: "batch", 1: "tokens"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, on shapes that are constant here
+        warnings.simplefilter("ignore")  # the tracer's warnings about shapes that are constant here
         torch.onnx.export(
             model,
             tuple(inputs.values()),
@@ -182,7 +180,7 @@ def _export(model: nn.Module, inputs: dict[str, Tensor], output: str, folder: Pa
             output_names=[output],
             dynamic_axes=axes,
             opset_version=_OPSET,
-            dynamo=False,  # needs no onnxscript, and gives the graph that ONNX Runtime's fusions know
+            dynamo=False,  # needs no onnxscript, and gives a graph that ONNX Runtime can fuse
         )
     quantize(float32, int8)
     return [float32, int8]

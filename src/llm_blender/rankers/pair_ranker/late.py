@@ -1,4 +1,4 @@
-"""Logits of many pairs, each text read once."""
+"""Backends and comparisons of a late-comparing PairRanker, which reads each text once."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch, PairSequence
 from llm_blender.ranking import Advance, Pool
 
-__all__ = ["LateBackend", "LateComparer", "LateOnnxBackend", "LateTorchBackend", "Reading"]
+__all__ = ["LateBackend", "LateComparer", "LateOnnxBackend", "LateTorchBackend"]
 
 Reading = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """States ``[2 P, T, H]``, mask and segments ``[2 P, T]``, whole lengths ``[2 P]``: P left candidates, P right ones."""
 
 
 class LateBackend(Protocol):
-    """Runs batches of texts, then batches of pairs of what it has read."""
+    """Backend in two steps: read batches of texts, then compare pairs of their states."""
 
     parallel: int
-    """How many batches it runs at the same time, called from as many threads."""
+    """Number of batches that run at the same time, each called from its own thread."""
 
     def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """States ``[B, T, H]`` of sequences with one candidate each."""
+        """Return the states ``[B, T, H]`` of sequences with one candidate each."""
         ...
 
     def compare(self, reading: Reading) -> NDArray[np.float32]:
-        """Logits ``[P, tasks]``."""
+        """Return logits ``[P, tasks]``."""
         ...
 
 
 class LateOnnxBackend:
-    """ONNX Runtime, on the two models of `export_late_onnx`.
+    """ONNX Runtime backend, on the two models of `export_onnx`.
 
     Raises:
-        CheckpointError: a file is missing or another model.
+        CheckpointError: a file is missing or holds another model.
     """
 
     parallel = 1
@@ -51,31 +51,31 @@ class LateOnnxBackend:
         self._comparer = load_session(comparer, {"states", "attention_mask", "segment_ids", "lengths"}, threads=threads)
 
     def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """States ``[B, T, H]``."""
+        """Return states ``[B, T, H]``."""
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         (states,) = self._reader.run(["states"], inputs)
         return np.asarray(states, np.float32)
 
     def compare(self, reading: Reading) -> NDArray[np.float32]:
-        """Logits ``[P, tasks]``."""
+        """Return logits ``[P, tasks]``."""
         names = ("states", "attention_mask", "segment_ids", "lengths")
         (logits,) = self._comparer.run(["logits"], dict(zip(names, reading, strict=True)))
         return np.asarray(logits, np.float32)
 
 
 class LateTorchBackend:
-    """PyTorch; for arguments and errors see `TorchBackend`."""
+    """PyTorch backend; for arguments and errors see `TorchBackend`."""
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         self.model, self._replicas = load_torch(folder, config, device, dtype)
         self.parallel: int = self._replicas.parallel
 
     def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """States ``[B, T, H]``, by the first device that is free."""
+        """Return states ``[B, T, H]``, computed by the first free device."""
         return self._run(batch.input_ids, batch.attention_mask, method="encode")
 
     def compare(self, reading: Reading) -> NDArray[np.float32]:
-        """Logits ``[P, tasks]``, by the first device that is free."""
+        """Return logits ``[P, tasks]``, computed by the first free device."""
         return self._run(*reading)
 
     def _run(self, *inputs: NDArray[Any], method: str = "forward") -> NDArray[np.float32]:
@@ -84,33 +84,33 @@ class LateTorchBackend:
 
 
 _Text = tuple[int, int, int]
-"""An instruction and a candidate, by number, and the whole candidate's tokens (`FittedTexts.text_key`)."""
+"""Numbers of an instruction and a candidate, and the whole candidate's length in tokens (`FittedTexts.text_key`)."""
 
 
 class LateComparer:
-    """Compares the candidates of one call, over all the rounds of its strategies.
+    """Comparisons of the candidates of one call, over all rounds of its strategies.
 
-    The model's logits change sign when the candidates change places, so that each pair is computed once, whichever of
-    its orders are asked for.
+    The model's logits change sign when the candidates change places, so each pair is computed once for both orders.
 
     Args:
         backend: runs the model.
         texts: of the call.
         pad_id: of the tokenizer.
         max_tokens: of a batch.
-        kept: tokens whose states are kept; the default is 100 MB of 384 floats each.
+        kept: number of tokens whose states are kept; the default takes 100 MB at 384 floats each.
     """
 
     def __init__(
         self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int, *, kept: int = 65_536
     ) -> None:
-        self._backend, self._texts, self._pad_id, self._max_tokens = backend, texts, pad_id, max_tokens
+        self.texts = texts
+        self._backend, self._pad_id, self._max_tokens = backend, pad_id, max_tokens
         self._kept = kept
         self._states: OrderedDict[_Text, NDArray[np.float32]] = OrderedDict()
         self._sequences: dict[_Text, PairSequence] = {}
 
     def __call__(self, pool: Pool, advance: Advance) -> NDArray[np.float64]:
-        """The logits of a pool of ordered pairs."""
+        """Return the logits of a pool of ordered pairs."""
         places: dict[tuple[_Text, _Text], list[tuple[int, int]]] = {}
         for number, (prompt, left, right) in enumerate(pool):
             pair = self._text(prompt, left), self._text(prompt, right)
@@ -120,21 +120,21 @@ class LateComparer:
         for pairs in self._chunks(places):
             self._read(text for pair in pairs for text in pair)
             for batch, values in self._compare(pairs):
-                asked = [places[pairs[row]] for row in batch]
-                for entries, value in zip(asked, values, strict=True):
+                requests = [places[pairs[row]] for row in batch]
+                for entries, value in zip(requests, values, strict=True):
                     for number, sign in entries:
                         logits[number] = sign * value
-                advance(sum(map(len, asked)))
+                advance(sum(map(len, requests)))
         return logits
 
     def _text(self, prompt: int, candidate: int) -> _Text:
-        text = self._texts.text_key(prompt, candidate)
+        text = self.texts.text_key(prompt, candidate)
         if text not in self._sequences:
-            self._sequences[text] = self._texts.alone(prompt, candidate)
+            self._sequences[text] = self.texts.alone(prompt, candidate)
         return text
 
     def _chunks(self, pairs: Iterable[tuple[_Text, _Text]]) -> Iterator[list[tuple[_Text, _Text]]]:
-        """Pairs in the order given, by as many as have room for their texts' states."""
+        """Split pairs, in order, into chunks whose texts' states fit into `kept` tokens."""
         chunk: list[tuple[_Text, _Text]] = []
         inside: set[_Text] = set()
         tokens = 0
@@ -153,7 +153,7 @@ class LateComparer:
             yield chunk
 
     def _read(self, texts: Iterable[_Text]) -> None:
-        """Have the states of these texts, and forget the longest unused ones that there is no room for."""
+        """Compute missing states of these texts; drop the least recently used ones that exceed `kept` tokens."""
         wanted = list(dict.fromkeys(texts))
         for text in wanted:
             if text in self._states:

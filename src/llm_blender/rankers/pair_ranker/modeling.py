@@ -1,4 +1,4 @@
-"""The PairRanker as a torch module (arXiv 2306.02561, section 3.2)."""
+"""Torch modules of the PairRanker (arXiv 2306.02561, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, make_encoder
+from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder, bare_encoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
@@ -18,39 +18,33 @@ __all__ = [
     "AnyPairRanker",
     "LatePairRankerModel",
     "PairRankerModel",
-    "make_head",
     "make_model",
-    "segment_mean",
     "signed_logistic",
 ]
 
 
 class PairRankerModel(nn.Module):
-    """An encoder and one head that is shared by both candidates.
+    """An encoder and one head shared by both candidates.
 
     With v_s, v_l, v_r the vectors of instruction, left and right candidate, the logits are
-    ``head([v_s; v_l]) - head([v_s; v_r])``, one a task; above zero, the left one is better.
-    Parameters have the names of the published checkpoints (``pretrained_model.*``, ``head_layer.*``).
+    ``head([v_s; v_l]) - head([v_s; v_r])``, one for each task; above zero, the left candidate is better. Parameters
+    have the names of the published checkpoints (``pretrained_model.*``, ``head_layer.*``).
     """
 
     def __init__(self, config: PairRankerConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        if backbone is None:
-            backbone = make_encoder(config.backbone)
-        if getattr(backbone, "pooler", None) is not None:
-            cast(Any, backbone).pooler = None  # its output is not read
-        self.pretrained_model = backbone
+        self.pretrained_model = bare_encoder(config.backbone, backbone)
         self._marked = config.pooling == "marker"
-        width = int(cast(Any, backbone).config.hidden_size)
+        width = int(cast(Any, self.pretrained_model).config.hidden_size)
         self.head_layer = make_head(width, config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
-        """Logits ``[B, tasks]`` of ordered pairs, int64 ``[B, T]`` each (`PairBatch`)."""
+        """Return logits ``[B, tasks]`` of ordered pairs, int64 ``[B, T]`` each (`PairBatch`)."""
         left, right = self.scores(input_ids, attention_mask, segment_ids)
         return left - right
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's scores ``[B, tasks]`` of the left and the right candidate; that of a missing one is void."""
+        """Return the head's scores ``[B, tasks]`` of left and right candidates; that of a missing one is undefined."""
         if self._marked and isinstance(self.pretrained_model, DebertaEncoder):
             markers = torch.stack([(segment_ids == segment).int().argmax(-1) for segment in (SOURCE, LEFT, RIGHT)], -1)
             source, left, right = self.pretrained_model(input_ids, attention_mask, markers).last_hidden_state.unbind(1)
@@ -61,7 +55,7 @@ class PairRankerModel(nn.Module):
 
 
 def make_head(width: int, config: PairRankerConfig) -> nn.Sequential:
-    """From the vectors of instruction and candidate, ``[B, 2 * width]``, to scores ``[B, tasks]``."""
+    """Build the head: from vectors of instruction and candidate, ``[B, 2 * width]``, to scores ``[B, tasks]``."""
     return nn.Sequential(
         nn.Dropout(config.head_dropout),
         nn.Linear(2 * width, width),
@@ -72,29 +66,32 @@ def make_head(width: int, config: PairRankerConfig) -> nn.Sequential:
 
 
 def segment_mean(states: Tensor, chosen: Tensor) -> Tensor:
-    """Mean ``[B, H]`` of the states ``[B, T, H]`` where `chosen` ``[B, T]``; 0 where there are none."""
+    """Average the states ``[B, T, H]`` where `chosen` ``[B, T]`` to ``[B, H]``; 0 where no token is chosen."""
     weights = chosen.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 _STRIDE = 20.0
-"""Adam moves a weight by about the learning rate in a step, whatever it is: right for an encoder's, and too little for
-the few new ones that start at zero. They are stored divided by this."""
+"""Factor of the few new weights, which are stored divided by it.
+
+Adam moves a weight by about the learning rate in a step, whatever its size: right for an encoder's weights, too little
+for new ones that start at zero.
+"""
 
 
 class LatePairRankerModel(nn.Module):
-    """An encoder whose lower layers read (instruction, candidate), and whose upper layers compare two of these.
+    """An encoder whose lower layers read (instruction, candidate) and whose upper layers compare two such sequences.
 
-    In the upper layers the tokens of one sequence attend to those of the other as well; the keys of the other one carry
-    a learned vector. Both sequences go through the same weights, so that swapping the candidates swaps their scores:
-    l(left, right) = −l(right, left), there is no position bias, and one reading of a pair says what both orders would.
+    In the upper layers the tokens of one sequence also attend to those of the other; the keys of the other carry a
+    learned vector. Both sequences go through the same weights, so swapping the candidates swaps their scores:
+    l(left, right) = −l(right, left), there is no position bias, and one pass gives the logits of both orders.
 
-    N candidates cost N readings of the lower layers; only the upper ones are paid for each pair. With v_s and v_c the
-    means of a sequence's last states over instruction and candidate, a candidate's score beside the other is
-    ``head([v_s; v_c]) + w · (log(1 + n) − 5)``, where n is its whole length in tokens, read or not.
+    N candidates cost N passes through the lower layers; only the upper layers run for each pair. With v_s and v_c the
+    means of a sequence's last states over instruction and candidate, a candidate's score in a pair is
+    ``head([v_s; v_c]) + w · (log(1 + n) − 5)``, where n is its whole length in tokens, truncated ones included.
 
     Raises:
-        CheckpointError: the encoder is not a BERT, or has no layers left to compare with.
+        CheckpointError: the encoder is not a BERT, or `alone_layers` leaves no layer for comparing.
     """
 
     def __init__(self, config: PairRankerConfig) -> None:
@@ -115,31 +112,31 @@ class LatePairRankerModel(nn.Module):
         self._alone = config.alone_layers
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """States ``[B, T, H]`` of sequences read alone, ids and mask int64 ``[B, T]``, for `compare` and `alone`."""
+        """Return the states ``[B, T, H]`` of sequences, ids and mask int64 ``[B, T]``, for `forward` and `alone`."""
         return self.pretrained_model.lower(input_ids, attention_mask, self._alone)
 
     def forward(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Logits ``[P, tasks]`` of P pairs; for the arguments see `scores`."""
+        """Return logits ``[P, tasks]`` of P pairs; for the arguments see `scores`."""
         left, right = self.scores(states, attention_mask, segment_ids, lengths)
         return left - right
 
     def scores(
         self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores ``[P, tasks]`` of the left and the right candidates of P pairs.
+        """Return the scores ``[P, tasks]`` of the left and the right candidates of P pairs.
 
         Args:
             states: ``[2 P, T, H]``, from `encode`: the left candidates' sequences, then the right ones'.
             attention_mask: ``[2 P, T]``.
-            segment_ids: ``[2 P, T]``, 1 where a token counts for the instruction's vector, 2 for the candidate's.
-            lengths: ``[2 P]``, tokens of the whole candidate.
+            segment_ids: ``[2 P, T]``, 1 for tokens of the instruction's vector, 2 for those of the candidate's.
+            lengths: ``[2 P]``, number of tokens of the whole candidate.
         """
         keys = [_STRIDE * key for key in self.other_key]
         left, right = self._scores(states, attention_mask, segment_ids, lengths, keys).chunk(2)
         return left, right
 
     def alone(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Scores ``[B, tasks]`` of candidates that nothing stands beside."""
+        """Return the scores ``[B, tasks]`` of candidates without an opponent."""
         return self._scores(states, attention_mask, segment_ids, lengths, None)
 
     def _scores(
@@ -162,11 +159,11 @@ AnyPairRanker = PairRankerModel | LatePairRankerModel
 
 
 def make_model(config: PairRankerConfig, backbone: nn.Module | None = None) -> AnyPairRanker:
-    """A model with random weights.
+    """Build a model with random weights.
 
     Args:
-        config: says which; with `alone_layers`, the one that compares late.
-        backbone: encoder of a model that reads both candidates in one sequence; None makes the configuration's.
+        config: a `LatePairRankerModel` if its `alone_layers` is above 0, else a `PairRankerModel`.
+        backbone: encoder of a `PairRankerModel`; None builds the configuration's.
     """
     return LatePairRankerModel(config) if config.alone_layers else PairRankerModel(config, backbone)
 
@@ -176,7 +173,7 @@ def signed_logistic(logits: Tensor, signs: Tensor) -> Tensor:
 
     Args:
         logits: l(left, right), of any shape.
-        signs: of the same shape; above zero where the left one is better, below where the right one is. A tie, 0,
-            adds log 2 and no gradient.
+        signs: of the same shape; above zero where the left candidate is better, below where the right one is. A
+            tie, 0, adds log 2 and no gradient.
     """
     return functional.softplus(-torch.sign(signs) * logits).mean()

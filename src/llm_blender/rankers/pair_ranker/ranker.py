@@ -1,4 +1,4 @@
-"""PairRanker: reads an instruction with two candidates at a time and says which is better."""
+"""PairRanker: compare two candidates of an instruction with a small cross-encoder."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, PairC
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
-from llm_blender.ranking import DEFAULT_BUDGET, DEFAULT_TOP_K, Compare, rank_with
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.ranking import PairwiseRanker
+from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
 __all__ = ["PairRanker"]
 
@@ -30,18 +30,18 @@ Truncation = Literal["auto", "right", "left", "middle"]
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
-class PairRanker:
-    """Compares candidates in pairs with a small cross-encoder (arXiv 2306.02561, section 3).
+class PairRanker(PairwiseRanker):
+    """A pairwise ranker: a small cross-encoder (arXiv 2306.02561, section 3).
 
     Args:
         backend: runs the model.
-        input_format: puts texts together as the model reads them.
-        folder: the checkpoint that both come from.
+        input_format: builds the model's sequences from texts.
+        folder: the checkpoint of both.
         max_tokens: of a batch, padding included; more suits an accelerator.
-        truncation: what a too long instruction loses: its end (``right``), its beginning (``left``), its
-            ``middle``, or (``auto``) what the checkpoint was trained to lose, but never a conversation's last turn.
-        consensus: weight of the candidates' consensus, where there are three or more; None takes the checkpoint's,
-            0 lets the model alone decide.
+        truncation: part that a too long instruction loses: its end (``right``), its beginning (``left``), its
+            ``middle``, or (``auto``) the part it lost in training, but never a conversation's last turn.
+        consensus: weight of the candidates' consensus, if there are three or more; None takes the checkpoint's, 0
+            uses the model's logits only.
 
     Example:
         >>> ranker = PairRanker.from_pretrained()
@@ -64,6 +64,7 @@ class PairRanker:
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
+        self.temperature = self.config.temperature
         fitted = self.config.evidence_weights
         self.evidence_weights = fitted if consensus is None else replace(fitted, consensus=consensus)
 
@@ -87,23 +88,23 @@ class PairRanker:
 
         Args:
             name: ``bundled``, a folder, or a Hub repository.
-            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` where `device`
-                or `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
+            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` if `device` or
+                `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
             precision: of the ``onnx`` backend.
-            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices to share the work;
-                None picks.
+            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the
+                work; None picks one.
             dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``.
-            threads: of the ``onnx`` backend; None takes the processors this process may use.
-            revision: on the Hub.
+            threads: of the ``onnx`` backend; None takes all processors available to this process.
+            revision: branch, tag or commit on the Hub.
             max_tokens: of a batch.
-            truncation: what a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
+            truncation: part that a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
                 checkpoint whose encoder is neither named nor a DeBERTa-v3.
             consensus: weight of the candidates' consensus; None takes the checkpoint's.
 
         Raises:
-            NotFoundError: there is no such checkpoint; the message says where it was looked for.
-            CheckpointError: it is not a PairRanker, or lacks what the backend needs.
+            NotFoundError: there is no such checkpoint; the message lists the places searched.
+            CheckpointError: it is not a PairRanker, or lacks the files of the backend.
             MissingExtraError: ``torch`` is not installed.
             InputError: an argument is unknown, or there is no such device.
         """
@@ -127,7 +128,7 @@ class PairRanker:
         return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, consensus=consensus)
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
-        """The same model reading other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
+        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
         other = copy(self)
         other.config = self.config.with_lengths(source, candidate)
         other.input_format = self.input_format.with_config(other.config)
@@ -137,94 +138,33 @@ class PairRanker:
         """Copy the checkpoint to a folder that `from_pretrained` reads."""
         copy_checkpoint(self.folder, Path(folder))
 
-    def rank(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> Ranking:
-        """Rank the candidates of one instruction; see `rank_many`."""
-        (ranking,) = self.rank_many(
-            [instruction], [candidates], strategy=strategy, seed=seed, budget=budget, k=k, progress=progress
-        )
-        return ranking
-
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        strategy: str = "auto",
-        seed: int = 0,
-        budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
-        progress: OnProgress | None = None,
-    ) -> list[Ranking]:
-        """Rank the candidates of many instructions, with all their comparisons batched together.
-
-        Args:
-            instructions: prompts or conversations.
-            candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
-            seed: of the strategies.
-            budget: comparisons per instruction for ``auto`` and ``active``.
-            k: how many ``top_k`` puts in order.
-            progress: called with comparisons done and expected.
-
-        Raises:
-            InputError: the lists differ in length, an instruction has no candidates, a text is no text.
-        """
-        texts = self._texts(instructions, candidates)
-        rankings = rank_with(
-            candidates,
-            self._comparer(texts),
-            strategy=strategy,
-            seed=seed,
-            budget=budget,
-            k=k,
-            temperature=self.config.temperature,
-            evidence_weights=self.evidence_weights,
-            progress=progress,
-        )
-        return [replace(ranking, truncated=cut) for ranking, cut in zip(rankings, texts.truncated, strict=True)]
-
-    def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
-        """Candidate `a` against candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = (0.0, 0.0) if a == b else (ranking.logits[0, 1], ranking.logits[1, 0])
-        return Comparison.from_logits(float(forward), float(backward), self.config.temperature)
-
     def pair_logits(
         self,
         instructions: Sequence[Instruction],
         candidates: Sequence[Sequence[str]],
         pairs: Sequence[tuple[int, int, int]],
         *,
-        coupled: int = 0,
+        legacy_batch: int = 0,
         progress: OnProgress | None = None,
     ) -> NDArray[np.float32]:
-        """The model's own logits of ordered pairs, neither rounded nor averaged over both orders, without consensus.
+        """Return the model's own logits of ordered pairs, not rounded, not averaged over both orders, no consensus.
 
         Args:
             instructions: prompts or conversations.
             candidates: texts of each.
-            pairs: (instruction, left, right) by index; what reads the same is computed once.
-            coupled: above zero, candidates are truncated as llm-blender 0.0.2 did in batches of so many
-                instructions: what is left to them depends on the longest instruction of their batch.
-            progress: called with comparisons done and expected.
+            pairs: (instruction, left, right) by index; pairs with the same sequence are computed once.
+            legacy_batch: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
+                instructions: their budget depends on the longest instruction of their batch.
+            progress: called with (done, total) in comparisons.
 
         Returns:
-            A logit for each of `pairs`; above zero, the left one is better.
+            A logit for each of `pairs`; above zero, the left candidate is better.
 
         Raises:
             InputError: as for `rank_many`.
         """
-        texts = self._texts(instructions, candidates, coupled)
+        check_inputs(instructions, candidates)
+        compare = self._comparer(instructions, candidates, legacy_batch)
         done = 0
 
         def advance(count: int) -> None:
@@ -233,24 +173,25 @@ class PairRanker:
             if progress is not None:
                 progress(done, len(pairs))
 
-        return np.asarray(self._comparer(texts)(list(pairs), advance), np.float32)
+        return np.asarray(compare(list(pairs), advance), np.float32)
 
-    def _texts(
-        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], coupled: int = 0
-    ) -> FittedTexts:
-        check_inputs(instructions, candidates)
+    def _comparer(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], legacy_batch: int = 0
+    ) -> PairComparer | LateComparer:
         tails = [self._tail(instruction) for instruction in instructions]
         prompts = [instruction_text(instruction) for instruction in instructions]
-        return FittedTexts(self.input_format, prompts, candidates, tails, coupled)
+        texts = FittedTexts(self.input_format, prompts, candidates, tails, legacy_batch)
+        make: Any = LateComparer if self.config.alone_layers else PairComparer
+        comparer: PairComparer | LateComparer = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
+        return comparer
+
+    def _finish(self, rankings: list[Ranking], compare: Any) -> list[Ranking]:
+        truncated: list[float] = compare.texts.truncated
+        return [replace(ranking, truncated=share) for ranking, share in zip(rankings, truncated, strict=True)]
 
     def _tail(self, instruction: Instruction) -> float:
-        """Share of a too long instruction that is kept from its end."""
+        """Return the share of a too long instruction that is kept from its end."""
         if self.truncation != "auto":
             return _TAILS[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
-
-    def _comparer(self, texts: FittedTexts) -> Compare:
-        make: Any = LateComparer if self.config.alone_layers else PairComparer
-        compare: Compare = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
-        return compare

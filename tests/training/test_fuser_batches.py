@@ -1,4 +1,4 @@
-"""What a fuser reads while it learns, and what of it counts."""
+"""Examples that a fuser reads in training, and their losses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llm_blender.fusers.gen_fuser import CausalFormat, Seq2SeqFormat
+from llm_blender.training.fuser_rows import FuserRow, Reader, Tokens
 
 from .conftest import make_recipe
 
@@ -17,21 +18,9 @@ if TYPE_CHECKING:
 
     from llm_blender.fusers.gen_fuser.loading import Loaded
     from llm_blender.training.fuser_batches import FuserBatches
-    from llm_blender.training.fuser_rows import FuserRow, Tokens
-
 TEXTS = ("Air scatters blue light most.", "The sea mirrors the sky.", "Go to bed early.")
-
-
-def make_rows() -> list[FuserRow]:
-    from llm_blender.training.fuser_rows import FuserRow
-
-    return [FuserRow(f"Why {i}?", "", TEXTS, "the sky is good") for i in range(9)]
-
-
-def make_examples() -> list[Tokens]:
-    from llm_blender.training.fuser_rows import Tokens
-
-    return [Tokens([5, 6, 7, 8, 9], [10, 11, 2]), Tokens([5, 6, 12], [13, 2])]
+ROWS = [FuserRow(f"Why {i}?", "", TEXTS, "the sky is good") for i in range(9)]
+EXAMPLES = [Tokens([5, 6, 7, 8, 9], [10, 11, 2]), Tokens([5, 6, 12], [13, 2])]
 
 
 @pytest.fixture(scope="module", params=["t5", "llama"])
@@ -44,16 +33,14 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
 
 def batches(loaded: Loaded, *, fixed: bool = False, **changes: Any) -> FuserBatches:
     from llm_blender.training.fuser_batches import FuserBatches
-    from llm_blender.training.fuser_rows import Reader
 
     recipe = make_recipe(**changes)
     reader = Reader(loaded.tokenizer, loaded.seq2seq, recipe)
-    rows = make_rows()
-    return FuserBatches(rows, [200] * len(rows), reader, seq2seq=loaded.seq2seq, pad_id=0, recipe=recipe, fixed=fixed)
+    return FuserBatches(ROWS, [200] * len(ROWS), reader, seq2seq=loaded.seq2seq, pad_id=0, recipe=recipe, fixed=fixed)
 
 
 def read_texts(loaded: Loaded, made: FuserBatches) -> list[tuple[str, tuple[int, ...]]]:
-    """Of each example, in order: the instruction and the candidates in their places."""
+    """List the instruction of each example and the numbers of its candidates, in order."""
     found = []
     for index in range(len(made)):
         for ids in made[index]["input_ids"]:
@@ -65,13 +52,11 @@ def read_texts(loaded: Loaded, made: FuserBatches) -> list[tuple[str, tuple[int,
 
 class TestReader:
     def test_the_prompt_is_the_fusers_and_the_answer_ends(self, loaded):
-        from llm_blender.training.fuser_rows import Reader
-
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(candidate_max_length=128))
         form = (Seq2SeqFormat if loaded.seq2seq else CausalFormat)(
             loaded.tokenizer, max_length=320, candidate_max_length=128
         )
-        prompt, answer = reader.read(make_rows()[0], TEXTS[1:])
+        prompt, answer = reader.read(ROWS[0], TEXTS[1:])
         expected = form.prompt("Why 0?", "", TEXTS[1:])
         assert expected is not None
         assert prompt == expected.ids
@@ -79,32 +64,24 @@ class TestReader:
         assert answer[-1] == loaded.tokenizer.eos_token_id
 
     def test_prompt_and_answer_fit_and_the_cue_stays(self, loaded):
-        from llm_blender.training.fuser_rows import FuserRow, Reader
-
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(max_length=280, candidate_max_length=128))
         row = FuserRow("Why?", "", tuple(text * 20 for text in TEXTS), "the sky is good")
-        tokens, whole = reader.read(row, row.candidates), reader.read(make_rows()[0], TEXTS)
+        tokens, whole = reader.read(row, row.candidates), reader.read(ROWS[0], TEXTS)
         assert len(tokens.prompt) + len(tokens.answer) <= 280
         assert tokens.prompt[-4:] == whole.prompt[-4:]
 
     def test_a_cut_answer_does_not_end(self, loaded):
-        from llm_blender.training.fuser_rows import FuserRow, Reader
-
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(answer_max_length=5))
         answer = reader.read(FuserRow("Why?", "", TEXTS, "the sky is good " * 9), TEXTS).answer
         assert len(answer) == 5
         assert loaded.tokenizer.eos_token_id not in answer
 
     def test_an_answer_that_spells_the_end_does_not_end(self, loaded):
-        from llm_blender.training.fuser_rows import FuserRow, Reader
-
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(answer_max_length=60))
         answer = reader.read(FuserRow("Why?", "", TEXTS, f"a {loaded.tokenizer.eos_token} b"), TEXTS).answer
         assert answer.count(loaded.tokenizer.eos_token_id) == 1
 
     def test_a_merge_holds_what_is_read_and_begins_with_the_best_one(self, loaded):
-        from llm_blender.training.fuser_rows import FuserRow, Reader
-
         texts = ("the sky is good. the sea is bad.", "well: it is fair.", "the sky is good. it is fair.")
         row = FuserRow("Why?", "", texts[:2], texts[2])
         lengths = {"candidate_max_length": 64, "answer_max_length": 64}
@@ -121,10 +98,8 @@ class TestReader:
         assert answer(texts[0]) in "the sky is"
 
     def test_what_does_not_fit(self, loaded):
-        from llm_blender.training.fuser_rows import Reader
-
         reader = Reader(loaded.tokenizer, loaded.seq2seq, make_recipe(max_length=64, answer_max_length=12))
-        assert reader.fits(make_rows()[0]) is None
+        assert reader.fits(ROWS[0]) is None
 
 
 class TestDraws:
@@ -181,13 +156,13 @@ class TestLosses:
     def test_a_prompt_has_no_labels(self, kind: str):
         from llm_blender.training.fuser_batches import IGNORED, causal_batch, seq2seq_batch
 
-        labels = (causal_batch if kind == "causal" else seq2seq_batch)(make_examples(), 0)["labels"]
+        labels = (causal_batch if kind == "causal" else seq2seq_batch)(EXAMPLES, 0)["labels"]
         assert [row[row != IGNORED].tolist() for row in labels] == [[10, 11, 2], [13, 2]]
 
     def test_causal_answers_end_together(self):
         from llm_blender.training.fuser_batches import causal_batch
 
-        batch = causal_batch(make_examples(), 0)
+        batch = causal_batch(EXAMPLES, 0)
         assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 11, 2], [0, 0, 0, 5, 6, 12, 13, 2]]
         assert batch["attention_mask"].tolist() == [[1] * 8, [0, 0, 0, 1, 1, 1, 1, 1]]
         assert batch["position_ids"].tolist() == [list(range(8)), [0, 0, 0, 0, 1, 2, 3, 4]]
@@ -200,10 +175,10 @@ class TestLosses:
         from llm_blender.training.fuser import answer_losses
         from llm_blender.training.fuser_batches import causal_batch, seq2seq_batch
 
-        batch = (seq2seq_batch if loaded.seq2seq else causal_batch)(make_examples(), 0)
+        batch = (seq2seq_batch if loaded.seq2seq else causal_batch)(EXAMPLES, 0)
         with torch.inference_mode():
             losses = answer_losses(loaded.model, batch, loaded.seq2seq)
-            for found, (prompt, answer) in zip(losses, make_examples(), strict=True):
+            for found, (prompt, answer) in zip(losses, EXAMPLES, strict=True):
                 if loaded.seq2seq:
                     written = torch.tensor([[0, *answer[:-1]]])
                     logits = loaded.model(torch.tensor([prompt]), decoder_input_ids=written).logits[0]
@@ -220,11 +195,11 @@ class TestLosses:
         model = load(tiny_llama, dtype="float32", device="cpu").model
         shapes: list[tuple[int, ...]] = []
         model.lm_head.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
-        answer_losses(model, causal_batch(make_examples(), 0), seq2seq=False)
+        answer_losses(model, causal_batch(EXAMPLES, 0), seq2seq=False)
         assert [shape[:2] for shape in shapes] == [(2, 4)]
 
     def test_padding_sends_back_nothing_wrong(self, loaded):
-        """The gradients of a padded batch are the sum of those of its examples alone."""
+        """Check that a padded batch has the sum of the gradients of its examples."""
         import torch
 
         from llm_blender.training.fuser import answer_losses
@@ -237,7 +212,7 @@ class TestLosses:
             answer_losses(loaded.model, make(examples, 0), loaded.seq2seq).sum().backward()
             return {n: w.grad.clone() for n, w in loaded.model.named_parameters() if w.grad is not None}
 
-        together, one, other = gradients(*make_examples()), gradients(make_examples()[0]), gradients(make_examples()[1])
+        together, one, other = gradients(*EXAMPLES), gradients(EXAMPLES[0]), gradients(EXAMPLES[1])
         assert together
         for name, gradient in together.items():
             scale = float(gradient.abs().max()) + 1e-3

@@ -8,14 +8,15 @@ import pytest
 
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.rankers import load_ranker
-from llm_blender.training.groups import Preference, TrainingGroup
+from llm_blender.training.groups import PREFERENCE, Preference, ScoredGroup, TrainingGroup
 from llm_blender.training.recipes import Recipe
+
+from .conftest import same
 
 if TYPE_CHECKING:
     import torch
 
-    from llm_blender.training.groups import ScoredGroup
-    from llm_blender.training.learner import Learner
+    from llm_blender.training.baselines import BaselineLearner
 
 
 NAN = float("nan")
@@ -41,7 +42,7 @@ SMALL = {kind: {"batch_tokens": 16 if kind == "mlm_scoring" else 100} for kind i
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def learner_type(kind: str) -> type[Learner]:
+def learner_type(kind: str) -> type[BaselineLearner]:
     match kind:
         case "summa_reranker":
             from llm_blender.training.baselines import SummaRerankerLearner as Kind
@@ -54,28 +55,25 @@ def learner_type(kind: str) -> type[Learner]:
     return Kind
 
 
-def make_learner(kind: str, *args: Any) -> Learner:
-    from llm_blender.training.groups import PREFERENCE
+def make_learner(kind: str, *args: Any) -> BaselineLearner:
 
     return learner_type(kind)(*args, *([(PREFERENCE, "judge")] if kind == "summa_reranker" else []))
 
 
 @pytest.fixture
 def train(tiny_encoder, tmp_path):
-    """Trains on groups; gives the learner and the log."""
-    from llm_blender.training.learner import train_learner
+    """Return a function that trains on groups and returns the learner and the log."""
 
     def run(kind, groups, dev=(), output="run", **changes):
         recipe = Recipe.model_validate(BASE | changes)
         learner = make_learner(kind, recipe, str(tiny_encoder), tmp_path / "reader")
-        return learner, train_learner(learner, recipe, groups, dev, tmp_path / output)
+        return learner, learner.train(groups, dev, tmp_path / output)
 
     return run
 
 
 def groups_of(better: str, worse: str, others: list[str] = NAMES) -> list[ScoredGroup]:
-    """Two answers to each instruction, told apart by one word."""
-    from llm_blender.training.groups import ScoredGroup
+    """Make groups of two answers to an instruction, which differ in one word."""
 
     return [
         ScoredGroup(
@@ -93,20 +91,13 @@ def weights(learner) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in learner.model.state_dict().items()}
 
 
-def same(one: dict, other: dict) -> bool:
-    import torch
-
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
 class TestLearning:
     @every_kind
     def test_a_plain_rule_either_way_round(self, train, kind, tmp_path):
-        from llm_blender.training.groups import ScoredGroup
 
         for better, worse in (("good", "bad"), ("bad", "good")):
             groups = groups_of(better, worse)
-            if kind == "mlm_scoring":  # it learns what is said, not what is preferred
+            if kind == "mlm_scoring":  # it learns from texts, not from preferences
                 groups = [ScoredGroup(TrainingGroup(s.group.prompt, s.group.texts[1:], ()), {}) for s in groups]
             learner, log = train(kind, groups, groups[:6], better, save_every=8, **ENOUGH[kind])
             last = [entry for entry in log if "eval_loss" in entry][-1]
@@ -128,7 +119,7 @@ class TestLearning:
         if kind == "mlm_scoring":
             assert set(log[-1]) >= {"stage", "step"}
             return
-        batch = learner.dataset(groups)[0]
+        batch = learner.batches(groups)[0]
         learner.model.eval()
         with torch.inference_mode():
             _, scores = learner.score(batch)
@@ -179,18 +170,18 @@ class TestResuming:
         groups, changes = groups_of("good", "bad", NAMES[:3]), {"save_every": 1, "epochs": 2, **SMALL[kind]}
         whole = weights(train(kind, groups, (), "whole", **changes)[0])
         learner = learner_type(kind)
-        real, steps = learner.learn, []
+        real, steps = learner.step, []
 
-        def fall(self, batch):
+        def fall(self, *args):
             steps.append(1)
             if len(steps) == 3:
                 raise KeyboardInterrupt
-            return real(self, batch)
+            return real(self, *args)
 
-        monkeypatch.setattr(learner, "learn", fall)
+        monkeypatch.setattr(learner, "step", fall)
         with pytest.raises(KeyboardInterrupt):
             train(kind, groups, (), "cut", **changes)
-        monkeypatch.setattr(learner, "learn", real)
+        monkeypatch.setattr(learner, "step", real)
         resumed, log = train(kind, groups, (), "cut", **changes)
         assert same(whole, weights(resumed))
         assert log[-1]["step"] > 3
@@ -211,18 +202,17 @@ class TestBackbones:
         import torch
 
         from llm_blender.training.baselines import RewardModelLearner
-        from llm_blender.training.learner import train_learner
 
         recipe = Recipe.model_validate(BASE | {"max_length": 96, "frozen_layers": 1})
         groups = groups_of("good", "bad", NAMES[:1])
         learner = RewardModelLearner(recipe, str(tiny_llama), tmp_path / "reader")
-        train_learner(learner, recipe, groups, groups, tmp_path / "run")
+        learner.train(groups, groups, tmp_path / "run")
         learner.save(tmp_path / "made")
         ranker = load_ranker(tmp_path / "made")
         assert ranker.config.chat
         learner.model.eval()
         with torch.inference_mode():
-            _, (scores, *_) = learner.score(learner.dataset(groups[:1])[0])
+            _, (scores, *_) = learner.score(learner.batches(groups[:1])[0])
         (loaded,) = ranker.scores([groups[0].group.prompt], [groups[0].group.texts])
         np.testing.assert_allclose(loaded, scores.numpy(), atol=1e-4)
 
@@ -234,7 +224,6 @@ class TestBackbones:
 
     def test_a_tokenizer_without_markers(self, tiny_llama, tmp_path):
         from llm_blender.training.baselines import SummaRerankerLearner
-        from llm_blender.training.groups import PREFERENCE
 
         with pytest.raises(CheckpointError, match="no token"):
             SummaRerankerLearner(Recipe.model_validate(BASE), str(tiny_llama), tmp_path / "reader", (PREFERENCE,))
@@ -250,16 +239,16 @@ class TestSummaReranker:
     def test_where_all_is_known_the_loss_is_that_of_the_paper(self, tiny_encoder, tmp_path):
         import torch
 
-        from llm_blender.training.groups import PREFERENCE
-        from llm_blender.training.losses import summareranker
+        from llm_blender.training.losses import best_per_metric
 
         learner = make_learner("summa_reranker", Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         scored = groups_of("good", "bad")[:1]
-        batch = learner.dataset(scored)[0]
+        batch = learner.batches(scored)[0]
         learner.model.eval()
         logits, balance = learner.model.logits(batch["input_ids"], batch["attention_mask"])
         targets = torch.from_numpy(scored[0].targets((PREFERENCE, "judge")))
-        wanted = summareranker(logits[None], targets[None]) + balance
+        best = best_per_metric(targets[None])[0]
+        wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, best.to(logits)) + balance
         torch.testing.assert_close(learner.score(batch)[0], wanted)
 
 
@@ -268,27 +257,26 @@ class TestSimCLS:
         import torch
 
         from llm_blender.training.baselines import SimCLSLearner
-        from llm_blender.training.groups import ScoredGroup
-        from llm_blender.training.losses import simcls
+        from llm_blender.training.losses import rank_margins, reference_margins
 
         learner = SimCLSLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
         learner.model.eval()
         texts = ("sky", "the sea", "the sun is dark", "moon")
         preferences = tuple(Preference(a, b, 1.0) for a, b in ((0, 1), (0, 2), (1, 2), (2, 3), (1, 3), (0, 3)))
         scored = ScoredGroup(TrainingGroup("why", texts, preferences), {}, "because air")
-        loss, (similarities,) = learner.score(learner.dataset([scored])[0])
-        source, reference = (learner.dataset([scored])[0]["input_ids"][row] for row in (0, -1))
+        loss, (similarities,) = learner.score(learner.batches([scored])[0])
+        source, reference = (learner.batches([scored])[0]["input_ids"][row] for row in (0, -1))
         vectors = learner.model(torch.stack([source, reference]), (torch.stack([source, reference]) > 0).long())
-        wanted = simcls(similarities[None], (vectors[0] @ vectors[1])[None], torch.tensor([[3.0, 2.0, 1.0, 0.0]]))
+        wanted = reference_margins(similarities[None], (vectors[0] @ vectors[1])[None])
+        wanted += rank_margins(similarities[None], torch.tensor([[3.0, 2.0, 1.0, 0.0]]))
         torch.testing.assert_close(loss, wanted)
 
     def test_between_equals_there_is_no_margin(self, tiny_encoder, tmp_path):
         from llm_blender.training.baselines import SimCLSLearner
-        from llm_blender.training.groups import ScoredGroup
 
         learner = SimCLSLearner(Recipe.model_validate(BASE), str(tiny_encoder), tmp_path / "reader")
-        tie = TrainingGroup("why", ("sky", "sea", "sun"), (Preference(0, 1, 0.5),))  # nobody compared the sun
-        loss, _ = learner.score(learner.dataset([ScoredGroup(tie, {})])[0])
+        tie = TrainingGroup("why", ("sky", "sea", "sun"), (Preference(0, 1, 0.5),))  # the sun is in no preference
+        loss, _ = learner.score(learner.batches([ScoredGroup(tie, {})])[0])
         assert loss == 0
 
 

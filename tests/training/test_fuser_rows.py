@@ -1,20 +1,17 @@
-"""Which candidates of a row are learnt from, and which rows."""
+"""Rows and candidates that a fuser learns from, and the answers made of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_blender.errors import ConfigError, InputError, NotFoundError, RowError
+from llm_blender.training.fuser_rows import FuserRow, FuserRowCount, closest_merge, load_rows
 from llm_blender.training.groups import excluded_keys
+from llm_blender.training.recipes import FuserRecipe, FuserSource
 
 from .conftest import make_row, write_rows
-
-if TYPE_CHECKING:
-    from llm_blender.training.fuser_rows import FuserRow, FuserRowCount
-
 
 RANKING = {"strategy": "full", "comparisons": 6, "scores": [0.2, -1.0, 3.0], "ranks": [2, 3, 1], "best": 2}
 
@@ -22,9 +19,6 @@ RANKING = {"strategy": "full", "comparisons": 6, "scores": [0.2, -1.0, 3.0], "ra
 def load(
     path: Path, *, excluded: frozenset[str] = frozenset(), top_k: int = 3, seed: int = 0, **options: object
 ) -> tuple[list[FuserRow], FuserRowCount]:
-    from llm_blender.training.fuser import FuserSource
-    from llm_blender.training.fuser_rows import load_rows
-
     source = FuserSource.model_validate({"file": path.name, **options})
     rows, (count,) = load_rows([source], path.parent, excluded, top_k, seed)
     return rows, count
@@ -104,7 +98,7 @@ class TestRows:
             ([], {}, "holds no rows"),
             ([make_row(1, output=None)], {}, r"has a reference \(`output` or `reference`\)"),
             ([make_row(1, candidates=[])], {}, "reference and candidates: `blend data build`"),
-            ([make_row(1)], {"reference_model": "x"}, "has an answer of x, which is to be the reference"),
+            ([make_row(1)], {"reference_model": "x"}, "has an answer of x to use as the reference"),
             ([make_row(1)], {"models": ["x"]}, "candidates of the LLMs that the source takes"),
         ],
     )
@@ -113,7 +107,7 @@ class TestRows:
             load(write_rows(tmp_path / "rows.jsonl", rows), **options)
 
     def test_all_excluded(self, path):
-        with pytest.raises(InputError, match="no rows but those that a test file asks"):
+        with pytest.raises(InputError, match="no rows but those whose prompt is in a test file"):
             load(path, excluded=excluded_keys([path]))
 
     def test_a_file_that_is_not_there(self, tmp_path):
@@ -123,8 +117,6 @@ class TestRows:
 
 class TestRecipe:
     def test_from_a_file_and_its_base(self, tmp_path):
-        from llm_blender.training.fuser import FuserRecipe, FuserSource
-
         (tmp_path / "a.toml").write_text('lora_rank = 4\n[[sources]]\nfile = "a"\nmodels = ["x"]\n')
         (tmp_path / "b.toml").write_text('base = "a.toml"\nseed = 3\n')
         assert FuserRecipe.load(tmp_path / "b.toml") == FuserRecipe(
@@ -141,8 +133,31 @@ class TestRecipe:
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path, text, message):
-        from llm_blender.training.fuser import FuserRecipe
-
         (tmp_path / "a.toml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             FuserRecipe.load(tmp_path / "a.toml")
+
+
+BEST = "The sky is blue. Pigs fly. It looks so by day."
+OTHERS = ["It is blue. Air scatters light.", "No idea at all. 1. Air scatters light."]
+
+
+def test_sentences_go_and_come_until_it_is_closest():
+    assert closest_merge(BEST, OTHERS, "The sky is blue. Air scatters light.") == "The sky is blue. Air scatters light."
+
+
+def test_the_best_stays_where_no_move_helps():
+    assert closest_merge(BEST, OTHERS, BEST) == BEST
+    assert closest_merge(BEST, [], "Wolves hunt deer.") == BEST
+    assert closest_merge(BEST, OTHERS, "The sky is blue.", gain=0.99) == BEST
+    assert closest_merge("...", OTHERS, "The sky is blue.") == "..."
+
+
+def test_no_more_moves_than_wanted():
+    assert closest_merge(BEST, OTHERS, "The sky is blue.", most=1) == "The sky is blue. Pigs fly."
+
+
+def test_it_is_laid_out_as_the_best_one_is():
+    best = "Sleep better:\n1. Go to bed early.\n2. Drink tea."
+    merged = closest_merge(best, ["Do this:\n* Keep it dark."], "Sleep better: Go to bed early. Keep it dark.")
+    assert merged == "Sleep better:\n1. Go to bed early.\n2. Keep it dark."

@@ -12,8 +12,9 @@ import pytest
 
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError
 from llm_blender.fusers.gen_fuser import GenFuser, Lengths
+from llm_blender.training.fuser_rows import load_rows
 
-from .conftest import make_recipe, make_row, write_rows
+from .conftest import make_recipe, make_row, same, write_rows
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ LORA = {"lora_rank": 4, "lora_alpha": 8, "bf16": True}
 
 @pytest.fixture
 def train(request: pytest.FixtureRequest, tmp_path: Path, data: Callable[..., Path]) -> Callable[..., FuserRun]:
-    """Trains a tiny model on `ROWS`."""
+    """Return a function that trains a tiny model on `ROWS`."""
     from llm_blender.training.fuser import train_fuser
 
     def run(kind: str = "llama", output: str = "run", *, rows: Any = ROWS, dev: Any = ROWS[:4], **changes: Any) -> Any:
@@ -47,29 +48,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(path)
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    import torch
-
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def loss_of(folder: Path, recipe: FuserRecipe, data: Path) -> float:
-    """Per token of the development rows, of what `GenFuser` loads."""
+    """Compute the loss per token of the development rows, with the model that `GenFuser` loads."""
     import torch
 
-    import llm_blender.training.fuser as learner
     from llm_blender.fusers.gen_fuser.loading import load
-    from llm_blender.training.fuser import _batches
-    from llm_blender.training.fuser_rows import load_rows
+    from llm_blender.training.fuser import FuserLearner
 
-    loaded = load(folder, dtype="float32", device="cpu")
+    learner = FuserLearner(load(folder, dtype="float32", device="cpu"), recipe, "")
     rows, _ = load_rows(recipe.dev_sources, data, frozenset(), recipe.top_k, recipe.seed)
-    batches, _ = _batches(rows, loaded, recipe, fixed=True)
+    batches = learner.batches(learner.fit(rows), evaluation=True)
     with torch.inference_mode():
-        losses = torch.cat(
-            [learner.answer_losses(loaded.model, batches[i], loaded.seq2seq).flatten() for i in range(len(batches))]
-        )
-    return float(losses.sum() / (losses != 0).sum())
+        outputs = [learner.step(batches[i]) for i in range(len(batches))]
+    return float(sum(out.predictions.sum() for out in outputs) / sum(out.targets.sum() for out in outputs))
 
 
 @pytest.mark.parametrize(
@@ -82,15 +73,15 @@ def loss_of(folder: Path, recipe: FuserRecipe, data: Path) -> float:
     ],
 )
 def test_it_learns_and_a_genfuser_loads_it(train, tmp_path, kind, changes, share, tolerance):
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     notes: list[str] = []
-    run = train(kind, epochs=6, progress=lambda *n: told.append(n), note=notes.append, **DEV, **changes)
+    run = train(kind, epochs=6, progress=lambda *n: steps.append(n), note=notes.append, **DEV, **changes)
     first, last = run.evaluations[0], run.evaluations[-1]
     assert (first["step"], last["step"], run.resumed) == (0, run.steps, 0)
     assert last["loss"] < share * first["loss"]
     assert last["loss_low"] <= last["loss"] <= last["loss_high"]
     assert last["rows"] == 4
-    assert told[-1] == (run.steps, run.steps)
+    assert steps[-1] == (run.steps, run.steps)
     assert notes[-1].startswith(f"fuser, step {run.steps} of {run.steps}: loss ")
 
     recipe = make_recipe(**DEV, **changes)
@@ -201,6 +192,14 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens(train):
     assert one == pytest.approx(two, rel=1e-5)
 
 
+def test_the_development_loss_is_the_mean_over_tokens_in_however_many_batches(train, tmp_path):
+    dev = [make_row(0), make_row(9, output="the sea is good and so is the sun and the moon")]
+    changes = {"answer_max_length": 60, "max_length": 400, "batch_tokens": 300, **DEV}
+    run = train(dev=dev, steps=1, **changes)
+    expected = loss_of(tmp_path / "run", make_recipe(**changes), tmp_path)
+    assert run.evaluations[-1]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_card_is_written_from_the_run(train, tmp_path):
     test = write_rows(tmp_path / "test.jsonl", [make_row(0), make_row(9)])
     run = train(exclude=[test], steps=2, rows=[*ROWS, make_row(0, output=None, instruction="Else?")], **DEV)
@@ -211,7 +210,7 @@ def test_the_card_is_written_from_the_run(train, tmp_path):
     source = "[Copies](https://example.org/copies) | CC0-1.0 | 41 | 2 | 1 | 0 | 38 | chance (38) | the rows'"
     assert f"| {source} | `{digest}` |" in card
     assert "| dev.jsonl | unknown | 4 | 1 | 0 | 0 | 3 | score (3) | the rows' |" in card
-    assert "stands in a test file: `test.jsonl`" in card
+    assert "is in a test file: `test.jsonl`" in card
     assert "| learning_rate | 0.01 |" in card
     lengths = Lengths(max_length=308, candidate_max_length=16, max_new_tokens=12)
     assert Lengths.of_training(tmp_path / "run") == lengths

@@ -1,0 +1,71 @@
+"""The settings of an ensemble: how it ranks, when it stops waiting, and when it fuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Self, get_args
+
+from llm_blender.config import Config
+from llm_blender.ensemble.gathering import Limits
+from llm_blender.errors import InputError, unknown_name
+from llm_blender.fusers import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule
+from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
+
+__all__ = ["MODES", "EnsembleSettings", "Mode"]
+
+Mode = Literal["pick", "fuse", "auto"]
+"""What happens to the candidates."""
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """The settings of an ensemble; `dataclasses.replace` makes other ones of them, for one prompt or for all.
+
+    Attributes:
+        strategy: pairs to compare, see `llm_blender.ranking.STRATEGIES`.
+        budget: maximum number of comparisons for one prompt, for ``auto`` and ``active``.
+        limits: when to stop waiting, and the maximum cost of one prompt.
+        priors: strengths of the LLMs by name, added to the ranker's evidence; None adds none.
+        mode: ``pick`` returns the best candidate, ``fuse`` a text that the fuser makes from the best ones, ``auto``
+            fuses where `rule` says so; a fused text is returned only if the guard prefers it, see `GuardedFuser`.
+        top_k: maximum number of candidates to fuse.
+        guard: False returns fused texts without comparing them with the best candidate.
+        rule: thresholds of the guard and of ``auto``.
+
+    Raises:
+        InputError: the strategy or the mode is unknown, or `top_k` is below 2.
+    """
+
+    strategy: str = "auto"
+    budget: int = DEFAULT_BUDGET
+    limits: Limits = field(default_factory=Limits)
+    priors: Priors | None = None
+    mode: Mode = "pick"
+    top_k: int = DEFAULT_TOP_K
+    guard: bool = True
+    rule: FusionRule = DEFAULT_RULE
+
+    def __post_init__(self) -> None:
+        comparison_count(self.strategy, 2, budget=self.budget)  # refuses an unknown strategy
+        if self.top_k < 2:
+            raise InputError(f"Fusing needs at least two candidates, not {self.top_k}: raise top_k.")
+        if self.mode not in MODES:
+            raise unknown_name("mode", self.mode, MODES)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Take the settings from a configuration, and read its file of priors.
+
+        Raises:
+            NotFoundError: the file of priors does not exist.
+            InputError: the strategy is unknown, or the file holds no priors.
+        """
+        return cls(
+            **config.ensemble.model_dump(),
+            **config.ranker.model_dump(include={"strategy", "budget"}),
+            **config.fuser.model_dump(include={"top_k", "guard"}),
+            limits=Limits(**config.limits.model_dump()),
+            priors=None if config.priors_path is None else Priors.load(config.priors_path),
+            rule=FusionRule(**config.fuser.thresholds),
+        )
