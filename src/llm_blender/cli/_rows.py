@@ -118,7 +118,7 @@ class RankableRow:
 
 
 class RankableRows:
-    """Well-formed rows of a file, of which all are checked before the work begins; see `RowOptions.open`.
+    """Well-formed rows of a file; see `RowOptions.open`.
 
     Attributes:
         count: number of them.
