@@ -102,9 +102,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     torch.manual_seed(0)
-    shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **shape)
-    BertModel(config).save_pretrained(folder)
+    size = {**_LLAMA, "hidden_size": 128, "intermediate_size": 256}
+    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **size)).save_pretrained(folder)
     return folder
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
-from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -20,13 +20,12 @@ def test_all_is_sorted_and_without_duplicates():
 
 
 @pytest.mark.parametrize("package", ["metrics", "ranking"])
-def test_all_is_sorted_and_complete(package):
-    face = import_module(f"llm_blender.{package}")
-    assert sorted(face.__all__, key=lambda name: (not name.isupper(), name.islower(), name)) == face.__all__
-    exported = {
-        name for name, value in vars(face).items() if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
-    assert exported == set(face.__all__)
+def test_all_of_a_package_is_sorted_and_complete(package):
+    module = importlib.import_module(f"llm_blender.{package}")
+    public = module.__all__
+    assert sorted(public, key=lambda name: (not name.isupper(), name.islower(), name)) == public
+    names = {name for name, value in vars(module).items() if not isinstance(value, ModuleType)}
+    assert {name for name in names if not name.startswith("_")} == set(public)
 
 
 @pytest.mark.parametrize("name", llm_blender.__all__)

@@ -120,11 +120,6 @@ class PreferenceSummary(RankSummary):
         )
 
 
-@app.callback()
-def _data() -> None:
-    """Build, import and check data; make preferences."""
-
-
 @app.command()
 @with_options
 def preferences(
@@ -135,8 +130,7 @@ def preferences(
         typer.Option(help="Choose which candidates are chosen and rejected."),
     ] = "best_worst",
     min_confidence: Annotated[
-        float,
-        typer.Option(min=0.5, max=1, metavar="P", help="Require this probability that the chosen one is better."),
+        float, typer.Option(min=0.5, max=1, metavar="P", help="Require this probability that the chosen one is better.")
     ] = 0.5,
     format: Annotated[
         Literal["conversational", "standard"],

@@ -30,8 +30,7 @@ def export(
         typer.Option(help="Write rows with labelled pairs; or prompt, chosen, rejected, as messages or as texts."),
     ] = "rows",
     store: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read this store of `blend serve` [default: LLM_BLENDER_STORE]."),
+        Path | None, typer.Option(metavar="FILE", help="Read this store of `blend serve` [default: LLM_BLENDER_STORE].")
     ] = None,
     output: OutputOptions,
 ) -> None:

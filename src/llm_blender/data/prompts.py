@@ -99,14 +99,10 @@ def _part(one: Sequence[Message], other: Sequence[Message]) -> tuple[list[Messag
 
 
 def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
-    value = record.get(key)
-    if isinstance(value, str):
-        return _transcript(value)
-    if isinstance(value, list):
-        return _messages(value, key)
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
-    raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
+    value = record[key]
+    return _transcript(value) if isinstance(value, str) else _messages(value, key)
 
 
 def _transcript(value: str) -> list[Message] | None:

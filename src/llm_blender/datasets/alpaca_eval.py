@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_blender.data.instructions import coin
 from llm_blender.data.records import SkipRecord, number, optional_text, text
 from llm_blender.data.rows import normalized_key
 from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
+
+if TYPE_CHECKING:
+    from llm_blender.datasets.formats import ImportPlan
 
 __all__ = ["AlpacaEval"]
 
@@ -61,41 +64,24 @@ class AlpacaEval:
             pairs, since the texts do not differ.
 
     Args:
-        models: models whose answers are kept, besides the baselines they were judged against; empty means all.
-        annotators: annotators whose judgements are kept; empty means all.
+        plan: settings of the import: the models and annotators to keep, the reference, and the seed of the order of the
+            two answers of a pair. The baselines that models were judged against are kept too.
         known_annotators: existing annotators, even if their files are not read.
-        reference: model whose answers are the rows' references.
-        seed: seed of the order of the two answers of a pair.
     """
 
-    def __init__(
-        self,
-        *,
-        models: Sequence[str] = (),
-        annotators: Sequence[str] = (),
-        known_annotators: Sequence[str] = (),
-        reference: str = "",
-        seed: int = 0,
-    ) -> None:
-        self._models, self._annotators = frozenset(models), frozenset(annotators)
-        self._reference, self._seed = reference, seed
+    def __init__(self, plan: ImportPlan, known_annotators: Sequence[str]) -> None:
+        self._models, self._annotators = frozenset(plan.models), frozenset(plan.annotators)
+        self._reference, self._seed = plan.reference, plan.seed
         self.equal = 0
         self._rows: dict[str, _Row] = {}
         self._seen_models: dict[str, None] = {}
         self._seen_annotators = dict.fromkeys(known_annotators)
 
     def add(self, record: Mapping[str, Any], *, model: str = "", annotator: str = "") -> None:
-        """Add an output or an annotation.
+        """Add an output or an annotation; raise as the readers of `pair_formats` do.
 
-        Args:
-            record: record of a file of outputs or of annotations.
-            model: name of the model's folder; by default the record's `generator` or `generator_2`. Folder names are
-                consistent across files, generators are not.
-            annotator: name of the annotator's folder; by default the record's `annotator`.
-
-        Raises:
-            ValueError: a key is missing or malformed.
-            SkipRecord: the record is of no use.
+        The names of the model's and the annotator's folder, if given, replace those of the record (`generator` or
+        `generator_2`, `annotator`): they are consistent across files.
         """
         if "preference" in record or "output_1" in record:
             self._add_judgement(record, model, annotator)

@@ -212,13 +212,7 @@ def _check_options(plan: ImportPlan, format: str) -> None:
 
 
 def _read_alpaca_eval(plan: ImportPlan, reading: Reading, progress: OnProgress | None) -> None:
-    gathered = AlpacaEval(
-        models=plan.models,
-        annotators=plan.annotators,
-        known_annotators=reading.inputs.annotators,
-        reference=plan.reference,
-        seed=plan.seed,
-    )
+    gathered = AlpacaEval(plan, reading.inputs.annotators)
     for file in reading.inputs.files:
         others = Counter[str]()
 

@@ -43,13 +43,7 @@ class Llama:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        context: int,
-        parallel: int,
-        threads: int | None = None,
-        adapters: Sequence[Path] = (),
+        self, path: Path, *, context: int, parallel: int, threads: int | None = None, adapters: Sequence[Path] = ()
     ) -> None:
         self.adapters = tuple(adapters)
         xllamacpp = _import_xllamacpp()
