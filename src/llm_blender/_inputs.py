@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction
 
-__all__ = ["check_inputs", "clean", "fence_code", "quote_texts", "split_special"]
-
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
     """Refuse inputs that cannot be ranked or fused.

@@ -15,8 +15,6 @@ from transformers.utils import logging
 
 from llm_blender.errors import InputError, unknown_name
 
-__all__ = ["DevicePool", "load_model", "parse_devices", "parse_dtype", "quiet_loading", "without_bars"]
-
 
 def parse_devices(device: Any) -> list[torch.device]:
     """Parse the name of a device or a list of names; None takes CUDA if available, else the CPU.

@@ -18,23 +18,6 @@ if TYPE_CHECKING:
 
     from llm_blender.bench.agreement import Agreement
 
-__all__ = [
-    "DARK",
-    "LIGHT",
-    "Theme",
-    "annotate_share",
-    "bar_axis",
-    "draw_whisker",
-    "headline",
-    "new_figure",
-    "outer_legend",
-    "plot_agreements",
-    "point_axis",
-    "require_matplotlib",
-    "save_figures",
-    "short_names",
-]
-
 
 @dataclass(frozen=True)
 class Theme:

@@ -12,18 +12,6 @@ from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.errors import InputError
 from llm_blender.ranking import Interval
 
-__all__ = [
-    "NOTHING",
-    "Result",
-    "Table",
-    "format_interval",
-    "format_number",
-    "html_row",
-    "html_table",
-    "page",
-    "write_page",
-]
-
 NOTHING = "–"
 """Cell of a table that holds no value."""
 

@@ -28,41 +28,6 @@ if TYPE_CHECKING:
     from llm_blender.rankers.pointwise import PointwiseRanker
     from llm_blender.types import Ranker
 
-__all__ = [
-    "STDIO",
-    "BackendOptions",
-    "ComparisonsOption",
-    "ConfigOption",
-    "DatasetOptions",
-    "DeviceOption",
-    "EnsembleOptions",
-    "FuserOption",
-    "HtmlOption",
-    "JobOptions",
-    "JsonOption",
-    "LLMOptions",
-    "MarkdownOption",
-    "MetricOption",
-    "ModelsOption",
-    "OutOption",
-    "OutputOptions",
-    "PlotOption",
-    "PriorsOption",
-    "RankerOption",
-    "RequiredOutputOptions",
-    "SeedOption",
-    "SkipBadOption",
-    "StrategyOption",
-    "StrategyOptions",
-    "StrictOption",
-    "TrainingOptions",
-    "cached_ranker",
-    "metric_settings",
-    "read_text",
-    "split_names",
-    "with_options",
-]
-
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -29,8 +29,6 @@ from llm_blender.types import Candidate, Failure
 if TYPE_CHECKING:
     from llm_blender.jobs import OnRows, Rows
 
-__all__ = ["Report", "Watcher", "dollars", "job_progress", "progress", "stopping", "watched"]
-
 Report = Callable[[float, float], None]
 """Callback with (done, total); a total of 0 is unknown. Also an `llm_blender.types.OnProgress`."""
 

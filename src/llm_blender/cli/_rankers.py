@@ -30,25 +30,6 @@ if TYPE_CHECKING:
     from llm_blender.ranking import Priors
     from llm_blender.types import Ranker
 
-__all__ = [
-    "JUDGE",
-    "BenchOptions",
-    "FileArgument",
-    "FilesArgument",
-    "LoadedRankers",
-    "QualityOption",
-    "check_format",
-    "compared_models",
-    "load_judges",
-    "load_priors",
-    "load_rankers",
-    "note_drawn",
-    "note_judges",
-    "note_other_ranker",
-    "note_unknown",
-    "print_results",
-]
-
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
 QualityOption = Annotated[

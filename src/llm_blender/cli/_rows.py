@@ -14,28 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
+from llm_blender.cli._options import ModelsOption, SkipBadOption, StrategyOptions, split_names
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import Report
-from llm_blender.data import keep_candidates, parse_row, parse_rows
+from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example
 
 if TYPE_CHECKING:
     from llm_blender.types import OnProgress, Ranker, Ranking
-
-__all__ = [
-    "Rank",
-    "RankSummary",
-    "RankableRow",
-    "RankableRows",
-    "RowOptions",
-    "note_bad",
-    "rank_rows",
-    "ranking_by",
-    "remark",
-    "rereadable",
-]
 
 Rank = Callable[["list[RankableRow]", "OnProgress"], "list[Ranking]"]
 """Function that ranks rows and reports progress as (comparisons done, expected)."""

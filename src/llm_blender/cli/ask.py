@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
-__all__ = ["ask", "fetch_model", "load_ensemble"]
-
 
 @with_options
 def ask(

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from llm_blender.errors import RowError
     from llm_blender.types import OnProgress, Ranking
 
-__all__ = ["PreferenceSummary", "app", "check"]
-
 _SHOWN = 10
 
 

@@ -26,8 +26,6 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from llm_blender.datasets import BuildObserver, Built, Consistency
 
-__all__ = ["build"]
-
 _RANGE = re.compile(r"(\d*)-(\d*)")
 
 

@@ -15,8 +15,6 @@ from llm_blender.cli._progress import progress
 if TYPE_CHECKING:
     from llm_blender.datasets import Imported
 
-__all__ = ["import_data"]
-
 
 @with_options
 def import_data(

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from llm_blender.config import Config
     from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
 
-__all__ = ["fuse"]
-
 _CHUNK = 64  # rows fused together: enough to fill the batches, few enough to show progress
 
 

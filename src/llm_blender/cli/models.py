@@ -12,8 +12,6 @@ from llm_blender.cli._output import print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import NotFoundError
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download and find embedded models.")
 
 NameArgument = Annotated[

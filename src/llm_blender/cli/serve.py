@@ -10,8 +10,6 @@ import typer
 from llm_blender.cli._options import LLMOptions, with_options
 from llm_blender.cli._output import note
 
-__all__ = ["serve"]
-
 
 @with_options
 def serve(

@@ -11,8 +11,6 @@ from llm_blender.cli._options import OutputOptions, with_options
 from llm_blender.cli._output import note
 from llm_blender.errors import NotFoundError
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Export votes of the playground.")
 
 

@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 from llm_blender._hub import endpoint
 from llm_blender.errors import NotFoundError
 
-__all__ = ["hub_files", "is_hub_name"]
-
 _NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz", ".json.zst")
 _CONVERTED = "refs/convert/parquet"

@@ -18,18 +18,6 @@ from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
 
-__all__ = [
-    "NO_LENGTHS",
-    "PAPER_LENGTHS",
-    "Chosen",
-    "Lengths",
-    "choose_instructions",
-    "coin",
-    "fraction",
-    "read_instructions",
-    "source_files",
-]
-
 
 def fraction(seed: int, *texts: str) -> float:
     """Draw a number in [0, 1) by hash: the same for the same seed and texts on every machine."""

@@ -19,8 +19,6 @@ from llm_blender.data.rows import normalized_key, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError
 from llm_blender.types import Example, LabelledPair, Record
 
-__all__ = ["MIX_INSTRUCT", "RowsReport", "parse_mix_instruct_row", "read_mix_instruct", "report_rows"]
-
 MIX_INSTRUCT = "llm-blender/mix-instruct"
 """Name of the paper's data set on the Hub, with splits ``train``, ``val`` and ``test``."""
 

@@ -14,23 +14,6 @@ import numpy as np
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Example, Instruction, Message, Ranker, Ranking, instruction_text, to_messages
 
-__all__ = [
-    "PAIR_CHOICES",
-    "PREFERENCE_FORMATS",
-    "VOTE_FORMATS",
-    "ChosenPairs",
-    "PairChoice",
-    "Preference",
-    "PreferenceFormat",
-    "Preferences",
-    "Reason",
-    "VoteFormat",
-    "choose_pairs",
-    "compare_chosen",
-    "make_preferences",
-    "vote_records",
-]
-
 PairChoice = Literal["best_worst", "best_second", "best_random", "all"]
 PAIR_CHOICES: tuple[str, ...] = get_args(PairChoice)
 

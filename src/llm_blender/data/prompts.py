@@ -11,8 +11,6 @@ from llm_blender.data.records import SkipRecord, optional_text, text
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction, Message, to_messages
 
-__all__ = ["PROMPT_KEYS", "Prompt", "answered_prompt", "read_prompt"]
-
 PROMPT_KEYS = ("prompt", "instruction", "question", "messages")
 """Keys of a prompt, in order of precedence."""
 

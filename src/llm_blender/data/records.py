@@ -12,20 +12,6 @@ from typing import Any
 from llm_blender.data.files import HALF_A_CHARACTER, holds_half_a_character, open_plain, read_records, reading
 from llm_blender.errors import InputError, NotFoundError, RowError, unknown_name
 
-__all__ = [
-    "InputFile",
-    "Inputs",
-    "Record",
-    "Records",
-    "SkipRecord",
-    "find_inputs",
-    "number",
-    "optional_text",
-    "short_names",
-    "short_values",
-    "text",
-]
-
 Record = dict[str, Any]
 _LFS = b"version https://git-lfs.github.com/spec/"
 

@@ -14,16 +14,6 @@ from llm_blender.errors import InputError, RowError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.types import Candidate, Example, LabelledPair, Ranking, to_messages
 
-__all__ = [
-    "keep_candidates",
-    "normalized_key",
-    "parse_records",
-    "parse_row",
-    "parse_rows",
-    "read_rows",
-    "stored_ranking",
-]
-
 _T = TypeVar("_T")
 OnBad = Callable[[RowError], None]
 

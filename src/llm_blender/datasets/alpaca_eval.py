@@ -22,8 +22,6 @@ from llm_blender.types import Candidate, Example, LabelledPair
 if TYPE_CHECKING:
     from llm_blender.datasets.formats import ImportPlan
 
-__all__ = ["AlpacaEval"]
-
 _Answer = tuple[str, str]
 """Model and text: an annotator may have judged another text than the model's output file holds."""
 

@@ -36,8 +36,6 @@ from llm_blender.jobs.journal import Journal
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example
 
-__all__ = ["BuildObserver", "build_data"]
-
 _Call = TypeVar("_Call", bound=Call)
 _ANSWER_TOKENS = 200  # estimated length of an answer, if max_tokens allows it
 _REPLY_TOKENS = 4  # of the judge

@@ -14,19 +14,6 @@ from llm_blender.jobs.journal import Journal
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, Message, Sampling, Usage, to_messages
 
-__all__ = [
-    "AnsweredRows",
-    "Estimate",
-    "Written",
-    "ask",
-    "call_items",
-    "candidate_calls",
-    "check_cost",
-    "estimate_calls",
-    "missing_by_llm",
-    "row_candidates",
-]
-
 _BYTES_A_TOKEN = 4  # typical of English; other languages have fewer
 
 
@@ -61,11 +48,19 @@ class Call(Protocol):
     """Call of an LLM: a candidate to write, or a pair to judge."""
 
     @property
-    def participant(self) -> Participant: ...
+    def participant(self) -> Participant:
+        """The LLM and its settings."""
+        ...
+
     @property
-    def messages(self) -> list[Message]: ...
+    def messages(self) -> list[Message]:
+        """The conversation to send."""
+        ...
+
     @property
-    def sampling(self) -> Sampling: ...
+    def sampling(self) -> Sampling:
+        """How the LLM samples."""
+        ...
 
 
 _Call = TypeVar("_Call", bound=Call)

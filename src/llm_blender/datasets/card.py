@@ -14,8 +14,6 @@ from llm_blender.datasets.judging import Consistency
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.datasets.scoring import Measured, WrittenRows
 
-__all__ = ["Built", "build_card"]
-
 
 @dataclass(frozen=True)
 class Built:

@@ -25,8 +25,6 @@ from llm_blender.datasets.pair_formats import (
 from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example, OnProgress
 
-__all__ = ["FORMATS", "Format", "ImportPlan", "Reading", "find_format", "read_inputs"]
-
 
 @dataclass(frozen=True)
 class Format:

@@ -21,19 +21,6 @@ from llm_blender.datasets.formats import ImportPlan, read_inputs
 from llm_blender.errors import InputError, WorkError
 from llm_blender.types import Example, OnProgress
 
-__all__ = [
-    "Imported",
-    "Written",
-    "WrittenFile",
-    "data_card",
-    "hash_table",
-    "import_rows",
-    "markdown_table",
-    "parse_split",
-    "split_of",
-    "write_card",
-]
-
 
 def parse_split(value: str) -> dict[str, float]:
     """Parse shares by name, such as ``train=0.8,dev=0.1,test=0.1``.

@@ -20,20 +20,6 @@ from llm_blender.jobs.journal import Journal
 from llm_blender.rankers.llm_judge import CRITERIA, quoted_messages
 from llm_blender.types import Candidate, Example, LabelledPair, Message, Sampling
 
-__all__ = [
-    "Consistency",
-    "Pair",
-    "Question",
-    "judge_pair",
-    "labelled_pair",
-    "measure_consistency",
-    "outcome_messages",
-    "outcomes",
-    "questions",
-    "read_outcome",
-    "row_replies",
-]
-
 Replies = Mapping[tuple[bool, bool], Mapping[str, str | None]]
 """Replies of the judge to a pair, by (turned, again)."""
 

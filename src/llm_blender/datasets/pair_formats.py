@@ -15,18 +15,6 @@ from llm_blender.data.prompts import PROMPT_KEYS, answered_prompt, read_prompt
 from llm_blender.data.records import SkipRecord, number, optional_text, short_values, text
 from llm_blender.types import Candidate, Example, LabelledPair
 
-__all__ = [
-    "ANSWERS",
-    "ANSWER_KEYS",
-    "LABEL_KEYS",
-    "SCORES",
-    "is_vote",
-    "read_chosen_rejected",
-    "read_labelled_pair",
-    "read_scored_responses",
-    "unclear_labels",
-]
-
 ANSWER_KEYS = (
     ("response1", "response2"),
     ("response_1", "response_2"),

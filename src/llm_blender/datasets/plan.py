@@ -16,8 +16,6 @@ from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.llm_judge import CRITERIA
 from llm_blender.types import LLM, Sampling
 
-__all__ = ["BuildPlan", "Participant", "judge_in_pool", "load_participants", "token_counter"]
-
 SPLIT = "{split}"
 _FREE = Price(input=0.0, output=0.0)
 _ANSWERS_AT_ONCE = 4  # concurrent calls of an LLM in this process, which has its own queue

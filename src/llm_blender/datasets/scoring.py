@@ -23,8 +23,6 @@ from llm_blender.jobs.journal import Journal
 from llm_blender.metrics import evaluate
 from llm_blender.types import Candidate, Example
 
-__all__ = ["Measured", "WrittenRows", "measure", "row_scores", "write_rows"]
-
 _ROWS_AT_ONCE = 32  # an interrupt loses seconds of work, and batches are well filled
 _UNAVAILABLE = "unavailable: "
 

@@ -16,8 +16,6 @@ from typing import Any
 from llm_blender.errors import FailureReason, LLMError
 from llm_blender.types import Candidate, OnText, Usage
 
-__all__ = ["Llama", "LlamaCall", "available_cores"]
-
 Chunk = Mapping[str, Any]
 """A piece of a streamed answer, in the format of the OpenAI API."""
 

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LocalServer", "find_local_servers"]
-
 _OLLAMA_PORT = 11434
 PORTS: Mapping[int, str] = MappingProxyType({8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"})
 """Usual ports of servers with an OpenAI-compatible API."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["VIA", "Backoff", "OpenAICompatibleLLM", "came_through", "retry_after", "via_header"]
-
 
 @dataclass(frozen=True)
 class Backoff:

@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from llm_blender._torch import DevicePool, parse_devices, parse_dtype
+from llm_blender._torch import DevicePool, parse_dtype
 from llm_blender.errors import CheckpointError, LLMBlenderError
 from llm_blender.rankers.checkpoints import load_weights
 from llm_blender.rankers.encoders import DebertaEncoder
-
-__all__ = ["Replicas", "check_vocabulary", "first_states", "load_module", "parse_devices", "parse_dtype"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_TOKENS", "pad", "side_by_side", "token_batches"]
-
 _T = TypeVar("_T")
 
 MAX_TOKENS = 2_048

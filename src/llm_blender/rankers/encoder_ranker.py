@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from llm_blender.rankers.simcls import SimCLSInput
     from llm_blender.rankers.summa_reranker import SummaInput
 
-__all__ = ["EncoderRanker", "PointwiseConfig"]
-
 FORMAT_VERSION = 1
 
 Kind = Literal["summareranker", "simcls"]

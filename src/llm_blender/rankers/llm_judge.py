@@ -16,8 +16,6 @@ from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Instruction, Message, Sampling, Usage, instruction_text
 
-__all__ = ["CRITERIA", "CallStore", "JudgeTotals", "LLMJudge", "Verdict", "judge_messages", "read_verdict"]
-
 
 @dataclass(frozen=True)
 class JudgeTotals:

@@ -25,8 +25,6 @@ from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load
 from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
 
-__all__ = ["MLMScoring", "MaskedInput", "longest_input"]
-
 
 @dataclass(frozen=True)
 class MaskedReading(Reading):

@@ -21,8 +21,6 @@ from llm_blender.types import Instruction, OnProgress, Ranking, to_messages
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
 
-__all__ = ["LoadOptions", "Loading", "Pair", "PointwiseRanker", "Reading", "Scored"]
-
 
 @dataclass(frozen=True)
 class Reading:

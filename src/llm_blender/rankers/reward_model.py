@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from llm_blender._inputs import clean, split_special
-from llm_blender._torch import load_model
+from llm_blender._torch import load_model, parse_dtype
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states, parse_dtype
+from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
-
-__all__ = ["Classifier", "ClassifierConfig", "RewardModel", "load_classifier", "make_format"]
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
 # Models whose positions count from the padding token's id + 1.

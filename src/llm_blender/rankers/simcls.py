@@ -18,8 +18,6 @@ from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import OnProgress, instruction_text
 
-__all__ = ["SimCLS", "SimCLSInput", "SimCLSModel"]
-
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
 
 

@@ -23,8 +23,6 @@ from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text
 
-__all__ = ["MixtureOfExperts", "SummaInput", "SummaReranker", "SummaRerankerModel"]
-
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
 _EDGES = 2  # [CLS] and [SEP], which count towards the length of each text
 

@@ -19,8 +19,6 @@ from llm_blender.errors import InputError
 from llm_blender.ranking.aggregation import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
-__all__ = ["EvidenceFit", "LogitWeights", "consensus", "fit_evidence"]
-
 _STEPS = 100
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
 _LEAST = 3  # number of different candidates from which on there is a consensus

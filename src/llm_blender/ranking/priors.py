@@ -39,18 +39,6 @@ from llm_blender.ranking.aggregation import (
 from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss, probability_matrix
 from llm_blender.types import LabelledPair, Ranking
 
-__all__ = [
-    "Game",
-    "JudgedRanking",
-    "Priors",
-    "WeightFit",
-    "fit_priors",
-    "fit_weight",
-    "games_from_pairs",
-    "games_from_ranking",
-    "pairs_from_scores",
-]
-
 Models = Sequence[str | None]
 """LLM of each candidate; None if unknown."""
 

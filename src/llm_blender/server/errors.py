@@ -17,8 +17,6 @@ from starlette.responses import JSONResponse
 
 from llm_blender.errors import FailureReason, InputError, LLMBlenderError, MissingExtraError, NoAnswerError
 
-__all__ = ["RefusedError", "StrictRoute", "add_handlers", "error_body", "error_response"]
-
 logger = logging.getLogger(__name__)
 
 _UNEXPECTED = "The service had an unexpected error; see its log."

@@ -18,8 +18,6 @@ from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import OpenAnswer, StrictRequest
 from llm_blender.server.service import Service, owner
 
-__all__ = ["Kept", "KeptList", "VoteRequest", "router"]
-
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 
 

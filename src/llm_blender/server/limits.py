@@ -12,8 +12,6 @@ from llm_blender.errors import FailureReason
 from llm_blender.server.errors import RefusedError
 from llm_blender.types import Failure
 
-__all__ = ["Admission", "CircuitBreakers"]
-
 _T = TypeVar("_T")
 _MEMORY = 0.9  # weight of the earlier requests in the mean duration
 

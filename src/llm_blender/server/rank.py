@@ -32,8 +32,6 @@ from llm_blender.server.service import Service, unless_gone
 from llm_blender.types import Comparison as Compared
 from llm_blender.types import FusionReport, Instruction, Ranking, to_messages
 
-__all__ = ["router"]
-
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")

@@ -19,8 +19,6 @@ from llm_blender.server.errors import RefusedError
 from llm_blender.server.limits import Admission, CircuitBreakers
 from llm_blender.types import Answer, Candidate, Failure
 
-__all__ = ["OWNER", "PRESETS", "Metrics", "Service", "owner", "unless_gone"]
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 

@@ -42,16 +42,6 @@ from llm_blender.training.losses import (
 )
 from llm_blender.training.recipes import Recipe
 
-__all__ = [
-    "BaselineLearner",
-    "MLMHeadLearner",
-    "MaskedTexts",
-    "RewardModelLearner",
-    "SimCLSLearner",
-    "SummaRerankerLearner",
-    "labels",
-]
-
 
 class BaselineLearner(Learner[ScoredGroup]):
     """A baseline to train.

@@ -15,8 +15,6 @@ from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch,
 from llm_blender.rankers.pointwise import Reading
 from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
 
-__all__ = ["PackedGroups", "PairBatches", "ReadingMode", "pack"]
-
 _WINDOW = 64  # batches whose items are sorted by length
 
 

@@ -13,8 +13,6 @@ from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
 
-__all__ = ["FuserRun", "Quality", "Run", "fuser_card", "model_card", "table"]
-
 _Recipe = TypeVar("_Recipe", Recipe, FuserRecipe)
 _Count = TypeVar("_Count", SourceCount, FuserRowCount)
 

@@ -37,8 +37,6 @@ from llm_blender.training.loop import (
 )
 from llm_blender.training.recipes import FuserRecipe
 
-__all__ = ["FuserLearner", "FuserRun", "answer_losses", "new_fuser", "train_fuser"]
-
 
 class _SizedRow(NamedTuple):
     row: FuserRow

@@ -15,8 +15,6 @@ from llm_blender.training.batches import pack
 from llm_blender.training.fuser_rows import FuserRow, Reader, Tokens
 from llm_blender.training.recipes import FuserRecipe
 
-__all__ = ["IGNORED", "FuserBatches", "causal_batch", "draw_candidates", "seq2seq_batch"]
-
 IGNORED = -100
 """Label of a token that is not learnt."""
 

@@ -19,22 +19,6 @@ from llm_blender.errors import InputError
 from llm_blender.training.recipes import Source
 from llm_blender.types import Example
 
-__all__ = [
-    "PREFERENCE",
-    "Judgements",
-    "Preference",
-    "ScoredGroup",
-    "SourceCount",
-    "TrainingGroup",
-    "draw_groups",
-    "excluded_keys",
-    "find_tasks",
-    "load_groups",
-    "require_groups",
-    "similar_texts",
-    "wins_share",
-]
-
 _RAREST = 8  # words of a text by which others are found
 _COMMON = 4.0  # idf below which a word is common: that of one text in 55
 _FEW = 4  # texts; a word in no more than these is never common, however few texts there are

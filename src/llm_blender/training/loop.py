@@ -27,18 +27,6 @@ from llm_blender.errors import InputError
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
-__all__ = [
-    "Batch",
-    "Learner",
-    "Reports",
-    "StepOutput",
-    "check_fingerprint",
-    "checkpoints",
-    "freeze",
-    "lower_layers",
-    "train",
-]
-
 Batch = dict[str, Any]
 """Inputs of one forward pass by name; ``input_ids`` is always among them."""
 _Example = TypeVar("_Example")

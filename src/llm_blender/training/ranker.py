@@ -22,8 +22,6 @@ from llm_blender.training.loop import Batch, Learner, Reports, StepOutput, freez
 from llm_blender.training.losses import agreement, find_loss, mean_over_groups
 from llm_blender.training.recipes import Recipe
 
-__all__ = ["PairLearner"]
-
 
 class PairLearner(Learner[TrainingGroup]):
     """A PairRanker to train, by the recipe's loss.

@@ -29,8 +29,6 @@ from llm_blender.training.loop import Reports, check_fingerprint
 from llm_blender.training.ranker import PairLearner
 from llm_blender.training.recipes import Recipe, Source
 
-__all__ = ["train_ranker"]
-
 _BASELINES: dict[str, type[BaselineLearner]] = {
     kind.name: kind for kind in (SummaRerankerLearner, SimCLSLearner, RewardModelLearner, MLMHeadLearner)
 }

@@ -34,21 +34,6 @@ if TYPE_CHECKING:
     from llm_blender.training.card import Run
     from llm_blender.training.loop import Reports
 
-__all__ = [
-    "SETTINGS",
-    "Estimate",
-    "Evaluation",
-    "VoteQuality",
-    "count_votes",
-    "evaluate_on_votes",
-    "evaluation_section",
-    "read_votes",
-    "replace_ranker",
-    "replaceable",
-    "split_votes",
-    "train_on_votes",
-]
-
 _MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
 _MIN_LEARNT = 30  # instructions
 _HELD_OUT = 0.2  # share of the instructions

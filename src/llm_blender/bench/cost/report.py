@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CostQuality", "cost_quality", "cost_table", "plot_costs"]
-
 _ANSWERS = 1000  # the unit of dollars: the price of one answer is too small to read
 _UNKNOWN = "unknown"
 

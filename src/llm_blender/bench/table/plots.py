@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_table", "svg_pictures"]
-
 _LABELS = {"max_logits": "MaxLogits", "max_wins": "MaxWins"}
 _MARKS = {"knockout": "v", "bubble": "o", "top_k": "^", "single": "s", "full": "D", "active": "."}
 _DODGE = 0.018  # share of the axis between points with the same number of comparisons

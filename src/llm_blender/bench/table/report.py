@@ -22,8 +22,6 @@ from llm_blender.bench.resampling import Estimate
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.plots import svg_pictures
 
-__all__ = ["correlation_table", "method_table", "report_page"]
-
 _MEASURES = {
     "pearson": ("Pearson", True),
     "spearman": ("Spearman", True),

@@ -18,8 +18,6 @@ from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
 from llm_blender.fusers.texts import find_flaw
 from llm_blender.types import Candidate, Fusion, OnText, Usage
 
-__all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "AdaptableLLM", "Base", "ChatTokenizer", "EmbeddedFuser", "Settings"]
-
 ADAPTER, TOKENIZER = "adapter.gguf", "tokenizer.json"
 
 

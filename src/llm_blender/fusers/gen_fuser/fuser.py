@@ -22,8 +22,6 @@ from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage
 if TYPE_CHECKING:
     from llm_blender.fusers.gen_fuser.writing import Writers
 
-__all__ = ["GenFuser"]
-
 _SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
 _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
 _THOUGHTS = ("<think>", "</think>")

@@ -22,8 +22,6 @@ from llm_blender._hub import find_folder
 from llm_blender._torch import load_model, parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
 
-__all__ = ["Loaded", "load", "load_tokenizer"]
-
 ADAPTER = "adapter_config.json"
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 

@@ -15,8 +15,6 @@ from llm_blender.errors import CheckpointError, InputError, first_problem
 from llm_blender.fusers.texts import even_cap
 from llm_blender.types import Instruction, instruction_text
 
-__all__ = ["SETTINGS", "CausalFormat", "Fit", "Lengths", "Prompt", "PromptFormat", "Render", "Seq2SeqFormat", "fit"]
-
 Render = Callable[[int, int, int], list[int]]
 """A function of the instruction's tokens, each candidate's tokens and the number of candidates; returns the prompt."""
 

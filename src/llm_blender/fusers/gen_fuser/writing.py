@@ -13,8 +13,6 @@ from llm_blender._torch import DevicePool
 from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.gen_fuser.loading import Loaded
 
-__all__ = ["Writers"]
-
 
 class _Stop(StoppingCriteria):
     """A criterion that ends a batch as soon as `stopped` returns True."""

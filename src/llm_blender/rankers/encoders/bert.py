@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from llm_blender.rankers.encoders.deberta import Dense, Encoded, Residual
 
-__all__ = ["BertConfig", "BertEncoder"]
-
 _OTHER_BIAS = -2.0
 """Added to attention logits of the other text, so that an untrained model stays close to its pretraining.
 

@@ -23,8 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DebertaConfig", "DebertaEncoder", "Dense", "Encoded", "Residual"]
-
 
 @dataclass(frozen=True)
 class DebertaConfig:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
     from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker
 
-__all__ = ["Backend", "OnnxBackend", "PairComparer", "TorchBackend", "load_session", "load_torch"]
-
 
 class Backend(Protocol):
     """Function from a batch to logits."""

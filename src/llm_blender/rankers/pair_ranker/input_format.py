@@ -21,8 +21,6 @@ from llm_blender.rankers.batching import pad
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
-__all__ = ["FittedTexts", "InputFormat", "PairBatch", "PairSequence"]
-
 SOURCE, LEFT, RIGHT = 1, 2, 3
 
 

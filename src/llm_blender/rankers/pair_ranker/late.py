@@ -16,8 +16,6 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch, PairSequence
 from llm_blender.ranking import Advance, Pool
 
-__all__ = ["LateBackend", "LateComparer", "LateOnnxBackend", "LateTorchBackend"]
-
 Reading = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """States ``[2 P, T, H]``, mask and segments ``[2 P, T]``, whole lengths ``[2 P]``: P left candidates, P right ones."""
 
