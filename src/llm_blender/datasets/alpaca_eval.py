@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_blender.data.instructions import coin
 from llm_blender.data.records import SkipRecord, number, optional_text, text
 from llm_blender.data.rows import normalized_key
 from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
-
-if TYPE_CHECKING:
-    from llm_blender.datasets.formats import ImportPlan
 
 _Answer = tuple[str, str]
 """Model and text: an annotator may have judged another text than the model's output file holds."""
@@ -62,14 +59,24 @@ class AlpacaEval:
             pairs, since the texts do not differ.
 
     Args:
-        plan: settings of the import: the models and annotators to keep, the reference, and the seed of the order of the
-            two answers of a pair. The baselines that models were judged against are kept too.
         known_annotators: existing annotators, even if their files are not read.
+        models: models to keep, and the baselines that they were judged against; empty means all.
+        annotators: annotators to keep; empty means all.
+        reference: model whose answers become the rows' references.
+        seed: seed of the order of the two answers of a pair.
     """
 
-    def __init__(self, plan: ImportPlan, known_annotators: Sequence[str]) -> None:
-        self._models, self._annotators = frozenset(plan.models), frozenset(plan.annotators)
-        self._reference, self._seed = plan.reference, plan.seed
+    def __init__(
+        self,
+        known_annotators: Sequence[str],
+        *,
+        models: Sequence[str],
+        annotators: Sequence[str],
+        reference: str,
+        seed: int,
+    ) -> None:
+        self._models, self._annotators = frozenset(models), frozenset(annotators)
+        self._reference, self._seed = reference, seed
         self.equal = 0
         self._rows: dict[str, _Row] = {}
         self._seen_models: dict[str, None] = {}

@@ -210,7 +210,13 @@ def _check_options(plan: ImportPlan, format: str) -> None:
 
 
 def _read_alpaca_eval(plan: ImportPlan, reading: Reading, progress: OnProgress | None) -> None:
-    gathered = AlpacaEval(plan, reading.inputs.annotators)
+    gathered = AlpacaEval(
+        reading.inputs.annotators,
+        models=plan.models,
+        annotators=plan.annotators,
+        reference=plan.reference,
+        seed=plan.seed,
+    )
     for file in reading.inputs.files:
         others = Counter[str]()
 

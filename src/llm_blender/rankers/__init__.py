@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.types import Ranker
 
 if TYPE_CHECKING:
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
 
-__all__ = ["load_ranker"]
+__all__ = ["as_ranker", "load_ranker"]
 
 Backend = Literal["onnx", "torch"]
 Precision = Literal["int8", "fp32"]
@@ -103,6 +104,22 @@ def _load_on_torch(kind: str, name: object, place: str | Path, backend: str | No
     if backend == "onnx":
         raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
     ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, device=device)
+    return ranker
+
+
+def as_ranker(ranker: Ranker | str | os.PathLike[str]) -> Ranker:
+    """Return a ranker unchanged, or load it by name.
+
+    Args:
+        ranker: any `Ranker`, or a name for `load_ranker`: ``bundled``, a folder, a Hub repository.
+
+    Raises:
+        InputError: the value is neither; see also `load_ranker`.
+    """
+    if isinstance(ranker, str | os.PathLike):
+        return load_ranker(ranker)
+    if not isinstance(ranker, Ranker):
+        raise InputError(f"A {type(ranker).__name__} is no ranker: give one with `rank_many`, or a name.")
     return ranker
 
 

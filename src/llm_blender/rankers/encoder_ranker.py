@@ -8,20 +8,16 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, Unpack
 
 from torch import nn
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
+from llm_blender.rankers.checkpoints import SpecialTokens, copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pointwise import Loading, LoadOptions, PointwiseRanker
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
-
-if TYPE_CHECKING:
-    from llm_blender.rankers.simcls import SimCLSInput
-    from llm_blender.rankers.summa_reranker import SummaInput
 
 FORMAT_VERSION = 1
 
@@ -96,7 +92,21 @@ class PointwiseConfig:
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-Input = TypeVar("Input", bound="SummaInput | SimCLSInput")
+class InputFormat(Protocol):
+    """Tokenizer of a pointwise baseline; the readings are a matter of each ranker."""
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokenizer's special tokens."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens of the tokenizer."""
+        ...
+
+
+Input = TypeVar("Input", bound=InputFormat)
 
 
 class EncoderRanker(PointwiseRanker, Generic[Input]):

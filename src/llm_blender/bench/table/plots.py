@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_blender.bench import plots
-from llm_blender.bench.plots import Theme
+from llm_blender.bench.report import Theme
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.statistics import JUDGE
 from llm_blender.bench.table.tradeoff import TradeoffPoint

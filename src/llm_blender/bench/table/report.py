@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.bench.report import (
+    DARK,
+    LIGHT,
     NOTHING,
     Table,
     format_interval,
