@@ -102,16 +102,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=256,
-            max_position_embeddings=160,
-        )
-    ).save_pretrained(folder)
+    size = {**_LLAMA, "hidden_size": 128, "intermediate_size": 256}
+    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **size)).save_pretrained(folder)
     return folder
 
 
@@ -156,22 +148,14 @@ def make_t5(folder: Path, *, seed: int = 3, **options: Any) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     torch.manual_seed(seed)
     config = T5Config(
         vocab_size=tokenizer.get_vocab_size(),
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
         decoder_start_token_id=0,
         initializer_factor=8.0,  # that it writes something else than one word again and again
-        **options,
+        **{"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, **options},
     )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
@@ -194,10 +178,7 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
         show_progress=False,
     )
     tokenizer.train_from_iterator(_FUSER_TEXTS * 5, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
     fast.chat_template = template
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
@@ -205,11 +186,8 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
         vocab_size=tokenizer.get_vocab_size(),
         num_key_value_heads=1,
         max_position_embeddings=context,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=0,
         initializer_range=0.5,
-        **_LLAMA,
+        **{"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0, **_LLAMA},
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

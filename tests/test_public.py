@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +17,15 @@ def test_all_is_sorted_and_without_duplicates():
     # ruff's order: constants, then classes, then functions.
     public = llm_blender.__all__
     assert public == sorted(set(public), key=lambda name: (not name.isupper(), name.islower(), name))
+
+
+@pytest.mark.parametrize("package", ["metrics", "ranking"])
+def test_all_of_a_package_is_sorted_and_complete(package):
+    module = importlib.import_module(f"llm_blender.{package}")
+    public = module.__all__
+    assert sorted(public, key=lambda name: (not name.isupper(), name.islower(), name)) == public
+    names = {name for name, value in vars(module).items() if not isinstance(value, ModuleType)}
+    assert {name for name in names if not name.startswith("_")} == set(public)
 
 
 @pytest.mark.parametrize("name", llm_blender.__all__)

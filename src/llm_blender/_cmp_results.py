@@ -8,8 +8,6 @@ from typing import Any
 
 from llm_blender.errors import InputError
 
-__all__ = ["OUTCOMES", "read_cmp_results", "resolve_pair"]
-
 OUTCOMES: dict[str, tuple[float, float]] = {
     "A is better": (1.0, -1.0),
     "B is better": (-1.0, 1.0),

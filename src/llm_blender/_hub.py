@@ -15,20 +15,6 @@ from urllib.parse import quote
 
 from llm_blender.errors import NotFoundError
 
-__all__ = [
-    "ANSWER_SECONDS",
-    "FILES",
-    "PICKLED_FILES",
-    "auth_headers",
-    "endpoint",
-    "file_sha256",
-    "file_url",
-    "find_folder",
-    "from_hub",
-    "look_up",
-    "offline",
-]
-
 _T = TypeVar("_T")
 
 PICKLED_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]

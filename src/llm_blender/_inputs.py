@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction
 
-__all__ = ["check_inputs", "clean", "fence_code", "quote_texts"]
-
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
     """Refuse inputs that cannot be ranked or fused.
@@ -39,6 +37,19 @@ def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Seque
 def clean(text: str) -> str:
     """Replace lone surrogates, which JSON can contain and no tokenizer accepts."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def split_special(text: str, special: Sequence[str]) -> str:
+    """Put a space into each special token, so that a tokenizer reads it as plain text.
+
+    Args:
+        text: any text.
+        special: the special tokens, longest first.
+    """
+    for token in special:
+        if token in text:
+            text = text.replace(token, f"{token[:1]} {token[1:]}")
+    return text
 
 
 def fence_code(*texts: str, digits: int = 16) -> str:

@@ -9,6 +9,7 @@
     │   ├── CheckpointError     a folder or file that is no checkpoint
     │   ├── NotFoundError       no file, model or row of that name              HTTP 404
     │   └── MissingExtraError   a pip extra is not installed                    HTTP 501
+    │       └── MissingLibraryError   nor the library of an integration
     └── WorkError               the input was fine, the work failed    exit 1   HTTP 500
         ├── LLMError            one LLM failed: `llm`, `reason`                 HTTP 502
         ├── NoAnswerError       no LLM gave a usable answer                     HTTP 502
@@ -39,6 +40,7 @@ __all__ = [
     "LLMBlenderError",
     "LLMError",
     "MissingExtraError",
+    "MissingLibraryError",
     "NoAnswerError",
     "NotFoundError",
     "RowError",
@@ -139,6 +141,14 @@ class MissingExtraError(InputError):
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{what} needs an optional part: pip install 'llm-blender[{extra}]'")
+
+
+class MissingLibraryError(MissingExtraError):
+    """The library of an integration is not installed; the message contains the pip command."""
+
+    def __init__(self, what: str, packages: str) -> None:
+        super().__init__(what, packages)
+        self.args = (f"{what} needs another library: pip install {packages}",)
 
 
 class WorkError(LLMBlenderError):

@@ -28,6 +28,19 @@ def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
 
 
 @pytest.fixture
+def refuse(blend: Callable[..., Result]) -> Callable[..., Result]:
+    """Return a function that runs a command with wrong options, and checks that it prints only the message."""
+
+    def run(*args: object, message: str) -> Result:
+        result = blend(*args)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture
 def rows(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Write the ROWS of the test module to a file."""
     path = tmp_path / "rows.jsonl"

@@ -8,22 +8,13 @@ import pytest
 from llm_blender.config import Config, load_config
 
 TOML = """
-[[llm]]
-name = "llama \\"3\\" 🦙"
-base_url = "http://localhost:11434/v1"
-model = "llama3.2:3b"
-api_key_env = "BLEND_TEST_KEY"
-price = { input = 0.0, output = 1.5 }
-extra = { "top k" = 5, stops = ["a", "b"], think = false }
-
-[[llm]]
-name = "small"
-provider = "embedded"
-model = "smollm2-135m"
-samples = 4
-
-[limits]
-quorum = 2
+limits.quorum = 2
+llm = [
+    { name = "llama \\"3\\" 🦙", base_url = "http://localhost:11434/v1", model = "llama3.2:3b", \
+api_key_env = "BLEND_TEST_KEY", price = { input = 0.0, output = 1.5 }, \
+extra = { "top k" = 5, stops = ["a", "b"], think = false } },
+    { name = "small", provider = "embedded", model = "smollm2-135m", samples = 4 },
+]
 """
 
 

@@ -217,22 +217,17 @@ class TestStoredRankings:
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("option", "message"),
     [
-        (["missing.jsonl"], "no file missing.jsonl"),
-        (["rows.jsonl", "--strategy", "bubbles"], "did you mean 'bubble'?"),
-        (["rows.jsonl", "--pairs", "worst_best"], "--pairs"),
-        (["rows.jsonl", "--format", "chat"], "--format"),
-        (["rows.jsonl", "--min-confidence", "0.4"], "--min-confidence"),
-        (["rows.jsonl", "--min-confidence", "nan"], "--min-confidence"),
-        (["rows.jsonl", "-o", "nowhere/out.jsonl"], "no folder nowhere"),
-        (["rows.jsonl", "--models", "w"], "no candidate is by w"),
+        ("--pairs worst_best", "--pairs"),
+        ("--format chat", "--format"),
+        ("--min-confidence 0.4", "--min-confidence"),
+        ("--min-confidence nan", "--min-confidence"),
+        ("--models w", "no candidate is by w"),
     ],
 )
-def test_wrong_options_end_with_2_before_any_work(blend, rows, ranker, args, message):
-    result = blend("data", "preferences", *args)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
+def test_wrong_options_end_with_2_before_any_work(refuse, rows, ranker, option, message):
+    refuse("data", "preferences", "rows.jsonl", *option.split(), message=message)
     assert ranker.comparisons == 0
 
 

@@ -22,18 +22,9 @@ def results(tmp_path):
         prompts = [f"Why is the sky blue, in {n} words?" for n in range(20)]
         outputs = [{"instruction": q, "output": text, "generator": model, "dataset": "own"} for q in prompts]
         (folder.parent / "model_outputs.json").write_text(json.dumps(outputs))
-        annotations = [
-            {
-                "instruction": q,
-                "output_1": BASE,
-                "generator_1": "base",
-                "output_2": text,
-                "generator_2": model,
-                "annotator": "judge",
-                "preference": preference if q != prompts[0] else None,
-            }
-            for q in prompts
-        ]
+        answers = {"output_1": BASE, "generator_1": "base", "output_2": text, "generator_2": model}
+        by_prompt = {q: {"annotator": "judge", "preference": preference if q != prompts[0] else None} for q in prompts}
+        annotations = [{"instruction": q, **answers, **judgement} for q, judgement in by_prompt.items()]
         (folder / "annotations.json").write_text(json.dumps(annotations))
     return tmp_path / "results"
 
@@ -129,23 +120,21 @@ def test_bad_rows_are_counted_where_that_is_wanted(blend, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["missing"], "no file or folder missing"),
-        (["results", "--format", "alpaca"], "AlpacaEval's results, not alpaca"),
-        (["results", "--models", "god"], "did you mean 'good'?"),
-        (["results", "--annotators", "juge"], "did you mean 'judge'?"),
-        (["results", "--split", "train=0.9"], "add up to 0.9"),
-        (["results", "--split", "train=0.9,test=0.1"], "holds {split}"),
-        (["results", "--judge", "me"], "--judge is for"),
-        (["results", "--exclude", "none.jsonl"], "no file none.jsonl"),
-        (["results", "-o", "nowhere/out.jsonl"], "no folder nowhere"),
-    ],
+    ("message", "line"),
+    {
+        "no file or folder missing": "missing",
+        "AlpacaEval's results, not alpaca": "results --format alpaca",
+        "did you mean 'good'?": "results --models god",
+        "did you mean 'judge'?": "results --annotators juge",
+        "add up to 0.9": "results --split train=0.9",
+        "holds {split}": "results --split train=0.9,test=0.1",
+        "--judge is for": "results --judge me",
+        "no file none.jsonl": "results --exclude none.jsonl",
+        "no folder nowhere": "results -o nowhere/out.jsonl",
+    }.items(),
 )
-def test_wrong_options_end_with_2_and_no_file(blend, results, args, message):
-    result = blend("data", "import", "-o", "out.jsonl", *args)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
+def test_wrong_options_end_with_2_and_no_file(refuse, results, message, line):
+    refuse("data", "import", "-o", "out.jsonl", *line.split(), message=message)
     assert [path.name for path in results.parent.iterdir()] == ["results"]
 
 

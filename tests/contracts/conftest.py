@@ -8,6 +8,7 @@ import pkgutil
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,55 @@ import pytest
 
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
+Get = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One implementation.
+
+    Attributes:
+        cls: name of its class.
+        make: makes it.
+        label: tells apart two of one class.
+        torch: whether it needs the extra of that name.
+    """
+
+    cls: str
+    make: Callable[[Get], Any]
+    label: str = ""
+    torch: bool = False
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of a module for each of its `ENTRIES`."""
+    if "entry" in metafunc.fixturenames:
+        entries = metafunc.module.ENTRIES
+        ids = ["-".join(filter(None, (entry.cls, entry.label))) for entry in entries]
+        metafunc.parametrize("entry", entries, ids=ids, scope="session")
+
+
+@pytest.fixture(scope="session")
+def made(entry: Case, request: pytest.FixtureRequest) -> Any:
+    """What the entry makes."""
+    if entry.torch:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+    return entry.make(request.getfixturevalue)
+
+
 FIXTURES = Path(__file__).parents[1] / "published" / "fixtures"
 REWARD_MODEL = "OpenAssistant/reward-model-deberta-v3-large-v2"
 
 
 @pytest.fixture(scope="session")
 def public_classes() -> Callable[..., set[str]]:
-    """Names of the public classes of a package that can be made and have all the given attributes."""
+    """Names of the public classes of a package, and of `testing`, that can be made and have all these attributes."""
 
     def find(package: str, *attributes: str) -> set[str]:
-        root = import_module(package)
-        names = [package, *(found.name for found in pkgutil.walk_packages(root.__path__, f"{package}."))]
+        roots = [import_module(name) for name in (package, "llm_blender.testing")]
+        names = [root.__name__ for root in roots]
+        names += [found.name for root in roots for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")]
         classes: set[str] = set()
         for name in names:
             try:

@@ -1,6 +1,6 @@
 """The promises of every `Fuser`, and of the guard around one.
 
-A new fuser: add one line to `FUSERS`, with the name of its class and a function that makes one; `get` gives the value
+A new fuser: add one line to `ENTRIES`, with the name of its class and a function that makes one; `get` gives the value
 of a session fixture.
 """
 
@@ -32,37 +32,31 @@ from llm_blender.types import (
     Sampling,
 )
 
-Get = Callable[[str], Any]
+from .conftest import Case, Get
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Case):
     """One fuser.
 
     Attributes:
-        cls: name of its class.
-        make: makes it.
-        label: tells apart two of one class.
         slow: makes one that writes for seconds, to be cancelled; None takes `make`'s.
         rows: how many rows of several are fused; fewer where each takes long.
         streams: whether `on_text` gets the text that is given back.
-        torch: whether it needs the extra of that name.
     """
 
-    cls: str
-    make: Callable[[Get], Any]
-    label: str = ""
     slow: Callable[[Get], Any] | None = None
     rows: int = 3
     streams: bool = True
-    torch: bool = False
 
 
-FUSERS = [
+ENTRIES = [
     Entry("ChatFuser", lambda get: ChatFuser(FakeLLM("chat", write)), slow=lambda get: ChatFuser(FakeLLM(delay=60))),
     Entry("ConsensusFuser", lambda get: ConsensusFuser()),
     Entry("LongestFuser", lambda get: LongestFuser()),
-    Entry("GenFuser", lambda get: generating(get("tiny_t5")), "t5", lambda get: endless(get("tiny_t5")), torch=True),
+    Entry(
+        "GenFuser", lambda get: generating(get("tiny_t5")), "t5", slow=lambda get: endless(get("tiny_t5")), torch=True
+    ),
     Entry("GenFuser", lambda get: generating(get("tiny_llama")), "llama", torch=True),
     Entry("EmbeddedFuser", lambda get: get("embedded_fuser"), rows=2),
     Entry("GuardedFuser", lambda get: Guarded(ConsensusFuser()), "consensus", streams=False),
@@ -150,18 +144,9 @@ def embedded_fuser(embedded: Callable[..., Any], tmp_path_factory: pytest.TempPa
     return EmbeddedFuser(folder, embedded("fuser"))
 
 
-@pytest.fixture(scope="session", params=FUSERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
-def entry(request: pytest.FixtureRequest) -> Entry:
-    entry: Entry = request.param
-    if entry.torch:
-        pytest.importorskip("torch")
-        pytest.importorskip("transformers")
-    return entry
-
-
 @pytest.fixture(scope="session")
-def fuser(entry: Entry, request: pytest.FixtureRequest) -> Any:
-    return entry.make(request.getfixturevalue)
+def fuser(made: Any) -> Any:
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -210,9 +195,7 @@ def what(fusion: Fusion) -> tuple[Any, ...]:
 
 
 def test_each_public_fuser_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
-    found = public_classes("llm_blender.fusers", "fuse_many", "afuse")
-    found |= public_classes("llm_blender.testing", "fuse_many", "afuse")
-    assert found == {entry.cls for entry in FUSERS}
+    assert public_classes("llm_blender.fusers", "fuse_many", "afuse") == {entry.cls for entry in ENTRIES}
 
 
 def test_it_is_a_fuser(fuser: Any, entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """The promises of every `LLM`.
 
-A new provider: add one line to `LLMS`, with the name of its class and a function that makes one; `get` gives the
+A new provider: add one line to `ENTRIES`, with the name of its class and a function that makes one; `get` gives the
 value of a session fixture.
 """
 
@@ -24,49 +24,45 @@ from llm_blender.store import call_key
 from llm_blender.testing import FakeLLM, FakeReply
 from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
 
-Get = Callable[[str], Any]
+from .conftest import Case, Get
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One LLM; each of its functions makes one of the name ``llm``.
+class Entry(Case):
+    """One LLM, which answers `PROMPT` and each of `ODD`; each of its functions makes one of the name ``llm``.
 
     Attributes:
-        cls: name of its class.
-        make: one that answers `PROMPT` and each of `ODD`.
         fails: one that does not answer `PROMPT`.
         slow: one that takes many seconds to answer `PROMPT`, to be cancelled; None if no call can last.
     """
 
-    cls: str
-    make: Callable[[Get], Any]
-    fails: Callable[[Get], Any]
+    fails: Callable[[Get], Any] | None = None
     slow: Callable[[Get], Any] | None = None
 
 
-LLMS = [
+ENTRIES = [
     Entry(
         "FakeLLM",
         lambda get: FakeLLM("llm", "An answer\nof two  lines.", cost=0.5),
-        lambda get: FakeLLM("llm", errors="server"),
-        lambda get: FakeLLM("llm", delay=60),
+        fails=lambda get: FakeLLM("llm", errors="server"),
+        slow=lambda get: FakeLLM("llm", delay=60),
     ),
     Entry(
         "OpenAICompatibleLLM",
         lambda get: behind(get, FakeReply("An answer\nof two  lines.", usage=(3, 2))),
-        lambda get: behind(get, FakeReply("broken", status=500)),
-        lambda get: behind(get, dawdle),
+        fails=lambda get: behind(get, FakeReply("broken", status=500)),
+        slow=lambda get: behind(get, dawdle),
     ),
     Entry(
         "ReplayLLM",
         lambda get: ReplayLLM("llm", get("record")([PROMPT, *ODD])),
-        lambda get: ReplayLLM("llm", get("record")(["Another prompt."])),
+        fails=lambda get: ReplayLLM("llm", get("record")(["Another prompt."])),
     ),
     Entry(
         "EmbeddedLLM",
         lambda get: get("embedded")("llm"),
-        lambda get: EmbeddedLLM("llm", get("damaged_model")),
-        lambda get: get("embedded")("llm", system="Count: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15."),
+        fails=lambda get: EmbeddedLLM("llm", get("damaged_model")),
+        slow=lambda get: get("embedded")("llm", system="Count: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15."),
     ),
 ]
 
@@ -116,19 +112,14 @@ def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=LLMS, ids=lambda entry: entry.cls)
-def entry(request: pytest.FixtureRequest) -> Entry:
-    made: Entry = request.param
+@pytest.fixture(scope="session")
+def llm(made: Any) -> Any:
     return made
 
 
 @pytest.fixture(scope="session")
-def llm(entry: Entry, request: pytest.FixtureRequest) -> Any:
-    return entry.make(request.getfixturevalue)
-
-
-@pytest.fixture(scope="session")
 def failing(entry: Entry, request: pytest.FixtureRequest) -> Any:
+    assert entry.fails is not None
     return entry.fails(request.getfixturevalue)
 
 
@@ -162,9 +153,7 @@ def left_threads(before: set[threading.Thread]) -> list[str]:
 
 
 def test_each_public_llm_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
-    found = public_classes("llm_blender.llms", "generate", "identity")
-    found |= public_classes("llm_blender.testing", "generate", "identity")
-    assert found == {entry.cls for entry in LLMS}
+    assert public_classes("llm_blender.llms", "generate", "identity") == {entry.cls for entry in ENTRIES}
 
 
 def test_it_is_an_llm(llm: Any, entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """The contract of every `Ranker`.
 
-For a new ranker, add one line to `RANKERS` with the name of its class and a function that makes one; `get` returns the
+For a new ranker, add one line to `ENTRIES` with the name of its class and a function that makes one; `get` returns the
 value of a session fixture.
 """
 
@@ -24,28 +24,20 @@ from llm_blender.ranking import STRATEGIES
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Message, Ranker, Ranking, Sampling
 
-Get = Callable[[str], Any]
+from .conftest import Case, Get
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Case):
     """One ranker.
 
     Attributes:
-        cls: name of its class.
-        make: makes it.
-        label: distinguishes two entries of one class.
         pairwise: whether it compares pairs by a strategy; a pointwise ranker ignores strategy and budget.
         unit: rounding of its logits; float noise, which depends on the batch, may change the last digit.
-        torch: whether it needs the extra ``torch``.
     """
 
-    cls: str
-    make: Callable[[Get], Any]
-    label: str = ""
     pairwise: bool = False
     unit: float = 1e-4
-    torch: bool = False
 
 
 def pretrained(cls: str, checkpoint: Callable[[Get], Any], **options: Any) -> Callable[[Get], Any]:
@@ -65,12 +57,14 @@ REWARD = pretrained("RewardModel", lambda get: get("reward_model"), max_length=9
 CHAT_REWARD = pretrained("RewardModel", lambda get: get("chat_reward_model"))
 MLM = pretrained("MLMScoring", lambda get: get("masked_lm"), max_length=40)
 
-RANKERS = [
+ENTRIES = [
     Entry("PairRanker", lambda get: load_ranker("bundled"), "bundled", pairwise=True),
-    Entry("PairRanker", pretrained("PairRanker", lambda get: get("tiny_ranker")()), "torch", True, torch=True),
+    Entry("PairRanker", pretrained("PairRanker", lambda get: get("tiny_ranker")()), "torch", torch=True, pairwise=True),
     Entry("LLMJudge", lambda get: LLMJudge(FakeLLM("judge", prefer_longer)), pairwise=True),
     Entry("FakeRanker", lambda get: FakeRanker(), pairwise=True),
-    Entry("FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", True),
+    Entry(
+        "FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", pairwise=True
+    ),
     Entry("SimCLS", published("SimCLS"), unit=1e-6, torch=True),
     Entry("SummaReranker", published("SummaReranker"), torch=True),
     Entry("RewardModel", REWARD, torch=True),
@@ -109,18 +103,9 @@ def prefer_longer(messages: Sequence[Message], sampling: Sampling) -> str:
     return "A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie"
 
 
-@pytest.fixture(scope="session", params=RANKERS, ids=lambda entry: "-".join(filter(None, (entry.cls, entry.label))))
-def entry(request: pytest.FixtureRequest) -> Entry:
-    made: Entry = request.param
-    return made
-
-
 @pytest.fixture(scope="session")
-def ranker(entry: Entry, request: pytest.FixtureRequest) -> Any:
-    if entry.torch:
-        pytest.importorskip("torch")
-        pytest.importorskip("transformers")
-    return entry.make(request.getfixturevalue)
+def ranker(made: Any) -> Any:
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +150,7 @@ def check_close(one: Ranking, other: Ranking, unit: float) -> None:
 
 
 def test_each_public_ranker_is_in_the_list(public_classes: Callable[..., set[str]]) -> None:
-    found = public_classes("llm_blender.rankers", "rank_many") | public_classes("llm_blender.testing", "rank_many")
-    assert found == {entry.cls for entry in RANKERS}
+    assert public_classes("llm_blender.rankers", "rank_many") == {entry.cls for entry in ENTRIES}
 
 
 def test_it_is_a_ranker(ranker: Any, entry: Entry) -> None:

@@ -279,7 +279,7 @@ def test_what_costs_something_needs_a_cap(server):
 def test_a_build_stops_at_the_cap_and_goes_on_with_a_higher_one(server):
     # More than was expected, 0.0003, and not more than it may be, 0.0008.
     server.answer = lambda body: FakeReply("dear", usage=(100, 500))
-    with pytest.raises(WorkError, match=r"more than is left of --max-cost 0.005; .*of 12 answers are there"):
+    with pytest.raises(WorkError, match=r"more than is left of --max-cost 0.005; .*of 12 candidates are there"):
         build(server, plan(max_cost=0.005))
     calls = server.calls
     assert 6 <= calls <= 8

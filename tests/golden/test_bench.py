@@ -64,26 +64,13 @@ TOLD = [
         ]
     )
 ]
-PRICES = """
-[[llm]]
-name = "ann"
-price = { input = 1, output = 1 }
-seconds = 2
-
-[[llm]]
-name = "bob"
-price = { input = 5, output = 5 }
-seconds = 4
-
-[[llm]]
-name = "cy"
-price = { input = 2, output = 9 }
-seconds = 3
-
-[[ranker]]
-name = "bundled"
-seconds = 0.1
-"""
+PRICES = (
+    "".join(
+        f'\n[[llm]]\nname = "{name}"\nprice = {{ input = {asked}, output = {written} }}\nseconds = {seconds}\n'
+        for name, asked, written, seconds in (("ann", 1, 1, 2), ("bob", 5, 5, 4), ("cy", 2, 9, 3))
+    )
+    + '\n[[ranker]]\nname = "bundled"\nseconds = 0.1\n'
+)
 PRIORS = {
     "format": "llm-blender priors", "version": 1, "strengths": {"cy": 3.0, "bob": 0.5, "ann": -3.5}, "games": {},
     "weight": 1.0, "weight_ci95": None, "source": "votes", "ranker": "bundled", "temperature": None,

@@ -266,9 +266,7 @@ class TestTrainers:
         config = online_dpo.OnlineDPOConfig(
             output_dir=str(folder),
             per_device_train_batch_size=2,
-            max_new_tokens=12,
-            max_length=64,
-            max_steps=2,
+            **{"max_new_tokens": 12, "max_length": 64, "max_steps": 2},
             logging_steps=1,
             report_to=[],
             save_strategy="no",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_blender import Blender, BlenderConfig, PairRanker
+from llm_blender.rankers.published import _deberta_v3
 
 
 @pytest.fixture(scope="session")
@@ -55,24 +56,11 @@ def make_published(root):
     special = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", special)
     encoder = {
-        "model_type": "deberta-v2",
+        **_deberta_v3(hidden=16, layers=1, intermediate=32),
         "vocab_size": tokenizer.get_vocab_size(with_added_tokens=True),
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
         "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "hidden_act": "gelu",
         "max_position_embeddings": 64,
-        "max_relative_positions": -1,
-        "position_biased_input": False,
         "position_buckets": 16,
-        "pos_att_type": ["p2c", "c2p"],
-        "relative_attention": True,
-        "share_att_key": True,
-        "norm_rel_ebd": "layer_norm",
-        "type_vocab_size": 0,
-        "layer_norm_eps": 1e-7,
-        "pad_token_id": 0,
     }
     config = {"ranker_type": "pairranker", "model_type": "deberta", "model_name": "encoder", "n_tasks": 1}
     lengths = {"source_maxlength": 128, "candidate_maxlength": 64}

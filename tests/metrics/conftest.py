@@ -51,15 +51,8 @@ def _make_bart(folder: Path) -> None:
         shutil.copy(FIXTURES / "roberta" / name, folder)
     torch.manual_seed(3)
     layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    config = BartConfig(
-        vocab_size=300,
-        d_model=16,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=48,
-        init_std=0.4,
-        **layers,
-    )
+    size = {"vocab_size": 300, "d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    config = BartConfig(**size, **layers, max_position_embeddings=48, init_std=0.4)
     model = BartForConditionalGeneration(config)
     torch.nn.init.normal_(model.final_logits_bias)  # a fine-tuned one need not have zeros there
     model.save_pretrained(folder)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.rankers.batching import _OVERHEAD, token_batches
+from llm_blender.rankers.batching import _OVERHEAD, pad, token_batches
 from llm_blender.rankers.pair_ranker import PairRanker
 
 
@@ -72,3 +72,9 @@ def test_little_padding_on_a_realistic_mix(tiny_ranker, prompts, candidates):
     assert sum(ranking.comparisons for ranking in rankings) >= 200
     assert sum(read) / sum(computed) > 0.9
     assert max(computed) <= 1_024
+
+
+def test_pad():
+    ids, mask = pad([np.array([5, 6]), [7, 8, 9]], 1)
+    assert ids.tolist() == [[5, 6, 1], [7, 8, 9]]
+    assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]

@@ -4,29 +4,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_blender.rankers.published import _deberta_v3
+
 if TYPE_CHECKING:
     import torch
 
 
 VALUES = {
-    "model_type": "deberta-v2",
+    **_deberta_v3(hidden=32, layers=3, intermediate=48),
     "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "hidden_act": "gelu",
     "max_position_embeddings": 64,
-    "max_relative_positions": -1,
-    "initializer_range": 0.3,  # so that the terms of attention matter
-    "layer_norm_eps": 1e-7,
-    "position_biased_input": False,
     "position_buckets": 16,
-    "pos_att_type": ["p2c", "c2p"],
-    "relative_attention": True,
-    "share_att_key": True,
-    "norm_rel_ebd": "layer_norm",
-    "type_vocab_size": 0,
+    "initializer_range": 0.3,  # so that the terms of attention matter
 }
 
 

@@ -36,7 +36,7 @@ def bert(tiny_encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def roberta(tiny_encoder, tmp_path_factory):
+def roberta(tiny_encoder, llama_shape, tmp_path_factory):
     """Positions that begin behind the padding token's, and RoBERTa's names of special tokens."""
     import torch
     from transformers import RobertaConfig, RobertaForMaskedLM
@@ -50,13 +50,12 @@ def roberta(tiny_encoder, tmp_path_factory):
     values["post_processor"] = None
     (folder / "tokenizer.json").write_text(json.dumps(values))
     torch.manual_seed(1)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = RobertaConfig(
         vocab_size=len(values["model"]["vocab"]),
+        **llama_shape,
         max_position_embeddings=42,
         pad_token_id=0,
         initializer_range=0.3,
-        **sizes,
     )
     RobertaForMaskedLM(config).save_pretrained(folder)
     return folder

@@ -137,14 +137,6 @@ def test_nothing():
     assert pack([], 100) == []
 
 
-def test_pad():
-    from llm_blender.training.batches import pad
-
-    ids, mask = pad([np.array([5, 6]), np.array([7, 8, 9])], 1)
-    assert ids.tolist() == [[5, 6, 1], [7, 8, 9]]
-    assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
-
-
 @pytest.mark.parametrize("types", [False, True])
 def test_a_batch_holds_the_sequences_of_its_groups_in_order(types):
     import torch

@@ -15,19 +15,6 @@ from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.ranking import Interval, LogitWeights
 from llm_blender.store import Store
 from llm_blender.training import votes as module
-from llm_blender.training.votes import (
-    Estimate,
-    Evaluation,
-    VoteQuality,
-    count_votes,
-    evaluate_on_votes,
-    evaluation_section,
-    read_votes,
-    replace_ranker,
-    replaceable,
-    split_votes,
-    train_on_votes,
-)
 from llm_blender.types import Candidate, Example, LabelledPair
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird", "air", "water"]
@@ -61,7 +48,7 @@ class TestReading:
         ]
         path = tmp_path / "votes.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (row,) = read_votes(path)
+        (row,) = module.read_votes(path)
         assert (row.prompt, row.pairs) == ("Why?\nSay.", (LabelledPair(1, 2, "b"),))
 
     def test_the_store_of_the_service(self, tmp_path):
@@ -71,19 +58,19 @@ class TestReading:
             for owner in ("ann", "bob"):
                 history.keep(owner, [{"role": "user", "content": "Why?"}], "A.", report, owner=owner)
             history.vote("bob", 1)
-        (row,) = read_votes(tmp_path / "any.name")
+        (row,) = module.read_votes(tmp_path / "any.name")
         assert (row.instruction, row.id, row.pairs) == ("Why?", "bob", (LabelledPair(0, 1, "b", "human"),))
 
     def test_nothing(self, tmp_path):
         with pytest.raises(NotFoundError, match="store of `blend serve`"):
-            read_votes(tmp_path / "none")
+            module.read_votes(tmp_path / "none")
 
 
 class TestSplitting:
     def test_whole_instructions_are_held_out(self):
         rows = voted()
         again = [dataclasses.replace(row, instruction=f" {row.prompt.upper()}") for row in rows[:9]]
-        split = split_votes([*rows, *again], 0)
+        split = module.split_votes([*rows, *again], 0)
         learnt, held_out = ({row.prompt.strip().lower() for row in part} for part in (split.learnt, split.held_out))
         assert not learnt & held_out
         assert len(learnt) + len(held_out) == 64
@@ -92,23 +79,23 @@ class TestSplitting:
 
     def test_a_fifth_of_many(self):
         rows = [dataclasses.replace(row, instruction=f"{row.prompt} {n}") for row in voted() for n in range(32)]
-        assert 0.18 < len(split_votes(rows, 0).held_out) / len(rows) < 0.22
+        assert 0.18 < len(module.split_votes(rows, 0).held_out) / len(rows) < 0.22
 
     @pytest.mark.parametrize("seed", range(4))
     def test_what_was_learnt_from_is_not_held_out_later(self, seed):
         rows = [dataclasses.replace(row, instruction=f"{row.prompt} {n}") for row in voted() for n in range(4)]
         learnt: set[str] = set()
         for number in range(50, len(rows), 30):
-            split = split_votes(rows[:number], seed)
+            split = module.split_votes(rows[:number], seed)
             assert not learnt & {row.prompt for row in split.held_out}
             learnt |= {row.prompt for row in split.learnt}
 
     def test_the_seed_decides(self):
-        assert split_votes(voted(), 1) == split_votes(voted(), 1) != split_votes(voted(), 2)
+        assert module.split_votes(voted(), 1) == module.split_votes(voted(), 1) != module.split_votes(voted(), 2)
 
     def test_too_few(self):
         with pytest.raises(InputError, match=r"votes on 47 instructions .* 50 are needed: 30 .* 20 .* on 3 more"):
-            split_votes(voted(47), 0)
+            module.split_votes(voted(47), 0)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +109,9 @@ def init(tiny_ranker, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(init, tmp_path_factory):
-    split, output = split_votes(voted(), 0), tmp_path_factory.mktemp("trained")
+    split, output = module.split_votes(voted(), 0), tmp_path_factory.mktemp("trained")
     steps: list[tuple[int, int]] = []
-    run = train_on_votes(
+    run = module.train_on_votes(
         split, output, init=str(init), epochs=3, settings=FAST, progress=lambda *counts: steps.append(counts)
     )
     return split, output, run, steps
@@ -144,14 +131,14 @@ class TestTraining:
 
     def test_all_votes_are_learnt_from(self, trained):
         split, _, run, _ = trained
-        assert count_votes(split.learnt) == {"instructions": 44, "votes": 44}
+        assert module.count_votes(split.learnt) == {"instructions": 44, "votes": 44}
         assert [(count.groups, count.pairs) for count in run.sources] == [(44, 44)]
 
     def test_other_votes_want_another_output(self, init, trained):
         _, output, *_ = trained
         before = (output / "votes" / "learnt.jsonl").read_bytes()
         with pytest.raises(InputError, match="belongs to a run on other votes"):
-            train_on_votes(split_votes(voted(60), 0), output, init=str(init), epochs=3)
+            module.train_on_votes(module.split_votes(voted(60), 0), output, init=str(init), epochs=3)
         assert (output / "votes" / "learnt.jsonl").read_bytes() == before
 
     def test_what_reads_otherwise_is_refused(self, init, tmp_path):
@@ -159,7 +146,7 @@ class TestTraining:
         config = dataclasses.replace(PairRankerConfig.load(init), special_tokens="each_text")
         config.save(tmp_path / "other")
         with pytest.raises(InputError, match=r"reads texts as training does not \(special_tokens\)"):
-            train_on_votes(split_votes(voted(), 0), tmp_path / "out", init=str(tmp_path / "other"))
+            module.train_on_votes(module.split_votes(voted(), 0), tmp_path / "out", init=str(tmp_path / "other"))
 
     def test_the_bundled_rankers_settings_make_a_recipe(self):
         from llm_blender.rankers.checkpoints import find_checkpoint
@@ -174,7 +161,9 @@ class TestTrial:
     def test_what_learnt_the_rule_is_better(self, init, trained):
         split, output, *_ = trained
         steps = []
-        evaluation = evaluate_on_votes(split.held_out, output, init, progress=lambda *counts: steps.append(counts))
+        evaluation = module.evaluate_on_votes(
+            split.held_out, output, init, progress=lambda *counts: steps.append(counts)
+        )
         assert (evaluation.instructions, evaluation.votes) == (20, 20)
         assert evaluation.new.agreement.value > 0.9
         assert evaluation.agreement_gain.value == pytest.approx(
@@ -185,14 +174,14 @@ class TestTrial:
         assert evaluation.log_loss_change.ci95.low <= change <= evaluation.log_loss_change.ci95.high < 0
         assert evaluation.better
         assert steps[-1] == (80, 80)
-        section = evaluation_section(evaluation)
+        section = module.evaluation_section(evaluation)
         assert (
             f"| log loss | {evaluation.current.log_loss} | {evaluation.new.log_loss} | {evaluation.log_loss_change} |"
             in section
         )
 
     def test_against_itself_nothing_is_better(self, init, trained):
-        evaluation = evaluate_on_votes(trained[0].held_out, init, init)
+        evaluation = module.evaluate_on_votes(trained[0].held_out, init, init)
         assert (evaluation.agreement_gain.value, evaluation.log_loss_change.value) == (0, 0)
         assert not evaluation.better
 
@@ -206,9 +195,9 @@ class TestTrial:
         ],
     )
     def test_the_rule(self, loss, high, gain, better, reason):
-        any_one = VoteQuality(Estimate(0.5, Interval(0.4, 0.6)), Estimate(0.7, Interval(0.6, 0.8)))
-        change = Estimate(loss, Interval(-0.2, high))
-        evaluation = Evaluation(20, 30, any_one, any_one, Estimate(gain, Interval(-0.1, 0.1)), change)
+        any_one = module.VoteQuality(module.Estimate(0.5, Interval(0.4, 0.6)), module.Estimate(0.7, Interval(0.6, 0.8)))
+        change = module.Estimate(loss, Interval(-0.2, high))
+        evaluation = module.Evaluation(20, 30, any_one, any_one, module.Estimate(gain, Interval(-0.1, 0.1)), change)
         assert evaluation.better is better
         assert reason in evaluation.reason
 
@@ -222,7 +211,7 @@ class TestReplacing:
 
     def test_the_former_one_is_kept(self, current, trained):
         output = trained[1]
-        kept = [replace_ranker(output, current) for _ in range(2)]
+        kept = [module.replace_ranker(output, current) for _ in range(2)]
         assert [path.name for path in kept] == ["current.1", "current.2"]
         assert (kept[0] / "notes.txt").read_text() == "mine"
         assert sorted(path.name for path in current.parent.iterdir()) == ["current", "current.1", "current.2"]
@@ -234,7 +223,7 @@ class TestReplacing:
     def test_a_link_stays_one(self, current, trained):
         link = current.with_name("link")
         link.symlink_to(current)
-        assert replaceable(str(link), trained[1]) == current
+        assert module.replaceable(str(link), trained[1]) == current
 
     def test_what_fails_is_undone(self, current, trained, monkeypatch):
         real = Path.rename
@@ -246,7 +235,7 @@ class TestReplacing:
 
         monkeypatch.setattr(Path, "rename", rename)
         with pytest.raises(WorkError, match="was not replaced"):
-            replace_ranker(trained[1], current)
+            module.replace_ranker(trained[1], current)
         assert [path.name for path in current.parent.iterdir()] == ["current"]
         assert (current / "notes.txt").exists()
 
@@ -256,10 +245,10 @@ class TestReplacing:
         out = tmp_path / "out"
         for name in ("bundled", str(find_checkpoint("bundled"))):
             with pytest.raises(InputError, match=r"belongs to the package .*blend export bundled my-ranker"):
-                replaceable(name, out)
+                module.replaceable(name, out)
         with pytest.raises(NotFoundError, match=r"no folder .*blend export bundled my-ranker"):
-            replaceable(str(tmp_path / "none"), out)
+            module.replaceable(str(tmp_path / "none"), out)
         with pytest.raises(InputError, match="choose another output"):
-            replaceable(str(current), current / "new")
+            module.replaceable(str(current), current / "new")
         with pytest.raises(CheckpointError, match="is no checkpoint"):
-            replaceable(str(tmp_path), tmp_path.parent / "out")
+            module.replaceable(str(tmp_path), tmp_path.parent / "out")

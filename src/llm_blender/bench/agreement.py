@@ -17,16 +17,6 @@ from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest,
 from llm_blender.ranking import Interval, brier_score, calibration_bins, expected_calibration_error
 from llm_blender.types import OnProgress, Ranker
 
-__all__ = [
-    "Agreement",
-    "PairPredictions",
-    "ReliabilityBin",
-    "agreement_table",
-    "agreements",
-    "baseline_predictions",
-    "ranker_predictions",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class PairPredictions:

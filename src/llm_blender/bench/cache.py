@@ -18,8 +18,6 @@ from llm_blender.metrics import METRICS
 from llm_blender.ranking import Advance, Pool, rank_with
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
-__all__ = ["CachedMetrics", "CachedRanker"]
-
 _BLOCK = 128  # pairs between two writes: seconds of work to lose, and still well-filled batches
 _PROBES = 4  # cached pairs that are compared anew
 _TOLERANCE = 0.01  # logits; int8 kernels of different processors differ by less, checkpoints by far more

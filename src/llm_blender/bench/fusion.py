@@ -19,20 +19,6 @@ from llm_blender.metrics import evaluate
 from llm_blender.ranking import Interval
 from llm_blender.types import Example, OnProgress, Ranker
 
-__all__ = [
-    "FusedRow",
-    "FusionEffort",
-    "FusionMeasure",
-    "FusionMeasures",
-    "FusionWins",
-    "fused_rows",
-    "fusion_effort",
-    "fusion_effort_table",
-    "fusion_table",
-    "judge_fusions",
-    "measure_fusions",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FusedRow(BenchRow):

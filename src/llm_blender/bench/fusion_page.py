@@ -10,8 +10,6 @@ from llm_blender.bench.fusion import FusedRow
 from llm_blender.bench.report import Table, html_table, page
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 
-__all__ = ["fusion_page"]
-
 _WHY = {
     "better": "returned: the ranker prefers it to the best candidate",
     "unguarded": "returned without a comparison",

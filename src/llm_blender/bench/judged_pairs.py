@@ -17,16 +17,6 @@ from llm_blender.errors import InputError
 from llm_blender.ranking import LogitWeights, consensus
 from llm_blender.types import Comparison, Example, OnProgress, Ranker, Ranking
 
-__all__ = [
-    "JudgedPairs",
-    "TextPair",
-    "compare_pairs",
-    "evidence_weights",
-    "implied_pairs",
-    "labelled_pairs",
-    "rank_pairs",
-]
-
 
 class TextPair(NamedTuple):
     """Two answers to one prompt."""

@@ -15,8 +15,6 @@ from llm_blender.ranking import Priors, WeightFit
 from llm_blender.ranking import priors as fitting
 from llm_blender.types import Example, Ranker
 
-__all__ = ["named_rows", "priors_from_judgements", "priors_from_ranker", "weigh_priors"]
-
 
 def named_rows(rows: Iterable[Example], models: Sequence[str] = (), score: str | None = None) -> list[BenchRow]:
     """Select the rows in which at least two LLMs have a candidate, without the candidates of unknown LLMs.

@@ -16,8 +16,6 @@ from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Heuristic
 from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = ["CandidateGrid", "Method", "RankOptions", "best_shares", "equal_shares", "order_models", "rank_rows"]
-
 
 @dataclass(frozen=True, eq=False)
 class Method:

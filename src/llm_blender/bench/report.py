@@ -8,24 +8,61 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.errors import InputError
 from llm_blender.ranking import Interval
 
-__all__ = [
-    "NOTHING",
-    "Result",
-    "Table",
-    "format_interval",
-    "format_number",
-    "html_row",
-    "html_table",
-    "page",
-    "write_page",
-]
-
 NOTHING = "–"
 """Cell of a table that holds no value."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot.
+
+    Attributes:
+        ink: of text and lines.
+        quiet: of axes and remarks.
+        grid: of lines in the background.
+        paper: of the background.
+        baseline: of methods that are no rankers.
+        accents: of rankers; they differ in greyscale and for colour-blind readers.
+    """
+
+    ink: str
+    quiet: str
+    grid: str
+    paper: str
+    baseline: str
+    accents: tuple[str, ...]
+
+    @property
+    def style(self) -> dict[Any, Any]:
+        """Settings for ``matplotlib.rc_context``."""
+        return {
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "text.color": self.ink,
+            "axes.labelcolor": self.ink,
+            "axes.edgecolor": self.quiet,
+            "axes.facecolor": self.paper,
+            "figure.facecolor": self.paper,
+            "savefig.facecolor": self.paper,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": self.quiet,
+            "ytick.color": self.quiet,
+            "svg.fonttype": "none",  # text stays text
+            "svg.hashsalt": "llm-blender",  # the same results, the same bytes
+        }
+
+
+# Dark to light (on dark paper, light to dark); baselines are fainter than any ranker.
+LIGHT = Theme(
+    "#222222", "#777777", "#eeeeee", "#ffffff", "#d4d4d4", ("#1b3a5c", "#a3431f", "#4f9f94", "#b08cc4", "#c4b24a")
+)
+DARK = Theme(
+    "#e8e8e8", "#9a9a9a", "#333333", "#1c1c1e", "#5a5a5a", ("#a9cbf0", "#e8865a", "#5fb3a6", "#a67fbf", "#b5a23a")
+)
 
 
 class Result:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from llm_blender.ranking import Interval
 
-__all__ = ["Difference", "Estimate", "Floats", "Resampling", "RowMean", "intervals"]
-
 Floats = NDArray[np.float64]
 
 _LEVELS = (0.025, 0.975)

@@ -9,17 +9,6 @@ from typing import Any
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
 
-__all__ = [
-    "REST",
-    "BenchRow",
-    "check_names",
-    "fused_answer",
-    "group_ids",
-    "scored_examples",
-    "scored_rows",
-    "subset_names",
-]
-
 
 @dataclass(frozen=True)
 class BenchRow:

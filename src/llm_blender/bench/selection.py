@@ -13,8 +13,6 @@ from llm_blender.rankers.heuristics import Consensus, First, Longest
 from llm_blender.ranking import Interval, Priors
 from llm_blender.types import OnProgress, Ranker
 
-__all__ = ["Selection", "baseline_selections", "ranker_selections", "selection_table"]
-
 
 @dataclass(frozen=True)
 class Selection(Result):

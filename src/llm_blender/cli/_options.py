@@ -28,41 +28,6 @@ if TYPE_CHECKING:
     from llm_blender.rankers.pointwise import PointwiseRanker
     from llm_blender.types import Ranker
 
-__all__ = [
-    "STDIO",
-    "BackendOptions",
-    "ComparisonsOption",
-    "ConfigOption",
-    "DatasetOptions",
-    "DeviceOption",
-    "EnsembleOptions",
-    "FuserOption",
-    "HtmlOption",
-    "JobOptions",
-    "JsonOption",
-    "LLMOptions",
-    "MarkdownOption",
-    "MetricOption",
-    "ModelsOption",
-    "OutOption",
-    "OutputOptions",
-    "PlotOption",
-    "PriorsOption",
-    "RankerOption",
-    "RequiredOutputOptions",
-    "SeedOption",
-    "SkipBadOption",
-    "StrategyOption",
-    "StrategyOptions",
-    "StrictOption",
-    "TrainingOptions",
-    "cached_ranker",
-    "metric_settings",
-    "read_text",
-    "split_names",
-    "with_options",
-]
-
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -135,8 +100,7 @@ MetricOption = Annotated[
     ),
 ]
 PlotOption = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="DIR", help="Draw the results as PNG and SVG; matplotlib is an extra."),
+    Path | None, typer.Option("--plot", metavar="DIR", help="Draw the results as PNG and SVG; matplotlib is an extra.")
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page with the results.")
@@ -144,14 +108,7 @@ HtmlOption = Annotated[
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Expand the option groups among a command's parameters.
-
-    Args:
-        command: function with keyword parameters; one annotated with a dataclass is an option group.
-
-    Returns:
-        The function that typer reads: its parameters are the command's, with the fields of each group in its place.
-    """
+    """Replace a command's option groups, the parameters annotated with a dataclass, by the fields of each."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[Any, list[str]]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -214,11 +171,7 @@ class OutputOptions(RequiredOutputOptions):
 
 @dataclass(frozen=True)
 class StrategyOptions:
-    """Pairs that a ranker compares. The fields are arguments of `Ranker.rank_many`.
-
-    Raises:
-        InputError: there is no such strategy.
-    """
+    """Pairs that a ranker compares. The fields are arguments of `Ranker.rank_many`."""
 
     strategy: StrategyOption = "auto"
     budget: Annotated[int, typer.Option(min=2, help="Limit the comparisons per row, for auto and active.")] = 40
@@ -244,12 +197,7 @@ class BackendOptions:
     )
 
     def load(self, name: str, *, consensus: float | None = None) -> PairRanker | PointwiseRanker | Heuristic:
-        """Load a ranker.
-
-        Args:
-            name: of the ranker, as `load_ranker` knows it.
-            consensus: weight of the candidates' consensus; None leaves it to the checkpoint.
-        """
+        """Load a ranker, with this weight of the candidates' consensus instead of the checkpoint's."""
         from llm_blender.rankers import load_ranker
 
         settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
@@ -318,8 +266,7 @@ class JobOptions:
     """Limits of a resumable job."""
 
     max_cost: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="DOLLARS", help="Limit what all runs of this job cost together."),
+        float | None, typer.Option(min=0, metavar="DOLLARS", help="Limit what all runs of this job cost together.")
     ] = None
     allow_unpriced: Annotated[
         bool,
@@ -357,21 +304,11 @@ class DatasetOptions:
     skip_bad: SkipBadOption = False
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of `ImportPlan` and `BuildPlan`.
-
-        Raises:
-            InputError: the split is malformed.
-        """
+        """Return the arguments of `ImportPlan` and `BuildPlan`."""
         from llm_blender.datasets import parse_split
 
-        return {
-            "name": self.name,
-            "licence": self.licence,
-            "split": parse_split(self.split) if self.split else {},
-            "exclude": tuple(self.exclude or ()),
-            "seed": self.seed,
-            "skip_bad": self.skip_bad,
-        }
+        split = parse_split(self.split) if self.split else {}
+        return {**vars(self), "split": split, "exclude": tuple(self.exclude or ())}
 
 
 @dataclass(frozen=True)
@@ -430,10 +367,6 @@ def read_text(argument: str) -> str:
 
     Trailing line ends of a file or of standard input are removed, as ``$(cat file)`` does. ``@@`` at the beginning
     means a literal @.
-
-    Raises:
-        NotFoundError: there is no such file.
-        InputError: it cannot be read, or is not UTF-8.
     """
     if argument == STDIO:
         return _decode(sys.stdin.buffer.read(), "Standard input").rstrip("\r\n")
@@ -463,18 +396,7 @@ _BY_MODEL = ("bertscore", "bartscore", "bleurt")
 
 
 def metric_settings(names: list[str], device: str | None) -> dict[str, dict[str, Any]]:
-    """Parse the metrics of ``--metric`` into what `llm_blender.metrics.evaluate` takes.
-
-    Args:
-        names: metrics, each as ``NAME`` or ``NAME=MODEL``.
-        device: device of the models.
-
-    Returns:
-        Settings by metric.
-
-    Raises:
-        InputError: there is no such metric, or it takes no model.
-    """
+    """Parse metrics, ``NAME`` or ``NAME=MODEL``, into settings by name for `llm_blender.metrics.evaluate`."""
     from llm_blender.metrics import METRICS
 
     wanted: dict[str, dict[str, Any]] = {}

@@ -15,17 +15,6 @@ from typer.core import TyperGroup
 
 from llm_blender.errors import LLMBlenderError
 
-__all__ = [
-    "DEGRADED",
-    "BlendGroup",
-    "end_unexpected",
-    "note",
-    "print_json",
-    "print_table",
-    "show_warnings",
-    "terminate",
-]
-
 
 def print_json(value: Any) -> None:
     """Print one line of JSON on standard output."""

@@ -8,27 +8,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
 
 from llm_blender.cli._output import note
 from llm_blender.ensemble import Observer
 from llm_blender.types import Candidate, Failure
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import ProgressColumn
-
     from llm_blender.jobs import OnRows, Rows
-
-__all__ = [
-    "Report",
-    "Watcher",
-    "dollars",
-    "job_progress",
-    "progress",
-    "stopping",
-    "watched",
-]
 
 Report = Callable[[float, float], None]
 """Callback with (done, total); a total of 0 is unknown. Also an `llm_blender.types.OnProgress`."""
@@ -46,8 +45,6 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
         show: False is silent, for rows on the same terminal.
         status: function that returns further text, such as the cost so far.
     """
-    from rich.console import Console
-
     console = Console(stderr=True)
     if not show:
         yield lambda done, total: None
@@ -60,8 +57,6 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
 
 @contextmanager
 def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | None) -> Iterator[Report]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     columns: list[str | ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *_counts(unit)]
     if status is not None:
         columns.append(TextColumn("{task.fields[status]}"))
@@ -75,9 +70,6 @@ def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | No
 
 
 def _counts(unit: str) -> list[ProgressColumn]:
-    from rich.progress import DownloadColumn, ProgressColumn, Task, TransferSpeedColumn
-    from rich.text import Text
-
     class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
             total = "?" if task.total is None else f"{task.total:,.0f}"
@@ -112,24 +104,18 @@ def _number(value: float) -> str:
 
 def dollars(cost: float, unpriced: int = 0) -> str:
     """Format a cost in dollars, with the number of unpriced calls."""
-    known = f"${cost:.4f}"
-    return f"{known} and {unpriced:,} calls of unknown price" if unpriced else known
+    return f"${cost:.4f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
 
 
 @contextmanager
 def job_progress(label: str, unit: str, *, show: bool = True) -> Iterator[OnRows]:
     """Show progress, speed and cost of a job."""
-    latest: list[Rows] = []
-
-    def status() -> str:
-        rows = latest[-1]
-        failed = f", {rows.failed:,} failed" if rows.failed else ""
-        return f"{dollars(rows.cost, rows.unpriced)}{failed}"
-
-    with progress(label, unit, show=show, status=status) as report:
+    status = ""
+    with progress(label, unit, show=show, status=lambda: status) as report:
 
         def show_rows(rows: Rows) -> None:
-            latest[:] = [rows]
+            nonlocal status
+            status = dollars(rows.cost, rows.unpriced) + (f", {rows.failed:,} failed" if rows.failed else "")
             report(rows.over, rows.total)
 
         yield show_rows
@@ -166,16 +152,12 @@ class _Bars(Watcher):
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._writing: TaskID | None = None
-        self._comparing: TaskID | None = None
-        self._fusing: TaskID | None = None
-        self._fused = 0
-        self._pieces, self._total, self._over = 0, 0, 0
+        self._tasks: dict[str, TaskID] = {}
+        self._pieces, self._total, self._over, self._fused = 0, 0, 0, 0
         self._since = 0.0
 
     def started(self, models: list[str]) -> None:
         self._total = len(models)
-        self._writing = self._bars.add_task("asking", total=self._total, status="")
         self._update()
 
     def writing(self, call: int, text: str) -> None:
@@ -193,20 +175,19 @@ class _Bars(Watcher):
         self._update()
 
     def comparing(self, done: int, total: int) -> None:
-        if self._comparing is None:
-            self._comparing = self._bars.add_task("comparing", total=total, status="")
-        self._bars.update(self._comparing, completed=done, total=total, status=f"{done} of {total}")
+        self._show("comparing", f"{done} of {total}", done, total)
 
     def fusing(self, text: str) -> None:
-        if self._fusing is None:
-            self._fusing = self._bars.add_task("fusing", total=None, status="")
         self._fused += 1
-        self._bars.update(self._fusing, status=f"{self._fused} tokens")
+        self._show("fusing", f"{self._fused} tokens")
 
     def _update(self) -> None:
-        if self._writing is None:
-            return
         status = f"candidate {min(self._over + 1, self._total)} of {self._total}"
         if self._pieces > 1:
             status += f", {self._pieces / max(time.monotonic() - self._since, 1e-3):.0f} tokens/s"
-        self._bars.update(self._writing, completed=self._over, status=status)
+        self._show("asking", status, self._over, self._total)
+
+    def _show(self, name: str, status: str, done: int = 0, total: int | None = None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, status="")
+        self._bars.update(self._tasks[name], completed=done, total=total, status=status)

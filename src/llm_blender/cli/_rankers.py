@@ -30,25 +30,6 @@ if TYPE_CHECKING:
     from llm_blender.ranking import Priors
     from llm_blender.types import Ranker
 
-__all__ = [
-    "JUDGE",
-    "BenchOptions",
-    "FileArgument",
-    "FilesArgument",
-    "LoadedRankers",
-    "QualityOption",
-    "check_format",
-    "compared_models",
-    "load_judges",
-    "load_priors",
-    "load_rankers",
-    "note_drawn",
-    "note_judges",
-    "note_other_ranker",
-    "note_unknown",
-    "print_results",
-]
-
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
 QualityOption = Annotated[
@@ -62,11 +43,7 @@ _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
 def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge]:
-    """Load LLM judges, each named ``judge:`` and an LLM of the configuration; the user's store keeps their replies.
-
-    Raises:
-        InputError: there is no such LLM in the configuration, or the configuration is wrong.
-    """
+    """Load the LLM judges of names like ``judge:LLM``; the user's store keeps their replies."""
     if not names:
         return {}
     from llm_blender.config import load_config
@@ -98,11 +75,7 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
 
 @dataclass(frozen=True)
 class BenchOptions(BackendOptions):
-    """Rankers and candidates of a bench, and the format of its results.
-
-    Raises:
-        InputError: two formats are given.
-    """
+    """Rankers and candidates of a bench, and the format of its results."""
 
     rankers: Annotated[
         list[str] | None,
@@ -138,11 +111,7 @@ class BenchOptions(BackendOptions):
 
 
 def check_format(*, as_json: bool, markdown: bool) -> None:
-    """Refuse two output formats at once.
-
-    Raises:
-        InputError: both are given.
-    """
+    """Refuse two output formats at once."""
     if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
 
@@ -196,11 +165,9 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
 
 def load_priors(path: Path | None) -> Priors | None:
     """Load the priors of a file, if one is given."""
-    if path is None:
-        return None
     from llm_blender.ranking import Priors
 
-    return Priors.load(path)
+    return None if path is None else Priors.load(path)
 
 
 def note_other_ranker(priors: Priors | None, ranker: str) -> None:

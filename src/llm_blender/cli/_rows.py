@@ -6,36 +6,23 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
+from llm_blender.cli._options import ModelsOption, SkipBadOption, StrategyOptions, split_names
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import Report
-from llm_blender.data import keep_candidates, parse_row, parse_rows
+from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example
 
 if TYPE_CHECKING:
     from llm_blender.types import OnProgress, Ranker, Ranking
-
-__all__ = [
-    "Rank",
-    "RankSummary",
-    "RankableRow",
-    "RankableRows",
-    "RowOptions",
-    "note_bad",
-    "rank_rows",
-    "ranking_by",
-    "remark",
-    "rereadable",
-]
 
 Rank = Callable[["list[RankableRow]", "OnProgress"], "list[Ranking]"]
 """Function that ranks rows and reports progress as (comparisons done, expected)."""
@@ -84,14 +71,13 @@ def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[
     """Rank the rows of a file and yield them in chunks, with progress in rows."""
     done = 0
     for chunk in rows.chunks(_CHUNK):
-        yield chunk, rank(chunk, _within(report, done, len(chunk), rows.count))
+
+        def within(comparisons: int, total: int, before: int = done, size: int = len(chunk)) -> None:
+            report(before + size * comparisons / max(total, 1), rows.count)
+
+        yield chunk, rank(chunk, within)
         done += len(chunk)
         report(done, rows.count)
-
-
-def _within(report: Report, before: int, size: int, count: int) -> OnProgress:
-    """Convert progress in comparisons of a chunk to progress in rows of the file."""
-    return lambda done, total: report(before + size * done / max(total, 1), count)
 
 
 def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
@@ -119,45 +105,19 @@ class RankableRow:
 
 
 class RankableRows:
-    """Well-formed rows of a file.
+    """Well-formed rows of a file; see `RowOptions.open`.
 
     Attributes:
         count: number of them.
         bad: errors of the malformed rows.
     """
 
-    def __init__(self, path: str, models: Sequence[str], check: Callable[[Example], object] | None) -> None:
+    def __init__(self, path: Path, options: RowOptions, check: Callable[[Example], object] | None) -> None:
         self.count = 0
         self.bad: list[RowError] = []
         self._path, self._check_example = path, check
-        self._models, self._seen = models, dict[str, None]()
-
-    @classmethod
-    @contextmanager
-    def open(
-        cls,
-        file: str,
-        *,
-        models: Sequence[str] = (),
-        skip_bad: bool = False,
-        check: Callable[[Example], object] | None = None,
-    ) -> Iterator[Self]:
-        """Check a whole file before the work begins.
-
-        Args:
-            file: as for `llm_blender.data.read_rows`; standard input is copied to a temporary file.
-            models: LLMs whose candidates stay in the rows; empty keeps all.
-            skip_bad: leave malformed rows out instead of raising.
-            check: further check of a row; raises ValueError.
-
-        Raises:
-            RowError: the first malformed row.
-            InputError: all rows are malformed, or no row has a candidate by one of the models.
-        """
-        with rereadable(file) as path:
-            rows = cls(str(path), models, check)
-            rows._check(file, skip_bad)
-            yield rows
+        self._models, self._seen = split_names(options.models), dict[str, None]()
+        self._check(options.file, options.skip_bad)
 
     def chunks(self, size: int) -> Iterator[list[RankableRow]]:
         """Yield the rows in lists of `size`."""
@@ -208,9 +168,19 @@ class RowOptions:
     models: ModelsOption = ""
     skip_bad: SkipBadOption = False
 
-    def open(self, check: Callable[[Example], object] | None = None) -> AbstractContextManager[RankableRows]:
-        """Check the file, as `RankableRows.open` does."""
-        return RankableRows.open(self.file, models=split_names(self.models), skip_bad=self.skip_bad, check=check)
+    @contextmanager
+    def open(self, check: Callable[[Example], object] | None = None) -> Iterator[RankableRows]:
+        """Check the whole file before the work begins; standard input is copied to a temporary file.
+
+        Args:
+            check: further check of a row; raises ValueError.
+
+        Raises:
+            RowError: the first malformed row, unless they are skipped.
+            InputError: all rows are malformed, or no row has a candidate by one of the models.
+        """
+        with rereadable(self.file) as path:
+            yield RankableRows(path, self, check)
 
 
 @contextmanager

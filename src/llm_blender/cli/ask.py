@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from llm_blender.ensemble import Ensemble
     from llm_blender.types import Answer
 
-__all__ = ["ask", "fetch_model", "load_ensemble"]
-
 
 @with_options
 def ask(
@@ -87,13 +85,7 @@ def ask(
 def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble:
     """Load the ensemble of a configuration, and download the embedded models that it lacks.
 
-    Args:
-        config: from `LLMOptions.load_config`; one without LLMs gets the embedded default.
-        options: LLMs to query, configured or embedded, and samples of each; None keeps the configuration's.
-
-    Raises:
-        InputError, NotFoundError: an LLM or the fuser is unknown.
-        DownloadError: an embedded model cannot be downloaded.
+    The options choose LLMs, configured or embedded, and samples of each. Without any LLM, the embedded default answers.
     """
     from llm_blender.config import EmbeddedConfig
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, fuser_name
@@ -138,12 +130,7 @@ def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
 
 
 def fetch_model(model: str) -> Path:
-    """Return the file of an embedded model, downloaded if missing.
-
-    Raises:
-        NotFoundError: there is no such model.
-        DownloadError: it cannot be downloaded.
-    """
+    """Return the file of an embedded model, downloaded if missing."""
     from llm_blender.cli._progress import progress
     from llm_blender.llms.models import pull, resolve
 

@@ -28,8 +28,6 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from llm_blender.bench import Agreement, BenchRow, JudgedPairs, Selection
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure rankers and fused answers against baselines on the same rows."
 )

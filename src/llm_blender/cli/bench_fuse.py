@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from llm_blender.bench import FusionWins
     from llm_blender.bench.report import Result
 
-__all__ = ["fuse"]
-
 
 def fuse(
     files: Annotated[

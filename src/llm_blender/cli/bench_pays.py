@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from llm_blender.bench.cost import Picker, PricedRows, PriceList
     from llm_blender.ranking import Priors
 
-__all__ = ["pays"]
-
 
 @with_options
 def pays(

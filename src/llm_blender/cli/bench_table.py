@@ -15,8 +15,6 @@ from llm_blender.cli._rankers import BenchOptions, FileArgument, load_rankers, n
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
 
-__all__ = ["table"]
-
 _ON_A_TERMINAL = (("metric",), ("rank", "top"), ("versus",))
 
 

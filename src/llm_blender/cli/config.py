@@ -11,8 +11,6 @@ import typer
 from llm_blender.cli._options import ConfigOption, JsonOption
 from llm_blender.cli._output import print_json
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Show the configuration.")
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from llm_blender.errors import RowError
     from llm_blender.types import OnProgress, Ranking
 
-__all__ = ["PreferenceSummary", "app", "check"]
-
 _SHOWN = 10
 
 
@@ -120,11 +118,6 @@ class PreferenceSummary(RankSummary):
         )
 
 
-@app.callback()
-def _data() -> None:
-    """Build, import and check data; make preferences."""
-
-
 @app.command()
 @with_options
 def preferences(
@@ -135,8 +128,7 @@ def preferences(
         typer.Option(help="Choose which candidates are chosen and rejected."),
     ] = "best_worst",
     min_confidence: Annotated[
-        float,
-        typer.Option(min=0.5, max=1, metavar="P", help="Require this probability that the chosen one is better."),
+        float, typer.Option(min=0.5, max=1, metavar="P", help="Require this probability that the chosen one is better.")
     ] = 0.5,
     format: Annotated[
         Literal["conversational", "standard"],

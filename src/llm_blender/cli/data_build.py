@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -24,9 +24,7 @@ from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.datasets import BuildObserver, Built
-
-__all__ = ["build", "note_consistency"]
+    from llm_blender.datasets import BuildObserver, Built, Consistency
 
 _RANGE = re.compile(r"(\d*)-(\d*)")
 
@@ -123,10 +121,7 @@ def build(
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         metrics=() if metrics == "none" else tuple(split_names(metrics)),
-        judge=judge.judge,
-        orders=judge.orders,
-        criteria=judge.criteria or CRITERIA,
-        check=judge.check,
+        **(asdict(judge) | {"criteria": judge.criteria or CRITERIA}),
         max_cost=limits.max_cost,
         allow_unpriced=limits.allow_unpriced,
         drop_incomplete=drop_incomplete,
@@ -183,15 +178,12 @@ def _observer(stack: contextlib.ExitStack) -> BuildObserver:
 
         def begins(self, what: str) -> OnRows | None:
             stack.close()  # close the bar of the previous work
-            return stack.enter_context(job_progress(what, "rows" if what not in _CALLS else "calls"))
+            return stack.enter_context(job_progress(what, "calls" if what in ("candidates", "judgements") else "rows"))
 
         def stopping(self, rows: int) -> None:
             stopping(rows)
 
     return Observer()
-
-
-_CALLS = ("candidates", "judgements")
 
 
 def _remark(built: Built) -> None:
@@ -202,7 +194,7 @@ def _remark(built: Built) -> None:
     for metric, reason in built.measured.unavailable.items():
         note(f"{metric} was not measured: {reason}")
     if built.consistency is not None:
-        note_consistency(built)
+        _note_consistency(built.plan.judge or "", built.consistency)
     if built.unjudged:
         note(f"{built.unjudged:,} judgements failed; the same command retries them")
     for file in built.written:
@@ -210,13 +202,10 @@ def _remark(built: Built) -> None:
     note(f"paid: {dollars(built.cost, built.unpriced)}")
 
 
-def note_consistency(built: Built) -> None:
+def _note_consistency(judge: str, consistency: Consistency) -> None:
     """Print the judge's outcomes and its agreement with itself to standard error."""
-    consistency = built.consistency
-    if consistency is None:
-        return
     outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in consistency.outcomes.items())
-    note(f"judge {built.plan.judge}: {consistency.pairs:,} pairs, {consistency.replies:,} replies; {outcomes}")
+    note(f"judge {judge}: {consistency.pairs:,} pairs, {consistency.replies:,} replies; {outcomes}")
     if consistency.flip_rate is not None:
         share = consistency.first_wins
         first = "" if share is None else f"; the first answer wins {share:.1%} of the decided ones"

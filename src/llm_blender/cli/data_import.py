@@ -15,8 +15,6 @@ from llm_blender.cli._progress import progress
 if TYPE_CHECKING:
     from llm_blender.datasets import Imported
 
-__all__ = ["import_data"]
-
 
 @with_options
 def import_data(
@@ -45,8 +43,7 @@ def import_data(
         str, typer.Option(metavar="A,B,…", help="AlpacaEval: keep only judgements of these annotators.")
     ] = "",
     reference: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="AlpacaEval: take references from this model, e.g. the baseline."),
+        str, typer.Option(metavar="MODEL", help="AlpacaEval: take references from this model, e.g. the baseline.")
     ] = "",
     judge: Annotated[str, typer.Option(metavar="NAME", help="Pairs: name the judge, `by` of the rows' pairs.")] = "",
     labels: Annotated[
@@ -99,12 +96,10 @@ def import_data(
 def _remark(imported: Imported) -> None:
     files = f"{len(imported.inputs):,} file{'s' if len(imported.inputs) > 1 else ''}"
     note(f"{imported.format}: {imported.records:,} records in {files} became {imported.rows:,} rows")
-    if imported.skipped:
-        note(f"{_counted(imported.skipped, 'records')} left out: {_reasons(imported.skipped)}")
+    _note_left_out("records", imported.skipped)
     if imported.bad:
         note(f"the first bad one: {imported.bad}")
-    if imported.left_out:
-        note(f"{_counted(imported.left_out, 'rows')} left out: {_reasons(imported.left_out)}")
+    _note_left_out("rows", imported.left_out)
     for remark in imported.remarks:
         note(remark)
     for file in imported.written:
@@ -112,9 +107,7 @@ def _remark(imported: Imported) -> None:
         note(f"{file.rows:,} rows with {file.pairs:,} judged pairs in {file.path}{beside}")
 
 
-def _counted(counts: Mapping[str, int], what: str) -> str:
-    return f"{sum(counts.values()):,} {what}"
-
-
-def _reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+def _note_left_out(what: str, counts: Mapping[str, int]) -> None:
+    if counts:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+        note(f"{sum(counts.values()):,} {what} left out: {reasons}")

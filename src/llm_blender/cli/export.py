@@ -11,8 +11,6 @@ from llm_blender.cli._options import JsonOption
 from llm_blender.cli._output import note, print_json
 from llm_blender.errors import InputError, MissingExtraError
 
-__all__ = ["export"]
-
 
 def export(
     checkpoint: Annotated[

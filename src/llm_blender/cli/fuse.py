@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
     from llm_blender.cli._rows import RankableRow
     from llm_blender.config import Config
-    from llm_blender.llms import EmbeddedLLM
     from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
-
-__all__ = ["fuse"]
 
 _CHUNK = 64  # rows fused together: enough to fill the batches, few enough to show progress
 
@@ -123,21 +120,15 @@ def fuse(
 
 def _load(config: Config, device: str | None) -> Fuser:
     """Load the fuser of a configuration."""
-    from llm_blender.cli.ask import load_ensemble
+    from llm_blender.cli.ask import fetch_model, load_ensemble
     from llm_blender.ensemble import fuser_name
     from llm_blender.fusers import CHAT, load_fuser
+    from llm_blender.llms import EmbeddedLLM
 
     name = fuser_name(config)
     if name.partition(":")[0] != CHAT or device is not None:
-        return load_fuser(name, device=device, run=_embedded)
+        return load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model)))
     return load_ensemble(config).fuser
-
-
-def _embedded(model: str) -> EmbeddedLLM:
-    from llm_blender.cli.ask import fetch_model
-    from llm_blender.llms import EmbeddedLLM
-
-    return EmbeddedLLM(model, fetch_model(model))
 
 
 def _stored(chunk: Sequence[RankableRow], *, with_lead: bool) -> dict[int, Ranking]:

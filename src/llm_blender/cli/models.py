@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,30 +12,11 @@ from llm_blender.cli._output import print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import NotFoundError
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download and find embedded models.")
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name from the list, owner/name/file.gguf on the Hub, or a file.")
 ]
-
-
-@dataclass(frozen=True)
-class ListedModel:
-    """Line of ``blend models list``.
-
-    Attributes:
-        name: name for `pull` and `--llm`.
-        size: bytes; None if unknown.
-        licence: licence of the weights; None if unknown.
-        path: path on this machine; None if not downloaded.
-    """
-
-    name: str
-    size: int | None
-    licence: str | None
-    path: str | None
 
 
 @app.command("list")
@@ -47,24 +27,16 @@ def list_models(as_json: JsonOption = False) -> None:
     """
     from rich.filesize import decimal
 
-    models = _models()
-    if as_json:
-        print_json([asdict(model) for model in models])
-        return
-    rows = [(m.name, decimal(m.size) if m.size else "", m.licence or "", m.path or "") for m in models]
-    print_table(["name", "size", "licence", "on this machine"], rows)
-
-
-def _models() -> list[ListedModel]:
     from llm_blender.llms.models import CATALOGUE, installed
 
-    paths = installed()
-    known = [ListedModel(m.name, m.size, m.licence, _text(paths.pop(m.name, None))) for m in CATALOGUE]
-    return known + [ListedModel(name, path.stat().st_size, None, str(path)) for name, path in paths.items()]
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    paths = {name: str(path) for name, path in installed().items()}
+    models = [(model.name, model.size, model.licence, paths.pop(model.name, None)) for model in CATALOGUE]
+    models += [(name, Path(path).stat().st_size, None, path) for name, path in paths.items()]
+    if as_json:
+        print_json([dict(zip(("name", "size", "licence", "path"), model, strict=True)) for model in models])
+        return
+    rows = [(name, decimal(size) if size else "", licence or "", path or "") for name, size, licence, path in models]
+    print_table(["name", "size", "licence", "on this machine"], rows)
 
 
 @app.command()
@@ -77,7 +49,7 @@ def pull(name: NameArgument, as_json: JsonOption = False) -> None:
 
     with progress(f"downloading {name}", "bytes") as report:
         path = pull_model(name, progress=report)
-    _print_path(name, str(path), as_json)
+    _print_path(name, path, as_json)
 
 
 @app.command("path")
@@ -91,11 +63,11 @@ def print_path(name: NameArgument, as_json: JsonOption = False) -> None:
     path = resolve(name)
     if path is None:
         raise NotFoundError(f"{name} is not on this machine: blend models pull {name}")
-    _print_path(name, str(path), as_json)
+    _print_path(name, path, as_json)
 
 
-def _print_path(name: str, path: str, as_json: bool) -> None:
+def _print_path(name: str, path: Path, as_json: bool) -> None:
     if as_json:
-        print_json({"name": name, "path": path})
+        print_json({"name": name, "path": str(path)})
     else:
         typer.echo(path)

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from llm_blender.ranking import Priors
     from llm_blender.types import Example
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fit and show the strengths of LLMs.")
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from llm_blender.cli._rows import RankableRow
     from llm_blender.types import Ranking
 
-__all__ = ["rank"]
-
 
 @with_options
 def rank(

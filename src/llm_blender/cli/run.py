@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import (
-    STDIO,
     EnsembleOptions,
     JobOptions,
     RequiredOutputOptions,
@@ -23,14 +22,13 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import DEGRADED, note
 from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.cli._rows import note_bad, rereadable
+from llm_blender.data import STDIO
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
     from llm_blender.ensemble.run import Ran
     from llm_blender.errors import RowError
     from llm_blender.types import Example
-
-__all__ = ["run"]
 
 
 @with_options

@@ -10,15 +10,12 @@ import typer
 from llm_blender.cli._options import LLMOptions, with_options
 from llm_blender.cli._output import note
 
-__all__ = ["serve"]
-
 
 @with_options
 def serve(
     *,
     host: Annotated[
-        str | None,
-        typer.Option(help="Bind to this address; any but loopback requires a key [default: 127.0.0.1]."),
+        str | None, typer.Option(help="Bind to this address; any but loopback requires a key [default: 127.0.0.1].")
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Listen on this port; 0 picks a free one [default: 8000].")

@@ -28,8 +28,6 @@ from llm_blender.errors import InputError, MissingExtraError, unknown_name
 if TYPE_CHECKING:
     from llm_blender.training.recipes import Recipe
 
-__all__ = ["VotesOptions", "app", "calibrate", "train_on"]
-
 
 @dataclasses.dataclass(frozen=True)
 class VotesOptions:

@@ -15,8 +15,6 @@ from llm_blender.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from llm_blender.training.recipes import FuserRecipe
 
-__all__ = ["check_sources", "fuser"]
-
 
 def check_sources(files: list[Path], options: TrainingOptions, given: bool, names: str) -> None:
     """Check that a run has files of rows or a recipe, and not both.

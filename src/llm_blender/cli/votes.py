@@ -11,8 +11,6 @@ from llm_blender.cli._options import OutputOptions, with_options
 from llm_blender.cli._output import note
 from llm_blender.errors import NotFoundError
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Export votes of the playground.")
 
 
@@ -30,8 +28,7 @@ def export(
         typer.Option(help="Write rows with labelled pairs; or prompt, chosen, rejected, as messages or as texts."),
     ] = "rows",
     store: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read this store of `blend serve` [default: LLM_BLENDER_STORE]."),
+        Path | None, typer.Option(metavar="FILE", help="Read this store of `blend serve` [default: LLM_BLENDER_STORE].")
     ] = None,
     output: OutputOptions,
 ) -> None:

@@ -16,16 +16,6 @@ from typing import IO, Any, Self, cast
 
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
 
-__all__ = [
-    "HALF_A_CHARACTER",
-    "STDIO",
-    "RowWriter",
-    "holds_half_a_character",
-    "open_plain",
-    "read_records",
-    "reading",
-]
-
 STDIO = "-"
 """File name of standard input and standard output."""
 

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from llm_blender._hub import endpoint
 from llm_blender.errors import NotFoundError
-
-__all__ = ["hub_files", "is_hub_name"]
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz", ".json.zst")
@@ -42,31 +41,31 @@ def hub_files(name: str, split: str | None = None) -> list[Path]:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    hub = endpoint()
     if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
         return _cached(name, split, "offline mode is on")
-    api = HfApi(endpoint=endpoint)
+    api = HfApi(endpoint=hub)
     try:
         # Fail fast: the Hub's client waits and retries for much longer than a user does.
-        httpx.head(f"{endpoint}/api/datasets/{name}", timeout=_PATIENCE, follow_redirects=True)
+        httpx.head(f"{hub}/api/datasets/{name}", timeout=_PATIENCE, follow_redirects=True)
         listings = {"main": api.list_repo_files(name, repo_type="dataset")}
         if not _data_files(listings["main"]):
             try:
                 listings = {_CONVERTED: api.list_repo_files(name, repo_type="dataset", revision=_CONVERTED)}
             except RevisionNotFoundError:
                 raise NotFoundError(
-                    f"The data set {name} on {endpoint} holds neither JSON nor Parquet: download it by hand."
+                    f"The data set {name} on {hub} holds neither JSON nor Parquet: download it by hand."
                 ) from None
         ((revision, listed),) = listings.items()
         wanted = _of_split(name, _data_files(listed), split)
         return [Path(api.hf_hub_download(name, file, repo_type="dataset", revision=revision)) for file in wanted]
     except RepositoryNotFoundError:
         raise NotFoundError(
-            f"There is no file {name} and no data set {name} on {endpoint}, or it wants a login (HF_TOKEN)."
+            f"There is no file {name} and no data set {name} on {hub}, or it wants a login (HF_TOKEN)."
         ) from None
     except (OSError, httpx.HTTPError, httpx.InvalidURL, HfHubHTTPError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no answer"
-        return _cached(name, split, f"not fetched from {endpoint} ({type(error).__name__}: {reason})")
+        return _cached(name, split, f"not fetched from {hub} ({type(error).__name__}: {reason})")
 
 
 def _cached(name: str, split: str | None, why: str) -> list[Path]:
@@ -94,11 +93,7 @@ def _data_files(files: Iterable[str]) -> list[str]:
 
 
 def _of_split(name: str, files: list[str], split: str | None) -> list[str]:
-    if split is None:
-        chosen = files
-    else:
-        wanted = _SAME.get(split, split)
-        chosen = [file for file in files if wanted in _words(file)]
+    chosen = [file for file in files if split is None or _SAME.get(split, split) in _words(file)]
     if not chosen:
         raise NotFoundError(
             f"The data set {name} has no split {split!r}; its files: {', '.join(files) or 'none that can be read'}."

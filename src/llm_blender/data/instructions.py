@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,10 @@ from llm_blender._hub import file_sha256
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
-from llm_blender.data.records import Records, SkipRecord, optional_text
+from llm_blender.data.records import Records, SkipRecord
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
-
-__all__ = [
-    "NO_LENGTHS",
-    "PAPER_LENGTHS",
-    "Chosen",
-    "Lengths",
-    "choose_instructions",
-    "coin",
-    "fraction",
-    "read_instructions",
-    "source_files",
-]
 
 
 def fraction(seed: int, *texts: str) -> float:
@@ -154,26 +142,18 @@ def _example(record: Mapping[str, Any], name: str) -> Example:
         raise ValueError(str(error)) from None
     if prompt is None:
         raise ValueError(f"there is no prompt: one of {', '.join(f'`{key}`' for key in PROMPT_KEYS)} is wanted")
-    reference = next((text for key in _REFERENCES if (text := _reference(record, key))), None)
+    references = (record.get(key) for key in _REFERENCES)
     meta = record.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     licence = next((str(place[key]) for place in (record, meta) for key in _LICENCES if place.get(key)), None)
-    source = record.get("source")
+    extra = {"source": record["source"]} if isinstance(record.get("source"), str) else {}
     return Example(
         instruction=prompt.instruction,
         input=prompt.input,
-        reference=reference,
+        reference=next((text for text in references if isinstance(text, str) and text), None),
         id=name if record.get("id") is None else str(record["id"]),
-        extra={
-            key: value
-            for key, value in (("source", source if isinstance(source, str) else None), ("licence", licence))
-            if value is not None
-        },
+        extra=extra if licence is None else {**extra, "licence": licence},
     )
-
-
-def _reference(record: Mapping[str, Any], key: str) -> str:
-    return optional_text(record, key) if isinstance(record.get(key), str) else ""
 
 
 def choose_instructions(
@@ -270,5 +250,5 @@ def _with_own_ids(rows: list[Example]) -> tuple[Example, ...]:
         if name in seen:
             name = f"{name}-{hashlib.sha256(normalized_key(row).encode('utf-8', 'replace')).hexdigest()[:8]}"
         seen.add(name)
-        named.append(Example(row.instruction, row.input, row.reference, id=name, extra=row.extra))
+        named.append(replace(row, id=name))
     return tuple(named)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.rows import normalized_key, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError
-from llm_blender.types import Example, LabelledPair
-
-__all__ = ["MIX_INSTRUCT", "RowsReport", "parse_mix_instruct_row", "read_mix_instruct", "report_rows"]
+from llm_blender.types import Example, LabelledPair, Record
 
 MIX_INSTRUCT = "llm-blender/mix-instruct"
 """Name of the paper's data set on the Hub, with splits ``train``, ``val`` and ``test``."""
@@ -73,15 +71,8 @@ def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
         pairs = _pairs(results, models)
     except InputError as error:
         raise ValueError(str(error).rstrip(".")) from None
-    return Example(
-        instruction=example.instruction,
-        input=example.input,
-        reference=example.reference,
-        candidates=example.candidates,
-        pairs=example.pairs or pairs,
-        id=example.id,
-        extra={**example.extra, "cmp_results": results} if "cmp_results" in record else example.extra,
-    )
+    extra = {**example.extra, "cmp_results": results} if "cmp_results" in record else example.extra
+    return replace(example, pairs=example.pairs or pairs, extra=extra)
 
 
 def _models(example: Example) -> list[str]:
@@ -113,7 +104,7 @@ def _pairs(results: Mapping[str, str], models: Sequence[str]) -> tuple[LabelledP
 
 
 @dataclass(frozen=True)
-class RowsReport:
+class RowsReport(Record):
     """Counts of rows in MixInstruct's format.
 
     Attributes:
@@ -143,10 +134,6 @@ class RowsReport:
     outcomes: dict[str, int]
     scores: dict[str, int]
     candidates: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return dict(vars(self))
 
 
 def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:

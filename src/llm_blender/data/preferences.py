@@ -14,23 +14,6 @@ import numpy as np
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Example, Instruction, Message, Ranker, Ranking, instruction_text, to_messages
 
-__all__ = [
-    "PAIR_CHOICES",
-    "PREFERENCE_FORMATS",
-    "VOTE_FORMATS",
-    "ChosenPairs",
-    "PairChoice",
-    "Preference",
-    "PreferenceFormat",
-    "Preferences",
-    "Reason",
-    "VoteFormat",
-    "choose_pairs",
-    "compare_chosen",
-    "make_preferences",
-    "vote_records",
-]
-
 PairChoice = Literal["best_worst", "best_second", "best_random", "all"]
 PAIR_CHOICES: tuple[str, ...] = get_args(PairChoice)
 
@@ -223,37 +206,38 @@ def make_preferences(
         >>> make_preferences(example, ranking, format="standard").records[0].chosen
         'Hello, how are you?'
     """
-    _check_options(min_confidence, format)
-    candidates = example.candidates
+    if format not in PREFERENCE_FORMATS:
+        raise unknown_name("format", format, PREFERENCE_FORMATS)
+    if not 0.5 <= min_confidence <= 1:
+        raise InputError(f"The least confidence is a probability from 0.5 to 1, not {min_confidence}.")
     if not isinstance(pairs, ChosenPairs):
-        pairs = choose_pairs([candidate.text for candidate in candidates], ranking, pairs, seed=seed)
+        pairs = choose_pairs([candidate.text for candidate in example.candidates], ranking, pairs, seed=seed)
     records: list[Preference] = []
     dropped = list(pairs.dropped)
     for chosen, rejected in pairs.pairs:
         margin, probability = _evidence(ranking, chosen, rejected)
         reason = _objection(margin, probability, min_confidence)
-        if reason is not None:
+        if reason is None:
+            records.append(_preference(example, chosen, rejected, format, margin, probability))
+        else:
             dropped.append(reason)
-            continue
-        record = Preference(
-            prompt=example.prompt if format == "standard" else _messages(example),
-            chosen=_completion(candidates[chosen].text, format),
-            rejected=_completion(candidates[rejected].text, format),
-            margin=margin,
-            probability=probability,
-            chosen_model=candidates[chosen].model,
-            rejected_model=candidates[rejected].model,
-            id=example.id,
-        )
-        records.append(record)
     return Preferences(tuple(records), tuple(dropped))
 
 
-def _check_options(min_confidence: float, format: str) -> None:
-    if format not in PREFERENCE_FORMATS:
-        raise unknown_name("format", format, PREFERENCE_FORMATS)
-    if not 0.5 <= min_confidence <= 1:
-        raise InputError(f"The least confidence is a probability from 0.5 to 1, not {min_confidence}.")
+def _preference(
+    example: Example, chosen: int, rejected: int, format: str, margin: float = 0.0, probability: float | None = None
+) -> Preference:
+    better, worse = example.candidates[chosen], example.candidates[rejected]
+    return Preference(
+        prompt=example.prompt if format == "standard" else _messages(example),
+        chosen=_completion(better.text, format),
+        rejected=_completion(worse.text, format),
+        margin=margin,
+        probability=probability,
+        chosen_model=better.model,
+        rejected_model=worse.model,
+        id=example.id,
+    )
 
 
 def _evidence(ranking: Ranking, chosen: int, rejected: int) -> tuple[float, float | None]:
@@ -303,34 +287,15 @@ def vote_records(examples: Iterable[Example], format: VoteFormat = "rows") -> It
         raise unknown_name("format", format, VOTE_FORMATS)
     for example in examples:
         if format in PREFERENCE_FORMATS:
-            yield from (preference.to_dict() for preference in _preferences(example, format))
+            for pair in example.pairs:
+                if pair.label != "tie":
+                    chosen, rejected = (pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a)
+                    yield _preference(example, chosen, rejected, format).to_dict()
         elif example.pairs:
-            yield _row(example)
-
-
-def _row(example: Example) -> dict[str, Any]:
-    given = example.instruction
-    return {
-        "id": example.id,
-        "instruction": given if isinstance(given, str) else list(given),
-        "candidates": [{"text": candidate.text, "model": candidate.model} for candidate in example.candidates],
-        "pairs": [pair.to_dict() for pair in example.pairs],
-    }
-
-
-def _preferences(example: Example, format: str) -> Iterator[Preference]:
-    for pair in example.pairs:
-        if pair.label == "tie":
-            continue
-        places = (pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a)
-        chosen, rejected = (example.candidates[place] for place in places)
-        yield Preference(
-            prompt=example.prompt if format == "standard" else to_messages(example.instruction),
-            chosen=_completion(chosen.text, format),
-            rejected=_completion(rejected.text, format),
-            margin=0.0,
-            probability=None,
-            chosen_model=chosen.model,
-            rejected_model=rejected.model,
-            id=example.id,
-        )
+            given = example.instruction
+            yield {
+                "id": example.id,
+                "instruction": given if isinstance(given, str) else list(given),
+                "candidates": [{"text": candidate.text, "model": candidate.model} for candidate in example.candidates],
+                "pairs": [pair.to_dict() for pair in example.pairs],
+            }

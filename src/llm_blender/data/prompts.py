@@ -11,8 +11,6 @@ from llm_blender.data.records import SkipRecord, optional_text, text
 from llm_blender.errors import InputError
 from llm_blender.types import Instruction, Message, to_messages
 
-__all__ = ["PROMPT_KEYS", "Prompt", "answered_prompt", "read_prompt"]
-
 PROMPT_KEYS = ("prompt", "instruction", "question", "messages")
 """Keys of a prompt, in order of precedence."""
 
@@ -99,14 +97,10 @@ def _part(one: Sequence[Message], other: Sequence[Message]) -> tuple[list[Messag
 
 
 def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
-    value = record.get(key)
-    if isinstance(value, str):
-        return _transcript(value)
-    if isinstance(value, list):
-        return _messages(value, key)
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
-    raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
+    value = record[key]
+    return _transcript(value) if isinstance(value, str) else _messages(value, key)
 
 
 def _transcript(value: str) -> list[Message] | None:

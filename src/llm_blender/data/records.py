@@ -9,28 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_blender.data.files import (
-    HALF_A_CHARACTER,
-    holds_half_a_character,
-    open_plain,
-    read_records,
-    reading,
-)
+from llm_blender.data.files import HALF_A_CHARACTER, holds_half_a_character, open_plain, read_records, reading
 from llm_blender.errors import InputError, NotFoundError, RowError, unknown_name
-
-__all__ = [
-    "InputFile",
-    "Inputs",
-    "Record",
-    "Records",
-    "SkipRecord",
-    "find_inputs",
-    "number",
-    "optional_text",
-    "short_names",
-    "short_values",
-    "text",
-]
 
 Record = dict[str, Any]
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -188,16 +168,15 @@ def _results(folder: Path, prefix: str) -> list[InputFile]:
             path,
             prefix + path.relative_to(root).as_posix(),
             model.name,
-            path.parent.name if path.parent != model else "",
+            "" if path.parent == model else path.parent.name,
         )
         for model in sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.name)
         for pattern in (_OUTPUTS, _ANNOTATIONS, f"*/{_ANNOTATIONS}")
         for path in sorted(model.glob(pattern), key=lambda path: path.parent.name)
     ]
     if not found:
-        raise InputError(
-            f"{folder} holds no results of AlpacaEval: MODEL/{_OUTPUTS} or MODEL/ANNOTATOR/{_ANNOTATIONS}."
-        )
+        wanted = f"MODEL/{_OUTPUTS} or MODEL/ANNOTATOR/{_ANNOTATIONS}"
+        raise InputError(f"{folder} holds no results of AlpacaEval: {wanted}.")
     return found
 
 
@@ -205,11 +184,7 @@ _LONGEST = 120  # characters of a value that counts as metadata of a row, not as
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
-    """Return the text of a key.
-
-    Raises:
-        ValueError: it is missing or not a string.
-    """
+    """Return the text of a key; raise ValueError if it is missing or not a string."""
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
     value = record[key]
@@ -219,11 +194,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
-    """Return the text of a key; empty if it is missing, null, or NaN (pandas' empty cell).
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Return the text of a key as `text` does, or an empty one if it is missing, null, or NaN (pandas' empty cell)."""
     value = record.get(key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

@@ -14,16 +14,6 @@ from llm_blender.errors import InputError, RowError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.types import Candidate, Example, LabelledPair, Ranking, to_messages
 
-__all__ = [
-    "keep_candidates",
-    "normalized_key",
-    "parse_records",
-    "parse_row",
-    "parse_rows",
-    "read_rows",
-    "stored_ranking",
-]
-
 _T = TypeVar("_T")
 OnBad = Callable[[RowError], None]
 
@@ -47,14 +37,7 @@ def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Exam
 def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_bad: OnBad | None = None) -> Iterator[_T]:
     """Yield what `parse` makes of the records of a file; otherwise like `read_rows`.
 
-    Args:
-        path: as for `read_rows`.
-        parse: parser of a record; raises ValueError for a malformed one.
-        on_bad: as for `read_rows`.
-
-    Raises:
-        RowError: the first malformed row.
-        NotFoundError: there is no such file.
+    `parse` raises ValueError for a malformed record.
     """
     return parse_records(path, read_records(path), lambda _, record: parse(record), on_bad=on_bad)
 
@@ -68,22 +51,17 @@ def parse_records(
 ) -> Iterator[_T]:
     """Yield what `parse` makes of each line and record; `path` is the name in the errors."""
     for line, record in records:
-        parsed = record if isinstance(record, RowError) else _attempt(parse, path, line, record)
-        if not isinstance(parsed, RowError):
-            yield parsed
-        elif on_bad is None:
-            raise parsed
-        else:
-            on_bad(parsed)
-
-
-def _attempt(
-    parse: Callable[[int, dict[str, Any]], _T], path: str | Path, line: int, record: dict[str, Any]
-) -> _T | RowError:
-    try:
-        return parse(line, record)
-    except ValueError as error:
-        return RowError(path, line, str(error))
+        if not isinstance(record, RowError):
+            try:
+                parsed = parse(line, record)
+            except ValueError as error:
+                record = RowError(path, line, str(error))
+            else:
+                yield parsed
+                continue
+        if on_bad is None:
+            raise record
+        on_bad(record)
 
 
 def parse_row(record: Mapping[str, Any]) -> Example:

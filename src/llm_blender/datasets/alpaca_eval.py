@@ -19,8 +19,6 @@ from llm_blender.data.rows import normalized_key
 from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
 
-__all__ = ["AlpacaEval"]
-
 _Answer = tuple[str, str]
 """Model and text: an annotator may have judged another text than the model's output file holds."""
 
@@ -61,21 +59,21 @@ class AlpacaEval:
             pairs, since the texts do not differ.
 
     Args:
-        models: models whose answers are kept, besides the baselines they were judged against; empty means all.
-        annotators: annotators whose judgements are kept; empty means all.
         known_annotators: existing annotators, even if their files are not read.
-        reference: model whose answers are the rows' references.
+        models: models to keep, and the baselines that they were judged against; empty means all.
+        annotators: annotators to keep; empty means all.
+        reference: model whose answers become the rows' references.
         seed: seed of the order of the two answers of a pair.
     """
 
     def __init__(
         self,
+        known_annotators: Sequence[str],
         *,
-        models: Sequence[str] = (),
-        annotators: Sequence[str] = (),
-        known_annotators: Sequence[str] = (),
-        reference: str = "",
-        seed: int = 0,
+        models: Sequence[str],
+        annotators: Sequence[str],
+        reference: str,
+        seed: int,
     ) -> None:
         self._models, self._annotators = frozenset(models), frozenset(annotators)
         self._reference, self._seed = reference, seed
@@ -85,17 +83,10 @@ class AlpacaEval:
         self._seen_annotators = dict.fromkeys(known_annotators)
 
     def add(self, record: Mapping[str, Any], *, model: str = "", annotator: str = "") -> None:
-        """Add an output or an annotation.
+        """Add an output or an annotation; raise as the readers of `pair_formats` do.
 
-        Args:
-            record: record of a file of outputs or of annotations.
-            model: name of the model's folder; by default the record's `generator` or `generator_2`. Folder names are
-                consistent across files, generators are not.
-            annotator: name of the annotator's folder; by default the record's `annotator`.
-
-        Raises:
-            ValueError: a key is missing or malformed.
-            SkipRecord: the record is of no use.
+        The names of the model's and the annotator's folder, if given, replace those of the record (`generator` or
+        `generator_2`, `annotator`): they are consistent across files.
         """
         if "preference" in record or "output_1" in record:
             self._add_judgement(record, model, annotator)

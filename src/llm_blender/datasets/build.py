@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_blender.calls import Budget
 from llm_blender.config import Config
 from llm_blender.data import NO_LENGTHS, Chosen, choose_instructions, source_files
 from llm_blender.datasets.candidates import (
+    AnsweredRows,
+    Call,
     Estimate,
     ask,
-    candidate_items,
+    call_items,
+    candidate_calls,
     check_cost,
-    estimate_candidates,
+    estimate_calls,
     missing_by_llm,
     row_candidates,
 )
 from llm_blender.datasets.card import Built, build_card
 from llm_blender.datasets.importing import write_card
-from llm_blender.datasets.judging import (
-    Consistency,
-    estimate_judgements,
-    judge_pair,
-    judgement_items,
-    measure_consistency,
-    row_outcomes,
-)
+from llm_blender.datasets.judging import Consistency, judge_pair, measure_consistency, questions, row_replies
 from llm_blender.datasets.plan import BuildPlan, Participant, judge_in_pool, load_participants, token_counter
 from llm_blender.datasets.scoring import measure, write_rows
 from llm_blender.errors import WorkError
-from llm_blender.jobs.engine import OnRows, Rows, work_through
+from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through
 from llm_blender.jobs.job import Job
+from llm_blender.jobs.journal import Journal
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example
 
-__all__ = ["BuildObserver", "build_data"]
+_Call = TypeVar("_Call", bound=Call)
+_ANSWER_TOKENS = 200  # estimated length of an answer, if max_tokens allows it
+_REPLY_TOKENS = 4  # of the judge
 
 
 class BuildObserver:
@@ -101,7 +101,6 @@ def build_data(
         rows = building.rows()
         measured = measure(rows, plan.metrics, job.journal("scores"), on_rows=observer.begins)
         consistency, unjudged = building.judge_pairs(rows)
-        missing = building.missing()
         kept = building.kept(rows)
         journals = job.journal("scores"), job.journal("judgements")
         written = write_rows(plan, kept, pool, list(measured.settings), *journals)
@@ -110,7 +109,7 @@ def build_data(
             settings=settings,
             digest=job.digest,
             chosen=chosen,
-            missing=missing,
+            missing=building.missing(),
             dropped=len(rows) - len(kept),
             measured=measured,
             consistency=consistency,
@@ -125,43 +124,31 @@ def build_data(
     return built
 
 
+@dataclass
 class _Building:
     """State of a build, and its steps that call LLMs."""
 
-    def __init__(
-        self,
-        plan: BuildPlan,
-        job: Job,
-        store: Store,
-        observer: BuildObserver,
-        chosen: Chosen,
-        pool: Sequence[Participant],
-        judge: Participant | None,
-    ) -> None:
-        self.plan, self.store, self.observer = plan, store, observer
-        self.chosen, self.pool, self.judge, self.job = chosen, pool, judge, job
-        self._candidates, self._judgements = job.journal("candidates"), job.journal("judgements")
-        self.calls = 0
+    plan: BuildPlan
+    job: Job
+    store: Store
+    observer: BuildObserver
+    chosen: Chosen
+    pool: Sequence[Participant]
+    judge: Participant | None
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self._candidates, self._judgements = self.job.journal("candidates"), self.job.journal("judgements")
 
     def ask(self) -> None:
         """Query every LLM with every instruction."""
-        estimates = [estimate_candidates(self.chosen.rows, self.pool, self._candidates, self.store)]
-        if self.judge is not None:
-            estimates.append(self._estimate_judgements(self._expected_rows(), self.judge))
+        calls = list(candidate_calls(self.chosen.rows, self.pool))
+        estimates = [
+            estimate_calls("candidates", calls, self._candidates, self.store, answer_tokens=_ANSWER_TOKENS),
+            *self._estimate_judgements(self._expected_rows()),
+        ]
         self._announce(estimates)
-        items = candidate_items(self.chosen.rows, self.pool)
-        done = work_through(
-            self._candidates,
-            items,
-            lambda written: ask(written, self.store),
-            concurrency={participant.name: participant.lane for participant in self.pool},
-            budget=self._budget(),
-            resources=[participant.llm for participant in self.pool],
-            on_rows=self.observer.begins("candidates"),
-            on_stopping=self.observer.stopping,
-        )
-        self._stop_over_budget(done, "answers")
-        self._note(done)
+        self._work("candidates", self._candidates, call_items(calls), ask, self.pool)
         answers = {participant.name: len(self.chosen.rows) * participant.entry.samples for participant in self.pool}
         for name, (count, reason) in self.missing().items():
             if count == answers[name]:
@@ -170,36 +157,53 @@ class _Building:
                     f"or remove it from the configuration; finished work is kept in {self.job.folder}."
                 )
 
-    def judge_pairs(self, rows: Sequence[tuple[Example, Sequence[Candidate]]]) -> tuple[Consistency | None, int]:
+    def judge_pairs(self, rows: AnsweredRows) -> tuple[Consistency | None, int]:
         """Judge every pair; return the judge's consistency and the number of missing judgements."""
-        judge, plan = self.judge, self.plan
+        judge = self.judge
         if judge is None:
             return None, 0
         in_pool = judge_in_pool(judge, self.pool)
         if in_pool:
             self.observer.judges_itself(judge.name, in_pool)
-        self._announce([self._estimate_judgements(rows, judge)])
-        items = judgement_items(rows, plan, judge)
-        done = work_through(
-            self._judgements,
-            items,
-            lambda question: judge_pair(question, judge, self.store),
-            concurrency={"judge": judge.lane},
-            budget=self._budget(),
-            resources=[judge.llm],
-            on_rows=self.observer.begins("judgements"),
-            on_stopping=self.observer.stopping,
-        )
-        self._stop_over_budget(done, "judgements")
-        self._note(done)
+        self._announce(self._estimate_judgements(rows))
+        items = call_items(questions(rows, self.plan, judge))
+        done = self._work("judgements", self._judgements, items, judge_pair, [judge])
         if items and done.missing == done.total:
             reason = next(filter(None, (self._judgements.reason(item.key) for item in items)), "")
             raise WorkError(
                 f"{judge.name} judged nothing ({reason.rstrip('.')}): fix that and run the same command again; "
                 f"finished work is kept in {self.job.folder}."
             )
-        replies = (of_pair for _, _, of_pair in row_outcomes(rows, plan, self._judgements))
+        replies = (of_pair for _, _, of_pair in row_replies(rows, self.plan, self._judgements))
         return measure_consistency(replies, in_pool), done.missing
+
+    def _work(
+        self,
+        what: str,
+        journal: Journal,
+        items: Sequence[Item[_Call]],
+        call: Callable[[_Call, Store], Awaitable[Result]],
+        participants: Sequence[Participant],
+    ) -> Rows:
+        """Make the calls that are not done yet."""
+        done = work_through(
+            journal,
+            items,
+            lambda item: call(item, self.store),
+            concurrency={participant.name: participant.lane for participant in participants},
+            budget=Budget(self.plan.max_cost, spent=self.job.cost),
+            resources=[participant.llm for participant in participants],
+            on_rows=self.observer.begins(what),
+            on_stopping=self.observer.stopping,
+        )
+        if done.over_budget:
+            raise WorkError(
+                f"The next call might cost more than is left of --max-cost {self.plan.max_cost:g}; "
+                f"${self.job.cost:.4f} are spent. {done.total - done.missing:,} of {done.total:,} {what} are there and "
+                f"kept in {self.job.folder}: the same command with a higher one resumes."
+            )
+        self.calls += done.done + done.partial + done.failed
+        return done
 
     def rows(self) -> list[tuple[Example, list[Candidate]]]:
         """Return the rows that have candidates, with their candidates."""
@@ -215,8 +219,11 @@ class _Building:
         """Count the missing answers by LLM."""
         return missing_by_llm(self.chosen.rows, self.pool, self._candidates)
 
-    def _estimate_judgements(self, rows: Sequence[tuple[Example, Sequence[Candidate]]], judge: Participant) -> Estimate:
-        return estimate_judgements(rows, self.plan, judge, self._judgements, self.store)
+    def _estimate_judgements(self, rows: AnsweredRows) -> list[Estimate]:
+        if self.judge is None:
+            return []
+        calls = questions(rows, self.plan, self.judge)
+        return [estimate_calls("judgements", calls, self._judgements, self.store, answer_tokens=_REPLY_TOKENS)]
 
     def _expected_rows(self) -> list[tuple[Example, list[Candidate]]]:
         """Return rows with their candidates, and texts of typical length in place of missing ones."""
@@ -231,20 +238,6 @@ class _Building:
     def _announce(self, estimates: list[Estimate]) -> None:
         self.observer.estimated(estimates, self.job.cost)
         check_cost(estimates, self.job.cost, self.plan.max_cost)
-
-    def _budget(self) -> Budget:
-        return Budget(self.plan.max_cost, spent=self.job.cost)
-
-    def _note(self, done: Rows) -> None:
-        self.calls += done.done + done.partial + done.failed
-
-    def _stop_over_budget(self, done: Rows, what: str) -> None:
-        if done.over_budget:
-            raise WorkError(
-                f"The next call might cost more than is left of --max-cost {self.plan.max_cost:g}; "
-                f"${self.job.cost:.4f} are spent. {done.total - done.missing:,} of {done.total:,} {what} are there and "
-                f"kept in {self.job.folder}: the same command with a higher one resumes."
-            )
 
 
 def _choose(plan: BuildPlan) -> Chosen:

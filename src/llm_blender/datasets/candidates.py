@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from llm_blender.calls import Caller, CallStore, most_cost
 from llm_blender.datasets.plan import Participant
@@ -12,18 +13,6 @@ from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
 from llm_blender.store import call_key
 from llm_blender.types import Candidate, Example, Message, Sampling, Usage, to_messages
-
-__all__ = [
-    "Estimate",
-    "Written",
-    "ask",
-    "candidate_items",
-    "check_cost",
-    "estimate_call",
-    "estimate_candidates",
-    "missing_by_llm",
-    "row_candidates",
-]
 
 _BYTES_A_TOKEN = 4  # typical of English; other languages have fewer
 
@@ -50,45 +39,71 @@ class Estimate:
     most: float = 0.0
     unpriced: int = 0
 
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(
-            self.what,
-            self.calls + other.calls,
-            self.recalled + other.recalled,
-            self.tokens + other.tokens,
-            self.cost + other.cost,
-            self.most + other.most,
-            self.unpriced + other.unpriced,
-        )
+    def plus(self, **counts: float) -> Estimate:
+        """Return the estimate with these values added."""
+        return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
 
 
-def estimate_call(
-    what: str, participant: Participant, messages: Sequence[Message], sampling: Sampling, answer: int
+class Call(Protocol):
+    """Call of an LLM: a candidate to write, or a pair to judge."""
+
+    @property
+    def participant(self) -> Participant:
+        """The LLM and its settings."""
+        ...
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation to send."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the LLM samples."""
+        ...
+
+
+_Call = TypeVar("_Call", bound=Call)
+
+
+def call_items(calls: Iterable[tuple[str, _Call]]) -> list[Item[_Call]]:
+    """Make an item per call; each LLM has its own queue."""
+    return [Item(key, call, call.participant.name, _most(call)) for key, call in calls]
+
+
+def _most(call: Call) -> float:
+    return most_cost(call.participant.llm, call.messages, call.sampling) or 0.0
+
+
+def estimate_calls(
+    what: str, calls: Iterable[tuple[str, Call]], journal: Journal, store: CallStore, *, answer_tokens: int
 ) -> Estimate:
-    """Estimate one call, whose answer has about `answer` tokens."""
-    size = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
-    usage = Usage(size // _BYTES_A_TOKEN + 8, answer)
-    price = participant.price
-    return Estimate(
-        what,
-        calls=1,
-        tokens=usage.prompt_tokens + usage.completion_tokens,
-        cost=0.0 if price is None else price.cost(usage),
-        most=most_cost(participant.llm, messages, sampling) or 0.0,
-        unpriced=int(price is None),
-    )
+    """Estimate the calls that are in neither the journal nor the store, and their cost."""
+    total = Estimate(what)
+    for key, call in calls:
+        if journal.status(key) == "done":
+            continue
+        if store.get(call_key(call.participant.llm.identity, call.messages, call.sampling)) is not None:
+            total = total.plus(recalled=1)
+            continue
+        size = sum(len(message["content"].encode("utf-8", "replace")) for message in call.messages)
+        usage = Usage(size // _BYTES_A_TOKEN + 8, min(call.sampling.max_tokens or answer_tokens, answer_tokens))
+        price = call.participant.price
+        total = total.plus(
+            calls=1,
+            tokens=usage.prompt_tokens + usage.completion_tokens,
+            cost=0.0 if price is None else price.cost(usage),
+            most=_most(call),
+            unpriced=price is None,
+        )
+    return total
 
 
 def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | None) -> None:
-    """Refuse to start work that is estimated above the maximum cost.
-
-    Args:
-        estimates: estimates of the remaining work.
-        spent: cost of earlier runs in dollars.
-        max_cost: maximum of all runs together in dollars; None if not given.
+    """Refuse work that, with the dollars spent by earlier runs, exceeds the maximum cost; without one, all paid work.
 
     Raises:
-        InputError: the work costs something and there is no maximum, or it exceeds the maximum.
+        InputError: the work is refused.
     """
     cost = sum(estimate.cost for estimate in estimates)
     if max_cost is None and cost > 0:
@@ -101,7 +116,8 @@ def check_cost(estimates: Sequence[Estimate], spent: float, max_cost: float | No
         )
 
 
-_ANSWER_TOKENS = 200  # estimated length of an answer, if max_tokens allows it
+AnsweredRows = Sequence[tuple[Example, Sequence[Candidate]]]
+"""Rows with their candidates."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,8 @@ class Written:
     sampling: Sampling
 
 
-def _calls(rows: Sequence[Example], pool: Sequence[Participant]) -> Iterator[tuple[str, Written]]:
+def candidate_calls(rows: Sequence[Example], pool: Sequence[Participant]) -> Iterator[tuple[str, Written]]:
+    """Yield the call of each candidate of the rows, by its key in the journal."""
     for row in rows:
         messages = to_messages(row.instruction if not row.input else row.prompt)
         for participant in pool:
@@ -125,42 +142,8 @@ def _key(row: Example, name: str) -> str:
     return f"{row.id}\t{name}"
 
 
-def candidate_items(rows: Sequence[Example], pool: Sequence[Participant]) -> list[Item[Written]]:
-    """Make an item per candidate; each LLM has its own queue."""
-    return [
-        Item(
-            key,
-            written,
-            written.participant.name,
-            most_cost(written.participant.llm, written.messages, written.sampling) or 0.0,
-        )
-        for key, written in _calls(rows, pool)
-    ]
-
-
-def estimate_candidates(
-    rows: Sequence[Example], pool: Sequence[Participant], journal: Journal, store: CallStore
-) -> Estimate:
-    """Estimate the remaining calls and their cost."""
-    total = Estimate("candidates")
-    for key, written in _calls(rows, pool):
-        if journal.status(key) == "done":
-            continue
-        identity = written.participant.llm.identity
-        if store.get(call_key(identity, written.messages, written.sampling)) is not None:
-            total += Estimate("candidates", recalled=1)
-        else:
-            tokens = min(written.sampling.max_tokens or _ANSWER_TOKENS, _ANSWER_TOKENS)
-            total += estimate_call("candidates", written.participant, written.messages, written.sampling, tokens)
-    return total
-
-
 async def ask(written: Written, store: CallStore) -> Result:
-    """Make the call, or find it in the store.
-
-    Raises:
-        LLMError: there is no answer.
-    """
+    """Make the call, or find it in the store."""
     reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():

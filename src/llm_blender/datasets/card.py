@@ -14,8 +14,6 @@ from llm_blender.datasets.judging import Consistency
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.datasets.scoring import Measured, WrittenRows
 
-__all__ = ["Built", "build_card"]
-
 
 @dataclass(frozen=True)
 class Built:
@@ -90,9 +88,7 @@ def build_card(built: Built, written: WrittenRows, pool: Sequence[Participant], 
                 (
                     f"`{written.path.rpartition('/')[2]}`",
                     written.split or "all",
-                    f"{written.rows:,}",
-                    f"{written.candidates:,}",
-                    f"{written.judged:,}",
+                    *(f"{count:,}" for count in (written.rows, written.candidates, written.judged)),
                     f"`{written.sha256}`",
                 )
             ],
@@ -151,7 +147,7 @@ def _writer(built: Built, participant: Participant) -> tuple[str, ...]:
     price = participant.price
     return (
         participant.name,
-        participant.model,
+        participant.entry.model,
         where,
         decoding,
         f"{len(built.chosen.rows) * entry.samples - missing:,}",
@@ -172,7 +168,7 @@ def _judge(built: Built, judge: Participant) -> list[str]:
     plan, consistency = built.plan, built.consistency
     parts = [
         "## Judgements",
-        f"`{judge.name}` ({judge.model}) compared every pair of answers of a row, "
+        f"`{judge.name}` ({judge.entry.model}) compared every pair of answers of a row, "
         + ("in both orders" if plan.orders == "both" else "in one order, drawn by the seed")
         + ", with MixInstruct's four outcomes.",
     ]

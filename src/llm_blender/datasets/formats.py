@@ -25,8 +25,6 @@ from llm_blender.datasets.pair_formats import (
 from llm_blender.errors import InputError, RowError, unknown_name
 from llm_blender.types import Example, OnProgress
 
-__all__ = ["FORMATS", "Format", "ImportPlan", "Reading", "find_format", "read_inputs"]
-
 
 @dataclass(frozen=True)
 class Format:
@@ -213,9 +211,9 @@ def _check_options(plan: ImportPlan, format: str) -> None:
 
 def _read_alpaca_eval(plan: ImportPlan, reading: Reading, progress: OnProgress | None) -> None:
     gathered = AlpacaEval(
+        reading.inputs.annotators,
         models=plan.models,
         annotators=plan.annotators,
-        known_annotators=reading.inputs.annotators,
         reference=plan.reference,
         seed=plan.seed,
     )

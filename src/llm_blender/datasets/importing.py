@@ -21,18 +21,6 @@ from llm_blender.datasets.formats import ImportPlan, read_inputs
 from llm_blender.errors import InputError, WorkError
 from llm_blender.types import Example, OnProgress
 
-__all__ = [
-    "Imported",
-    "Written",
-    "data_card",
-    "hash_table",
-    "import_rows",
-    "markdown_table",
-    "parse_split",
-    "split_of",
-    "write_card",
-]
-
 
 def parse_split(value: str) -> dict[str, float]:
     """Parse shares by name, such as ``train=0.8,dev=0.1,test=0.1``.
@@ -69,33 +57,37 @@ def split_of(key: str, shares: Mapping[str, float], seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class Written:
-    """File that an import wrote.
+class WrittenFile:
+    """File of rows.
 
     Attributes:
         path: path of the file.
         split: name of the split; empty without a split.
         rows: number of rows.
         candidates: number of answers.
-        pairs: number of judged pairs.
-        ties: number of ties among the pairs.
-        sha256: hash of the file; empty for standard output or a device.
-        card: path of the card; empty for standard output or a device.
     """
 
     path: str
     split: str
     rows: int
     candidates: int
+
+
+@dataclass(frozen=True)
+class Written(WrittenFile):
+    """File that an import wrote.
+
+    Attributes:
+        pairs: number of judged pairs.
+        ties: number of ties among the pairs.
+        sha256: hash of the file; empty for standard output or a device.
+        card: path of the card; empty for standard output or a device.
+    """
+
     pairs: int
     ties: int
     sha256: str = ""
     card: str = ""
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file without its folder."""
-        return Path(self.path).name
 
 
 @dataclass(frozen=True)
@@ -146,15 +138,14 @@ class Imported:
 def data_card(imported: Imported, written: Written) -> str:
     """Write the card of a file that an import wrote, as Markdown."""
     plan = imported.plan
-    unknown = "unknown"
     parts = [
         f"# {plan.source}",
         markdown_table(
             ("", ""),
             [
                 ("source", plan.source),
-                ("url", plan.url or unknown),
-                ("licence", plan.licence or unknown),
+                ("url", plan.url or "unknown"),
+                ("licence", plan.licence or "unknown"),
                 ("format", imported.format),
                 ("made by", "`blend data import`"),
             ],
@@ -164,7 +155,7 @@ def data_card(imported: Imported, written: Written) -> str:
             ("file", "split", "rows", "answers", "judged pairs", "ties among them", "sha256"),
             [
                 (
-                    f"`{written.file_name}`",
+                    f"`{Path(written.path).name}`",
                     written.split or "all",
                     *(f"{count:,}" for count in (written.rows, written.candidates, written.pairs, written.ties)),
                     f"`{written.sha256}`",
@@ -177,32 +168,25 @@ def data_card(imported: Imported, written: Written) -> str:
     ]
     if imported.remarks:
         parts.append("\n".join(f"- {remark}." for remark in imported.remarks))
-    parts += [
-        "## What it was made of",
-        hash_table(imported.inputs),
-    ]
+    parts += ["## What it was made of", hash_table(imported.inputs)]
     if imported.excluded:
-        parts += [
-            "Rows with a prompt of these files are left out:",
-            hash_table(imported.excluded),
-        ]
+        parts += ["Rows with a prompt of these files are left out:", hash_table(imported.excluded)]
     return "\n\n".join(parts) + "\n"
 
 
 def _settings(imported: Imported) -> list[tuple[str, str]]:
     plan = imported.plan
-    values: Mapping[str, object] = {
+    shares = ", ".join(f"{name} {share:g}" for name, share in plan.split.items())
+    values = {
         "models": ", ".join(plan.models),
         "annotators": ", ".join(plan.annotators),
         "reference": plan.reference,
         "judge": plan.judge,
         "labels": ", ".join(plan.labels),
-        "split, by the hash of the normalised prompt": ", ".join(
-            f"{name} {share:g}" for name, share in plan.split.items()
-        ),
-        "seed": plan.seed,
+        "split, by the hash of the normalised prompt": shares,
+        "seed": str(plan.seed),
     }
-    return [(name, str(value)) for name, value in values.items() if value != ""]
+    return [(name, value) for name, value in values.items() if value]
 
 
 def _counts(imported: Imported) -> list[tuple[str, str]]:
@@ -335,7 +319,6 @@ def _content(key: str, row: Example) -> tuple[Any, ...]:
 
 
 def _record(row: Example, source: str, position: int) -> dict[str, Any]:
-    meta = row.extra.get("meta")
     return {
         "id": f"{source}-{position}",
         "source": source,
@@ -347,7 +330,7 @@ def _record(row: Example, source: str, position: int) -> dict[str, Any]:
             for candidate in row.candidates
         ],
         "pairs": [pair.to_dict() for pair in row.pairs],
-        "meta": meta or {},
+        "meta": row.extra.get("meta") or {},
     }
 
 

@@ -7,38 +7,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
-from llm_blender._inputs import fence_code, quote_texts
-from llm_blender.calls import Caller, CallStore, most_cost
+from llm_blender.calls import Caller, CallStore
 from llm_blender.data.instructions import coin, fraction
-from llm_blender.datasets.candidates import Estimate, estimate_call
+from llm_blender.datasets.candidates import AnsweredRows
 from llm_blender.datasets.plan import BuildPlan, Participant
-from llm_blender.jobs.engine import Item, Result
+from llm_blender.jobs.engine import Result
 from llm_blender.jobs.journal import Journal
-from llm_blender.rankers.llm_judge import CRITERIA
-from llm_blender.store import call_key
+from llm_blender.rankers.llm_judge import CRITERIA, quoted_messages
 from llm_blender.types import Candidate, Example, LabelledPair, Message, Sampling
 
-__all__ = [
-    "Consistency",
-    "Pair",
-    "Question",
-    "cmp_results",
-    "estimate_judgements",
-    "judge_pair",
-    "judgement_items",
-    "labelled_pair",
-    "measure_consistency",
-    "outcome_messages",
-    "read_outcome",
-    "row_outcomes",
-    "row_pairs",
-]
+Replies = Mapping[tuple[bool, bool], Mapping[str, str | None]]
+"""Replies of the judge to a pair, by (turned, again)."""
 
-_REPLY_TOKENS = 4
 _LONGEST_REPLY = 200  # stored characters of a reply without an outcome
 
 
@@ -58,37 +42,38 @@ class Pair:
     b: int
     checked: bool
 
+    def order(self, *, turned: bool) -> tuple[int, int]:
+        """Return the index of the candidate that is read first, and of the other one."""
+        return (self.b, self.a) if turned else (self.a, self.b)
+
 
 @dataclass(frozen=True)
 class Question:
     """Question to the judge.
 
     Attributes:
-        pair: pair to compare.
-        turned: whether b is read first.
-        again: whether the question repeats an earlier one.
+        participant: the judge.
+        row: row of the answers.
         first: answer that is read first.
         second: other answer.
         criteria: criteria of the judge.
+        sampling: sampling settings; another sample repeats an earlier question.
     """
 
-    pair: Pair
-    turned: bool
-    again: bool
+    participant: Participant
+    row: Example
     first: str
     second: str
     criteria: str
+    sampling: Sampling
 
     @property
     def messages(self) -> list[Message]:
         """Messages to the judge; made on demand, since a data set has hundreds of thousands of pairs."""
-        return outcome_messages(self.pair.row.prompt, self.first, self.second, self.criteria)
+        return outcome_messages(self.row.prompt, self.first, self.second, self.criteria)
 
 
-Rows = Sequence[tuple[Example, Sequence[Candidate]]]
-
-
-def row_pairs(rows: Rows, plan: BuildPlan) -> list[tuple[Pair, Sequence[Candidate]]]:
+def _pairs(rows: AnsweredRows, plan: BuildPlan) -> list[tuple[Pair, Sequence[Candidate]]]:
     """List all pairs of candidates of the rows; the seed draws their orders and the pairs to check."""
     drawn = []
     for row, candidates in rows:
@@ -101,106 +86,63 @@ def row_pairs(rows: Rows, plan: BuildPlan) -> list[tuple[Pair, Sequence[Candidat
     return [(replace(pair, checked=share <= last), candidates) for share, pair, candidates in drawn]
 
 
-def _questions(rows: Rows, plan: BuildPlan) -> Iterator[tuple[str, Question]]:
-    for pair, candidates in row_pairs(rows, plan):
+def questions(rows: AnsweredRows, plan: BuildPlan, judge: Participant) -> Iterator[tuple[str, Question]]:
+    """Yield the questions about each pair of the rows, by their keys in the journal."""
+    for pair, candidates in _pairs(rows, plan):
         ways = [(False, False)]
         if plan.orders == "both" or pair.checked:
             ways.append((True, False))
         if pair.checked:
             ways.append((False, True))
         for turned, again in ways:
-            first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
-            question = Question(pair, turned, again, candidates[first].text, candidates[second].text, plan.criteria)
+            first, second = (candidates[index].text for index in pair.order(turned=turned))
+            sampling = replace(judge.sampling, sample=int(again))
+            question = Question(judge, pair.row, first, second, plan.criteria, sampling)
             yield _key(pair, candidates, turned=turned, again=again), question
 
 
 def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bool) -> str:
     """Make the journal key of a question; it depends on the texts, so a new candidate is judged anew."""
-    first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
-    texts = "\0".join(candidates[index].text for index in (first, second))
-    digest = hashlib.sha256(texts.encode("utf-8", "replace")).hexdigest()[:16]
-    names = f"{candidates[first].model}\t{candidates[second].model}"
-    return f"{pair.row.id}\t{names}\t{digest}" + ("\tagain" if again else "")
+    first, second = (candidates[index] for index in pair.order(turned=turned))
+    digest = hashlib.sha256(f"{first.text}\0{second.text}".encode("utf-8", "replace")).hexdigest()[:16]
+    return f"{pair.row.id}\t{first.model}\t{second.model}\t{digest}" + ("\tagain" if again else "")
 
 
-def _sampling(judge: Participant, question: Question) -> Sampling:
-    return replace(judge.sampling, sample=int(question.again))
-
-
-def judgement_items(rows: Rows, plan: BuildPlan, judge: Participant) -> list[Item[Question]]:
-    """Make an item per question."""
-    return [
-        Item(key, question, "judge", most_cost(judge.llm, question.messages, _sampling(judge, question)) or 0.0)
-        for key, question in _questions(rows, plan)
-    ]
-
-
-def estimate_judgements(
-    rows: Rows, plan: BuildPlan, judge: Participant, journal: Journal, store: CallStore
-) -> Estimate:
-    """Estimate the remaining questions and their cost."""
-    total = Estimate("judgements")
-    identity = judge.llm.identity
-    for key, question in _questions(rows, plan):
-        if journal.status(key) == "done":
-            continue
-        sampling, messages = _sampling(judge, question), question.messages
-        if store.get(call_key(identity, messages, sampling)) is not None:
-            total += Estimate("judgements", recalled=1)
-        else:
-            total += estimate_call("judgements", judge, messages, sampling, _REPLY_TOKENS)
-    return total
-
-
-async def judge_pair(question: Question, judge: Participant, store: CallStore) -> Result:
-    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried.
-
-    Raises:
-        LLMError: there is no reply.
-    """
-    reply = await Caller(judge.llm, store).call(question.messages, _sampling(judge, question))
+async def judge_pair(question: Question, store: CallStore) -> Result:
+    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried."""
+    reply = await Caller(question.participant.llm, store).call(question.messages, question.sampling)
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)
 
 
-def row_outcomes(
-    rows: Rows, plan: BuildPlan, journal: Journal
-) -> Iterator[tuple[Pair, Sequence[Candidate], dict[tuple[bool, bool], Mapping[str, str | None]]]]:
-    """Yield the judge's replies to each pair by (turned, again), without missing and failed ones."""
-    for pair, candidates in row_pairs(rows, plan):
+def row_replies(
+    rows: AnsweredRows, plan: BuildPlan, journal: Journal
+) -> Iterator[tuple[Pair, Sequence[Candidate], Replies]]:
+    """Yield the pairs of the rows with the judge's replies, without missing and failed ones."""
+    for pair, candidates in _pairs(rows, plan):
         replies = {}
-        for turned in (False, True):
-            for again in (False, True):
-                value = journal.value(_key(pair, candidates, turned=turned, again=again))
-                if value is not None:
-                    replies[turned, again] = value
+        for turned, again in product((False, True), repeat=2):
+            value = journal.value(_key(pair, candidates, turned=turned, again=again))
+            if value is not None:
+                replies[turned, again] = value
         yield pair, candidates, replies
 
 
-def cmp_results(
-    pair: Pair, candidates: Sequence[Candidate], replies: Mapping[tuple[bool, bool], Mapping[str, str | None]]
-) -> dict[str, str]:
-    """Return the outcomes of a pair for a row's ``cmp_results``, one for each judged order."""
-    results = {}
+def outcomes(pair: Pair, replies: Replies) -> Iterator[tuple[int, int, str]]:
+    """Yield the outcome of each judged order, after the index of the candidate read first and of the other one."""
     for turned in (False, True):
         outcome = replies.get((turned, False), {}).get("outcome")
         if outcome is not None:
-            first, second = (pair.b, pair.a) if turned else (pair.a, pair.b)
-            results[f"{candidates[first].model},{candidates[second].model}"] = outcome
-    return results
+            yield *pair.order(turned=turned), outcome
 
 
-def labelled_pair(
-    pair: Pair, replies: Mapping[tuple[bool, bool], Mapping[str, str | None]], judge: str
-) -> LabelledPair | None:
+def labelled_pair(pair: Pair, replies: Replies, judge: str) -> LabelledPair | None:
     """Combine both orders into one label, a tie if they contradict each other; None without an outcome."""
     margins = []
-    for turned in (False, True):
-        outcome = replies.get((turned, False), {}).get("outcome")
-        if outcome is not None:
-            to_first, to_second = OUTCOMES[outcome]
-            margins.append(to_second - to_first if turned else to_first - to_second)
+    for first, _, outcome in outcomes(pair, replies):
+        to_first, to_second = OUTCOMES[outcome]
+        margins.append(to_first - to_second if first == pair.a else to_second - to_first)
     if not margins:
         return None
     margin = sum(margins)
@@ -208,9 +150,6 @@ def labelled_pair(
 
 
 _TURNED = {"A is better": "B is better", "B is better": "A is better"}
-
-Replies = Mapping[tuple[bool, bool], Mapping[str, str | None]]
-"""Replies of the judge to a pair, by (turned, again)."""
 
 
 @dataclass(frozen=True)
@@ -258,22 +197,12 @@ class Consistency:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            **vars(self),
-            "in_pool": list(self.in_pool),
-            "flip_rate": self.flip_rate,
-            "rerun_rate": self.rerun_rate,
-        }
+        return {**vars(self), "in_pool": list(self.in_pool), "flip_rate": self.flip_rate, "rerun_rate": self.rerun_rate}
 
 
 def measure_consistency(replies: Iterable[Replies], in_pool: Iterable[str] = ()) -> Consistency:
-    """Measure the consistency of a judge.
-
-    Args:
-        replies: replies to each pair.
-        in_pool: see `Consistency`.
-    """
-    counts, outcomes = Counter[str](), Counter[str]()
+    """Measure the consistency of a judge by its replies to each pair."""
+    counts, first_outcomes = Counter[str](), Counter[str]()
     example = ""
     for of_pair in replies:
         counts["pairs"] += bool(of_pair)
@@ -286,7 +215,7 @@ def measure_consistency(replies: Iterable[Replies], in_pool: Iterable[str] = ())
             of_pair.get(way, {}).get("outcome") for way in ((False, False), (True, False), (False, True))
         )
         if forward is not None:
-            outcomes[forward] += 1
+            first_outcomes[forward] += 1
         if forward is not None and backward is not None:
             turned_back = _TURNED.get(backward, backward)
             counts["both"] += 1
@@ -304,7 +233,7 @@ def measure_consistency(replies: Iterable[Replies], in_pool: Iterable[str] = ())
         replies=counts["replies"],
         unreadable=counts["unreadable"],
         example=example,
-        outcomes=dict(outcomes.most_common()),
+        outcomes=dict(first_outcomes.most_common()),
         both_orders=counts["both"],
         same=counts["same"],
         contradicted=counts["contradicted"],
@@ -361,13 +290,8 @@ def outcome_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA)
         b: other answer.
         criteria: criteria of a better answer, in whole sentences.
     """
-    code = fence_code(instruction, a, b)
-    quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
     question = "Which outcome? Reply with one number: 1 (A is better), 2 (B is better), 3 (same good) or 4 (same bad)."
-    return [
-        {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
-        {"role": "user", "content": "\n\n".join([*quoted, question])},
-    ]
+    return quoted_messages(_RULES, question, instruction, a, b, criteria)
 
 
 def read_outcome(reply: str) -> str | None:

@@ -1,4 +1,7 @@
-"""Read pairs and scored answers: labelled pairs (PandaLM, LLMBar), chosen and rejected, scored responses."""
+"""Read pairs and scored answers: labelled pairs (PandaLM, LLMBar), chosen and rejected, scored responses.
+
+The readers raise ValueError for a missing or malformed key, and `SkipRecord` for a record of no use.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,6 @@ from llm_blender.data.instructions import coin
 from llm_blender.data.prompts import PROMPT_KEYS, answered_prompt, read_prompt
 from llm_blender.data.records import SkipRecord, number, optional_text, short_values, text
 from llm_blender.types import Candidate, Example, LabelledPair
-
-__all__ = [
-    "ANSWERS",
-    "ANSWER_KEYS",
-    "LABEL_KEYS",
-    "SCORES",
-    "is_vote",
-    "read_chosen_rejected",
-    "read_labelled_pair",
-    "read_scored_responses",
-    "unclear_labels",
-]
 
 ANSWER_KEYS = (
     ("response1", "response2"),
@@ -57,15 +48,7 @@ def read_labelled_pair(record: Mapping[str, Any], *, judge: str = "", labels: Se
     """Read ``{instruction|prompt, input?, response1, response2, label}``, or a record with votes instead of the label.
 
     Without a prompt key, `input` is the prompt (LLMBar). The most frequent vote decides; equal counts are a tie.
-
-    Args:
-        record: record of the file.
-        judge: name of the judge.
-        labels: labels for the first answer, the second, and (optional) neither.
-
-    Raises:
-        ValueError: a key is missing or malformed.
-        SkipRecord: the record is of no use.
+    `labels` are those for the first answer, the second, and (optional) neither.
     """
     keys = next((keys for keys in ANSWER_KEYS if set(keys) <= set(record)), None)
     if keys is None:
@@ -148,15 +131,6 @@ def read_chosen_rejected(record: Mapping[str, Any], *, judge: str = "", seed: in
     """Read ``{prompt, chosen, rejected}``, or two whole conversations under `chosen` and `rejected`.
 
     The order of the two is drawn, so that the better one is not always first.
-
-    Args:
-        record: record of the file.
-        judge: name of the judge.
-        seed: seed of the draw.
-
-    Raises:
-        ValueError: a key is missing or malformed.
-        SkipRecord: the record is of no use.
     """
     prompt, chosen, rejected = answered_prompt(record, "chosen", "rejected")
     if chosen.strip() == rejected.strip():
@@ -191,10 +165,6 @@ def read_scored_responses(record: Mapping[str, Any]) -> Example:
 
     Each number of an answer whose key contains ``score`` or ``rating`` becomes a score of that name, and so does each
     aspect of UltraFeedback's ``annotations: {aspect: {Rating}}``; other values ("N/A") are ignored.
-
-    Raises:
-        ValueError: a key is missing or malformed.
-        SkipRecord: the record is of no use.
     """
     prompt = read_prompt(record)
     if prompt is None:

@@ -16,8 +16,6 @@ from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.llm_judge import CRITERIA
 from llm_blender.types import LLM, Sampling
 
-__all__ = ["BuildPlan", "Participant", "judge_in_pool", "load_participants", "token_counter"]
-
 SPLIT = "{split}"
 _FREE = Price(input=0.0, output=0.0)
 _ANSWERS_AT_ONCE = 4  # concurrent calls of an LLM in this process, which has its own queue
@@ -50,6 +48,9 @@ class BuildPlan:
         skip_bad: skip and count malformed instructions instead of raising.
         name: name of the data set, for the card; by default that of the output.
         licence: licence of instructions whose rows state none, for the card.
+
+    Raises:
+        InputError: an option is wrong.
     """
 
     sources: tuple[str, ...]
@@ -74,11 +75,7 @@ class BuildPlan:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        """Check the settings before anything is read.
-
-        Raises:
-            InputError: an option is wrong.
-        """
+        """Check the settings before anything is read."""
         if self.out == STDIO:
             raise InputError("A build is resumable, so its output is a file: name one with -o.")
         if not Path(self.out).parent.is_dir():
@@ -86,9 +83,7 @@ class BuildPlan:
         if self.split and SPLIT not in self.out:
             raise InputError(f"With --split, the path of the output holds {SPLIT}, such as rows.{SPLIT}.jsonl.")
         if not self.split and SPLIT in self.out:
-            raise InputError(
-                f"The path of the output holds {SPLIT}: give the splits, such as --split train=0.9,dev=0.1."
-            )
+            raise InputError(f"The path of the output holds {SPLIT}: give the splits, e.g. --split train=0.9,dev=0.1.")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise unknown_name("metric", metric, METRICS)
@@ -140,22 +135,14 @@ class Participant:
             return "replay"
         return "greedy" if self.entry.temperature == 0 else "top_p_sampling"
 
-    @property
-    def model(self) -> str:
-        """Name of the model on the server or in the file of rows."""
-        return self.entry.model
-
     def candidate_names(self) -> list[str]:
         """List the names of its candidates, one per sample."""
         return [self.name if sample == 0 else f"{self.name}#{sample + 1}" for sample in range(self.entry.samples)]
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that its answers depend on."""
-        return {
-            "identity": dict(self.llm.identity),
-            "sampling": self.sampling.to_dict(),
-            "samples": self.entry.samples,
-        }
+        sampling = self.sampling.to_dict()
+        return {"identity": dict(self.llm.identity), "sampling": sampling, "samples": self.entry.samples}
 
 
 def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant], Participant | None]:
@@ -188,12 +175,9 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
 
 
 def judge_in_pool(judge: Participant, pool: Sequence[Participant]) -> list[str]:
-    """List the LLMs of the pool that are the judge: by entry or by model name."""
-    return [writer.name for writer in pool if writer.name == judge.name or _same_model(writer.entry, judge.entry)]
-
-
-def _same_model(one: LLMConfig, other: LLMConfig) -> bool:
-    return one.model.lower() == other.model.lower()  # recorded answers of the judge count too
+    """List the LLMs of the pool that are the judge, by entry or by model name; its recorded answers count too."""
+    model = judge.entry.model.lower()
+    return [writer.name for writer in pool if writer.name == judge.name or writer.entry.model.lower() == model]
 
 
 def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
@@ -213,10 +197,7 @@ def _judge(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
 
 
 def token_counter(name: str) -> Callable[[str], int]:
-    """Load a tokenizer and return a function that counts tokens, without special ones.
-
-    Args:
-        name: ``bundled`` for the bundled ranker's tokenizer, or the path of a ``tokenizer.json`` or its folder.
+    """Load a tokenizer, see `BuildPlan.tokenizer`, and return a function that counts tokens, without special ones.
 
     Raises:
         NotFoundError: there is no such file.

@@ -14,15 +14,14 @@ from typing import Any
 
 from llm_blender._hub import file_sha256
 from llm_blender.data import RowWriter, normalized_key
-from llm_blender.datasets.importing import split_of
-from llm_blender.datasets.judging import cmp_results, labelled_pair, row_outcomes
+from llm_blender.datasets.candidates import AnsweredRows
+from llm_blender.datasets.importing import WrittenFile, split_of
+from llm_blender.datasets.judging import labelled_pair, outcomes, row_replies
 from llm_blender.datasets.plan import SPLIT, BuildPlan, Participant
 from llm_blender.jobs.engine import Item, OnRows, Result, work_through_batches
 from llm_blender.jobs.journal import Journal
 from llm_blender.metrics import evaluate
 from llm_blender.types import Candidate, Example
-
-__all__ = ["Measured", "WrittenRows", "measure", "row_scores", "write_rows"]
 
 _ROWS_AT_ONCE = 32  # an interrupt loses seconds of work, and batches are well filled
 _UNAVAILABLE = "unavailable: "
@@ -46,23 +45,24 @@ class _NotAvailable(Exception):  # noqa: N818 - internal to this module
 
 
 def measure(
-    rows: Sequence[tuple[Example, Sequence[Candidate]]],
+    rows: AnsweredRows,
     metrics: Sequence[str],
     journal: Journal,
     *,
     on_rows: Callable[[str], OnRows | None] = lambda metric: None,
 ) -> Measured:
-    """Compute the missing scores; a metric whose model or library is unavailable is skipped, with the reason.
+    """Compute the scores that the journal lacks, of the rows with a reference.
 
-    Args:
-        rows: rows with their candidates; rows without a reference get no scores.
-        metrics: names of the metrics.
-        journal: journal of the scores.
-        on_rows: function that returns a callback for the progress of a metric, or None.
+    A metric whose model or library is unavailable is skipped, with the reason. `on_rows` returns the callback for the
+    progress of a metric.
     """
     settings: dict[str, dict[str, Any]] = {}
     unavailable: dict[str, str] = {}
-    measurable = [(row, texts) for row, candidates in rows if (texts := _texts(candidates)) and _has_reference(row)]
+    measurable = [
+        (row, [candidate.text for candidate in candidates])
+        for row, candidates in rows
+        if candidates and (row.reference or "").strip()
+    ]
     for metric in metrics if measurable else ():
         items = [Item(_key(metric, row, texts), (texts, row.reference or "")) for row, texts in measurable]
 
@@ -73,7 +73,11 @@ def measure(
             if row.scores is None:
                 raise _NotAvailable(row.status.removeprefix(_UNAVAILABLE))
             values = iter(row.scores.values.tolist())
-            about = {name: value for name, value in row.scores.settings.items() if _is_plain(value)}
+            about = {
+                name: value
+                for name, value in row.scores.settings.items()
+                if value is None or isinstance(value, str | int | float | bool)
+            }
             return [Result({"scores": [next(values) for _ in texts], "settings": about}) for texts, _ in batch]
 
         try:
@@ -91,20 +95,12 @@ def row_scores(
     """Return the finite scores of each candidate, by metric."""
     scores: list[dict[str, float]] = [{} for _ in candidates]
     for metric in metrics:
-        found = journal.value(_key(metric, row, _texts(candidates)))
+        found = journal.value(_key(metric, row, [candidate.text for candidate in candidates]))
         if found is not None:
             for of_candidate, value in zip(scores, found["scores"], strict=True):
                 if value is not None and math.isfinite(value):
                     of_candidate[metric] = round(value, 6)
     return scores
-
-
-def _texts(candidates: Sequence[Candidate]) -> list[str]:
-    return [candidate.text for candidate in candidates]
-
-
-def _has_reference(row: Example) -> bool:
-    return bool((row.reference or "").strip())
 
 
 def _key(metric: str, row: Example, texts: Sequence[str]) -> str:
@@ -113,28 +109,16 @@ def _key(metric: str, row: Example, texts: Sequence[str]) -> str:
     return f"{metric}\t{row.id}\t{digest}"
 
 
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
-
-
 @dataclass(frozen=True)
-class WrittenRows:
+class WrittenRows(WrittenFile):
     """File that a build wrote.
 
     Attributes:
-        path: path of the file.
-        split: name of the split; empty without a split.
-        rows: number of rows.
-        candidates: number of candidates.
         judged: number of outcomes.
         sha256: hash of the file.
         card: path of the card.
     """
 
-    path: str
-    split: str
-    rows: int
-    candidates: int
     judged: int
     sha256: str
     card: str
@@ -142,7 +126,7 @@ class WrittenRows:
 
 def write_rows(
     plan: BuildPlan,
-    rows: Sequence[tuple[Example, Sequence[Candidate]]],
+    rows: AnsweredRows,
     pool: Sequence[Participant],
     metrics: Sequence[str],
     scores: Journal,
@@ -150,7 +134,7 @@ def write_rows(
 ) -> list[WrittenRows]:
     """Write each row to the file of its split; each file appears whole or not at all."""
     paths = {split: plan.out.replace(SPLIT, split) for split in plan.split} or {"": plan.out}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in paths}
+    counts = {split: Counter(rows=0, candidates=0, judged=0) for split in paths}
     judged = _judged(rows, plan, judgements)
     parquet = plan.out.endswith(".parquet")
     decoding = {name: participant.decoding for participant in pool for name in participant.candidate_names()}
@@ -167,10 +151,7 @@ def write_rows(
                     "input": row.input,
                     "output": row.reference or "",
                     "candidates": [
-                        {
-                            "decoding_method": decoding[candidate.model or ""],
-                            **_candidate(candidate, own, parquet=parquet),
-                        }
+                        _candidate(candidate, decoding[candidate.model or ""], own, parquet=parquet)
                         for candidate, own in zip(candidates, of_each, strict=True)
                     ],
                     # In a Parquet column of objects, each row would have every pair of the file.
@@ -181,23 +162,16 @@ def write_rows(
             )
             counts[split].update(rows=1, candidates=len(candidates), judged=len(results))
     return [
-        WrittenRows(
-            path,
-            split,
-            counts[split]["rows"],
-            counts[split]["candidates"],
-            counts[split]["judged"],
-            file_sha256(Path(path)),
-            f"{path}.md",
-        )
+        WrittenRows(path, split, **counts[split], sha256=file_sha256(Path(path)), card=f"{path}.md")
         for split, path in paths.items()
     ]
 
 
-def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
+def _candidate(candidate: Candidate, decoding: str, scores: Mapping[str, float], *, parquet: bool) -> dict[str, Any]:
     """Make the record of a candidate, with its cost and time."""
     without_keys: dict[str, float] | None = None if parquet else {}  # Parquet has no empty objects
     return {
+        "decoding_method": decoding,
         "model": candidate.model,
         "text": candidate.text,
         "scores": dict(scores) or without_keys,
@@ -208,15 +182,16 @@ def _candidate(candidate: Candidate, scores: Mapping[str, float], *, parquet: bo
 
 
 def _judged(
-    rows: Sequence[tuple[Example, Sequence[Candidate]]], plan: BuildPlan, journal: Journal
+    rows: AnsweredRows, plan: BuildPlan, journal: Journal
 ) -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
     """Collect the ``cmp_results`` and ``pairs`` of each row, by id."""
     found: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
     if plan.judge is None:
         return found
-    for pair, candidates, replies in row_outcomes(rows, plan, journal):
+    for pair, candidates, replies in row_replies(rows, plan, journal):
         results, pairs = found.setdefault(pair.row.id or "", ({}, []))
-        results.update(cmp_results(pair, candidates, replies))
+        for first, second, outcome in outcomes(pair, replies):
+            results[f"{candidates[first].model},{candidates[second].model}"] = outcome
         if (label := labelled_pair(pair, replies, plan.judge)) is not None:
             pairs.append(label.to_dict())
     return found

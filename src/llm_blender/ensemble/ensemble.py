@@ -42,8 +42,6 @@ from llm_blender.types import (
     to_messages,
 )
 
-__all__ = ["DEFAULT_SAMPLES", "Ensemble", "Member", "fuser_name"]
-
 DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 

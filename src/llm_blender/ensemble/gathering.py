@@ -11,8 +11,6 @@ from llm_blender.calls import Caller
 from llm_blender.errors import FailureReason, LLMError
 from llm_blender.types import Candidate, Failure, Message, Sampling
 
-__all__ = ["Call", "Gathered", "Limits", "Observer", "gather"]
-
 
 class Observer:
     """Callbacks for the progress of an answer; override the ones of interest. They run in the event loop.

@@ -19,8 +19,6 @@ from llm_blender.jobs.job import Job
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
 from llm_blender.types import LLM, Answer, Example, Message, Sampling, to_messages
 
-__all__ = ["Ran", "at_once", "run_prompts", "run_settings"]
-
 _FUSED_CHARS = 20_000  # assumed length of a fuser's prompt without max_chars, for its maximum cost
 
 

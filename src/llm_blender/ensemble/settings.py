@@ -11,8 +11,6 @@ from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
 
-__all__ = ["MODES", "EnsembleSettings", "Mode"]
-
 Mode = Literal["pick", "fuse", "auto"]
 """What happens to the candidates."""
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -11,8 +11,6 @@ from llm_blender.calls import run_to_end
 from llm_blender.errors import InputError
 from llm_blender.types import Fusion, Instruction, OnProgress, OnText, instruction_text
 
-__all__ = ["BaseFuser", "Row", "fuser_rows"]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -14,19 +14,7 @@ from llm_blender.calls import Budget, Caller, CallStore, Reply, call_many
 from llm_blender.errors import FailureReason, InputError, LLMError
 from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import even_cap, find_flaw
-from llm_blender.types import (
-    LLM,
-    Fuser,
-    Fusion,
-    FusionFlaw,
-    Message,
-    OnProgress,
-    OnText,
-    Sampling,
-    Usage,
-)
-
-__all__ = ["CRITERIA", "ChatFuser", "FusionPrompt", "fusion_prompt", "within_budget"]
+from llm_blender.types import LLM, Fuser, Fusion, FusionFlaw, Message, OnProgress, OnText, Sampling, Usage
 
 CRITERIA = (
     "Keep what is right and helpful in the candidates, leave out what is wrong, said twice or beside the point, and "

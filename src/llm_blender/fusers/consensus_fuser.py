@@ -16,17 +16,6 @@ from llm_blender.fusers.base import BaseFuser, Row
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 from llm_blender.types import Fusion, OnText
 
-__all__ = [
-    "ConsensusFuser",
-    "Counts",
-    "LongestFuser",
-    "Offer",
-    "agreement",
-    "gram_counts",
-    "merge",
-    "offers",
-]
-
 _NEAR = 3  # sentences before a place, in which to look for the list that an item joins
 
 Counts = NDArray[np.int64]

@@ -24,17 +24,6 @@ from llm_blender.types import (
     Ranking,
 )
 
-__all__ = [
-    "DEFAULT_RULE",
-    "DEFAULT_TOP_K",
-    "Decision",
-    "FusionRule",
-    "GuardedFuser",
-    "Order",
-    "content_overlap",
-    "decide",
-]
-
 DEFAULT_TOP_K = 3
 """Number of candidates to fuse, as in the paper (arXiv 2306.02561)."""
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from llm_blender.types import FusionFlaw
 
-__all__ = ["LIST_MARK", "WORDS", "even_cap", "find_flaw", "sentences"]
-
 _MARK = r"(?:(\d+)[.)]|[-*•])[ \t]+"
 _SENTENCE = re.compile(rf"[ \t]*(?:{_MARK})?[^\n]+?(?:[.!?…](?=\s)|[。！？]|\n|$)\s*")
 

@@ -5,7 +5,7 @@
 import math
 from typing import Any
 
-from llm_blender.integrations._shared import MissingLibraryError
+from llm_blender.errors import MissingLibraryError
 from llm_blender.llms.chat_response import split_reasoning
 from llm_blender.rankers import load_ranker
 from llm_blender.ranking import DEFAULT_BUDGET

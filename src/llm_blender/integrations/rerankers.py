@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from llm_blender.errors import InputError
-from llm_blender.integrations._shared import MissingLibraryError, as_ranker
+from llm_blender.errors import InputError, MissingLibraryError
+from llm_blender.rankers import as_ranker
 from llm_blender.ranking import DEFAULT_BUDGET
 from llm_blender.types import Ranker
 

@@ -11,8 +11,8 @@ from copy import copy
 from typing import Any, Literal, cast
 
 from llm_blender.errors import InputError
-from llm_blender.integrations._shared import as_ranker
 from llm_blender.llms.chat_response import split_reasoning
+from llm_blender.rankers import as_ranker
 from llm_blender.ranking import LogitWeights, probability, win_probabilities
 from llm_blender.types import Instruction, Message, Ranker, instruction_text
 

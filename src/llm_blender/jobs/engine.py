@@ -14,9 +14,6 @@ from llm_blender.calls import Budget, run_to_end
 from llm_blender.errors import LLMError, NoAnswerError
 from llm_blender.jobs.journal import Entry, Journal
 
-__all__ = ["Item", "OnRows", "Result", "Rows", "work_through", "work_through_batches"]
-
-
 T = TypeVar("T")
 
 _PATIENCE = 10

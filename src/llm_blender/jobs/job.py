@@ -13,8 +13,6 @@ from typing import Any, Self
 from llm_blender.errors import InputError, WorkError
 from llm_blender.jobs.journal import Journal
 
-__all__ = ["Job", "settings_digest"]
-
 _MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
 _SUFFIX = ".journal.jsonl"
 

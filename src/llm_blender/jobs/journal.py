@@ -13,8 +13,6 @@ from typing import Any, Literal, Self, get_args
 from llm_blender.errors import WorkError
 from llm_blender.types import Record
 
-__all__ = ["Entry", "Journal", "Status"]
-
 Status = Literal["done", "partial", "failed"]
 """Status of a row; the next run tries ``partial`` and ``failed`` rows again."""
 

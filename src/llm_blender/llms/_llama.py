@@ -16,8 +16,6 @@ from typing import Any
 from llm_blender.errors import FailureReason, LLMError
 from llm_blender.types import Candidate, OnText, Usage
 
-__all__ = ["Llama", "LlamaCall", "available_cores"]
-
 Chunk = Mapping[str, Any]
 """A piece of a streamed answer, in the format of the OpenAI API."""
 
@@ -43,13 +41,7 @@ class Llama:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        context: int,
-        parallel: int,
-        threads: int | None = None,
-        adapters: Sequence[Path] = (),
+        self, path: Path, *, context: int, parallel: int, threads: int | None = None, adapters: Sequence[Path] = ()
     ) -> None:
         self.adapters = tuple(adapters)
         xllamacpp = _import_xllamacpp()

@@ -17,8 +17,6 @@ from pydantic import BaseModel, ValidationError
 from llm_blender.errors import FailureReason
 from llm_blender.types import Usage
 
-__all__ = ["MAX_BYTES", "CallError", "ChatResponse", "ReasoningSplitter", "split_reasoning", "tool_calls_text"]
-
 _TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",

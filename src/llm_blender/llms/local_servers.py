@@ -10,12 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
-
 if TYPE_CHECKING:
     import httpx
-
-__all__ = ["LocalServer", "find_local_servers"]
 
 _OLLAMA_PORT = 11434
 PORTS: Mapping[int, str] = MappingProxyType({8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"})
@@ -35,20 +31,6 @@ class LocalServer:
     kind: str
     base_url: str
     models: tuple[str, ...]
-
-
-class _Ollama(BaseModel):
-    class Model(BaseModel):
-        name: str
-
-    models: list[Model]
-
-
-class _OpenAI(BaseModel):
-    class Model(BaseModel):
-        id: str
-
-    data: list[Model]
 
 
 async def find_local_servers(timeout: float = 0.3, *, ports: Mapping[int, str] = PORTS) -> list[LocalServer]:
@@ -76,13 +58,13 @@ async def find_local_servers(timeout: float = 0.3, *, ports: Mapping[int, str] =
 
 
 async def _ollama(client: httpx.AsyncClient, url: str) -> LocalServer:
-    tags = _Ollama.model_validate_json((await client.get(f"{url}/api/tags")).content)
-    return LocalServer("Ollama", f"{url}/v1", tuple(model.name for model in tags.models))
+    models = (await client.get(f"{url}/api/tags")).json()["models"]
+    return LocalServer("Ollama", f"{url}/v1", tuple(str(model["name"]) for model in models))
 
 
 async def _openai(client: httpx.AsyncClient, kind: str, url: str) -> LocalServer:
-    models = _OpenAI.model_validate_json((await client.get(f"{url}/v1/models")).content)
-    return LocalServer(kind, f"{url}/v1", tuple(model.id for model in models.data))
+    models = (await client.get(f"{url}/v1/models")).json()["data"]
+    return LocalServer(kind, f"{url}/v1", tuple(str(model["id"]) for model in models))
 
 
 def _ollama_url(host: str) -> str:

@@ -26,8 +26,6 @@ from llm_blender.llms.downloads import (
 if TYPE_CHECKING:
     from llm_blender.types import OnProgress
 
-__all__ = ["CATALOGUE", "DEFAULT_MODEL", "EmbeddedModel", "Wheel", "find", "installed", "pull", "resolve"]
-
 
 @dataclass(frozen=True)
 class EmbeddedModel:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["VIA", "Backoff", "OpenAICompatibleLLM", "came_through", "retry_after", "via_header"]
-
 
 @dataclass(frozen=True)
 class Backoff:
@@ -128,16 +126,12 @@ class OpenAICompatibleLLM:
         concurrency: maximum calls at once in one event loop; others are queued.
 
     Args:
-        name: see above, as `model`, `base_url`, `timeout` and `concurrency`.
-        model: see above.
-        base_url: see above.
+        name, model, base_url, timeout, concurrency: see above.
         api_key: key of the API; None if the server needs none, or if `api_key_env` is given.
         api_key_env: environment variable of the key.
         sampling: defaults for options that a call leaves None.
         system: system message for conversations without one.
         extra: further keys of the request's body, as they are.
-        timeout: see above.
-        concurrency: see above.
         price: price of the tokens, for `Candidate.cost`; None if unknown.
         backoff: number of attempts and pauses between them.
 

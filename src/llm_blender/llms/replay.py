@@ -15,8 +15,6 @@ from llm_blender._hub import file_sha256
 from llm_blender.errors import InputError, LLMError, NotFoundError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage, instruction_text
 
-__all__ = ["ReplayLLM"]
-
 _SAMPLING = Sampling()
 
 

@@ -1,5 +1,6 @@
 """Metrics: scores of texts against references, GPT-Rank, and correlations between rankings."""
 
+from llm_blender._cmp_results import OUTCOMES, read_cmp_results
 from llm_blender.metrics.bart_score import Direction, bartscore
 from llm_blender.metrics.bert_score import bertscore
 from llm_blender.metrics.bleurt_score import bleurt
@@ -13,7 +14,6 @@ from llm_blender.metrics.correlations import (
 )
 from llm_blender.metrics.evaluation import METRICS, Evaluation, EvaluationRow, Metric, evaluate, unload_models
 from llm_blender.metrics.gpt_rank import (
-    OUTCOMES,
     TIES_AS_HALF,
     TIES_AS_WINS,
     GPTRanking,
@@ -22,7 +22,6 @@ from llm_blender.metrics.gpt_rank import (
     Selected,
     Versus,
     gpt_ranking,
-    read_cmp_results,
     selected_ranks,
     versus,
 )

@@ -29,8 +29,6 @@ from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 from llm_blender.types import OnProgress
 
-__all__ = ["BARTScorer", "BERTScorer", "BLEURTScorer"]
-
 Floats = NDArray[np.float64]
 
 _UNLIMITED = 1_000_000  # tokens; a tokenizer without a limit reports 10^30

@@ -14,8 +14,6 @@ from llm_blender.types import OnProgress
 if TYPE_CHECKING:
     from llm_blender.metrics._models import BARTScorer
 
-__all__ = ["Direction", "bartscore", "load_bart_scorer"]
-
 Direction = Literal["recall", "precision", "f1"]
 """The text whose probability is computed: the reference, the prediction, or each in turn."""
 

@@ -15,8 +15,6 @@ from llm_blender.types import OnProgress
 if TYPE_CHECKING:
     from llm_blender.metrics._models import BERTScorer
 
-__all__ = ["bertscore", "load_bert_scorer"]
-
 
 def bertscore(
     predictions: Sequence[str],

@@ -14,8 +14,6 @@ from llm_blender.types import OnProgress
 if TYPE_CHECKING:
     from llm_blender.metrics._models import BLEURTScorer
 
-__all__ = ["bleurt", "load_bleurt_scorer"]
-
 
 def bleurt(
     predictions: Sequence[str],

@@ -12,15 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
 
-__all__ = [
-    "CORRELATIONS",
-    "column_correlations",
-    "pearson",
-    "set_based",
-    "spearman",
-    "spearman_footrule",
-]
-
 Floats = NDArray[np.float64]
 
 

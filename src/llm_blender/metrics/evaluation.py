@@ -17,8 +17,6 @@ from llm_blender.metrics.scores import References, Scores, check_texts
 from llm_blender.ranking import Interval, bootstrap_interval
 from llm_blender.types import OnProgress
 
-__all__ = ["METRICS", "Evaluation", "EvaluationRow", "Metric", "evaluate", "unload_models"]
-
 Metric = Callable[..., Scores]
 """A function of predictions and references, with keyword arguments for its settings and `progress`."""
 

@@ -18,21 +18,6 @@ from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
 from llm_blender.errors import InputError
 from llm_blender.ranking import ranks_from_scores
 
-__all__ = [
-    "OUTCOMES",
-    "TIES_AS_HALF",
-    "TIES_AS_WINS",
-    "GPTRanking",
-    "Outcome",
-    "Reading",
-    "Selected",
-    "Versus",
-    "gpt_ranking",
-    "read_cmp_results",
-    "selected_ranks",
-    "versus",
-]
-
 Floats = NDArray[np.float64]
 
 

@@ -12,8 +12,6 @@ from llm_blender.errors import NotFoundError, unknown_name
 from llm_blender.metrics.scores import References, Scores, check_texts, metrics_extra, no_progress
 from llm_blender.types import OnProgress
 
-__all__ = ["ROUGE", "Sentences", "bleu", "rouge"]
-
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 """Unigrams, bigrams, the longest common subsequence of the texts, and that of their sentences."""
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError, MissingExtraError
 
-__all__ = ["Pairs", "References", "Scores", "check_texts", "metrics_extra", "no_progress"]
-
 Floats = NDArray[np.float64]
 
 References = Sequence[str] | Sequence[Sequence[str]]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.types import Ranker
 
 if TYPE_CHECKING:
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
 
-__all__ = ["load_ranker"]
+__all__ = ["as_ranker", "load_ranker"]
 
 Backend = Literal["onnx", "torch"]
 Precision = Literal["int8", "fp32"]
@@ -28,7 +29,12 @@ TORCH_RANKERS = {
 """Modules of the rankers that need the extra ``torch``, by class name."""
 
 _MLM = "mlm:"
-_CLASS_OF = {"summareranker": "SummaReranker", "simcls": "SimCLS", "reward model": "RewardModel"}
+_CLASS_OF = {
+    "summareranker": "SummaReranker",
+    "simcls": "SimCLS",
+    "reward model": "RewardModel",
+    "masked language model": "MLMScoring",
+}
 
 
 class _LoadOptions(TypedDict, total=False):
@@ -82,7 +88,7 @@ def load_ranker(
     if isinstance(name, str) and name in HEURISTICS:
         return HEURISTICS[name]()
     if isinstance(name, str) and name.startswith(_MLM):
-        return _mlm_scoring(name.removeprefix(_MLM), backend, device)
+        return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, device)
     folder = find_checkpoint(name)
     kind = _kind(folder, read_config(folder))
     if kind == "pairranker":
@@ -91,16 +97,29 @@ def load_ranker(
         return PairRanker.from_pretrained(
             folder, backend=backend, precision=precision, device=device, consensus=consensus
         )
+    return _load_on_torch(kind, folder, folder, backend, device)
+
+
+def _load_on_torch(kind: str, name: object, place: str | Path, backend: str | None, device: Any) -> PointwiseRanker:
     if backend == "onnx":
-        raise InputError(f"{folder} is a {kind}, which only the torch backend runs.")
-    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(folder, device=device)
+        raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
+    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, device=device)
     return ranker
 
 
-def _mlm_scoring(name: str, backend: str | None, device: Any) -> PointwiseRanker:
-    if backend == "onnx":
-        raise InputError(f"{_MLM}{name} is a masked language model, which only the torch backend runs.")
-    ranker: PointwiseRanker = __getattr__("MLMScoring").from_pretrained(name, device=device)
+def as_ranker(ranker: Ranker | str | os.PathLike[str]) -> Ranker:
+    """Return a ranker unchanged, or load it by name.
+
+    Args:
+        ranker: any `Ranker`, or a name for `load_ranker`: ``bundled``, a folder, a Hub repository.
+
+    Raises:
+        InputError: the value is neither; see also `load_ranker`.
+    """
+    if isinstance(ranker, str | os.PathLike):
+        return load_ranker(ranker)
+    if not isinstance(ranker, Ranker):
+        raise InputError(f"A {type(ranker).__name__} is no ranker: give one with `rank_many`, or a name.")
     return ranker
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TypeVar
@@ -14,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from llm_blender._torch import parse_devices, parse_dtype
-from llm_blender.errors import CheckpointError, InputError, LLMBlenderError
+from llm_blender._torch import DevicePool, parse_dtype
+from llm_blender.errors import CheckpointError, LLMBlenderError
 from llm_blender.rankers.checkpoints import load_weights
 from llm_blender.rankers.encoders import DebertaEncoder
-
-__all__ = ["Replicas", "check_vocabulary", "first_states", "load_module", "parse_devices", "parse_dtype"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -77,39 +73,24 @@ def first_states(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) 
     return states[:, 0]
 
 
-class Replicas:
-    """A model on one or several devices, each running one batch at a time.
+class Replicas(DevicePool):
+    """A model on one or several devices.
 
     Args:
         model: maps int64 tensors to one tensor.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA if available, else the CPU.
+        device: see `DevicePool`.
         dtype: ``float32``, ``bfloat16``, ``float16``; None keeps the model's.
-
-    Attributes:
-        parallel: number of batches that run at the same time, each called from its own thread.
 
     Raises:
         InputError: there is no such device or dtype.
     """
 
     def __init__(self, model: nn.Module, *, device: Any = None, dtype: Any = "float32") -> None:
-        places, wanted = parse_devices(device), None if dtype is None else parse_dtype(dtype)
-        model.eval()
-        self._idle: queue.SimpleQueue[tuple[torch.device, nn.Module]] = queue.SimpleQueue()
-        for number, place in enumerate(places):
-            copy = model if number == 0 else deepcopy(model)
-            try:
-                self._idle.put((place, copy.to(place, wanted)))
-            except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is missing
-                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
-        self.parallel = len(places)
+        super().__init__(model.eval(), device, dtype=None if dtype is None else parse_dtype(dtype))
 
     def __call__(self, *inputs: NDArray[Any], method: str = "forward") -> NDArray[np.float32]:
         """Run a method of the model on the first free device."""
-        device, model = self._idle.get()
-        try:
-            with torch.inference_mode():
-                output: Tensor = getattr(model, method)(*(torch.from_numpy(array).to(device) for array in inputs))
-                return np.asarray(output.float().cpu().numpy(), np.float32)
-        finally:
-            self._idle.put((device, model))
+        with self.free() as model, torch.inference_mode():
+            device = next(model.parameters()).device
+            output: Tensor = getattr(model, method)(*(torch.from_numpy(array).to(device) for array in inputs))
+            return np.asarray(output.float().cpu().numpy(), np.float32)

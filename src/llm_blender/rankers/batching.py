@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["MAX_TOKENS", "side_by_side", "token_batches"]
 
 _T = TypeVar("_T")
 
@@ -44,6 +42,15 @@ def token_batches(lengths: Sequence[int], max_tokens: int, *, chunk: int = 8_192
         some = order[first : first + chunk]
         for start, end in _cuts(sizes[some], max_tokens):
             yield some[start:end]
+
+
+def pad(sequences: Sequence[Sequence[int] | NDArray[Any]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Stack sequences, padded on the right: their ids and their mask, ``[B, T]`` each."""
+    shape = len(sequences), max(map(len, sequences))
+    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
+    return ids, mask
 
 
 def side_by_side(

@@ -20,21 +20,6 @@ from llm_blender.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "BUNDLED",
-    "SpecialTokens",
-    "copy_checkpoint",
-    "find_checkpoint",
-    "find_config",
-    "has_onnx",
-    "is_classifier",
-    "load_tokenizer",
-    "load_weights",
-    "onnx_file",
-    "read_config",
-    "token_id",
-]
-
 BUNDLED = "bundled"
 """Name of the bundled ranker."""
 

@@ -8,22 +8,16 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, Unpack
 
 from torch import nn
 
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
-from llm_blender.rankers.pointwise import PointwiseRanker
+from llm_blender.rankers.checkpoints import SpecialTokens, copy_checkpoint, find_checkpoint, read_config
+from llm_blender.rankers.pointwise import Loading, LoadOptions, PointwiseRanker
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
-
-if TYPE_CHECKING:
-    from llm_blender.rankers.simcls import SimCLSInput
-    from llm_blender.rankers.summa_reranker import SummaInput
-
-__all__ = ["EncoderRanker", "PointwiseConfig"]
 
 FORMAT_VERSION = 1
 
@@ -79,39 +73,40 @@ class PointwiseConfig:
                 "llm_blender.rankers.load_ranker loads either."
             )
         if is_published(values):
-            return cls._of_published(PublishedConfig.load(folder), folder, kind, backbone)
+            published = PublishedConfig.load(folder)
+            return cls(
+                kind,
+                backbone=published.backbone(folder, backbone),
+                source_max_length=published.source_max_length,
+                candidate_max_length=published.candidate_max_length,
+                tasks=published.task_names,
+            )
         config = parse_config(cls, values, path, FORMAT_VERSION)
         if min(config.source_max_length, config.candidate_max_length) < 4:
             raise CheckpointError(f"{path}: the lengths must be numbers of tokens above 3.")
         return config
-
-    @classmethod
-    def _of_published(cls, published: PublishedConfig, folder: Path, kind: Kind, backbone: Backbone | None) -> Self:
-        return cls(
-            kind,
-            backbone=published.backbone(folder, backbone),
-            source_max_length=published.source_max_length,
-            candidate_max_length=published.candidate_max_length,
-            tasks=published.task_names,
-        )
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``."""
         values = {"format_version": FORMAT_VERSION, **asdict(self)}
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
-    def save_with(self, folder: Path, target: Path) -> None:
-        """Copy a checkpoint and write the encoder's configuration into its ``config.json``.
 
-        Raises:
-            InputError: the target is not writable.
-        """
-        copy_checkpoint(folder, target)
-        if not target.samefile(folder):
-            self.save(target)
+class InputFormat(Protocol):
+    """Tokenizer of a pointwise baseline; the readings are a matter of each ranker."""
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokenizer's special tokens."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens of the tokenizer."""
+        ...
 
 
-Input = TypeVar("Input", bound="SummaInput | SimCLSInput")
+Input = TypeVar("Input", bound=InputFormat)
 
 
 class EncoderRanker(PointwiseRanker, Generic[Input]):
@@ -143,22 +138,16 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
         cls,
         name: str | os.PathLike[str],
         *,
-        device: Any = None,
-        dtype: Any = None,
         backbone: str | Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a checkpoint, this package's or one in the layout of llm-blender 0.0.2.
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
-            dtype: ``float32`` (None), ``bfloat16``, ``float16``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a checkpoint of 0.0.2
                 whose encoder is neither named nor a DeBERTa-v3.
-            revision: branch, tag or commit on the Hub.
-            max_tokens: of a batch.
+            **options: see `LoadOptions`.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message lists the places searched.
@@ -166,13 +155,17 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device or dtype.
         """
-        folder = find_checkpoint(name, revision)
+        loading = Loading(**options)
+        folder = find_checkpoint(name, loading.revision)
         config = PointwiseConfig.load(folder, cls.name, backbone)
         form, module = cls._read(folder, config)
         check_vocabulary(folder, form.vocabulary, module)
-        replicas = Replicas(module, device=device, dtype=dtype or "float32")
-        return cls(replicas, folder, config, form, max_tokens=max_tokens)
+        replicas = Replicas(module, device=loading.device, dtype=loading.dtype or "float32")
+        return cls(replicas, folder, config, form, max_tokens=loading.max_tokens)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Copy the checkpoint, in this package's layout, to a folder that `from_pretrained` reads."""
-        self.config.save_with(self.folder, Path(folder))
+        target = Path(folder)
+        copy_checkpoint(self.folder, target)
+        if not target.samefile(self.folder):
+            self.config.save(target)

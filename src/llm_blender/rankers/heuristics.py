@@ -14,8 +14,6 @@ import numpy as np
 from llm_blender.ranking import BaseRanker, RankOptions, consensus, ranking_from_scores
 from llm_blender.types import Instruction, Ranking, instruction_text
 
-__all__ = ["HEURISTICS", "Consensus", "First", "Heuristic", "Longest", "Random", "Shortest"]
-
 
 class Heuristic(BaseRanker):
     """Base of the heuristics: a score for each candidate; a logit is a difference of scores.

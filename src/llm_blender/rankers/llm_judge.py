@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,26 +14,7 @@ from llm_blender.calls import Caller, CallStore, call_many, run_to_end
 from llm_blender.errors import InputError
 from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
-from llm_blender.types import (
-    LLM,
-    Candidate,
-    Instruction,
-    Message,
-    Sampling,
-    Usage,
-    instruction_text,
-)
-
-__all__ = [
-    "CRITERIA",
-    "CallStore",
-    "JudgeCalls",
-    "JudgeTotals",
-    "LLMJudge",
-    "Verdict",
-    "judge_messages",
-    "read_verdict",
-]
+from llm_blender.types import LLM, Candidate, Instruction, Message, Sampling, Usage, instruction_text
 
 
 @dataclass(frozen=True)
@@ -55,66 +36,6 @@ class JudgeTotals:
     example: str | None
     usage: Usage
     cost: float | None
-
-
-class JudgeCalls:
-    """The replies of one LLM, each paid for once and kept in memory.
-
-    Args:
-        llm: the judge.
-        sampling: its options.
-        concurrency: calls under way at a time.
-        store: cache of the replies between runs; None keeps them in memory only.
-    """
-
-    def __init__(self, llm: LLM, sampling: Sampling, concurrency: int, store: CallStore | None) -> None:
-        self.llm, self.sampling, self.concurrency = llm, sampling, concurrency
-        self._caller = Caller(llm, store)
-        self._replies: dict[str, Candidate] = {}
-        self._paid: list[Candidate] = []
-        self._recalled = 0
-
-    def replies(self, conversations: Sequence[Sequence[Message]], done: Callable[[int], None]) -> list[Candidate]:
-        """Return the reply to each conversation, from memory or store where it is known.
-
-        Args:
-            conversations: prompts; equal ones are one call.
-            done: called with the number of conversations that have just been answered.
-
-        Raises:
-            LLMError: a call failed. No new one is begun then, those under way come to their end, and all replies are
-                kept: the next time only the missing ones are calls.
-            StoreError: the store cannot be read.
-        """
-        keys = [call_key(self.llm.identity, messages, self.sampling) for messages in conversations]
-        wanted = dict(zip(keys, conversations, strict=True))
-        times = Counter(keys)
-        missing = [key for key in wanted if key not in self._replies]
-        if len(missing) < len(wanted):
-            done(len(keys) - sum(times[key] for key in missing))
-
-        async def call(key: str) -> None:
-            reply = await self._caller.call(wanted[key], self.sampling, on_new=self._paid.append)
-            self._replies[key] = reply.candidate
-            self._recalled += reply.stored
-            done(times[key])
-
-        if missing:
-            run_to_end(lambda: call_many(missing, call, concurrency=self.concurrency))
-        return [self._replies[key] for key in keys]
-
-    def totals(self, unreadable: Mapping[str, str]) -> JudgeTotals:
-        """Count the calls so far, given the replies without a verdict."""
-        costs = [reply.cost for reply in self._paid]
-        known = [cost for cost in costs if cost is not None]
-        return JudgeTotals(
-            calls=len(self._paid),
-            recalled=self._recalled,
-            unreadable=len(unreadable),
-            example=next(iter(unreadable.values()), None),
-            usage=sum((reply.usage for reply in self._paid if reply.usage), Usage()),
-            cost=sum(known) if len(known) == len(costs) else None,
-        )
 
 
 CRITERIA = (
@@ -147,11 +68,17 @@ def judge_messages(instruction: str, a: str, b: str, criteria: str = CRITERIA) -
         b: the other answer.
         criteria: of a better answer, in whole sentences.
     """
+    return quoted_messages(
+        _RULES, "Which answer is better? Reply with one word: A, B or tie.", instruction, a, b, criteria
+    )
+
+
+def quoted_messages(rules: str, question: str, instruction: str, a: str, b: str, criteria: str) -> list[Message]:
+    """Quote an instruction and two answers between rules, with places for criteria and code, and a question."""
     code = fence_code(instruction, a, b)
     quoted = quote_texts([("instruction", instruction), ("answer A", a), ("answer B", b)], code)
-    question = "Which answer is better? Reply with one word: A, B or tie."
     return [
-        {"role": "system", "content": _RULES.format(criteria=criteria, code=code)},
+        {"role": "system", "content": rules.format(criteria=criteria, code=code)},
         {"role": "user", "content": "\n\n".join([*quoted, question])},
     ]
 
@@ -200,7 +127,6 @@ def read_verdict(reply: str) -> Verdict | None:
 
 
 _SAMPLING = Sampling(temperature=0.0, max_tokens=512)
-_CONCURRENCY = 4
 
 
 class LLMJudge(PairwiseRanker):
@@ -240,27 +166,35 @@ class LLMJudge(PairwiseRanker):
         criteria: str = CRITERIA,
         sampling: Sampling = _SAMPLING,
         certainty: float = 0.75,
-        concurrency: int = _CONCURRENCY,
+        concurrency: int = 4,
         store: CallStore | None = None,
     ) -> None:
         if not 0.5 < certainty < 1:
             raise InputError(f"The certainty of a judge is above 0.5 and below 1, not {certainty}.")
         if concurrency < 1:
             raise InputError(f"A judge needs at least one call at a time, not {concurrency}.")
-        self.criteria, self.certainty = criteria, certainty
+        self.llm, self.criteria, self.sampling = llm, criteria, sampling
+        self.certainty, self.concurrency = certainty, concurrency
         self._verdict_logit = math.log(certainty / (1 - certainty))
-        self._calls = JudgeCalls(llm, sampling, concurrency, store)
+        self._caller = Caller(llm, store)
+        self._known: dict[str, Candidate] = {}
+        self._paid: list[Candidate] = []
+        self._recalled = 0
         self._unreadable: dict[str, str] = {}
-
-    @property
-    def llm(self) -> LLM:
-        """The judge."""
-        return self._calls.llm
 
     @property
     def totals(self) -> JudgeTotals:
         """Calls, tokens and dollars so far, and replies without a verdict."""
-        return self._calls.totals(self._unreadable)
+        costs = [reply.cost for reply in self._paid]
+        known = [cost for cost in costs if cost is not None]
+        return JudgeTotals(
+            calls=len(self._paid),
+            recalled=self._recalled,
+            unreadable=len(self._unreadable),
+            example=next(iter(self._unreadable.values()), None),
+            usage=sum((reply.usage for reply in self._paid if reply.usage), Usage()),
+            cost=sum(known) if len(known) == len(costs) else None,
+        )
 
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [clean(instruction_text(instruction)) for instruction in instructions]
@@ -270,12 +204,41 @@ class LLMJudge(PairwiseRanker):
                 judge_messages(prompts[i], clean(candidates[i][left]), clean(candidates[i][right]), self.criteria)
                 for i, left, right in pool
             ]
-            replies = self._calls.replies(conversations, advance)
+            replies = self._replies(conversations, advance)
             return [
                 self._logit(str(messages), reply.text) for messages, reply in zip(conversations, replies, strict=True)
             ]
 
         return compare
+
+    def _replies(self, conversations: Sequence[Sequence[Message]], done: Callable[[int], None]) -> list[Candidate]:
+        """Return the reply to each conversation, from memory or store where it is known.
+
+        Args:
+            conversations: prompts; equal ones are one call.
+            done: called with the number of conversations that have just been answered.
+
+        Raises:
+            LLMError: a call failed. No new one is begun then, those under way come to their end, and all replies are
+                kept: the next time only the missing ones are calls.
+            StoreError: the store cannot be read.
+        """
+        keys = [call_key(self.llm.identity, messages, self.sampling) for messages in conversations]
+        wanted = dict(zip(keys, conversations, strict=True))
+        times = Counter(keys)
+        missing = [key for key in wanted if key not in self._known]
+        if len(missing) < len(wanted):
+            done(len(keys) - sum(times[key] for key in missing))
+
+        async def call(key: str) -> None:
+            reply = await self._caller.call(wanted[key], self.sampling, on_new=self._paid.append)
+            self._known[key] = reply.candidate
+            self._recalled += reply.stored
+            done(times[key])
+
+        if missing:
+            run_to_end(lambda: call_many(missing, call, concurrency=self.concurrency))
+        return [self._known[key] for key in keys]
 
     def _logit(self, conversation: str, reply: str) -> float:
         verdict = read_verdict(reply)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, Unpack, cast
 
 import numpy as np
 import torch
@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
 from llm_blender._inputs import clean
-from llm_blender._torch import quiet_loading
+from llm_blender._torch import load_model
 from llm_blender.errors import CheckpointError, InputError, unknown_name
 from llm_blender.rankers._torch import Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load_tokenizer, token_id
-from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
+from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
-
-__all__ = ["MLMScoring", "MaskedInput", "longest_input"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,6 @@ class MaskedReading(Reading):
 
     position: int = 0
     target: int = 0
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """A text as token ids, without special tokens.
-
-    Attributes:
-        ids: token ids that fit into the model.
-        whole: number of tokens of the whole text.
-    """
-
-    ids: tuple[int, ...]
-    whole: int
 
 
 class MaskedInput:
@@ -75,18 +60,18 @@ class MaskedInput:
         """Number of tokens."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
-    def tokenize(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
-        """Tokenise texts; cut their end so that they and two special tokens fit into `max_length`."""
+    def tokenize(self, texts: Sequence[str], max_length: int) -> list[Reading]:
+        """Tokenise texts, without special tokens; cut their end so that they and two of these fit into `max_length`."""
         encodings = self._tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
         budget = max_length - 2
-        return [TokenizedText(tuple(encoding.ids[:budget]), len(encoding.ids)) for encoding in encodings]
+        return [Reading(e.ids[:budget], min(len(e.ids), budget), len(e.ids)) for e in encodings]
 
-    def mask_each(self, text: TokenizedText) -> Iterator[MaskedReading]:
+    def mask_each(self, text: Reading) -> Iterator[MaskedReading]:
         """Yield one masked copy for each token of a text, in order."""
         sequence = [self.special.cls, *text.ids, self.special.sep]
         for position in range(1, len(sequence) - 1):
             masked = [*sequence[:position], self.mask, *sequence[position + 1 :]]
-            yield MaskedReading(masked, len(text.ids), text.whole, None, position, sequence[position])
+            yield MaskedReading(masked, text.read, text.whole, None, position, sequence[position])
 
 
 Reduction = Literal["sum", "mean"]
@@ -109,11 +94,8 @@ class MLMScoring(PointwiseRanker):
         model: log-probabilities of masked tokens.
         folder: the checkpoint.
         input_format: tokenises and masks.
-        max_length: maximum tokens that the model reads, special tokens included.
-        reduction: ``sum`` or ``mean``.
-        max_tokens: of a batch, padding included.
-        temperature: of probabilities.
-        copies: number of masked copies made at a time; bounds memory and keeps lengths similar.
+        copies: number of masked copies made at a time; bounds memory and keeps lengths similar. For the other
+            arguments see `from_pretrained`.
 
     Raises:
         InputError: the reduction is unknown.
@@ -150,25 +132,19 @@ class MLMScoring(PointwiseRanker):
         cls,
         name: str | os.PathLike[str],
         *,
-        device: Any = None,
-        dtype: Any = None,
         reduction: Reduction = "sum",
         max_length: int | None = None,
-        revision: str | None = None,
-        max_tokens: int = MAX_TOKENS,
         temperature: float = 1.0,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load any masked language model of transformers.
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
-            dtype: ``float32`` (None), ``bfloat16``, ``float16``.
             reduction: ``sum`` over the tokens of a candidate, as in the paper, or their ``mean``.
             max_length: maximum tokens of a candidate, two special tokens included; None for the model's limit.
-            revision: branch, tag or commit on the Hub.
-            max_tokens: of a batch, padding included; more suits an accelerator.
             temperature: of probabilities.
+            **options: see `LoadOptions`.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message lists the places searched.
@@ -176,27 +152,31 @@ class MLMScoring(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or reduction, or the model cannot read so many tokens.
         """
-        folder = find_checkpoint(name, revision)
+        loading = Loading(**options)
+        folder = find_checkpoint(name, loading.revision)
         form = MaskedInput(folder)
         model = load_masked_lm(folder, form.vocabulary)
         longest = longest_input(model)
         if max_length is not None and not 3 <= max_length <= longest:
             raise InputError(f"{folder} reads from 3 to {longest} tokens, not {max_length}.")
-        length = max_length or longest
-        replicas = Replicas(MaskedTokens(model), device=device, dtype=dtype or "float32")
-        return cls(replicas, folder, form, length, reduction=reduction, max_tokens=max_tokens, temperature=temperature)
+        return cls(
+            Replicas(MaskedTokens(model), device=loading.device, dtype=loading.dtype or "float32"),
+            folder,
+            form,
+            max_length or longest,
+            reduction=reduction,
+            max_tokens=loading.max_tokens,
+            temperature=temperature,
+        )
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
         unique = list(dict.fromkeys(candidate for _, candidate in pairs))
         texts = dict(zip(unique, self.input_format.tokenize(unique, self.max_length), strict=True))
         scores = dict(zip(unique, self._pseudo_log_likelihoods(list(texts.values()), progress), strict=True))
-        return Scored(
-            np.array([scores[candidate] for _, candidate in pairs]),
-            np.array([len(texts[candidate].ids) for _, candidate in pairs], np.int64),
-            np.array([texts[candidate].whole for _, candidate in pairs], np.int64),
-        )
+        found = np.array([scores[candidate] for _, candidate in pairs])
+        return Scored.by(found, [texts[candidate] for _, candidate in pairs])
 
-    def _pseudo_log_likelihoods(self, texts: Sequence[TokenizedText], progress: OnProgress) -> list[float]:
+    def _pseudo_log_likelihoods(self, texts: Sequence[Reading], progress: OnProgress) -> list[float]:
         """Return one score per text; progress counts masked tokens."""
         total, done = sum(len(text.ids) for text in texts), 0
         # An empty text has no mean: it scores like a uniformly drawn token.
@@ -218,7 +198,7 @@ class MLMScoring(PointwiseRanker):
         return [*super()._pad(readings), positions, targets]
 
 
-def _portions(texts: Sequence[TokenizedText], enough: int) -> Iterator[list[int]]:
+def _portions(texts: Sequence[Reading], enough: int) -> Iterator[list[int]]:
     """Split the texts that are not empty, longest first, into portions of at least `enough` copies."""
     portion: list[int] = []
     copies = 0
@@ -285,13 +265,10 @@ def load_masked_lm(folder: Path, vocabulary: int) -> nn.Module:
         CheckpointError: the weights are missing, damaged, or without a language-model head.
     """
     try:
-        with quiet_loading():
-            model, info = cast(Any, AutoModelForMaskedLM).from_pretrained(
-                str(folder), dtype=torch.float32, output_loading_info=True, local_files_only=True
-            )
+        model, missing = load_model(AutoModelForMaskedLM, folder, dtype=torch.float32)
     except Exception as error:  # from JSON, safetensors, pickle, torch or transformers
         raise CheckpointError(f"{folder} is not a masked language model: {shorten(str(error), 300)}") from error
-    if missing := sorted(info["missing_keys"]):
+    if missing:
         raise CheckpointError(
             f"{folder} is an encoder without its language-model head ({', '.join(missing[:3])} is missing): name the "
             "masked language model it comes from."

@@ -7,21 +7,19 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender._inputs import check_inputs
-from llm_blender.rankers.batching import MAX_TOKENS, side_by_side, token_batches
+from llm_blender.rankers.batching import MAX_TOKENS, pad, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
 from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
 from llm_blender.types import Instruction, OnProgress, Ranking, to_messages
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
-
-__all__ = ["Pair", "PointwiseRanker", "Reading", "Scored"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,32 @@ class Scored:
 
 Pair = tuple[Instruction, str]
 """An instruction and one candidate."""
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options with which every pointwise model is loaded.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
+        dtype: ``float32`` (None), ``bfloat16``, ``float16``.
+        revision: branch, tag or commit on the Hub.
+        max_tokens: of a batch, padding included; more suits an accelerator.
+    """
+
+    device: Any
+    dtype: Any
+    revision: str | None
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Loading:
+    """`LoadOptions` with their defaults."""
+
+    device: Any = None
+    dtype: Any = None
+    revision: str | None = None
+    max_tokens: int = MAX_TOKENS
 
 
 class PointwiseRanker(BaseRanker):
@@ -140,10 +164,7 @@ class PointwiseRanker(BaseRanker):
         )
 
     def _score_all(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        progress: OnProgress | None,
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], progress: OnProgress | None
     ) -> tuple[Scored, list[NDArray[np.intp]]]:
         """Score each different pair once; return the scores, and for each instruction the rows of its candidates."""
         pairs: dict[tuple[object, str], Pair] = {}
@@ -185,14 +206,9 @@ class PointwiseRanker(BaseRanker):
 
     def _pad(self, readings: Sequence[Reading]) -> list[NDArray[np.int64]]:
         """Return ids, mask and (if the model has them) types, ``[B, T]`` each, padded on the right."""
-        shape = len(readings), max(len(reading.ids) for reading in readings)
-        ids, mask, types = np.full(shape, self.pad_id, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, reading in enumerate(readings):
-            ids[row, : len(reading.ids)] = reading.ids
-            mask[row, : len(reading.ids)] = 1
-            if reading.types is not None:
-                types[row, : len(reading.ids)] = reading.types
-        return [ids, mask] if readings[0].types is None else [ids, mask, types]
+        ids, mask = pad([reading.ids for reading in readings], self.pad_id)
+        types = [reading.types for reading in readings if reading.types is not None]
+        return [ids, mask, pad(types, 0)[0]] if types else [ids, mask]
 
 
 def _key(instruction: Instruction) -> object:

@@ -12,8 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from llm_blender.errors import CheckpointError, NotFoundError
 from llm_blender.rankers.checkpoints import find_config, load_tokenizer, read_config
 
-__all__ = ["Backbone", "PublishedConfig", "is_published", "parse_config"]
-
 Backbone = str | Mapping[str, Any]
 """An encoder's configuration in transformers' format, or a folder or Hub name to read it from."""
 

@@ -8,31 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, Unpack
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from llm_blender._inputs import clean
-from llm_blender._torch import quiet_loading
+from llm_blender._inputs import clean, split_special
+from llm_blender._torch import load_model, parse_dtype
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states, parse_dtype
+from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
-from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
+from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
-
-__all__ = [
-    "ChatFormat",
-    "Classifier",
-    "ClassifierConfig",
-    "PairFormat",
-    "RewardModel",
-    "load_classifier",
-]
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
 # Models whose positions count from the padding token's id + 1.
@@ -132,14 +123,6 @@ def _label(folder: Path, values: Mapping[str, Any], label: int | str | None) -> 
     raise InputError(
         f"{labels}: give the one that is the score as `label`." if label is None else f"{labels}, not {label!r}."
     )
-
-
-class RewardInput(Protocol):
-    """Input format: pairs of an instruction and a candidate to sequences."""
-
-    def read(self, pairs: Sequence[Pair]) -> list[Reading]:
-        """Return one sequence per pair."""
-        ...
 
 
 class PairFormat:
@@ -265,18 +248,11 @@ class ChatFormat:
             else [dict(message) for message in to_messages(instruction)]
         )
         turns.append({"role": "assistant", "content": candidate})
-        messages = [{**turn, "content": self._plain(str(turn["content"]))} for turn in turns]
+        messages = [{**turn, "content": split_special(clean(str(turn["content"])), self._special)} for turn in turns]
         try:
             return str(self._template.apply_chat_template(messages, tokenize=False))
         except Exception as error:  # a template raises its own errors, e.g. for a system message
             raise InputError(f"The chat template of {self._folder} refuses this conversation: {error}") from error
-
-    def _plain(self, text: str) -> str:
-        text = clean(text)
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, f"{token[:1]} {token[1:]}")
-        return text
 
     def _cut(self, ids: list[int]) -> Reading:
         lost = len(ids) - self._max_length
@@ -285,6 +261,19 @@ class ChatFormat:
         first = ids[:1] if ids[0] in self._special_ids else []
         kept = [*first, *ids[lost + len(first) :]]
         return Reading(kept, len(kept), len(ids))
+
+
+def make_format(
+    folder: Path, config: ClassifierConfig, tokenizer: Tokenizer, *, reference: bool = False
+) -> PairFormat | ChatFormat:
+    """Make the input format of a checkpoint: its chat template, if it has one, else a pair of texts.
+
+    Raises:
+        CheckpointError: the chat template is unreadable.
+    """
+    if config.chat:
+        return ChatFormat.load(folder, tokenizer, config.max_length)
+    return PairFormat(tokenizer, config.max_length, token_types=config.token_types, reference=reference)
 
 
 class RewardModel(PointwiseRanker):
@@ -309,7 +298,7 @@ class RewardModel(PointwiseRanker):
         model: Replicas,
         folder: Path,
         config: ClassifierConfig,
-        input_format: RewardInput,
+        input_format: PairFormat | ChatFormat,
         *,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
@@ -323,25 +312,19 @@ class RewardModel(PointwiseRanker):
         cls,
         name: str | os.PathLike[str],
         *,
-        device: Any = None,
-        dtype: Any = None,
         label: int | str | None = None,
         max_length: int | None = None,
         reference: bool = False,
-        revision: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a sequence classifier.
 
         Args:
             name: a folder, or a Hub repository.
-            device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
-            dtype: ``float32`` (None), ``bfloat16``, ``float16``, or ``auto`` for the precision of the file.
             label: output that is the score, by index or name, if there are several.
             max_length: maximum tokens of a sequence; None for the model's limit, at most 4,096.
             reference: read texts exactly as llm-blender 0.0.2 did, see `PairFormat`; without a chat template.
-            revision: branch, tag or commit on the Hub.
-            max_tokens: of a batch, padding included.
+            **options: see `LoadOptions`; the dtype ``auto`` is the precision of the file.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message lists the places searched.
@@ -349,17 +332,16 @@ class RewardModel(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or label, or several labels and none is given.
         """
-        folder = find_checkpoint(name, revision)
+        loading = Loading(**options)
+        folder = find_checkpoint(name, loading.revision)
         config = ClassifierConfig.load(folder, label, max_length)
         tokenizer = load_tokenizer(folder)
-        model = load_classifier(folder, config.label, dtype if dtype == "auto" else parse_dtype(dtype or "float32"))
+        dtype = loading.dtype if loading.dtype == "auto" else parse_dtype(loading.dtype or "float32")
+        model = load_classifier(folder, config.label, dtype)
         check_vocabulary(folder, tokenizer.get_vocab_size(), model)
-        form: RewardInput = (
-            ChatFormat.load(folder, tokenizer, config.max_length)
-            if config.chat
-            else PairFormat(tokenizer, config.max_length, token_types=config.token_types, reference=reference)
-        )
-        return cls(Replicas(model, device=device, dtype=None), folder, config, form, max_tokens=max_tokens)
+        form = make_format(folder, config, tokenizer, reference=reference)
+        replicas = Replicas(model, device=loading.device, dtype=None)
+        return cls(replicas, folder, config, form, max_tokens=loading.max_tokens)
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
         readings = self.input_format.read(pairs)
@@ -410,16 +392,13 @@ def load_classifier(folder: Path, label: int, dtype: torch.dtype | str) -> nn.Mo
         CheckpointError: the weights are missing, damaged, or do not match ``config.json``.
     """
     try:
-        with quiet_loading():
-            model, info = cast(Any, AutoModelForSequenceClassification).from_pretrained(
-                str(folder), dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
-            )
+        model, missing = load_model(AutoModelForSequenceClassification, folder, dtype=dtype)
     except Exception as error:  # from JSON, safetensors, pickle, torch or transformers
         raise CheckpointError(
             f"The weights in {folder} cannot be read (a .bin may hold only tensors), or do not match its config.json: "
             f"{shorten(str(error), 300)}"
         ) from error
-    if missing := sorted(info["missing_keys"]):
+    if missing:
         raise CheckpointError(f"The weights in {folder} are incomplete: {', '.join(missing[:3])} is missing.")
     return _with_own_encoder(model.eval(), label)
 

@@ -18,8 +18,6 @@ from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import OnProgress, instruction_text
 
-__all__ = ["SimCLS", "SimCLSInput", "SimCLSModel"]
-
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
 
 
@@ -69,11 +67,6 @@ class SimCLS(EncoderRanker[SimCLSInput]):
     """A bi-encoder whose score is the cosine of instruction and candidate (arXiv 2106.01890), in torch.
 
     Each instruction and each candidate is encoded once. Load one with `from_pretrained`.
-
-    Example:
-        >>> ranker = SimCLS.from_pretrained("my/simcls")  # doctest: +SKIP
-        >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best  # doctest: +SKIP
-        0
     """
 
     name = "simcls"

@@ -23,8 +23,6 @@ from llm_blender.rankers.encoders import bare_encoder
 from llm_blender.rankers.pointwise import Pair, Reading, Scored
 from llm_blender.types import Instruction, OnProgress, instruction_text
 
-__all__ = ["MixtureOfExperts", "SummaInput", "SummaReranker", "SummaRerankerModel"]
-
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
 _EDGES = 2  # [CLS] and [SEP], which count towards the length of each text
 
@@ -60,21 +58,15 @@ class SummaInput:
         candidate_of = self._fit(_CANDIDATE, candidates, self._config.candidate_max_length - _EDGES)
         readings = []
         for source, candidate in zip(sources, candidates, strict=True):
-            (first, first_read, first_whole), (second, second_read, second_whole) = (
-                source_of[source],
-                candidate_of[candidate],
-            )
-            ids = [self.special.cls, *first, self.special.sep, *second]
+            first, second = source_of[source], candidate_of[candidate]
+            ids = [self.special.cls, *first.ids, self.special.sep, *second.ids]
             lost = max(0, len(ids) + 1 - most)
-            ids = [*ids[: len(ids) - lost], self.special.sep]
-            read = first_read + max(0, second_read - lost)
-            readings.append(Reading(ids, read, first_whole + second_whole))
+            read = first.read + max(0, second.read - lost)
+            readings.append(Reading([*ids[: len(ids) - lost], self.special.sep], read, first.whole + second.whole))
         return readings
 
-    def _fit(
-        self, prefix: str, texts: Sequence[tuple[str, bool]], budget: int
-    ) -> dict[tuple[str, bool], tuple[list[int], int, int]]:
-        """Return for each text (and whether to keep its end): ids, number of tokens kept, number of all."""
+    def _fit(self, prefix: str, texts: Sequence[tuple[str, bool]], budget: int) -> dict[tuple[str, bool], Reading]:
+        """Read each text, given with whether to keep its end, without special tokens."""
         unique = list(dict.fromkeys(texts))
         whole = [e.ids for e in self._tokenizer.encode_batch([clean(t) for t, _ in unique], add_special_tokens=False)]
         kept = [
@@ -84,7 +76,7 @@ class SummaInput:
         again = [prefix + self._tokenizer.decode(ids, skip_special_tokens=True) for ids in kept]
         encoded = self._plain.encode_batch(again, add_special_tokens=False)
         return {
-            text: (encoding.ids, len(short), len(ids))
+            text: Reading(encoding.ids, len(short), len(ids))
             for text, encoding, short, ids in zip(unique, encoded, kept, whole, strict=True)
         }
 
@@ -93,11 +85,6 @@ class SummaReranker(EncoderRanker[SummaInput]):
     """A cross-encoder with a mixture of experts and one output per metric (arXiv 2203.06569), in torch.
 
     Scores lie between 0 and 1. Load one with `from_pretrained`.
-
-    Example:
-        >>> ranker = SummaReranker.from_pretrained("my/summa-reranker")  # doctest: +SKIP
-        >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best  # doctest: +SKIP
-        0
     """
 
     name = "summareranker"

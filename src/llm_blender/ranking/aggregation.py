@@ -16,19 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Ranking
 
-__all__ = [
-    "AGGREGATIONS",
-    "Aggregation",
-    "bradley_terry",
-    "evidence",
-    "find_aggregation",
-    "max_logits",
-    "max_wins",
-    "ranking_from_elimination",
-    "ranking_from_scores",
-    "ranks_from_scores",
-]
-
 Floats = NDArray[np.float64]
 
 

@@ -12,8 +12,6 @@ from llm_blender.ranking.engine import Compare, rank_with
 from llm_blender.ranking.strategies import DEFAULT_BUDGET, DEFAULT_TOP_K
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking
 
-__all__ = ["BaseRanker", "PairwiseRanker", "RankOptions"]
-
 
 class RankOptions(TypedDict, total=False):
     """Options of `BaseRanker.rank` and `BaseRanker.rank_many`."""

@@ -11,20 +11,6 @@ from llm_blender.errors import InputError
 from llm_blender.ranking.aggregation import Floats, evidence, sigmoid
 from llm_blender.types import Ranking
 
-__all__ = [
-    "CalibrationBin",
-    "Interval",
-    "bootstrap_interval",
-    "brier_score",
-    "calibration_bins",
-    "expected_calibration_error",
-    "fit_temperature",
-    "log_loss",
-    "probability",
-    "probability_matrix",
-    "win_probabilities",
-]
-
 
 class Interval(NamedTuple):
     """Ends of a confidence interval."""

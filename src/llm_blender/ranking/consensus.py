@@ -19,8 +19,6 @@ from llm_blender.errors import InputError
 from llm_blender.ranking.aggregation import Floats, sigmoid
 from llm_blender.ranking.confidence import Interval
 
-__all__ = ["EvidenceFit", "LogitWeights", "consensus", "fit_evidence"]
-
 _STEPS = 100
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
 _LEAST = 3  # number of different candidates from which on there is a consensus
@@ -48,9 +46,8 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
     if len({text.strip() for text in texts}) < _LEAST:
         return np.zeros(len(texts))
     tokens = [_TOKENS.findall(text.lower()) for text in texts]
-    return (
-        _recall([set(words) for words in tokens]) + _recall([set(itertools.pairwise(words)) for words in tokens])
-    ) / 2
+    bigrams = _recall([set(itertools.pairwise(words)) for words in tokens])
+    return (_recall([set(words) for words in tokens]) + bigrams) / 2
 
 
 def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
@@ -191,14 +188,11 @@ class _File:
 
 def _loss(files: Sequence[_File], slopes: Floats) -> float:
     """Return the log loss, all files weighted equally."""
-    return float(
-        np.mean(
-            [
-                file.weights @ np.logaddexp(0, np.where(file.labels == 1, -1, 1) * (file.features @ slopes))
-                for file in files
-            ]
-        )
-    )
+    signs = [np.where(file.labels == 1, -1, 1) for file in files]
+    losses = [
+        file.weights @ np.logaddexp(0, sign * (file.features @ slopes)) for file, sign in zip(files, signs, strict=True)
+    ]
+    return float(np.mean(losses))
 
 
 def _fit(files: Sequence[_File], fitted: Sequence[bool] = (True, True)) -> NDArray[np.float64]:

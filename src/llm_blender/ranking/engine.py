@@ -20,8 +20,6 @@ from llm_blender.ranking.strategies import (
 )
 from llm_blender.types import OnProgress, Ranking
 
-__all__ = ["Advance", "Compare", "Pool", "rank_many", "rank_with"]
-
 Pool = list[tuple[int, int, int]]
 """(prompt, left, right): 0-based prompt and its two candidates in reading order."""
 Advance = Callable[[int], None]

@@ -39,18 +39,6 @@ from llm_blender.ranking.aggregation import (
 from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss, probability_matrix
 from llm_blender.types import LabelledPair, Ranking
 
-__all__ = [
-    "Game",
-    "JudgedRanking",
-    "Priors",
-    "WeightFit",
-    "fit_priors",
-    "fit_weight",
-    "games_from_pairs",
-    "games_from_ranking",
-    "pairs_from_scores",
-]
-
 Models = Sequence[str | None]
 """LLM of each candidate; None if unknown."""
 
@@ -206,15 +194,11 @@ class Priors:
             scores = (2 * (Posterior.of(ranking.logits).mean + offsets)).round(_DECIMALS) + 0.0
         else:
             scores = max_logits(logits)
-        ranked = ranking_from_scores(ranking.strategy, scores, logits)
         return replace(
-            ranking,
-            best=ranked.best,
-            order=ranked.order,
-            ranks=ranked.ranks,
-            scores=ranked.scores,
-            logits=ranked.logits,
+            ranking_from_scores(ranking.strategy, scores, logits),
+            comparisons=ranking.comparisons,
             temperature=temperature,
+            truncated=ranking.truncated,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,22 +24,6 @@ from llm_blender.errors import InputError, unknown_name
 from llm_blender.ranking.aggregation import Posterior, find_aggregation, ranking_from_elimination, ranking_from_scores
 from llm_blender.types import Ranking
 
-__all__ = [
-    "DEFAULT_BUDGET",
-    "DEFAULT_TOP_K",
-    "STRATEGIES",
-    "Pairs",
-    "Strategy",
-    "active",
-    "bubble",
-    "comparison_count",
-    "full",
-    "knockout",
-    "make_strategy",
-    "single",
-    "top_k",
-]
-
 Pairs = list[tuple[int, int]]
 """Ordered pairs of 0-based candidates, the one read first as the first item."""
 Strategy = Generator[Pairs, NDArray[np.float64], Ranking]

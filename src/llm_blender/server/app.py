@@ -18,8 +18,6 @@ from llm_blender.server.errors import add_handlers
 from llm_blender.server.schemas import Problem
 from llm_blender.server.service import Service
 
-__all__ = ["create_app"]
-
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request is wrong, or above a limit."},
     "5XX": {"model": Problem, "description": "The LLMs, or the service, failed."},

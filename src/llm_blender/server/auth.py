@@ -22,8 +22,6 @@ from llm_blender.server.playground import PATHS
 from llm_blender.server.service import OWNER, Service
 from llm_blender.server.status import OPEN
 
-__all__ = ["AuthMiddleware", "Keys", "is_loopback"]
-
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

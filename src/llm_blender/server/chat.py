@@ -21,8 +21,6 @@ from llm_blender.server.schemas import ChatCompletion, ChatRequest
 from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.types import Answer, Candidate
 
-__all__ = ["answer_question", "router"]
-
 router = APIRouter(route_class=StrictRoute)
 
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -17,8 +17,6 @@ from starlette.responses import JSONResponse
 
 from llm_blender.errors import FailureReason, InputError, LLMBlenderError, MissingExtraError, NoAnswerError
 
-__all__ = ["RefusedError", "StrictRoute", "add_handlers", "error_body", "error_response"]
-
 logger = logging.getLogger(__name__)
 
 _UNEXPECTED = "The service had an unexpected error; see its log."
@@ -80,12 +78,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _body(refusal: RefusedError, more: Mapping[str, Any]) -> dict[str, Any]:
-    values = {
-        "message": str(refusal),
-        "type": _type(refusal.status),
-        "param": refusal.param,
-        "code": refusal.code,
-    }
+    values = {"message": str(refusal), "type": _type(refusal.status), "param": refusal.param, "code": refusal.code}
     return {"error": values, **more}
 
 

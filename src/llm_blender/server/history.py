@@ -18,8 +18,6 @@ from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import OpenAnswer, StrictRequest
 from llm_blender.server.service import Service, owner
 
-__all__ = ["Kept", "KeptList", "VoteRequest", "router"]
-
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -72,10 +70,7 @@ router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
 _SHOWN = 200  # characters of a prompt in the list
-_LINES = {
-    "description": "JSON Lines.",
-    "content": {"application/jsonl": {"schema": {"type": "string"}}},
-}
+_LINES = {"description": "JSON Lines.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}
 
 
 @router.get("/v1/history", responses={200: {"model": KeptList}})

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from llm_blender.errors import FailureReason
 from llm_blender.server.errors import RefusedError
 from llm_blender.types import Failure
-
-__all__ = ["Admission", "CircuitBreakers"]
 
 _T = TypeVar("_T")
 _MEMORY = 0.9  # weight of the earlier requests in the mean duration
@@ -105,11 +104,11 @@ _COUNTED: frozenset[FailureReason] = frozenset(
 )
 
 
+@dataclass
 class _Breaker:
-    def __init__(self) -> None:
-        self.failures = 0
-        self.until = 0.0
-        self.last = ""
+    failures: int = 0
+    until: float = 0.0
+    last: str = ""
 
 
 class CircuitBreakers:

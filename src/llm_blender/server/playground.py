@@ -6,8 +6,6 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
-__all__ = ["PATHS", "router"]
-
 router = APIRouter(include_in_schema=False)
 
 _FILES = {

@@ -32,8 +32,6 @@ from llm_blender.server.service import Service, unless_gone
 from llm_blender.types import Comparison as Compared
 from llm_blender.types import FusionReport, Instruction, Ranking, to_messages
 
-__all__ = ["router"]
-
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
@@ -101,14 +99,9 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
         shown = [{"index": i, "score": scores[i], **({"text": texts[i]} if body.return_text else {})} for i in places]
         return JSONResponse(shown)
     relevance = _relevance(ranking)
-    results = [
-        {
-            "index": i,
-            "relevance_score": relevance[i],
-            **({"document": {"text": texts[i]}} if body.return_documents else {}),
-        }
-        for i in places
-    ]
+    results: list[dict[str, Any]] = [{"index": i, "relevance_score": relevance[i]} for i in places]
+    if body.return_documents:
+        results = [{**result, "document": {"text": texts[result["index"]]}} for result in results]
     return JSONResponse({"id": uuid.uuid4().hex, "model": body.model or "blend", "results": results})
 
 
@@ -138,12 +131,7 @@ def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
 
 
 async def _rank(
-    request: Request,
-    prompt: Instruction,
-    texts: Sequence[str],
-    param: str,
-    settings: EnsembleSettings,
-    seed: int = 0,
+    request: Request, prompt: Instruction, texts: Sequence[str], param: str, settings: EnsembleSettings, seed: int = 0
 ) -> Ranking:
     """Rank texts that come in the key `param` of a request."""
     service = Service.of(request)

@@ -22,8 +22,6 @@ from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
 from llm_blender.server.service import PRESETS, Service
 from llm_blender.types import LLM, Candidate, Failure, Fuser, Message, OnText, Sampling
 
-__all__ = ["Question", "conversation", "override", "read_question", "read_seed"]
-
 _SAMPLING = Sampling()
 _NO_OPTIONS = BlendOptions()
 # Keys of the body that do not go to the LLMs: the service acts on them, or they are about the client.

@@ -19,18 +19,6 @@ from llm_blender.server.request import Question
 from llm_blender.server.service import Service
 from llm_blender.types import Answer, Candidate, Failure, Ranking, Usage
 
-__all__ = [
-    "Events",
-    "blend_json",
-    "choices_of",
-    "complete",
-    "finish_reason",
-    "head",
-    "message",
-    "ranking_json",
-    "usage",
-]
-
 logger = logging.getLogger(__name__)
 
 _FINISHES = frozenset({"stop", "length", "content_filter"})

@@ -6,29 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = [
-    "BlendOptions",
-    "ChatCompletion",
-    "ChatMessage",
-    "ChatRequest",
-    "CompareRequest",
-    "Comparison",
-    "EnsembleInfo",
-    "FuseRequest",
-    "Fused",
-    "Health",
-    "Model",
-    "ModelList",
-    "OpenAnswer",
-    "Problem",
-    "RankRequest",
-    "Ranked",
-    "RerankRequest",
-    "Reranked",
-    "ScoredText",
-    "StrictRequest",
-]
-
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]

@@ -18,8 +18,6 @@ from llm_blender.errors import ConfigError, WorkError
 from llm_blender.server.app import create_app
 from llm_blender.server.auth import Keys, is_loopback
 
-__all__ = ["serve"]
-
 
 def serve(
     ensemble: Ensemble,

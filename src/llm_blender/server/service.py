@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -17,8 +18,6 @@ from llm_blender.history import History
 from llm_blender.server.errors import RefusedError
 from llm_blender.server.limits import Admission, CircuitBreakers
 from llm_blender.types import Answer, Candidate, Failure
-
-__all__ = ["OWNER", "PRESETS", "Metrics", "Service", "owner", "unless_gone"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -39,16 +38,12 @@ class Metrics:
         self._tokens = Counter("blend_tokens", "Tokens read and written by LLMs.", ["kind"], registry=registry)
         self._cost = Counter("blend_cost_dollars", "Known costs of answers.", registry=registry)
         self._answers = Counter("blend_answers", "Answers, by mode.", ["mode", "degraded"], registry=registry)
-        self._aside = Gauge("blend_llm_set_aside", "Whether an LLM is set aside.", ["llm"], registry=registry)
+        self.set_aside = Gauge("blend_llm_set_aside", "Whether an LLM is set aside.", ["llm"], registry=registry)
         self._comparisons = Counter("blend_comparisons", "Ordered pairs compared.", registry=registry)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Export a value that changes by itself."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
-
-    def watch_llm(self, llm: str, aside: Callable[[], bool]) -> None:
-        """Export whether an LLM is set aside."""
-        self._aside.labels(llm).set_function(lambda: float(aside()))
 
     def served(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -118,7 +113,7 @@ class Service:
         self.metrics.watch("blend_running", "Requests at work.", lambda: admission.running)
         self.metrics.watch("blend_waiting", "Requests waiting.", lambda: admission.admitted - admission.running)
         for name in self.llms:
-            self.metrics.watch_llm(name, lambda name=name: self.breakers.is_open(name))  # type: ignore[misc]
+            self.metrics.set_aside.labels(name).set_function(partial(self.breakers.is_open, name))
         store = ensemble.store
         self.history = History(store) if config.playground and store is not None else None
         self.loaded = False

@@ -12,8 +12,6 @@ from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import EnsembleInfo, Health, Model, ModelList
 from llm_blender.server.service import PRESETS, Service
 
-__all__ = ["OPEN", "router"]
-
 router = APIRouter(route_class=StrictRoute)
 OPEN = frozenset({"/healthz", "/readyz"})
 """Paths that need no key."""

@@ -12,8 +12,6 @@ from typing import Any
 from llm_blender.errors import FailureReason, LLMError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
-__all__ = ["FakeCall", "FakeLLM"]
-
 _SAMPLING = Sampling()
 _PIECES = re.compile(r"\s*\S+\s*|\s+")
 

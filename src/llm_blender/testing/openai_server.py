@@ -14,8 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["FakeOpenAIServer", "FakeReply"]
-
 
 @dataclass(frozen=True)
 class FakeReply:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.types import Instruction, instruction_text
 
-__all__ = ["FakeRanker"]
-
 
 class FakeRanker(PairwiseRanker):
     """A pairwise ranker by known strengths of texts, with planted position bias and noise.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -18,18 +18,20 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
+from llm_blender.rankers.batching import pad
 from llm_blender.rankers.checkpoints import load_tokenizer
 from llm_blender.rankers.encoder_ranker import PointwiseConfig
 from llm_blender.rankers.mlm_scoring import MaskedInput, longest_input
 from llm_blender.rankers.pointwise import Reading
-from llm_blender.rankers.reward_model import ChatFormat, ClassifierConfig, PairFormat
+from llm_blender.rankers.reward_model import ClassifierConfig, make_format
 from llm_blender.rankers.simcls import SimCLSInput, SimCLSModel
 from llm_blender.rankers.summa_reranker import SummaInput, SummaRerankerModel
-from llm_blender.training.batches import PackedGroups, pack, pad
+from llm_blender.training.batches import PackedGroups, pack
 from llm_blender.training.checkpoints import backbone_values, load_backbone, write_pointwise, write_tokenizer
 from llm_blender.training.groups import PREFERENCE, ScoredGroup, require_groups
-from llm_blender.training.loop import Batch, Learner, StepOutput, freeze, train, without_bars
+from llm_blender.training.loop import Batch, Learner, Reports, StepOutput, freeze, train
 from llm_blender.training.losses import (
     agreement,
     best_per_metric,
@@ -39,17 +41,6 @@ from llm_blender.training.losses import (
     reference_margins,
 )
 from llm_blender.training.recipes import Recipe
-from llm_blender.types import OnProgress
-
-__all__ = [
-    "BaselineLearner",
-    "MLMHeadLearner",
-    "MaskedTexts",
-    "RewardModelLearner",
-    "SimCLSLearner",
-    "SummaRerankerLearner",
-    "labels",
-]
 
 
 class BaselineLearner(Learner[ScoredGroup]):
@@ -79,13 +70,7 @@ class BaselineLearner(Learner[ScoredGroup]):
         freeze(encoder, recipe.frozen_layers)
 
     def train(
-        self,
-        groups: Sequence[ScoredGroup],
-        dev: Sequence[ScoredGroup],
-        output: Path,
-        *,
-        progress: OnProgress | None = None,
-        note: Callable[[str], None] | None = None,
+        self, groups: Sequence[ScoredGroup], dev: Sequence[ScoredGroup], output: Path, **reports: Unpack[Reports]
     ) -> list[dict[str, Any]]:
         """Train in one stage, from the last checkpoint in `output` if there is one; see `llm_blender.training.loop`.
 
@@ -94,7 +79,7 @@ class BaselineLearner(Learner[ScoredGroup]):
         """
         require_groups(groups)
         recipe = self._recipe
-        return train(self, recipe, groups, dev, output / self.name, steps=recipe.steps, progress=progress, note=note)
+        return train(self, recipe, groups, dev, output / self.name, steps=recipe.steps, **reports)
 
     def save(self, folder: Path) -> None:
         """See `Learner`."""
@@ -202,10 +187,7 @@ class SummaRerankerLearner(PointwiseLearner):
     metrics (see `labels`), and the term that balances the experts.
 
     Args:
-        recipe: see `BaselineLearner`.
-        backbone: see `BaselineLearner`.
-        workspace: see `BaselineLearner`.
-        tasks: metrics, one output each.
+        tasks: metrics, one output each; for the others see `BaselineLearner`.
     """
 
     name = "summa_reranker"
@@ -331,11 +313,7 @@ class RewardModelLearner(PointwiseLearner):
         model.config.save_pretrained(workspace)
         tokenizer.save_pretrained(workspace)
         config, bare = ClassifierConfig.load(workspace), load_tokenizer(workspace)
-        self._format = (
-            ChatFormat.load(workspace, bare, config.max_length)
-            if config.chat
-            else PairFormat(bare, config.max_length, token_types=config.token_types)
-        )
+        self._format = make_format(workspace, config, bare)
 
     def read(self, groups: Sequence[ScoredGroup]) -> list[list[Reading]]:
         """See `PointwiseLearner`."""

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from llm_blender.rankers.batching import pad
 from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch, PairSequence
 from llm_blender.rankers.pointwise import Reading
 from llm_blender.training.groups import Preference, ScoredGroup, TrainingGroup
-
-__all__ = ["PackedGroups", "PairBatches", "ReadingMode", "pack", "pad"]
 
 _WINDOW = 64  # batches whose items are sorted by length
 
@@ -45,16 +44,6 @@ def pack(sizes: Sequence[tuple[int, int]], max_tokens: int) -> list[list[int]]:
                 packed.append([number])
                 longest, rows = length, count
     return packed
-
-
-def pad(sequences: Sequence[NDArray[Any]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Stack sequences, padded on the right: their ids and their mask, ``[B, T]`` each."""
-    shape = len(sequences), max(map(len, sequences))
-    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    return ids, mask
 
 
 ReadingMode = Literal["both", "one", "late", "alone"]
@@ -119,9 +108,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         padded = PairBatch.pad(sequences, self._format.pad_id)
         left, right, targets = zip(*columns, strict=True)
         return {
-            "input_ids": torch.from_numpy(padded.input_ids),
-            "attention_mask": torch.from_numpy(padded.attention_mask),
-            "segment_ids": torch.from_numpy(padded.segment_ids),
+            **{name: torch.from_numpy(array) for name, array in vars(padded).items()},
             "lengths": torch.tensor(lengths),
             "left": torch.tensor(left),
             "right": torch.tensor(right),

@@ -13,8 +13,6 @@ from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
 
-__all__ = ["FuserRun", "Quality", "Run", "fuser_card", "model_card", "table"]
-
 _Recipe = TypeVar("_Recipe", Recipe, FuserRecipe)
 _Count = TypeVar("_Count", SourceCount, FuserRowCount)
 
@@ -221,25 +219,22 @@ def _measured(run: Run) -> list[str]:
     quality = run.quality
     if not quality.dev:
         return ["There were no development pairs."]
-    precision = ", int8" if quality.int8 else ""
+    precision, int8 = "", []
+    if quality.int8:
+        precision = ", int8"
+        int8 = [
+            f"Against float32 on the same pairs, int8 makes the same decision on "
+            f"{100 * quality.int8['same_decision']:.1f} % (agreement {quality.dev['agreement']:.4f}, float32 "
+            f"{quality.int8['agreement_fp32']:.4f}; largest difference of a logit "
+            f"{quality.int8['largest_difference']:.3f})."
+        ]
     figures = {**quality.dev, "temperature": quality.temperature}
     return [
         table((f"on development pairs{precision}", ""), ((key, f"{value:.4g}") for key, value in figures.items())),
         "The temperature was fitted on these same pairs, so ECE and Brier flatter it here.",
-        *_int8(quality),
+        *int8,
         "Learning curve:",
         _curve(run),
-    ]
-
-
-def _int8(quality: Quality) -> list[str]:
-    if not quality.int8:
-        return []
-    int8 = quality.int8
-    return [
-        f"Against float32 on the same pairs, int8 makes the same decision on {100 * int8['same_decision']:.1f} % "
-        f"(agreement {quality.dev['agreement']:.4f}, float32 {int8['agreement_fp32']:.4f}; largest difference of a "
-        f"logit {int8['largest_difference']:.3f})."
     ]
 
 

@@ -23,15 +23,6 @@ from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, make_model
 from llm_blender.training.recipes import Recipe
 
-__all__ = [
-    "backbone_values",
-    "load_backbone",
-    "new_pair_ranker",
-    "write_checkpoint",
-    "write_pointwise",
-    "write_tokenizer",
-]
-
 
 def load_backbone(name: str, kind: Any, seed: int, **settings: Any) -> tuple[Any, Any]:
     """Load a model in float32 and its fast tokenizer, from the Hub or a folder; missing weights are random.

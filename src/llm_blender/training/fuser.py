@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from llm_blender.training.groups import excluded_keys
 from llm_blender.training.loop import (
     Batch,
     Learner,
+    Reports,
     StepOutput,
     check_fingerprint,
     checkpoints,
@@ -35,9 +36,6 @@ from llm_blender.training.loop import (
     train,
 )
 from llm_blender.training.recipes import FuserRecipe
-from llm_blender.types import OnProgress
-
-__all__ = ["FuserLearner", "FuserRun", "answer_losses", "new_fuser", "train_fuser"]
 
 
 class _SizedRow(NamedTuple):
@@ -213,8 +211,7 @@ def train_fuser(
     *,
     exclude: Sequence[Path] = (),
     backbone: str | None = None,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    **reports: Unpack[Reports],
 ) -> FuserRun:
     """Train a GenFuser and write it with its model card (arXiv 2306.02561).
 
@@ -229,8 +226,7 @@ def train_fuser(
         output: folder of the fuser, for `GenFuser.from_pretrained`.
         exclude: test files; training rows with their prompts are left out.
         backbone: where to find the recipe's model, if not under its own name; an adapter names this place.
-        progress: called with steps done and steps in all.
-        note: called with one line per evaluation.
+        **reports: see `Reports`.
 
     Raises:
         NotFoundError: a file or the model is missing.
@@ -253,15 +249,7 @@ def train_fuser(
     resumed = checkpoints(folder)[-1:]
     started = time.perf_counter()
     log = train(
-        learner,
-        recipe,
-        fitting,
-        learner.fit(dev),
-        folder,
-        accumulate=recipe.accumulate,
-        evaluate_first=True,
-        progress=progress,
-        note=note,
+        learner, recipe, fitting, learner.fit(dev), folder, accumulate=recipe.accumulate, evaluate_first=True, **reports
     )
     run = FuserRun(
         recipe,

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from llm_blender.rankers.batching import pad
 from llm_blender.training.batches import pack
 from llm_blender.training.fuser_rows import FuserRow, Reader, Tokens
 from llm_blender.training.recipes import FuserRecipe
-
-__all__ = ["IGNORED", "FuserBatches", "causal_batch", "draw_candidates", "seq2seq_batch"]
 
 IGNORED = -100
 """Label of a token that is not learnt."""
@@ -117,12 +116,9 @@ def seq2seq_batch(examples: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
     Returns:
         ``input_ids`` and ``attention_mask``, ``[B, T]``; ``labels``, ``[B, A]``.
     """
-    width, longest = (max(map(len, side)) for side in zip(*examples, strict=True))
-    ids, mask = np.full((len(examples), width), pad_id), np.zeros((len(examples), width), np.int64)
-    labels = np.full((len(examples), longest), IGNORED)
-    for row, (prompt, answer) in enumerate(examples):
-        ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
-        labels[row, : len(answer)] = answer
+    prompts, answers = zip(*examples, strict=True)
+    ids, mask = pad(prompts, pad_id)
+    labels, _ = pad(answers, IGNORED)
     return _tensors(input_ids=ids, attention_mask=mask, labels=labels)
 
 

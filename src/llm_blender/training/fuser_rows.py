@@ -19,8 +19,6 @@ from llm_blender.fusers.texts import WORDS, sentences
 from llm_blender.training.recipes import FuserRecipe, FuserSource
 from llm_blender.types import Example, Instruction, Ranking
 
-__all__ = ["FuserRow", "FuserRowCount", "Reader", "Tokens", "closest_merge", "load_rows"]
-
 
 @dataclass(frozen=True)
 class FuserRow:

@@ -19,22 +19,6 @@ from llm_blender.errors import InputError
 from llm_blender.training.recipes import Source
 from llm_blender.types import Example
 
-__all__ = [
-    "PREFERENCE",
-    "Judgements",
-    "Preference",
-    "ScoredGroup",
-    "SourceCount",
-    "TrainingGroup",
-    "draw_groups",
-    "excluded_keys",
-    "find_tasks",
-    "load_groups",
-    "require_groups",
-    "similar_texts",
-    "wins_share",
-]
-
 _RAREST = 8  # words of a text by which others are found
 _COMMON = 4.0  # idf below which a word is common: that of one text in 55
 _FEW = 4  # texts; a word in no more than these is never common, however few texts there are
@@ -421,7 +405,8 @@ def load_groups(
         rows: list[Example] = list(read_rows(path))
         kept = [row for row in rows if not excluded or normalized_key(row) not in excluded]
         drawn = draw_groups(kept, source, seed * 1_000 + position)
-        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), _pairs(drawn)))
+        pairs = sum(len(group.preferences) for group in drawn)
+        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), pairs))
         groups += drawn
     order = np.random.default_rng(seed).permutation(len(groups))
     return [groups[i] for i in order], counts
@@ -435,7 +420,3 @@ def require_groups(groups: Sequence[TrainingGroup] | Sequence[ScoredGroup]) -> N
     """
     if not groups:
         raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
-
-
-def _pairs(groups: Sequence[TrainingGroup]) -> int:
-    return sum(len(group.preferences) for group in groups)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -21,27 +21,27 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
-from transformers.utils import logging
 
+from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
-__all__ = [
-    "Batch",
-    "Learner",
-    "StepOutput",
-    "check_fingerprint",
-    "checkpoints",
-    "freeze",
-    "lower_layers",
-    "train",
-    "without_bars",
-]
-
 Batch = dict[str, Any]
 """Inputs of one forward pass by name; ``input_ids`` is always among them."""
 _Example = TypeVar("_Example")
+
+
+class Reports(TypedDict, total=False):
+    """Callbacks of a training run.
+
+    Attributes:
+        progress: called with steps done and steps known of.
+        note: called with one line per evaluation.
+    """
+
+    progress: OnProgress | None
+    note: Callable[[str], None] | None
 
 
 class StepOutput(NamedTuple):
@@ -133,8 +133,7 @@ def train(
     accumulate: int = 1,
     evaluate_first: bool = False,
     done: int = 0,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    **reports: Unpack[Reports],
 ) -> list[dict[str, Any]]:
     """Train one stage, from the last checkpoint in `output` if there is one; resuming ends at the same weights.
 
@@ -148,8 +147,7 @@ def train(
         accumulate: batches per optimisation step.
         evaluate_first: evaluate before the first step as well.
         done: steps of earlier stages, added to the reported progress.
-        progress: called with steps done and steps known of.
-        note: called with one line per evaluation.
+        **reports: see `Reports`.
 
     Returns:
         The trainer's log: stage, step, loss, and figures of `Learner.evaluate` as ``eval_NAME``.
@@ -169,7 +167,7 @@ def train(
         ),
         train_dataset=learner.batches(examples),
         eval_dataset=learner.batches(dev, evaluation=True) if dev else None,
-        data_collator=_only,
+        data_collator=itemgetter(0),  # an item is a whole batch
         compute_metrics=lambda found: learner.evaluate(np.asarray(found.predictions), np.asarray(found.label_ids)),
     )
     trainer.learner, trainer.bfloat16 = learner, recipe.bf16
@@ -177,7 +175,7 @@ def train(
     trainer.model_accepts_loss_kwargs = True
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
-    trainer.add_callback(_Reporter(learner.name, done, progress, note))
+    trainer.add_callback(_Reporter(learner.name, done, **reports))
     with without_bars():
         trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     learner.model.eval()
@@ -210,15 +208,12 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
     )
 
 
-def _only(batches: Sequence[Batch]) -> Batch:
-    (batch,) = batches
-    return batch
-
-
 class _Reporter(TrainerCallback):
     """Passes steps to `progress` and evaluations to `note`."""
 
-    def __init__(self, stage: str, done: int, progress: OnProgress | None, note: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, stage: str, done: int, progress: OnProgress | None = None, note: Callable[[str], None] | None = None
+    ) -> None:
         self._stage, self._done, self._progress, self._note = stage, done, progress, note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -257,19 +252,6 @@ def check_fingerprint(folder: Path, *parts: Any) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(fingerprint)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Hide transformers' progress bars for loading and writing weights."""
-    log: Any = logging  # has no types
-    shown = log.is_progress_bar_enabled()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            log.enable_progress_bar()
 
 
 def freeze(backbone: nn.Module, layers: int) -> None:

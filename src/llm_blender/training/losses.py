@@ -21,21 +21,6 @@ from torch.nn import functional
 from llm_blender.errors import unknown_name
 from llm_blender.rankers.pair_ranker.modeling import signed_logistic
 
-__all__ = [
-    "LOSSES",
-    "agreement",
-    "bce",
-    "best_per_metric",
-    "find_loss",
-    "logistic",
-    "mean_over_groups",
-    "mse",
-    "open_instruct_bce",
-    "rank_margins",
-    "reference_margins",
-    "soft_logistic",
-]
-
 
 def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
     """Compute −log σ(better − worse): the loss of the released PairRM, ``instructgpt``.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -18,12 +18,9 @@ from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRank
 from llm_blender.training.batches import PairBatches, ReadingMode
 from llm_blender.training.checkpoints import write_checkpoint
 from llm_blender.training.groups import TrainingGroup, require_groups
-from llm_blender.training.loop import Batch, Learner, StepOutput, freeze, train
+from llm_blender.training.loop import Batch, Learner, Reports, StepOutput, freeze, train
 from llm_blender.training.losses import agreement, find_loss, mean_over_groups
 from llm_blender.training.recipes import Recipe
-from llm_blender.types import OnProgress
-
-__all__ = ["PairLearner"]
 
 
 class PairLearner(Learner[TrainingGroup]):
@@ -43,13 +40,7 @@ class PairLearner(Learner[TrainingGroup]):
         freeze(model.pretrained_model, recipe.frozen_layers)
 
     def train(
-        self,
-        groups: Sequence[TrainingGroup],
-        dev: Sequence[TrainingGroup],
-        output: Path,
-        *,
-        progress: OnProgress | None = None,
-        note: Callable[[str], None] | None = None,
+        self, groups: Sequence[TrainingGroup], dev: Sequence[TrainingGroup], output: Path, **reports: Unpack[Reports]
     ) -> list[dict[str, Any]]:
         """Train in the recipe's two stages, from the last checkpoint in `output` if there is one.
 
@@ -60,8 +51,7 @@ class PairLearner(Learner[TrainingGroup]):
             groups: training groups.
             dev: development groups; empty for no evaluation.
             output: folder of the checkpoints, with a subfolder per stage.
-            progress: called with steps done and steps known of.
-            note: called with one line per evaluation.
+            **reports: see `Reports`.
 
         Returns:
             The trainer's log: stage, step, loss, agreement.
@@ -88,9 +78,7 @@ class PairLearner(Learner[TrainingGroup]):
             if part:
                 self.name = self._reading = reading
                 steps = recipe.steps and max(1, round(recipe.steps * share))
-                log += train(
-                    self, recipe, part, dev, output / reading, steps=steps, done=done, progress=progress, note=note
-                )
+                log += train(self, recipe, part, dev, output / reading, steps=steps, done=done, **reports)
                 done += log[-1]["step"]
         if recipe.keep_init:
             trained = self.model.state_dict()

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llm_blender.errors import ConfigError, NotFoundError, first_problem
 
-__all__ = ["RANKERS", "FuserRecipe", "FuserSource", "Optimisation", "Recipe", "Source"]
-
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
 """Rankers that can be trained: the PairRanker and the paper's baselines."""
 RANKERS: tuple[str, ...] = get_args(RankerKind)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -25,12 +25,9 @@ from llm_blender.training.baselines import (
 from llm_blender.training.card import Quality, Run, model_card
 from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.groups import Judgements, ScoredGroup, TrainingGroup, excluded_keys, find_tasks, load_groups
-from llm_blender.training.loop import check_fingerprint
+from llm_blender.training.loop import Reports, check_fingerprint
 from llm_blender.training.ranker import PairLearner
 from llm_blender.training.recipes import Recipe, Source
-from llm_blender.types import OnProgress
-
-__all__ = ["train_ranker"]
 
 _BASELINES: dict[str, type[BaselineLearner]] = {
     kind.name: kind for kind in (SummaRerankerLearner, SimCLSLearner, RewardModelLearner, MLMHeadLearner)
@@ -46,8 +43,7 @@ def train_ranker(
     *,
     exclude: Sequence[Path] = (),
     backbone: str | None = None,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    **reports: Unpack[Reports],
 ) -> Run:
     """Train the ranker that `recipe.ranker` names, and write its checkpoint with its model card.
 
@@ -61,8 +57,7 @@ def train_ranker(
         output: folder of the checkpoint.
         exclude: test files; training rows with their prompts are left out.
         backbone: where to find the recipe's encoder, if not under its own name.
-        progress: called with steps done and steps known of.
-        note: called with one line per evaluation.
+        **reports: see `Reports`.
 
     Raises:
         NotFoundError: a file or the encoder is missing.
@@ -89,7 +84,7 @@ def train_ranker(
         dev_examples = _add_scores(dev, recipe.dev_sources, dev_data, kind)
         tasks = [find_tasks(examples)] if kind is SummaRerankerLearner else []
         learner = kind(recipe, name, trainer / "reader", *tasks)
-    log = learner.train(examples, dev_examples, trainer, progress=progress, note=note)
+    log = learner.train(examples, dev_examples, trainer, **reports)
     learner.save(output)
     quality = _measure(output, recipe.ranker, dev)
     if quality.temperature != 1:

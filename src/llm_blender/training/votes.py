@@ -7,12 +7,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,21 +32,7 @@ from llm_blender.types import Example, OnProgress
 if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.card import Run
-
-__all__ = [
-    "SETTINGS",
-    "Estimate",
-    "Evaluation",
-    "VoteQuality",
-    "count_votes",
-    "evaluate_on_votes",
-    "evaluation_section",
-    "read_votes",
-    "replace_ranker",
-    "replaceable",
-    "split_votes",
-    "train_on_votes",
-]
+    from llm_blender.training.loop import Reports
 
 _MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
 _MIN_LEARNT = 30  # instructions
@@ -147,8 +133,7 @@ def train_on_votes(
     seed: int = 0,
     exclude: Sequence[Path] = (),
     settings: Mapping[str, Any] = SETTINGS,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    **reports: Unpack[Reports],
 ) -> Run:
     """Train a PairRanker further on votes and write its checkpoint; an interrupted run resumes.
 
@@ -163,8 +148,7 @@ def train_on_votes(
         seed: of order and dropout.
         exclude: test files; votes on their instructions are not learnt from.
         settings: other fields of the recipe.
-        progress: called with steps done and steps known of.
-        note: called with one line per evaluation.
+        **reports: see `llm_blender.training.loop.Reports`.
 
     Raises:
         NotFoundError: there is no such ranker.
@@ -178,7 +162,7 @@ def train_on_votes(
     recipe = _recipe(init, config, len(votes.learnt), seed, epochs, settings)
     folder = output / "votes"
     _write(folder, {"learnt.jsonl": votes.learnt, "held-out.jsonl": votes.held_out})
-    run = train_ranker(recipe, folder, folder, output, exclude=exclude, progress=progress, note=note)
+    run = train_ranker(recipe, folder, folder, output, exclude=exclude, **reports)
     trained = PairRankerConfig.load(output)
     dataclasses.replace(trained, temperature=config.temperature, evidence_weights=config.evidence_weights).save(output)
     return run

@@ -19,18 +19,6 @@ from llm_blender.bench.rows import BenchRow
 from llm_blender.ranking import Priors
 from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = [
-    "MethodCosts",
-    "NearestRouter",
-    "Picker",
-    "best_of_n",
-    "bounds",
-    "fused_answers",
-    "picks",
-    "routed",
-    "singles",
-]
-
 _WORDS = re.compile(r"\w+")
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from llm_blender.bench import plots
 from llm_blender.bench.cost.methods import MethodCosts
-from llm_blender.bench.plots import Theme
-from llm_blender.bench.report import NOTHING, Result, Table, format_interval, format_number
+from llm_blender.bench.report import NOTHING, Result, Table, Theme, format_interval, format_number
 from llm_blender.bench.resampling import Estimate, Floats, Resampling, intervals
 from llm_blender.bench.rows import BenchRow, group_ids
 from llm_blender.errors import InputError
@@ -23,8 +22,6 @@ from llm_blender.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["CostQuality", "cost_quality", "cost_table", "plot_costs"]
 
 _ANSWERS = 1000  # the unit of dollars: the price of one answer is too small to read
 _UNKNOWN = "unknown"

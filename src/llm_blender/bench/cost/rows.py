@@ -21,8 +21,6 @@ from llm_blender.data import parse_row, parse_rows
 from llm_blender.errors import ConfigError, InputError, NotFoundError, unknown_name
 from llm_blender.types import Candidate, Example, Usage
 
-__all__ = ["LLMPrice", "PriceList", "PricedFusion", "PricedRows", "RankerPrice", "priced_rows"]
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -16,20 +16,6 @@ from llm_blender.errors import CheckpointError, MissingExtraError, NotFoundError
 from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, Reading, selected_ranks, versus
 from llm_blender.types import OnProgress, Ranker, Ranking
 
-__all__ = [
-    "GPT_RANK",
-    "Column",
-    "Computed",
-    "Ranked",
-    "best_models",
-    "judge_columns",
-    "measure_pool",
-    "metric_columns",
-    "model_methods",
-    "oracle_methods",
-    "rank_pool",
-]
-
 GPT_RANK = "gpt_rank"
 _TITLES = {"bertscore": "BERTScore", "bartscore": "BARTScore", "bleurt": "BLEURT", "bleu": "BLEU"}
 _FIRST = ("bertscore", "bartscore", "bleurt", *METRICS)  # the paper's three, in its order

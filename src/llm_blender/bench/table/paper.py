@@ -39,8 +39,6 @@ from llm_blender.bench.table.tradeoff import TradeoffPoint, tradeoff
 from llm_blender.rankers.heuristics import Longest, Random
 from llm_blender.types import OnProgress
 
-__all__ = ["Line", "PaperTable", "paper_table", "with_tradeoff"]
-
 
 @dataclass(frozen=True)
 class Line(Result):

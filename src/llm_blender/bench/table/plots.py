@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_blender.bench import plots
-from llm_blender.bench.plots import Theme
+from llm_blender.bench.report import Theme
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.statistics import JUDGE
 from llm_blender.bench.table.tradeoff import TradeoffPoint
@@ -21,8 +21,6 @@ from llm_blender.ranking import Interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["plot_table", "svg_pictures"]
 
 _LABELS = {"max_logits": "MaxLogits", "max_wins": "MaxWins"}
 _MARKS = {"knockout": "v", "bubble": "o", "top_k": "^", "single": "s", "full": "D", "active": "."}

@@ -18,8 +18,6 @@ from llm_blender.errors import InputError
 from llm_blender.metrics import GPTRanking, gpt_ranking, read_cmp_results
 from llm_blender.types import Candidate, Example
 
-__all__ = ["FUSED", "Coverage", "FusedAnswer", "TablePool", "TableRow", "read_pool"]
-
 FUSED = "fusion"
 """Name of the fused answer among the candidates, in the outcomes of a row's ``fusion``."""
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from llm_blender.bench.plots import DARK, LIGHT
 from llm_blender.bench.report import (
+    DARK,
+    LIGHT,
     NOTHING,
     Table,
     format_interval,
@@ -21,8 +22,6 @@ from llm_blender.bench.report import (
 from llm_blender.bench.resampling import Estimate
 from llm_blender.bench.table.paper import Line, PaperTable
 from llm_blender.bench.table.plots import svg_pictures
-
-__all__ = ["correlation_table", "method_table", "report_page"]
 
 _MEASURES = {
     "pearson": ("Pearson", True),

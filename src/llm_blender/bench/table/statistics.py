@@ -17,19 +17,6 @@ from llm_blender.bench.table.pool import TablePool
 from llm_blender.metrics import CORRELATIONS
 from llm_blender.ranking import Interval, evidence, ranks_from_scores
 
-__all__ = [
-    "JUDGE",
-    "BestShare",
-    "Correlation",
-    "LengthBias",
-    "PairRate",
-    "correlate",
-    "first_places",
-    "length_biases",
-    "metric_ranks",
-    "win_rates",
-]
-
 JUDGE = "judge"
 
 

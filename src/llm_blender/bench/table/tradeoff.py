@@ -14,8 +14,6 @@ from llm_blender.bench.table.pool import TablePool
 from llm_blender.ranking import Advance, Interval, Pool, rank_with
 from llm_blender.types import OnProgress, Ranking
 
-__all__ = ["TradeoffPoint", "tradeoff"]
-
 _SEEDS = 3
 _BUDGETS = (0.15, 0.25, 0.4, 0.6, 0.8)  # of the full matrix, for `active`
 _AGGREGATIONS = ("max_logits", "max_wins")  # of `single` and `full`; the others have the first

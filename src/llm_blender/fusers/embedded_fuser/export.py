@@ -16,11 +16,9 @@ import numpy as np
 from safetensors import safe_open
 
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.fusers.embedded_fuser.fuser import ADAPTER, SETTINGS, TOKENIZER, Base, Settings
+from llm_blender.fusers.embedded_fuser.fuser import ADAPTER, TOKENIZER, Base, Settings
 from llm_blender.fusers.gen_fuser.loading import load_tokenizer
-from llm_blender.fusers.gen_fuser.prompts import Lengths
-
-__all__ = ["Model", "export_fuser", "write_gguf_adapter"]
+from llm_blender.fusers.gen_fuser.prompts import SETTINGS, Lengths
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _ARCHITECTURE = "llama"

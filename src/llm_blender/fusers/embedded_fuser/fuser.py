@@ -18,8 +18,6 @@ from llm_blender.fusers.gen_fuser.prompts import SETTINGS, CausalFormat, Lengths
 from llm_blender.fusers.texts import find_flaw
 from llm_blender.types import Candidate, Fusion, OnText, Usage
 
-__all__ = ["ADAPTER", "SETTINGS", "TOKENIZER", "AdaptableLLM", "Base", "ChatTokenizer", "EmbeddedFuser", "Settings"]
-
 ADAPTER, TOKENIZER = "adapter.gguf", "tokenizer.json"
 
 
@@ -169,12 +167,7 @@ class EmbeddedFuser(BaseFuser):
 
     @classmethod
     def load(
-        cls,
-        folder: Path,
-        llms: Iterable[object],
-        run: Callable[[str], AdaptableLLM] | None,
-        *,
-        name: str | None = None,
+        cls, folder: Path, llms: Iterable[object], run: Callable[[str], AdaptableLLM] | None, *, name: str | None = None
     ) -> Self:
         """Load a fuser with the first of the LLMs that runs the base's file, or with a new LLM.
 

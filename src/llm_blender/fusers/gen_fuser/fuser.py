@@ -22,8 +22,6 @@ from llm_blender.types import Fusion, Instruction, OnProgress, OnText, Usage
 if TYPE_CHECKING:
     from llm_blender.fusers.gen_fuser.writing import Writers
 
-__all__ = ["GenFuser"]
-
 _SEQ2SEQ = {"max_length": 1024, "candidate_max_length": 128, "max_new_tokens": 128, "beams": 4}
 _CAUSAL = {"max_length": 4096, "candidate_max_length": 512, "max_new_tokens": 512, "beams": 1}
 _THOUGHTS = ("<think>", "</think>")
@@ -143,13 +141,7 @@ class GenFuser(BaseFuser):
         )
 
     def fuse(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        **options: Any,
+        self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0, **options: Any
     ) -> Fusion:
         """Fuse the candidates of one instruction; see `fuse_many`."""
         (fusion,) = self.fuse_many([instruction], [candidates], inputs=[input], seed=seed, **options)
@@ -216,13 +208,7 @@ class GenFuser(BaseFuser):
         ]
 
     def stream(
-        self,
-        instruction: Instruction,
-        candidates: Sequence[str],
-        *,
-        input: str = "",
-        seed: int = 0,
-        **options: Any,
+        self, instruction: Instruction, candidates: Sequence[str], *, input: str = "", seed: int = 0, **options: Any
     ) -> Iterator[str]:
         """Yield the text of `fuse` piece by piece while it is written; in one piece with beam search.
 

@@ -19,10 +19,8 @@ from transformers import (
 )
 
 from llm_blender._hub import find_folder
-from llm_blender._torch import parse_devices, parse_dtype, quiet_loading
+from llm_blender._torch import load_model, parse_devices, parse_dtype, quiet_loading
 from llm_blender.errors import CheckpointError, InputError, MissingExtraError
-
-__all__ = ["Loaded", "load", "load_tokenizer"]
 
 ADAPTER = "adapter_config.json"
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
@@ -79,9 +77,7 @@ def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits
         kind: Any = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
         options = {"dtype": _dtype(dtype, places[0]), **_quantised(bits, places[0])}
         try:
-            model, info = kind.from_pretrained(
-                str(folder), output_loading_info=True, local_files_only=True, trust_remote_code=False, **options
-            )
+            model, missing = load_model(kind, folder, **options)
         except Exception as error:
             if "Unrecognized configuration" in str(error):
                 raise CheckpointError(
@@ -92,7 +88,7 @@ def load(folder: Path, *, dtype: Any, device: Any, base: str | None = None, bits
                 f"The weights in {folder} cannot be read (a .bin only if it holds tensors alone), or are not those "
                 f"that its config.json describes: {shorten(str(error), 300)}"
             ) from error
-        if missing := sorted(info["missing_keys"]):
+        if missing:
             raise CheckpointError(f"The weights in {folder} are not whole: {', '.join(missing[:3])} is missing.")
         tokenizer = _tokenizer(adapter if adapter is not None and (adapter / "tokenizer.json").is_file() else folder)
         if adapter is not None:

@@ -10,12 +10,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llm_blender._inputs import clean, fence_code
+from llm_blender._inputs import clean, fence_code, split_special
 from llm_blender.errors import CheckpointError, InputError, first_problem
 from llm_blender.fusers.texts import even_cap
 from llm_blender.types import Instruction, instruction_text
-
-__all__ = ["SETTINGS", "CausalFormat", "Fit", "Lengths", "Prompt", "PromptFormat", "Render", "Seq2SeqFormat", "fit"]
 
 Render = Callable[[int, int, int], list[int]]
 """A function of the instruction's tokens, each candidate's tokens and the number of candidates; returns the prompt."""
@@ -106,7 +104,7 @@ class _Texts:
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._texts = [_spelled_out(clean(text), sorted(special, key=len, reverse=True)) for text in texts]
+        self._texts = [split_special(clean(text), sorted(special, key=len, reverse=True)) for text in texts]
         self._encoded = [tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in self._texts]
 
     def __len__(self) -> int:
@@ -206,11 +204,6 @@ class Seq2SeqFormat(PromptFormat):
     into a better one for the given instruction:``. A candidate of more than `candidate_max_length` tokens is cut there
     and ends with ``...``. 0.0.2 lost the end of a prompt that was too long, its cue included; here the candidates are
     cut further instead, see `fit`. A special token spelled out in a text is read as plain text.
-
-    Args:
-        tokenizer: of the checkpoint.
-        max_length: most tokens of the prompt.
-        candidate_max_length: most tokens of a candidate.
     """
 
     def _layout(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> _Layout:
@@ -232,11 +225,6 @@ class CausalFormat(PromptFormat):
 
     Instruction and candidates follow each other under headings with a short code that occurs in none of the texts, so
     that no text can open a section of its own. A special token spelled out in a text is read as plain text.
-
-    Args:
-        tokenizer: of the checkpoint.
-        max_length: most tokens of the prompt.
-        candidate_max_length: most tokens of a candidate.
     """
 
     def _layout(self, instruction: Instruction, input: str, candidates: Sequence[str]) -> _Layout:
@@ -262,14 +250,6 @@ class CausalFormat(PromptFormat):
         except Exception as error:  # a template raises any error it likes
             raise InputError(f"The chat template of the fuser refuses its prompt: {error}") from error
         return list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])
-
-
-def _spelled_out(text: str, special: Sequence[str]) -> str:
-    """Put a space into each special token, so that the tokenizer reads it as plain text."""
-    for token in special:
-        if token in text:
-            text = text.replace(token, f"{token[:1]} {token[1:]}")
-    return text
 
 
 SETTINGS = "fuser.json"

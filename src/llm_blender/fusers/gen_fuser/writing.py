@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from typing import Any
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from llm_blender._torch import parse_devices
+from llm_blender._torch import DevicePool
 from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.gen_fuser.loading import Loaded
-
-__all__ = ["Writers"]
 
 
 class _Stop(StoppingCriteria):
@@ -28,12 +24,12 @@ class _Stop(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
 
 
-class Writers:
-    """A model on one or several devices; each device writes one batch at a time.
+class Writers(DevicePool):
+    """A fuser's model on one or several devices.
 
     Args:
         loaded: the model.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA if there is one, else the CPU.
+        device: see `DevicePool`.
         placed: True if the model is on its device already.
 
     Raises:
@@ -41,16 +37,8 @@ class Writers:
     """
 
     def __init__(self, loaded: Loaded, device: Any, *, placed: bool = False) -> None:
-        places = parse_devices(device)[:1] if placed else parse_devices(device)
+        super().__init__(loaded.model, device, placed=placed)
         self.seq2seq = loaded.seq2seq
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for number, place in enumerate(places):
-            copy = loaded.model if number == 0 else deepcopy(loaded.model)
-            try:
-                self._idle.put(copy if placed else copy.to(place))
-            except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
-                raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
-        self.parallel = len(places)
 
     def write(
         self,
@@ -74,15 +62,13 @@ class Writers:
             WorkError: the device has too little memory.
             InputError: ``model.generate`` refuses the options.
         """
-        model = self._idle.get()
-        try:
-            return self._write(model, prompts, dict(options), seed, streamer, stopped)
-        except torch.OutOfMemoryError as error:
-            raise WorkError(
-                f"The fuser needs more memory than {model.device} has: lower batch_size or max_length."
-            ) from error
-        finally:
-            self._idle.put(model)
+        with self.free() as model:
+            try:
+                return self._write(model, prompts, dict(options), seed, streamer, stopped)
+            except torch.OutOfMemoryError as error:
+                raise WorkError(
+                    f"The fuser needs more memory than {model.device} has: lower batch_size or max_length."
+                ) from error
 
     def write_batches(
         self,

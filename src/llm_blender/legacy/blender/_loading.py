@@ -6,41 +6,34 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from llm_blender import rankers
 from llm_blender._hub import find_folder, from_hub
 from llm_blender.errors import DownloadError, InputError, MissingExtraError, unknown_name
-from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import find_checkpoint, has_onnx, read_config
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.rankers.published import is_published
 
 from ..gen_fuser.config import GenFuserConfig
 from ..pair_ranker.config import RankerConfig
-from ._ranking import Pointwise
+
+if TYPE_CHECKING:
+    from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = ["changed_fields", "check_fields", "find", "load", "with_device"]
 
 _Config = TypeVar("_Config", RankerConfig, GenFuserConfig)
+_POINTWISE = {"summareranker": "SummaReranker", "simcls": "SimCLS", "dual": "SimCLS"}
 _SOURCE_SPECIALS = 3  # [CLS], marker, [SEP]: 0.0.2 counts them as part of the text
 
 
 def load(
-    name: str | os.PathLike[str], *, device: Any = None, default_device: Any = None, **fields_of_config: Any
-) -> tuple[PairRanker | Pointwise, RankerConfig]:
-    """Load a ranker.
-
-    Args:
-        name: ``bundled``, a folder, a folder in ``cache_dir``, or a Hub name.
-        device: None takes that of the configuration, and then `default_device`.
-        default_device: None takes CUDA if available, else the CPU.
-        **fields_of_config: fields that replace those of the checkpoint's `RankerConfig`.
+    name: str | os.PathLike[str], device: Any, default_device: Any, **fields_of_config: Any
+) -> tuple[PairRanker | PointwiseRanker, RankerConfig]:
+    """Load a ranker; arguments and errors as for `Blender.loadranker`.
 
     Raises:
-        InputError: a field or the device is unknown.
-        NotFoundError: the checkpoint does not exist; the message lists the places searched.
-        CheckpointError: the checkpoint is invalid.
-        MissingExtraError: torch is needed and not installed.
         DownloadError: the checkpoint could not be downloaded to the cache directory.
     """
     check_fields(RankerConfig, fields_of_config)
@@ -51,7 +44,7 @@ def load(
     lengths = fields_of_config.get("source_maxlength"), fields_of_config.get("candidate_maxlength")
     if not is_published(values) and "format_version" not in values:
         _no_lengths(lengths)
-        return load_ranker(folder, device=_device(config.device)), config
+        return rankers.load_ranker(folder, device=_device(config.device)), config
     if "cand1_prefix_id" in values:  # PairRM-hf
         config.ranker_type = "pairranker"
     place = None if config.device is None and has_onnx(folder) else _device(config.device)
@@ -60,16 +53,9 @@ def load(
         "dtype": "float16" if _is_half(place, config.fp16, explicit="fp16" in fields_of_config) else None,
         "backbone": fields_of_config.get("model_name"),
     }
-    if config.ranker_type == "summareranker":
-        from llm_blender.rankers.summa_reranker import SummaReranker
-
+    if config.ranker_type in _POINTWISE:
         _no_lengths(lengths)
-        return SummaReranker.from_pretrained(folder, **options), config
-    if config.ranker_type in ("simcls", "dual"):
-        from llm_blender.rankers.simcls import SimCLS
-
-        _no_lengths(lengths)
-        return SimCLS.from_pretrained(folder, **options), config
+        return getattr(rankers, _POINTWISE[config.ranker_type]).from_pretrained(folder, **options), config
     ranker = PairRanker.from_pretrained(folder, **options).with_lengths(*lengths)
     config.source_maxlength = ranker.config.source_max_length + _SOURCE_SPECIALS
     config.candidate_maxlength = (ranker.config.max_length - config.source_maxlength) // 2

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.pair_ranker import PairRanker
 from llm_blender.ranking import Advance, Pool, knockout, rank_many
-from llm_blender.types import Instruction, OnProgress
+from llm_blender.types import OnProgress
 
 from ..gpt_eval.utils import get_scores_from_cmps
+
+if TYPE_CHECKING:
+    from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = [
     "MODES",
     "REF_MODES",
     "Match",
-    "Pointwise",
+    "PairReader",
+    "PointwiseReader",
     "Reader",
     "Texts",
     "Truncation",
@@ -35,6 +39,7 @@ __all__ = [
     "list_of",
     "make_reader",
     "progress_bar",
+    "read_lists",
     "read_texts",
     "references",
     "start_orders",
@@ -61,7 +66,15 @@ class Texts:
 
 
 def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None) -> Texts:
-    """Check the lists and join instructions and inputs.
+    """Check the lists and join instructions and inputs; errors as for `read_lists`."""
+    before, read, lists = read_lists(inputs, candidates, instructions)
+    return Texts([instruction + text for instruction, text in zip(before, read, strict=True)], lists)
+
+
+def read_lists(
+    inputs: Sequence[str], candidates: Sequence[Sequence[str]], instructions: Sequence[str] | None
+) -> tuple[list[str], list[str], list[list[str]]]:
+    """Check instructions (empty for None), inputs and candidates.
 
     Raises:
         InputError: lists are empty or differ in length, or a text is not a string.
@@ -69,8 +82,7 @@ def read_texts(inputs: Sequence[str], candidates: Sequence[Sequence[str]], instr
     read = texts_of(inputs, "inputs")
     before = [""] * len(read) if instructions is None else texts_of(instructions, "instructions", len(read))
     listed = list_of(candidates, "candidates", len(read))
-    lists = [texts_of(texts, f"candidates[{i}]") for i, texts in enumerate(listed)]
-    return Texts([instruction + text for instruction, text in zip(before, read, strict=True)], lists)
+    return before, read, [texts_of(texts, f"candidates[{i}]") for i, texts in enumerate(listed)]
 
 
 def texts_of(values: Any, name: str, count: int | None = None) -> list[str]:
@@ -131,45 +143,14 @@ BOTH, FORWARD, BACKWARD = MODES = ("[A,B]+[B,A]", "[A,B]", "[B,A]")
 """Orders in which a pair is compared; ``[B,A]`` is above zero if B, read first, is better."""
 
 
-class Pointwise(Protocol):
-    """A ranker that scores each candidate independently."""
-
-    def scores(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        *,
-        progress: OnProgress | None = None,
-    ) -> Sequence[NDArray[np.float64]]:
-        """Score the candidates of each instruction, higher is better."""
-        ...
-
-
-class Reader(Protocol):
-    """A ranker with the options of one call."""
-
-    @property
-    def pairwise(self) -> bool:
-        """Whether the model compares pairs; else comparisons are differences of scores."""
-        ...
-
-    def scores(self, texts: Texts) -> list[Floats]:
-        """Score the candidates of each source, higher is better."""
-        ...
-
-    def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
-        """Compute a logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
-        ...
-
-
 def make_reader(
-    ranker: PairRanker | Pointwise,
+    ranker: PairRanker | PointwiseRanker,
     *,
     truncation: str = "auto",
     batch_size: int = 1,
     lengths: tuple[int | None, int | None] = (None, None),
     title: str = "",
-) -> Reader:
+) -> PairReader | PointwiseReader:
     """Set the options of a ranker for one call.
 
     Args:
@@ -187,24 +168,34 @@ def make_reader(
     if not isinstance(ranker, PairRanker):
         if truncation != "auto" or any(lengths):
             raise InputError("Truncation and lengths can be chosen for a PairRanker only, not for the one loaded.")
-        return _PointwiseReader(ranker, title)
+        return PointwiseReader(ranker, title)
     known = ("auto", "right", "left", "middle", "reference")
     if truncation not in known:
         raise unknown_name("truncation", truncation, known)
     ranker = ranker.with_lengths(*lengths) if any(lengths) else copy(ranker)
     if truncation != "auto":
         ranker.truncation = "right" if truncation == "reference" else truncation  # type: ignore[assignment]
-    return _PairReader(ranker, batch_size if truncation == "reference" else 0, title)
+    return PairReader(ranker, batch_size if truncation == "reference" else 0, title)
 
 
 @dataclass(frozen=True)
-class _PairReader:
+class PairReader:
+    """A PairRanker with the options of one call.
+
+    Attributes:
+        ranker: the ranker.
+        coupled: instructions a batch that share the length of their candidates, as in 0.0.2; 0 for none.
+        title: title of the progress bar; empty for no bar.
+        pairwise: whether the model compares pairs; else comparisons are differences of scores.
+    """
+
     ranker: PairRanker
     coupled: int
     title: str
     pairwise: bool = True
 
     def scores(self, texts: Texts) -> list[Floats]:
+        """Score the candidates of each source, higher is better."""
         pairs = [(i, a, b) for i, size in enumerate(texts.sizes) for a, b in permutations(range(size), 2)]
         logits = self._logits(texts, pairs)
         scores, start = [], 0
@@ -216,6 +207,7 @@ class _PairReader:
         return scores
 
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
+        """Compute a logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
         swapped = [(i, b, a) for i, a, b in matches]
         if mode != BOTH:
             return self._logits(texts, list(matches) if mode == FORWARD else swapped)
@@ -236,23 +228,28 @@ class _PairReader:
 
 
 @dataclass(frozen=True)
-class _PointwiseReader:
-    ranker: Pointwise
+class PointwiseReader:
+    """A pointwise ranker with the options of one call; see `PairReader`."""
+
+    ranker: PointwiseRanker
     title: str
     pairwise: bool = False
 
     def scores(self, texts: Texts) -> list[Floats]:
+        """Score the candidates of each source, higher is better."""
         with progress_bar(self.title, bool(self.title)) as progress:
             scores = self.ranker.scores(texts.sources, texts.candidates, progress=progress)
         return [np.asarray(row, np.float32) for row in scores]
 
     def compare(self, texts: Texts, matches: Sequence[Match], mode: str = BOTH) -> Floats:
+        """Compute a logit for each match: above zero, A is better (in the mode ``[B,A]``, B)."""
         scores = self.scores(texts)
         differences = np.array([scores[i][a] - scores[i][b] for i, a, b in matches], np.float32)
         # Scaled so that, as with a PairRanker, the logit of both orders is the difference of the two.
         return differences * np.float32({BOTH: 1, FORWARD: 0.5, BACKWARD: -0.5}[mode])
 
 
+Reader = PairReader | PointwiseReader
 Order = list[int]
 """Indices of candidates, the best first (or the worst)."""
 Step = tuple[int, int, int]
@@ -273,11 +270,9 @@ def contest(kind: str, reader: Reader, texts: Texts, batch_size: int, *, worst: 
     if kind == "full" or not reader.pairwise:
         sign = 1 if worst else -1
         return [np.argsort(sign * row, kind="stable").tolist() for row in reader.scores(texts)]
-    return (
-        by_knockout(reader, texts, worst=worst)
-        if kind == "bubble"
-        else by_bubble(reader, texts, batch_size, worst=worst)
-    )
+    if kind == "bubble":
+        return by_knockout(reader, texts, worst=worst)
+    return by_bubble(reader, texts, batch_size, worst=worst)
 
 
 def by_knockout(reader: Reader, texts: Texts, *, worst: bool) -> list[Order]:

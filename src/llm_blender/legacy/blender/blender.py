@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from functools import partialmethod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,26 @@ from llm_blender.types import Message
 from ..gen_fuser.config import GenFuserConfig
 from ..gpt_eval.utils import get_ranks_from_scores
 from ..pair_ranker.config import RankerConfig
-from ._fusing import fuse_texts, generate, load_gen_fuser
+from ._fusing import SAMPLING_MODES, generate_by_transformers, generate_by_vllm, load_gen_fuser
 from ._loading import changed_fields, load
 from ._ranking import (
     MODES,
     REF_MODES,
-    Pointwise,
     Reader,
     Truncation,
     contest,
     make_reader,
+    progress_bar,
+    read_lists,
     read_texts,
     references,
     texts_of,
 )
 from .blender_utils import get_pair_from_conv, get_topk_candidates_from_ranks
 from .config import BlenderConfig
+
+if TYPE_CHECKING:
+    from llm_blender.rankers.pointwise import PointwiseRanker
 
 __all__ = ["Blender"]
 
@@ -65,7 +70,7 @@ class Blender:
     ) -> None:
         self.blender_config = blender_config or BlenderConfig()
         self.ranker_config = ranker_config
-        self.ranker: PairRanker | Pointwise | None = None
+        self.ranker: PairRanker | PointwiseRanker | None = None
         if ranker_config is not None:
             values = changed_fields(ranker_config)
             if not values.get("load_checkpoint"):
@@ -94,9 +99,7 @@ class Blender:
             CheckpointError: the checkpoint is invalid.
             MissingExtraError: torch is needed and not installed.
         """
-        self.ranker, self.ranker_config = load(
-            ranker_path, device=device, default_device=self.blender_config.device, **kwargs
-        )
+        self.ranker, self.ranker_config = load(ranker_path, device, self.blender_config.device, **kwargs)
 
     def loadfuser(self, fuser_path: str | os.PathLike[str], device: Any = None, **kwargs: Any) -> None:
         """Load a fuser.
@@ -113,9 +116,7 @@ class Blender:
             CheckpointError: the checkpoint is invalid.
             MissingExtraError: torch is not installed.
         """
-        self.fuser, self.fuser_config = load_gen_fuser(
-            fuser_path, device=device, default_device=self.blender_config.device, **kwargs
-        )
+        self.fuser, self.fuser_config = load_gen_fuser(fuser_path, device, self.blender_config.device, **kwargs)
 
     def rank(
         self,
@@ -292,6 +293,7 @@ class Blender:
         batch_size: int = 8,
         *,
         truncation: Truncation = "auto",
+        worst: bool = False,
     ) -> Any:
         """Select the best candidate of each input.
 
@@ -307,6 +309,7 @@ class Blender:
                 ``reference``.
             batch_size: batch size of ``reference``; see `rank`.
             truncation: see `rank`.
+            worst: select the worst candidate, and list the worst first.
 
         Returns:
             A list of texts. With `return_all` a list of lists, or, with ``full``, an array of texts ``[n, c]`` if the
@@ -316,21 +319,16 @@ class Blender:
             InputError: as for `rank`, or the type is unknown.
             MissingExtraError: ``reference`` without torch.
         """
-        return self._of_n(inputs, candidates, instructions, pairrm_cmp_type, return_all, batch_size, truncation, False)
+        reader = self._reader("Choosing", batch_size, truncation)
+        texts = read_texts(inputs, candidates, instructions)
+        orders = contest(pairrm_cmp_type, reader, texts, batch_size, worst=worst)
+        found = [[row[place] for place in order] for row, order in zip(texts.candidates, orders, strict=True)]
+        if not return_all:
+            return [row[0] for row in found]
+        return np.array(found) if pairrm_cmp_type == "full" and len(set(texts.sizes)) == 1 else found
 
-    def get_worst_of_n(
-        self,
-        inputs: Sequence[str],
-        candidates: Sequence[Sequence[str]],
-        instructions: Sequence[str] | None = None,
-        pairrm_cmp_type: str = "bubble",
-        return_all: bool = False,
-        batch_size: int = 8,
-        *,
-        truncation: Truncation = "auto",
-    ) -> Any:
-        """Select the worst candidate of each input like `get_best_of_n`, the worst first."""
-        return self._of_n(inputs, candidates, instructions, pairrm_cmp_type, return_all, batch_size, truncation, True)
+    get_worst_of_n = partialmethod(get_best_of_n, worst=True)
+    """Select the worst candidate of each input like `get_best_of_n`, the worst first."""
 
     def n_generate(
         self,
@@ -343,18 +341,45 @@ class Blender:
         batch_size: int = 4,
         **generate_kwargs: Any,
     ) -> list[list[str]]:
-        """Sample several answers to each input; see `generate`."""
-        return generate(
-            model,
-            model_tokenizer,
-            inputs,
-            instructions,
-            n=n,
-            sampling_mode=sampling_mode,
-            batch_size=batch_size,
-            shown=self.blender_config.use_tqdm,
-            options=generate_kwargs,
-        )
+        """Sample several answers to each input.
+
+        Args:
+            model: a transformers model, or a ``vllm.LLM``.
+            model_tokenizer: tokenizer of the model.
+            inputs: prompts.
+            instructions: put before the inputs, on a line of their own.
+            n: number of answers to each input.
+            sampling_mode: ``top_p_sampling`` or ``top_k_sampling``; None leaves all settings to `generate_kwargs`.
+            batch_size: number of inputs a batch.
+            **generate_kwargs: options of ``model.generate``, which override those of the mode; with vLLM, the ones that
+                ``vllm.SamplingParams`` has.
+
+        Returns:
+            `n` texts for each input.
+
+        Raises:
+            InputError: lists differ in length, a text is not a string, a number is not above zero, the mode is unknown,
+                or the tokenizer has no padding token or maximum length.
+        """
+        if sampling_mode is not None and sampling_mode not in SAMPLING_MODES:
+            raise unknown_name("sampling_mode", sampling_mode, SAMPLING_MODES)
+        if min(n, batch_size) < 1:
+            raise InputError(f"n and batch_size must be above zero, not {n} and {batch_size}.")
+        prompts = texts_of(inputs, "inputs")
+        if instructions is not None:
+            before = texts_of(instructions, "instructions", len(prompts))
+            prompts = [f"{instruction}\n{text}" for instruction, text in zip(before, prompts, strict=True)]
+        sampling = {**(SAMPLING_MODES[sampling_mode] if sampling_mode else {}), **generate_kwargs}
+        if type(model).__module__.partition(".")[0] == "vllm":
+            return generate_by_vllm(model, prompts, n, sampling)
+        texts: list[list[str]] = []
+        with progress_bar("Generating", self.blender_config.use_tqdm) as progress:
+            for start in range(0, len(prompts), batch_size):
+                batch = prompts[start : start + batch_size]
+                texts += generate_by_transformers(model, model_tokenizer, batch, n, sampling)
+                if progress is not None:
+                    progress(len(texts), len(prompts))
+        return texts
 
     def best_of_n_generate(
         self,
@@ -402,8 +427,18 @@ class Blender:
                 unknown, or two candidates do not fit into the fuser's context.
             WorkError: the device is out of memory.
         """
-        options = {"batch_size": batch_size, "shown": self.blender_config.use_tqdm, **generate_kwargs}
-        return fuse_texts(self._loaded_fuser(), inputs, candidates, instructions, **options)
+        fuser = self._loaded_fuser()
+        before, read, lists = read_lists(inputs, candidates, instructions)
+        if (length := generate_kwargs.get("candidate_max_length")) is not None:
+            generate_kwargs.setdefault("max_new_tokens", length)
+        with progress_bar("Fusing", self.blender_config.use_tqdm) as progress:
+            fusions = fuser.fuse_many(
+                before, lists, inputs=read, batch_size=batch_size, progress=progress, **generate_kwargs
+            )
+        for i, fusion in enumerate(fusions):
+            if fusion.flaw == "too_small":
+                raise InputError(f"inputs[{i}] and its candidates are not fused: {fusion.error}.")
+        return [fusion.text for fusion in fusions]
 
     def rank_and_fuse(
         self,
@@ -440,7 +475,7 @@ class Blender:
         best = get_topk_candidates_from_ranks(ranks, candidates, top_k)
         return self.fuse(inputs, best, instructions, batch_size, **generate_kwargs), found
 
-    def _loaded(self) -> PairRanker | Pointwise:
+    def _loaded(self) -> PairRanker | PointwiseRanker:
         if self.ranker is None:
             raise InputError("No ranker is loaded: call blender.loadranker('llm-blender/PairRM') first.")
         return self.ranker
@@ -455,25 +490,6 @@ class Blender:
     ) -> Reader:
         shown = title if self.blender_config.use_tqdm else ""
         return make_reader(self._loaded(), truncation=truncation, batch_size=batch_size, lengths=lengths, title=shown)
-
-    def _of_n(
-        self,
-        inputs: Sequence[str],
-        candidates: Sequence[Sequence[str]],
-        instructions: Sequence[str] | None,
-        kind: str,
-        return_all: bool,
-        batch_size: int,
-        truncation: str,
-        worst: bool,
-    ) -> Any:
-        reader = self._reader("Choosing", batch_size, truncation)
-        texts = read_texts(inputs, candidates, instructions)
-        orders = contest(kind, reader, texts, batch_size, worst=worst)
-        found = [[row[place] for place in order] for row, order in zip(texts.candidates, orders, strict=True)]
-        if not return_all:
-            return [row[0] for row in found]
-        return np.array(found) if kind == "full" and len(set(texts.sizes)) == 1 else found
 
 
 def _table(rows: Sequence[NDArray[Any]]) -> Any:

@@ -78,9 +78,7 @@ def get_ranks_from_cmps(cmp_results: ArrayLike, policy: str = "max_logits") -> R
     return get_ranks_from_scores(_evidence(matrices) if policy == "max_logits" else sum(_wins(matrices)))
 
 
-def get_ranks_from_chatgpt_cmps(
-    ds_data: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, Ranks], NDArray[np.float64]]:
+def get_ranks_from_chatgpt_cmps(ds_data: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Ranks], NDArray[np.float64]]:
     """Compute the GPT-Rank of each LLM in each row of MixInstruct (arXiv 2306.02561).
 
     Args:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llm_blender.rankers.encoders.deberta import Encoded
-
-__all__ = ["BertConfig", "BertEncoder"]
+from llm_blender.rankers.encoders.deberta import Dense, Encoded, Residual
 
 _OTHER_BIAS = -2.0
 """Added to attention logits of the other text, so that an untrained model stays close to its pretraining.
@@ -113,44 +111,28 @@ class _Layer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = _Attention(config)
-        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
-        self.output = _Output(config.intermediate_size, config)
+        self.intermediate = Dense(config.hidden_size, config.intermediate_size)
+        self.output = _residual(config.intermediate_size, config)
 
     def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None = None) -> Tensor:
         states = self.attention(states, hidden, other_key)
         return cast(Tensor, self.output(functional.gelu(self.intermediate.dense(states)), states))
 
 
-class _Dense(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inputs, outputs)
-
-
-class _Output(nn.Module):
-    """Projection, dropout, residual, norm."""
-
-    def __init__(self, inputs: int, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inputs, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, values: Tensor, states: Tensor) -> Tensor:
-        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(values)) + states))
+def _residual(inputs: int, config: BertConfig) -> Residual:
+    return Residual(inputs, config.hidden_size, config.layer_norm_eps, config.hidden_dropout_prob)
 
 
 class _Attention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.self = _Projections(config)
-        self.output = _Output(config.hidden_size, config)
+        width = config.hidden_size
+        self.self = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
+        self.output = _residual(config.hidden_size, config)
         self._heads = config.num_attention_heads
 
     def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None) -> Tensor:
-        query, key, value = (
-            self._split(project(states)) for project in (self.self.query, self.self.key, self.self.value)
-        )
+        query, key, value = (self._split(project(states)) for project in self.self.values())
         mask = hidden
         if other_key is not None:
             key = torch.cat([key, _swap(key) + other_key.view(1, self._heads, 1, -1)], 2)
@@ -162,14 +144,6 @@ class _Attention(nn.Module):
     def _split(self, states: Tensor) -> Tensor:
         batch, length, _ = states.shape
         return states.view(batch, length, self._heads, -1).transpose(1, 2)
-
-
-class _Projections(nn.Module):
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
 
 def _swap(values: Tensor) -> Tensor:

@@ -23,8 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DebertaConfig", "DebertaEncoder", "Encoded"]
-
 
 @dataclass(frozen=True)
 class DebertaConfig:
@@ -216,34 +214,40 @@ class _Layer(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         self.attention = _Attention(config)
-        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
-        self.output = _Residual(config.intermediate_size, config)
+        self.intermediate = Dense(config.hidden_size, config.intermediate_size)
+        self.output = Residual(config.intermediate_size, config.hidden_size, config.layer_norm_eps)
 
     def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
         states = self.attention(states, context, table, hidden, windows)
         return self.output(functional.gelu(self.intermediate.dense(states)), states)  # type: ignore[no-any-return]
 
 
-class _Dense(nn.Module):
+class Dense(nn.Module):
+    """A linear layer under transformers' name."""
+
     def __init__(self, size: int, out: int) -> None:
         super().__init__()
         self.dense = nn.Linear(size, out)
 
 
-class _Residual(_Dense):
-    def __init__(self, size: int, config: DebertaConfig) -> None:
-        super().__init__(size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+class Residual(Dense):
+    """Projection, dropout, residual, norm."""
+
+    def __init__(self, size: int, out: int, eps: float, dropout: float = 0.0) -> None:
+        super().__init__(size, out)
+        self.LayerNorm = nn.LayerNorm(out, eps)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, inner: Tensor, states: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(inner) + states)  # type: ignore[no-any-return]
+        """Map ``[…, size]`` and states ``[…, out]`` to new states."""
+        return self.LayerNorm(self.dropout(self.dense(inner)) + states)  # type: ignore[no-any-return]
 
 
 class _Attention(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         self.self = _DisentangledAttention(config)
-        self.output = _Residual(config.hidden_size, config)
+        self.output = Residual(config.hidden_size, config.hidden_size, config.layer_norm_eps)
 
     def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
         return self.output(self.self(states, context, table, hidden, windows), states)  # type: ignore[no-any-return]

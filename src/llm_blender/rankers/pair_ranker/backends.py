@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch
 from llm_blender.ranking import Advance, Pool
 
-__all__ = ["Backend", "OnnxBackend", "PairComparer", "TorchBackend", "load_session", "load_torch"]
+if TYPE_CHECKING:
+    from llm_blender.rankers._torch import Replicas
+    from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker
 
 
 class Backend(Protocol):
@@ -50,12 +52,7 @@ class OnnxBackend:
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Return logits ``[B, tasks]``."""
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "segment_ids": batch.segment_ids,
-        }
-        (logits,) = self._session.run(["logits"], inputs)
+        (logits,) = self._session.run(["logits"], vars(batch))
         return np.asarray(logits, np.float32)
 
 
@@ -110,15 +107,14 @@ class TorchBackend:
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         self.model, self._replicas = load_torch(folder, config, device, dtype)
-        self.parallel: int = self._replicas.parallel
+        self.parallel = self._replicas.parallel
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Return logits ``[B, tasks]``, computed by the first free device."""
-        logits: NDArray[np.float32] = self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
-        return logits
+        return self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
 
 
-def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) -> tuple[Any, Any]:
+def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) -> tuple[AnyPairRanker, Replicas]:
     """Load a checkpoint's module and its `Replicas`; for arguments and errors see `TorchBackend`."""
     try:
         from llm_blender.rankers._torch import Replicas, load_module

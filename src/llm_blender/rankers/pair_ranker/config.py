@@ -13,8 +13,6 @@ from llm_blender.rankers.checkpoints import read_config
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
 from llm_blender.ranking import LogitWeights
 
-__all__ = ["PairRankerConfig"]
-
 FORMAT_VERSION = 1
 
 

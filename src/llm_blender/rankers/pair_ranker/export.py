@@ -25,8 +25,6 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRankerModel
 from llm_blender.rankers.published import Backbone, is_published
 
-__all__ = ["export_checkpoint", "export_onnx"]
-
 _BLOCK = 128  # weights per scale; 32 gains nothing here and costs 1 MB more
 _LARGE = 100_000  # entries from which a table of embeddings is worth quantising
 

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from llm_blender._inputs import clean
-from llm_blender.rankers.checkpoints import load_tokenizer, token_id
+from llm_blender.rankers.batching import pad
+from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-
-__all__ = ["FittedTexts", "InputFormat", "PairBatch", "PairSequence"]
 
 SOURCE, LEFT, RIGHT = 1, 2, 3
 
@@ -53,13 +52,8 @@ class PairBatch:
     @classmethod
     def pad(cls, sequences: Sequence[PairSequence], pad_id: int = 0) -> PairBatch:
         """Stack sequences, padded on the right."""
-        shape = len(sequences), max(map(len, sequences))
-        ids = np.full(shape, pad_id, np.int64)
-        mask, segments = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence.ids
-            mask[row, : len(sequence)] = 1
-            segments[row, : len(sequence)] = sequence.segments
+        ids, mask = pad([sequence.ids for sequence in sequences], pad_id)
+        segments, _ = pad([sequence.segments for sequence in sequences], 0)
         return cls(ids, mask, segments)
 
 
@@ -82,9 +76,8 @@ class InputFormat:
         tokenizer.no_truncation()  # training passes a tokenizer of transformers
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # special tokens inside a text stay text
-        self._cls = token_id(tokenizer, "[CLS]", "<s>")
-        self._sep = token_id(tokenizer, "[SEP]", "</s>")
-        self.pad_id = token_id(tokenizer, "[PAD]", "<pad>")
+        special = SpecialTokens.of(tokenizer)
+        self._cls, self._sep, self.pad_id = special.cls, special.sep, special.pad
         self._markers = [token_id(tokenizer, marker) for marker in config.markers]
 
     @classmethod

@@ -16,8 +16,6 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch, PairSequence
 from llm_blender.ranking import Advance, Pool
 
-__all__ = ["LateBackend", "LateComparer", "LateOnnxBackend", "LateTorchBackend"]
-
 Reading = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """States ``[2 P, T, H]``, mask and segments ``[2 P, T]``, whole lengths ``[2 P]``: P left candidates, P right ones."""
 
@@ -68,19 +66,15 @@ class LateTorchBackend:
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         self.model, self._replicas = load_torch(folder, config, device, dtype)
-        self.parallel: int = self._replicas.parallel
+        self.parallel = self._replicas.parallel
 
     def read(self, batch: PairBatch) -> NDArray[np.float32]:
         """Return states ``[B, T, H]``, computed by the first free device."""
-        return self._run(batch.input_ids, batch.attention_mask, method="encode")
+        return self._replicas(batch.input_ids, batch.attention_mask, method="encode")
 
     def compare(self, reading: Reading) -> NDArray[np.float32]:
         """Return logits ``[P, tasks]``, computed by the first free device."""
-        return self._run(*reading)
-
-    def _run(self, *inputs: NDArray[Any], method: str = "forward") -> NDArray[np.float32]:
-        output: NDArray[np.float32] = self._replicas(*inputs, method=method)
-        return output
+        return self._replicas(*reading)
 
 
 _Text = tuple[int, int, int]

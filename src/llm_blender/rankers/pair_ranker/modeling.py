@@ -14,14 +14,6 @@ from llm_blender.rankers.encoders import BertConfig, BertEncoder, DebertaEncoder
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, RIGHT, SOURCE
 
-__all__ = [
-    "AnyPairRanker",
-    "LatePairRankerModel",
-    "PairRankerModel",
-    "make_model",
-    "signed_logistic",
-]
-
 
 class PairRankerModel(nn.Module):
     """An encoder and one head shared by both candidates.

@@ -23,8 +23,6 @@ from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, Late
 from llm_blender.ranking import PairwiseRanker
 from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
-__all__ = ["PairRanker"]
-
 Truncation = Literal["auto", "right", "left", "middle"]
 
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
