@@ -61,6 +61,25 @@ def test_importing_loads_none_of_its_modules():
     assert result.stdout.strip() == ""
 
 
+def test_without_torch_all_lists_what_can_be_imported():
+    code = """
+import sys
+sys.modules["torch"] = None
+import pydoc
+import llm_blender
+from llm_blender import *
+pydoc.render_doc(llm_blender)
+print("Ensemble" in globals(), "SimCLS" in globals())
+try:
+    llm_blender.SimCLS
+except MissingExtraError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[0] == "True False"
+    assert "llm-blender[torch]" in result.stdout
+
+
 def test_an_ensemble_in_a_few_lines():
     from llm_blender import Ensemble, Limits, Member
     from llm_blender.testing import FakeLLM, FakeRanker

@@ -168,6 +168,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names; without torch, leave out the rankers that need it (`help` imports all it lists)."""
-    needs_torch = () if find_spec("torch") else ("MLMScoring", "RewardModel", "SimCLS", "SummaReranker")
-    return sorted(set(__all__).difference(needs_torch))
+    return sorted(__all__)
+
+
+if find_spec("torch") is None:  # `import *` and `help` import all that is listed
+    for _name in ("MLMScoring", "RewardModel", "SimCLS", "SummaReranker"):
+        __all__.remove(_name)
