@@ -223,7 +223,7 @@ class PairReader:
             return np.zeros(0, np.float32)
         with progress_bar(self.title, bool(self.title)) as progress:
             return self.ranker.pair_logits(
-                texts.sources, texts.candidates, pairs, legacy_batch=self.coupled, progress=progress
+                texts.sources, texts.candidates, pairs, coupled=self.coupled, progress=progress
             )
 
 

@@ -142,7 +142,7 @@ class PairRanker(PairwiseRanker):
         candidates: Sequence[Sequence[str]],
         pairs: Sequence[tuple[int, int, int]],
         *,
-        legacy_batch: int = 0,
+        coupled: int = 0,
         progress: OnProgress | None = None,
     ) -> NDArray[np.float32]:
         """Return the model's own logits of ordered pairs, not rounded, not averaged over both orders, no consensus.
@@ -151,7 +151,7 @@ class PairRanker(PairwiseRanker):
             instructions: prompts or conversations.
             candidates: texts of each.
             pairs: (instruction, left, right) by index; pairs with the same sequence are computed once.
-            legacy_batch: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
+            coupled: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
                 instructions: their budget depends on the longest instruction of their batch.
             progress: called with (done, total) in comparisons.
 
@@ -162,7 +162,7 @@ class PairRanker(PairwiseRanker):
             InputError: as for `rank_many`.
         """
         check_inputs(instructions, candidates)
-        compare = self._comparer(instructions, candidates, legacy_batch)
+        compare = self._comparer(instructions, candidates, coupled)
         done = 0
 
         def advance(count: int) -> None:
