@@ -57,6 +57,19 @@ def test_json(blend, ranker):
     assert ranker.comparisons == 18
 
 
+def test_a_score_may_have_the_name_of_the_judge(blend, tmp_path):
+    rows = [
+        {**row, "candidates": [{**each, "scores": {"judge": len(each["text"])}} for each in row["candidates"]]}
+        for row in ROWS
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = blend("bench", "table", "own.jsonl", "--ranker", "longest", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [(bias["method"], bias["rate"]) for bias in json.loads(result.stdout)["lengths"]] == [
+        ("judge", 1.0), ("longest", 1.0), ("judge", 1.0)
+    ]  # fmt: skip
+
+
 def test_tables(blend):
     result = blend("bench", "table", "rows.jsonl", "--ranker", "bundled", "--models", "ann,cy")
     assert result.exit_code == 0, result.stderr

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from llm_blender.bench import write_page
-from llm_blender.bench.plots import DARK, LIGHT
+from llm_blender.bench.report import DARK, LIGHT
 from llm_blender.bench.table import (
     paper_table,
     plot_table,

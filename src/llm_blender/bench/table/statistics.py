@@ -95,25 +95,22 @@ def length_biases(
     groups: list[int] = []
     longer: list[float] = []
     names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in columns)]
-    signs: dict[str, list[float]] = {name: [] for name in names}
+    signs: list[list[float]] = []  # of each pair, by each of the names, of which two may be equal
     for number, (row, group, places) in enumerate(zip(pool.rows, pool.groups, pool.grid.places, strict=True)):
         verdict = row.judged.matrix - row.judged.matrix.T
         lengths = [len(text) for text in row.texts]
-        logits = {ranked.name: evidence(ranked.rankings[number].logits) for ranked in rankers}
+        logits = [evidence(ranked.rankings[number].logits) for ranked in rankers]
         for a, b in combinations(range(len(lengths)), 2):
             if np.isnan(verdict[a, b]) or not verdict[a, b]:
                 continue
             groups.append(group)
             longer.append(float(np.sign(lengths[a] - lengths[b])))
-            signs[JUDGE].append(verdict[a, b])
-            for name, matrix in logits.items():
-                signs[name].append(matrix[a, b])
-            for column in columns:
-                signs[column.title].append(column.values[number, places[a]] - column.values[number, places[b]])
+            differences = (column.values[number, places[a]] - column.values[number, places[b]] for column in columns)
+            signs.append([verdict[a, b], *(matrix[a, b] for matrix in logits), *differences])
     if not groups:
         return []
-    rates = (1 + np.array(longer)[:, None] * np.sign(np.array(list(signs.values())).T)) / 2
-    found = zip(signs, Resampling(groups, seed=seed).means(rates), strict=True)
+    rates = (1 + np.array(longer)[:, None] * np.sign(np.array(signs))) / 2
+    found = zip(names, Resampling(groups, seed=seed).means(rates), strict=True)
     return [LengthBias(method, rate.value, rate.ci95, rate.rows) for method, rate in found if rate]
 
 
