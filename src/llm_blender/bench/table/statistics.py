@@ -95,7 +95,7 @@ def length_biases(
     groups: list[int] = []
     longer: list[float] = []
     names = [JUDGE, *(ranked.name for ranked in rankers), *(column.title for column in columns)]
-    signs: list[list[float]] = []  # of each pair, by each of the names, of which two may be equal
+    signs: list[list[float]] = []  # of each pair, in the order of `names`, which may repeat
     for number, (row, group, places) in enumerate(zip(pool.rows, pool.groups, pool.grid.places, strict=True)):
         verdict = row.judged.matrix - row.judged.matrix.T
         lengths = [len(text) for text in row.texts]
