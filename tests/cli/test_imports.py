@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "onnxruntime", "openai", "tokenizers", "pyarrow", "xllamacpp")
+HEAVY = ("torch", "transformers", "onnxruntime", "tokenizers", "pyarrow", "xllamacpp", "numpy", "pydantic", "httpx")
 
 
 @pytest.mark.parametrize(

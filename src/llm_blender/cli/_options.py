@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from llm_blender.cli._output import print_json
-from llm_blender.data import STDIO
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
     from llm_blender.types import Ranker
+
+STDIO = "-"
+"""File name that means standard input or output; `llm_blender.data.STDIO` without the import of numpy."""
 
 ConfigOption = Annotated[
     Path | None,

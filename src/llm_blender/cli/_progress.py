@@ -7,26 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
-
 from llm_blender.cli._output import note
-from llm_blender.ensemble import Observer
-from llm_blender.types import Candidate, Failure
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
     from llm_blender.jobs import OnRows, Rows
 
 Report = Callable[[float, float], None]
@@ -45,10 +32,13 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
         show: False is silent, for rows on the same terminal.
         status: function that returns further text, such as the cost so far.
     """
-    console = Console(stderr=True)
     if not show:
         yield lambda done, total: None
-    elif console.is_terminal:
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
         with _bar(console, label, unit, status) as report:
             yield report
     else:
@@ -57,6 +47,8 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
 
 @contextmanager
 def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | None) -> Iterator[Report]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns: list[str | ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *_counts(unit)]
     if status is not None:
         columns.append(TextColumn("{task.fields[status]}"))
@@ -70,6 +62,9 @@ def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | No
 
 
 def _counts(unit: str) -> list[ProgressColumn]:
+    from rich.progress import DownloadColumn, ProgressColumn, TransferSpeedColumn
+    from rich.text import Text
+
     class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
             total = "?" if task.total is None else f"{task.total:,.0f}"
@@ -124,70 +119,3 @@ def job_progress(label: str, unit: str, *, show: bool = True) -> Iterator[OnRows
 def stopping(rows: int) -> None:
     """Print that the work stops after the running calls."""
     note(f"stopping after {rows} running calls (interrupt again to abort them)")
-
-
-class Watcher(Observer):
-    """Observer that counts the answers from the store."""
-
-    stored = 0
-
-    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        self.stored += stored
-
-
-@contextmanager
-def watched() -> Iterator[Watcher]:
-    """Yield an observer that draws bars if standard error is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Watcher()
-        return
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
-        yield _Bars(bars)
-
-
-class _Bars(Watcher):
-    """Bars for candidates (with their speed), comparisons and fusing."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-        self._pieces, self._total, self._over, self._fused = 0, 0, 0, 0
-        self._since = 0.0
-
-    def started(self, models: list[str]) -> None:
-        self._total = len(models)
-        self._update()
-
-    def writing(self, call: int, text: str) -> None:
-        self._since = self._since or time.monotonic()  # from the first piece: loading a model does not count
-        self._pieces += 1  # one piece is about one token
-        self._update()
-
-    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        super().wrote(call, candidate, stored=stored)
-        self._over += 1
-        self._update()
-
-    def failed(self, call: int, failure: Failure) -> None:
-        self._over += 1
-        self._update()
-
-    def comparing(self, done: int, total: int) -> None:
-        self._show("comparing", f"{done} of {total}", done, total)
-
-    def fusing(self, text: str) -> None:
-        self._fused += 1
-        self._show("fusing", f"{self._fused} tokens")
-
-    def _update(self) -> None:
-        status = f"candidate {min(self._over + 1, self._total)} of {self._total}"
-        if self._pieces > 1:
-            status += f", {self._pieces / max(time.monotonic() - self._since, 1e-3):.0f} tokens/s"
-        self._show("asking", status, self._over, self._total)
-
-    def _show(self, name: str, status: str, done: int = 0, total: int | None = None) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total, status="")
-        self._bars.update(self._tasks[name], completed=done, total=total, status=status)

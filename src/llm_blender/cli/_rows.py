@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import ModelsOption, SkipBadOption, StrategyOptions, split_names
+from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
 from llm_blender.cli._output import note
 from llm_blender.cli._progress import Report
-from llm_blender.data import STDIO, keep_candidates, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError, unknown_name
-from llm_blender.types import Example
 
 if TYPE_CHECKING:
-    from llm_blender.types import OnProgress, Ranker, Ranking
+    from llm_blender.types import Example, OnProgress, Ranker, Ranking
 
 Rank = Callable[["list[RankableRow]", "OnProgress"], "list[Ranking]"]
 """Function that ranks rows and reports progress as (comparisons done, expected)."""
@@ -121,11 +119,15 @@ class RankableRows:
 
     def chunks(self, size: int) -> Iterator[list[RankableRow]]:
         """Yield the rows in lists of `size`."""
+        from llm_blender.data import parse_rows
+
         rows = parse_rows(self._path, self._parse, on_bad=lambda error: None)
         while chunk := list(islice(rows, size)):
             yield chunk
 
     def _check(self, file: str, skip_bad: bool) -> None:
+        from llm_blender.data import parse_rows
+
         def on_bad(error: RowError) -> None:
             error = RowError(file, error.line, error.reason)  # the name of the input, not of the copy
             if not skip_bad:
@@ -140,6 +142,8 @@ class RankableRows:
             raise InputError(f"No row of {file} can be ranked. The first: {self.bad[0]}")
 
     def _parse(self, record: dict[str, Any]) -> RankableRow:
+        from llm_blender.data import keep_candidates, parse_row
+
         example = parse_row(record)
         self._seen.update((candidate.model, None) for candidate in example.candidates if candidate.model)
         if not example.prompt.strip():

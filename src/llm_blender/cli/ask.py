@@ -51,8 +51,8 @@ def ask(
     prompt = read_text(prompt)
     if not prompt.strip():
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
-    from llm_blender.cli._progress import watched
     from llm_blender.cli._rankers import note_other_ranker, note_unknown
+    from llm_blender.cli._watch import watched
 
     loaded = options.load_config()
     if priors is not None:  # relative to this folder, not to the configuration's

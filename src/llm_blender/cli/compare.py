@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli._options import BackendOptions, JsonOption, RankerOption, read_text, with_options
+from llm_blender.cli._options import STDIO, BackendOptions, JsonOption, RankerOption, read_text, with_options
 from llm_blender.cli._output import print_json
-from llm_blender.data import STDIO
 from llm_blender.errors import InputError
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import (
+    STDIO,
     EnsembleOptions,
     JobOptions,
     RequiredOutputOptions,
@@ -22,7 +23,6 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import DEGRADED, note
 from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.cli._rows import note_bad, rereadable
-from llm_blender.data import STDIO
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
