@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
-from llm_blender.ensemble.gathering import Call, Gathered, Limits, Observer, gather
+from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError
 from llm_blender.fusers import (
     CHAT,
     EMBEDDED,
-    FusionRule,
     GuardedFuser,
     base_model,
     load_fuser,
@@ -27,7 +26,6 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
-from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -77,15 +75,6 @@ class Ensemble:
             there is none.
     """
 
-    strategy: str
-    budget: int
-    limits: Limits
-    priors: Priors | None
-    mode: Mode
-    top_k: int
-    guard: bool
-    rule: FusionRule
-
     def __init__(
         self,
         members: Sequence[Member],
@@ -107,17 +96,15 @@ class Ensemble:
         self.settings = replace(settings, **changes)
         self.check(self.settings)
 
-    if not TYPE_CHECKING:  # the annotations above are the types
+    def __getattr__(self, name: str) -> Any:
+        if name in _FIELDS:
+            return getattr(self.settings, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
-        def __getattr__(self, name: str) -> Any:
-            if name in _FIELDS:
-                return getattr(self.settings, name)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name in _FIELDS:
-                name, value = "settings", replace(self.settings, **{name: value})
-            super().__setattr__(name, value)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIELDS:
+            name, value = "settings", replace(self.settings, **{name: value})
+        super().__setattr__(name, value)
 
     @classmethod
     def from_config(cls, config: Config | str | Path, *, store: Store | None = None) -> Self:
