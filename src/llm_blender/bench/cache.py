@@ -9,13 +9,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from llm_blender.bench.judged_pairs import TextPair, evidence_weights, rank_pairs
-from llm_blender.bench.methods import RankOptions
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.metrics import METRICS
-from llm_blender.ranking import Advance, Pool, rank_with
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 _BLOCK = 128  # pairs between two writes: seconds of work to lose, and still well-filled batches
@@ -61,11 +60,12 @@ def _hash(*parts: str) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
-class CachedRanker:
+class CachedRanker(PairwiseRanker):
     """Ranker whose comparisons are stored in a file and never made twice.
 
-    Strategies, benches and runs share them, and an interrupted run continues where it stopped. Before stored
-    comparisons are used, a few of them are made anew, to detect a ranker that was trained further under the same name.
+    Strategies, benches and runs share them, and an interrupted run continues where it stopped. `Ranking.comparisons`
+    counts cached comparisons too. Before stored comparisons are used, a few of them are made anew, to detect a ranker
+    that was trained further under the same name.
 
     Args:
         ranker: makes the missing comparisons, each pair in both orders.
@@ -82,21 +82,7 @@ class CachedRanker:
         self._trusted, self._temperature = False, 1.0
         self.evidence_weights = evidence_weights(ranker)  # applied anew: the cache holds the model's own logits
 
-    def rank_many(
-        self,
-        instructions: Sequence[Instruction],
-        candidates: Sequence[Sequence[str]],
-        **options: Unpack[RankOptions],
-    ) -> list[Ranking]:
-        """Rank the candidates of each instruction; `Ranking.comparisons` counts cached comparisons too.
-
-        Raises:
-            InputError: as `llm_blender.ranking.rank_with`, or the cache is another ranker's.
-        """
-        if len(instructions) != len(candidates):
-            raise InputError(
-                f"{len(instructions)} instructions need as many lists of candidates, not {len(candidates)}."
-            )
+    def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [instruction_text(instruction) for instruction in instructions]
 
         def compare(pool: Pool, advance: Advance) -> list[float]:
@@ -104,8 +90,9 @@ class CachedRanker:
             self._complete(pairs, advance)
             return [self._cache.values[self._key(pair)] for pair in pairs]
 
-        options.setdefault("strategy", "auto")
-        rankings = rank_with(candidates, compare, evidence_weights=self.evidence_weights, **options)
+        return compare
+
+    def _finish(self, rankings: list[Ranking], compare: Compare) -> list[Ranking]:
         return [replace(ranking, temperature=self._temperature) for ranking in rankings]
 
     def _complete(self, pairs: Sequence[TextPair], advance: Advance) -> None:

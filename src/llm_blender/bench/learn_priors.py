@@ -8,10 +8,10 @@ from typing import Unpack
 
 import numpy as np
 
-from llm_blender.bench.methods import RankOptions, rank_rows
+from llm_blender.bench.methods import rank_rows
 from llm_blender.bench.rows import BenchRow, check_names, group_ids
 from llm_blender.errors import InputError
-from llm_blender.ranking import Priors, WeightFit
+from llm_blender.ranking import Priors, RankerOptions, WeightFit
 from llm_blender.ranking import priors as fitting
 from llm_blender.types import Example, Ranker
 
@@ -60,7 +60,7 @@ def priors_from_ranker(
     rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
-    **options: Unpack[RankOptions],
+    **options: Unpack[RankerOptions],
 ) -> Priors:
     """Fit strengths to the comparisons of a ranker, without a judge; `options` are those of `rank_rows`."""
     rankings = rank_rows(rows, ranker, **options)
@@ -77,7 +77,7 @@ def weigh_priors(
     rows: Sequence[BenchRow],
     ranker: Ranker,
     name: str,
-    **options: Unpack[RankOptions],
+    **options: Unpack[RankerOptions],
 ) -> tuple[Priors, WeightFit]:
     """Fit the weight and the temperature of priors to a ranker, whose logits the strengths are added to.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow
 from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Heuristic
-from llm_blender.types import OnProgress, Ranker, Ranking
+from llm_blender.ranking import RankerOptions
+from llm_blender.types import Ranker, Ranking
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +131,7 @@ def order_models(rows: Sequence[BenchRow], known: Sequence[BenchRow]) -> list[st
     return sorted(worth, key=lambda model: (-worth[model], model))
 
 
-class RankOptions(TypedDict, total=False):
-    """Keywords of `Ranker.rank_many`, which benches hand on."""
-
-    strategy: str
-    seed: int
-    budget: int
-    progress: OnProgress | None
-
-
-def rank_rows(rows: Sequence[BenchRow], ranker: Ranker, **options: Unpack[RankOptions]) -> list[Ranking]:
+def rank_rows(rows: Sequence[BenchRow], ranker: Ranker, **options: Unpack[RankerOptions]) -> list[Ranking]:
     """Rank the candidates of each row, by the full matrix (``full``) unless a strategy is named."""
     options.setdefault("strategy", "full")
     return ranker.rank_many([row.prompt for row in rows], [row.texts for row in rows], **options)

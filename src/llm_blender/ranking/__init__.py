@@ -15,7 +15,7 @@ from llm_blender.ranking.aggregation import (
     ranking_from_scores,
     ranks_from_scores,
 )
-from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankOptions
+from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -78,6 +78,7 @@ __all__ = [
     "Pool",
     "Priors",
     "RankOptions",
+    "RankerOptions",
     "Strategy",
     "WeightFit",
     "active",

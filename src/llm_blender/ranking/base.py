@@ -13,14 +13,19 @@ from llm_blender.ranking.strategies import DEFAULT_BUDGET, DEFAULT_TOP_K
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranking
 
 
-class RankOptions(TypedDict, total=False):
-    """Options of `BaseRanker.rank` and `BaseRanker.rank_many`."""
+class RankerOptions(TypedDict, total=False):
+    """Options of `Ranker.rank_many`, which every ranker takes."""
 
     strategy: str
     seed: int
     budget: int
-    k: int
     progress: OnProgress | None
+
+
+class RankOptions(RankerOptions, total=False):
+    """Options of `BaseRanker.rank` and `BaseRanker.rank_many`."""
+
+    k: int
 
 
 class BaseRanker(ABC):
