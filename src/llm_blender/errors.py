@@ -58,12 +58,14 @@ FailureReason = Literal[
     "bad_response",
     "empty",
     "not_found",
+    "wrong_form",
     "budget",
     "set_aside",
 ]
 """Reason why an LLM gave no answer; the same values in `Answer.failures`, on the command line and over HTTP.
 
-For the last two no call was made: it might have cost more than the rest of the budget, or too many calls before failed.
+``wrong_form``: there is an answer, without the form that the request requires (JSON, a schema, calls of its tools). For
+the last two no call was made: it might have cost more than the rest of the budget, or too many calls before failed.
 """
 
 
@@ -74,21 +76,36 @@ class Failure:
     Attributes:
         model: name of the LLM in the configuration.
         reason: kind of failure.
-        message: one line for the user.
+        message: one line for the user who runs the ensemble.
+        public: the message without URLs, names of variables and paths, for clients of a service; None if `message`
+            has none.
+        retry_after: seconds after which the LLM can be called again, where its server names them.
+        text: the answer, for ``wrong_form``.
+        own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
     """
 
     model: str
     reason: FailureReason
     message: str
+    public: str | None = None
+    retry_after: float | None = None
+    text: str | None = None
+    own: bool = True
+
+    @classmethod
+    def of(cls, error: LLMError) -> Self:
+        """Make the failure of an error."""
+        return cls(error.llm, error.reason, str(error), error.public, error.retry_after, error.text, error.own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values, without `public` and `own`; fields that are None are left out."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("public", "own")}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild a failure from the result of `to_dict`; unknown keys are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 class LLMBlenderError(Exception):
@@ -161,12 +178,33 @@ class LLMError(WorkError):
     Attributes:
         llm: name of the LLM in the configuration.
         reason: one of :data:`FailureReason`.
+        public: the message without URLs, names of variables and paths, for clients of a service; None if it has none.
+        retry_after: seconds after which the LLM can be called again, where its server names them.
+        text: the answer, for ``wrong_form``.
+        own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
+
+    Args:
+        llm, reason, retry_after, text, own: see above.
+        message: the problem and its fix.
+        public: `message` without what a stranger must not read.
     """
 
     http_status = 502
 
-    def __init__(self, llm: str, reason: FailureReason, message: str) -> None:
+    def __init__(
+        self,
+        llm: str,
+        reason: FailureReason,
+        message: str,
+        *,
+        public: str | None = None,
+        retry_after: float | None = None,
+        text: str | None = None,
+        own: bool = True,
+    ) -> None:
         self.llm, self.reason = llm, reason
+        self.public = None if public is None else f"{llm}: {public}"
+        self.retry_after, self.text, self.own = retry_after, text, own
         super().__init__(f"{llm}: {message}")
 
 

@@ -314,7 +314,10 @@ class Candidate(Record):
         seconds: duration of the call.
         cost: dollars; None if the price is unknown.
         finish_reason: ``stop``, ``length``, … as returned by the API.
-        tool_calls: function calls as returned by the API; `text` ends with their JSON. None if there are none.
+        tool_calls: function calls as returned by the API, with all their keys; `text` ends with their JSON. None if
+            there are none.
+        refusal: words with which the LLM refuses to answer, where the API marks them; `text` has them, too.
+        extra: further keys of the message as returned by the API, which it may need back on the next turn.
     """
 
     text: str
@@ -326,6 +329,8 @@ class Candidate(Record):
     cost: float | None = None
     finish_reason: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] | None = None
+    refusal: str | None = None
+    extra: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

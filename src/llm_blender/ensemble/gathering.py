@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from llm_blender.calls import Caller
-from llm_blender.errors import FailureReason, LLMError
+from llm_blender.errors import LLMError
 from llm_blender.types import Candidate, Failure, Message, Sampling
 
 
@@ -111,9 +111,9 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     failures: dict[int, Failure] = {}
     new: list[Candidate] = []
 
-    def fail(index: int, reason: FailureReason, message: str) -> None:
-        failures[index] = Failure(calls[index].caller.llm.name, reason, message)
-        observer.failed(index, failures[index])
+    def fail(index: int, failure: Failure) -> None:
+        failures[index] = failure
+        observer.failed(index, failure)
 
     async def attempt(index: int, call: Call) -> None:
         try:
@@ -121,13 +121,13 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
                 messages, call.sampling, lambda text: observer.writing(index, text), new.append
             )
         except LLMError as error:
-            fail(index, error.reason, str(error))
+            fail(index, Failure.of(error))
             return
         if reply.candidate.text.strip():
             candidates[index] = reply.candidate
             observer.wrote(index, reply.candidate, stored=reply.stored)
         else:
-            fail(index, "empty", f"{call.caller.llm.name}: the answer is empty")
+            fail(index, Failure(call.caller.llm.name, "empty", f"{call.caller.llm.name}: the answer is empty"))
 
     tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
     try:
@@ -141,7 +141,8 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
         late = f"no answer within {limits.grace:g} s after the quorum of {limits.quorum} had answered"
     for task, index in tasks.items():
         if task.cancelled():
-            fail(index, "timeout", f"{calls[index].caller.llm.name}: {late}")
+            name = calls[index].caller.llm.name
+            fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
             raise error
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))
