@@ -124,7 +124,7 @@ class ToolCalls:
         """Take the calls of one delta or message; return the number of their characters."""
         added = 0
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Mapping):
+            if isinstance(each, dict):
                 piece = _piece(each)
                 self._add(piece)
                 added += len(piece.name) + len(piece.arguments) + size(piece.keys) + size(piece.function_keys)
@@ -189,7 +189,7 @@ class ToolCalls:
 
 def _piece(value: Mapping[str, Any]) -> _Piece:
     function = value.get("function")
-    if not isinstance(function, Mapping):
+    if not isinstance(function, dict):
         function = {key: value[key] for key in ("name", "arguments") if key in value}
         value = {key: each for key, each in value.items() if key not in ("name", "arguments")}
     arguments = function.get("arguments")
