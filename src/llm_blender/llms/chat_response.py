@@ -201,7 +201,7 @@ class _Choice:
         if calls := part.get("tool_calls"):
             self._calls = self._calls or ToolCalls()
             added += self._calls.add(calls)
-        if call := part.get("function_call"):
+        if isinstance(call := part.get("function_call"), dict):
             self._legacy = self._legacy or ToolCalls()
             added += self._legacy.add({"index": 0, "function": call})
         if not part.keys() <= _KNOWN:
@@ -264,6 +264,7 @@ class ChatResponse:
         self._choices: dict[int, _Choice] = {}
         self._main: int | None = None  # index of the choice whose text is the answer's
         self._size = 0
+        self._no_field = ""  # the first line that belongs to no event
         self._beside: ApiError | None = None  # words beside the answer; an error, if the answer does not end well
 
     @property
@@ -353,9 +354,11 @@ class ChatResponse:
         try:
             value = parse_json(data)
         except ValueError:
-            if not data.startswith(("{", "[")):
+            if name == "line":
+                self._no_field = self._no_field or data
+            elif not data.startswith(("{", "[")):
                 self._beside = self._beside or read_error(data)
-            elif not (name == "json" or self._is_ended() or (last and self._choices)):
+            elif not (self._is_ended() or (last and self._choices)):
                 raise _no_completion(data) from None  # a piece of the answer may be lost
             return ""
         return self._take_value(value, data)
@@ -435,6 +438,8 @@ class ChatResponse:
         if self._beside is not None:
             raise _reported(self._beside)
         if not self._choices:
+            if self._no_field:
+                raise _no_completion(self._no_field)
             holds = "the response holds no answer"
             raise CallError("bad_response", f"{holds}; base_url has to end in /v1 for most servers", public=holds)
         if needs_end:
