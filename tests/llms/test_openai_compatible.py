@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import json
 import logging
 import time
 import traceback
@@ -346,3 +347,20 @@ def test_from_config(monkeypatch: pytest.MonkeyPatch) -> None:
         candidate = ask(llm)
     assert (candidate.cost, llm.timeout) == (0.0, 7)
     assert server.requests[0]["temperature"] == 0.5
+
+
+def test_refusals_and_further_keys_reach_the_candidate() -> None:
+    message = {"content": None, "refusal": "No.", "reasoning_details": [{"data": "abc"}]}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "end_turn"}]}).encode()
+    with FakeOpenAIServer([FakeReply(body=body)]) as server:
+        candidate = ask(llm_at(server))
+    assert (candidate.text, candidate.refusal, candidate.finish_reason) == ("No.", "No.", "stop")
+    assert candidate.extra == {"reasoning_details": [{"data": "abc"}]}
+
+
+def test_an_interrupted_answer_is_tried_again() -> None:
+    broken = b'{"choices": [{"message": {"content": "The weather is su"}, "finish_reason": "error"}]}'
+    limited = b'{"choices": null, "error": {"message": "Provider returned error", "code": 429}}'
+    with FakeOpenAIServer([FakeReply(body=broken), FakeReply(body=limited), FakeReply()]) as server:
+        assert ask(llm_at(server)).text == "An answer."
+    assert len(server.requests) == 3

@@ -143,8 +143,8 @@ _NO_FINISH = ("", "null", "none", "undefined", "unspecified")
 _KNOWN = frozenset(
     ["role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "index", "error"]
 )
-# Keys with an error's words, in an object without choices.
-_WORDS = ("message", "detail", "errors", "msg", "error_msg", "error_message", "errorMessage", "base_resp")
+# Keys with an error's words, in an object without choices; in lower case, without underscores.
+_WORDS = frozenset(["error", "errors", "message", "detail", "msg", "errormsg", "errormessage", "baseresp"])
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -175,16 +175,17 @@ class _Choice:
         """Take what a chunk has of it; return the new text, and the number of new characters of any kind."""
         if (error := choice.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        if (reason := choice.get("finish_reason")) and (finish := _finish_of(reason)):
-            if not self.is_interrupted:
-                self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
+        if (reason := choice.get("finish_reason")) and (finish := _finish_of(reason)) and not self.is_interrupted:
+            self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
             self.in_pieces = True
-        elif isinstance(message, dict) and not self.in_pieces:  # after deltas it repeats them
+        elif self.in_pieces:  # a message repeats the deltas
+            return "", 0
+        elif isinstance(message, dict):
             part = message
         else:
-            return "", 0
+            part = {"content": choice.get("text")}  # as in the API before chats
         if (error := part.get("error")) and _is_given(error):
             raise _reported(read_error(error))
         text, thought, refusal = _texts(part.get("content"))
@@ -382,7 +383,7 @@ class ChatResponse:
         if isinstance(choices, dict):
             choices = [choices]
         if not choices or not isinstance(choices, list):
-            if any(_is_given(chunk.get(key)) for key in _WORDS):
+            if any(key.lower().replace("_", "") in _WORDS and _is_given(chunk[key]) for key in chunk):
                 self._beside = read_error(chunk)
             return ""
         new = ""
