@@ -6,14 +6,13 @@ ignore ``stream`` work, too.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.errors import FailureReason
 from llm_blender.types import Usage
 
@@ -276,18 +275,6 @@ class ChatResponse:
         call["id"] = piece.id or call["id"]
         call["function"]["name"] += piece.function.name or ""
         call["function"]["arguments"] += piece.function.arguments or ""
-
-
-def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Render calls of functions as text for ranking: their names and arguments as JSON."""
-    return json.dumps([_readable(call["function"]) for call in calls], ensure_ascii=False)
-
-
-def _readable(function: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = function["arguments"]
-    with suppress(ValueError):  # not JSON: as the LLM wrote it
-        arguments = json.loads(arguments)
-    return {"name": function["name"], "arguments": arguments}
 
 
 def _glimpse(data: bytes) -> str:
