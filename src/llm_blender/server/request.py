@@ -15,10 +15,9 @@ from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
 from llm_blender.errors import LLMError, NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
-from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
+from llm_blender.server.schemas import BlendOptions, ChatRequest
 from llm_blender.server.service import PRESETS, Service
 from llm_blender.types import LLM, Candidate, Failure, Fuser, Message, OnText, Sampling
 
@@ -39,7 +38,7 @@ class Question:
     """A chat request, read and checked.
 
     Attributes:
-        prompt: the conversation as the ranker reads it.
+        prompt: the conversation, as an LLM behind an API gets it.
         seed: the client's seed, or a random one.
         cache: whether the client gave a seed: only then the store can find the answers again.
         members: the LLMs to ask, each with the options of the request.
@@ -108,7 +107,7 @@ def read_question(service: Service, body: ChatRequest) -> Question:
     ensemble.check(settings)
     cache = body.seed is not None
     return Question(
-        prompt=conversation(body.messages),
+        prompt=body.messages,
         seed=random.randrange(2**31) if body.seed is None else read_seed(body.seed),
         cache=cache,
         members=tuple(replace(member, llm=_OptionsLLM(member.llm, call)) for member in members),
@@ -138,19 +137,6 @@ def override(settings: EnsembleSettings, body: BaseModel) -> EnsembleSettings:
 def read_seed(given: int) -> int:
     """Map any seed of a client to the range that every LLM accepts."""
     return given % 2**31
-
-
-def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Render the turns as text: a tool call as its JSON, a tool's result as a turn of the user."""
-    turns: list[Message] = []
-    for message in messages:
-        text = message.text
-        if message.tool_calls:
-            calls = tool_calls_text([call.model_dump() for call in message.tool_calls])
-            text = f"{text}\n{calls}".strip()
-        role = "user" if message.role == "tool" else message.role
-        turns.append({"role": role, "content": f"Result of a tool: {text}" if message.role == "tool" else text})
-    return turns
 
 
 def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
@@ -226,14 +212,13 @@ class _CallOptions:
 
     Attributes:
         sampling: the sampling options; None leaves an option to the LLM.
-        messages: the conversation with tool calls and their results, which only LLMs behind an API support; None if
-            it has none.
+        tools: whether tools are offered, or the conversation has calls of tools: only LLMs behind an API support them.
         json: whether an answer that is not JSON is a failure.
         discarded: fills with answers that were paid for and have the wrong form.
     """
 
     sampling: Sampling
-    messages: tuple[Mapping[str, Any], ...] | None = None
+    tools: bool = False
     json: bool = False
     discarded: list[Candidate] = field(default_factory=list)
 
@@ -250,16 +235,14 @@ class _CallOptions:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             extra=extra or None,
         )
-        with_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
-        messages = tuple(message.model_dump(exclude_unset=True) for message in body.messages)
+        tools = "tools" in extra or any(turn["role"] == "tool" or "tool_calls" in turn for turn in body.messages)
         wants_json = body.response_format is not None and body.response_format.type != "text"
-        return cls(sampling, messages if with_tools else None, wants_json)
+        return cls(sampling, tools, wants_json)
 
     @property
     def need_api(self) -> bool:
         """Whether only an LLM behind an API supports them."""
-        extra = self.sampling.extra or {}
-        return self.messages is not None or self.json or "tools" in extra
+        return self.tools or self.json
 
 
 class _OptionsLLM(WrappedLLM):
@@ -271,23 +254,19 @@ class _OptionsLLM(WrappedLLM):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        wishes = {"sampling": self._options.sampling.to_dict(), "messages": self._options.messages}
-        return {**super().identity, "wishes": wishes}
+        return {**super().identity, "wishes": {"sampling": self._options.sampling.to_dict()}}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        return super().most_cost(self._messages(messages), self._sampling(sampling))
+        return super().most_cost(messages, self._sampling(sampling))
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        candidate = await super().generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
+        candidate = await super().generate(messages, self._sampling(sampling), on_text=on_text)
         if self._options.json and candidate.tool_calls is None and not _is_json(candidate.text):
             self._options.discarded.append(candidate)
             raise LLMError(self.name, "bad_response", "the answer is not the JSON that response_format requires")
         return candidate
-
-    def _messages(self, messages: Sequence[Message]) -> Sequence[Any]:
-        return messages if self._options.messages is None else self._options.messages
 
     def _sampling(self, sampling: Sampling) -> Sampling:
         return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)
