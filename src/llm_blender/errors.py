@@ -21,6 +21,7 @@ Each message is one line: the problem and its fix.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -29,6 +30,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from llm_blender.types import Usage
 
 __all__ = [
     "CheckpointError",
@@ -46,6 +49,9 @@ __all__ = [
     "RowError",
     "StoreError",
     "WorkError",
+    "describe_failures",
+    "grouped_failures",
+    "sentence",
 ]
 
 FailureReason = Literal[
@@ -209,16 +215,26 @@ class LLMError(WorkError):
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists the reason for each LLM.
+    """No LLM gave a usable answer; the message lists the reasons of each LLM.
 
     Attributes:
-        failures: one per LLM.
+        failures: one per call.
+        cost: dollars of answers that were paid for and could not be used; None if a price is unknown.
+        usage: tokens of these answers; None if there are none.
     """
 
     http_status = 502
 
-    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: Sequence[Failure] = (),
+        *,
+        cost: float | None = 0.0,
+        usage: Usage | None = None,
+    ) -> None:
         self.failures = tuple(failures)
+        self.cost, self.usage = cost, usage
         super().__init__(message)
 
 
@@ -246,3 +262,49 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         return InputError(f"Unknown {kind} {name!r}: there is none at all.")
     (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
     return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")
+
+
+_WITH_DIGIT = re.compile(r"\S*\d\S*")
+
+
+def grouped_failures(failures: Iterable[Failure], *, public: bool = False) -> list[list[Failure]]:
+    """Group failures by LLM, reason and message; messages that differ only in numbers or ids are alike.
+
+    Args:
+        failures: the failures.
+        public: group by the messages that clients of a service may read.
+    """
+    groups: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.model, failure.reason, _WITH_DIGIT.sub("#", _words(failure, public=public)))
+        groups.setdefault(key, []).append(failure)
+    return list(groups.values())
+
+
+def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> str:
+    """Describe failures in one line: each LLM with its reasons, and a count where several calls failed alike.
+
+    Args:
+        failures: the failures.
+        public: use the messages that clients of a service may read.
+
+    Example:
+        >>> describe_failures([Failure("a", "server", "a: error 500"), Failure("a", "server", "a: error 502")])
+        'a (2 times): error 500'
+    """
+    described = []
+    for alike in grouped_failures(failures, public=public):
+        count = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        described.append(f"{alike[0].model}{count}: {_words(alike[0], public=public)}")
+    return "; ".join(described)
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, unless it already ends like a sentence."""
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def _words(failure: Failure, *, public: bool) -> str:
+    """Return a failure's message without the name of its LLM and a full stop."""
+    message = failure.message if not public or failure.public is None else failure.public
+    return message.removeprefix(f"{failure.model}: ").rstrip(".")

@@ -64,16 +64,30 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
     assert (first["text"], first["mode"], first["degraded"]) == ("bb says Question 0?", "pick", False)
     assert (first["instruction"], first["output"]) == ("Question 0?", "Reference.")
     assert first["ranking"]["best"] == 1
-    assert json.loads(result.stdout) == {
+    summary = json.loads(result.stdout)
+    assert summary == {
         "rows": 6,
         "resumed": 0,
         "fused": 0,
         "failed": 0,
         "partial": 0,
+        "degraded": 0,
         "cost": pytest.approx(12 * 7e-6),
         "unpriced_rows": 0,
-        "seconds": json.loads(result.stdout)["seconds"],
+        "truncated": 0.0,
+        "seconds": summary["seconds"],
+        "llms": summary["llms"],
     }
+    assert list(summary["llms"]) == ["a", "bb"]
+    assert summary["llms"]["bb"] == {
+        "answers": 6,
+        "failed": 0,
+        "reasons": {},
+        "usage": {"prompt_tokens": 6, "completion_tokens": 18},
+        "cost": pytest.approx(42e-6),
+        "seconds": summary["llms"]["bb"]["seconds"],
+    }
+    assert 0 < summary["llms"]["bb"]["seconds"] < 5
     assert "rows/s, $0.0001" in result.stderr
     assert [len(row.candidates) for row in read_rows("out.jsonl")] == [2] * 6
     assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
@@ -116,18 +130,65 @@ def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, p
     assert not Path("out.jsonl.failed.jsonl").exists()
 
 
-def test_a_quorum_that_is_met_is_all_that_was_asked_for(blend, ranker, server, prompts):
+def broken_unless_q3(body):
+    fine = body["model"] == "bb" or body["messages"][-1]["content"] == "Question 3?"
+    return reply(body) if fine else FakeReply("no", status=401)
+
+
+def test_llms_that_fail_are_counted_over_all_rows(blend, ranker, server, prompts):
+    configure(server, ending="[limits]\nquorum = 1\n")
+    server._replies = broken_unless_q3
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0
+    assert "a: 5 of 6 calls failed (auth: the server wants a key" in result.stderr
+    assert "bb:" not in result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["failed"], summary["partial"], summary["degraded"]) == (6, 0, 0, 5)
+    of_a = summary["llms"]["a"]
+    assert (of_a["answers"], of_a["failed"], of_a["reasons"]) == (1, 5, {"auth": 5})
+    assert (summary["llms"]["bb"]["answers"], summary["llms"]["bb"]["failed"]) == (6, 0)
+    again = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(again.stdout)["llms"] == summary["llms"]  # rows of earlier runs count
+
+
+def test_strict_means_every_llm_and_a_quorum_is_not_retried(blend, ranker, server, prompts):
     configure(server, ending="[limits]\nquorum = 1\n")
     server._replies = lambda body: FakeReply("no", status=400) if body["model"] == "a" else reply(body)
-    assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 0
+    result = blend("run", prompts, "-o", "out.jsonl", "--strict")
+    assert result.exit_code == 3
+    assert "a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no)" in result.stderr
+    assert "6 rows are degraded and not retried, as their quorum of LLMs had answered" in result.stderr
     assert all(row["degraded"] for row in rows())
+    calls = len(server.requests)
+    assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 3
+    assert len(server.requests) == calls
+
+
+def test_samples_of_one_llm_are_no_quorum_of_two(blend, ranker, server, prompts):
+    configure(server, extra="max_tokens = 50\nsamples = 2", ending="[limits]\nquorum = 2\n")
+    server._replies = lambda body: FakeReply("no", status=400) if body["model"] == "a" else reply(body)
+    summary = json.loads(blend("run", prompts, "-o", "out.jsonl", "--json").stdout)
+    assert (summary["partial"], summary["degraded"], summary["llms"]["a"]["failed"]) == (6, 6, 12)
+
+
+def test_an_llm_that_fails_from_the_beginning_is_named_early(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("no", status=401) if body["model"] == "a" else reply(body)
+    result = blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1)
+    early = "the first calls failed: a (5 times): the server wants a key"
+    assert early in result.stderr
+    assert result.stderr.index(early) < result.stderr.index("6 rows")
+    server._replies = broken_unless_q3
+    assert "the first calls failed" not in blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1).stderr
 
 
 def test_nobody_answers(blend, ranker, server, prompts):
     server._replies = lambda body: FakeReply("no", status=400)
     result = blend("run", prompts, "-o", "out.jsonl")
     assert result.exit_code == 1
-    assert "No prompt has an answer. The first: No LLM gave an answer: a: the server refuses" in result.stderr
+    assert (
+        "No prompt has an answer. a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no); "
+        "bb: 6 of 6 calls failed (bad_request" in result.stderr
+    )
     assert not Path("out.jsonl").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -142,9 +142,9 @@ def _key(row: Example, name: str) -> str:
     return f"{row.id}\t{name}"
 
 
-async def ask(written: Written, store: CallStore) -> Result:
-    """Make the call, or find it in the store."""
-    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
+async def ask(written: Written, store: CallStore, on_paid: Callable[[Candidate], object]) -> Result:
+    """Make the call, or find it in the store; `on_paid` gets a new answer before anything else happens to it."""
+    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling, on_new=on_paid)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
@@ -108,9 +108,13 @@ def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bo
     return f"{pair.row.id}\t{first.model}\t{second.model}\t{digest}" + ("\tagain" if again else "")
 
 
-async def judge_pair(question: Question, store: CallStore) -> Result:
-    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried."""
-    reply = await Caller(question.participant.llm, store).call(question.messages, question.sampling)
+async def judge_pair(question: Question, store: CallStore, on_paid: Callable[[Candidate], object]) -> Result:
+    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried.
+
+    `on_paid` gets a new reply before anything else happens to it.
+    """
+    caller = Caller(question.participant.llm, store)
+    reply = await caller.call(question.messages, question.sampling, on_new=on_paid)
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)
