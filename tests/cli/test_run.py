@@ -83,7 +83,7 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
         "answers": 6,
         "failed": 0,
         "reasons": {},
-        "usage": {"prompt_tokens": 6, "completion_tokens": 18},
+        "usage": {"prompt_tokens": 18, "completion_tokens": 12},
         "cost": pytest.approx(42e-6),
         "seconds": summary["llms"]["bb"]["seconds"],
     }
