@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from llm_blender.errors import FailureReason
+from llm_blender.llms.api_errors import CallError
 from llm_blender.types import Usage
 
 _TAGS = {
@@ -110,19 +110,6 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
 
 MAX_BYTES = 16 * 1024 * 1024
 """Maximum bytes of one response; a longer one is an error."""
-
-
-class CallError(Exception):
-    """A failed call; the LLM turns it into an `LLMError` with its name.
-
-    Attributes:
-        reason: as in `LLMError`.
-        retry_after: seconds that the server asks to wait.
-    """
-
-    def __init__(self, reason: FailureReason, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.reason, self.retry_after = reason, retry_after
 
 
 class _Function(BaseModel):

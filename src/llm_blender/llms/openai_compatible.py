@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
-from llm_blender.llms.chat_response import CallError, ChatResponse
+from llm_blender.llms.api_errors import CallError
+from llm_blender.llms.chat_response import ChatResponse
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 if TYPE_CHECKING:
