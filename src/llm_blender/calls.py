@@ -246,7 +246,8 @@ class Budget:
         max_cost: dollars; None is no cap.
         spent: dollars that earlier calls have cost.
         allow_unpriced: call LLMs of unknown price, too, and count them as free.
-        on_paid: gets each answer of an LLM of this budget as soon as it is here, before it is stored or judged.
+        on_paid: gets each answer of an LLM of this budget as soon as it is here, before it is stored; an empty one for
+            an answer that cannot be used and has a cost all the same.
 
     Attributes:
         reserved: dollars that calls under way may still cost.
@@ -327,7 +328,8 @@ class Budget:
 class _PaidLLM(WrappedLLM):
     """An LLM within a budget, which counts its answers.
 
-    A call that failed costs nothing. One that was cancelled may have a cost: its reservation stays.
+    A call that failed costs nothing, unless there was an answer that cannot be used. One that was cancelled may have a
+    cost: its reservation stays.
     """
 
     def __init__(self, llm: LLM, budget: Budget) -> None:
@@ -340,8 +342,10 @@ class _PaidLLM(WrappedLLM):
         most = 0.0 if self._budget.max_cost is None else self._reserve(messages, sampling)
         try:
             candidate = await super().generate(messages, sampling, on_text=on_text)
-        except LLMError:
-            self._budget.release(most, 0.0)
+        except LLMError as error:
+            self._budget.release(most, error.cost)
+            if error.usage is not None:
+                self._budget.paid(Candidate("", self.name, usage=error.usage, cost=error.cost))
             raise
         self._budget.release(most, candidate.cost)
         self._budget.paid(candidate)

@@ -188,9 +188,11 @@ class LLMError(WorkError):
         retry_after: seconds after which the LLM can be called again, where its server names them.
         text: the answer, for ``wrong_form``.
         own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
+        usage: tokens of an answer that was paid for and cannot be used; None if there are none.
+        cost: dollars of it; None if a price is unknown.
 
     Args:
-        llm, reason, retry_after, text, own: see above.
+        llm, reason, retry_after, text, own, usage, cost: see above.
         message: the problem and its fix.
         public: `message` without what a stranger must not read.
     """
@@ -207,8 +209,11 @@ class LLMError(WorkError):
         retry_after: float | None = None,
         text: str | None = None,
         own: bool = True,
+        usage: Usage | None = None,
+        cost: float | None = 0.0,
     ) -> None:
         self.llm, self.reason = llm, reason
+        self.usage, self.cost = usage, cost
         self.public = None if public is None else f"{llm}: {public}"
         self.retry_after, self.text, self.own = retry_after, text, own
         super().__init__(f"{llm}: {message}")
@@ -300,8 +305,8 @@ def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> s
 
 
 def sentence(text: str) -> str:
-    """End a text with a full stop, unless it already ends like a sentence."""
-    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+    """End a text with a full stop, unless it is empty or already ends like a sentence."""
+    return text if not text or text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
 def _words(failure: Failure, *, public: bool) -> str:

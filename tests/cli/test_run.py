@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from llm_blender.data import read_rows
 from llm_blender.errors import StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
+
+PRICE = 7e-6  # of each call: 3 and 2 tokens
 
 FAKE_RANKER = """
 import llm_blender.rankers
@@ -277,13 +280,43 @@ def test_a_store_that_cannot_keep_answers_is_one_warning(blend, ranker, server, 
     assert result.stderr.count("answers were not kept: planted: full") == 1
 
 
+def test_answers_that_nothing_is_made_of_are_paid_for(blend, ranker, server, prompts):
+    def partly_empty(body):
+        prompt = body["messages"][-1]["content"]
+        empty = prompt == "Question 1?" or (prompt == "Question 2?" and body["model"] == "a")
+        return FakeReply("") if empty else reply(body)
+
+    server._replies = partly_empty
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["failed"], summary["partial"]) == (1, 1)
+    assert summary["cost"] == pytest.approx(12 * PRICE)
+    assert [summary["llms"][name]["cost"] for name in ("a", "bb")] == [pytest.approx(6 * PRICE)] * 2
+    again = json.loads(blend("run", prompts, "-o", "out.jsonl", "--json").stdout)
+    assert again["cost"] == pytest.approx(len(server.requests) * PRICE)
+    assert len(server.requests) == 15
+
+
+def test_the_fuser_is_paid_for_where_its_text_is_not_used(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("no") if "system" in str(body["messages"][0]) else reply(body)
+    result = blend("run", prompts, "-o", "out.jsonl", "--mode", "fuse", "--json")
+    summary = json.loads(result.stdout)
+    assert summary["fused"] == 0
+    assert summary["cost"] == pytest.approx(len(server.requests) * PRICE) == pytest.approx(18 * PRICE)
+    assert summary["llms"]["a"]["cost"] == pytest.approx(12 * PRICE)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_run_goes_on(server, prompts, tmp_path):
-    command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1"]
+def test_a_killed_run_goes_on_and_knows_what_it_has_paid(server, prompts, tmp_path):
+    command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    paid = Path("out.jsonl.job/paid.journal.jsonl")
 
     def killing(body):
-        if len(server.requests) >= 7:  # two come at a time
+        if body["model"] == "bb" and body["messages"][-1]["content"] == "Question 3?":
+            while len(paid.read_text().splitlines()) < 7:  # until the answer of the other LLM is here
+                time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
         return reply(body)
 
@@ -293,10 +326,10 @@ def test_a_killed_run_goes_on(server, prompts, tmp_path):
     finally:
         process.kill()
     assert not Path("out.jsonl").exists()
-    done = len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines())
+    assert len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines()) == 3
     with Store(tmp_path / "blend.db") as store:
         stored = len(store)
-    assert (done, stored in (6, 7)) == (3, True)
+    assert stored in (6, 7)
     calls = len(server.requests)
     server._replies = reply
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -304,3 +337,4 @@ def test_a_killed_run_goes_on(server, prompts, tmp_path):
     assert "6 rows, 3 of them by earlier runs" in again.stderr
     assert len(server.requests) - calls == 12 - stored
     assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]
+    assert json.loads(again.stdout)["cost"] == pytest.approx((7 + len(server.requests) - calls) * PRICE)

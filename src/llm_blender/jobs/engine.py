@@ -195,7 +195,8 @@ async def _work(
             result = await work(item.value)
             cost = result.cost
         except LLMError as error:
-            result = Result(None, str(error))
+            cost = error.cost
+            result = Result(None, str(error), cost)
             lasting = error.reason in _LASTING
         except NoAnswerError as error:
             cost = error.cost
