@@ -143,9 +143,11 @@ class EmbeddedConfig(_LLMConfig):
         top_p: share of the probability mass to sample from.
         max_tokens: maximum number of tokens of an answer.
         system: system message for conversations without one.
+        context: maximum tokens of prompt and answer together.
     """
 
     provider: Literal["embedded"]
+    context: int = Field(default=4096, ge=256)
 
 
 class ReplayConfig(_Section):
@@ -242,8 +244,9 @@ class LimitsConfig(_Section):
 
     Attributes:
         deadline: seconds for the LLMs to answer one prompt, and then for the fuser.
-        quorum: number of answers that suffice; None waits for all of them, up to the deadline.
-        grace: seconds for the other LLMs after the quorum.
+        quorum: number of LLMs whose answers suffice, however many samples each gives; None waits for all of them, up to
+            the deadline.
+        grace: seconds for the other LLMs after the quorum; None is as long again as the quorum took, and at least 10.
         max_cost: maximum cost of one prompt in dollars; an LLM whose answer might cost more than is left is not
             called. None means no cap.
         allow_unpriced: with a `max_cost`, also call LLMs without a price or `max_tokens`, and count them as free.
@@ -251,7 +254,7 @@ class LimitsConfig(_Section):
 
     deadline: Seconds = 120.0
     quorum: int | None = Field(default=None, ge=1)
-    grace: float = Field(default=3.0, ge=0)
+    grace: float | None = Field(default=None, ge=0)
     max_cost: float | None = Field(default=None, gt=0)
     allow_unpriced: bool = False
 
@@ -357,11 +360,14 @@ class Config(_Section):
                 raise ValueError(
                     f'two [[llm]] are named "{name}"; give each its own name, or ask one for several samples'
                 )
-        answers = sum(entry.samples for entry in self.llm)
-        if self.llm and not answers:
+        writers = sum(entry.samples > 0 for entry in self.llm)
+        if self.llm and not writers:
             raise ValueError("every [[llm]] has 0 `samples`: give at least one of them more")
-        if self.llm and self.limits.quorum and self.limits.quorum > answers:
-            raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but there are only {answers} answers")
+        if self.llm and self.limits.quorum and self.limits.quorum > writers:
+            raise ValueError(
+                f"[limits] wants a quorum of {self.limits.quorum}, but only {writers} [[llm]] give answers; it counts "
+                f"LLMs, not samples"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -420,11 +420,15 @@ class Ranking(Record):
         return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
-        """Return the short form for rows and answers: the lead instead of the matrix of logits."""
+        """Return the short form for rows and answers: the lead instead of the matrix of logits.
+
+        `truncated` is left out where nothing was cut.
+        """
         values = self.to_dict()
         return {
             **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
             "lead": self.lead,
+            **({"truncated": self.truncated} if self.truncated else {}),
         }
 
 

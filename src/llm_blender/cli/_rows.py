@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
-from llm_blender.cli._output import note
+from llm_blender.cli._output import note, note_unread
 from llm_blender.cli._progress import Report
 from llm_blender.errors import InputError, RowError, unknown_name
 
@@ -81,8 +81,7 @@ def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[
 def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
     """Print the summary of a ranked file to standard error."""
     note(summary.headline())
-    if summary.truncated:
-        note(f"{summary.truncated:.1%} of the text was too long for the ranker to read")
+    note_unread(summary.truncated)
     note_bad(bad)
 
 

@@ -43,14 +43,16 @@ class Result:
     """The result of a row.
 
     Attributes:
-        value: plain JSON values; None where the row failed.
+        value: plain JSON values; None where the row failed and nothing is known of it.
         reason: why the row failed or is incomplete; empty where it is complete.
         cost: dollars paid; None where a price is unknown.
+        failed: whether the row failed although it has a value, which says how.
     """
 
     value: Any
     reason: str = ""
     cost: float | None = 0.0
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Count:
 
     def entry(self, journal: Journal, key: str, result: Result) -> None:
         """Write the result of a row to the journal."""
-        status = "failed" if result.value is None else "partial" if result.reason else "done"
+        status = "failed" if result.failed or result.value is None else "partial" if result.reason else "done"
         journal.add(Entry(key, status, result.value, result.reason, result.cost))  # type: ignore[arg-type]
         self.add(cost=result.cost, **{status: 1})
 
@@ -193,10 +195,13 @@ async def _work(
             result = await work(item.value)
             cost = result.cost
         except LLMError as error:
-            result = Result(None, str(error))
+            cost = error.cost
+            result = Result(None, str(error), cost)
             lasting = error.reason in _LASTING
         except NoAnswerError as error:
-            result = Result(None, str(error))
+            cost = error.cost
+            failures = [failure.to_dict() for failure in error.failures]
+            result = Result({"failures": failures}, str(error), cost, failed=True)
             lasting = all(failure.reason in _LASTING for failure in error.failures)
         else:
             lasting = False

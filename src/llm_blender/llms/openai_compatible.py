@@ -257,14 +257,13 @@ class OpenAICompatibleLLM:
                 except CallError as error:
                     raise self._error(error) from None
                 seconds = time.perf_counter() - started
-        usage = response.usage
         return Candidate(
             text=response.text,
             model=self.name,
             reasoning=response.reasoning,
-            usage=usage,
+            usage=response.usage,
             seconds=seconds,
-            cost=None if usage is None or self._price is None else self._price.cost(usage),
+            cost=self._cost(response.usage),
             finish_reason=response.finish_reason,
             tool_calls=response.tool_calls,
             refusal=response.refusal,
@@ -337,9 +336,13 @@ class OpenAICompatibleLLM:
                 if not raw.is_success:
                     raise self._refusal(raw.status_code, raw.headers, await _server_message(blocks))
                 response = ChatResponse(raw.headers.get("content-type", ""))
-                while not response.done and (block := await _next(blocks)):
-                    emit(response.feed(block))
-                emit(response.close())
+                try:
+                    while not response.done and (block := await _next(blocks)):
+                        emit(response.feed(block))
+                    emit(response.close())
+                except CallError as error:
+                    error.usage = response.usage
+                    raise
                 await _finish(blocks)
                 return response
         except (httpx.RequestError, httpx.InvalidURL):
@@ -372,7 +375,11 @@ class OpenAICompatibleLLM:
             message = message.replace(self._api_key, "***")
         if len(message) > _LONGEST_MESSAGE:
             message = message[:_LONGEST_MESSAGE] + "…"
-        return LLMError(self.name, error.reason, message)
+        cost = 0.0 if error.usage is None else self._cost(error.usage)
+        return LLMError(self.name, error.reason, message, usage=error.usage, cost=cost)
+
+    def _cost(self, usage: Usage | None) -> float | None:
+        return None if usage is None or self._price is None else self._price.cost(usage)
 
 
 @cache

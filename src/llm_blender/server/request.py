@@ -102,7 +102,7 @@ def read_question(service: Service, body: ChatRequest) -> Question:
             400, "invalid_value", "Tools and response_format work in the mode pick only.", param="blend.mode"
         )
     settings = override(_preset(ensemble, body.model), options)
-    limits = _limits(settings.limits, body.model, options, answers, choices)
+    limits = _limits(settings.limits, body.model, options, len(members), choices)
     settings = replace(settings, limits=limits, mode="pick" if call.need_api else settings.mode)
     ensemble.check(settings)
     cache = body.seed is not None
@@ -152,18 +152,18 @@ def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
             return replace(ensemble.settings, mode="pick")
 
 
-def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choices: int) -> Limits:
-    """Narrow the configured limits to those of the request; the quorum is at least the number of choices."""
+def _limits(base: Limits, model: str, options: BlendOptions, llms: int, choices: int) -> Limits:
+    """Narrow the configured limits to those of the request; a quorum gives at least one answer for each choice."""
     deadline = min(options.deadline or base.deadline, base.deadline)
     quorum, grace = options.quorum or base.quorum, base.grace if options.grace is None else options.grace
     if model == "blend-fast":
-        quorum, grace = options.quorum or -(-answers // 2), 0.5 if options.grace is None else options.grace
+        quorum, grace = options.quorum or -(-llms // 2), 0.5 if options.grace is None else options.grace
     elif model == "blend-best":
         quorum = options.quorum
-    if quorum is not None:
-        quorum = min(max(quorum, choices), answers)
     costs = [cost for cost in (options.max_cost, base.max_cost) if cost is not None]
-    return replace(base, deadline=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None))
+    return replace(
+        base, deadline=deadline, quorum=quorum, grace=grace, answers=choices, max_cost=min(costs, default=None)
+    )
 
 
 def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
