@@ -254,6 +254,8 @@ class OpenAICompatibleLLM:
             cost=None if usage is None or self._price is None else self._price.cost(usage),
             finish_reason=response.finish_reason,
             tool_calls=response.tool_calls,
+            refusal=response.refusal,
+            extra=response.extra,
         )
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
