@@ -290,8 +290,8 @@ class OpenAICompatibleLLM:
         """Call until there is an answer, a lasting failure, or no time left; return the answer and its seconds."""
         clock, pacer = time.perf_counter, self._pacer()
         tokens = _size(body) / _BYTES_A_TOKEN + (_most_tokens(body) or _USUAL_TOKENS)
-        attempt, refused = 0, False
         left, patience = self.timeout, self.timeout  # seconds with the server, and in the queue after a refusal
+        attempt, refused = 0, False
         began: float | None = None
         while True:
             queued = clock()
@@ -305,27 +305,30 @@ class OpenAICompatibleLLM:
                     finally:
                         left -= clock() - sent
             except BusyError as busy:
-                raise self._busy(busy.wait) from None
+                full = f"its server accepts no more calls for now; the wait is {busy.wait:.0f} s"
+                raise CallError("rate_limit", full, busy.wait, own=False) from None
             except CallError as error:
-                if output.begun or error.reason not in _TRANSIENT:
-                    raise
-                refused, pause = _is_refusal(error), 0.0
-                if refused and error.retry_after is not None:
-                    pause = pacer.load.closed_for
-                elif not (isinstance(error, ClosedError) and attempt == 0 and self._backoff.attempts > 1):
-                    wait = self._backoff.pause(attempt, error.retry_after)
-                    if wait is None:
-                        raise
-                    pause = pacer.load.closed_for if refused else wait
-                if pause >= (patience if refused else left):
+                pause, counts = self._pause(error, attempt)
+                refused = _is_refusal(error)
+                if refused:
+                    pause = None if pause is None else pacer.load.closed_for
+                    error.retry_after = error.retry_after or pacer.load.closed_for
+                if pause is None or output.begun or pause >= (patience if refused else left):
                     raise
                 logger.info("%s; again in %.1f s", self._error(error), pause)
-                if refused:
-                    attempt += error.retry_after is None
-                    continue  # the queue waits
-            attempt += 1
-            left -= pause
-            await asyncio.sleep(pause)
+            attempt += counts
+            if not refused:  # else it waits in the queue, as all calls do
+                left -= pause
+                await asyncio.sleep(pause)
+
+    def _pause(self, error: CallError, attempt: int) -> tuple[float | None, bool]:
+        """Return the seconds before a failed call is tried again, None to give up; and whether that is an attempt."""
+        if error.reason not in _TRANSIENT:
+            return None, True
+        if _is_refusal(error) and error.retry_after is not None:
+            return error.retry_after, False
+        pause = self._backoff.pause(attempt, error.retry_after)
+        return 0.0 if pause is not None and isinstance(error, ClosedError) and not attempt else pause, True
 
     async def _attempt(self, place: Place, body: dict[str, Any], output: _Output, seconds: float) -> ChatResponse:
         """Make a call that has a place, and report to its pacer how it ends."""
@@ -413,10 +416,6 @@ class OpenAICompatibleLLM:
                 message = public = f"the server refuses the request ({status}){words}"
         own = reason not in ("bad_request", "rate_limit")
         return CallError(reason, message, wait, error=error, own=own, public=public)
-
-    def _busy(self, wait: float) -> CallError:
-        message = f"its server takes no more calls for now; the queue is {wait:.0f} s long"
-        return CallError("rate_limit", message, wait, own=False)
 
     def _error(self, error: CallError) -> LLMError:
         """Return the error for the user: one short line, without the key."""
