@@ -119,8 +119,10 @@ class OpenAIConfig(_LLMConfig):
         system: system message for conversations without one.
         timeout: seconds for one call, its retries included.
         concurrency: maximum number of simultaneous calls.
+        rpm: maximum number of calls a minute, spread evenly; None is no limit.
+        tpm: maximum number of tokens a minute of prompts and answers, likewise.
         price: price of its tokens; None if unknown.
-        extra: additional keys of the request's body, passed on unchanged.
+        extra: additional keys of the request's body, passed on unchanged; they replace those of a request.
     """
 
     provider: Literal["openai"] = "openai"
@@ -128,6 +130,8 @@ class OpenAIConfig(_LLMConfig):
     api_key_env: Name | None = None
     timeout: Seconds = 60.0
     concurrency: int = Field(default=4, ge=1)
+    rpm: float | None = Field(default=None, gt=0)
+    tpm: float | None = Field(default=None, gt=0)
     price: Price | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from llm_blender.calls import Caller
 from llm_blender.errors import LLMError
+from llm_blender.llms.pacing import was_queued
 from llm_blender.types import Candidate, Failure, Message, Sampling
 
 
@@ -122,6 +123,7 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
+    queued: set[int] = set()
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
@@ -133,6 +135,10 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
         except LLMError as error:
             fail(index, Failure.of(error))
             return
+        except asyncio.CancelledError as error:
+            if was_queued(error):
+                queued.add(index)
+            raise
         if reply.candidate.text.strip():
             candidates[index] = reply.candidate
             observer.wrote(index, reply.candidate, stored=reply.stored)
@@ -153,7 +159,10 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     for task, index in tasks.items():
         if task.cancelled():
             name = calls[index].caller.llm.name
-            fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
+            if index in queued:
+                fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
+            else:
+                fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
             raise error
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())))
