@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -263,6 +265,9 @@ class LimitsConfig(_Section):
     allow_unpriced: bool = False
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
+
+
 class ServerConfig(_Section):
     """``[server]``: options of `blend serve`, where the deadline of ``[limits]`` covers the whole request.
 
@@ -271,11 +276,15 @@ class ServerConfig(_Section):
         port: port to bind to; 0 takes a free one.
         keys_env: environment variable with the API keys of the clients, separated by commas; optional.
         keys_file: file with the SHA-256 of a client's key, in hex, on each line; relative to the folder of this file.
-        concurrency: maximum number of running requests.
+        origins: origins of pages of other hosts that may use the service, ``https://chat.example.com``; ``*`` is every
+            page, and needs keys.
+        concurrency: maximum number of running requests; fewer run if the LLMs take fewer at once.
         queue: maximum number of waiting requests; further ones are refused.
         max_body: maximum size of a request in bytes.
         max_candidates: maximum number of texts to rank, or of answers to generate, in one request.
-        max_chars: maximum length of one text in characters.
+        max_documents: maximum number of documents to rerank in one request.
+        max_messages: maximum number of messages in one request.
+        max_chars: maximum length of one text, and of a whole conversation, in characters.
         heartbeat: seconds between comments that keep a stream alive.
         drain: seconds for running requests to finish when the service ends.
         failures: failures in a row after which an LLM is set aside.
@@ -287,16 +296,27 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, ge=0, le=65535)
     keys_env: Name = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
+    origins: list[str] = Field(default_factory=list)
     concurrency: int = Field(default=32, ge=1)
     queue: int = Field(default=64, ge=0)
     max_body: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_candidates: int = Field(default=64, ge=2)
-    max_chars: int = Field(default=200_000, ge=1)
+    max_documents: int = Field(default=1000, ge=2)
+    max_messages: int = Field(default=1000, ge=1)
+    max_chars: int = Field(default=1_000_000, ge=1)
     heartbeat: Seconds = 10.0
     drain: float = Field(default=30.0, ge=0)
     failures: int = Field(default=3, ge=1)
     set_aside: Seconds = 15.0
     playground: bool = True
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://chat.example.com, without a path")
+        return [origin.lower() for origin in origins]
 
 
 class Config(_Section):
