@@ -32,7 +32,7 @@ _MOST_LACKS, _LONGEST_LACK = 3, 200
 
 
 class _LackError(Exception):
-    """What an answer lacks, in plain words."""
+    """An answer without the required form; the message says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Form:
                 begins with the key and a colon.
             MissingExtraError: there is a schema, and `jsonschema` is not installed.
         """
-        response_format, tools = response_format or {}, list(tools)
+        tools = list(tools)
         if (length := len(json.dumps([response_format, tools]))) > MAX_CHARS:
             raise InputError(f"tools: with response_format they have {length} characters; the maximum is {MAX_CHARS}.")
-        wants_json, schema = _json_of(response_format)
+        wants_json, schema = (False, None) if response_format is None else _json_of(response_format)
         known = dict(_tool(f"tools.{place}", tool) for place, tool in enumerate(tools))
         calls, names = _choice_of(tool_choice, known)
         if not wants_json and not known:
@@ -121,7 +121,7 @@ class Form:
             raise _LackError("it calls a tool, and tool_choice excludes calls")
         function = call.get("function") or {}
         name = function.get("name") or (call.get("custom") or {}).get("name")
-        if name not in self.tools:
+        if not isinstance(name, str) or name not in self.tools:
             raise _LackError(f"it calls `{name}`, which is not one of {_names(self.tools)}")
         if "function" not in call:
             return call
@@ -144,7 +144,7 @@ class Form:
 
 def _json_of(given: Mapping[str, Any]) -> tuple[bool, Schema | None]:
     """Read `response_format`: whether JSON is required, and its schema."""
-    match given.get("type", "text"):
+    match given.get("type"):
         case "text":
             return False, None
         case "json_object":  # with a `schema` for some servers
