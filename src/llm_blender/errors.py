@@ -5,6 +5,7 @@
     LLMBlenderError
     ├── InputError              the user's input is wrong              exit 2   HTTP 400
     │   ├── RowError            a row of a file: path, line, reason
+    │   ├── MessageError        a message of a conversation: position, key, reason
     │   ├── ConfigError         blend.toml, or an option
     │   ├── CheckpointError     a folder or file that is no checkpoint
     │   ├── NotFoundError       no file, model or row of that name              HTTP 404
@@ -39,6 +40,7 @@ __all__ = [
     "InputError",
     "LLMBlenderError",
     "LLMError",
+    "MessageError",
     "MissingExtraError",
     "MissingLibraryError",
     "NoAnswerError",
@@ -134,6 +136,20 @@ class RowError(InputError):
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
         self.path, self.line, self.reason = fspath(path), line, reason
         super().__init__(f"{self.path}, {unit} {line}: {reason}")
+
+
+class MessageError(InputError):
+    """A message of a conversation cannot be read.
+
+    Attributes:
+        position: 0-based position of the message.
+        key: key of the message that is wrong, such as ``content``; empty for the message itself.
+        reason: the problem.
+    """
+
+    def __init__(self, position: int, key: str, reason: str) -> None:
+        self.position, self.key, self.reason = position, key, reason
+        super().__init__(f"Message {position} of the instruction: {reason}.")
 
 
 class ConfigError(InputError):

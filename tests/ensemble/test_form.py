@@ -15,10 +15,10 @@ import pytest
 pytest.importorskip("jsonschema")
 
 from llm_blender.calls import WrappedLLM
+from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Ensemble, Form, Limits, Member, Observer
 from llm_blender.ensemble.form import MAX_CHARS, Schema
 from llm_blender.errors import InputError, LLMError, NoAnswerError
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Answer, Candidate, Failure

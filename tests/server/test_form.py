@@ -13,9 +13,9 @@ from pydantic import BaseModel
 pytest.importorskip("jsonschema")
 
 from llm_blender.config import Price
+from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Limits
 from llm_blender.errors import LLMError
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.testing import FakeLLM
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage

@@ -32,7 +32,15 @@ from llm_blender.data.preferences import (
     make_preferences,
     vote_records,
 )
-from llm_blender.data.rows import keep_candidates, normalized_key, parse_row, parse_rows, read_rows, stored_ranking
+from llm_blender.data.rows import (
+    keep_candidates,
+    normalized_key,
+    parse_candidate,
+    parse_row,
+    parse_rows,
+    read_rows,
+    stored_ranking,
+)
 
 __all__ = [
     "MIX_INSTRUCT",
@@ -58,6 +66,7 @@ __all__ = [
     "keep_candidates",
     "make_preferences",
     "normalized_key",
+    "parse_candidate",
     "parse_mix_instruct_row",
     "parse_row",
     "parse_rows",

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import file_sha256
+from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
-from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
+from llm_blender.data.prompts import read_prompt
 from llm_blender.data.records import Records, SkipRecord
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError

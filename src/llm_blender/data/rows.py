@@ -94,23 +94,32 @@ def parse_row(record: Mapping[str, Any]) -> Example:
         instruction=instruction if isinstance(instruction, str) else tuple(instruction),
         input=own_input,
         reference=reference,
-        candidates=tuple(_candidate(i, value) for i, value in enumerate(candidates)),
+        candidates=tuple(parse_candidate(value, name=f"candidate {i}") for i, value in enumerate(candidates)),
         pairs=tuple(_pair(i, value, len(candidates)) for i, value in enumerate(pairs)),
         id=None if record.get("id") is None else str(record["id"]),
         extra={key: value for key, value in record.items() if key not in _OWN},
     )
 
 
-def _candidate(position: int, value: Any) -> Candidate:
+def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
+    """Parse a candidate of a row: a text, or an object with a `text` and optionally its `model` and `scores`.
+
+    Args:
+        value: the candidate.
+        name: name of the candidate in an error.
+
+    Raises:
+        ValueError: it is malformed.
+    """
     if isinstance(value, str):
         return Candidate(value)
     if not (isinstance(value, Mapping) and isinstance(value.get("text"), str)):
-        raise ValueError(f"candidate {position} is neither a text nor an object with a `text`")
+        raise ValueError(f"{name} is neither a text nor an object with a `text`")
     scores = value.get("scores") or {}
     try:
         numbers = {name: float(score) for name, score in scores.items() if score is not None}
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"the scores of candidate {position} must be numbers by name") from None
+        raise ValueError(f"the scores of {name} must be numbers by name") from None
     finite = {name: score for name, score in numbers.items() if math.isfinite(score)}
     model = value.get("model")
     return Candidate(value["text"], None if model is None else str(model), finite)

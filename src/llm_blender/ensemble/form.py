@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 from pydantic_core import SchemaError as PatternError
 from pydantic_core import SchemaValidator, core_schema, from_json
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.errors import InputError, LLMError, MissingExtraError
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.types import Candidate
 
 MAX_CHARS = 300_000

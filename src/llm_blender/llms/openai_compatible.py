@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
-from llm_blender.llms.chat_response import CallError, ChatResponse
+from llm_blender.llms.api_errors import CallError
+from llm_blender.llms.chat_response import ChatResponse
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -266,6 +267,8 @@ class OpenAICompatibleLLM:
             cost=None if usage is None or self._price is None else self._price.cost(usage),
             finish_reason=response.finish_reason,
             tool_calls=response.tool_calls,
+            refusal=response.refusal,
+            extra=response.extra,
         )
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:

@@ -20,10 +20,9 @@ from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
 from llm_blender.errors import InputError, MissingExtraError, NoAnswerError, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
-from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
+from llm_blender.server.schemas import BlendOptions, ChatRequest
 from llm_blender.server.service import PRESETS, Service
 from llm_blender.types import LLM, Candidate, Failure, Fuser, Message, OnText, Sampling
 
@@ -52,7 +51,7 @@ class Question:
     """A chat request, read and checked.
 
     Attributes:
-        prompt: the conversation as the ranker reads it.
+        prompt: the conversation, as an LLM behind an API gets it.
         seed: the client's seed, or a random one.
         cache: whether the client gave a seed: only then the store can find the answers again.
         members: the LLMs to ask, each with the options of the request.
@@ -124,7 +123,7 @@ def read_question(service: Service, body: ChatRequest) -> Question:
     ensemble.check(settings)
     cache = body.seed is not None
     return Question(
-        prompt=conversation(body.messages),
+        prompt=body.messages,
         seed=random.randrange(2**31) if body.seed is None else read_seed(body.seed),
         cache=cache,
         members=tuple(replace(member, llm=_OptionsLLM(member.llm, call)) for member in members),
@@ -155,19 +154,6 @@ def override(settings: EnsembleSettings, body: BaseModel) -> EnsembleSettings:
 def read_seed(given: int) -> int:
     """Map any seed of a client to the range that every LLM accepts."""
     return given % 2**31
-
-
-def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Render the turns as text: a tool call as its JSON, a tool's result as a turn of the user."""
-    turns: list[Message] = []
-    for message in messages:
-        text = message.text
-        if message.tool_calls:
-            calls = tool_calls_text([call.model_dump() for call in message.tool_calls])
-            text = f"{text}\n{calls}".strip()
-        role = "user" if message.role == "tool" else message.role
-        turns.append({"role": role, "content": f"Result of a tool: {text}" if message.role == "tool" else text})
-    return turns
 
 
 def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
@@ -243,14 +229,13 @@ class _CallOptions:
 
     Attributes:
         sampling: the sampling options; None leaves an option to the LLM.
-        messages: the conversation with tool calls and their results, which only LLMs behind an API support; None if
-            it has none.
+        tools: whether tools are offered, or the conversation has calls of tools: only LLMs behind an API support them.
         form: form that the request requires of an answer; None if it requires none.
         ignored: keys of the request without an effect.
     """
 
     sampling: Sampling
-    messages: tuple[Mapping[str, Any], ...] | None = None
+    tools: bool = False
     form: Form | None = None
     ignored: tuple[str, ...] = ()
 
@@ -276,15 +261,14 @@ class _CallOptions:
             stop=body.stop or (),
             extra=extra or None,
         )
-        with_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
-        messages = tuple(message.model_dump(exclude_unset=True) for message in body.messages)
+        tools = "tools" in extra or any(turn["role"] == "tool" or "tool_calls" in turn for turn in body.messages)
         ignored = sorted(name for name in further if name not in extra and name not in _ABOUT_THE_CLIENT)
-        return cls(sampling, messages if with_tools else None, _form(body), tuple(ignored[:_MOST_IGNORED]))
+        return cls(sampling, tools, _form(body), tuple(ignored[:_MOST_IGNORED]))
 
     @property
     def need_api(self) -> bool:
         """Whether only an LLM behind an API supports them."""
-        return self.messages is not None or self.form is not None
+        return self.tools or self.form is not None
 
 
 def _form(body: ChatRequest) -> Form | None:
@@ -306,19 +290,15 @@ class _OptionsLLM(WrappedLLM):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        wishes = {"sampling": self._options.sampling.to_dict(), "messages": self._options.messages}
-        return {**super().identity, "wishes": wishes}
+        return {**super().identity, "wishes": {"sampling": self._options.sampling.to_dict()}}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        return super().most_cost(self._messages(messages), self._sampling(sampling))
+        return super().most_cost(messages, self._sampling(sampling))
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        return await super().generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
-
-    def _messages(self, messages: Sequence[Message]) -> Sequence[Any]:
-        return messages if self._options.messages is None else self._options.messages
+        return await super().generate(messages, self._sampling(sampling), on_text=on_text)
 
     def _sampling(self, sampling: Sampling) -> Sampling:
         return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)

@@ -14,9 +14,9 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Observer
 from llm_blender.errors import StoreError
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.ranking import probability_matrix
 from llm_blender.server.request import Question
 from llm_blender.server.service import Service

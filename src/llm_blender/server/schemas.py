@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from llm_blender.data import parse_candidate
+from llm_blender.errors import MessageError
+from llm_blender.types import Instruction, Message, to_messages
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -60,9 +65,68 @@ class BlendOptions(StrictRequest):
     keep: bool = False
 
 
-class _TextPart(_OpenRequest):
-    type: Literal["text"]
-    text: str
+def _read_messages(value: Any) -> list[Message]:
+    """Read a conversation; an error names the message and its key."""
+    try:
+        return to_messages(value)
+    except MessageError as error:
+        where = (error.position, *(int(part) if part.isdigit() else part for part in error.key.split(".") if part))
+        reason = PydanticCustomError("message", "{reason}", {"reason": error.reason})
+        details = InitErrorDetails(type=reason, loc=where, input=value)
+        raise ValidationError.from_exception_data("messages", [details]) from None
+
+
+def _read_instruction(value: Any) -> Instruction:
+    if not isinstance(value, str | list):
+        raise ValueError("a text or a list of messages is wanted")
+    messages = _read_messages(value)
+    return value if isinstance(value, str) else messages
+
+
+# The reader decides, so that an error names what is wrong; these schemas document it.
+_TEXT_OR_NULL, _LIST_OR_NULL = {"type": ["string", "null"]}, {"type": ["array", "null"]}
+_MESSAGES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {
+                "type": "string",
+                "description": "system (or developer), user, assistant, tool (or function).",
+            },
+            "content": {
+                "type": ["string", "array", "null"],
+                "description": "A text, or parts of text; null for an assistant that calls tools or refuses.",
+            },
+            "name": _TEXT_OR_NULL,
+            "refusal": _TEXT_OR_NULL,
+            "tool_call_id": _TEXT_OR_NULL,
+            "tool_calls": _LIST_OR_NULL,
+        },
+    },
+}
+_CANDIDATE = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["text"],
+            "properties": {"text": {"type": "string"}, "model": _TEXT_OR_NULL, "finish_reason": _TEXT_OR_NULL},
+        },
+    ]
+}
+ChatMessages = Annotated[
+    list[Any], Field(min_length=1), AfterValidator(_read_messages), WithJsonSchema(_MESSAGES, mode="validation")
+]
+"""A conversation, as `to_messages` reads it."""
+_Instruction = Annotated[
+    Any,
+    AfterValidator(_read_instruction),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, _MESSAGES]}, mode="validation"),
+]
+_Candidate = Annotated[Any, AfterValidator(parse_candidate), WithJsonSchema(_CANDIDATE, mode="validation")]
 
 
 class _Function(_OpenRequest):
@@ -72,31 +136,8 @@ class _Function(_OpenRequest):
 
 class _ToolCall(_OpenRequest):
     id: str
-    type: Literal["function"]
-    function: _Function
-
-
-class ChatMessage(_OpenRequest):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_TextPart] | None = None
-    name: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("a message needs a text as `content`")
-        return self
-
-    @property
-    def text(self) -> str:
-        """The text of the content, whether it has parts or not."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+    type: Literal["function", "custom"]
+    function: _Function | None = None
 
 
 class _StreamOptions(_OpenRequest):
@@ -156,7 +197,7 @@ class ChatRequest(_OpenRequest):
     """OpenAI's chat request; of the keys that are not named here, few are handed on to the LLMs."""
 
     model: Text
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: ChatMessages
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -187,14 +228,14 @@ class ChatRequest(_OpenRequest):
 
 
 class _Contest(StrictRequest):
-    instruction: Text | Annotated[list[ChatMessage], Field(min_length=1)]
+    instruction: _Instruction
     seed: Seed = 0
 
 
 class RankRequest(_Contest):
     """Candidates to put in order."""
 
-    candidates: Annotated[list[str], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
     strategy: str | None = None
     budget: Count | None = None
 
@@ -202,14 +243,14 @@ class RankRequest(_Contest):
 class CompareRequest(_Contest):
     """Two answers."""
 
-    a: str
-    b: str
+    a: _Candidate
+    b: _Candidate
 
 
 class FuseRequest(_Contest):
     """Candidates to fuse into one answer."""
 
-    candidates: Annotated[list[str], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
     mode: Literal["fuse", "auto"] = "fuse"
     top_k: Annotated[int, Field(ge=2, le=1000)] | None = None
     guard: bool | None = None
@@ -218,7 +259,7 @@ class FuseRequest(_Contest):
 class RerankRequest(_OpenRequest):
     """Cohere's and Jina's `documents`, or TEI's `texts`."""
 
-    query: Text
+    query: Annotated[Text, AfterValidator(_read_instruction)]
     documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
