@@ -17,7 +17,7 @@ from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Limits
 from llm_blender.errors import LLMError
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
-from llm_blender.testing import FakeLLM
+from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeReply
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
 CHAT = "/v1/chat/completions"
@@ -371,3 +371,42 @@ def test_the_fingerprint_is_of_version_and_llms(serve):
     assert {chunk["system_fingerprint"] for chunk in chunks} == {first}
     assert serve(FakeLLM("a"), FakeLLM("b")).ask().json()["system_fingerprint"] == first
     assert serve(FakeLLM("a"), FakeLLM("c")).ask().json()["system_fingerprint"] != first
+
+
+SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "s1"}}}
+
+
+def _insisting(body: dict[str, Any]) -> FakeReply:
+    """Reply like a server that refuses the second turn without the signature and the thoughts of the first."""
+    if len(body["messages"]) == 1:
+        turn = {"role": "assistant", "content": None, "reasoning_content": "It should be blue.", "tool_calls": [SIGNED]}
+        chunk = {"choices": [{"index": 0, "delta": turn, "finish_reason": "tool_calls"}]}
+        return FakeReply(
+            body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode(), content_type="text/event-stream"
+        )
+    turn = body["messages"][1]
+    if "thought_signature" not in json.dumps(turn.get("tool_calls")):
+        return FakeReply("Function call is missing a thought_signature in functionCall parts.", status=400)
+    if turn.get("reasoning_content") != "It should be blue.":
+        return FakeReply("Missing `reasoning_content` field in the assistant message.", status=400)
+    return FakeReply("It is blue.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_loop_of_tools_with_the_official_client_and_a_server_that_insists(serve, stream):
+    with FakeOpenAIServer(_insisting) as server, openai.OpenAI(
+        base_url=f"{serve(OpenAICompatibleLLM('a', 'fake', server.base_url)).url}/v1", api_key="none", max_retries=0
+    ) as client:  # fmt: skip
+        messages: list[Any] = [{"role": "user", "content": "Paint it."}]
+        for _ in range(2):
+            options: dict[str, Any] = {"model": "blend", "messages": messages, "tools": [TOOL]}
+            if stream:
+                with client.chat.completions.stream(**options) as events:
+                    message = events.get_final_completion().choices[0].message
+            else:
+                message = client.chat.completions.create(**options).choices[0].message
+            if message.tool_calls:
+                messages.append(message.model_dump(exclude_none=True))
+                messages.append({"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "done"})
+        assert message.content == "It is blue."
+        assert len(server.requests) == 2
