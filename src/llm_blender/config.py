@@ -96,7 +96,7 @@ class _LLMConfig(_Section):
     model: Name
     samples: int = Field(default=1, ge=0)
     temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     system: str | None = None
 
@@ -290,6 +290,7 @@ class ServerConfig(_Section):
         failures: failures in a row after which an LLM is set aside.
         set_aside: seconds for which an LLM is set aside; doubled by each further failure, up to ten minutes.
         playground: serve the page at ``/``, and keep its questions and votes in the store.
+        pass_: ``pass`` in the file: further keys of a client's request to hand on to the LLMs, such as ``provider``.
     """
 
     host: Name = "127.0.0.1"
@@ -309,6 +310,7 @@ class ServerConfig(_Section):
     failures: int = Field(default=3, ge=1)
     set_aside: Seconds = 15.0
     playground: bool = True
+    pass_: tuple[Name, ...] = Field(default=(), alias="pass", strict=False)
 
     @field_validator("origins")
     @classmethod
@@ -396,7 +398,7 @@ class Config(_Section):
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration in force as JSON values, defaults included; of an API key only whether it is set."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        values = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         for entry in values["llm"]:
             if "api_key_env" in entry:
                 entry["api_key_set"] = bool(os.environ.get(entry["api_key_env"]))
@@ -447,7 +449,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
         return "LLMs are written as [[llm]], each with its own keys"
     message = problem["msg"].removeprefix("Value error, ")
     last = problem["loc"][-1] if problem["loc"] else None
-    key = f'"{last}": ' if isinstance(last, str) and last in model.model_fields else ""
+    key = f'"{last}": ' if isinstance(last, str) and last in _keys(model) else ""
     return f"{prefix}{key}{message[0].lower()}{message[1:]}{more}"
 
 
@@ -475,9 +477,14 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 def _unknown(key: str, model: type[BaseModel]) -> str:
     if key == "api_key":
         return 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
-    near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(model.model_fields))}"
+    known = _keys(model)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(known))}"
     return f'unknown key "{key}"; {hint}'

@@ -424,12 +424,10 @@ class Ranking(Record):
 
         `truncated` is left out where nothing was cut.
         """
-        values = self.to_dict()
-        return {
-            **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
-            "lead": self.lead,
-            **({"truncated": self.truncated} if self.truncated else {}),
-        }
+        keys = ["best", "ranks", "scores", "strategy", "comparisons"]
+        if self.truncated:
+            keys.append("truncated")
+        return {**{key: _plain(getattr(self, key)) for key in keys}, "lead": self.lead}
 
 
 @dataclass(frozen=True)
@@ -466,12 +464,9 @@ class Answer(Record):
             {**candidate.to_dict(), "rank": rank, "score": score}
             for candidate, rank, score in zip(self.candidates, self.ranking.ranks, self.ranking.scores, strict=True)
         ]
-        return {
-            **super().to_dict(),
-            "candidates": candidates,
-            "ranking": self.ranking.summary(),
-            "cost": self.cost,
-        }
+        made = {"candidates": candidates, "ranking": self.ranking.summary(), "cost": self.cost}
+        values = {f.name: made[f.name] if f.name in made else _plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None or name == "cost"}
 
 
 @runtime_checkable

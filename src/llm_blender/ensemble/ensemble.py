@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
+from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
@@ -219,6 +220,7 @@ class Ensemble:
         members: Sequence[Member] | None = None,
         fuser: Callable[[], Fuser] | None = None,
         cache: bool = True,
+        form: Form | None = None,
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
@@ -233,6 +235,7 @@ class Ensemble:
             members: LLMs to ask in place of the ensemble's own.
             fuser: loads a fuser in place of the ensemble's own.
             cache: False neither reads nor fills the store.
+            form: form that an answer must have to be ranked; None requires none. A fused text is not checked.
 
         Raises:
             InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
@@ -261,7 +264,7 @@ class Ensemble:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
                 tasks.create_task(self._loaded_ranker())
                 loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
-                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
+                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer, form))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered = gathering.result()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender.calls import Caller
+from llm_blender.calls import Caller, Reply
+from llm_blender.ensemble.form import Form
 from llm_blender.errors import LLMError
 from llm_blender.llms.pacing import was_queued
 from llm_blender.types import Candidate, Failure, Message, Sampling
@@ -113,10 +114,13 @@ class Gathered:
     failures: dict[int, Failure]
 
 
-async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
+async def gather(
+    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer, form: Form | None = None
+) -> Gathered:
     """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
-    An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
+    An answer without text, or without the required form, is a failure. Refusals to answer are the answers only where
+    no answer has the form. Calls that are late are cancelled and reported as timed out.
 
     Raises:
         StoreError: the store cannot be read.
@@ -124,6 +128,7 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
     queued: set[int] = set()
+    refusals: dict[int, tuple[Reply, LLMError]] = {}
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
@@ -139,11 +144,20 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
             if was_queued(error):
                 queued.add(index)
             raise
-        if reply.candidate.text.strip():
-            candidates[index] = reply.candidate
-            observer.wrote(index, reply.candidate, stored=reply.stored)
-        else:
+        if not reply.candidate.text.strip():
             fail(index, Failure(call.caller.llm.name, "empty", f"{call.caller.llm.name}: the answer is empty"))
+            return
+        try:
+            take(index, reply, reply.candidate if form is None else form.check(reply.candidate))
+        except LLMError as error:
+            if reply.candidate.refusal is None:
+                fail(index, Failure.of(error))
+            else:
+                refusals[index] = reply, error
+
+    def take(index: int, reply: Reply, candidate: Candidate) -> None:
+        candidates[index] = candidate
+        observer.wrote(index, candidate, stored=reply.stored)
 
     def enough() -> bool:
         llms = {calls[index].caller.llm.name for index in candidates}
@@ -165,6 +179,12 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
                 fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
             raise error
+    answered = bool(candidates)
+    for index, (reply, error) in refusals.items():
+        if answered:
+            fail(index, Failure.of(error))
+        else:
+            take(index, reply, reply.candidate)
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())))
 
 

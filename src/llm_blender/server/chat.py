@@ -14,14 +14,24 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llm_blender.errors import NoAnswerError
-from llm_blender.server.errors import StrictRoute, error_body
-from llm_blender.server.request import Question, read_question
-from llm_blender.server.response import Events, blend_json, choices_of, complete, finish_reason, head, message, usage
+from llm_blender.server.errors import error_body
+from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.response import (
+    Events,
+    blend_json,
+    choices_of,
+    complete,
+    fingerprint,
+    finish_reason,
+    head,
+    message,
+    usage,
+)
 from llm_blender.server.schemas import ChatCompletion, ChatRequest
 from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.types import Answer, Candidate
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=BodyRoute)
 
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _RESPONSE = {
@@ -48,7 +58,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
         for index, candidate in enumerate(choices_of(answer, question.choices))
     ]
-    begin = head("chat.completion", question.model)
+    begin = {**head("chat.completion", question.model), "system_fingerprint": fingerprint(service)}
     blend = await blend_json(service, question, answer, begin["id"], owner(request))
     return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})
 
@@ -82,6 +92,7 @@ async def answer_question(service: Service, question: Question, events: Events) 
             members=question.members,
             fuser=question.fuser,
             cache=question.cache,
+            form=question.form,
         )
     except NoAnswerError as error:
         raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
@@ -97,7 +108,7 @@ def _stream(service: Service, question: Question, owner: str) -> StreamingRespon
         RefusedError: the queue is full.
     """
     events: asyncio.Queue[bytes] = asyncio.Queue()
-    chunks, live = _Chunks(question), _LiveText()
+    chunks, live = _Chunks(question, fingerprint(service)), _LiveText()
 
     def send(event: Mapping[str, Any]) -> None:
         events.put_nowait(b": blend " + json.dumps(event).encode() + b"\n\n")
@@ -172,8 +183,8 @@ class _Chunks:
         id: id of the completion.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._head = head("chat.completion.chunk", question.model)
+    def __init__(self, question: Question, fingerprint: str) -> None:
+        self._head = {**head("chat.completion.chunk", question.model), "system_fingerprint": fingerprint}
         self.id: str = self._head["id"]
         self._usage, self._choices = question.usage, question.choices
         self._begun: set[int] = set()
@@ -187,7 +198,7 @@ class _Chunks:
         choices = choices_of(answer, self._choices)
         lines = []
         for index, candidate in enumerate(choices):
-            lines.append(self._delta(index, _rest(candidate, sent if index == 0 else "")))
+            lines += [self._delta(index, delta) for delta in _deltas(candidate, sent if index == 0 else "")]
             more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
@@ -205,14 +216,17 @@ class _Chunks:
         return _data({**self._head, "choices": [choice], **unused, **more})
 
 
-def _rest(candidate: Candidate, sent: str) -> dict[str, Any]:
+def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
+    """Split a turn into deltas, the thoughts first; `sent` is the text sent so far."""
     turn = message(candidate)
     text = turn["content"] or ""
     # Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
-    delta: dict[str, Any] = {"content": text.removeprefix(sent) if text.startswith(sent) else ""}
+    delta = {**turn, "content": text.removeprefix(sent) if text.startswith(sent) else ""}
+    del delta["role"]
+    thoughts = delta.pop("reasoning_content", None)
     if "tool_calls" in turn:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(turn["tool_calls"])]
-    return delta
+        delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(turn["tool_calls"])]
+    return [delta] if thoughts is None else [{"reasoning_content": thoughts}, delta]
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

@@ -242,13 +242,42 @@ def _code(error: LLMBlenderError) -> str:
     return "invalid_value" if isinstance(error, InputError) else "work_failed"
 
 
+# Kinds of pydantic's errors, in words for a client.
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is no key that is known here",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least {min_length} of them",
+    "too_long": "must have at most {max_length} of them",
+}
+
+
 def _invalid(error: RequestValidationError) -> RefusedError:
     """Describe the first error in the body."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "json_invalid":
         return RefusedError(400, "invalid_json", f"The body is not JSON: {first['ctx']['error']}.")
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    words = _WORDS.get(first["type"])
+    if words is None:
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    else:
+        message = words.format(**first.get("ctx", {}))
     where = f"{path}: " if path else ""
     return RefusedError(400, "invalid_value", f"{where}{message}.", param=path or None)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from llm_blender.conversations import tool_calls_text
@@ -17,7 +20,7 @@ from llm_blender.errors import StoreError
 from llm_blender.ranking import probability_matrix
 from llm_blender.server.request import Question
 from llm_blender.server.service import Service
-from llm_blender.types import Answer, Candidate, Failure, Ranking, Usage
+from llm_blender.types import Answer, Candidate, Failure, Ranking
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +29,24 @@ _FINISHES = frozenset({"stop", "length", "content_filter"})
 
 
 def complete(question: Question, answer: Answer) -> Answer:
-    """Add the LLMs that were left out to the failures, and the discarded answers to the cost."""
-    costs = [answer.cost, *(candidate.cost for candidate in question.discarded)]
-    return replace(
-        answer,
-        failures=(*question.left_out, *answer.failures),
-        degraded=answer.degraded or bool(question.left_out),
-        usage=sum((candidate.usage or Usage() for candidate in question.discarded), answer.usage),
-        cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
-    )
+    """Add the LLMs that were left out to the failures."""
+    failures = (*question.left_out, *answer.failures)
+    return replace(answer, failures=failures, degraded=answer.degraded or bool(question.left_out))
 
 
 def head(kind: str, model: str) -> dict[str, Any]:
     """Make the keys that every object of OpenAI's API begins with, and a new id."""
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def fingerprint(service: Service) -> str:
+    """Return the same `system_fingerprint` for the same LLMs and version of this package."""
+    return _fingerprint(*service.llms)
+
+
+@cache
+def _fingerprint(*names: str) -> str:
+    return "fp_" + hashlib.sha256("\0".join((version("llm-blender"), *names)).encode()).hexdigest()[:12]
 
 
 def choices_of(answer: Answer, count: int) -> list[Candidate]:
@@ -51,12 +58,21 @@ def choices_of(answer: Answer, count: int) -> list[Candidate]:
 
 
 def message(candidate: Candidate) -> dict[str, Any]:
-    """Render a candidate as a turn of the assistant."""
-    text = candidate.text.strip()
-    if candidate.tool_calls is None:
-        return {"role": "assistant", "content": text}
-    content = text.removesuffix(tool_calls_text(candidate.tool_calls)).strip()
-    return {"role": "assistant", "content": content or None, "tool_calls": list(candidate.tool_calls)}
+    """Render a candidate as a turn of the assistant, with all keys that its API may need back on the next turn."""
+    text: str | None = candidate.text.strip()
+    turn: dict[str, Any] = {}
+    if candidate.reasoning is not None:
+        turn["reasoning_content"] = candidate.reasoning
+    if candidate.refusal is not None:
+        text, turn["refusal"] = None, candidate.refusal
+    if candidate.tool_calls is not None:
+        text = (text or "").removesuffix(tool_calls_text(candidate.tool_calls)).strip() or None
+        turn["tool_calls"] = list(candidate.tool_calls)
+    further = {key: value for key, value in (candidate.extra or {}).items() if key not in _OWN}
+    return {"role": "assistant", "content": text, **further, **turn}
+
+
+_OWN = frozenset({"role", "content", "tool_calls", "reasoning_content", "refusal"})
 
 
 def finish_reason(candidate: Candidate) -> str:
@@ -74,9 +90,12 @@ def usage(answer: Answer) -> dict[str, int]:
 
 def ranking_json(ranking: Ranking) -> dict[str, Any]:
     """Render a ranking with the probability that one candidate is better than another; null if not compared."""
+    return {**ranking.summary(), "probabilities": _probabilities(ranking)}
+
+
+def _probabilities(ranking: Ranking) -> list[list[float | None]]:
     matrix = probability_matrix(ranking).tolist()
-    rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in matrix]
-    return {**ranking.summary(), "probabilities": rows}
+    return [[None if math.isnan(value) else round(value, 4) for value in row] for row in matrix]
 
 
 async def blend_json(service: Service, question: Question, answer: Answer, id: str, owner: str) -> dict[str, Any]:
@@ -91,8 +110,12 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
         id: id of the completion.
         owner: name of the client.
     """
-    values = {**answer.to_dict(), "ranking": ranking_json(answer.ranking), "seed": question.seed}
+    values = {**answer.to_dict(), "seed": question.seed}
+    values["ranking"]["probabilities"] = _probabilities(answer.ranking)
+    values["failures"] = [failure.to_dict() for failure in answer.failures]
     del values["text"]
+    if question.ignored:
+        values["ignored"] = list(question.ignored)
     if answer.fusion is not None:
         values["fusion"]["message"] = answer.fusion.message
     if question.options.keep and service.history is not None:
@@ -104,9 +127,9 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
         else:
             values["kept"] = True
     if not question.options.candidates:
-        for candidate in values["candidates"]:
-            candidate.pop("text")
-            candidate.pop("reasoning", None)
+        for part in (*values["candidates"], *values["failures"]):
+            for key in ("text", "reasoning", "refusal", "tool_calls", "extra"):
+                part.pop(key, None)
     return values
 
 

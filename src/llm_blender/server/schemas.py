@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llm_blender.data import parse_candidate
@@ -23,7 +24,7 @@ class StrictRequest(BaseModel):
 
 
 class _OpenRequest(BaseModel):
-    """A request with OpenAI's keys: new keys of its API are passed on to the LLMs."""
+    """A request with OpenAI's keys, and others."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -140,47 +141,89 @@ class _ToolCall(_OpenRequest):
 
 
 class _StreamOptions(_OpenRequest):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class _Tool(_OpenRequest):
-    type: Literal["function", "custom"]
-    function: dict[str, Any] | None = None
-    custom: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _described(self) -> Self:
-        if getattr(self, self.type) is None:
-            raise ValueError(f"a tool of the type {self.type} needs `{self.type}`")
-        return self
+def _token_limit(given: int) -> int | None:
+    if given == 0 or given < -1:
+        raise ValueError("must be at least 1; null and -1 mean no limit")
+    return None if given == -1 else given
 
 
-class _ResponseFormat(_OpenRequest):
-    type: Literal["text", "json_object", "json_schema"]
+def _stop_strings(given: Any) -> tuple[str, ...]:
+    strings = [given] if isinstance(given, str) else given
+    if strings is not None and not (isinstance(strings, list) and all(isinstance(each, str) for each in strings)):
+        raise ValueError("must be a text, or a list of texts")
+    if len(strings := strings or []) > _MOST_STOPS:
+        raise ValueError(f"must be at most {_MOST_STOPS} texts")
+    return tuple(filter(None, strings))
+
+
+def _unsupported(words: str) -> Callable[[Any], Any]:
+    def refuse(given: Any) -> Any:
+        if given:
+            raise ValueError(words)
+        return given
+
+    return refuse
+
+
+_MOST_STOPS = 16
+_TokenLimit = Annotated[int, Field(ge=-1, le=1_000_000), AfterValidator(_token_limit)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_NoLogprobs = AfterValidator(_unsupported("logprobs are not supported"))
+_STOP_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "maxItems": _MOST_STOPS},
+        {"type": "null"},
+    ]
+}
+# `Form.of` reads the next three, so that an error names what is wrong; these schemas document them.
+_Tool = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "properties": {"type": {"enum": ["function", "custom"]}}}, mode="validation"),
+]
+_FORMAT_SCHEMA = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+}
+_ResponseFormat = Annotated[dict[str, Any], WithJsonSchema(_FORMAT_SCHEMA, mode="validation")]
+_CHOICE_SCHEMA = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}, {"type": "null"}]}
 
 
 class ChatRequest(_OpenRequest):
-    """OpenAI's chat request; keys that are not named here are passed on to the LLMs."""
+    """OpenAI's chat request; of the keys that are not named here, few are handed on to the LLMs."""
 
     model: Text
     messages: ChatMessages
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    stop: Annotated[Any, AfterValidator(_stop_strings), WithJsonSchema(_STOP_SCHEMA, mode="validation")] = None
+    max_tokens: _TokenLimit | None = None
+    max_completion_tokens: _TokenLimit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     seed: Seed | None = None
-    tools: Annotated[list[_Tool], Field(min_length=1)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE_SCHEMA, mode="validation")] = None
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[None] = None
-    functions: Literal[None] = None
-    function_call: Literal[None] = None
+    logprobs: Annotated[bool | None, _NoLogprobs] = None
+    top_logprobs: Annotated[int | None, _NoLogprobs] = None
+    functions: Annotated[
+        list[Any] | None, AfterValidator(_unsupported("this key of OpenAI's old API is not supported: use `tools`"))
+    ] = None
+    function_call: Annotated[
+        Any, AfterValidator(_unsupported("this key of OpenAI's old API is not supported: use `tool_choice`"))
+    ] = None
     blend: BlendOptions | None = None
 
 
@@ -255,6 +298,8 @@ class _Usage(OpenAnswer):
 class _Reply(OpenAnswer):
     role: Literal["assistant"]
     content: str | None
+    reasoning_content: str | None = None
+    refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -283,6 +328,7 @@ class _Report(OpenAnswer):
     failures: list[dict[str, Any]]
     cost: float | None
     seconds: float
+    ignored: list[str] | None = None
     kept: bool | None = None
 
 
@@ -293,6 +339,7 @@ class ChatCompletion(OpenAnswer):
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: str
     choices: list[_Choice]
     usage: _Usage
     blend: _Report
