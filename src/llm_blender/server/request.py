@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
-from llm_blender.errors import LLMError, NoAnswerError, unknown_name
+from llm_blender.errors import LLMError, NoAnswerError, describe_failures, sentence, unknown_name
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
@@ -206,8 +206,7 @@ def _members(
         else:
             members.append(member if options.samples is None else replace(member, samples=options.samples))
     if not members:
-        reasons = "; ".join(failure.message for failure in left_out)
-        raise NoAnswerError(f"No LLM is available: {reasons}.", left_out)
+        raise NoAnswerError(f"No LLM is available: {sentence(describe_failures(left_out))}", left_out)
     return members, tuple(left_out)
 
 
