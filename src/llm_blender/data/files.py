@@ -233,6 +233,23 @@ def _zstd_error() -> type[Exception]:
     return error
 
 
+def check_output(path: str | Path) -> None:
+    """Check that rows can be written in the format that the extension of a file names.
+
+    Raises:
+        InputError: they cannot: it is another format.
+    """
+    target = Path(path)
+    if str(path) == STDIO or (target.exists() and not target.is_file()):
+        return
+    plain = target.name.removesuffix(".gz").removesuffix(".zst")
+    if target.suffix != ".parquet" and Path(plain).suffix not in ("", ".jsonl", ".ndjson"):
+        raise InputError(
+            f"Rows cannot be written to {target.name}, as {Path(plain).suffix}: name the file .jsonl, .jsonl.gz, "
+            f".jsonl.zst or .parquet."
+        )
+
+
 class RowWriter:
     """Writer of a file of records that appears whole or not at all.
 
@@ -255,6 +272,7 @@ class RowWriter:
             raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
         if target.is_dir():
             raise InputError(f"{target} is a folder: give the name of a file.")
+        check_output(target)
         parquet = _pyarrow() if target.suffix == ".parquet" else None
         try:
             file = self._stack.enter_context(self._open(target))

@@ -18,7 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
-from llm_blender.errors import InputError, MissingExtraError, NoAnswerError, unknown_name
+from llm_blender.errors import (
+    InputError,
+    MissingExtraError,
+    NoAnswerError,
+    describe_failures,
+    sentence,
+    unknown_name,
+)
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
@@ -209,8 +216,7 @@ def _members(
         else:
             members.append(member if options.samples is None else replace(member, samples=options.samples))
     if not members:
-        reasons = "; ".join(failure.message for failure in left_out)
-        raise NoAnswerError(f"No LLM is available: {reasons}.", left_out)
+        raise NoAnswerError(f"No LLM is available: {sentence(describe_failures(left_out))}", left_out)
     return members, tuple(left_out)
 
 
