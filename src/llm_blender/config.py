@@ -359,7 +359,7 @@ class Config(_Section):
         return self.folder / Path(self.ranker.priors).expanduser()
 
     @classmethod
-    def from_toml(cls, text: str, path: Path | None = None) -> Self:
+    def from_toml(cls, text: str, path: str | Path | None = None) -> Self:
         """Parse and validate the text of a ``blend.toml``; `path` is named in errors.
 
         Raises:
@@ -375,7 +375,7 @@ class Config(_Section):
         except ValidationError as error:
             # The text of the error would show the values, and an API key might be among them.
             raise ConfigError(f"{where}: {_explain(error, values)}") from None
-        config._path = path
+        config._path = None if path is None else Path(path)
         return config
 
     @model_validator(mode="after")
@@ -405,7 +405,7 @@ class Config(_Section):
         return {"path": None if self.path is None else str(self.path), **values}
 
 
-def load_config(path: Path | None = None) -> Config:
+def load_config(path: str | Path | None = None) -> Config:
     """Load the configuration in `path`, else in ``./blend.toml``, else in the user's configuration folder.
 
     Without any of these files, return the defaults, which name no LLM.
@@ -415,6 +415,7 @@ def load_config(path: Path | None = None) -> Config:
         ConfigError: the file cannot be read, or something in it is wrong.
     """
     if path is not None:
+        path = Path(path)
         if not path.exists():
             raise NotFoundError(f"There is no configuration file {path}; check --config.")
         return _read(path)
