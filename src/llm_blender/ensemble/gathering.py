@@ -103,9 +103,6 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
     An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
-
-    Raises:
-        StoreError: the store cannot be read.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
