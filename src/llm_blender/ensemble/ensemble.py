@@ -222,7 +222,8 @@ class Ensemble:
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        A fuser that fails or is late does not cost the answer: it is the best candidate then, and `degraded`.
+        Answers that were cut off at the maximum of tokens rank behind the whole ones. A fuser that fails or is late
+        does not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
@@ -273,6 +274,7 @@ class Ensemble:
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
             seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
@@ -351,6 +353,16 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+
+
+def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:
+    """Move the candidates that were cut off behind the whole ones: the ranker sees the break and underrates it."""
+    order = tuple(sorted(ranking.order, key=lambda i: cut[i]))
+    if order == ranking.order:
+        return ranking
+    keys = list(zip(cut, ranking.ranks, strict=True))
+    ranks = tuple(1 + sum(other < key for other in keys) for key in keys)
+    return replace(ranking, best=order[0], order=order, ranks=ranks)
 
 
 def _answer(
