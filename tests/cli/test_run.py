@@ -75,6 +75,7 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
         "failed": 0,
         "partial": 0,
         "degraded": 0,
+        "cut_off": 0,
         "cost": pytest.approx(12 * 7e-6),
         "unpriced_rows": 0,
         "truncated": 0.0,
@@ -182,6 +183,16 @@ def test_an_llm_that_fails_from_the_beginning_is_named_early(blend, ranker, serv
     assert result.stderr.index(early) < result.stderr.index("6 rows")
     server._replies = broken_unless_q3
     assert "the first calls failed" not in blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1).stderr
+
+
+def test_answers_that_are_cut_off_are_counted(blend, ranker, server, prompts):
+    cut = ("Question 1?", "Question 4?")
+    server._replies = lambda body: FakeReply(
+        reply(body).text, finish_reason="length" if body["messages"][-1]["content"] in cut else "stop"
+    )
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(result.stdout)["cut_off"] == 2
+    assert "2 answers are cut off; raise the LLMs' max_tokens" in result.stderr
 
 
 def test_nobody_answers(blend, ranker, server, prompts):

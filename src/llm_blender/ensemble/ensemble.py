@@ -229,7 +229,8 @@ class Ensemble:
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        A fuser that fails or is late does not cost the answer: it is the best candidate then, and `degraded`.
+        Answers that were cut off at the maximum of tokens rank behind the whole ones. A fuser that fails or is late
+        does not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
@@ -281,6 +282,7 @@ class Ensemble:
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
             seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
@@ -374,6 +376,16 @@ class Ensemble:
 def _no_pairs(pool: Pool, advance: Advance) -> list[float]:
     """Return the logits of the pairs of a lone text: there is none."""
     return []
+
+
+def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:
+    """Move the candidates that were cut off behind the whole ones: the ranker sees the break and underrates it."""
+    order = tuple(sorted(ranking.order, key=lambda i: cut[i]))
+    if order == ranking.order:
+        return ranking
+    keys = list(zip(cut, ranking.ranks, strict=True))
+    ranks = tuple(1 + sum(other < key for other in keys) for key in keys)
+    return replace(ranking, best=order[0], order=order, ranks=ranks)
 
 
 def _answer(
