@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -119,8 +121,10 @@ class OpenAIConfig(_LLMConfig):
         system: system message for conversations without one.
         timeout: seconds for one call, its retries included.
         concurrency: maximum number of simultaneous calls.
+        rpm: maximum number of calls a minute, spread evenly; None is no limit.
+        tpm: maximum number of tokens a minute of prompts and answers, likewise.
         price: price of its tokens; None if unknown.
-        extra: additional keys of the request's body, passed on unchanged.
+        extra: additional keys of the request's body, passed on unchanged; they replace those of a request.
     """
 
     provider: Literal["openai"] = "openai"
@@ -128,6 +132,8 @@ class OpenAIConfig(_LLMConfig):
     api_key_env: Name | None = None
     timeout: Seconds = 60.0
     concurrency: int = Field(default=4, ge=1)
+    rpm: float | None = Field(default=None, gt=0)
+    tpm: float | None = Field(default=None, gt=0)
     price: Price | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -143,9 +149,11 @@ class EmbeddedConfig(_LLMConfig):
         top_p: share of the probability mass to sample from.
         max_tokens: maximum number of tokens of an answer.
         system: system message for conversations without one.
+        context: maximum tokens of prompt and answer together.
     """
 
     provider: Literal["embedded"]
+    context: int = Field(default=4096, ge=256)
 
 
 class ReplayConfig(_Section):
@@ -242,8 +250,9 @@ class LimitsConfig(_Section):
 
     Attributes:
         deadline: seconds for the LLMs to answer one prompt, and then for the fuser.
-        quorum: number of answers that suffice; None waits for all of them, up to the deadline.
-        grace: seconds for the other LLMs after the quorum.
+        quorum: number of LLMs whose answers suffice, however many samples each gives; None waits for all of them, up to
+            the deadline.
+        grace: seconds for the other LLMs after the quorum; None is as long again as the quorum took, and at least 10.
         max_cost: maximum cost of one prompt in dollars; an LLM whose answer might cost more than is left is not
             called. None means no cap.
         allow_unpriced: with a `max_cost`, also call LLMs without a price or `max_tokens`, and count them as free.
@@ -251,9 +260,12 @@ class LimitsConfig(_Section):
 
     deadline: Seconds = 120.0
     quorum: int | None = Field(default=None, ge=1)
-    grace: float = Field(default=3.0, ge=0)
+    grace: float | None = Field(default=None, ge=0)
     max_cost: float | None = Field(default=None, gt=0)
     allow_unpriced: bool = False
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
 
 class ServerConfig(_Section):
@@ -264,11 +276,15 @@ class ServerConfig(_Section):
         port: port to bind to; 0 takes a free one.
         keys_env: environment variable with the API keys of the clients, separated by commas; optional.
         keys_file: file with the SHA-256 of a client's key, in hex, on each line; relative to the folder of this file.
-        concurrency: maximum number of running requests.
+        origins: origins of pages of other hosts that may use the service, ``https://chat.example.com``; ``*`` is every
+            page, and needs keys.
+        concurrency: maximum number of running requests; fewer run if the LLMs take fewer at once.
         queue: maximum number of waiting requests; further ones are refused.
         max_body: maximum size of a request in bytes.
         max_candidates: maximum number of texts to rank, or of answers to generate, in one request.
-        max_chars: maximum length of one text in characters.
+        max_documents: maximum number of documents to rerank in one request.
+        max_messages: maximum number of messages in one request.
+        max_chars: maximum length of one text, and of a whole conversation, in characters.
         heartbeat: seconds between comments that keep a stream alive.
         drain: seconds for running requests to finish when the service ends.
         failures: failures in a row after which an LLM is set aside.
@@ -281,17 +297,28 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, ge=0, le=65535)
     keys_env: Name = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
+    origins: list[str] = Field(default_factory=list)
     concurrency: int = Field(default=32, ge=1)
     queue: int = Field(default=64, ge=0)
     max_body: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_candidates: int = Field(default=64, ge=2)
-    max_chars: int = Field(default=200_000, ge=1)
+    max_documents: int = Field(default=1000, ge=2)
+    max_messages: int = Field(default=1000, ge=1)
+    max_chars: int = Field(default=1_000_000, ge=1)
     heartbeat: Seconds = 10.0
     drain: float = Field(default=30.0, ge=0)
     failures: int = Field(default=3, ge=1)
     set_aside: Seconds = 15.0
     playground: bool = True
     pass_: tuple[Name, ...] = Field(default=(), alias="pass", strict=False)
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://chat.example.com, without a path")
+        return [origin.lower() for origin in origins]
 
 
 class Config(_Section):
@@ -359,11 +386,14 @@ class Config(_Section):
                 raise ValueError(
                     f'two [[llm]] are named "{name}"; give each its own name, or ask one for several samples'
                 )
-        answers = sum(entry.samples for entry in self.llm)
-        if self.llm and not answers:
+        writers = sum(entry.samples > 0 for entry in self.llm)
+        if self.llm and not writers:
             raise ValueError("every [[llm]] has 0 `samples`: give at least one of them more")
-        if self.llm and self.limits.quorum and self.limits.quorum > answers:
-            raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but there are only {answers} answers")
+        if self.llm and self.limits.quorum and self.limits.quorum > writers:
+            raise ValueError(
+                f"[limits] wants a quorum of {self.limits.quorum}, but only {writers} [[llm]] give answers; it counts "
+                f"LLMs, not samples"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:

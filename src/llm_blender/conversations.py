@@ -21,6 +21,7 @@ __all__ = [
     "instruction_text",
     "message_text",
     "prompt_key",
+    "read_messages",
     "text_messages",
     "to_messages",
     "tool_calls_text",
@@ -92,10 +93,20 @@ def to_messages(instruction: Instruction) -> list[Message]:
         raise InputError(f"An instruction is a text or a list of messages, not {type(instruction).__name__}.")
     else:
         given = instruction
-    messages = [_read_message(position, message) for position, message in enumerate(given)]
-    _connect_results(messages)
+    messages = read_messages(given)
     if not any(message_text(message).strip() for message in messages):
         raise InputError("The instruction is empty: give the text that the LLMs should answer.")
+    return messages
+
+
+def read_messages(given: Iterable[Any]) -> list[Message]:
+    """Read messages as `to_messages` does, without asking for a text: a completion may be empty.
+
+    Raises:
+        MessageError: as for `to_messages`.
+    """
+    messages = [_read_message(position, message) for position, message in enumerate(given)]
+    _connect_results(messages)
     return messages
 
 

@@ -22,6 +22,7 @@ Each message is one line: the problem and its fix.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -30,6 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from llm_blender.types import Usage
 
 __all__ = [
     "CheckpointError",
@@ -48,6 +51,9 @@ __all__ = [
     "RowError",
     "StoreError",
     "WorkError",
+    "describe_failures",
+    "grouped_failures",
+    "sentence",
 ]
 
 FailureReason = Literal[
@@ -198,9 +204,11 @@ class LLMError(WorkError):
         retry_after: seconds after which the LLM can be called again, where its server names them.
         text: the answer, for ``wrong_form``.
         own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
+        usage: tokens of an answer that was paid for and cannot be used; None if there are none.
+        cost: dollars of it; None if a price is unknown.
 
     Args:
-        llm, reason, retry_after, text, own: see above.
+        llm, reason, retry_after, text, own, usage, cost: see above.
         message: the problem and its fix.
         public: `message` without what a stranger must not read.
     """
@@ -217,24 +225,37 @@ class LLMError(WorkError):
         retry_after: float | None = None,
         text: str | None = None,
         own: bool = True,
+        usage: Usage | None = None,
+        cost: float | None = 0.0,
     ) -> None:
         self.llm, self.reason = llm, reason
+        self.usage, self.cost = usage, cost
         self.public = None if public is None else f"{llm}: {public}"
         self.retry_after, self.text, self.own = retry_after, text, own
         super().__init__(f"{llm}: {message}")
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists the reason for each LLM.
+    """No LLM gave a usable answer; the message lists the reasons of each LLM.
 
     Attributes:
-        failures: one per LLM.
+        failures: one per call.
+        cost: dollars of answers that were paid for and could not be used; None if a price is unknown.
+        usage: tokens of these answers; None if there are none.
     """
 
     http_status = 502
 
-    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: Sequence[Failure] = (),
+        *,
+        cost: float | None = 0.0,
+        usage: Usage | None = None,
+    ) -> None:
         self.failures = tuple(failures)
+        self.cost, self.usage = cost, usage
         super().__init__(message)
 
 
@@ -262,3 +283,49 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         return InputError(f"Unknown {kind} {name!r}: there is none at all.")
     (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
     return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")
+
+
+_WITH_DIGIT = re.compile(r"\S*\d\S*")
+
+
+def grouped_failures(failures: Iterable[Failure], *, public: bool = False) -> list[list[Failure]]:
+    """Group failures by LLM, reason and message; messages that differ only in numbers or ids are alike.
+
+    Args:
+        failures: the failures.
+        public: group by the messages that clients of a service may read.
+    """
+    groups: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.model, failure.reason, _WITH_DIGIT.sub("#", _words(failure, public=public)))
+        groups.setdefault(key, []).append(failure)
+    return list(groups.values())
+
+
+def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> str:
+    """Describe failures in one line: each LLM with its reasons, and a count where several calls failed alike.
+
+    Args:
+        failures: the failures.
+        public: use the messages that clients of a service may read.
+
+    Example:
+        >>> describe_failures([Failure("a", "server", "a: error 500"), Failure("a", "server", "a: error 502")])
+        'a (2 times): error 500'
+    """
+    described = []
+    for alike in grouped_failures(failures, public=public):
+        count = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        described.append(f"{alike[0].model}{count}: {_words(alike[0], public=public)}")
+    return "; ".join(described)
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, unless it is empty or already ends like a sentence."""
+    return text if not text or text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def _words(failure: Failure, *, public: bool) -> str:
+    """Return a failure's message without the name of its LLM and a full stop."""
+    message = failure.message if not public or failure.public is None else failure.public
+    return message.removeprefix(f"{failure.model}: ").rstrip(".")

@@ -237,6 +237,9 @@ class Sampling(Record):
     extra: Mapping[str, Any] | None = None
 
 
+_CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
+
+
 @dataclass(frozen=True)
 class Candidate(Record):
     """One LLM's answer to an instruction.
@@ -267,6 +270,11 @@ class Candidate(Record):
     tool_calls: tuple[Mapping[str, Any], ...] | None = None
     refusal: str | None = None
     extra: Mapping[str, Any] | None = None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the LLM stopped in the middle, at its maximum number of tokens."""
+        return (self.finish_reason or "").casefold() in _CUT_OFF
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -342,6 +350,11 @@ class Comparison(Record):
         """Make a comparison from the two ordered logits of a ranker."""
         logit = (forward - backward) / 2
         return cls(logit, _sigmoid(logit / temperature), forward, backward)
+
+    @classmethod
+    def from_ranking(cls, ranking: Ranking) -> Comparison:
+        """Take the comparison of the first two candidates from a ranking that compared them in both orders."""
+        return cls.from_logits(float(ranking.logits[0, 1]), float(ranking.logits[1, 0]), ranking.temperature)
 
     @property
     def winner(self) -> Literal["A", "B", "tie"]:
@@ -420,8 +433,13 @@ class Ranking(Record):
         return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
-        """Return the short form for rows and answers: the lead instead of the matrix of logits."""
-        keys = ("best", "ranks", "scores", "strategy", "comparisons")
+        """Return the short form for rows and answers: the lead instead of the matrix of logits.
+
+        `truncated` is left out where nothing was cut.
+        """
+        keys = ["best", "ranks", "scores", "strategy", "comparisons"]
+        if self.truncated:
+            keys.append("truncated")
         return {**{key: _plain(getattr(self, key)) for key in keys}, "lead": self.lead}
 
 

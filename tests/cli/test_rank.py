@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import inspect
 import json
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from llm_blender.cli import rank as module
+from llm_blender.cli._options import StrategyOptions
 from llm_blender.errors import WorkError
-from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
+from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES, Priors
 from llm_blender.testing import FakeRanker
 
 ROWS = [
@@ -336,8 +335,56 @@ def test_a_terminal_shows_a_bar(blend, rows, ranker, monkeypatch):
     assert len(read(result.stdout)) == 3  # the rows went past it
 
 
+def test_the_ranker_of_the_configuration(blend, rows, monkeypatch):
+    loaded = []
+
+    def load(name, **options):
+        loaded.append(name)
+        return FakeRanker()
+
+    monkeypatch.setattr("llm_blender.rankers.load_ranker", load)
+    Priors({"x": 9.0, "y": -9.0}, ranker="mine").save(Path("priors.json"))
+    Path("blend.toml").write_text(
+        '[ranker]\nname = "mine"\nstrategy = "knockout"\nbudget = 2\npriors = "priors.json"\n'
+    )
+    out = read(blend("rank", rows).stdout)
+    assert [row["ranking"]["strategy"] for row in out] == ["knockout"] * 3
+    assert out[0]["ranking"]["best"] == 0  # by the priors
+    assert blend("compare", "Q", "a", "b").exit_code == 0
+    assert loaded == ["mine", "mine"]
+    Path("other.toml").write_text('[ranker]\nname = "other"\n')
+    for command in (["rank", rows], ["compare", "Q", "a", "b"]):
+        assert blend(*command, "--config", "other.toml").exit_code == 0
+        assert blend(*command, "--ranker", "named").exit_code == 0
+    assert loaded[2:] == ["other", "named"] * 2
+    own = read(blend("rank", rows, "--strategy", "full", "--budget", 12, "--config", "other.toml").stdout)
+    assert own[0]["ranking"]["strategy"] == "full"
+
+
+@pytest.mark.parametrize("command", [["rank", "rows.jsonl"], ["compare", "Q", "a", "b"]])
+def test_a_broken_configuration_is_noticed(blend, rows, ranker, command):
+    Path("blend.toml").write_text("[ranker]\nnmae = 1\n")
+    result = blend(*command)
+    assert result.exit_code == 2
+    assert 'blend.toml: [ranker]: unknown key "nmae"; did you mean "name"?' in result.stderr
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.tsv.gz", "out.jsonl.bz2", "out.txt.zst", "out.xlsx"])
+def test_rows_are_not_written_in_a_format_that_the_name_denies(blend, rows, ranker, name):
+    result = blend("rank", rows, "-o", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Rows cannot be written to {name}" in result.stderr
+    assert "name the file .jsonl, .jsonl.gz, .jsonl.zst or .parquet" in result.stderr
+    assert left_over(rows.parent) == []
+    assert ranker.comparisons == 0
+
+
+@pytest.mark.parametrize("name", ["out", "out.ndjson", "out.jsonl.gz", "out.gz", "/dev/null"])
+def test_rows_are_written_where_the_name_denies_nothing(blend, rows, ranker, name):
+    assert blend("rank", rows, "-o", name).exit_code == 0
+
+
 def test_the_help_says_what_the_library_does(blend):
-    parameters = inspect.signature(module.rank).parameters
-    assert parameters["budget"].default == DEFAULT_BUDGET
+    assert StrategyOptions().settings() == {"strategy": "auto", "budget": DEFAULT_BUDGET, "seed": 0}
     text = blend("rank", "--help").stdout
     assert all(strategy in text for strategy in STRATEGIES)

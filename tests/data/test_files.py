@@ -107,7 +107,7 @@ class TestBadRows:
 
     def test_parquet_rows_are_numbered(self, tmp_path):
         write(tmp_path / "a.parquet", [*RECORDS, {"instruction": None, "candidates": ["a"]}])
-        with pytest.raises(RowError, match=r"a\.parquet, line 4: `instruction` is missing"):
+        with pytest.raises(RowError, match=r"a\.parquet, row 4: `instruction` is missing"):
             list(read_rows(tmp_path / "a.parquet"))
 
 

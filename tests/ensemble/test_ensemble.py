@@ -285,13 +285,13 @@ def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path.write_text(
             f'[[llm]]\nname = "one"\nmodel = "fake"\nbase_url = "{one.base_url}"\nsamples = 2\n'
             f'[[llm]]\nname = "two"\nmodel = "fake"\nbase_url = "{two.base_url}"\nprice = {{ input = 1, output = 1 }}\n'
-            "[limits]\ndeadline = 30\nquorum = 3\n[ranker]\nstrategy = 'bubble'\n"
+            "[limits]\ndeadline = 30\nquorum = 2\n[ranker]\nstrategy = 'bubble'\n"
         )
         blender = Ensemble.from_config(path, store=store)
         monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name: FakeRanker())
         answer = blender.ask(PROMPT)
     assert (answer.text, answer.ranking.strategy, len(answer.candidates)) == ("a longer one", "bubble", 3)
-    assert blender.settings.limits == Limits(30, 3, 3.0)
+    assert blender.settings.limits == Limits(30, 2)
     assert len(one.requests) == 2
     assert answer.cost is None
     assert len(store) == 3

@@ -10,7 +10,8 @@ import pytest
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, LLMError
-from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.llms.pacing import Backoff
 from llm_blender.testing.openai_server import FakeOpenAIServer, FakeReply
 from llm_blender.types import LLM, Candidate, Message, OnText, Sampling, Usage
 

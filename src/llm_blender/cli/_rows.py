@@ -7,15 +7,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
-from llm_blender.cli._output import note
+from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, split_names
+from llm_blender.cli._output import note, note_unread
 from llm_blender.cli._progress import Report
 from llm_blender.errors import InputError, RowError, unknown_name
 
@@ -58,10 +58,10 @@ class RankSummary:
         return f"{self.rows:,} rows ranked with {self.comparisons:,} comparisons in {self.seconds:.1f} s"
 
 
-def ranking_by(ranker: Ranker, options: StrategyOptions) -> Rank:
-    """Make the function that `rank_rows` takes from a ranker."""
+def ranking_by(ranker: Ranker, settings: Mapping[str, Any]) -> Rank:
+    """Make the function that `rank_rows` takes from a ranker and arguments of its `rank_many`."""
     return lambda rows, report: ranker.rank_many(
-        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **asdict(options)
+        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **settings
     )
 
 
@@ -81,8 +81,7 @@ def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[
 def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
     """Print the summary of a ranked file to standard error."""
     note(summary.headline())
-    if summary.truncated:
-        note(f"{summary.truncated:.1%} of the text was too long for the ranker to read")
+    note_unread(summary.truncated)
     note_bad(bad)
 
 

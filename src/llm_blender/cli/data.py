@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -163,13 +163,14 @@ def preferences(
         raise InputError("--min-confidence needs comparisons, which --use-ranking leaves out: choose one of them.")
     if use_ranking and source.models:
         raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
-    if pairs == "all" and options.strategy == "auto":
-        options = replace(options, strategy="full")  # all pairs are compared anyway
+    settings = options.settings()
+    if pairs == "all" and settings["strategy"] == "auto":
+        settings["strategy"] = "full"  # all pairs are compared anyway
     summary, started = PreferenceSummary(), time.monotonic()
     with source.open(stored_ranking if use_ranking else None) as rows:
         summary.skipped = len(rows.bad)
         model = None if use_ranking else backend.load(ranker)
-        rank = _stored if model is None else ranking_by(model, options)
+        rank = _stored if model is None else ranking_by(model, settings)
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, rank, report):
                 texts = [row.texts for row in chunk]

@@ -10,9 +10,10 @@ import typer
 
 from llm_blender.cli._options import (
     BackendOptions,
+    ConfigOption,
+    ConfiguredRankerOption,
     OutputOptions,
     PriorsOption,
-    RankerOption,
     StrategyOptions,
     with_options,
 )
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 def rank(
     *,
     source: RowOptions,
-    ranker: RankerOption = "bundled",
+    ranker: ConfiguredRankerOption = None,
     backend: BackendOptions,
     options: StrategyOptions,
     priors: PriorsOption = None,
+    config: ConfigOption = None,
     best_first: Annotated[
         bool, typer.Option("--sorted", help="Sort each row's candidates by rank, best first.")
     ] = False,
@@ -44,9 +46,10 @@ def rank(
     """Rank the candidates of each row of FILE.
 
     A row is {instruction, input?, candidates: [{text, model?}] or [text], …}. It comes out with all its keys and
-    `ranking`: {best, ranks, scores, strategy, comparisons, lead}, where best counts from 0 and ranks from 1, and lead
-    is the probability that the best is better than the next one (null where that is not known). The file is checked to
-    its end before the work begins; OUT appears whole or not at all.
+    `ranking`: {best, ranks, scores, strategy, comparisons, lead, truncated?}, where best counts from 0 and ranks from
+    1, lead is the probability that the best is better than the next one (null where that is not known), and truncated
+    the share of the text that the ranker did not read. The file is checked to its end before the work begins; OUT
+    appears whole or not at all. Options that are not given are those of [ranker] in the configuration.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
@@ -55,17 +58,20 @@ def rank(
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
+    from llm_blender.config import load_config
     from llm_blender.data import RowWriter
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
     shape = _sorted if best_first else _best_of_n if best_of_n else _ranked
-    strengths, seen = load_priors(priors), set[str | None]()
+    loaded = load_config(config)
+    ranker = ranker or loaded.ranker.name
+    strengths, seen = load_priors(priors or loaded.priors_path), set[str | None]()
     note_other_ranker(strengths, ranker)
     summary, started = RankSummary(), time.monotonic()
     with source.open() as rows:
         summary.skipped = len(rows.bad)
-        by_model = ranking_by(backend.load(ranker), options)
+        by_model = ranking_by(backend.load(ranker), options.settings(loaded.ranker))
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
                 if strengths is not None:

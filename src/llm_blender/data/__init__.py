@@ -1,6 +1,6 @@
 """Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
-from llm_blender.data.files import STDIO, RowWriter, read_records
+from llm_blender.data.files import STDIO, RowWriter, check_output, read_records
 from llm_blender.data.instructions import (
     NO_LENGTHS,
     PAPER_LENGTHS,
@@ -60,6 +60,7 @@ __all__ = [
     "RowWriter",
     "RowsReport",
     "VoteFormat",
+    "check_output",
     "choose_instructions",
     "choose_pairs",
     "compare_chosen",

@@ -14,7 +14,7 @@ from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import read_prompt
-from llm_blender.data.records import Records, SkipRecord
+from llm_blender.data.records import SkipRecord
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
@@ -116,24 +116,7 @@ def read_instructions(
     """
     path = Path(path)
     name = name or path.name.partition(".")[0]
-    return parse_records(
-        path, _records(path), lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad
-    )
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    if path.suffix != ".txt":
-        yield from Records(path)
-        return
-    if not path.is_file():
-        raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, {"instruction": line.decode("utf-8-sig").strip()}
-                except UnicodeDecodeError as error:
-                    yield number, RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file")
+    return parse_records(path, lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad)
 
 
 def _example(record: Mapping[str, Any], name: str) -> Example:

@@ -40,7 +40,7 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
     if key is None:
         return None
     if not isinstance(record[key], str):
-        return Prompt(_instruction(_messages(record[key], key)), optional_text(record, "input"))
+        return Prompt(_instruction(read_conversation(record[key], key)), optional_text(record, "input"))
     instruction, input = record[key], optional_text(record, "input")
     if not (instruction.strip() or input.strip()):
         raise SkipRecord("the prompt is empty")
@@ -52,6 +52,21 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
         turns: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": instruction}]
         return Prompt(turns, input)
     return Prompt(instruction, input)
+
+
+def read_conversation(value: Any, key: str) -> list[Message]:
+    """Read the messages of a record's key.
+
+    Raises:
+        ValueError: they are malformed, or empty.
+    """
+    if not isinstance(value, list) or not value:
+        kind = "an empty list" if isinstance(value, list) else type(value).__name__
+        raise ValueError(f"`{key}` must be a text or a list of messages, not {kind}")
+    try:
+        return to_messages(value)
+    except InputError as error:
+        raise ValueError(f"`{key}`: {error}") from None
 
 
 def answered_prompt(record: Mapping[str, Any], one: str, other: str) -> tuple[Prompt, str, str]:
@@ -98,7 +113,7 @@ def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
     value = record[key]
-    return _transcript(value) if isinstance(value, str) else _messages(value, key)
+    return _transcript(value) if isinstance(value, str) else read_conversation(value, key)
 
 
 def _transcript(value: str) -> list[Message] | None:
@@ -111,15 +126,6 @@ def _transcript(value: str) -> list[Message] | None:
         {"role": _SPEAKERS[speaker], "content": turn.strip()}
         for speaker, turn in zip(speakers, parts[1::2], strict=True)
     ]
-
-
-def _messages(value: Any, key: str) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
-    try:
-        return to_messages(value)
-    except InputError as error:
-        raise ValueError(f"`{key}`: {error}") from None
 
 
 def _instruction(messages: list[Message]) -> Instruction:

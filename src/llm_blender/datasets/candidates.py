@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from llm_blender.calls import Caller, CallStore, most_cost
+from llm_blender.calls import Budget, Caller, CallStore, most_cost
 from llm_blender.datasets.plan import Participant
 from llm_blender.errors import InputError
 from llm_blender.jobs.engine import Item, Result
@@ -142,9 +142,9 @@ def _key(row: Example, name: str) -> str:
     return f"{row.id}\t{name}"
 
 
-async def ask(written: Written, store: CallStore) -> Result:
-    """Make the call, or find it in the store."""
-    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
+async def ask(written: Written, store: CallStore, budget: Budget) -> Result:
+    """Make the call, or find it in the store; a new answer is counted in the budget."""
+    reply = await Caller(written.participant.llm, store, budget).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)

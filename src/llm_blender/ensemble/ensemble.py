@@ -16,7 +16,7 @@ from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
-from llm_blender.errors import ConfigError, InputError, NoAnswerError
+from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
 from llm_blender.fusers import (
     CHAT,
     EMBEDDED,
@@ -37,7 +37,6 @@ from llm_blender.types import (
     Ranker,
     Ranking,
     Sampling,
-    Usage,
     to_messages,
 )
 
@@ -241,7 +240,7 @@ class Ensemble:
         Raises:
             InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
                 `Limits.max_cost` and an LLM with an unknown price.
-            NoAnswerError: no LLM gave an answer within the deadline.
+            NoAnswerError: no LLM gave an answer within the deadline; it carries the cost of answers that are not used.
         """
         started = time.perf_counter()
         settings = settings or self.settings
@@ -250,7 +249,7 @@ class Ensemble:
         self.check(settings)
         fusing, limits, observer = settings.mode != "pick", settings.limits, observer or Observer()
         messages = to_messages(prompt)
-        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced)
+        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
         store = self.store if cache else None
         calls = [
             Call(Caller(member.llm, store, budget), Sampling(seed=seed, sample=sample))
@@ -271,17 +270,19 @@ class Ensemble:
         gathered = gathering.result()
         if not gathered.candidates:
             failures = tuple(gathered.failures.values())
-            reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in failures))
-            raise NoAnswerError(f"No LLM gave an answer: {reasons}.", failures)
+            reasons = sentence(describe_failures(failures))
+            raise NoAnswerError(f"No LLM gave an answer: {reasons}", failures, cost=budget.cost, usage=budget.usage)
         texts = [candidate.text for candidate in gathered.candidates.values()]
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
-            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
-            report = await self._fuse(settings, paid, prompt, texts, ranking, seed, seconds, observer)
-        return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
+            seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
+            report = await self._fuse(settings, counted, prompt, texts, ranking, seed, seconds, observer)
+            if counted is loading.result() and report.fusion is not None:  # it calls no LLM
+                budget.pay(report.fusion)
+        return _answer(len(calls), gathered, ranking, report, budget, time.perf_counter() - started)
 
     async def arank(
         self,
@@ -356,14 +357,9 @@ class Ensemble:
 
 
 def _answer(
-    calls: Sequence[Call], gathered: Gathered, ranking: Ranking, report: FusionReport | None, seconds: float
+    wanted: int, gathered: Gathered, ranking: Ranking, report: FusionReport | None, budget: Budget, seconds: float
 ) -> Answer:
     candidates = tuple(gathered.candidates.values())
-    costs = [candidate.cost for candidate in gathered.new]
-    usage = sum((candidate.usage for candidate in gathered.new if candidate.usage), Usage())
-    if report is not None and report.fusion is not None and not report.fusion.stored:
-        costs.append(report.fusion.cost)
-        usage += report.fusion.usage
     failed = report is not None and report.reason in ("failed", "too_small")
     return Answer(
         text=candidates[ranking.best].text if report is None else report.answer,
@@ -371,10 +367,10 @@ def _answer(
         candidates=candidates,
         ranking=ranking,
         failures=tuple(gathered.failures.values()),
-        usage=usage,
-        cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
+        usage=budget.usage,
+        cost=budget.cost,
         seconds=seconds,
-        degraded=failed or len(candidates) < len(calls),
+        degraded=failed or len(candidates) < wanted,
         fusion=report,
     )
 

@@ -8,7 +8,8 @@ from llm_blender.config import EmbeddedConfig, LLMConfig, ReplayConfig
 from llm_blender.llms.chat_response import ReasoningSplitter, split_reasoning
 from llm_blender.llms.embedded import EmbeddedLLM, Variation, default_variations
 from llm_blender.llms.local_servers import LocalServer, find_local_servers
-from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.llms.pacing import Backoff
 from llm_blender.llms.replay import ReplayLLM
 from llm_blender.types import LLM
 

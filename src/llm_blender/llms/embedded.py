@@ -122,7 +122,7 @@ class EmbeddedLLM:
             NotFoundError: there is no such model, or it is not downloaded.
             CheckpointError: the file is no GGUF file.
         """
-        return cls(config.name, config.model, sampling=config.sampling, system=config.system)
+        return cls(config.name, config.model, sampling=config.sampling, system=config.system, context=config.context)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {str(self.path)!r})"

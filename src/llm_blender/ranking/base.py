@@ -82,9 +82,7 @@ class BaseRanker(ABC):
 
     def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
         """Compare candidate `a` with candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
-        return Comparison.from_logits(forward, backward, ranking.temperature)
+        return Comparison.from_ranking(self.rank(instruction, [a, b], strategy="full"))
 
 
 class PairwiseRanker(BaseRanker):

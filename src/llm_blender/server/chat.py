@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question))
 
-    answer = await unless_gone(request, service.admission.begin(work, question.settings.limits.deadline))
+    answer = await unless_gone(request, admit(service, question, work))
     service.metrics.answered(answer)
     choices = [
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
@@ -61,6 +61,17 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     begin = {**head("chat.completion", question.model), "system_fingerprint": fingerprint(service)}
     blend = await blend_json(service, question, answer, begin["id"], owner(request))
     return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})
+
+
+def admit(service: Service, question: Question, work: Callable[[], Awaitable[Answer]]) -> asyncio.Task[Answer]:
+    """Answer a question as soon as the service and the LLMs have a place for it.
+
+    Raises:
+        RefusedError: the queue is full, or the wait would be too long.
+    """
+    calls = {member.llm.name: member.samples for member in question.members}
+    limits = question.settings.limits
+    return service.admission.begin(work, limits.deadline, calls, enough=limits.quorum)
 
 
 async def answer_question(service: Service, question: Question, events: Events) -> Answer:
@@ -85,6 +96,8 @@ async def answer_question(service: Service, question: Question, events: Events) 
         )
     except NoAnswerError as error:
         raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
+    finally:
+        events.ended()
     return complete(question, answer)
 
 
@@ -107,7 +120,7 @@ def _stream(service: Service, question: Question, owner: str) -> StreamingRespon
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question, send, on_text))
 
-    task = service.admission.begin(work, question.settings.limits.deadline)
+    task = admit(service, question, work)
 
     async def lines() -> AsyncIterator[bytes]:
         async for line in _until_done(task, events, service.config.heartbeat):

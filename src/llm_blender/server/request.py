@@ -18,7 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
-from llm_blender.errors import InputError, MissingExtraError, NoAnswerError, unknown_name
+from llm_blender.errors import (
+    InputError,
+    MissingExtraError,
+    NoAnswerError,
+    describe_failures,
+    sentence,
+    unknown_name,
+)
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
@@ -118,7 +125,7 @@ def read_question(service: Service, body: ChatRequest) -> Question:
             400, "invalid_value", "Tools and response_format work in the mode pick only.", param="blend.mode"
         )
     settings = override(_preset(ensemble, body.model), options)
-    limits = _limits(settings.limits, body.model, options, answers, choices)
+    limits = _limits(settings.limits, body.model, options, len(members), choices)
     settings = replace(settings, limits=limits, mode="pick" if call.need_api else settings.mode)
     ensemble.check(settings)
     cache = body.seed is not None
@@ -169,18 +176,18 @@ def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
             return replace(ensemble.settings, mode="pick")
 
 
-def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choices: int) -> Limits:
-    """Narrow the configured limits to those of the request; the quorum is at least the number of choices."""
+def _limits(base: Limits, model: str, options: BlendOptions, llms: int, choices: int) -> Limits:
+    """Narrow the configured limits to those of the request; a quorum gives at least one answer for each choice."""
     deadline = min(options.deadline or base.deadline, base.deadline)
     quorum, grace = options.quorum or base.quorum, base.grace if options.grace is None else options.grace
     if model == "blend-fast":
-        quorum, grace = options.quorum or -(-answers // 2), 0.5 if options.grace is None else options.grace
+        quorum, grace = options.quorum or -(-llms // 2), 0.5 if options.grace is None else options.grace
     elif model == "blend-best":
         quorum = options.quorum
-    if quorum is not None:
-        quorum = min(max(quorum, choices), answers)
     costs = [cost for cost in (options.max_cost, base.max_cost) if cost is not None]
-    return replace(base, deadline=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None))
+    return replace(
+        base, deadline=deadline, quorum=quorum, grace=grace, answers=choices, max_cost=min(costs, default=None)
+    )
 
 
 def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
@@ -209,8 +216,7 @@ def _members(
         else:
             members.append(member if options.samples is None else replace(member, samples=options.samples))
     if not members:
-        reasons = "; ".join(failure.message for failure in left_out)
-        raise NoAnswerError(f"No LLM is available: {reasons}.", left_out)
+        raise NoAnswerError(f"No LLM is available: {sentence(describe_failures(left_out))}", left_out)
     return members, tuple(left_out)
 
 

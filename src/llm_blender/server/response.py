@@ -24,6 +24,7 @@ from llm_blender.types import Answer, Candidate, Failure, Ranking
 
 logger = logging.getLogger(__name__)
 
+_SOON = 0.05  # share of the deadline
 _FINISHES = frozenset({"stop", "length", "content_filter"})
 
 
@@ -153,6 +154,13 @@ class Events(Observer):
         self._quorum, self._pieces = question.settings.limits.quorum, question.options.watch
         self._answers = 0
         self._loop = asyncio.get_running_loop()
+        configured, waited = service.ensemble.settings.limits.deadline, time.monotonic() - question.begun
+        whole = question.settings.limits.deadline >= configured and waited < _SOON * configured
+        names = [member.llm.name for member in question.members]
+        # An LLM without a word in the whole time hangs; no other time-out at the deadline is its fault.
+        self._may_hang = {name for name in names if whole and service.admission.has_room(name)}
+        self._heard: set[int] = set()
+        self._probes = {name for name in names if service.breakers.probe(name)}
 
     def started(self, models: list[str]) -> None:
         """Send the names of the LLMs."""
@@ -160,6 +168,7 @@ class Events(Observer):
 
     def writing(self, call: int, text: str) -> None:
         """Send a piece of text if the client watches."""
+        self._heard.add(call)
         if self._pieces:
             self._send({"event": "writing", "call": call, "text": text})
         self._on_text(text)
@@ -170,6 +179,7 @@ class Events(Observer):
         self._answers += 1
         self._service.metrics.wrote(name, candidate, stored=stored)
         if not stored:
+            self._probes.discard(name)
             self._service.breakers.succeeded(name)
         text = {"text": candidate.text} if self._pieces else {}  # pieces may begin anew, or never have come
         self._send(
@@ -177,12 +187,19 @@ class Events(Observer):
         )
 
     def failed(self, call: int, failure: Failure) -> None:
-        """Count a failure, also in the circuit breaker of its LLM unless the quorum ended the call."""
+        """Count a failure, also in the circuit breaker of its LLM."""
         self._service.metrics.failed(failure)
-        cut_off = failure.reason == "timeout" and self._quorum is not None and self._answers >= self._quorum
-        if not cut_off:  # an LLM that is only slower than the others stays
-            self._service.breakers.failed(failure)
+        enough = self._quorum is not None and self._answers >= self._quorum  # the others are only slower
+        hangs = failure.reason == "timeout" and failure.model in self._may_hang and call not in self._heard
+        counted = replace(failure, own=True) if hangs and not enough else failure
+        self._service.breakers.failed(counted, probe=failure.model in self._probes)
+        self._probes.discard(failure.model)
         self._send({"event": "failed", "call": call, "llm": failure.model, "reason": failure.reason})
+
+    def ended(self) -> None:
+        """Give back the attempts at LLMs that were set aside, where a call ended without a result."""
+        for name in self._probes:
+            self._service.breakers.release(name)
 
     def comparing(self, done: int, total: int) -> None:
         """Send the number of comparisons. Called from another thread."""

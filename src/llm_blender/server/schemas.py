@@ -38,8 +38,8 @@ class BlendOptions(StrictRequest):
         samples: number of answers of each LLM.
         strategy: pairs to compare.
         budget: maximum number of comparisons.
-        quorum: number of answers that suffice.
-        grace: seconds for the other LLMs after the quorum.
+        quorum: number of LLMs whose answers suffice.
+        grace: seconds for the other LLMs after the quorum; None is as configured.
         deadline: seconds for the whole request; the configured deadline is the maximum.
         max_cost: maximum cost in dollars; the configured one is the maximum.
         top_k: maximum number of candidates to fuse.
