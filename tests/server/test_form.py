@@ -249,7 +249,7 @@ def test_what_openai_takes_is_taken(serve_for_all, body):
         ({"frequency_penalty": -3}, "frequency_penalty: must be at least -2"),
         ({"max_tokens": 0}, "max_tokens: must be at least 1; null and -1 mean no limit."),
         ({"max_completion_tokens": 0}, "max_completion_tokens: must be at least 1; null and -1 mean no limit."),
-        ({"max_tokens": -2}, "max_tokens: must be at least -1."),
+        ({"max_tokens": -2}, "max_tokens: must be at least 1; null and -1 mean no limit."),
         ({"max_tokens": "7"}, "max_tokens: must be a whole number."),
         ({"max_tokens": 7.5}, "max_tokens: must be a whole number."),
         ({"n": 0}, "n: must be at least 1."),

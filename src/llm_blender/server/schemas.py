@@ -169,7 +169,7 @@ def _unsupported(words: str) -> Callable[[Any], Any]:
 
 
 _MOST_STOPS = 16
-_TokenLimit = Annotated[int, Field(ge=-1, le=1_000_000), AfterValidator(_token_limit)]
+_TokenLimit = Annotated[int, Field(le=1_000_000, json_schema_extra={"minimum": -1}), AfterValidator(_token_limit)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _NoLogprobs = AfterValidator(_unsupported("logprobs are not supported"))
 _STOP_SCHEMA = {
