@@ -62,9 +62,8 @@ _OTHER_NAMES = {
 
 
 @dataclass(frozen=True)
+class Changes:
     """Changes of the requests to a server that refused a key or a value in them.
-
-    """What is different in the requests to a server, because it refused them.
 
     Attributes:
         omitted: keys of the request that are left out.
