@@ -138,10 +138,11 @@ class RowError(InputError):
         path: path of the file, or ``-`` for standard input.
         line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
         reason: the problem.
+        unit: what `line` counts, ``line`` or ``row``.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
-        self.path, self.line, self.reason = fspath(path), line, reason
+        self.path, self.line, self.reason, self.unit = fspath(path), line, reason, unit
         super().__init__(f"{self.path}, {unit} {line}: {reason}")
 
 
