@@ -177,8 +177,7 @@ class _Choice:
             raise _reported(read_error(error))
         if (reason := choice.get("finish_reason")) and (finish := _finish_of(reason)):
             if not self.is_interrupted:
-                self.finish = finish
-            self.why = _words(choice.get("native_finish_reason"))
+                self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
             self.in_pieces = True
