@@ -60,7 +60,11 @@ def call(request: Mapping[str, Any]) -> FakeReply:
     forced = [each for each in functions if isinstance(choice, dict) and each["name"] == choice["function"]["name"]]
     function = (forced or functions)[0]
     called = {"name": function["name"], "arguments": json.dumps(example(function["parameters"]))}
-    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": called}]}
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "call_1", "type": "function", "function": called}],
+    }
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": {}}
     return FakeReply(body=json.dumps(body).encode())
 

@@ -19,4 +19,4 @@ names: dict[str, object] = {
 exec(compile(f"{importing}\n{line}", "docs/clients.md", "exec"), names)
 function = runpy.run_path(check)["check"]
 function(**{name: names[name] for name in inspect.signature(function).parameters})
-print("passed")
+print("passed")  # noqa: T201

@@ -10,7 +10,8 @@ import pytest
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, LLMError
-from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.llms.pacing import Backoff
 from llm_blender.testing.openai_server import FakeOpenAIServer, FakeReply
 from llm_blender.types import LLM, Candidate, Message, OnText, Sampling, Usage
 
@@ -117,7 +118,8 @@ def test_options_that_a_server_refuses_are_left_out() -> None:
         (FakeReply(body=b'{"choices": []}'), "bad_response", "/v1"),
         (FakeReply(body=b"[1, 2]"), "bad_response", "[1, 2]"),
         (FakeReply(body=b""), "bad_response", "nothing"),
-        (FakeReply(body=b" " * (17 << 20)), "bad_response", "16 MiB"),
+        (FakeReply(body=b"[" + b" " * (9 << 20)), "bad_response", "8 MiB"),
+        (FakeReply(body=b" " * (9 << 20)), "bad_response", "nothing"),
         (FakeReply(body=b'{"error": {"message": "out of memory"}}'), "server", "out of memory"),
         (FakeReply(body=b"data: {oops\n\n", content_type="text/event-stream"), "bad_response", "oops"),
         (FakeReply(body=b": ping\n\n", content_type="text/event-stream"), "bad_response", "no answer"),

@@ -210,11 +210,10 @@ class LlamaCall:
 
     def _refusal(self, error: Mapping[str, Any]) -> LLMError:
         if error.get("type") == "exceed_context_size_error":
-            return self._error(
-                "bad_request",
-                f"the prompt is too long: {error['n_prompt_tokens']} tokens, and the context holds"
-                f" {error['n_ctx']}; shorten it, or give a larger `context`.",
-            )
+            tokens, most = error["n_prompt_tokens"], error["n_ctx"]
+            short = f"the prompt is too long: {tokens} tokens, and the context holds {most}; shorten it"
+            wider = f'in blend.toml, give it an [[llm]] with provider = "embedded", its model and context = {2 * most}'
+            return LLMError(self._llm, "bad_request", f"{short}; or, {wider}.", public=short, own=False)
         reason: FailureReason = "bad_request" if error.get("code") == 400 else "server"
         return self._error(reason, f"llama.cpp reports: {error.get('message', error)}")
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
+from llm_blender.errors import ConfigError
 from llm_blender.server import chat, completions, history, playground, rank, responses, status
 from llm_blender.server.auth import AuthMiddleware, Keys
 from llm_blender.server.errors import add_handlers
@@ -36,9 +37,11 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         keys: API keys of the clients; None admits clients of this machine without a key.
 
     Raises:
-        ConfigError: an LLM has a name that means the ensemble.
+        ConfigError: an LLM has a name that means the ensemble, or all origins are allowed without a key.
     """
     service = Service(ensemble, config or ServerConfig())
+    if "*" in service.config.origins and not keys:
+        raise ConfigError("Pages of all origins may use a service with keys only: name the `origins`, or add a key.")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

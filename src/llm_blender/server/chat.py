@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,14 +14,24 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llm_blender.errors import NoAnswerError
-from llm_blender.server.errors import StrictRoute, error_body
-from llm_blender.server.request import Question, read_question
-from llm_blender.server.response import Events, blend_json, choices_of, complete, finish_reason, head, message, usage
+from llm_blender.server.errors import error_body
+from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.response import (
+    Events,
+    blend_json,
+    choices_of,
+    complete,
+    fingerprint,
+    finish_reason,
+    head,
+    message,
+    usage,
+)
 from llm_blender.server.schemas import ChatCompletion, ChatRequest
 from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.types import Answer, Candidate
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=BodyRoute)
 
 DONE = b"data: [DONE]\n\n"
 """Last event of a stream of chunks."""
@@ -39,15 +49,26 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service = Service.of(request)
     question = read_question(service, body)
     if body.stream:
-        return stream_answer(service, question, owner(request), _Chunks(question))
+        return stream_answer(service, question, owner(request), _Chunks(question, fingerprint(service)))
     answer = await whole_answer(request, service, question)
     choices = [
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
         for index, candidate in enumerate(choices_of(answer, question.choices))
     ]
-    begin = head("chat.completion", question.model)
+    begin = {**head("chat.completion", question.model), "system_fingerprint": fingerprint(service)}
     blend = await blend_json(service, question, answer, begin["id"], owner(request))
     return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})
+
+
+def admit(service: Service, question: Question, work: Callable[[], Awaitable[Answer]]) -> asyncio.Task[Answer]:
+    """Answer a question as soon as the service and the LLMs have a place for it.
+
+    Raises:
+        RefusedError: the queue is full, or the wait would be too long.
+    """
+    calls = {member.llm.name: member.samples for member in question.members}
+    limits = question.settings.limits
+    return service.admission.begin(work, limits.deadline, calls, enough=limits.quorum)
 
 
 async def whole_answer(request: Request, service: Service, question: Question) -> Answer:
@@ -61,7 +82,7 @@ async def whole_answer(request: Request, service: Service, question: Question) -
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question))
 
-    answer = await unless_gone(request, service.admission.begin(work, question.settings.limits.deadline))
+    answer = await unless_gone(request, admit(service, question, work))
     service.metrics.answered(answer)
     return answer
 
@@ -84,9 +105,12 @@ async def answer_question(service: Service, question: Question, events: Events) 
             members=question.members,
             fuser=question.fuser,
             cache=question.cache,
+            form=question.form,
         )
     except NoAnswerError as error:
         raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
+    finally:
+        events.ended()
     return complete(question, answer)
 
 
@@ -135,7 +159,7 @@ def stream_answer(service: Service, question: Question, owner: str, renderer: Re
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question, send, on_text))
 
-    task = service.admission.begin(work, question.settings.limits.deadline)
+    task = admit(service, question, work)
     put(renderer.begin())
 
     async def lines() -> AsyncIterator[bytes]:
@@ -199,8 +223,8 @@ class _Chunks:
         id: id of the completion.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._head = head("chat.completion.chunk", question.model)
+    def __init__(self, question: Question, fingerprint: str) -> None:
+        self._head = {**head("chat.completion.chunk", question.model), "system_fingerprint": fingerprint}
         self.id: str = self._head["id"]
         self._usage, self._choices = question.usage, question.choices
         self._begun: set[int] = set()
@@ -222,7 +246,7 @@ class _Chunks:
         choices = choices_of(answer, self._choices)
         lines = []
         for index, candidate in enumerate(choices):
-            lines.append(self._delta(index, _rest(candidate, sent if index == 0 else "")))
+            lines += [self._delta(index, delta) for delta in _deltas(candidate, sent if index == 0 else "")]
             more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
@@ -248,12 +272,15 @@ def unsent(text: str, sent: str) -> str:
     return text.removeprefix(sent) if text.startswith(sent) else ""
 
 
-def _rest(candidate: Candidate, sent: str) -> dict[str, Any]:
+def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
+    """Split a turn into deltas, the thoughts first; `sent` is the text sent so far."""
     turn = message(candidate)
-    delta: dict[str, Any] = {"content": unsent(turn["content"] or "", sent)}
+    delta = {**turn, "content": unsent(turn["content"] or "", sent)}
+    del delta["role"]
+    thoughts = delta.pop("reasoning_content", None)
     if "tool_calls" in turn:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(turn["tool_calls"])]
-    return delta
+        delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(turn["tool_calls"])]
+    return [delta] if thoughts is None else [{"reasoning_content": thoughts}, delta]
 
 
 def sse_data(value: Mapping[str, Any]) -> bytes:

@@ -14,10 +14,9 @@ from starlette.responses import JSONResponse
 from llm_blender.ensemble import EnsembleSettings
 from llm_blender.ranking.aggregation import sigmoid
 from llm_blender.server.errors import RefusedError, StrictRoute
-from llm_blender.server.request import conversation, override, read_seed
+from llm_blender.server.request import override, read_seed
 from llm_blender.server.response import ranking_json
 from llm_blender.server.schemas import (
-    ChatMessage,
     CompareRequest,
     Comparison,
     Fused,
@@ -30,7 +29,7 @@ from llm_blender.server.schemas import (
 )
 from llm_blender.server.service import Service, unless_gone
 from llm_blender.types import Comparison as Compared
-from llm_blender.types import FusionReport, Instruction, Ranking, to_messages
+from llm_blender.types import FusionReport, Instruction, Ranking
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -40,18 +39,20 @@ _T = TypeVar("_T")
 @router.post("/v1/rank", responses={200: {"model": Ranked}})
 async def rank(body: RankRequest, request: Request) -> Response:
     """Put candidates in order."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     settings = override(service.ensemble.settings, body)
-    ranking = await _rank(request, prompt, body.candidates, "candidates", settings, body.seed)
+    ranking = await _rank(
+        request, prompt, [candidate.text for candidate in body.candidates], "candidates", settings, body.seed
+    )
     return JSONResponse({**ranking_json(ranking), "order": list(ranking.order)})
 
 
 @router.post("/v1/compare", responses={200: {"model": Comparison}})
 async def compare(body: CompareRequest, request: Request) -> Response:
     """Compare two answers: which is better, and with what probability."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     settings = replace(service.ensemble.settings, strategy="full")
-    ranking = await _rank(request, prompt, [body.a, body.b], "a", settings, body.seed)
+    ranking = await _rank(request, prompt, [body.a.text, body.b.text], "a", settings, body.seed)
     forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
     result = Compared.from_logits(forward, backward, ranking.temperature)
     return JSONResponse({"winner": result.winner, "probability": result.probability, "logit": result.logit})
@@ -60,18 +61,19 @@ async def compare(body: CompareRequest, request: Request) -> Response:
 @router.post("/v1/fuse", responses={200: {"model": Fused}})
 async def fuse(body: FuseRequest, request: Request) -> Response:
     """Fuse the best candidates, and return the fused text if the ranker prefers it to the best candidate."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     ensemble, seed = service.ensemble, read_seed(body.seed)
     if not ensemble.fuses:
         raise RefusedError(400, "no_fuser", "This service has no fuser: name one in [fuser] of its blend.toml.")
-    service.check_texts(body.candidates, "candidates")
+    texts = [candidate.text for candidate in body.candidates]
+    service.check_texts(texts, "candidates")
     settings = override(ensemble.settings, body)
     limits = replace(settings.limits, total=settings.limits.deadline)  # leaves the ranker its share
     settings = replace(settings, limits=limits)
 
     async def work() -> tuple[Ranking, FusionReport]:
-        ranking = await ensemble.arank(prompt, body.candidates, seed=seed)
-        return ranking, await ensemble.afuse(prompt, body.candidates, ranking, seed=seed, settings=settings)
+        ranking = await ensemble.arank(prompt, texts, seed=seed)
+        return ranking, await ensemble.afuse(prompt, texts, ranking, seed=seed, settings=settings)
 
     ranking, report = await _admit(request, work)
     answer = {"text": report.answer, "mode": report.returned}
@@ -91,7 +93,7 @@ _RERANKED: dict[int | str, dict[str, Any]] = {
 @router.post("/v2/rerank", responses=_RERANKED)
 async def rerank(body: RerankRequest, request: Request) -> Response:
     """Put documents in order, best first, with the API of Cohere, Jina or TEI."""
-    texts, prompt, settings = _documents(body), _instruction(body.query), Service.of(request).ensemble.settings
+    texts, prompt, settings = _documents(body), body.query, Service.of(request).ensemble.settings
     ranking = await _rank(request, prompt, texts, "documents" if body.texts is None else "texts", settings)
     places = ranking.order[: body.top_n]
     if body.texts is not None:
@@ -122,12 +124,6 @@ def _relevance(ranking: Ranking) -> list[float]:
     others = max(len(ranking) - 1, 1)
     relevance: list[float] = sigmoid(np.array(ranking.scores) / others / ranking.temperature).tolist()
     return relevance
-
-
-def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
-    prompt: Instruction = given if isinstance(given, str) else conversation(given)
-    to_messages(prompt)  # refuses an empty one
-    return prompt
 
 
 async def _rank(

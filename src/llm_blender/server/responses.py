@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from llm_blender.server.chat import stream_answer, unsent, whole_answer
-from llm_blender.server.errors import RefusedError, StrictRoute, error_body
-from llm_blender.server.request import Question, read_question
+from llm_blender.server.errors import RefusedError, error_body
+from llm_blender.server.request import BodyRoute, Question, read_question
 from llm_blender.server.response import blend_json, choices_of, finish_reason, head, message, usage
 from llm_blender.server.schemas import ChatRequest, ResponsesAnswer, ResponsesRequest
 from llm_blender.server.service import Service, owner
@@ -28,7 +28,7 @@ from llm_blender.types import Answer, Candidate
 
 Place = tuple[int | str, ...]
 """Keys and indices that lead to a value in the body of a request."""
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=BodyRoute)
 
 _RESPONSE = {
     "model": ResponsesAnswer,
