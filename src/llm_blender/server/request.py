@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
@@ -311,8 +312,7 @@ class _OptionsLLM(WrappedLLM):
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
-# JSON that pydantic reads and no server understands: NaN, and numbers that no float holds.
-_ODD = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{200}")
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{200}")  # numbers that no float may hold
 
 
 class BodyRoute(APIRoute):
@@ -333,7 +333,7 @@ async def read_body(schema: type[_Body], request: Request) -> _Body:
     """Parse the body of a request.
 
     Raises:
-        RefusedError: the body is not JSON, or its content type is another one.
+        RefusedError: the body is not JSON, its content type is another one, or it is too large to validate.
         RequestValidationError: a value in it is wrong.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -343,14 +343,17 @@ async def read_body(schema: type[_Body], request: Request) -> _Body:
     if not body:
         raise RefusedError(400, "invalid_value", "The body is empty: send a JSON object.")
     try:
-        if _ODD.search(body):
-            json.loads(body, parse_float=_finite, parse_constant=_finite)
-        return schema.model_validate_json(body)
+        values = from_json(body, allow_inf_nan=False)
+        if _HUGE.search(body):
+            json.loads(body, parse_float=_finite)
+    except ValueError as error:
+        raise RefusedError(400, "invalid_json", f"The body is not JSON: {error}.") from None
+    Service.of(request).check_body(values)
+    try:
+        return schema.model_validate(values)
     except ValidationError as error:
         problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
         raise RequestValidationError(problems) from None
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, "invalid_json", f"The body is not JSON: {error}.") from None
 
 
 def _finite(text: str) -> float:
