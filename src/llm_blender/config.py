@@ -6,13 +6,12 @@ the LLM's client reads the variable.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -29,8 +28,11 @@ from pydantic import (
     model_validator,
 )
 
-from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.errors import ConfigError, NotFoundError, field_names, nearest, one_problem
 from llm_blender.types import Sampling, Usage
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "CONFIG_NAME",
@@ -359,7 +361,7 @@ class Config(_Section):
         return self.folder / Path(self.ranker.priors).expanduser()
 
     @classmethod
-    def from_toml(cls, text: str, path: Path | None = None) -> Self:
+    def from_toml(cls, text: str, path: str | Path | None = None) -> Self:
         """Parse and validate the text of a ``blend.toml``; `path` is named in errors.
 
         Raises:
@@ -375,7 +377,7 @@ class Config(_Section):
         except ValidationError as error:
             # The text of the error would show the values, and an API key might be among them.
             raise ConfigError(f"{where}: {_explain(error, values)}") from None
-        config._path = path
+        config._path = None if path is None else Path(path)
         return config
 
     @model_validator(mode="after")
@@ -405,7 +407,7 @@ class Config(_Section):
         return {"path": None if self.path is None else str(self.path), **values}
 
 
-def load_config(path: Path | None = None) -> Config:
+def load_config(path: str | Path | None = None) -> Config:
     """Load the configuration in `path`, else in ``./blend.toml``, else in the user's configuration folder.
 
     Without any of these files, return the defaults, which name no LLM.
@@ -415,6 +417,7 @@ def load_config(path: Path | None = None) -> Config:
         ConfigError: the file cannot be read, or something in it is wrong.
     """
     if path is not None:
+        path = Path(path)
         if not path.exists():
             raise NotFoundError(f"There is no configuration file {path}; check --config.")
         return _read(path)
@@ -434,23 +437,36 @@ def _read(path: Path) -> Config:
     return Config.from_toml(text, path)
 
 
+_SHOWN = 3  # problems in one message
+
+
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
-    """Describe the first error in one line; an unknown key comes first, as it often explains a missing one."""
+    """Describe the first errors in one line; an unknown key comes first, as it often explains a missing one."""
     problems = error.errors(include_url=False, include_input=False)
-    problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
+    problems.sort(key=lambda each: each["type"] != "extra_forbidden")
+    meant = {
+        (*each["loc"][:-1], nearest(str(each["loc"][-1]), field_names(_locate(each["loc"], values)[1])))
+        for each in problems
+        if each["type"] == "extra_forbidden"
+    }
+    shown = [each for each in problems if each["type"] != "missing" or each["loc"] not in meant]
+    lines = list(dict.fromkeys(_describe(each, values) for each in shown))
+    if (more := len(lines) - _SHOWN) > 0:
+        lines[_SHOWN:] = [f"And {more} more"]
+    return "".join(f"{line} " if line.endswith("?") else f"{line}. " for line in lines[:-1]) + lines[-1]
+
+
+def _describe(problem: ErrorDetails, values: Mapping[str, Any]) -> str:
     place, model = _locate(problem["loc"], values)
-    prefix = f"{place}: " if place else ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return prefix + _unknown(str(problem["loc"][-1]), model) + more
-    if problem["type"] == "missing":
-        return f'{prefix}"{problem["loc"][-1]}" is missing{more}'
     if problem["loc"] == ("llm",):
         return "LLMs are written as [[llm]], each with its own keys"
-    message = problem["msg"].removeprefix("Value error, ")
     last = problem["loc"][-1] if problem["loc"] else None
-    key = f'"{last}": ' if isinstance(last, str) and last in _keys(model) else ""
-    return f"{prefix}{key}{message[0].lower()}{message[1:]}{more}"
+    named = problem["type"] == "extra_forbidden" or last in field_names(model)
+    if problem["type"] == "extra_forbidden" and last == "api_key":
+        words = 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
+    else:
+        words = one_problem(problem, [last] if named and last is not None else [], model)
+    return f"{place}: {words}" if place else words
 
 
 def _locate(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, type[BaseModel]]:
@@ -475,16 +491,3 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "server": ServerConfig,
 }
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _unknown(key: str, model: type[BaseModel]) -> str:
-    if key == "api_key":
-        return 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
-    known = _keys(model)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(known))}"
-    return f'unknown key "{key}"; {hint}'

@@ -157,9 +157,9 @@ def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps([_readable_call(call) for call in calls], ensure_ascii=False)
 
 
-def prompt_key(record: Mapping[str, Any]) -> str | None:
-    """Return the one of `PROMPT_KEYS` that holds the prompt of a row; None without a prompt."""
-    return next((key for key in PROMPT_KEYS if record.get(key) is not None), None)
+def prompt_key(record: Mapping[str, Any], first: str = PROMPT_KEYS[0]) -> str | None:
+    """Return the one of `PROMPT_KEYS` that holds the prompt of a record, `first` before the others; None without."""
+    return next((key for key in (first, *PROMPT_KEYS) if record.get(key) is not None), None)
 
 
 def _readable_call(call: Mapping[str, Any]) -> dict[str, Any]:

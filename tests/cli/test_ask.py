@@ -283,20 +283,23 @@ def test_show_prints_costs_and_what_comes_from_the_store(blend, ranker, servers)
 
 
 def test_an_answer_that_was_cut_off_is_marked(blend, ranker, servers):
-    servers(FakeReply("a long answer that ends in the", usage=(3, 200), finish_reason="length"), FakeReply("whole"))
+    cut = functools.partial(FakeReply, finish_reason="length")
+    servers(cut("a long answer that ends in the", usage=(3, 200)), cut("short", usage=None))
     result = blend("ask", PROMPT, "--show")
-    assert "1.  a  P(win) 1.00" in result.stdout
-    assert result.stdout.count("(cut off at 200 tokens)") == 1
+    first, second = re.findall(r"^\d\.  .*$", result.stdout, re.MULTILINE)
+    assert first.startswith("1.  a  P(win) 1.00")
+    assert first.endswith("3 + 200 tokens  (cut off at 200 tokens)")
+    assert second.endswith(" s  (cut off)")
     assert "this answer of a is cut off at 200 tokens; raise its max_tokens\n" in result.stderr
     assert "cut off" in blend("ask", PROMPT).stderr
 
 
-def test_only_the_answer_that_is_given_is_noted_as_cut_off(blend, ranker, servers):
-    servers(FakeReply("cut", usage=None, finish_reason="length"), FakeReply("a longer whole answer"))
-    result = blend("ask", PROMPT, "--show")
+def test_a_whole_answer_comes_before_one_that_was_cut_off(blend, ranker, servers):
+    servers(FakeReply("a long answer that ends in the", finish_reason="length"), FakeReply("whole"), FakeReply("ok"))
+    result = blend("ask", PROMPT, "--json")
     assert "cut off" not in result.stderr
-    assert "2.  a  P(win) 0.00  " in result.stdout
-    assert result.stdout.count("(cut off)") == 1
+    answer = json.loads(result.stdout)
+    assert (answer["text"], answer["ranking"]["best"], answer["ranking"]["ranks"]) == ("whole", 1, [3, 1, 2])
 
 
 def test_equal_failures_are_one_note(blend, ranker, servers):

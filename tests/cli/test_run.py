@@ -75,6 +75,7 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
         "failed": 0,
         "partial": 0,
         "degraded": 0,
+        "cut_off": 0,
         "cost": pytest.approx(12 * 7e-6),
         "unpriced_rows": 0,
         "truncated": 0.0,
@@ -184,6 +185,16 @@ def test_an_llm_that_fails_from_the_beginning_is_named_early(blend, ranker, serv
     assert "the first calls failed" not in blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1).stderr
 
 
+def test_answers_that_are_cut_off_are_counted(blend, ranker, server, prompts):
+    cut = ("Question 1?", "Question 4?")
+    server._replies = lambda body: FakeReply(
+        reply(body).text, finish_reason="length" if body["messages"][-1]["content"] in cut else "stop"
+    )
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(result.stdout)["cut_off"] == 2
+    assert "2 answers are cut off; raise the LLMs' max_tokens" in result.stderr
+
+
 def test_nobody_answers(blend, ranker, server, prompts):
     server._replies = lambda body: FakeReply("no", status=400)
     result = blend("run", prompts, "-o", "out.jsonl")
@@ -252,6 +263,11 @@ def test_fused_answers(blend, ranker, server, prompts):
         ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl, line 2: there is no prompt"),
         ('{"prompt": " "}\n', "the prompt is empty"),
         ("not json\n", "line 1: not JSON"),
+        ("[]", "in.jsonl holds no prompt"),
+        (
+            '{"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+            "line 1: `prompt`: Message 0 of the instruction: images are not read: send text",
+        ),
     ],
 )
 def test_wrong_input(blend, ranker, server, prompts, given, error):

@@ -60,10 +60,10 @@ def run(
     which something failed, unless a quorum of LLMs had answered. OUT.failed.jsonl holds those without any answer, with
     the reason. With --strict, the exit status is 3 if a row failed, or an LLM or the fuser in one, quorum or not.
 
-    JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cost, unpriced_rows,
-    truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are the degraded
-    ones to retry; cost counts every answer that was paid for in all runs of the job; truncated is the share of the text
-    that the ranker did not read; the seconds of an LLM are the mean of an answer.
+    JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cut_off, cost,
+    unpriced_rows, truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are
+    the degraded ones to retry; cost counts every answer that was paid for in all runs of the job; truncated is the
+    share of the text that the ranker did not read; the seconds of an LLM are the mean of an answer.
     """
     from llm_blender.cli.ask import load_ensemble
     from llm_blender.ensemble import fuser_name
@@ -148,6 +148,8 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
             note(f"{len(reasons):,} rows {state}, the first: {first}; the same command retries them")
     if quorum := ran.degraded - len(ran.partial):
         note(f"{quorum:,} rows are degraded and not retried, as their quorum of LLMs had answered")
+    if ran.cut_off:
+        note(f"{ran.cut_off:,} answers are cut off; raise the LLMs' max_tokens")
     note_unread(ran.truncated)
     if ran.failures and out != STDIO:
         note(f"rows without an answer are in {out}.failed.jsonl")

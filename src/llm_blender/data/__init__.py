@@ -14,6 +14,7 @@ from llm_blender.data.mix_instruct import (
     MIX_INSTRUCT,
     RowsReport,
     parse_mix_instruct_row,
+    read_any_rows,
     read_mix_instruct,
     report_rows,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "parse_mix_instruct_row",
     "parse_row",
     "parse_rows",
+    "read_any_rows",
     "read_instructions",
     "read_mix_instruct",
     "read_records",

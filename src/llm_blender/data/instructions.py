@@ -141,11 +141,11 @@ def _example(record: Mapping[str, Any], name: str) -> Example:
 
 
 def choose_instructions(
-    files: Sequence[tuple[str, Path]],
+    files: Sequence[tuple[str, str | Path]],
     *,
     lengths: Lengths = NO_LENGTHS,
     count_tokens: Callable[[str], int] | None = None,
-    exclude: Sequence[Path] = (),
+    exclude: Sequence[str | Path] = (),
     n: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
@@ -168,7 +168,7 @@ def choose_instructions(
         RowError: the first malformed row.
         InputError: no row is left.
     """
-    excluded = {normalized_key(row): path.name for path in exclude for row in read_instructions(path)}
+    excluded = {normalized_key(row): Path(path).name for path in exclude for row in read_instructions(path)}
     left_out, bad, read = Counter[str](), list[RowError](), 0
     kept: dict[str, Example] = {}
     for name, path in files:
@@ -200,7 +200,7 @@ def choose_instructions(
         read=read,
         left_out=dict(sorted(left_out.items())),
         first_bad=str(bad[0]) if bad else "",
-        sources={name: file_sha256(path) for name, path in files if str(path) != STDIO},
+        sources={name: file_sha256(Path(path)) for name, path in files if str(path) != STDIO},
         licences=dict(sorted(Counter(str(row.extra["licence"]) for row in taken if "licence" in row.extra).items())),
     )
 

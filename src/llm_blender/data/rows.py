@@ -72,7 +72,7 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     Raises:
         ValueError: the row is malformed.
     """
-    prompt = "instruction" if record.get("instruction") is not None else prompt_key(record)
+    prompt = prompt_key(record, "instruction")
     if prompt is None:
         other = ", ".join(f"`{key}`" for key in PROMPT_KEYS if key != "instruction")
         raise ValueError(f"`instruction` is missing: a text or a list of messages is wanted; other names are {other}")

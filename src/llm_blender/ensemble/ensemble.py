@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
+from llm_blender.ranking import Advance, BaseRanker, PairwiseRanker, Pool, RankOptions, rank_with
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -44,6 +47,8 @@ DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
 _SETTINGS = EnsembleSettings()
+_QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
+_RANKING = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")  # store and history never wait for rankers
 _FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
@@ -224,7 +229,8 @@ class Ensemble:
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        A fuser that fails or is late does not cost the answer: it is the best candidate then, and `degraded`.
+        Answers that were cut off at the maximum of tokens rank behind the whole ones. A fuser that fails or is late
+        does not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
@@ -276,6 +282,7 @@ class Ensemble:
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
             seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
@@ -293,7 +300,11 @@ class Ensemble:
         settings: EnsembleSettings | None = None,
         observer: Observer | None = None,
     ) -> Ranking:
-        """Rank texts in a thread, without the priors of the settings; cancelling ends the thread."""
+        """Rank texts, without the priors of the settings.
+
+        A ranker runs in a thread, of a pool for rankers alone; cancelling ends its work. Short texts of a quick ranker
+        need no thread, and a lone text no ranker of pairs.
+        """
         strategy, budget = (settings or self.settings).strategy, (settings or self.settings).budget
         watched, cancelled = observer or Observer(), threading.Event()
 
@@ -303,14 +314,20 @@ class Ensemble:
             watched.comparing(done, total)
 
         def rank() -> list[Ranking]:
-            return self.ranker.rank_many(
-                [prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress
-            )
+            return ranker.rank_many([prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress)
 
-        try:
-            (ranking,) = await asyncio.to_thread(rank)
-        finally:
-            cancelled.set()
+        ranker = await self._loaded_ranker()
+        if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
+            options = RankOptions(strategy=strategy, seed=seed, budget=budget, progress=progress)
+            (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
+        elif isinstance(ranker, BaseRanker) and ranker.quick and sum(map(len, texts)) <= _QUICK_CHARS:
+            (ranking,) = rank()
+        else:
+            try:
+                work = contextvars.copy_context().run
+                (ranking,) = await asyncio.get_running_loop().run_in_executor(_RANKING, work, rank)
+            finally:
+                cancelled.set()
         return ranking
 
     async def afuse(
@@ -354,6 +371,21 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+
+
+def _no_pairs(pool: Pool, advance: Advance) -> list[float]:
+    """Return the logits of the pairs of a lone text: there is none."""
+    return []
+
+
+def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:
+    """Move the candidates that were cut off behind the whole ones: the ranker sees the break and underrates it."""
+    order = tuple(sorted(ranking.order, key=lambda i: cut[i]))
+    if order == ranking.order:
+        return ranking
+    keys = list(zip(cut, ranking.ranks, strict=True))
+    ranks = tuple(1 + sum(other < key for other in keys) for key in keys)
+    return replace(ranking, best=order[0], order=order, ranks=ranks)
 
 
 def _answer(

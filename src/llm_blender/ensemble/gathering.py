@@ -121,9 +121,6 @@ async def gather(
 
     An answer without text, or without the required form, is a failure. Refusals to answer are the answers only where
     no answer has the form. Calls that are late are cancelled and reported as timed out.
-
-    Raises:
-        StoreError: the store cannot be read.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}

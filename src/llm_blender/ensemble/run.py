@@ -120,6 +120,7 @@ class Ran:
         failures: reasons of the rows without an answer, by id.
         partial: reasons of the rows to try again, as their answer lacks an LLM or the fuser, by id.
         degraded: number of rows whose answer lacks an LLM or the fuser, including those with a quorum.
+        cut_off: number of rows whose answer was cut off at the LLM's maximum of tokens.
         truncated: mean share of a row's text that the ranker did not read.
         llms: the calls of each LLM, by name.
     """
@@ -131,6 +132,7 @@ class Ran:
     failures: dict[str, str]
     partial: dict[str, str]
     degraded: int
+    cut_off: int
     truncated: float
     llms: dict[str, Tally]
 
@@ -148,6 +150,7 @@ class Ran:
             "failed": len(self.failures),
             "partial": len(self.partial),
             "degraded": self.degraded,
+            "cut_off": self.cut_off,
             "cost": self.cost,
             "unpriced_rows": self.unpriced,
             "truncated": round(self.truncated, 4),
@@ -293,19 +296,21 @@ def run_prompts(
     if len(failures) == len(items) and items:
         reasons = "; ".join(tally.describe() for tally in llms.values() if tally.failed)
         raise WorkError(f"No prompt has an answer. {sentence(reasons or 'None was tried')}")
-    fused, degraded, truncated = 0, 0, 0.0
+    fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
     with RowWriter(out) as writer:
         for item in items:
             if item.key not in failures:
                 record = journal.value(item.key)
                 fused += record["mode"] == "fuse"
                 degraded += record["degraded"]
+                best = Candidate.from_dict(record["candidates"][record["ranking"]["best"]])
+                cut_off += record["mode"] == "pick" and best.cut_off
                 truncated += record["ranking"].get("truncated", 0.0)
                 writer.write(record)
     if out != STDIO:
         _write_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
     truncated /= max(len(items) - len(failures), 1)
-    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, truncated, llms)
+    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, llms)
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:

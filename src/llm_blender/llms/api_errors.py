@@ -96,7 +96,7 @@ _NO_KEYS = ("body", "query", "request")
 
 @dataclass
 class _Found:
-    """What the levels of an error's body name, outermost first."""
+    """Findings of the levels of an error's body, outermost first."""
 
     statuses: list[int] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)

@@ -167,7 +167,7 @@ class _LearnedRate(_Meter):
         if self._base < math.inf:
             self.rate = self._base * (1 + ((now - self.since) / self._doubling) ** 3)
 
-    def learn(self, sent: deque[Place], refused_at: float, opened_at: float) -> None:
+    def learn(self, sent: deque[Place], refused_at: float, opened_at: float, pause: float) -> None:
         """Set the rate after a refusal.
 
         What the server accepted within the length of its pause is an upper bound: a window of time, such as a minute,
@@ -177,8 +177,8 @@ class _LearnedRate(_Meter):
         """
         if self._before and not any(place.sent >= self.since and not place.refused for place in sent):
             self.since, self._base, self._doubling, refused_at = self._before
+            pause = opened_at - refused_at
         self._before = (self.since, self._base, self._doubling, refused_at)
-        pause = opened_at - refused_at
         accepted = [place.sent for place in sent if not place.refused and place.sent <= refused_at]
         sample = accepted[-_SAMPLE:]
         window = max(pause, min(1.0, refused_at - sample[0]) if sample else 0.0, 1e-3)
@@ -233,6 +233,7 @@ class Pacer:
         self._sent: deque[Place] = deque(maxlen=_REMEMBERED)
         self._refusals = 0  # in a row
         self._refused_at = self._opens = -math.inf
+        self._pause = 0.0  # the longest that the server ordered since `_refused_at`
         self._open = True
 
     @property
@@ -301,7 +302,7 @@ class Pacer:
             now = self._loop.time()
             if now >= self._opens and not self._open:
                 self._open = True
-                self._learned.learn(self._sent, self._refused_at, now)
+                self._learned.learn(self._sent, self._refused_at, now, self._pause)
             self._learned.grow(now)
             meters = [meter for meter in (self._calls, self._tokens, self._learned) if meter is not None]
             due = max(self._opens, *(meter.due for meter in meters))
@@ -332,10 +333,11 @@ class Pacer:
             self._refusals += 1
             if self._refusals == 1:
                 self._places = max(1.0, self._places / 2)
-            self._refused_at, self._open = now, False
+            self._refused_at, self._open, self._pause = now, False, 0.0
         least = 0.0 if self._refusals < 2 else self._backoff.length(self._refusals - 2)
         pause = self._backoff.length(self._refusals - 1) if retry_after is None else max(retry_after, least)
-        self._opens = max(self._opens, now + min(pause, _LONGEST_PAUSE))
+        pause = min(pause, _LONGEST_PAUSE)
+        self._pause, self._opens = max(self._pause, pause), max(self._opens, now + pause)
         for waiter in [each for each in self._waiters if each.latest < self._opens]:
             self._waiters.remove(waiter)
             if not waiter.turn.done():

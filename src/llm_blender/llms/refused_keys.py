@@ -63,7 +63,7 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Changes:
-    """What is different in the requests to a server, because it refused them.
+    """Changes of the requests to a server that refused a key or a value in them.
 
     Attributes:
         omitted: keys of the request that are left out.

@@ -17,5 +17,6 @@ except ImportError:
 
 from llm_blender.server.app import create_app
 from llm_blender.server.serve import serve
+from llm_blender.server.service import most_at_once
 
-__all__ = ["create_app", "serve"]
+__all__ = ["create_app", "most_at_once", "serve"]

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse, StreamingResponse
@@ -33,6 +33,8 @@ from llm_blender.types import Answer, Candidate
 
 router = APIRouter(route_class=BodyRoute)
 
+DONE = b"data: [DONE]\n\n"
+"""Last event of a stream of chunks."""
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _RESPONSE = {
     "model": ChatCompletion,
@@ -47,13 +49,8 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service = Service.of(request)
     question = read_question(service, body)
     if body.stream:
-        return _stream(service, question, owner(request))
-
-    async def work() -> Answer:
-        return await answer_question(service, question, Events(service, question))
-
-    answer = await unless_gone(request, admit(service, question, work))
-    service.metrics.answered(answer)
+        return stream_answer(service, question, owner(request), _Chunks(question, fingerprint(service)))
+    answer = await whole_answer(request, service, question)
     choices = [
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
         for index, candidate in enumerate(choices_of(answer, question.choices))
@@ -72,6 +69,22 @@ def admit(service: Service, question: Question, work: Callable[[], Awaitable[Ans
     calls = {member.llm.name: member.samples for member in question.members}
     limits = question.settings.limits
     return service.admission.begin(work, limits.deadline, calls, enough=limits.quorum)
+
+
+async def whole_answer(request: Request, service: Service, question: Question) -> Answer:
+    """Answer a question whose client waits for the whole answer.
+
+    Raises:
+        RefusedError: the queue is full, the deadline has passed, or the client is gone.
+        InputError, NoAnswerError: as for `answer_question`.
+    """
+
+    async def work() -> Answer:
+        return await answer_question(service, question, Events(service, question))
+
+    answer = await unless_gone(request, admit(service, question, work))
+    service.metrics.answered(answer)
+    return answer
 
 
 async def answer_question(service: Service, question: Question, events: Events) -> Answer:
@@ -101,26 +114,53 @@ async def answer_question(service: Service, question: Question, events: Events) 
     return complete(question, answer)
 
 
-def _stream(service: Service, question: Question, owner: str) -> StreamingResponse:
+class Renderer(Protocol):
+    """Events of one streamed answer, in the format of one API.
+
+    Attributes:
+        id: id of the answer.
+    """
+
+    id: str
+
+    def begin(self) -> list[bytes]:
+        """Render the events before the text."""
+
+    def text(self, text: str) -> list[bytes]:
+        """Render a piece of the text of the only answer, while an LLM writes it."""
+
+    def end(self, answer: Answer, sent: str, blend: Mapping[str, Any]) -> list[bytes]:
+        """Render the rest of the answer: `sent` is the text so far, `blend` the details."""
+
+    def fail(self, error: Exception) -> list[bytes]:
+        """Render an error in place of the answer."""
+
+
+def stream_answer(service: Service, question: Question, owner: str, renderer: Renderer) -> StreamingResponse:
     """Begin to answer, and return the response that streams the answer.
 
     Raises:
         RefusedError: the queue is full.
     """
     events: asyncio.Queue[bytes] = asyncio.Queue()
-    chunks, live = _Chunks(question, fingerprint(service)), _LiveText()
+    live = _LiveText()
 
     def send(event: Mapping[str, Any]) -> None:
         events.put_nowait(b": blend " + json.dumps(event).encode() + b"\n\n")
 
+    def put(lines: list[bytes]) -> None:
+        for line in lines:
+            events.put_nowait(line)
+
     def on_text(text: str) -> None:
         if question.single and (new := live.feed(text)):
-            events.put_nowait(chunks.text(0, new))
+            put(renderer.text(new))
 
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question, send, on_text))
 
     task = admit(service, question, work)
+    put(renderer.begin())
 
     async def lines() -> AsyncIterator[bytes]:
         async for line in _until_done(task, events, service.config.heartbeat):
@@ -128,13 +168,13 @@ def _stream(service: Service, question: Question, owner: str) -> StreamingRespon
         try:
             answer = task.result()
         except Exception as error:
-            yield _data(error_body(error))
+            rest = renderer.fail(error)
         else:
             service.metrics.answered(answer)
-            blend = await blend_json(service, question, answer, chunks.id, owner)
-            for line in chunks.end(answer, live.sent, blend):
-                yield line
-        yield b"data: [DONE]\n\n"
+            blend = await blend_json(service, question, answer, renderer.id, owner)
+            rest = renderer.end(answer, live.sent, blend)
+        for line in rest:
+            yield line
 
     return _EventStream(lines(), task)
 
@@ -189,9 +229,17 @@ class _Chunks:
         self._usage, self._choices = question.usage, question.choices
         self._begun: set[int] = set()
 
-    def text(self, index: int, text: str) -> bytes:
-        """Render a piece of a choice."""
-        return self._delta(index, {"content": text})
+    def begin(self) -> list[bytes]:
+        """Render nothing: the first choice begins with its text."""
+        return []
+
+    def text(self, text: str) -> list[bytes]:
+        """Render a piece of the first choice."""
+        return [self._delta(0, {"content": text})]
+
+    def fail(self, error: Exception) -> list[bytes]:
+        """Render an error."""
+        return [sse_data(error_body(error)), DONE]
 
     def end(self, answer: Answer, sent: str, blend: Mapping[str, Any]) -> list[bytes]:
         """Render the rest of the answer: `sent` is the text sent so far; `blend` goes with the last choice."""
@@ -202,8 +250,8 @@ class _Chunks:
             more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
-            lines.append(_data({**self._head, "choices": [], "usage": usage(answer)}))
-        return lines
+            lines.append(sse_data({**self._head, "choices": [], "usage": usage(answer)}))
+        return [*lines, DONE]
 
     def _delta(
         self, index: int, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] = {}
@@ -213,15 +261,21 @@ class _Chunks:
             delta = {"role": "assistant", **delta}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         unused = {"usage": None} if self._usage else {}
-        return _data({**self._head, "choices": [choice], **unused, **more})
+        return sse_data({**self._head, "choices": [choice], **unused, **more})
+
+
+def unsent(text: str, sent: str) -> str:
+    """Return what of an answer's text is not sent yet.
+
+    Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
+    """
+    return text.removeprefix(sent) if text.startswith(sent) else ""
 
 
 def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
     """Split a turn into deltas, the thoughts first; `sent` is the text sent so far."""
     turn = message(candidate)
-    text = turn["content"] or ""
-    # Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
-    delta = {**turn, "content": text.removeprefix(sent) if text.startswith(sent) else ""}
+    delta = {**turn, "content": unsent(turn["content"] or "", sent)}
     del delta["role"]
     thoughts = delta.pop("reasoning_content", None)
     if "tool_calls" in turn:
@@ -229,7 +283,8 @@ def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
     return [delta] if thoughts is None else [{"reasoning_content": thoughts}, delta]
 
 
-def _data(value: Mapping[str, Any]) -> bytes:
+def sse_data(value: Mapping[str, Any]) -> bytes:
+    """Render an event whose data is JSON."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 

@@ -209,6 +209,8 @@ def _read(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
             return RefusedError(error.http_status, _code(error), public_text(str(error))), {}
         case RequestValidationError():
             return _invalid(error), {}
+        case HTTPException(status_code=405, headers={"Allow": allowed}):
+            return RefusedError(405, "http_405", f"This path takes {allowed} only."), {}
         case HTTPException():
             code = "too_large" if error.status_code == 413 else f"http_{error.status_code}"
             return RefusedError(error.status_code, code, f"{error.detail}"), {}

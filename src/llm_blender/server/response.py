@@ -35,9 +35,9 @@ def complete(question: Question, answer: Answer) -> Answer:
     return replace(answer, failures=failures, degraded=answer.degraded or bool(question.left_out))
 
 
-def head(kind: str, model: str) -> dict[str, Any]:
+def head(kind: str, model: str, prefix: str = "chatcmpl-") -> dict[str, Any]:
     """Make the keys that every object of OpenAI's API begins with, and a new id."""
-    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+    return {"id": f"{prefix}{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
 def fingerprint(service: Service) -> str:

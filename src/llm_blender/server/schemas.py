@@ -227,6 +227,89 @@ class ChatRequest(_OpenRequest):
     blend: BlendOptions | None = None
 
 
+class _TextConfig(_OpenRequest):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class _Reasoning(_OpenRequest):
+    effort: str | None = None
+    summary: str | None = None
+
+
+def _check_items(value: Any) -> Any:
+    if not value or not (
+        isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+    ):
+        raise ValueError("a text or a list of items is wanted")
+    return value
+
+
+_ITEMS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": "object"}},
+    ]
+}
+
+
+class ResponsesRequest(_OpenRequest):
+    """OpenAI's request of a response; keys that are not named here are passed on to the LLMs.
+
+    Keys for what the service does not have (stored responses, work in the background) allow only null or false.
+    """
+
+    model: Text
+    input: Annotated[Any, AfterValidator(_check_items), WithJsonSchema(_ITEMS, mode="validation")]
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Count | None = None
+    text: _TextConfig | None = None
+    reasoning: _Reasoning | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    store: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    stream_options: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    background: bool | None = None
+    prompt: dict[str, Any] | None = None
+    blend: BlendOptions | None = None
+
+
+class CompletionRequest(_OpenRequest):
+    """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
+
+    model: Text
+    prompt: Annotated[Any, WithJsonSchema({"type": ["string", "array"]}, mode="validation")]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    blend: BlendOptions | None = None
+
+
 class _Contest(StrictRequest):
     instruction: _Instruction
     seed: Seed = 0
@@ -341,6 +424,38 @@ class ChatCompletion(OpenAnswer):
     model: str
     system_fingerprint: str
     choices: list[_Choice]
+    usage: _Usage
+    blend: _Report
+
+
+class ResponsesAnswer(OpenAnswer):
+    """The answer as items, with its details under `blend`."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "failed", "in_progress"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    blend: _Report
+
+
+class _TextChoice(OpenAnswer):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"]
+    logprobs: None = None
+
+
+class Completion(OpenAnswer):
+    """The answer as text, with its details under `blend`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[_TextChoice]
     usage: _Usage
     blend: _Report
 
