@@ -20,8 +20,6 @@ from pydantic_core import from_json
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
 from llm_blender.errors import (
-    InputError,
-    MissingExtraError,
     NoAnswerError,
     describe_failures,
     sentence,
@@ -248,11 +246,7 @@ class _CallOptions:
 
     @classmethod
     def of(cls, body: ChatRequest, passed: Sequence[str]) -> _CallOptions:
-        """Read the options of a request; `passed` are further keys to hand on.
-
-        Raises:
-            RefusedError: `response_format`, `tools` or `tool_choice` is wrong.
-        """
+        """Read the options of a request; `passed` are further keys to hand on."""
         further = body.model_extra or {}
         extra = {name: getattr(body, name) for name in _HANDED_ON}
         extra |= {name: value for name, value in further.items() if name in _ALSO_HANDED_ON or name in passed}
@@ -270,22 +264,12 @@ class _CallOptions:
         )
         tools = "tools" in extra or any(turn["role"] == "tool" or "tool_calls" in turn for turn in body.messages)
         ignored = sorted(name for name in further if name not in extra and name not in _ABOUT_THE_CLIENT)
-        return cls(sampling, tools, _form(body), tuple(ignored[:_MOST_IGNORED]))
+        return cls(sampling, tools, body.form, tuple(ignored[:_MOST_IGNORED]))
 
     @property
     def need_api(self) -> bool:
         """Whether only an LLM behind an API supports them."""
         return self.tools or self.form is not None
-
-
-def _form(body: ChatRequest) -> Form | None:
-    """Read the form that a request requires."""
-    try:
-        return Form.of(response_format=body.response_format, tools=body.tools or (), tool_choice=body.tool_choice)
-    except InputError as error:
-        if isinstance(error, MissingExtraError):
-            raise
-        raise RefusedError(400, "invalid_value", f"{error}", param=f"{error}".partition(":")[0]) from None
 
 
 class _OptionsLLM(WrappedLLM):
