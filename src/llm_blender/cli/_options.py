@@ -62,15 +62,6 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed everything 
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count malformed rows.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the result is degraded.")]
 RankerOption = Annotated[
-    str,
-    typer.Option(
-        "--ranker",
-        metavar="NAME",
-        help="Load `bundled`, a folder, or a Hub repository (owner/name).",
-        autocompletion=complete_ranker,
-    ),
-]
-ConfiguredRankerOption = Annotated[
     str | None,
     typer.Option(
         "--ranker",

@@ -183,7 +183,10 @@ def _tls() -> ssl.SSLContext:
 
 def _proxy(url: str) -> str | None:
     """Return the URL of the proxy for a URL, as the environment names it; None without one."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # `HttpClient.post` reports it
+        return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.netloc):

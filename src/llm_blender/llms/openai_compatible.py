@@ -358,7 +358,9 @@ class OpenAICompatibleLLM:
                 if changes is not None:
                     for words, differs in changes.added_to(self._changes):
                         level = logging.WARNING if differs else logging.INFO
-                        logger.log(level, "%s: its server refuses it: %s from now on", self.name, words)
+                        logger.log(
+                            level, "%s: its server refuses a part of the request: %s from now on", self.name, words
+                        )
                     self._changes = changes
                 elif self._changes.apply(body) == sent:  # no other call has learned it meanwhile
                     raise

@@ -128,6 +128,7 @@ _LONGEST_PAUSE = 3600.0  # seconds; then a call tries it, whatever the server or
 _MARGIN = 0.95  # share of the rate that the server accepted
 _SAMPLE = 10  # calls from which a rate is well known
 _STEADY, _UNSTEADY, _STEADIEST = 60.0, 5.0, 600.0  # seconds in which a learned rate doubles
+_HELD = 5.0  # pauses; a rate that the server accepts for longer is nearly right
 _REMEMBERED = 4096  # calls
 
 
@@ -184,9 +185,12 @@ class _LearnedRate(_Meter):
         window = max(pause, min(1.0, refused_at - sample[0]) if sample else 0.0, 1e-3)
         count = sum(time > refused_at - window for time in accepted)
         lasting = sum(time >= self.since for time in accepted) / max(opened_at - self.since, 1e-3)
-        stale = refused_at - self.since > self._doubling
+        lasted = refused_at - self.since
+        stale = lasted > self._doubling
         before = math.inf if stale else self._base
         self._base = min(_MARGIN * count / window, max(0.98 * lasting, before))
+        if before < math.inf and lasted > _HELD * pause:  # the rate was right: calls may have come late, in a bunch
+            self._base = max(self._base, _MARGIN * before)
         if count < 3:  # too few for a rate
             self._base = max(self._base, 1.0)
         first = (_STEADY if count >= _SAMPLE else _UNSTEADY) * max(1.0, pause)

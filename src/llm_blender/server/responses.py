@@ -7,6 +7,7 @@ the answer: further keys of a call in its item, those of a turn in the `encrypte
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,8 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from llm_blender.server.chat import stream_answer, unsent, whole_answer
-from llm_blender.server.errors import RefusedError, StrictRoute, error_body
-from llm_blender.server.request import Question, read_question
+from llm_blender.server.errors import RefusedError, error_body
+from llm_blender.server.request import BodyRoute, Question, read_question
 from llm_blender.server.response import blend_json, choices_of, finish_reason, head, message, usage
 from llm_blender.server.schemas import ChatRequest, ResponsesAnswer, ResponsesRequest
 from llm_blender.server.service import Service, owner
@@ -28,7 +29,7 @@ from llm_blender.types import Answer, Candidate
 
 Place = tuple[int | str, ...]
 """Keys and indices that lead to a value in the body of a request."""
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=BodyRoute)
 
 _RESPONSE = {
     "model": ResponsesAnswer,
@@ -53,6 +54,13 @@ _ECHOED = (
     "top_p",
     "user",
 )
+_NAMES = {
+    r"response_format(\.json_schema)?": "text.format",
+    r"(tools\.\d+)\.function": r"\1",
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+    "max_completion_tokens": "max_output_tokens",
+}  # keys of the chat request
 _PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status", "async", "caller", "namespace"})
 _TURN = frozenset({"role", "content", "refusal", "tool_calls"})
@@ -63,8 +71,11 @@ _FAILED = {"rate_limit_error": "rate_limit_exceeded", "invalid_request_error": "
 @router.post("/v1/responses", responses={200: _RESPONSE})
 async def respond(body: ResponsesRequest, request: Request) -> Response:
     """Answer as `/v1/chat/completions` does, in the format of OpenAI's newer API."""
-    service = Service.of(request)
-    question = read_question(service, chat_request(body))
+    service, chat = Service.of(request), chat_request(body)
+    try:
+        question = read_question(service, chat)
+    except RefusedError as error:
+        raise _renamed(error) from None
     shown = _Shown(question, body)
     if body.stream:
         return stream_answer(service, question, owner(request), _Events(shown))
@@ -77,7 +88,7 @@ def chat_request(body: ResponsesRequest) -> ChatRequest:
     """Translate a request to a chat request.
 
     Raises:
-        RefusedError: it asks for what this service does not have.
+        RefusedError: it needs what this service does not have.
         RequestValidationError: a value is wrong.
     """
     for key, reason in _UNSUPPORTED.items():
@@ -97,6 +108,21 @@ def chat_request(body: ResponsesRequest) -> ChatRequest:
         **{key: getattr(body, key) for key in ("model", "stream", "temperature", "top_p", "seed", "blend")},
     }
     return translate(values, turns.place)
+
+
+def _own_name(key: str) -> str:
+    """Translate a key of the chat request to that of this API."""
+    for pattern, name in _NAMES.items():
+        key = re.sub(rf"^{pattern}(?=\.|$)", name, key)
+    return key
+
+
+def _renamed(error: RefusedError) -> RefusedError:
+    """Translate the key that an error of the chat request names."""
+    if error.param is None or (param := _own_name(error.param)) == error.param:
+        return error
+    message = str(error).replace(error.param, param)
+    return RefusedError(error.status, error.code, message, param=param, retry_after=error.retry_after)
 
 
 def translate(values: Mapping[str, Any], place: Callable[[Place], Place]) -> ChatRequest:
@@ -147,10 +173,8 @@ class _Turns:
                 return (self._places[turn], *rest)
             case ("messages", *_):
                 return ("input",)
-            case ("response_format", *_):
-                return ("text", "format")
             case _:
-                return loc
+                return tuple(_own_name(".".join(str(part) for part in loc)).split("."))
 
     def _read(self, place: str, item: Mapping[str, Any]) -> None:
         match item.get("type") or "message":

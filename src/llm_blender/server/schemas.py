@@ -558,6 +558,7 @@ class Reranked(OpenAnswer):
     id: str
     model: str
     results: list[_Result]
+    meta: dict[str, Any]
 
 
 class ScoredText(OpenAnswer):
