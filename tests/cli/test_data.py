@@ -211,7 +211,13 @@ class TestStoredRankings:
 
     @pytest.mark.parametrize(
         "options",
-        [["--min-confidence", "0.9"], ["--models", "x"], ["--ranker", "mine"], ["--strategy", "full"], ["--budget", "9"]],
+        [
+            ["--min-confidence", "0.9"],
+            ["--models", "x"],
+            ["--ranker", "mine"],
+            ["--strategy", "full"],
+            ["--budget", "9"],
+        ],
     )
     def test_what_does_not_go_together(self, blend, ranked, ranker, options):
         result = blend("data", "preferences", ranked, "--use-ranking", *options)
