@@ -73,7 +73,7 @@ class Caller:
     ) -> Reply:
         """Answer a conversation from the store or by the LLM; a new answer is stored before it is used.
 
-        A store that cannot keep an answer is a warning: a full disk does not cost an answer that was paid for.
+        A store that cannot be read or written is a warning: it costs no answer.
 
         Args:
             messages: the conversation.
@@ -83,7 +83,6 @@ class Caller:
 
         Raises:
             LLMError: there is no answer, or less is left of the budget than it may cost.
-            StoreError: the store cannot be read; the LLM is not called then.
         """
 
         async def generate() -> Candidate:
@@ -96,7 +95,7 @@ class Caller:
             return Reply(await generate(), stored=False)
         key = call_key(self.llm.identity, messages, sampling)
         async with _single_flight(id(asyncio.get_running_loop()), id(self.store), key):
-            stored = await asyncio.to_thread(self.store.get, key)
+            stored = await asyncio.to_thread(_find, self.store, key)
             if stored is not None:
                 return Reply(replace(stored, model=self.llm.name), stored=True)  # the LLM may have a new name
             candidate = await generate()
@@ -119,6 +118,14 @@ async def _single_flight(*key: Hashable) -> AsyncIterator[None]:
         lock, users = _flights.pop(key)
         if users > 1:
             _flights[key] = (lock, users - 1)
+
+
+def _find(store: CallStore, key: str) -> Candidate | None:
+    try:
+        return store.get(key)
+    except StoreError as error:
+        logger.warning("earlier answers were not found: %s", error)
+        return None
 
 
 async def _keep(store: CallStore, key: str, candidate: Candidate) -> None:

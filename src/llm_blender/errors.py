@@ -5,6 +5,7 @@
     LLMBlenderError
     ├── InputError              the user's input is wrong              exit 2   HTTP 400
     │   ├── RowError            a row of a file: path, line, reason
+    │   ├── MessageError        a message of a conversation: position, key, reason
     │   ├── ConfigError         blend.toml, or an option
     │   ├── CheckpointError     a folder or file that is no checkpoint
     │   ├── NotFoundError       no file, model or row of that name              HTTP 404
@@ -26,10 +27,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
 
     from llm_blender.types import Usage
 
@@ -42,6 +44,7 @@ __all__ = [
     "InputError",
     "LLMBlenderError",
     "LLMError",
+    "MessageError",
     "MissingExtraError",
     "MissingLibraryError",
     "NoAnswerError",
@@ -135,11 +138,26 @@ class RowError(InputError):
         path: path of the file, or ``-`` for standard input.
         line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
         reason: the problem.
+        unit: what `line` counts, ``line`` or ``row``.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
-        self.path, self.line, self.reason = fspath(path), line, reason
+        self.path, self.line, self.reason, self.unit = fspath(path), line, reason, unit
         super().__init__(f"{self.path}, {unit} {line}: {reason}")
+
+
+class MessageError(InputError):
+    """A message of a conversation cannot be read.
+
+    Attributes:
+        position: 0-based position of the message.
+        key: key of the message that is wrong, such as ``content``; empty for the message itself.
+        reason: the problem.
+    """
+
+    def __init__(self, position: int, key: str, reason: str) -> None:
+        self.position, self.key, self.reason = position, key, reason
+        super().__init__(f"Message {position} of the instruction: {reason}.")
 
 
 class ConfigError(InputError):
@@ -253,20 +271,100 @@ class StoreError(WorkError):
     """The SQLite file cannot be opened, read or written."""
 
 
-def first_problem(error: ValidationError) -> str:
-    """Describe the first error of a pydantic model in one line: the keys that lead to it, and the message."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))  # empty if it concerns several keys
-    return f"{place}: {first['msg']}" if place else first["msg"]
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe the first error of a pydantic model in a sentence: the place in the file, the key, and the problem.
+
+    An unknown key comes first, as it often explains a missing one.
+    """
+    problem = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    keys = list(problem["loc"])  # empty if the problem concerns several keys
+    while keys and isinstance(keys[-1], int):  # the index of a value in a list
+        keys.pop()
+    place = _place(keys[:-1])
+    words = one_problem(problem, keys[-1:], _model_at(model, keys[:-1]))
+    return (f"{place}: {words}" if place else words) + ("" if words.endswith("?") else ".")
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a model reads."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def one_problem(problem: ErrorDetails, key: Sequence[int | str], model: type[BaseModel]) -> str:
+    """Describe an error of a pydantic model, without its place; `key` is empty if it concerns several keys."""
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(str(key[0]), field_names(model))
+    words = plain_words(problem["msg"])
+    colon = "" if words.startswith(("should ", "must ", "is ")) else ":"
+    return f'"{key[0]}"{colon} {words}' if key else words
+
+
+def _place(keys: Iterable[int | str]) -> str:
+    """Write the place of a key as TOML does: ``[[sources]] #1``."""
+    parts: list[str] = []
+    for key in keys:
+        if isinstance(key, int) and parts:
+            parts[-1] = f"[{parts[-1]}] #{key + 1}"
+        else:
+            parts.append(f"[{key}]")
+    return ", ".join(parts)
+
+
+def _model_at(model: type[BaseModel], keys: Iterable[int | str]) -> type[BaseModel]:
+    """Return the model inside another one that keys and indices lead to."""
+    for key in keys:
+        if key in model.model_fields:
+            model = _model_of(model.model_fields[str(key)].annotation) or model
+    return model
+
+
+def _model_of(kind: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as `tuple[Model, ...]`."""
+    if hasattr(kind, "model_fields"):
+        model: type[BaseModel] = kind
+        return model
+    return next(filter(None, map(_model_of, get_args(kind))), None)
+
+
+_PLAIN = {
+    "Value error, ": "",
+    "Field required": "is missing",
+    "Input should": "should",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
+
+def plain_words(message: str) -> str:
+    """Replace the words of pydantic in a message: the user wrote no `input` and knows no `value error`."""
+    for theirs, ours in _PLAIN.items():
+        message = message.replace(theirs, ours)
+    message = re.sub(r"a valid dictionary or (instance|object).*", "a table", message)
+    return message.partition(", unable to parse")[0].rstrip(".")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Describe an unknown key of a file, with the key that was probably meant."""
+    names = sorted(known)
+    near = nearest(key, names)
+    return f'unknown key "{key}"; ' + (f'did you mean "{near}"?' if near else f"known: {', '.join(names)}")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Make the error for an unknown `name`, with the nearest of the `known` names."""
+    """Make the error for an unknown `name`, with the `known` names and the one of them that was probably meant."""
     names = list(known)
     if not names:
         return InputError(f"Unknown {kind} {name!r}: there is none at all.")
-    (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
-    return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")
+    near = nearest(name, names)
+    hint = "." if near is None else f": did you mean {near!r}?"
+    return InputError(f"Unknown {kind} {name!r}{hint} Known: {', '.join(names)}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is similar to a name, whatever their case; None if there is none."""
+    by_case = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.55)
+    return by_case[near[0]] if near else None
 
 
 _WITH_DIGIT = re.compile(r"\S*\d\S*")

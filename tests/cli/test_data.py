@@ -231,7 +231,7 @@ class TestStoredRankings:
         ("--pairs worst_best", "--pairs"),
         ("--format chat", "--format"),
         ("--min-confidence 0.4", "--min-confidence"),
-        ("--min-confidence nan", "--min-confidence"),
+        ("--min-confidence nan", "confidence"),
         ("--models w", "no candidate is by w"),
     ],
 )

@@ -118,10 +118,57 @@ def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker):
     assert len(ranker.batches) == 4  # 256 rows each, but the last
 
 
-def test_an_empty_file_gives_an_empty_file(blend, tmp_path, ranker):
-    (tmp_path / "rows.jsonl").touch()
-    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 0
-    assert (tmp_path / "out.jsonl").read_text() == ""
+@pytest.mark.parametrize("command", ["rank", "fuse", "data preferences", "run"])
+@pytest.mark.parametrize("text", ["", " \n\n", "[]"])
+def test_an_empty_file_is_an_error(blend, tmp_path, ranker, command, text):
+    (tmp_path / "rows.json").write_text(text)
+    result = blend(*command.split(), "rows.json", "-o", "out.jsonl")
+    assert (result.exit_code, (tmp_path / "out.jsonl").exists()) == (2, False)
+    assert "rows.json holds no " in result.stderr
+
+
+TOOLS = [
+    {"role": "user", "content": [{"type": "text", "text": "Q"}]},
+    {"role": "tool", "name": "f", "content": "42"},
+]
+
+
+def test_a_prompt_under_each_of_its_names_and_a_json_list(blend, tmp_path, ranker):
+    rows = [
+        {"prompt": "One?", "candidates": ["a", "bb"]},
+        {"question": "Two?", "candidates": ["a", "bb"]},
+        {"messages": TOOLS, "candidates": ["a", "bb"]},
+        {"instruction": "Four?", "prompt": "a template", "candidates": ["a", "bb"]},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    assert blend("rank", "rows.json", "-o", "out.jsonl").exit_code == 0
+    read = list(dict.fromkeys(prompt for batch in ranker.batches for prompt, *_ in batch))
+    assert read == ["One?", "Two?", "User: Q\n\nUser: Result of a tool: 42", "Four?"]
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row.pop("ranking")["best"] for row in written] == [1] * 4
+    assert written == rows
+    assert blend("rank", "rows.json", "-o", "best.jsonl", "--best-of-n").exit_code == 0
+    best = [json.loads(line) for line in (tmp_path / "best.jsonl").read_text().splitlines()]
+    assert [next(iter(row)) for row in best] == ["prompt", "question", "messages", "instruction"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("rows.json", '[{"prompt": 5, "candidates": ["a"]}]', "rows.json, row 1: `prompt` must be a text or a list"),
+        ("rows.json", '[{"prompt": " ", "candidates": ["a"]}]', "row 1: `prompt` is empty"),
+        ("rows.json", '[{"prompt": "a"}]', "row 1: `candidates` is missing"),
+        ("rows.json", '[{"prompt": "a"', "rows.json is not JSON"),
+        ("rows.csv", "prompt,answer\nQ,a\n", "rows.csv: CSV is not read. Make JSON Lines of it: python"),
+        ("rows.txt", "One?\n", "rows.txt, line 1: `candidates` is missing"),
+    ],
+)
+def test_other_forms_name_what_is_wrong(blend, tmp_path, ranker, name, text, error):
+    (tmp_path / name).write_text(text)
+    result = blend("rank", name, "-o", "out.jsonl")
+    assert result.exit_code == 2
+    assert error in result.stderr
+    assert "`instruction`" not in result.stderr
 
 
 LABELLED = {

@@ -263,6 +263,11 @@ def test_fused_answers(blend, ranker, server, prompts):
         ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl, line 2: there is no prompt"),
         ('{"prompt": " "}\n', "the prompt is empty"),
         ("not json\n", "line 1: not JSON"),
+        ("[]", "in.jsonl holds no prompt"),
+        (
+            '{"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+            "line 1: `prompt`: Message 0 of the instruction: images are not read: send text",
+        ),
     ],
 )
 def test_wrong_input(blend, ranker, server, prompts, given, error):

@@ -17,6 +17,7 @@ import typer
 from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, split_names
 from llm_blender.cli._output import note, note_unread
 from llm_blender.cli._progress import Report
+from llm_blender.conversations import prompt_key
 from llm_blender.errors import InputError, RowError, unknown_name
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class RankableRows:
         from llm_blender.data import parse_rows
 
         def on_bad(error: RowError) -> None:
-            error = RowError(file, error.line, error.reason)  # the name of the input, not of the copy
+            error = RowError(file, error.line, error.reason, unit=error.unit)  # the name of the input, not of the copy
             if not skip_bad:
                 raise error
             self.bad.append(error)
@@ -137,8 +138,9 @@ class RankableRows:
         for model in self._models:
             if model not in self._seen:
                 raise unknown_name("model", model, self._seen)
-        if self.bad and not self.count:
-            raise InputError(f"No row of {file} can be ranked. The first: {self.bad[0]}")
+        if not self.count:
+            first = f"No row of {file} can be ranked. The first: {self.bad[0]}" if self.bad else f"{file} holds no row."
+            raise InputError(first)
 
     def _parse(self, record: dict[str, Any]) -> RankableRow:
         from llm_blender.data import keep_candidates, parse_row
@@ -146,7 +148,7 @@ class RankableRows:
         example = parse_row(record)
         self._seen.update((candidate.model, None) for candidate in example.candidates if candidate.model)
         if not example.prompt.strip():
-            raise ValueError("`instruction` is empty")
+            raise ValueError(f"`{prompt_key(record, 'instruction')}` is empty")
         if not example.candidates:
             raise ValueError("`candidates` is empty: give at least one")
         if self._models:
@@ -166,7 +168,9 @@ class RowOptions:
 
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="Rows as .jsonl, .jsonl.gz, .jsonl.zst or .parquet; - is standard input."),
+        typer.Argument(
+            metavar="FILE", help="Rows: .jsonl, .json (.gz, .zst) or .parquet; - is JSON Lines from standard input."
+        ),
     ]
     models: ModelsOption = ""
     skip_bad: SkipBadOption = False
@@ -180,7 +184,7 @@ class RowOptions:
 
         Raises:
             RowError: the first malformed row, unless they are skipped.
-            InputError: all rows are malformed, or no row has a candidate by one of the models.
+            InputError: there is no row, all rows are malformed, or no row has a candidate by one of the models.
         """
         with rereadable(self.file) as path:
             yield RankableRows(path, self, check)

@@ -37,7 +37,7 @@ def check(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Rows in MixInstruct's format, or a data set on the Hub: llm-blender/mix-instruct."
+            metavar="FILE", help="Rows, prompts or preferences; or a data set on the Hub: llm-blender/mix-instruct."
         ),
     ],
     split: Annotated[
@@ -45,23 +45,26 @@ def check(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check all rows of a file in MixInstruct's format: report malformed rows and count what is missing.
+    """Check all rows of a file: report malformed rows, count what the others hold, and for which commands they serve.
 
-    `cmp_results` may be an object or a JSON text. Rows without a candidate of some LLM, without a reference or without
-    judgements are counted, and so are repeated prompts. Memory does not grow with the texts. The exit status is 2 if a
-    row is malformed.
+    A row holds candidates in MixInstruct's format, a prompt alone (for `run`), or a preference (chosen and rejected,
+    for `data import`). `cmp_results` may be an object or a JSON text. Rows without a candidate of some LLM, without a
+    reference or without judgements are counted, and so are repeated prompts. Memory does not grow with the texts. The
+    exit status is 2 if a row is malformed, or there is none.
 
     JSON: {rows, bad, first_bad, duplicates, models: {llm: candidates}, incomplete, without_reference, judged, pairs,
-    outcomes, scores: {metric: candidates}, candidates}.
+    outcomes, scores: {metric: candidates}, candidates, serves: {commands: rows}}.
     """
-    from llm_blender.data import read_mix_instruct, report_rows
+    from llm_blender.data import read_any_rows, report_rows
 
     bad: list[RowError] = []
-    report = report_rows(read_mix_instruct(file, split, on_bad=bad.append), bad)
+    report = report_rows(read_any_rows(file, split, on_bad=bad.append), bad)
     for error in bad[:_SHOWN]:
         note(str(error))
     if len(bad) > _SHOWN:
         note(f"and {len(bad) - _SHOWN:,} more malformed rows")
+    if not report.rows and not bad:
+        raise InputError(f"{file} holds no row.")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -82,6 +85,7 @@ def _print(report: RowsReport) -> None:
         "candidates": report.candidates,
         **{f"candidates by {model or 'an unnamed LLM'}": count for model, count in report.models.items()},
         **{f"candidates with {score}": count for score, count in report.scores.items()},
+        **{f"rows for {commands}": count for commands, count in report.serves.items()},
     }
     print_table(("what", "count"), [(what, f"{count:,}") for what, count in counts.items()])
 

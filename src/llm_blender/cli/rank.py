@@ -19,6 +19,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._progress import progress
 from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
+from llm_blender.conversations import prompt_key
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ def rank(
 ) -> None:
     """Rank the candidates of each row of FILE.
 
-    A row is {instruction, input?, candidates: [{text, model?}] or [text], …}. It comes out with all its keys and
-    `ranking`: {best, ranks, scores, strategy, comparisons, lead, truncated?}, where best counts from 0 and ranks from
-    1, lead is the probability that the best is better than the next one (null where that is not known), and truncated
-    the share of the text that the ranker did not read. The file is checked to its end before the work begins; OUT
-    appears whole or not at all. Options that are not given are those of [ranker] in the configuration.
+    A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where prompt, question or messages may
+    stand for instruction. It comes out with all its keys and `ranking`: {best, ranks, scores, strategy, comparisons,
+    lead, truncated?}, where best counts from 0 and ranks from 1, lead is the probability that the best is better than
+    the next one (null where that is not known), and truncated the share of the text that the ranker did not read. The
+    file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not given are
+    those of [ranker] in the configuration.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
@@ -99,7 +101,8 @@ def _sorted(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
 
 
 def _best_of_n(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    kept = {key: row.record[key] for key in ("id", "instruction", "input") if key in row.record}
+    prompt = prompt_key(row.record, "instruction") or "instruction"
+    kept = {key: row.record[key] for key in ("id", prompt, "input") if key in row.record}
     best = row.example.candidates[ranking.best]
     model = {} if best.model is None else {"model": best.model}
     return {**kept, "output": best.text, **model, "ranking": ranking.summary()}

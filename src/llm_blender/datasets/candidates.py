@@ -12,7 +12,7 @@ from llm_blender.errors import InputError
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
 from llm_blender.store import call_key
-from llm_blender.types import Candidate, Example, Message, Sampling, Usage, to_messages
+from llm_blender.types import Candidate, Example, Message, Sampling, Usage, text_messages, to_messages
 
 _BYTES_A_TOKEN = 4  # typical of English; other languages have fewer
 
@@ -86,7 +86,7 @@ def estimate_calls(
         if store.get(call_key(call.participant.llm.identity, call.messages, call.sampling)) is not None:
             total = total.plus(recalled=1)
             continue
-        size = sum(len(message["content"].encode("utf-8", "replace")) for message in call.messages)
+        size = sum(len(message["content"].encode("utf-8", "replace")) for message in text_messages(call.messages))
         usage = Usage(size // _BYTES_A_TOKEN + 8, min(call.sampling.max_tokens or answer_tokens, answer_tokens))
         price = call.participant.price
         total = total.plus(

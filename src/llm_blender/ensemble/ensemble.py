@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
+from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
@@ -26,6 +29,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
+from llm_blender.ranking import Advance, BaseRanker, PairwiseRanker, Pool, RankOptions, rank_with
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -43,6 +47,8 @@ DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
 _SETTINGS = EnsembleSettings()
+_QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
+_RANKING = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")  # store and history never wait for rankers
 _FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
@@ -219,6 +225,7 @@ class Ensemble:
         members: Sequence[Member] | None = None,
         fuser: Callable[[], Fuser] | None = None,
         cache: bool = True,
+        form: Form | None = None,
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
@@ -234,6 +241,7 @@ class Ensemble:
             members: LLMs to ask in place of the ensemble's own.
             fuser: loads a fuser in place of the ensemble's own.
             cache: False neither reads nor fills the store.
+            form: form that an answer must have to be ranked; None requires none. A fused text is not checked.
 
         Raises:
             InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
@@ -262,7 +270,7 @@ class Ensemble:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
                 tasks.create_task(self._loaded_ranker())
                 loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
-                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
+                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer, form))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered = gathering.result()
@@ -292,7 +300,11 @@ class Ensemble:
         settings: EnsembleSettings | None = None,
         observer: Observer | None = None,
     ) -> Ranking:
-        """Rank texts in a thread, without the priors of the settings; cancelling ends the thread."""
+        """Rank texts, without the priors of the settings.
+
+        A ranker runs in a thread, of a pool for rankers alone; cancelling ends its work. Short texts of a quick ranker
+        need no thread, and a lone text no ranker of pairs.
+        """
         strategy, budget = (settings or self.settings).strategy, (settings or self.settings).budget
         watched, cancelled = observer or Observer(), threading.Event()
 
@@ -302,14 +314,20 @@ class Ensemble:
             watched.comparing(done, total)
 
         def rank() -> list[Ranking]:
-            return self.ranker.rank_many(
-                [prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress
-            )
+            return ranker.rank_many([prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress)
 
-        try:
-            (ranking,) = await asyncio.to_thread(rank)
-        finally:
-            cancelled.set()
+        ranker = await self._loaded_ranker()
+        if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
+            options = RankOptions(strategy=strategy, seed=seed, budget=budget, progress=progress)
+            (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
+        elif isinstance(ranker, BaseRanker) and ranker.quick and sum(map(len, texts)) <= _QUICK_CHARS:
+            (ranking,) = rank()
+        else:
+            try:
+                work = contextvars.copy_context().run
+                (ranking,) = await asyncio.get_running_loop().run_in_executor(_RANKING, work, rank)
+            finally:
+                cancelled.set()
         return ranking
 
     async def afuse(
@@ -353,6 +371,11 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+
+
+def _no_pairs(pool: Pool, advance: Advance) -> list[float]:
+    """Return the logits of the pairs of a lone text: there is none."""
+    return []
 
 
 def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:

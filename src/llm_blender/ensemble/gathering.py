@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender.calls import Caller
+from llm_blender.calls import Caller, Reply
+from llm_blender.ensemble.form import Form
 from llm_blender.errors import LLMError
+from llm_blender.llms.pacing import was_queued
 from llm_blender.types import Candidate, Failure, Message, Sampling
 
 
@@ -112,16 +114,18 @@ class Gathered:
     failures: dict[int, Failure]
 
 
-async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
+async def gather(
+    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer, form: Form | None = None
+) -> Gathered:
     """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
-    An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
-
-    Raises:
-        StoreError: the store cannot be read.
+    An answer without text, or without the required form, is a failure. Refusals to answer are the answers only where
+    no answer has the form. Calls that are late are cancelled and reported as timed out.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
+    queued: set[int] = set()
+    refusals: dict[int, tuple[Reply, LLMError]] = {}
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
@@ -133,11 +137,24 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
         except LLMError as error:
             fail(index, Failure.of(error))
             return
-        if reply.candidate.text.strip():
-            candidates[index] = reply.candidate
-            observer.wrote(index, reply.candidate, stored=reply.stored)
-        else:
+        except asyncio.CancelledError as error:
+            if was_queued(error):
+                queued.add(index)
+            raise
+        if not reply.candidate.text.strip():
             fail(index, Failure(call.caller.llm.name, "empty", f"{call.caller.llm.name}: the answer is empty"))
+            return
+        try:
+            take(index, reply, reply.candidate if form is None else form.check(reply.candidate))
+        except LLMError as error:
+            if reply.candidate.refusal is None:
+                fail(index, Failure.of(error))
+            else:
+                refusals[index] = reply, error
+
+    def take(index: int, reply: Reply, candidate: Candidate) -> None:
+        candidates[index] = candidate
+        observer.wrote(index, candidate, stored=reply.stored)
 
     def enough() -> bool:
         llms = {calls[index].caller.llm.name for index in candidates}
@@ -153,9 +170,18 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
     for task, index in tasks.items():
         if task.cancelled():
             name = calls[index].caller.llm.name
-            fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
+            if index in queued:
+                fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
+            else:
+                fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
             raise error
+    answered = bool(candidates)
+    for index, (reply, error) in refusals.items():
+        if answered:
+            fail(index, Failure.of(error))
+        else:
+            take(index, reply, reply.candidate)
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())))
 
 

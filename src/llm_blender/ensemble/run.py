@@ -16,7 +16,7 @@ from llm_blender.data import STDIO, RowWriter
 from llm_blender.ensemble import Ensemble, Observer
 from llm_blender.errors import Failure, InputError, WorkError, describe_failures, sentence
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through
+from llm_blender.jobs.engine import Item, OnRows, Result, Rows, busy_llms, work_through
 from llm_blender.jobs.job import Job
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
 from llm_blender.types import LLM, Answer, Candidate, Example, Message, Sampling, Usage, to_messages
@@ -271,7 +271,8 @@ def run_prompts(
 
     async def answer(row: Example) -> Result:
         given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watch)
-        return Result(_record(row, given), _lacks(given, ensemble.settings.limits.quorum), given.cost)
+        lacks = _lacks(given, ensemble.settings.limits.quorum)
+        return Result(_record(row, given), lacks, given.cost, busy=busy_llms(given.failures) if lacks else {})
 
     done = work_through(
         journal,

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_blender.errors import FailureReason
+from llm_blender.llms.lenient_json import clean, decode, parse_json
 from llm_blender.types import Usage
 
 _LONGEST_MESSAGE = 2_000  # characters
 _LONGEST_PAGE = 300  # characters of a web page; its first words name the problem
 _DEEPEST = 8  # levels of nesting
+_MOST = 10  # items of a list of errors
+_MOST_READ = 65_536  # characters of a text that is no JSON
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,6 @@ class CallError(Exception):
         self.reason, self.retry_after, self.error, self.own, self.public = reason, retry_after, error, own, public
 
 
-def parse_json(text: str | bytes | bytearray) -> Any:
-    """Parse JSON; NaN, infinities and lone surrogates are let through.
-
-    Raises:
-        ValueError: the text is no JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 # Keys as `_plain` writes them.
 _WORDS = (
     "error",
@@ -105,7 +96,7 @@ _NO_KEYS = ("body", "query", "request")
 
 @dataclass
 class _Found:
-    """What the levels of an error's body name, outermost first."""
+    """Findings of the levels of an error's body, outermost first."""
 
     statuses: list[int] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
@@ -121,11 +112,11 @@ def read_error(body: object, status: int | None = None) -> ApiError:
         status: status of HTTP; None for an error inside a 200.
     """
     if isinstance(body, bytes | bytearray):
-        body = body.decode("utf-8", errors="replace")
+        body = decode(body)
     found = _Found([] if status is None else [status])
     words = _line(_read(body, found, 0))
     if not words:
-        words = _line(body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, default=str))
+        words = _line(body if isinstance(body, str) else json.dumps(clean(body), ensure_ascii=False, default=str))
     if words in _EMPTY:
         words = ""
     # A gateway's 5xx may pass on the 4xx of the provider behind it.
@@ -144,12 +135,14 @@ def _read(value: Any, found: _Found, depth: int) -> str:
     if isinstance(value, str):
         return _read_text(value, found, depth)
     if isinstance(value, list | tuple):
-        return "; ".join(_distinct(_read(each, found, depth + 1) for each in value))
+        return "; ".join(_distinct(_read(each, found, depth + 1) for each in value[:_MOST]))
     return _read_object(value, found, depth) if isinstance(value, Mapping) else ""
 
 
 def _read_text(text: str, found: _Found, depth: int) -> str:
     text = text.strip("\ufeff \t\r\n")
+    if text[:1] not in ("{", "["):
+        text = text[:_MOST_READ]
     if event := re.search(r"^(?:data|error): *(\{.*)", text, re.MULTILINE):
         return _read_text(event[1], found, depth + 1)
     if text[:1] in ("{", "[", '"'):
