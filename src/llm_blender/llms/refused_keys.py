@@ -63,7 +63,7 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Changes:
-    """What is different in the requests to a server, because it refused them.
+    """Differences between the requests that are meant for a server and those that it accepts.
 
     Attributes:
         omitted: keys of the request that are left out.
