@@ -6,13 +6,13 @@ ignore ``stream`` work, too.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.llms.api_errors import ApiError, CallError, classify, read_error
 from llm_blender.llms.event_stream import BodyReader, Event
 from llm_blender.llms.lenient_json import clean, count, joined, merge, parse_first, parse_json, size, whole
@@ -175,7 +175,8 @@ class _Choice:
         """Take what a chunk has of it; return the new text, and the number of new characters of any kind."""
         if (error := choice.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        if (reason := choice.get("finish_reason")) and (finish := _finish_of(reason)) and not self.is_interrupted:
+        reason = choice.get("finish_reason")
+        if reason and not self.is_interrupted and (finish := _finish_of(reason)):
             self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
@@ -537,15 +538,3 @@ def _no_completion(data: str) -> CallError:
     return CallError(
         "bad_response", f"the server answered {what}, no chat completion", public="the response is no chat completion"
     )
-
-
-def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Render calls of functions as text for ranking: their names and arguments as JSON."""
-    return json.dumps([_readable(call["function"]) for call in calls], ensure_ascii=False)
-
-
-def _readable(function: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = function["arguments"]
-    with suppress(ValueError):  # not JSON: as the LLM wrote it
-        arguments = json.loads(arguments)
-    return {"name": function["name"], "arguments": arguments}
