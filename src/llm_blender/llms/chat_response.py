@@ -274,6 +274,11 @@ class ChatResponse:
         return self._reader.done
 
     @property
+    def has_end(self) -> bool:
+        """Whether the answer has an end, so that what may follow is of no importance."""
+        return self.done or self._is_ended()
+
+    @property
     def text(self) -> str:
         """The answer so far, without thoughts and white space around it, followed by its calls of tools."""
         text = self._written or self.refusal or ""
