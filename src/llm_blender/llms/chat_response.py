@@ -145,6 +145,7 @@ _KNOWN = frozenset(
 )
 # Keys with an error's words, in an object without choices; in lower case, without underscores.
 _WORDS = frozenset(["error", "errors", "message", "detail", "msg", "errormsg", "errormessage", "baseresp"])
+_ENVELOPE = frozenset(["id", "object", "created", "model", "system_fingerprint", "service_tier", "choices", "usage"])
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -389,7 +390,8 @@ class ChatResponse:
         if isinstance(choices, dict):
             choices = [choices]
         if not choices or not isinstance(choices, list):
-            if any(key.lower().replace("_", "") in _WORDS and _is_given(chunk[key]) for key in chunk):
+            others = chunk.keys() - _ENVELOPE
+            if any(key.lower().replace("_", "") in _WORDS and _is_given(chunk[key]) for key in others):
                 self._beside = read_error(chunk)
             return ""
         new = ""
