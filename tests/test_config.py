@@ -85,11 +85,11 @@ def test_a_price_makes_a_cost() -> None:
         ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, name, priors, strategy'),
         ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker, server'),
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
-        ("[fuser]\ntop_k = 1", '[fuser]: "top_k": input should be greater than or equal to 2'),
-        ("[fuser]\nclose = 60", '[fuser]: "close": input should be less than or equal to 1'),
+        ("[fuser]\ntop_k = 1", '[fuser]: "top_k" should be at least 2'),
+        ("[fuser]\nclose = 60", '[fuser]: "close" should be at most 1'),
         (LLAMA + "samples = 0", "every [[llm]] has 0 `samples`: give at least one of them more"),
         ("[limits]\nmax_costs = 0.05", '[limits]: unknown key "max_costs"; did you mean "max_cost"?'),
-        ("[limits]\nmax_cost = 0", '[limits]: "max_cost": input should be greater than 0'),
+        ("[limits]\nmax_cost = 0", '[limits]: "max_cost" should be greater than 0'),
         ("[server]\nprot = 80", '[server]: unknown key "prot"; did you mean "port"?'),
         (LLAMA + 'provider = "embedded"', 'unknown key "base_url"'),
         (LLAMA + 'provider = "opnai"', 'provider should be "openai", "embedded" or "replay"'),
@@ -97,15 +97,18 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + LLAMA, 'two [[llm]] are named "llama"'),
         ('[llm]\nname = "a"', "LLMs are written as [[llm]]"),
         ("llm = [1]", "[[llm]] #1"),
-        ("ranker = 1", '"ranker": '),
-        ('[ensemble]\nmode = "merge"', "[ensemble]: \"mode\": input should be 'pick', 'fuse' or 'auto'"),
-        ("[ranker]\nbudget = 0", '[ranker]: "budget": input should be greater than or equal to 1'),
-        (LLAMA + 'temperature = "hot"', '"temperature": input should be a valid number'),
-        (LLAMA + "samples = true", '"samples": input should be a valid integer'),
-        (LLAMA + "timeout = inf", '"timeout": input should be a finite number'),
-        (LLAMA.replace("http://", ""), '"base_url": should be a URL'),
-        (LLAMA.replace('llama"', ' "'), '"name": should be a text without spaces around it'),
-        ("[limits]\nquorum = 2\n" + LLAMA, "a quorum of 2, but there are only 1 answers"),
+        ("ranker = 1", 'blend.toml: "ranker" should be a table'),
+        ('[ensemble]\nmode = "merge"', "[ensemble]: \"mode\" should be 'pick', 'fuse' or 'auto'"),
+        ("[ranker]\nbudget = 0", '[ranker]: "budget" should be at least 1'),
+        (LLAMA + 'temperature = "hot"', '"temperature" should be a valid number'),
+        (LLAMA + "samples = true", '"samples" should be a valid integer'),
+        (LLAMA + "timeout = inf", '"timeout" should be a finite number'),
+        (LLAMA.replace("http://", ""), '"base_url" should be a URL'),
+        (LLAMA.replace('llama"', ' "'), '"name" should be a text without spaces around it'),
+        (
+            "[limits]\nquorum = 2\n" + LLAMA,
+            "a quorum of 2, but only 1 [[llm]] give answers; it counts LLMs, not samples",
+        ),
         ("[limits\n", "not TOML"),
     ],
 )
@@ -115,6 +118,20 @@ def test_what_is_wrong_is_named_with_its_place(text: str, message: str) -> None:
     assert message in str(caught.value)
     assert str(caught.value).startswith("blend.toml: ")
     assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_toml(LLAMA.replace("base_url", "base_urll") + 'samples = "x"\n[fuser]\ntop_k = 1\n')
+    assert str(caught.value) == (
+        'blend.toml: [[llm]] #1 "llama": unknown key "base_urll"; did you mean "base_url"? '
+        '[[llm]] #1 "llama": "samples" should be a valid integer. [fuser]: "top_k" should be at least 2'
+    )
+
+
+def test_more_than_three_problems_are_counted() -> None:
+    with pytest.raises(ConfigError, match=r'"top_k" should be at least 2\. .*\. And 2 more$'):
+        Config.from_toml("[fuser]\ntop_k = 1\nprefer = 2\nclose = 2\noverlap = 2\nguard = 1")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
     LLMBlenderError
     ├── InputError              the user's input is wrong              exit 2   HTTP 400
     │   ├── RowError            a row of a file: path, line, reason
+    │   ├── MessageError        a message of a conversation: position, key, reason
     │   ├── ConfigError         blend.toml, or an option
     │   ├── CheckpointError     a folder or file that is no checkpoint
     │   ├── NotFoundError       no file, model or row of that name              HTTP 404
@@ -21,14 +22,18 @@ Each message is one line: the problem and its fix.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+    from llm_blender.types import Usage
 
 __all__ = [
     "CheckpointError",
@@ -39,6 +44,7 @@ __all__ = [
     "InputError",
     "LLMBlenderError",
     "LLMError",
+    "MessageError",
     "MissingExtraError",
     "MissingLibraryError",
     "NoAnswerError",
@@ -46,6 +52,9 @@ __all__ = [
     "RowError",
     "StoreError",
     "WorkError",
+    "describe_failures",
+    "grouped_failures",
+    "sentence",
 ]
 
 FailureReason = Literal[
@@ -129,11 +138,26 @@ class RowError(InputError):
         path: path of the file, or ``-`` for standard input.
         line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
         reason: the problem.
+        unit: what `line` counts, ``line`` or ``row``.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
-        self.path, self.line, self.reason = fspath(path), line, reason
+        self.path, self.line, self.reason, self.unit = fspath(path), line, reason, unit
         super().__init__(f"{self.path}, {unit} {line}: {reason}")
+
+
+class MessageError(InputError):
+    """A message of a conversation cannot be read.
+
+    Attributes:
+        position: 0-based position of the message.
+        key: key of the message that is wrong, such as ``content``; empty for the message itself.
+        reason: the problem.
+    """
+
+    def __init__(self, position: int, key: str, reason: str) -> None:
+        self.position, self.key, self.reason = position, key, reason
+        super().__init__(f"Message {position} of the instruction: {reason}.")
 
 
 class ConfigError(InputError):
@@ -182,9 +206,11 @@ class LLMError(WorkError):
         retry_after: seconds after which the LLM can be called again, where its server names them.
         text: the answer, for ``wrong_form``.
         own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
+        usage: tokens of an answer that was paid for and cannot be used; None if there are none.
+        cost: dollars of it; None if a price is unknown.
 
     Args:
-        llm, reason, retry_after, text, own: see above.
+        llm, reason, retry_after, text, own, usage, cost: see above.
         message: the problem and its fix.
         public: `message` without what a stranger must not read.
     """
@@ -201,24 +227,37 @@ class LLMError(WorkError):
         retry_after: float | None = None,
         text: str | None = None,
         own: bool = True,
+        usage: Usage | None = None,
+        cost: float | None = 0.0,
     ) -> None:
         self.llm, self.reason = llm, reason
+        self.usage, self.cost = usage, cost
         self.public = None if public is None else f"{llm}: {public}"
         self.retry_after, self.text, self.own = retry_after, text, own
         super().__init__(f"{llm}: {message}")
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists the reason for each LLM.
+    """No LLM gave a usable answer; the message lists the reasons of each LLM.
 
     Attributes:
-        failures: one per LLM.
+        failures: one per call.
+        cost: dollars of answers that were paid for and could not be used; None if a price is unknown.
+        usage: tokens of these answers; None if there are none.
     """
 
     http_status = 502
 
-    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: Sequence[Failure] = (),
+        *,
+        cost: float | None = 0.0,
+        usage: Usage | None = None,
+    ) -> None:
         self.failures = tuple(failures)
+        self.cost, self.usage = cost, usage
         super().__init__(message)
 
 
@@ -232,17 +271,143 @@ class StoreError(WorkError):
     """The SQLite file cannot be opened, read or written."""
 
 
-def first_problem(error: ValidationError) -> str:
-    """Describe the first error of a pydantic model in one line: the keys that lead to it, and the message."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))  # empty if it concerns several keys
-    return f"{place}: {first['msg']}" if place else first["msg"]
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe the first error of a pydantic model in a sentence: the place in the file, the key, and the problem.
+
+    An unknown key comes first, as it often explains a missing one.
+    """
+    problem = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    keys = list(problem["loc"])  # empty if the problem concerns several keys
+    while keys and isinstance(keys[-1], int):  # the index of a value in a list
+        keys.pop()
+    place = _place(keys[:-1])
+    words = one_problem(problem, keys[-1:], _model_at(model, keys[:-1]))
+    return (f"{place}: {words}" if place else words) + ("" if words.endswith("?") else ".")
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a model reads."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def one_problem(problem: ErrorDetails, key: Sequence[int | str], model: type[BaseModel]) -> str:
+    """Describe an error of a pydantic model, without its place; `key` is empty if it concerns several keys."""
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(str(key[0]), field_names(model))
+    words = plain_words(problem["msg"])
+    colon = "" if words.startswith(("should ", "must ", "is ")) else ":"
+    return f'"{key[0]}"{colon} {words}' if key else words
+
+
+def _place(keys: Iterable[int | str]) -> str:
+    """Write the place of a key as TOML does: ``[[sources]] #1``."""
+    parts: list[str] = []
+    for key in keys:
+        if isinstance(key, int) and parts:
+            parts[-1] = f"[{parts[-1]}] #{key + 1}"
+        else:
+            parts.append(f"[{key}]")
+    return ", ".join(parts)
+
+
+def _model_at(model: type[BaseModel], keys: Iterable[int | str]) -> type[BaseModel]:
+    """Return the model inside another one that keys and indices lead to."""
+    for key in keys:
+        if key in model.model_fields:
+            model = _model_of(model.model_fields[str(key)].annotation) or model
+    return model
+
+
+def _model_of(kind: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as `tuple[Model, ...]`."""
+    if hasattr(kind, "model_fields"):
+        model: type[BaseModel] = kind
+        return model
+    return next(filter(None, map(_model_of, get_args(kind))), None)
+
+
+_PLAIN = {
+    "Value error, ": "",
+    "Field required": "is missing",
+    "Input should": "should",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
+
+def plain_words(message: str) -> str:
+    """Replace the words of pydantic in a message: the user wrote no `input` and knows no `value error`."""
+    for theirs, ours in _PLAIN.items():
+        message = message.replace(theirs, ours)
+    message = re.sub(r"a valid dictionary or (instance|object).*", "a table", message)
+    return message.partition(", unable to parse")[0].rstrip(".")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Describe an unknown key of a file, with the key that was probably meant."""
+    names = sorted(known)
+    near = nearest(key, names)
+    return f'unknown key "{key}"; ' + (f'did you mean "{near}"?' if near else f"known: {', '.join(names)}")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Make the error for an unknown `name`, with the nearest of the `known` names."""
+    """Make the error for an unknown `name`, with the `known` names and the one of them that was probably meant."""
     names = list(known)
     if not names:
         return InputError(f"Unknown {kind} {name!r}: there is none at all.")
-    (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
-    return InputError(f"Unknown {kind} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}.")
+    near = nearest(name, names)
+    hint = "." if near is None else f": did you mean {near!r}?"
+    return InputError(f"Unknown {kind} {name!r}{hint} Known: {', '.join(names)}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is similar to a name, whatever their case; None if there is none."""
+    by_case = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.55)
+    return by_case[near[0]] if near else None
+
+
+_WITH_DIGIT = re.compile(r"\S*\d\S*")
+
+
+def grouped_failures(failures: Iterable[Failure], *, public: bool = False) -> list[list[Failure]]:
+    """Group failures by LLM, reason and message; messages that differ only in numbers or ids are alike.
+
+    Args:
+        failures: the failures.
+        public: group by the messages that clients of a service may read.
+    """
+    groups: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.model, failure.reason, _WITH_DIGIT.sub("#", _words(failure, public=public)))
+        groups.setdefault(key, []).append(failure)
+    return list(groups.values())
+
+
+def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> str:
+    """Describe failures in one line: each LLM with its reasons, and a count where several calls failed alike.
+
+    Args:
+        failures: the failures.
+        public: use the messages that clients of a service may read.
+
+    Example:
+        >>> describe_failures([Failure("a", "server", "a: error 500"), Failure("a", "server", "a: error 502")])
+        'a (2 times): error 500'
+    """
+    described = []
+    for alike in grouped_failures(failures, public=public):
+        count = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        described.append(f"{alike[0].model}{count}: {_words(alike[0], public=public)}")
+    return "; ".join(described)
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, unless it is empty or already ends like a sentence."""
+    return text if not text or text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def _words(failure: Failure, *, public: bool) -> str:
+    """Return a failure's message without the name of its LLM and a full stop."""
+    message = failure.message if not public or failure.public is None else failure.public
+    return message.removeprefix(f"{failure.model}: ").rstrip(".")

@@ -267,7 +267,7 @@ def test_by_name() -> None:
     assert isinstance(first, ChatFuser)
     assert isinstance(first, Fuser)
     assert (first.name, other.name) == ("chat:a", "chat:b")
-    with pytest.raises(InputError, match=r"Unknown LLM 'c': did you mean .*Known: a, b"):
+    with pytest.raises(InputError, match=r"Unknown LLM 'c'\. Known: a, b"):
         load_fuser("chat:c", llms=llms)
     with pytest.raises(InputError, match=r"none is configured: add an \[\[llm\]\]"):
         load_fuser("chat:a")

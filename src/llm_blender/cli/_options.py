@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from llm_blender.cli._completion import complete_fuser, complete_llm, complete_ranker, complete_strategy
 from llm_blender.cli._output import print_json
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
-    from llm_blender.config import Config
+    from llm_blender.config import Config, LLMConfig, RankerConfig
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
@@ -46,6 +47,7 @@ FuserOption = Annotated[
         help="Fuse with `chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
         "`embedded:DIR`, a folder, a Hub repository, `consensus` (adds to the best candidate what the others agree "
         "on), or `longest` [default: as configured; embedded where only the embedded LLM answers, else chat].",
+        autocompletion=complete_fuser,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -60,7 +62,13 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed everything 
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count malformed rows.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the result is degraded.")]
 RankerOption = Annotated[
-    str, typer.Option("--ranker", metavar="NAME", help="Load `bundled`, a folder, or a Hub repository (owner/name).")
+    str | None,
+    typer.Option(
+        "--ranker",
+        metavar="NAME",
+        help="Load `bundled`, a folder, or a Hub repository (owner/name) [default: as configured; bundled].",
+        autocompletion=complete_ranker,
+    ),
 ]
 DeviceOption = Annotated[
     str | None,
@@ -72,6 +80,7 @@ StrategyOption = Annotated[
         "--strategy",
         metavar="NAME",
         help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active.",
+        autocompletion=complete_strategy,
     ),
 ]
 ModelsOption = Annotated[str, typer.Option("--models", metavar="A,B,…", help="Keep only the candidates of these LLMs.")]
@@ -148,10 +157,19 @@ def _parameters(group: Any) -> list[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class RequiredOutputOptions:
-    """Output file of the rows, and the format of the summary."""
+    """Output file of the rows, and the format of the summary.
+
+    Raises:
+        InputError: rows cannot be written in the format that the file's extension names.
+    """
 
     out: OutOption
     as_json: JsonOption = False
+
+    def __post_init__(self) -> None:
+        from llm_blender.data import check_output
+
+        check_output(self.out)
 
     @property
     def show_progress(self) -> bool:
@@ -173,16 +191,39 @@ class OutputOptions(RequiredOutputOptions):
 
 @dataclass(frozen=True)
 class StrategyOptions:
-    """Pairs that a ranker compares. The fields are arguments of `Ranker.rank_many`."""
+    """Pairs that a ranker compares."""
 
-    strategy: StrategyOption = "auto"
-    budget: Annotated[int, typer.Option(min=2, help="Limit the comparisons per row, for auto and active.")] = 40
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active "
+            "[default: as configured, where a configuration is read; auto].",
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option(min=2, help="Limit the comparisons per row, for auto and active [default: as configured; 40]."),
+    ] = None
     seed: SeedOption = 0
 
     def __post_init__(self) -> None:
         from llm_blender.ranking import comparison_count
 
-        comparison_count(self.strategy, 2, budget=self.budget)
+        if self.strategy is not None:
+            comparison_count(self.strategy, 2)
+
+    def settings(self, configured: RankerConfig | None = None) -> dict[str, Any]:
+        """Return the arguments of `Ranker.rank_many`, with what is configured in place of missing options."""
+        from llm_blender.config import RankerConfig
+
+        configured = configured or RankerConfig()
+        return {
+            "strategy": self.strategy or configured.strategy,
+            "budget": self.budget or configured.budget,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -228,7 +269,8 @@ class LLMOptions:
         list[str] | None,
         typer.Option(
             help="Query only this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF "
-            "file. Repeatable."
+            "file. Repeatable.",
+            autocompletion=complete_llm,
         ),
     ] = None
     config: ConfigOption = None
@@ -238,6 +280,12 @@ class LLMOptions:
         from llm_blender.config import load_config
 
         return load_config(self.config)
+
+    def apply(self, entry: LLMConfig) -> LLMConfig:
+        """Return an ``[[llm]]`` with the options in place of its values; one with 0 samples keeps them, as it fuses."""
+        if self.samples is None or not entry.samples:
+            return entry
+        return entry.model_copy(update={"samples": self.samples})
 
 
 @dataclass(frozen=True)
@@ -261,6 +309,41 @@ class EnsembleOptions(LLMOptions):
         if self.fuser is not None:
             config = config.model_copy(update={"fuser": config.fuser.model_copy(update={"name": self.fuser})})
         return config
+
+
+@dataclass(frozen=True)
+class AskOptions(EnsembleOptions):
+    """LLMs, what happens to their answers, and how each LLM is called."""
+
+    system: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Send this system message (a text, or @FILE)."),
+    ] = None
+    temperature: Annotated[float | None, typer.Option(min=0, help="Sample at this temperature.")] = None
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit the tokens of each answer.")] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="DOLLARS",
+            help="Call no LLM whose answer might cost more than is left.",
+        ),
+    ] = None
+
+    def load_config(self) -> Config:
+        """Load the configuration, with the options in place of its values."""
+        config = super().load_config()
+        if self.max_cost is None:
+            return config
+        return config.model_copy(update={"limits": config.limits.model_copy(update={"max_cost": self.max_cost})})
+
+    def apply(self, entry: LLMConfig) -> LLMConfig:
+        """Return an ``[[llm]]`` with the options in place of its values, as far as its kind has them."""
+        entry = super().apply(entry)
+        system = None if self.system is None else read_text(self.system)
+        given = {"system": system, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        changed = {key: value for key, value in given.items() if value is not None and hasattr(entry, key)}
+        return entry.model_copy(update=changed)
 
 
 @dataclass(frozen=True)

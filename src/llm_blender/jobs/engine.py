@@ -46,9 +46,10 @@ class Result:
     """The result of a row.
 
     Attributes:
-        value: plain JSON values; None where the row failed.
+        value: plain JSON values; None where the row failed and nothing is known of it.
         reason: why the row failed or is incomplete; empty where it is complete.
         cost: dollars paid; None where a price is unknown.
+        failed: whether the row failed although it has a value, which says how.
         busy: LLMs that did not answer because they are at their limit, with the seconds until they may; the row is
             tried again in the same run.
     """
@@ -56,6 +57,7 @@ class Result:
     value: Any
     reason: str = ""
     cost: float | None = 0.0
+    failed: bool = False
     busy: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -137,7 +139,7 @@ class _Count:
 
     def entry(self, journal: Journal, key: str, result: Result) -> None:
         """Write the result of a row to the journal."""
-        status = "failed" if result.value is None else "partial" if result.reason else "done"
+        status = "failed" if result.failed or result.value is None else "partial" if result.reason else "done"
         journal.add(Entry(key, status, result.value, result.reason, result.cost))  # type: ignore[arg-type]
         self.add(cost=result.cost, **{status: 1})
 
@@ -265,10 +267,11 @@ async def _outcome(work: Callable[[T], Awaitable[Result]], item: Item[T]) -> tup
     try:
         return await work(item.value), False
     except LLMError as error:
-        return Result(None, str(error), busy=busy_llms([Failure.of(error)])), error.reason in _LASTING
+        return Result(None, str(error), error.cost, busy=busy_llms([Failure.of(error)])), error.reason in _LASTING
     except NoAnswerError as error:
         lasting = all(failure.reason in _LASTING for failure in error.failures)
-        return Result(None, str(error), busy=busy_llms(error.failures)), lasting
+        value = {"failures": [failure.to_dict() for failure in error.failures]}
+        return Result(value, str(error), error.cost, failed=True, busy=busy_llms(error.failures)), lasting
 
 
 class _RateLimits:

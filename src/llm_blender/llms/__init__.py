@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def load_llm(entry: LLMConfig, folder: Path | None = None) -> LLM:
+def load_llm(entry: LLMConfig, folder: str | Path | None = None) -> LLM:
     """Make the LLM of an ``[[llm]]`` of ``blend.toml``.
 
     Args:
@@ -40,7 +40,7 @@ def load_llm(entry: LLMConfig, folder: Path | None = None) -> LLM:
         NotFoundError: its model or its file of rows does not exist.
     """
     if isinstance(entry, ReplayConfig):
-        return ReplayLLM(entry.name, (folder or Path()) / Path(entry.rows).expanduser(), entry.model)
+        return ReplayLLM(entry.name, Path(folder or "") / Path(entry.rows).expanduser(), entry.model)
     if isinstance(entry, EmbeddedConfig):
         return EmbeddedLLM.from_config(entry)
     return OpenAICompatibleLLM.from_config(entry)

@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_blender.errors import FailureReason
 from llm_blender.llms.lenient_json import clean, decode, parse_json
+from llm_blender.types import Usage
 
 _LONGEST_MESSAGE = 2_000  # characters
 _LONGEST_PAGE = 300  # characters of a web page; its first words name the problem
@@ -48,7 +49,10 @@ class CallError(Exception):
     Attributes:
         reason, retry_after, own, public: as in `LLMError`.
         error: what the server reports; None if it reports nothing.
+        usage: tokens of an answer that was paid for and cannot be used; None if there are none.
     """
+
+    usage: Usage | None = None
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ _NO_KEYS = ("body", "query", "request")
 
 @dataclass
 class _Found:
-    """What the levels of an error's body name, outermost first."""
+    """Findings of the levels of an error's body, outermost first."""
 
     statuses: list[int] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)

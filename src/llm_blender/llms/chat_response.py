@@ -6,13 +6,13 @@ ignore ``stream`` work, too.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.llms.api_errors import ApiError, CallError, classify, read_error
 from llm_blender.llms.event_stream import BodyReader, Event
 from llm_blender.llms.lenient_json import clean, count, joined, merge, parse_first, parse_json, size, whole
@@ -153,8 +153,6 @@ class _Choice:
 
     Attributes:
         answer: its text and its thoughts.
-        calls: its calls of tools.
-        legacy: its call in the form before `calls`.
         refusal: pieces of a refusal.
         extra: further keys of its message, as `merge` writes them.
         finish: its end, as `_finish_of` writes it; None before it.
@@ -164,7 +162,8 @@ class _Choice:
 
     def __init__(self) -> None:
         self.answer = ReasoningSplitter()
-        self.calls, self.legacy = ToolCalls(), ToolCalls()
+        self._calls: ToolCalls | None = None
+        self._legacy: ToolCalls | None = None  # the form before tools
         self.refusal: list[str] = []
         self.extra: dict[str, Any] = {}
         self.finish: str | None = None
@@ -174,33 +173,36 @@ class _Choice:
 
     def add(self, choice: Mapping[str, Any]) -> tuple[str, int]:
         """Take what a chunk has of it; return the new text, and the number of new characters of any kind."""
-        if _is_given(error := choice.get("error")):
+        if (error := choice.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        if finish := _finish_of(choice.get("finish_reason")):
-            if not self.is_interrupted:
-                self.finish = finish
-            self.why = _words(choice.get("native_finish_reason"))
+        reason = choice.get("finish_reason")
+        if reason and not self.is_interrupted and (finish := _finish_of(reason)):
+            self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
         part, message = choice.get("delta"), choice.get("message")
-        if part and isinstance(part, Mapping):
+        if part and isinstance(part, dict):
             self.in_pieces = True
-        elif isinstance(message, Mapping) and not self.in_pieces:  # after deltas it repeats them
+        elif isinstance(message, dict) and not self.in_pieces:  # after deltas it repeats them
             part = message
         else:
             return "", 0
-        if _is_given(error := part.get("error")):
+        if (error := part.get("error")) and _is_given(error):
             raise _reported(read_error(error))
         text, thought, refusal = _texts(part.get("content"))
-        thought = _words(part.get("reasoning_content")) or _words(part.get("reasoning")) or thought
-        refusal += _words(part.get("refusal"))
+        if thoughts := part.get("reasoning_content") or part.get("reasoning"):
+            thought = _words(thoughts) or thought
+        if words := part.get("refusal"):
+            refusal += _words(words)
         added = len(text) + len(thought) + len(refusal)
         if thought:
             self.answer.think(thought)
         if refusal:
             self.refusal.append(refusal)
         if calls := part.get("tool_calls"):
-            added += self.calls.add(calls)
-        if isinstance(call := part.get("function_call"), Mapping):
-            added += self.legacy.add({"index": 0, "function": call})
+            self._calls = self._calls or ToolCalls()
+            added += self._calls.add(calls)
+        if isinstance(call := part.get("function_call"), dict):
+            self._legacy = self._legacy or ToolCalls()
+            added += self._legacy.add({"index": 0, "function": call})
         if not part.keys() <= _KNOWN:
             extra = clean({key: value for key, value in part.items() if key not in _KNOWN and _is_given(value)})
             added += size(extra)
@@ -211,6 +213,17 @@ class _Choice:
     def is_interrupted(self) -> bool:
         """Whether its end is not that of an answer."""
         return self.finish is not None and self.finish not in _ENDS
+
+    def calls_from(self, first: int) -> list[dict[str, Any]]:
+        """Return its calls of tools; the number `first` is for the ids of calls without one.
+
+        Raises:
+            CallError: a call has no name, or arguments that are no JSON.
+        """
+        for calls in (self._calls, self._legacy):
+            if calls is not None and (results := calls.results(first, self.finish)):
+                return results
+        return []
 
     def close(self) -> str:
         """End it; return the text that was held back."""
@@ -250,6 +263,7 @@ class ChatResponse:
         self._choices: dict[int, _Choice] = {}
         self._main: int | None = None  # index of the choice whose text is the answer's
         self._size = 0
+        self._no_field = ""  # the first line that belongs to no event
         self._beside: ApiError | None = None  # words beside the answer; an error, if the answer does not end well
 
     @property
@@ -314,6 +328,8 @@ class ChatResponse:
         Return the new text, and whether the answer has to name its end, because the body may be cut off.
         """
         values, at = [], 0
+        with suppress(ValueError):
+            values, at = [parse_json(text)], len(text)
         try:
             while at < len(text):
                 value, at = parse_first(text, at)
@@ -337,9 +353,11 @@ class ChatResponse:
         try:
             value = parse_json(data)
         except ValueError:
-            if not data.startswith(("{", "[")):
+            if name == "line":
+                self._no_field = self._no_field or data
+            elif not data.startswith(("{", "[")):
                 self._beside = self._beside or read_error(data)
-            elif not (name == "json" or self._is_ended() or (last and self._choices)):
+            elif not (self._is_ended() or (last and self._choices)):
                 raise _no_completion(data) from None  # a piece of the answer may be lost
             return ""
         return self._take_value(value, data)
@@ -353,13 +371,15 @@ class ChatResponse:
         """Take a chunk of a stream, or a whole completion."""
         if chunk is None or chunk == "":
             return ""
-        if not isinstance(chunk, Mapping):
+        if not isinstance(chunk, dict):
             raise _no_completion(data)
-        if _is_given(chunk.get("error")) or "error" in (chunk.get("object"), chunk.get("type")):
+        error = chunk.get("error")
+        if (error and _is_given(error)) or chunk.get("object") == "error" or chunk.get("type") == "error":
             raise _reported(read_error(chunk))
-        self._count(chunk.get("usage"))
+        if usage := chunk.get("usage"):
+            self._count(usage)
         choices = chunk.get("choices")
-        if isinstance(choices, Mapping):
+        if isinstance(choices, dict):
             choices = [choices]
         if not choices or not isinstance(choices, list):
             if any(_is_given(chunk.get(key)) for key in _WORDS):
@@ -367,7 +387,7 @@ class ChatResponse:
             return ""
         new = ""
         for place, choice in enumerate(choices):
-            if isinstance(choice, Mapping):
+            if isinstance(choice, dict):
                 new += self._take_choice(place, choice)
         return new
 
@@ -385,14 +405,15 @@ class ChatResponse:
         self._size += added
         if self._size > MAX_TEXT:
             raise CallError("bad_response", f"the answer is longer than {MAX_TEXT:,} characters")
-        self._count(choice.get("usage"))
+        if usage := choice.get("usage"):
+            self._count(usage)
         if new and self._main is None:
             self._main = index
         return new if index == self._main else ""
 
     def _count(self, usage: Any) -> None:
         """Take the numbers of tokens that there are; later ones count."""
-        if not isinstance(usage, Mapping):
+        if not isinstance(usage, dict):
             return
         read, written = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
         if read is not None or written is not None:
@@ -416,6 +437,8 @@ class ChatResponse:
         if self._beside is not None:
             raise _reported(self._beside)
         if not self._choices:
+            if self._no_field:
+                raise _no_completion(self._no_field)
             holds = "the response holds no answer"
             raise CallError("bad_response", f"{holds}; base_url has to end in /v1 for most servers", public=holds)
         if needs_end:
@@ -425,22 +448,20 @@ class ChatResponse:
         """Put the parts of the choices together."""
         calls: list[dict[str, Any]] = []
         extra: dict[str, Any] = {}
-        finishes = [choice.finish for choice in self._in_order() if choice.finish is not None]
+        choices = self._in_order()
+        finishes = [choice.finish for choice in choices if choice.finish is not None]
         self.finish_reason = finishes[0] if finishes else None
-        for choice in self._in_order():
-            of_choice = choice.calls.results(len(calls), choice.finish) or choice.legacy.results(
-                len(calls), choice.finish
-            )
-            if of_choice and not calls:
-                self.finish_reason = "tool_calls" if choice.finish in (None, "stop") else choice.finish
-            functions = [call["function"] for call in calls]
-            calls += [call for call in of_choice if call["function"] not in functions]
-            self.refusal = self.refusal or whole("".join(choice.refusal)).strip() or None
+        for choice in choices:
+            if of_choice := choice.calls_from(len(calls)):
+                if not calls:
+                    self.finish_reason = "tool_calls" if choice.finish in (None, "stop") else choice.finish
+                functions = [call["function"] for call in calls]
+                calls += [call for call in of_choice if call["function"] not in functions]
+            if choice.refusal and self.refusal is None:
+                self.refusal = whole("".join(choice.refusal)).strip() or None
             merge(extra, choice.extra)
         if "tool_calls" in finishes and not calls:
-            raise CallError(
-                "bad_response", "the answer ends with calls of tools (finish reason: tool_calls), and has none"
-            )
+            raise CallError("bad_response", "the finish reason is tool_calls, but the answer has no call")
         self.tool_calls = tuple(calls) or None
         self.extra = joined(extra) or None
 
@@ -460,7 +481,7 @@ def _texts(content: Any) -> tuple[str, str, str]:
         return str(content), "", ""
     texts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for part in content if isinstance(content, list) else [content]:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("thinking", "reasoning"):
             texts[1].append(_words(part.get("thinking")) or _words(part))
         elif kind == "refusal":
@@ -474,7 +495,7 @@ def _words(value: Any, depth: int = 0) -> str:
     """Return the text of a field, which may be a list of parts."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _words(value.get("text"), depth + 1) if depth < _DEEPEST else ""
     if isinstance(value, list) and depth < _DEEPEST:
         return "".join([_words(each, depth + 1) for each in value])
@@ -483,17 +504,15 @@ def _words(value: Any, depth: int = 0) -> str:
 
 def _is_given(value: Any, depth: int = 0) -> bool:
     """Tell whether there is anything in a field."""
-    if depth < _DEEPEST and isinstance(value, Mapping | list):
-        values = value.values() if isinstance(value, Mapping) else value
+    if depth < _DEEPEST and isinstance(value, dict | list):
+        values = value.values() if isinstance(value, dict) else value
         return any(_is_given(each, depth + 1) for each in values)
     return bool(value)
 
 
 def _finish_of(reason: Any) -> str | None:
     """Return the end that a finish reason names: a key of `_ENDS`, or any other word, for an interruption."""
-    if reason is None:
-        return None
-    if isinstance(reason, Mapping):
+    if isinstance(reason, dict):
         reason = reason.get("type") or reason.get("reason")
     if not isinstance(reason, str):
         return "stop" if reason else None  # it has ended, and does not say how
@@ -517,15 +536,3 @@ def _no_completion(data: str) -> CallError:
     return CallError(
         "bad_response", f"the server answered {what}, no chat completion", public="the response is no chat completion"
     )
-
-
-def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Render calls of functions as text for ranking: their names and arguments as JSON."""
-    return json.dumps([_readable(call["function"]) for call in calls], ensure_ascii=False)
-
-
-def _readable(function: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = function["arguments"]
-    with suppress(ValueError):  # not JSON: as the LLM wrote it
-        arguments = json.loads(arguments)
-    return {"name": function["name"], "arguments": arguments}

@@ -6,6 +6,7 @@ open.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from llm_blender.llms.api_errors import CallError
@@ -18,6 +19,7 @@ MAX_EVENT = 8 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_DATA = re.compile(rb"^data:", re.MULTILINE)
 _DONE = (b"[DONE]", b'"[DONE]"', b"[done]")
 
 
@@ -25,8 +27,8 @@ class Event(NamedTuple):
     """An event of a stream.
 
     Attributes:
-        name: its name; empty without one, ``error`` also for a field of that name, ``json`` for a line of JSON without
-            a field.
+        name: its name; empty without one, ``error`` also for a field of that name, ``line`` for a line that is no field
+            of an event.
         data: its data; never empty, apart from that of an error.
     """
 
@@ -92,12 +94,14 @@ class BodyReader:
         """End the body; return the last event of a stream, which may be cut off, or the text of any other body."""
         rest = bytes(self._rest)
         self._rest = bytearray()
-        if not self.streamed:
-            return [Event("", decode(rest))]
         events: list[Event] = []
-        if not self.done:
-            self._take(rest, events)
-            self._dispatch(events)
+        if not self.streamed and not _DATA.search(rest):  # no JSON has such a line
+            return [Event("", decode(rest))]
+        self.streamed = True
+        for line in rest.split(b"\n"):
+            if not self.done:
+                self._take(line, events)
+        self._dispatch(events)
         return events
 
     def _sniff(self) -> None:
@@ -109,7 +113,7 @@ class BodyReader:
             return
         if self._rest.startswith(_FIELDS):
             self.streamed = True
-        elif self._rest.startswith((b"{", b"[")):
+        elif self._rest.startswith((b"{", b"[", b"<")):
             self.streamed = False
         elif not any(field.startswith(self._rest) for field in _FIELDS):
             self.streamed = self._label
@@ -135,9 +139,9 @@ class BodyReader:
             events.append(Event("error", decode(line[6:].strip())))
         elif line.strip() in _DONE:
             self.done = True
-        elif line.startswith((b"{", b"[")):
+        elif not line.startswith(_FIELDS):
             self._dispatch(events)
-            events.append(Event("json", decode(line)))
+            events.append(Event("line", decode(line)))
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data or self._name == "error":

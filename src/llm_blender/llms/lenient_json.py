@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pydantic_core
+
 _DECODER = json.JSONDecoder(strict=False)  # with control characters in strings
 _ANY_NUMBER = json.JSONDecoder(strict=False, parse_int=float)  # `int` refuses numbers with thousands of digits
 _DEEPEST = 50  # levels of nesting that `clean` keeps
@@ -24,10 +26,13 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is no JSON, or is nested too deeply.
     """
-    value, end = parse_first(text)
-    if text[end:].strip():
-        raise ValueError("more than one value")
-    return value
+    try:
+        return pydantic_core.from_json(text)  # twice as fast, and strict
+    except ValueError:
+        value, end = parse_first(text)
+        if text[end:].strip():
+            raise ValueError("more than one value") from None
+        return value
 
 
 def parse_first(text: str, start: int = 0) -> tuple[Any, int]:
@@ -68,7 +73,7 @@ def clean(value: Any, depth: int = 0) -> Any:
         return value if math.isfinite(value) else None
     if depth == _DEEPEST:
         return None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {whole(key): clean(each, depth + 1) for key, each in value.items()}
     return [clean(each, depth + 1) for each in value] if isinstance(value, list) else value
 
@@ -87,7 +92,7 @@ def merge(old: dict[str, Any], new: Mapping[str, Any]) -> None:
         before = old.get(key)
         if value is None:
             continue
-        if isinstance(before, dict) and isinstance(value, Mapping):
+        if isinstance(before, dict) and isinstance(value, dict):
             merge(before, value)
         elif isinstance(before, list) and isinstance(value, list):
             for item in value:
@@ -98,7 +103,7 @@ def merge(old: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 def _extend(items: list[Any], item: Any) -> None:
     last = items[-1] if items else None
-    if not (isinstance(last, dict) and isinstance(item, Mapping) and "index" in item) or any(
+    if not (isinstance(last, dict) and isinstance(item, dict) and "index" in item) or any(
         last.get(key) != item.get(key) for key in ("index", "type")
     ):
         items.append(item)
@@ -129,7 +134,7 @@ def size(value: Any) -> int:
     while rest:
         each = rest.pop()
         total += len(each) if isinstance(each, str) else 1
-        if isinstance(each, Mapping):
+        if isinstance(each, dict):
             rest += [*each, *each.values()]
         elif isinstance(each, list):
             rest += each

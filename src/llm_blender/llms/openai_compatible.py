@@ -252,7 +252,7 @@ class OpenAICompatibleLLM:
             reasoning=response.reasoning,
             usage=usage,
             seconds=seconds,
-            cost=None if usage is None or self._price is None else self._price.cost(usage),
+            cost=self._cost(usage),
             finish_reason=response.finish_reason,
             tool_calls=response.tool_calls,
             refusal=response.refusal,
@@ -373,12 +373,16 @@ class OpenAICompatibleLLM:
             if not 200 <= raw.status < 300:
                 raise await self._refusal(raw)
             response = ChatResponse(raw.headers.get("content-type", ""))
-            async with aclosing(raw.blocks()) as blocks:
-                async for block in blocks:
-                    output.emit(response.feed(block))
-                    if response.done:
-                        break
-            output.emit(response.close())
+            try:
+                async with aclosing(raw.blocks()) as blocks:
+                    async for block in blocks:
+                        output.emit(response.feed(block))
+                        if response.done:
+                            break
+                output.emit(response.close())
+            except CallError as error:
+                error.usage = response.usage  # it is paid for
+                raise
             await raw.finish()
             return response
 
@@ -424,7 +428,20 @@ class OpenAICompatibleLLM:
         """Return the error for the user: one short line, without the key."""
         message, public = self._line(str(error)), self._line(_without_places(error.public or str(error)))
         own = error.own and error.reason not in ("bad_request", "rate_limit")
-        return LLMError(self.name, error.reason, message, public=public, retry_after=error.retry_after, own=own)
+        cost = 0.0 if error.usage is None else self._cost(error.usage)
+        return LLMError(
+            self.name,
+            error.reason,
+            message,
+            public=public,
+            retry_after=error.retry_after,
+            own=own,
+            usage=error.usage,
+            cost=cost,
+        )
+
+    def _cost(self, usage: Usage | None) -> float | None:
+        return None if usage is None or self._price is None else self._price.cost(usage)
 
     def _line(self, text: str) -> str:
         line = " ".join(text.split())

@@ -38,7 +38,7 @@ class _Call:
         arguments: pieces of its arguments, as JSON.
         keys: further keys of the call.
         function_keys: further keys of its function.
-        maybe_repeated: whether it is the call before once more, unless it gets arguments.
+        repeats: name of the call before, which this may be once more; empty if it is surely another one.
     """
 
     index: Hashable | None
@@ -47,7 +47,7 @@ class _Call:
     arguments: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
     function_keys: dict[str, Any] = field(default_factory=dict)
-    maybe_repeated: bool = False
+    repeats: str = ""
     _depth: int = 0
     _quoted: bool = False
     _read: int = 0
@@ -78,6 +78,10 @@ class _Call:
             elif not self._quoted and len(mark) == 1:
                 self._depth += 1 if mark in "{[" else -1
         return bool(self.arguments) and self._depth <= 0 and not self._quoted
+
+    def is_nothing(self) -> bool:
+        """Tell whether it has neither arguments nor a name of its own."""
+        return self.name in ("", self.repeats) and not "".join(self.arguments).strip()
 
     def is_repeated(self, arguments: str) -> bool:
         """Tell whether the arguments of a later piece add nothing to a complete call."""
@@ -124,7 +128,7 @@ class ToolCalls:
         """Take the calls of one delta or message; return the number of their characters."""
         added = 0
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Mapping):
+            if isinstance(each, dict):
                 piece = _piece(each)
                 self._add(piece)
                 added += len(piece.name) + len(piece.arguments) + size(piece.keys) + size(piece.function_keys)
@@ -140,11 +144,7 @@ class ToolCalls:
         Raises:
             CallError: a call has no name, or arguments that are no JSON.
         """
-        calls = [
-            call
-            for call in self._calls
-            if not (call.maybe_repeated and not call.arguments and self._calls[0] is not call)
-        ]
+        calls = [call for call in self._calls if not call.is_nothing()]
         return [call.result(number, finish_reason) for number, call in enumerate(calls, first)]
 
     def _add(self, piece: _Piece) -> None:
@@ -152,8 +152,7 @@ class ToolCalls:
         if call is None or self._begins(call, piece):
             if len(self._calls) == _MOST_CALLS:
                 raise CallError("bad_response", f"the answer has more than {_MOST_CALLS} calls of tools")
-            named = piece.name and (piece.id or call is None or piece.name != call.name)
-            call = _Call(piece.index, maybe_repeated=not named)
+            call = _Call(piece.index, repeats="" if call is None or (piece.name and piece.id) else call.name)
             self._calls.append(call)
         elif piece.name and piece.name == call.name and piece.id == call.id != "" and call.is_repeated(piece.arguments):
             return
@@ -176,12 +175,12 @@ class ToolCalls:
 
     def _begins(self, call: _Call, piece: _Piece) -> bool:
         """Tell whether a piece begins another call than the one that it may go on with."""
-        other_id = bool(piece.id and call.id and piece.id != call.id)
-        if other_id and piece.name:
+        if piece.id and piece.id != call.id and piece.name and call.names:
             return True
         if not call.arguments:
             # Pieces of a name have an index or an id.
             return bool(piece.name and call.names and piece.name != call.name) and piece.index is None and not piece.id
+        other_id = bool(piece.id and call.id and piece.id != call.id)
         if not (other_id or piece.name) or not call.is_complete() or piece.arguments.isspace():
             return False
         return not (piece.id and piece.id == call.id and piece.name == call.name and call.is_repeated(piece.arguments))
@@ -189,7 +188,7 @@ class ToolCalls:
 
 def _piece(value: Mapping[str, Any]) -> _Piece:
     function = value.get("function")
-    if not isinstance(function, Mapping):
+    if not isinstance(function, dict):
         function = {key: value[key] for key in ("name", "arguments") if key in value}
         value = {key: each for key, each in value.items() if key not in ("name", "arguments")}
     arguments = function.get("arguments")

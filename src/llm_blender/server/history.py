@@ -97,7 +97,7 @@ async def one(id: str, request: Request) -> Response:
     return _kept(await _with(request, lambda history, name: history.get(id, owner=name)))
 
 
-@router.delete("/v1/history/{id}", status_code=204, response_class=Response)
+@router.delete("/v1/history/{id}", status_code=204, response_class=Response, response_model=None)
 async def forget(id: str, request: Request) -> None:
     """Delete a question, its answer and the votes."""
     await _with(request, lambda history, name: history.forget(id, owner=name))

@@ -126,11 +126,14 @@ class Optimisation(_Strict):
         values = _read(path)
         base = values.pop("base", None)
         if base is not None:
-            values = _read(path.parent / str(base)) | values
+            of_base = _read(path.parent / str(base))
+            if "base" in of_base:
+                raise ConfigError(f"{path}: its base {base} has a base of its own, and only one level is read.")
+            values = of_base | values
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {first_problem(error)}.") from None
+            raise ConfigError(f"{path}: {first_problem(error, cls)}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

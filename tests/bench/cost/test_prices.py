@@ -62,11 +62,17 @@ def test_the_configuration():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[llm]]\nnam = 'a'", "Unknown key 'nam': did you mean 'name'"),
-        ("[[llms]]\nname = 'a'", "Unknown key 'llms': did you mean 'llm'"),
-        ("[[llm]]\nname = 'a'\nprice = { input = 1, ouput = 2 }", "Unknown key 'ouput': did you mean 'output'"),
-        ("[[ranker]]\nname = 'a'\nsecond = 2", "Unknown key 'second': did you mean 'seconds'"),
-        ("[[llm]]\nname = 'a'\nprice = { input = -1, output = 2 }", r"\[\[llm\]\] 1 price input: Input should be gr"),
+        ("[[llm]]\nnam = 'a'", 'unknown key "nam"; did you mean "name"'),
+        ("[[llms]]\nname = 'a'", 'unknown key "llms"; did you mean "llm"'),
+        (
+            "[[llm]]\nname = 'a'\nprice = { input = 1, ouput = 2 }",
+            r'\[\[llm\]\] #1, \[price\]: unknown key "ouput"',
+        ),
+        ("[[ranker]]\nname = 'a'\nsecond = 2", 'unknown key "second"; did you mean "seconds"'),
+        (
+            "[[llm]]\nname = 'a'\nprice = { input = -1, output = 2 }",
+            '"input" should be at least 0',
+        ),
         ("[[llm]]\nname = 'a'\nseconds = 1\ntokens_per_second = 2", "either seconds or tokens_per_second"),
         ("[[llm]]\nname = 'a'\n[[llm]]\nname = 'a'", "is listed twice"),
         ("[[llm", "this is not TOML"),

@@ -54,7 +54,7 @@ def test_lengths_of_the_training(adapter: Path, tiny_gguf: Path, tiny_llama: Pat
     assert isinstance(by_torch.prompts, CausalFormat)
     assert (by_torch.prompts.max_length, by_torch.prompts.candidate_max_length) == (400, 40)
     (given / "fuser.json").write_text('{"max_length": 1}')
-    with pytest.raises(CheckpointError, match=r"fuser\.json: candidate_max_length: Field required"):
+    with pytest.raises(CheckpointError, match=r'fuser\.json: "candidate_max_length" is missing'):
         GenFuser.from_pretrained(given, device="cpu")
 
 

@@ -192,7 +192,7 @@ def test_two_candidates_that_do_not_fit(exported: Path, llm: EmbeddedLLM, tmp_pa
 def test_what_is_no_embedded_fuser(exported: Path, llm: EmbeddedLLM, tiny_gguf: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(exported, tmp_path / "broken")
     edit(broken, max_length=0)
-    with pytest.raises(CheckpointError, match=r"fuser\.json: max_length"):
+    with pytest.raises(CheckpointError, match=r'fuser\.json: "max_length" should be'):
         EmbeddedFuser(broken, llm)
     (broken / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):

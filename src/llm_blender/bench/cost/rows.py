@@ -18,7 +18,7 @@ from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow, scored_examples
 from llm_blender.config import Config, OpenAIConfig, Price
 from llm_blender.data import parse_row, parse_rows
-from llm_blender.errors import ConfigError, InputError, NotFoundError, unknown_name
+from llm_blender.errors import ConfigError, InputError, NotFoundError, first_problem
 from llm_blender.types import Candidate, Example, Usage
 
 
@@ -96,7 +96,7 @@ class PriceList(_Section):
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror or error}).") from None
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_explain(error)}") from None
+            raise ConfigError(f"{path}: {first_problem(error, cls)}") from None
         except ValueError as error:
             raise ConfigError(f"{path}: this is not TOML: {error}.") from None
 
@@ -130,21 +130,6 @@ class PriceList(_Section):
 
     def _llm(self, name: str) -> LLMPrice:
         return next((entry for entry in self.llm if entry.name == name), LLMPrice(name=name))
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {"llm": LLMPrice, "ranker": RankerPrice}
-
-
-def _explain(error: ValidationError) -> str:
-    """Describe the first problem in one line; an unknown key comes first, as it often explains a missing one."""
-    problems = error.errors(include_url=False, include_input=False)
-    problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
-    place = [str(part) if isinstance(part, str) else f"{part + 1}" for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        model = PriceList if len(place) == 1 else Price if "price" in place[:-1] else _SECTIONS[place[0]]
-        return str(unknown_name("key", place[-1], model.model_fields))
-    where = f"[[{place[0]}]] {' '.join(place[1:])}: " if place else ""
-    return f"{where}{problem['msg'].removeprefix('Value error, ')}"
 
 
 _CHARACTERS = 4  # of a token, roughly, in English

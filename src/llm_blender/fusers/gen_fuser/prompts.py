@@ -283,7 +283,7 @@ class Lengths(BaseModel):
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
         except ValidationError as error:
-            raise CheckpointError(f"{path}: {first_problem(error)}.") from error
+            raise CheckpointError(f"{path}: {first_problem(error, cls)}") from error
 
     @classmethod
     def of_training(cls, folder: Path) -> Self | None:
