@@ -105,7 +105,7 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    "result", [None, Result({"some": 1}, "a: no place", 0.5, {"a": 0.01})], ids=["no result", "a part"]
+    "result", [None, Result({"some": 1}, "a: no place", 0.5, busy={"a": 0.01})], ids=["no result", "a part"]
 )
 def test_a_rate_limit_costs_time_and_no_row(journal, result):
     work = Limited(3, result)
