@@ -80,9 +80,9 @@ _NOTHING = "it needs a text `role` and a text `content`"
 def to_messages(instruction: Instruction) -> list[Message]:
     """Convert an instruction to messages that a chat API takes.
 
-    Roles are normalised (``developer`` becomes ``system``, ``function`` becomes ``tool``), parts of text are joined, and
-    the former ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one, and results without a
-    ``tool_call_id`` that of the call they follow. All other keys are kept, without nulls and what is no JSON.
+    Roles are normalised (``developer`` becomes ``system``, ``function`` becomes ``tool``), parts of text are joined,
+    and the former ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one, and results without
+    a ``tool_call_id`` that of the call they follow. All other keys are kept, without nulls and what is no JSON.
 
     Raises:
         MessageError: a message lacks role or content, its role is unknown, or it holds more than text and calls.
