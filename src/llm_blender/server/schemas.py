@@ -112,7 +112,8 @@ _CANDIDATE = {
         {
             "type": "object",
             "required": ["text"],
-            "properties": {"text": {"type": "string"}, "model": _TEXT_OR_NULL, "finish_reason": _TEXT_OR_NULL},
+            "properties": {"text": {"type": "string"}},
+            "description": "As in files, with `model` and more beside the text.",
         },
     ]
 }
