@@ -129,6 +129,13 @@ _Instruction = Annotated[
 _Candidate = Annotated[Any, AfterValidator(parse_candidate), WithJsonSchema(_CANDIDATE, mode="validation")]
 
 
+def _read_document(value: Any) -> str:
+    return parse_candidate(value, name="the document").text
+
+
+_Document = Annotated[Any, AfterValidator(_read_document), WithJsonSchema(_CANDIDATE, mode="validation")]
+
+
 class _Function(_OpenRequest):
     name: str
     arguments: str
@@ -218,7 +225,7 @@ class RerankRequest(_OpenRequest):
     """Cohere's and Jina's `documents`, or TEI's `texts`."""
 
     query: Annotated[Text, AfterValidator(_read_instruction)]
-    documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
+    documents: Annotated[list[_Document], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
     top_n: Count | None = None
