@@ -127,7 +127,8 @@ _CANDIDATE = {
         {
             "type": "object",
             "required": ["text"],
-            "properties": {"text": {"type": "string"}, "model": _TEXT_OR_NULL, "finish_reason": _TEXT_OR_NULL},
+            "properties": {"text": {"type": "string"}},
+            "description": "As in files, with `model` and more beside the text.",
         },
     ]
 }
@@ -141,6 +142,13 @@ _Instruction = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, _MESSAGES]}, mode="validation"),
 ]
 _Candidate = Annotated[Any, AfterValidator(parse_candidate), WithJsonSchema(_CANDIDATE, mode="validation")]
+
+
+def _read_document(value: Any) -> str:
+    return parse_candidate(value, name="the document").text
+
+
+_Document = Annotated[Any, AfterValidator(_read_document), WithJsonSchema(_CANDIDATE, mode="validation")]
 
 
 class _Function(_OpenRequest):
@@ -376,7 +384,7 @@ class RerankRequest(_OpenRequest):
     """Cohere's and Jina's `documents`, or TEI's `texts`."""
 
     query: Annotated[Text, AfterValidator(_read_instruction)]
-    documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
+    documents: Annotated[list[_Document], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
     top_n: Count | None = None
