@@ -159,7 +159,7 @@ def test_a_refusal_closes_it_for_all_calls() -> None:
 
         await asyncio.gather(*(call() for _ in range(3)))
         assert times[0] == pytest.approx(30.0)
-        assert times[1] > 30.1  # not all at once
+        assert times[1] > 30.05  # not all at once
         assert times == sorted(times)
 
     run(work)
