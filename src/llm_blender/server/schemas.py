@@ -230,7 +230,7 @@ class ChatRequest(_OpenRequest):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
     seed: Seed | None = None
