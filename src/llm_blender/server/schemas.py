@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llm_blender.data import parse_candidate
@@ -237,6 +237,13 @@ class _Reasoning(_OpenRequest):
     summary: str | None = None
 
 
+def _refuse_chat(values: Any, key: str) -> Any:
+    """Tell the client of a chat request at the path of another one which key, or which path, it takes."""
+    if isinstance(values, dict) and "messages" in values:
+        raise ValueError(f"`messages` belongs to /v1/chat/completions; this path takes `{key}`")
+    return values
+
+
 def _check_items(value: Any) -> Any:
     if not value or not (
         isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
@@ -289,6 +296,11 @@ class ResponsesRequest(_OpenRequest):
     prompt: dict[str, Any] | None = None
     blend: BlendOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "input")
+
 
 class CompletionRequest(_OpenRequest):
     """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
@@ -308,6 +320,11 @@ class CompletionRequest(_OpenRequest):
     echo: bool | None = None
     logprobs: int | None = None
     blend: BlendOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "prompt")
 
 
 class _Contest(StrictRequest):
