@@ -302,11 +302,16 @@ class ResponsesRequest(_OpenRequest):
         return _refuse_chat(values, "input")
 
 
+_PROMPT_SCHEMA = {
+    "anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string"}}]
+}
+
+
 class CompletionRequest(_OpenRequest):
     """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
 
     model: Text
-    prompt: Annotated[Any, WithJsonSchema({"type": ["string", "array"]}, mode="validation")]
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA, mode="validation")]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
