@@ -21,12 +21,13 @@ from typer.testing import CliRunner, Result
 
 import llm_blender.llms.models
 from llm_blender.cli import app
+from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import DownloadError
 from llm_blender.llms import local_servers
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
 from llm_blender.ranking import Priors
 from llm_blender.store import Store
-from llm_blender.testing import FakeOpenAIServer, FakeRanker, FakeReply
+from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 
 PROMPT = "Give three tips for sleeping better."
 FAKE_RANKER = """
@@ -300,6 +301,8 @@ def test_a_whole_answer_comes_before_one_that_was_cut_off(blend, ranker, servers
     assert "cut off" not in result.stderr
     answer = json.loads(result.stdout)
     assert (answer["text"], answer["ranking"]["best"], answer["ranking"]["ranks"]) == ("whole", 1, [3, 1, 2])
+    cut, best, other = answer["ranking"]["scores"]
+    assert best > other > cut
 
 
 def test_equal_failures_are_one_note(blend, ranker, servers):
@@ -386,9 +389,15 @@ def test_the_prompt_from_a_file_and_from_standard_input(blend, ranker, servers, 
         ([PROMPT, "--llm", ""], "Unknown LLM ''"),
         ([PROMPT, "--llm", "alpha", "--llm", "alpha"], "same name: alpha, alpha"),
         ([PROMPT, "--config", "missing.toml"], "no configuration file missing.toml"),
-        ([PROMPT, "-n", "0"], "Invalid value for '-n'"),
-        ([PROMPT, "--seed", "-1"], "Invalid value for '--seed'"),
-        ([], "Missing argument"),
+        ([PROMPT, "-n", "0"], "error: '-n' should be at least 1; see `"),
+        ([PROMPT, "--seed", "-1"], "error: '--seed' should be at least 0; see `"),
+        (
+            [PROMPT, "--mode", "fusee"],
+            "error: Invalid value for '--mode': 'fusee' is not one of 'pick', 'fuse', 'auto'; see",
+        ),
+        ([PROMPT, "--max-tokens", "x"], "error: '--max-tokens' should be a valid integer; see"),
+        ([PROMPT, "--llm", "gpt-4o"], "Unknown LLM 'gpt-4o'. Known: alpha, smollm2"),
+        ([], "error: Missing argument 'PROMPT'; see `"),
     ],
 )
 def test_wrong_input(blend, ranker, tmp_path, args, message):
@@ -397,6 +406,55 @@ def test_wrong_input(blend, ranker, tmp_path, args, message):
     result = blend("ask", *args)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not any(word in result.stderr for word in ("Value error", "Input should", "Error:"))
+
+
+@pytest.mark.parametrize("config", ["", '[[llm]]\nname = "alpha"\nmodel = "x"\nbase_url = "http://127.0.0.1:9/v1"\n'])
+def test_an_llm_that_is_not_configured_says_where_to_name_it(blend, ranker, tmp_path, config):
+    (tmp_path / "blend.toml").write_text(config)
+    result = blend("ask", PROMPT, "--llm", "gpt-4o")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("An LLM behind an API is an [[llm]] with `base_url` in blend.toml.\n")
+    assert "did you mean" not in result.stderr
+
+
+def test_options_of_the_calls(blend, ranker, tmp_path):
+    with FakeOpenAIServer([FakeReply("An answer.")]) as server:
+        (tmp_path / "blend.toml").write_text(
+            f'[[llm]]\nname = "a"\nmodel = "fake"\nbase_url = "{server.base_url}"\nmax_tokens = 900\n'
+            "price = { input = 1, output = 1000 }\n"
+        )
+        (tmp_path / "system.txt").write_text("Be brief.\n")
+        options = ("--temperature", "0.2", "--max-tokens", "50", "--system", "@system.txt")
+        assert blend("ask", PROMPT, *options, "--max-cost", "0.1").exit_code == 0
+        dear = blend("ask", PROMPT, "--max-cost", "0.1")
+    (request,) = server.requests
+    assert (request["temperature"], request["max_tokens"]) == (0.2, 50)
+    assert request["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert dear.exit_code == 1
+    assert "cost" in dear.stderr
+
+
+def test_how_to_configure_llms_is_explained_once(blend, ranker, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "store.db"))
+    monkeypatch.setattr("llm_blender.cli.ask.fetch_model", lambda model: None)
+    monkeypatch.setattr("llm_blender.ensemble.Ensemble.from_config", _Answering)
+    first = blend("ask", PROMPT)
+    assert "[[llm]]" in first.stderr
+    (tmp_path / "store.db").touch()
+    again = blend("ask", PROMPT)
+    assert again.stderr.splitlines()[0] == (
+        "No LLM is configured: smollm2-135m answers, a small model for demonstration."
+    )
+    assert "[[llm]]" not in again.stderr
+
+
+class _Answering(Ensemble):
+    """An ensemble with one LLM that answers at once, whatever the configuration."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__([Member(FakeLLM("a"))], FakeRanker())
 
 
 def test_an_unknown_embedded_model_without_a_configuration(blend, ranker):

@@ -209,7 +209,16 @@ class TestStoredRankings:
         (tmp_path / "odd.jsonl").write_text(json.dumps({**ROWS[0], "ranking": "mine"}))
         assert len(preferences(blend, "odd.jsonl")) == 1
 
-    @pytest.mark.parametrize("options", [["--min-confidence", "0.9"], ["--models", "x"]])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--min-confidence", "0.9"],
+            ["--models", "x"],
+            ["--ranker", "mine"],
+            ["--strategy", "full"],
+            ["--budget", "9"],
+        ],
+    )
     def test_what_does_not_go_together(self, blend, ranked, ranker, options):
         result = blend("data", "preferences", ranked, "--use-ranking", *options)
         assert result.exit_code == 2

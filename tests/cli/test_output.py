@@ -113,3 +113,14 @@ def test_usage_errors(blend):
     assert blend("rnak").exit_code == 2
     assert "Did you mean 'rank'?" in blend("rnak").stderr
     assert blend().exit_code == 2
+
+
+def test_the_package_is_the_command_too():
+    result = subprocess.run([sys.executable, "-m", "llm_blender", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout.startswith("llm-blender 1."), result.stderr) == (0, True, "")
+
+
+def test_errors_of_the_command_line_look_like_all_others(blend):
+    assert blend("rnak").stderr == "error: No such command 'rnak'. Did you mean 'rank'?; see `blend --help`.\n"
+    assert blend("rank", "--nosuch").stderr.startswith("error: No such option: --nosuch")
+    assert blend("train").stderr.startswith("Usage: ")

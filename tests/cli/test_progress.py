@@ -3,7 +3,8 @@ from __future__ import annotations
 import itertools
 import time
 
-from llm_blender.cli._progress import progress
+from llm_blender.cli._progress import _Pace, job_progress, progress
+from llm_blender.jobs import Rows
 
 
 def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
@@ -16,6 +17,29 @@ def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
         "ranking: 1,000/13,000 rows, 25/s, 8 min left",
         "ranking: 3,000/13,000 rows, 38/s, 4 min left",
     ]
+
+
+def test_the_speed_is_that_of_this_run(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with job_progress("running", "rows") as report:
+        now = 40.0
+        report(Rows(total=1_000, resumed=900, done=20, failed=4, cost=0.5))
+    assert capsys.readouterr().err == "running: 924/1,000 rows, 0.6/s, $0.5000, 4 failed, 2 min left\n"
+
+
+def test_a_bar_shows_nothing_that_it_does_not_know(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = _Pace("rows", lambda: "")
+    assert pace.text(0.0) == ""
+    pace.report(4, 20)
+    assert pace.text(0.01) == "4/20 rows"
+    assert pace.text(4.0) == "4/20 rows, 1/s, 16 s left"
+    pace.report(18, 20, 18)
+    assert pace.text(8.0) == "18/20 rows"
+    pace.report(3, 0)
+    assert pace.text(2.0) == "3 rows, 1.5/s"
 
 
 def test_quick_work_says_nothing(capsys):

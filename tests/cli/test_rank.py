@@ -398,17 +398,28 @@ def test_the_ranker_of_the_configuration(blend, rows, monkeypatch):
     assert [row["ranking"]["strategy"] for row in out] == ["knockout"] * 3
     assert out[0]["ranking"]["best"] == 0  # by the priors
     assert blend("compare", "Q", "a", "b").exit_code == 0
-    assert loaded == ["mine", "mine"]
+    assert blend("data", "preferences", rows).exit_code == 0
+    assert blend("priors", "fit", rows, "-o", "learned.json", "--from", "ranker").exit_code == 0
+    assert loaded == ["mine"] * 4
+    assert json.loads(Path("learned.json").read_text())["ranker"] == "mine"
     Path("other.toml").write_text('[ranker]\nname = "other"\n')
     for command in (["rank", rows], ["compare", "Q", "a", "b"]):
         assert blend(*command, "--config", "other.toml").exit_code == 0
         assert blend(*command, "--ranker", "named").exit_code == 0
-    assert loaded[2:] == ["other", "named"] * 2
+    assert loaded[4:] == ["other", "named"] * 2
     own = read(blend("rank", rows, "--strategy", "full", "--budget", 12, "--config", "other.toml").stdout)
     assert own[0]["ranking"]["strategy"] == "full"
 
 
-@pytest.mark.parametrize("command", [["rank", "rows.jsonl"], ["compare", "Q", "a", "b"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rank", "rows.jsonl"],
+        ["compare", "Q", "a", "b"],
+        ["data", "preferences", "rows.jsonl"],
+        ["priors", "fit", "rows.jsonl", "-o", "priors.json", "--from", "ranker"],
+    ],
+)
 def test_a_broken_configuration_is_noticed(blend, rows, ranker, command):
     Path("blend.toml").write_text("[ranker]\nnmae = 1\n")
     result = blend(*command)

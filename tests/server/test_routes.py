@@ -53,6 +53,18 @@ def test_rerank_as_cohere_and_jina(plain, path):
     assert len(plain.http.post(path, json=objects).json()["results"]) == 3
 
 
+def test_many_documents_are_ranked_by_knockout(serve):
+    ranker = FakeRanker()
+    running = serve(ranker=ranker)
+    values = running.http.post("/rerank", json={"query": "Go.", "documents": [f"{i:b}" for i in range(1000)]}).json()
+    assert len(values["results"]) == 1000
+    assert values["results"][0]["index"] >= 512  # one of the longest
+    assert values["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+    assert ranker.comparisons <= 2 * 999
+    response = running.http.post("/rerank", json={"query": "Go.", "documents": ["a"] * 1001})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "too_many")
+
+
 def test_rerank_as_tei(plain):
     values = plain.http.post("/rerank", json={"query": "Go.", "texts": TEXTS, "return_text": True}).json()
     assert [value["text"] for value in values] == ["these are three", "two words", "a"]

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from llm_blender.cli._completion import complete_fuser, complete_llm, complete_ranker, complete_strategy
 from llm_blender.cli._output import print_json
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
-    from llm_blender.config import Config, RankerConfig
+    from llm_blender.config import Config, LLMConfig, RankerConfig
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
@@ -46,6 +47,7 @@ FuserOption = Annotated[
         help="Fuse with `chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
         "`embedded:DIR`, a folder, a Hub repository, `consensus` (adds to the best candidate what the others agree "
         "on), or `longest` [default: as configured; embedded where only the embedded LLM answers, else chat].",
+        autocompletion=complete_fuser,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -60,14 +62,12 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed everything 
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count malformed rows.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the result is degraded.")]
 RankerOption = Annotated[
-    str, typer.Option("--ranker", metavar="NAME", help="Load `bundled`, a folder, or a Hub repository (owner/name).")
-]
-ConfiguredRankerOption = Annotated[
     str | None,
     typer.Option(
         "--ranker",
         metavar="NAME",
         help="Load `bundled`, a folder, or a Hub repository (owner/name) [default: as configured; bundled].",
+        autocompletion=complete_ranker,
     ),
 ]
 DeviceOption = Annotated[
@@ -80,6 +80,7 @@ StrategyOption = Annotated[
         "--strategy",
         metavar="NAME",
         help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active.",
+        autocompletion=complete_strategy,
     ),
 ]
 ModelsOption = Annotated[str, typer.Option("--models", metavar="A,B,…", help="Keep only the candidates of these LLMs.")]
@@ -268,7 +269,8 @@ class LLMOptions:
         list[str] | None,
         typer.Option(
             help="Query only this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF "
-            "file. Repeatable."
+            "file. Repeatable.",
+            autocompletion=complete_llm,
         ),
     ] = None
     config: ConfigOption = None
@@ -278,6 +280,12 @@ class LLMOptions:
         from llm_blender.config import load_config
 
         return load_config(self.config)
+
+    def apply(self, entry: LLMConfig) -> LLMConfig:
+        """Return an ``[[llm]]`` with the options in place of its values; one with 0 samples keeps them, as it fuses."""
+        if self.samples is None or not entry.samples:
+            return entry
+        return entry.model_copy(update={"samples": self.samples})
 
 
 @dataclass(frozen=True)
@@ -301,6 +309,41 @@ class EnsembleOptions(LLMOptions):
         if self.fuser is not None:
             config = config.model_copy(update={"fuser": config.fuser.model_copy(update={"name": self.fuser})})
         return config
+
+
+@dataclass(frozen=True)
+class AskOptions(EnsembleOptions):
+    """LLMs, what happens to their answers, and how each LLM is called."""
+
+    system: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Send this system message (a text, or @FILE)."),
+    ] = None
+    temperature: Annotated[float | None, typer.Option(min=0, help="Sample at this temperature.")] = None
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit the tokens of each answer.")] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="DOLLARS",
+            help="Call no LLM whose answer might cost more than is left.",
+        ),
+    ] = None
+
+    def load_config(self) -> Config:
+        """Load the configuration, with the options in place of its values."""
+        config = super().load_config()
+        if self.max_cost is None:
+            return config
+        return config.model_copy(update={"limits": config.limits.model_copy(update={"max_cost": self.max_cost})})
+
+    def apply(self, entry: LLMConfig) -> LLMConfig:
+        """Return an ``[[llm]]`` with the options in place of its values, as far as its kind has them."""
+        entry = super().apply(entry)
+        system = None if self.system is None else read_text(self.system)
+        given = {"system": system, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        changed = {key: value for key, value in given.items() if value is not None and hasattr(entry, key)}
+        return entry.model_copy(update=changed)
 
 
 @dataclass(frozen=True)

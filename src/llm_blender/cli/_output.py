@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from llm_blender.errors import LLMBlenderError
+from llm_blender.errors import LLMBlenderError, plain_words
 
 
 def print_json(value: Any) -> None:
@@ -79,10 +81,16 @@ _DEBUG = "LLM_BLENDER_DEBUG"
 class BlendGroup(TyperGroup):
     """Root command, which converts errors to exit codes."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the options before the command."""
+        with _usage_errors():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; typer reports usage errors itself."""
+        """Run the command."""
         try:
-            result = super().invoke(ctx)
+            with _usage_errors():
+                result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a closed pipe can still be handled
         except LLMBlenderError as error:
             _report_error(error, str(error))
@@ -95,6 +103,23 @@ class BlendGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
         return result
+
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside typer
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Report errors of the command line like all others, in one line without the words of pydantic."""
+    try:
+        yield
+    except _UsageError as error:
+        text, ctx = error.format_message(), error.ctx
+        if ctx is None or text == ctx.get_help():  # a command without arguments shows its help
+            raise
+        text = re.sub(r"^(Invalid value for )?([^:]*): should", r"\2 should", plain_words(text))
+        _report_error(error, f"{text}; see `{ctx.command_path} {ctx.help_option_names[0]}`.")
+        raise typer.Exit(error.exit_code) from error
 
 
 def end_unexpected(error: Exception) -> NoReturn:

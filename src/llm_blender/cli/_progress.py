@@ -5,21 +5,72 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from llm_blender.cli._output import note
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import ProgressColumn, Task
+    from rich.progress import Task
     from rich.text import Text
 
     from llm_blender.jobs import OnRows, Rows
 
-Report = Callable[[float, float], None]
-"""Callback with (done, total); a total of 0 is unknown. Also an `llm_blender.types.OnProgress`."""
+
+class Report(Protocol):
+    """Callback of work in progress; also an `llm_blender.types.OnProgress`."""
+
+    def __call__(self, done: float, total: float, before: float = 0, /) -> None:
+        """Report what is done of a total (0 is unknown), and what of it earlier runs did."""
+
 
 _EVERY = 30.0  # seconds between lines in a log
+
+
+class _Pace:
+    """Progress, speed and remaining time of work, as text.
+
+    Args:
+        unit: plural of what is counted.
+        status: function that returns further text, such as the cost so far.
+
+    Attributes:
+        started: when the work began, by `time.monotonic`.
+        done: what is done, of the `total`; both are 0 at first.
+    """
+
+    def __init__(self, unit: str, status: Callable[[], str] | None) -> None:
+        self._unit, self._status = unit, status
+        self.started = time.monotonic()
+        self.done = self.total = self._before = 0.0
+
+    def report(self, done: float, total: float, before: float = 0) -> None:
+        """Take note of the progress."""
+        self.done, self.total, self._before = done, total, before
+
+    def text(self, now: float) -> str:
+        """Describe it; empty before the first report."""
+        if not (self.done or self.total):
+            return ""
+        total = f"/{self.total:,.0f}" if self.total else ""
+        parts = [f"{self.done:,.0f}{total} {self._unit}"]
+        seconds = now - self.started
+        rate = (self.done - self._before) / seconds if seconds >= 1 else 0.0  # too early to tell
+        if rate > 0:
+            parts.append(f"{_number(rate)}/s")
+        if self._status is not None and (status := self._status()):
+            parts.append(status)
+        if rate > 0 and self.total:
+            parts.append(f"{_duration((self.total - self.done) / rate)} left")
+        return ", ".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 @contextmanager
@@ -33,73 +84,59 @@ def progress(label: str, unit: str, *, show: bool = True, status: Callable[[], s
         status: function that returns further text, such as the cost so far.
     """
     if not show:
-        yield lambda done, total: None
+        yield lambda done, total, before=0, /: None
         return
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console, pace = Console(stderr=True), _Pace(unit, status)
     if console.is_terminal:
-        with _bar(console, label, unit, status) as report:
+        with _bar(console, label, unit, pace) as report:
             yield report
     else:
-        yield _Log(label, unit, status)
+        yield _Log(label, pace)
 
 
 @contextmanager
-def _bar(console: Console, label: str, unit: str, status: Callable[[], str] | None) -> Iterator[Report]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: list[str | ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *_counts(unit)]
-    if status is not None:
-        columns.append(TextColumn("{task.fields[status]}"))
-    columns += [TimeRemainingColumn(compact=True), TextColumn("left")]
-    # A redirected standard output would end up on standard error.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(label, total=None, status="")
-        yield lambda done, total: bar.update(
-            task, completed=done, total=total or None, status=status() if status is not None else ""
-        )
-
-
-def _counts(unit: str) -> list[ProgressColumn]:
-    from rich.progress import DownloadColumn, ProgressColumn, TransferSpeedColumn
+def _bar(console: Console, label: str, unit: str, pace: _Pace) -> Iterator[Report]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TransferSpeedColumn
     from rich.text import Text
 
-    class Count(ProgressColumn):
+    class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:
-            total = "?" if task.total is None else f"{task.total:,.0f}"
-            speed = task.finished_speed or task.speed
-            rate = "" if speed is None else f", {_number(speed)} {unit}/s"
-            return Text(f"{task.completed:,.0f}/{total} {unit}{rate}")
+            return Text(pace.text(time.monotonic()))
 
-    return [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [Count()]
+    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [Pace()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *counts]
+    # A redirected standard output would end up on standard error.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(label, total=None)
+
+        def report(done: float, total: float, before: float = 0, /) -> None:
+            pace.report(done, total, before)
+            bar.update(task, completed=done, total=total or None)
+
+        yield report
 
 
 class _Log:
     """Progress in lines of a log; quick work prints none."""
 
-    def __init__(self, label: str, unit: str, status: Callable[[], str] | None = None) -> None:
-        self._label, self._unit, self._status = label, unit, status
-        self._started = self._printed = time.monotonic()
+    def __init__(self, label: str, pace: _Pace) -> None:
+        self._label, self._pace = label, pace
+        self._printed = pace.started
 
-    def __call__(self, done: float, total: float) -> None:
+    def __call__(self, done: float, total: float, before: float = 0, /) -> None:
         now = time.monotonic()
-        if now - self._printed < _EVERY or not done:
-            return
-        self._printed = now
-        rate = done / (now - self._started)
-        line = f"{self._label}: {done:,.0f}/{total or '?':,.0f} {self._unit}, {_number(rate)}/s"
-        line += f", {self._status()}" if self._status is not None else ""
-        note(line + (f", {(total - done) / rate / 60:.0f} min left" if total else ""))
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+        self._pace.report(done, total, before)
+        if now - self._printed >= _EVERY and done:
+            self._printed = now
+            note(f"{self._label}: {self._pace.text(now)}")
 
 
 def dollars(cost: float, unpriced: int = 0) -> str:
     """Format a cost in dollars, with the number of unpriced calls."""
-    return f"${cost:.4f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
+    digits = 6 if 0 < cost < 0.001 else 4
+    return f"${cost:.{digits}f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
 
 
 @contextmanager
@@ -111,7 +148,7 @@ def job_progress(label: str, unit: str, *, show: bool = True) -> Iterator[OnRows
         def show_rows(rows: Rows) -> None:
             nonlocal status
             status = dollars(rows.cost, rows.unpriced) + (f", {rows.failed:,} failed" if rows.failed else "")
-            report(rows.over, rows.total)
+            report(rows.over, rows.total, rows.resumed)
 
         yield show_rows
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llm_blender.cli._options import (
+    AskOptions,
     EnsembleOptions,
     JsonOption,
     LLMOptions,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def ask(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.")],
     *,
-    options: EnsembleOptions,
+    options: AskOptions,
     priors: PriorsOption = None,
     seed: SeedOption = 0,
     show: Annotated[
@@ -91,7 +92,7 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     options = options or LLMOptions()
     if isinstance(options, EnsembleOptions) and options.fuser is not None and config.ensemble.mode == "pick":
         raise InputError(f"--fuser {options.fuser} does nothing in the mode pick: add --mode fuse or --mode auto.")
-    names, samples = options.llm or [], options.samples
+    names = options.llm or []
     configured = {entry.name: entry for entry in config.llm}
     chosen = [configured.get(name) or _embedded(name, configured) for name in names]
     if not chosen and not config.llm:
@@ -100,8 +101,7 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
         chosen = [EmbeddedConfig(name=DEFAULT_MODEL, model=DEFAULT_MODEL, provider="embedded", samples=DEFAULT_SAMPLES)]
         _explain(DEFAULT_MODEL)
     entries = chosen or list(config.llm)
-    if samples is not None:
-        entries = [entry.model_copy(update={"samples": samples}) if entry.samples else entry for entry in entries]
+    entries = [options.apply(entry) for entry in entries]
     fuser = fuser_name(config.model_copy(update={"llm": tuple(entries)}))
     chat, _, fusing = fuser.partition(":")
     if chat == "chat" and fusing in configured and fusing not in names and names:
@@ -114,17 +114,17 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
 
 
-def _embedded(name: str, configured: Iterable[str]) -> EmbeddedConfig:
-    from llm_blender.config import EmbeddedConfig
+def _embedded(name: str, configured: Collection[str]) -> EmbeddedConfig:
+    from llm_blender.config import CONFIG_NAME, EmbeddedConfig
     from llm_blender.errors import unknown_name
     from llm_blender.llms.models import CATALOGUE, resolve
 
     try:
         resolve(name)
     except NotFoundError as error:
-        if not any(configured):
-            raise
-        raise unknown_name("LLM", name, [*configured, *(model.name for model in CATALOGUE)]) from error
+        known = [*configured, *(model.name for model in CATALOGUE)]
+        unknown = unknown_name("LLM", name, known) if configured else error
+        raise NotFoundError(f"{unknown} An LLM behind an API is an [[llm]] with `base_url` in {CONFIG_NAME}.") from None
     return EmbeddedConfig(name=name, model=name, provider="embedded")
 
 
@@ -140,12 +140,16 @@ def fetch_model(model: str) -> Path:
 
 
 def _explain(model: str) -> None:
-    """Print that the embedded model answers, and how to configure other LLMs."""
+    """Print that the embedded model answers; the first time, before there is a store, also how to configure others."""
     import asyncio
 
     from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
+    from llm_blender.store import default_store_path
 
+    if default_store_path().exists():
+        note(f"No LLM is configured: {model} answers, a small model for demonstration.")
+        return
     note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")
     servers = [] if offline() else asyncio.run(find_local_servers())
     if servers:

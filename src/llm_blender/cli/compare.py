@@ -10,8 +10,8 @@ from llm_blender.cli._options import (
     STDIO,
     BackendOptions,
     ConfigOption,
-    ConfiguredRankerOption,
     JsonOption,
+    RankerOption,
     read_text,
     with_options,
 )
@@ -25,7 +25,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="One answer.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Other answer.")],
     *,
-    ranker: ConfiguredRankerOption = None,
+    ranker: RankerOption = None,
     backend: BackendOptions,
     config: ConfigOption = None,
     as_json: JsonOption = False,

@@ -10,6 +10,7 @@ import typer
 
 from llm_blender.cli._options import (
     BackendOptions,
+    ConfigOption,
     JsonOption,
     OutputOptions,
     RankerOption,
@@ -141,7 +142,8 @@ def preferences(
     use_ranking: Annotated[
         bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that the rows hold.")
     ] = False,
-    ranker: RankerOption = "bundled",
+    ranker: RankerOption = None,
+    config: ConfigOption = None,
     backend: BackendOptions,
     options: StrategyOptions,
     output: OutputOptions,
@@ -161,19 +163,23 @@ def preferences(
     JSON, unless the records go to standard output: {rows, skipped, comparisons, seconds, truncated, records, dropped:
     {reason: count}}.
     """
+    from llm_blender.config import load_config
     from llm_blender.data import RowWriter, choose_pairs, compare_chosen, make_preferences, stored_ranking
 
     if use_ranking and min_confidence > 0.5:
         raise InputError("--min-confidence needs comparisons, which --use-ranking leaves out: choose one of them.")
     if use_ranking and source.models:
         raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
-    settings = options.settings()
+    if use_ranking and (ranker or options.strategy or options.budget):
+        raise InputError("--use-ranking compares nothing: leave out --ranker, --strategy and --budget.")
+    configured = load_config(config).ranker
+    settings = options.settings(configured)
     if pairs == "all" and settings["strategy"] == "auto":
         settings["strategy"] = "full"  # all pairs are compared anyway
     summary, started = PreferenceSummary(), time.monotonic()
     with source.open(stored_ranking if use_ranking else None) as rows:
         summary.skipped = len(rows.bad)
-        model = None if use_ranking else backend.load(ranker)
+        model = None if use_ranking else backend.load(ranker or configured.name)
         rank = _stored if model is None else ranking_by(model, settings)
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, rank, report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ NameArgument = Annotated[
 def list_models(as_json: JsonOption = False) -> None:
     """List the models known by name, and those on this machine.
 
+    A terminal shows which are here, `blend models path NAME` where; a file or a pipe gets the paths.
+
     JSON: [{name, size, licence, path}], size in bytes, path null for a model that is not on this machine.
     """
     from rich.filesize import decimal
@@ -35,7 +38,11 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([dict(zip(("name", "size", "licence", "path"), model, strict=True)) for model in models])
         return
-    rows = [(name, decimal(size) if size else "", licence or "", path or "") for name, size, licence, path in models]
+    here = "yes" if sys.stdout.isatty() else None
+    rows = [
+        (name, decimal(size) if size else "", licence or "", (here or path) if path else "")
+        for name, size, licence, path in models
+    ]
     print_table(["name", "size", "licence", "on this machine"], rows)
 
 

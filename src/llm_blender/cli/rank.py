@@ -11,9 +11,9 @@ import typer
 from llm_blender.cli._options import (
     BackendOptions,
     ConfigOption,
-    ConfiguredRankerOption,
     OutputOptions,
     PriorsOption,
+    RankerOption,
     StrategyOptions,
     with_options,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def rank(
     *,
     source: RowOptions,
-    ranker: ConfiguredRankerOption = None,
+    ranker: RankerOption = None,
     backend: BackendOptions,
     options: StrategyOptions,
     priors: PriorsOption = None,

@@ -56,7 +56,7 @@ def serve(
         most = most_at_once(ensemble)
         if most is not None and most < server.concurrency:
             note(
-                f"the LLMs take {most} requests at a time, further ones wait: `concurrency` of an [[llm]] is the "
+                f"the LLMs take {most} requests at a time, and further ones wait: `concurrency` of an [[llm]] is the "
                 f"number of its calls at once, that of [server] ({server.concurrency}) the number of requests"
             )
 

@@ -101,10 +101,11 @@ def _tallies(rows: Iterable[Mapping[str, Any]], job: Job, names: Iterable[str]) 
     costs = job.cost_by_llm()
     tallies = {name: Tally(name, cost=costs.get(name, 0.0)) for name in (*names, *costs)}
     for row in rows:
-        for values in row.get("candidates", ()):
-            tallies[values["model"]].add_answer(Candidate.from_dict(values))
-        for values in row.get("failures", ()):
-            tallies[values["model"]].add_failure(Failure.from_dict(values))
+        for candidate in map(Candidate.from_dict, row.get("candidates", ())):
+            name = candidate.model or ""
+            tallies.setdefault(name, Tally(name)).add_answer(candidate)
+        for failure in map(Failure.from_dict, row.get("failures", ())):
+            tallies.setdefault(failure.model, Tally(failure.model)).add_failure(failure)
     return tallies
 
 

@@ -210,10 +210,11 @@ class LlamaCall:
 
     def _refusal(self, error: Mapping[str, Any]) -> LLMError:
         if error.get("type") == "exceed_context_size_error":
-            tokens, most = error["n_prompt_tokens"], error["n_ctx"]
-            short = f"the prompt is too long: {tokens} tokens, and the context holds {most}; shorten it"
-            wider = f'in blend.toml, give it an [[llm]] with provider = "embedded", its model and context = {2 * most}'
-            return LLMError(self._llm, "bad_request", f"{short}; or, {wider}.", public=short, own=False)
+            tokens = error["n_prompt_tokens"]
+            short = f"the prompt is too long: {tokens} tokens, and the context holds {error['n_ctx']}; shorten it"
+            wider = 1 << (tokens + 1000).bit_length()  # with room for an answer
+            fix = f'raise it in blend.toml: an [[llm]] with provider = "embedded", its model, and context = {wider}'
+            return LLMError(self._llm, "bad_request", f"{short}, or {fix}.", public=short, own=False)
         reason: FailureReason = "bad_request" if error.get("code") == 400 else "server"
         return self._error(reason, f"llama.cpp reports: {error.get('message', error)}")
 

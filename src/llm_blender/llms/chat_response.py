@@ -175,10 +175,9 @@ class _Choice:
         """Take what a chunk has of it; return the new text, and the number of new characters of any kind."""
         if (error := choice.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        if (reason := choice.get("finish_reason")) and (finish := _finish_of(reason)):
-            if not self.is_interrupted:
-                self.finish = finish
-            self.why = _words(choice.get("native_finish_reason"))
+        reason = choice.get("finish_reason")
+        if reason and not self.is_interrupted and (finish := _finish_of(reason)):
+            self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
             self.in_pieces = True

@@ -37,19 +37,22 @@ class HttpClient:
     It follows no redirect, repeats no request, and reads proxies from the environment, but no passwords
     (``~/.netrc``). It has no timeout.
 
+    Attributes:
+        base_url: the part of the URL that the user configures.
+
     Args:
-        url: the URL of all requests.
-        base_url: the part of it that the user configures, for messages.
+        base_url: see above.
+        path: the rest of the URL.
         headers: headers of all requests.
     """
 
-    def __init__(self, url: str, base_url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, base_url: str, path: str, headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        self._url, self._base_url = url, base_url
-        self._proxy = _proxy(url)
+        self.base_url, self._path = base_url, path
+        self._proxy = _proxy(base_url)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=_tls() if url.startswith("https:") else True),
+            connector=aiohttp.TCPConnector(limit=0, ssl=_tls() if base_url.startswith("https:") else True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={**headers, "accept-encoding": "gzip, deflate"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -71,20 +74,20 @@ class HttpClient:
         """
         import aiohttp
 
-        where, public = f"no connection to {self._base_url}; is the server running?", "no connection to its server"
+        where, public = f"no connection to {self.base_url}; is the server running?", "no connection to its server"
         data = content if len(content) < _LONG else io.BytesIO(content)  # of a long one aiohttp warns
         try:
             raw = await self._session.post(
-                self._url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
+                f"{self.base_url}{self._path}", data=data, headers=headers, allow_redirects=False, proxy=self._proxy
             )
         except aiohttp.ClientConnectorCertificateError as error:
-            message = f"the certificate of {self._base_url} is not valid: {error.certificate_error}"
+            message = f"the certificate of {self.base_url} is not valid: {error.certificate_error}"
             raise CallError("connection", message, public="the certificate of its server is not valid") from None
         except aiohttp.InvalidURL:
-            message = f"{self._base_url} is no URL of a server; correct its base_url"
+            message = f"{self.base_url} is no URL of a server; correct its base_url"
             raise CallError("connection", message, public="its URL is not valid") from None
         except aiohttp.ClientResponseError as error:
-            message = f"{self._base_url} does not answer in HTTP; is its base_url right? ({error.message})"
+            message = f"{self.base_url} does not answer in HTTP; is its base_url right? ({error.message})"
             raise CallError("bad_response", message, public="its server does not answer in HTTP") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reset = isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
@@ -183,7 +186,10 @@ def _tls() -> ssl.SSLContext:
 
 def _proxy(url: str) -> str | None:
     """Return the URL of the proxy for a URL, as the environment names it; None without one."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # `HttpClient.post` reports it
+        return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.netloc):

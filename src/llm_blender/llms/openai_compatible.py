@@ -49,6 +49,7 @@ def came_through(services: tuple[str, ...]) -> Iterator[None]:
 logger = logging.getLogger(__name__)
 
 _SAMPLING, _BACKOFF = Sampling(), Backoff()
+_PATH = "/chat/completions"
 _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "server"})
 _OVERLOADED = frozenset({503, 529})  # statuses that close a server for a while, as a 429 does
 _LONGEST_MESSAGE = 300  # characters
@@ -218,7 +219,7 @@ class OpenAICompatibleLLM:
         headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "llm-blender"}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key}"
-        return HttpClient(f"{self.base_url}/chat/completions", self.base_url, headers)
+        return HttpClient(self.base_url, _PATH, headers)
 
     def _pacer(self) -> Pacer:
         loop = asyncio.get_running_loop()
@@ -340,7 +341,7 @@ class OpenAICompatibleLLM:
             raise CallError("timeout", f"{late}; raise its `timeout`, or lower `max_tokens`", public=late) from None
         except CallError as error:
             if _is_refusal(error):
-                place.refuse(error.retry_after)
+                place.refuse(error.retry_after, too_many=error.reason == "rate_limit")
             raise
         place.succeed(None if response.usage is None else sum(astuple(response.usage)))
         return response
@@ -358,7 +359,9 @@ class OpenAICompatibleLLM:
                 if changes is not None:
                     for words, differs in changes.added_to(self._changes):
                         level = logging.WARNING if differs else logging.INFO
-                        logger.log(level, "%s: its server refuses it: %s from now on", self.name, words)
+                        logger.log(
+                            level, "%s: its server refuses a part of the request: %s from now on", self.name, words
+                        )
                     self._changes = changes
                 elif self._changes.apply(body) == sent:  # no other call has learned it meanwhile
                     raise
@@ -386,8 +389,8 @@ class OpenAICompatibleLLM:
     async def _refusal(self, raw: Response) -> CallError:
         """Return the error of a response without an answer."""
         if 300 <= raw.status < 400:
-            target = urljoin(f"{self.base_url}/chat/completions", raw.headers.get("location", ""))
-            moved = f"moved to {target.removesuffix('/chat/completions')}: put that into its base_url ({raw.status})"
+            target = urljoin(f"{self.base_url}{_PATH}", raw.headers.get("location", ""))
+            moved = f"moved to {target.removesuffix(_PATH)}: put that into its base_url ({raw.status})"
             return CallError("not_found", moved, public="its server has moved to another URL")
         content = bytearray()
         with suppress(CallError):  # the status alone says enough

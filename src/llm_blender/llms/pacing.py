@@ -117,17 +117,24 @@ class Place:
         """Report an answer, with the number of tokens of prompt and answer where it is known."""
         self._pacer._succeed(None if tokens is None else tokens - self._tokens)
 
-    def refuse(self, retry_after: float | None = None) -> None:
-        """Report that the server accepts no calls now, with the seconds that it names."""
+    def refuse(self, retry_after: float | None = None, *, too_many: bool = True) -> None:
+        """Report that the server accepts no calls now.
+
+        Args:
+            retry_after: seconds that it names; None without them.
+            too_many: whether the number of calls is the reason, and not a fault of the server.
+        """
         self.refused = True
-        self._pacer._refuse(self, retry_after)
+        self._pacer._refuse(self, retry_after, too_many)
 
 
 _LATENESS = 0.02  # seconds that a timer may be late without slowing the rate down
 _LONGEST_PAUSE = 3600.0  # seconds; then a call tries it, whatever the server ordered
 _MARGIN = 0.95  # share of the rate that the server accepted
-_SAMPLE = 10  # calls from which a rate is well known
+_LEAST, _SAMPLE = 3, 10  # calls from which a rate is known, and well known
+_CAREFUL = 10.0  # calls a second, where the rate is not known
 _STEADY, _UNSTEADY, _STEADIEST = 60.0, 5.0, 600.0  # seconds in which a learned rate doubles
+_HELD = 5.0  # pauses; a rate that the server accepts for longer is nearly right
 _REMEMBERED = 4096  # calls
 
 
@@ -167,8 +174,8 @@ class _LearnedRate(_Meter):
         if self._base < math.inf:
             self.rate = self._base * (1 + ((now - self.since) / self._doubling) ** 3)
 
-    def learn(self, sent: deque[Place], refused_at: float, opened_at: float, pause: float) -> None:
-        """Set the rate after a refusal.
+    def learn(self, sent: deque[Place], refused_at: float, opened_at: float, pause: float | None) -> None:
+        """Set the rate after a refusal; `pause` is None after one that says nothing of the rate.
 
         What the server accepted within the length of its pause is an upper bound: a window of time, such as a minute,
         is as long. A server that saves up what was not used accepts more for a while; what it accepted since the last
@@ -177,20 +184,25 @@ class _LearnedRate(_Meter):
         """
         if self._before and not any(place.sent >= self.since and not place.refused for place in sent):
             self.since, self._base, self._doubling, refused_at = self._before
-            pause = opened_at - refused_at
+            pause = None if pause is None else opened_at - refused_at
         self._before = (self.since, self._base, self._doubling, refused_at)
         accepted = [place.sent for place in sent if not place.refused and place.sent <= refused_at]
         sample = accepted[-_SAMPLE:]
-        window = max(pause, min(1.0, refused_at - sample[0]) if sample else 0.0, 1e-3)
+        window = max(pause or 0.0, min(1.0, refused_at - sample[0]) if sample else 0.0, 1e-3)
         count = sum(time > refused_at - window for time in accepted)
-        lasting = sum(time >= self.since for time in accepted) / max(opened_at - self.since, 1e-3)
-        stale = refused_at - self.since > self._doubling
-        before = math.inf if stale else self._base
-        self._base = min(_MARGIN * count / window, max(0.98 * lasting, before))
-        if count < 3:  # too few for a rate
-            self._base = max(self._base, 1.0)
-        first = (_STEADY if count >= _SAMPLE else _UNSTEADY) * max(1.0, pause)
-        self._doubling = min(first if stale else max(first, 2 * self._doubling), _STEADIEST)
+        if pause is None or count < _LEAST:
+            if self._base == math.inf:
+                self._base, self._doubling = _CAREFUL, _UNSTEADY
+        else:
+            lasted = refused_at - self.since
+            stale = lasted > self._doubling
+            before = math.inf if stale else self._base
+            lasting = sum(time >= self.since for time in accepted) / max(opened_at - self.since, 1e-3)
+            self._base = min(_MARGIN * count / window, max(0.98 * lasting, before))
+            if before < math.inf and lasted > _HELD * pause:  # nearly right: calls may have come late, in a bunch
+                self._base = max(self._base, _MARGIN * before)
+            first = (_STEADY if count >= _SAMPLE else _UNSTEADY) * max(1.0, pause)
+            self._doubling = min(first if stale else max(first, 2 * self._doubling), _STEADIEST)
         self.since, self.due = opened_at, opened_at
         self.grow(opened_at)
 
@@ -233,7 +245,7 @@ class Pacer:
         self._sent: deque[Place] = deque(maxlen=_REMEMBERED)
         self._refusals = 0  # in a row
         self._refused_at = self._opens = -math.inf
-        self._pause = 0.0  # the longest that the server ordered since `_refused_at`
+        self._pause, self._too_many = 0.0, False  # the longest that the server ordered since `_refused_at`, and why
         self._open = True
 
     @property
@@ -302,7 +314,7 @@ class Pacer:
             now = self._loop.time()
             if now >= self._opens and not self._open:
                 self._open = True
-                self._learned.learn(self._sent, self._refused_at, now, self._pause)
+                self._learned.learn(self._sent, self._refused_at, now, self._pause if self._too_many else None)
             self._learned.grow(now)
             meters = [meter for meter in (self._calls, self._tokens, self._learned) if meter is not None]
             due = max(self._opens, *(meter.due for meter in meters))
@@ -327,16 +339,17 @@ class Pacer:
         if self._tokens is not None and more_tokens is not None:
             self._tokens.due += more_tokens / self._tokens.rate
 
-    def _refuse(self, place: Place, retry_after: float | None) -> None:
+    def _refuse(self, place: Place, retry_after: float | None, too_many: bool) -> None:
         now = self._loop.time()
         if place.sent >= self._refused_at:  # not one of the calls that were under way at the last refusal
             self._refusals += 1
             if self._refusals == 1:
                 self._places = max(1.0, self._places / 2)
-            self._refused_at, self._open, self._pause = now, False, 0.0
+            self._refused_at, self._open, self._pause, self._too_many = now, False, 0.0, False
         least = 0.0 if self._refusals < 2 else self._backoff.length(self._refusals - 2)
         pause = self._backoff.length(self._refusals - 1) if retry_after is None else max(retry_after, least)
         pause = min(pause, _LONGEST_PAUSE)
+        self._too_many |= too_many
         self._pause, self._opens = max(self._pause, pause), max(self._opens, now + pause)
         for waiter in [each for each in self._waiters if each.latest < self._opens]:
             self._waiters.remove(waiter)

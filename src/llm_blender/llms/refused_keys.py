@@ -63,7 +63,7 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes of the requests to a server that refused a key or a value in them.
+    """Differences between the requests that are meant for a server and those that it accepts.
 
     Attributes:
         omitted: keys of the request that are left out.
@@ -163,7 +163,7 @@ def _in_messages(error: ApiError, sent: Mapping[str, Any]) -> frozenset[str]:
         for path in re.findall(r"messages((?:[.\[][\w\]-]+)+)", error.message)
         for name in re.findall(r"[A-Za-z_]\w*", path)[-1:]
     )
-    if "messages" in error.params or not any(key in error.message for key in sent if key not in _KEPT):
+    if "messages" in error.params or not any(_is_named(key, error.message) for key in sent if key not in _KEPT):
         found = [*found, *re.findall(rf"[{_QUOTES}]([A-Za-z_]\w*)[{_QUOTES}]", error.message)]
     return frozenset(found) & known
 

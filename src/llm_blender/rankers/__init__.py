@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError, NotFoundError, nearest
 from llm_blender.types import Ranker
 
 if TYPE_CHECKING:
@@ -89,7 +89,15 @@ def load_ranker(
         return HEURISTICS[name]()
     if isinstance(name, str) and name.startswith(_MLM):
         return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, device)
-    folder = find_checkpoint(name)
+    try:
+        folder = find_checkpoint(name)
+    except NotFoundError as error:
+        if not isinstance(name, str) or "/" in name:
+            raise
+        known = ["bundled", *HEURISTICS]
+        near = nearest(name, known)
+        hint = "" if near is None else f"Did you mean {near!r}? "
+        raise NotFoundError(f"{error} {hint}Known names: {', '.join(known)}.") from None
     kind = _kind(folder, read_config(folder))
     if kind == "pairranker":
         from llm_blender.rankers.pair_ranker import PairRanker

@@ -34,6 +34,7 @@ from llm_blender.types import FusionReport, Instruction, Ranking
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
+_META = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}  # as Cohere's clients read it
 
 
 @router.post("/v1/rank", responses={200: {"model": Ranked}})
@@ -92,9 +93,13 @@ _RERANKED: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/rerank", responses=_RERANKED)
 @router.post("/v2/rerank", responses=_RERANKED)
 async def rerank(body: RerankRequest, request: Request) -> Response:
-    """Put documents in order, best first, with the API of Cohere, Jina or TEI."""
-    texts, prompt, settings = _documents(body), body.query, Service.of(request).ensemble.settings
-    ranking = await _rank(request, prompt, texts, "documents" if body.texts is None else "texts", settings)
+    """Put documents in order, best first, with the API of Cohere, Jina or TEI; of many, only the best ones are sure."""
+    texts, prompt, service = _documents(body), body.query, Service.of(request)
+    settings, most = service.ensemble.settings, service.config.max_documents
+    if len(texts) > service.config.max_candidates:
+        settings = replace(settings, strategy="knockout")  # whose comparisons grow with the number, not its square
+    param = "documents" if body.texts is None else "texts"
+    ranking = await _rank(request, prompt, texts, param, settings, most=most)
     places = ranking.order[: body.top_n]
     if body.texts is not None:
         scores = ranking.scores if body.raw_scores else _relevance(ranking)
@@ -104,7 +109,8 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     results: list[dict[str, Any]] = [{"index": i, "relevance_score": relevance[i]} for i in places]
     if body.return_documents:
         results = [{**result, "document": {"text": texts[result["index"]]}} for result in results]
-    return JSONResponse({"id": uuid.uuid4().hex, "model": body.model or "blend", "results": results})
+    answer = {"id": uuid.uuid4().hex, "model": body.model or "blend", "results": results}
+    return JSONResponse({**answer, "meta": _META})
 
 
 def _documents(body: RerankRequest) -> list[str]:
@@ -127,11 +133,17 @@ def _relevance(ranking: Ranking) -> list[float]:
 
 
 async def _rank(
-    request: Request, prompt: Instruction, texts: Sequence[str], param: str, settings: EnsembleSettings, seed: int = 0
+    request: Request,
+    prompt: Instruction,
+    texts: Sequence[str],
+    param: str,
+    settings: EnsembleSettings,
+    seed: int = 0,
+    most: int | None = None,
 ) -> Ranking:
-    """Rank texts that come in the key `param` of a request."""
+    """Rank texts, at most `most`, that come in the key `param` of a request."""
     service = Service.of(request)
-    service.check_texts(texts, param)
+    service.check_texts(texts, param, most)
 
     def work() -> Awaitable[Ranking]:
         return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings)

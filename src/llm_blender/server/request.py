@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
-import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
 from llm_blender.errors import (
-    InputError,
-    MissingExtraError,
     NoAnswerError,
     describe_failures,
     sentence,
@@ -247,11 +239,7 @@ class _CallOptions:
 
     @classmethod
     def of(cls, body: ChatRequest, passed: Sequence[str]) -> _CallOptions:
-        """Read the options of a request; `passed` are further keys to hand on.
-
-        Raises:
-            RefusedError: `response_format`, `tools` or `tool_choice` is wrong.
-        """
+        """Read the options of a request; `passed` are further keys to hand on."""
         further = body.model_extra or {}
         extra = {name: getattr(body, name) for name in _HANDED_ON}
         extra |= {name: value for name, value in further.items() if name in _ALSO_HANDED_ON or name in passed}
@@ -269,22 +257,12 @@ class _CallOptions:
         )
         tools = "tools" in extra or any(turn["role"] == "tool" or "tool_calls" in turn for turn in body.messages)
         ignored = sorted(name for name in further if name not in extra and name not in _ABOUT_THE_CLIENT)
-        return cls(sampling, tools, _form(body), tuple(ignored[:_MOST_IGNORED]))
+        return cls(sampling, tools, body.form, tuple(ignored[:_MOST_IGNORED]))
 
     @property
     def need_api(self) -> bool:
         """Whether only an LLM behind an API supports them."""
         return self.tools or self.form is not None
-
-
-def _form(body: ChatRequest) -> Form | None:
-    """Read the form that a request requires."""
-    try:
-        return Form.of(response_format=body.response_format, tools=body.tools or (), tool_choice=body.tool_choice)
-    except InputError as error:
-        if isinstance(error, MissingExtraError):
-            raise
-        raise RefusedError(400, "invalid_value", f"{error}", param=f"{error}".partition(":")[0]) from None
 
 
 class _OptionsLLM(WrappedLLM):
@@ -308,53 +286,3 @@ class _OptionsLLM(WrappedLLM):
 
     def _sampling(self, sampling: Sampling) -> Sampling:
         return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)
-
-
-_Body = TypeVar("_Body", bound=BaseModel)
-# JSON that pydantic reads and no server understands: NaN, and numbers that no float holds.
-_ODD = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{200}")
-
-
-class BodyRoute(APIRoute):
-    """A route whose function takes the `body`, a schema, and the `request`; the body is parsed and checked at once."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the function that parses the body of a request and answers it."""
-        endpoint, schema = self.endpoint, get_type_hints(self.endpoint)["body"]
-
-        async def handle(request: Request) -> Response:
-            response: Response = await endpoint(await read_body(schema, request), request)
-            return response
-
-        return handle
-
-
-async def read_body(schema: type[_Body], request: Request) -> _Body:
-    """Parse the body of a request.
-
-    Raises:
-        RefusedError: the body is not JSON, or its content type is another one.
-        RequestValidationError: a value in it is wrong.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise RefusedError(400, "invalid_value", "Send the body with `content-type: application/json`.")
-    body = await request.body()
-    if not body:
-        raise RefusedError(400, "invalid_value", "The body is empty: send a JSON object.")
-    try:
-        if _ODD.search(body):
-            json.loads(body, parse_float=_finite, parse_constant=_finite)
-        return schema.model_validate_json(body)
-    except ValidationError as error:
-        problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
-        raise RequestValidationError(problems) from None
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, "invalid_json", f"The body is not JSON: {error}.") from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is not a number of JSON")
-    return number

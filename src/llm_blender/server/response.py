@@ -18,6 +18,7 @@ from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Observer
 from llm_blender.errors import StoreError
 from llm_blender.ranking import probability_matrix
+from llm_blender.server.errors import public_failure
 from llm_blender.server.request import Question
 from llm_blender.server.service import Service
 from llm_blender.types import Answer, Candidate, Failure, Ranking
@@ -112,7 +113,7 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
     """
     values = {**answer.to_dict(), "seed": question.seed}
     values["ranking"]["probabilities"] = _probabilities(answer.ranking)
-    values["failures"] = [failure.to_dict() for failure in answer.failures]
+    values["failures"] = [public_failure(failure) for failure in answer.failures]
     del values["text"]
     if question.ignored:
         values["ignored"] = list(question.ignored)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llm_blender.data import parse_candidate
-from llm_blender.errors import MessageError
+from llm_blender.ensemble import Form
+from llm_blender.errors import InputError, MessageError, MissingExtraError
 from llm_blender.types import Instruction, Message, to_messages
 
 Text = Annotated[str, Field(min_length=1)]
@@ -65,15 +75,19 @@ class BlendOptions(StrictRequest):
     keep: bool = False
 
 
+def _problem(place: str, words: str, value: Any) -> ValidationError:
+    """Make the error of a value, whose place is keys and indices with dots between them."""
+    where = tuple(int(part) if part.isdigit() else part for part in place.split(".") if part)
+    kind = PydanticCustomError("problem", "{words}", {"words": words})
+    return ValidationError.from_exception_data("request", [InitErrorDetails(type=kind, loc=where, input=value)])
+
+
 def _read_messages(value: Any) -> list[Message]:
     """Read a conversation; an error names the message and its key."""
     try:
         return to_messages(value)
     except MessageError as error:
-        where = (error.position, *(int(part) if part.isdigit() else part for part in error.key.split(".") if part))
-        reason = PydanticCustomError("message", "{reason}", {"reason": error.reason})
-        details = InitErrorDetails(type=reason, loc=where, input=value)
-        raise ValidationError.from_exception_data("messages", [details]) from None
+        raise _problem(f"{error.position}.{error.key}", error.reason, value) from None
 
 
 def _read_instruction(value: Any) -> Instruction:
@@ -225,6 +239,25 @@ class ChatRequest(_OpenRequest):
         Any, AfterValidator(_unsupported("this key of OpenAI's old API is not supported: use `tool_choice`"))
     ] = None
     blend: BlendOptions | None = None
+    _form: Form | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _read_form(self) -> Self:
+        try:
+            self._form = Form.of(
+                response_format=self.response_format, tools=self.tools or (), tool_choice=self.tool_choice
+            )
+        except MissingExtraError:
+            raise
+        except InputError as error:
+            place, _, words = f"{error}".partition(": ")
+            raise _problem(place, words, self.tools) from None
+        return self
+
+    @property
+    def form(self) -> Form | None:
+        """Form that `response_format`, `tools` and `tool_choice` require of an answer; None if they require none."""
+        return self._form
 
 
 class _TextConfig(_OpenRequest):
@@ -547,6 +580,7 @@ class Reranked(OpenAnswer):
     id: str
     model: str
     results: list[_Result]
+    meta: dict[str, Any]
 
 
 class ScoredText(OpenAnswer):
