@@ -30,7 +30,6 @@ _REFUSED = {
     "suffix": "a text in the middle is not supported",
     "echo": "the answer cannot begin with the prompt",
     "logprobs": "log probabilities are not supported",
-    "messages": f"send it to {_CHAT}; here it is `prompt`",
     "tools": f"send it to {_CHAT}",
     "response_format": f"send it to {_CHAT}",
 }

@@ -278,6 +278,13 @@ class _Reasoning(_OpenRequest):
     summary: str | None = None
 
 
+def _refuse_chat(values: Any, key: str) -> Any:
+    """Tell the client of a chat request at the path of another one which key, or which path, it takes."""
+    if isinstance(values, dict) and "messages" in values:
+        raise ValueError(f"`messages` belongs to /v1/chat/completions; this path takes `{key}`")
+    return values
+
+
 def _check_items(value: Any) -> Any:
     if not value or not (
         isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
@@ -330,12 +337,22 @@ class ResponsesRequest(_OpenRequest):
     prompt: dict[str, Any] | None = None
     blend: BlendOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "input")
+
+
+_PROMPT_SCHEMA = {
+    "anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string"}}]
+}
+
 
 class CompletionRequest(_OpenRequest):
     """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
 
     model: Text
-    prompt: Annotated[Any, WithJsonSchema({"type": ["string", "array"]}, mode="validation")]
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA, mode="validation")]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -349,6 +366,11 @@ class CompletionRequest(_OpenRequest):
     echo: bool | None = None
     logprobs: int | None = None
     blend: BlendOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "prompt")
 
 
 class _Contest(StrictRequest):
