@@ -105,7 +105,10 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "timeout = inf", '"timeout" should be a finite number'),
         (LLAMA.replace("http://", ""), '"base_url" should be a URL'),
         (LLAMA.replace('llama"', ' "'), '"name" should be a text without spaces around it'),
-        ("[limits]\nquorum = 2\n" + LLAMA, "a quorum of 2, but there are only 1 answers"),
+        (
+            "[limits]\nquorum = 2\n" + LLAMA,
+            "a quorum of 2, but only 1 [[llm]] give answers; it counts LLMs, not samples",
+        ),
         ("[limits\n", "not TOML"),
     ],
 )

@@ -12,6 +12,7 @@ import typer
 
 from llm_blender.config import Config
 from llm_blender.data import parse_row
+from llm_blender.ensemble import Limits
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "src/llm_blender/bundled/ranker/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,7 +37,7 @@ def test_python_blocks_run(code: str) -> None:
 @pytest.mark.parametrize("text", _blocks("toml"))
 def test_configurations_are_valid(text: str) -> None:
     config = Config.from_toml(text)
-    assert len(config.llm) == 2
+    assert len(config.llm) >= 2
 
 
 @pytest.mark.parametrize("text", _blocks("json"))
@@ -98,3 +99,13 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
         file = page.parent / name if name else page
         assert file.exists(), target
         assert not anchor or anchor in _anchors(file), target
+
+
+def test_the_configuration_of_the_readme_waits_for_its_cloud():
+    (text,) = re.findall(r"```toml\n(\[\[llm\]\].*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    config = Config.from_toml(text)
+    limits = Limits(**config.limits.model_dump())
+    assert limits.quorum is not None
+    assert limits.quorum < len(config.llm)
+    local, cloud = 1.0, 6.0  # seconds of an answer
+    assert local + limits.grace_after(local) > 1.5 * cloud

@@ -1,64 +1,64 @@
+"""The words of failures: one group for each LLM and reason."""
+
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llm_blender.errors import first_problem, nearest, plain_words, unknown_name
+from llm_blender.errors import Failure, LLMError, describe_failures, grouped_failures, sentence
 
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("bubbel", "Unknown strategy 'bubbel': did you mean 'bubble'? Known: full, bubble, top_k."),
-        ("BUBBLE", "Unknown strategy 'BUBBLE': did you mean 'bubble'? Known: full, bubble, top_k."),
-        ("top-k", "Unknown strategy 'top-k': did you mean 'top_k'? Known: full, bubble, top_k."),
-        ("nosuch", "Unknown strategy 'nosuch'. Known: full, bubble, top_k."),
-        ("", "Unknown strategy ''. Known: full, bubble, top_k."),
-    ],
-)
-def test_only_a_similar_name_is_proposed(name, message):
-    assert str(unknown_name("strategy", name, ("full", "bubble", "top_k"))) == message
+TOO_LONG = "{name}: the prompt is too long: {n} tokens, and the context holds 4096; shorten it."
 
 
-def test_without_names_there_is_nothing_to_propose():
-    assert "none at all" in str(unknown_name("LLM", "a", ()))
-    assert nearest("a", ()) is None
-    assert nearest("gpt-4o", ("gemma-3-1b", "llama-3.2-1b", "mine")) is None
-
-
-class Source(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    file: str
-    share: float = Field(default=1, gt=0, le=1)
-    kinds: tuple[int, ...] = ()
-
-
-class Recipe(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    sources: tuple[Source, ...] = ()
-    dev: Source | None = None
-    epochs: int = 1
+def too_long(name: str, *counts: int) -> list[Failure]:
+    return [Failure(name, "bad_request", TOO_LONG.format(name=name, n=count)) for count in counts]
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("failures", "words"),
     [
-        ({"sources": [{"fil": "a"}]}, '[[sources]] #1: unknown key "fil"; did you mean "file"?'),
-        ({"sources": [{"file": "a"}, {}]}, '[[sources]] #2: "file" is missing.'),
-        ({"dev": {"nothing": 1}}, '[dev]: unknown key "nothing"; known: file, kinds, share.'),
-        ({"dev": {"file": "a", "share": 2}}, '[dev]: "share" should be at most 1.'),
-        ({"dev": {"file": "a", "kinds": [1, "x"]}}, '[dev]: "kinds" should be a valid integer.'),
-        ({"dev": 1}, '"dev" should be a table.'),
-        ({"epochs": "many"}, '"epochs" should be a valid integer.'),
-        ({"epoch": 2, "sources": 1}, 'unknown key "epoch"; did you mean "epochs"?'),
+        ([], ""),
+        ([Failure("a", "empty", "a: the answer is empty.")], "a: the answer is empty"),
+        (
+            too_long("small", 5075, 5072, 5075, 5073, 5071),
+            "small (5 times): the prompt is too long: 5075 tokens, and the context holds 4096; shorten it",
+        ),
+        (
+            [*too_long("a", 1), *too_long("b", 1, 2)],
+            "a: the prompt is too long: 1 tokens, and the context holds 4096; shorten it; "
+            "b (2 times): the prompt is too long: 1 tokens, and the context holds 4096; shorten it",
+        ),
+        (
+            [
+                Failure("a", "server", "a: failed, request req-1f"),
+                Failure("b", "auth", "b: no key"),
+                Failure("a", "server", "a: failed, request req-2e"),
+                Failure("a", "timeout", "a: late"),
+            ],
+            "a (2 times): failed, request req-1f; b: no key; a: late",
+        ),
+        ([Failure("a", "server", "a: one"), Failure("a", "server", "a: another")], "a: one; a: another"),
+        ([Failure("a", "auth", "without its name")], "a: without its name"),
     ],
 )
-def test_a_problem_is_named_with_its_place(values, message):
-    with pytest.raises(ValidationError) as caught:
-        Recipe.model_validate(values)
-    assert first_problem(caught.value, Recipe) == message
+def test_failures_of_one_kind_are_described_once(failures: list[Failure], words: str) -> None:
+    assert describe_failures(failures) == words
 
 
-def test_no_words_of_pydantic():
-    assert plain_words("Value error, the name is empty.") == "the name is empty"
-    assert plain_words("Input should be greater than or equal to 1") == "should be at least 1"
+def test_strangers_read_public_words() -> None:
+    errors = [
+        LLMError(
+            "a", "connection", f"no connection to http://10.0.0.{n}; is the server running?", public="no connection"
+        )
+        for n in (1, 2)
+    ]
+    failures = [*map(Failure.of, errors), Failure("b", "empty", "b: the answer is empty")]
+    assert describe_failures(failures, public=True) == "a (2 times): no connection; b: the answer is empty"
+    assert "10.0.0.1" in describe_failures(failures)
+    assert [len(alike) for alike in grouped_failures(failures)] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"), [("is it running?", "is it running?"), ("it is", "it is."), ("it is.", "it is."), ("", "")]
+)
+def test_a_sentence_ends_once(text: str, ended: str) -> None:
+    assert sentence(text) == ended

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_blender.config import load_config
 from llm_blender.errors import StoreError
 from llm_blender.store import Store, call_key, default_store_path
 from llm_blender.types import Candidate, Message, Sampling, Usage
@@ -174,3 +175,13 @@ def test_a_store_of_a_newer_version(tmp_path: Path) -> None:
     other.close()
     with Store(path) as store, pytest.raises(StoreError, match="upgrade llm-blender"):
         store.get("a")
+
+
+def test_a_path_may_be_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store("new/x.db") as store:
+        store.put("a", ANSWER)
+    with Store(Path("new/x.db")) as store:
+        assert store.get("a") == ANSWER
+    (tmp_path / "blend.toml").write_text("[ranker]\nname = 'longest'\n")
+    assert load_config("blend.toml").ranker.name == "longest"

@@ -7,15 +7,15 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llm_blender.errors import InputError
-from llm_blender.types import Instruction
+from llm_blender.types import Instruction, to_messages
 
 
 def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> None:
     """Refuse inputs that cannot be ranked or fused.
 
     Raises:
-        InputError: the lists differ in length, an instruction has no candidates, or a text is not a string; the
-            message names the item.
+        InputError: the lists differ in length, an instruction has no candidates, a conversation cannot be read, or a
+            text is not a string; the message names the item.
     """
     if isinstance(instructions, str):
         raise InputError("The instructions must be a list with one prompt or conversation for each list of candidates.")
@@ -25,6 +25,11 @@ def check_inputs(instructions: Sequence[Instruction], candidates: Sequence[Seque
         if not isinstance(instruction, str | Sequence):
             kind = type(instruction).__name__
             raise InputError(f"Instruction {i} must be a text or a list of messages, not {kind}.")
+        if not isinstance(instruction, str):
+            try:
+                to_messages(instruction)
+            except InputError as error:
+                raise InputError(f"Instruction {i}: {error}") from None
         if isinstance(texts, str | Mapping) or not isinstance(texts, Collection):
             raise InputError(f"The candidates of instruction {i} must be a list of texts, not {type(texts).__name__}.")
         for j, text in enumerate(texts):

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.store import call_key
-from llm_blender.types import LLM, Candidate, Message, OnText, Sampling
+from llm_blender.types import LLM, Candidate, Fusion, Message, OnText, Sampling, Usage
 
 __all__ = ["Budget", "CallStore", "Caller", "Reply", "WrappedLLM", "call_many", "most_cost", "run_to_end"]
 
@@ -73,7 +73,7 @@ class Caller:
     ) -> Reply:
         """Answer a conversation from the store or by the LLM; a new answer is stored before it is used.
 
-        A store that cannot keep an answer is a warning: a full disk does not cost an answer that was paid for.
+        A store that cannot be read or written is a warning: it costs no answer.
 
         Args:
             messages: the conversation.
@@ -83,7 +83,6 @@ class Caller:
 
         Raises:
             LLMError: there is no answer, or less is left of the budget than it may cost.
-            StoreError: the store cannot be read; the LLM is not called then.
         """
 
         async def generate() -> Candidate:
@@ -96,7 +95,7 @@ class Caller:
             return Reply(await generate(), stored=False)
         key = call_key(self.llm.identity, messages, sampling)
         async with _single_flight(id(asyncio.get_running_loop()), id(self.store), key):
-            stored = await asyncio.to_thread(self.store.get, key)
+            stored = await asyncio.to_thread(_find, self.store, key)
             if stored is not None:
                 return Reply(replace(stored, model=self.llm.name), stored=True)  # the LLM may have a new name
             candidate = await generate()
@@ -119,6 +118,14 @@ async def _single_flight(*key: Hashable) -> AsyncIterator[None]:
         lock, users = _flights.pop(key)
         if users > 1:
             _flights[key] = (lock, users - 1)
+
+
+def _find(store: CallStore, key: str) -> Candidate | None:
+    try:
+        return store.get(key)
+    except StoreError as error:
+        logger.warning("earlier answers were not found: %s", error)
+        return None
 
 
 async def _keep(store: CallStore, key: str, candidate: Candidate) -> None:
@@ -246,19 +253,43 @@ class Budget:
         max_cost: dollars; None is no cap.
         spent: dollars that earlier calls have cost.
         allow_unpriced: call LLMs of unknown price, too, and count them as free.
+        on_paid: gets each answer of an LLM of this budget as soon as it is here, before it is stored; an empty one for
+            an answer that cannot be used and has a cost all the same.
 
     Attributes:
         reserved: dollars that calls under way may still cost.
+        cost: dollars of all answers of the LLMs of this budget; None if a price is unknown.
+        usage: tokens of these answers.
     """
 
-    def __init__(self, max_cost: float | None = None, spent: float = 0.0, *, allow_unpriced: bool = False) -> None:
+    def __init__(
+        self,
+        max_cost: float | None = None,
+        spent: float = 0.0,
+        *,
+        allow_unpriced: bool = False,
+        on_paid: Callable[[Candidate], object] | None = None,
+    ) -> None:
         self.max_cost, self.spent, self.allow_unpriced = max_cost, spent, allow_unpriced
         self.reserved = 0.0
-        self._released = asyncio.Event()
+        self.cost: float | None = 0.0
+        self.usage = Usage()
+        self._on_paid, self._released = on_paid, asyncio.Event()
 
     def llm(self, llm: LLM) -> LLM:
-        """Return the LLM, with its calls limited to this budget."""
-        return llm if self.max_cost is None else _PaidLLM(llm, self)
+        """Return the LLM, with its calls limited to this budget and counted."""
+        return _PaidLLM(llm, self)
+
+    def pay(self, answer: Candidate | Fusion) -> None:
+        """Count the cost and the tokens of an answer that no call of this budget has counted."""
+        self.cost = None if self.cost is None or answer.cost is None else self.cost + answer.cost
+        self.usage += answer.usage or Usage()
+
+    def paid(self, candidate: Candidate) -> None:
+        """Count the answer of a call."""
+        self.pay(candidate)
+        if self._on_paid is not None:
+            self._on_paid(candidate)
 
     def check(self, llm: LLM, messages: Sequence[Message], sampling: Sampling) -> None:
         """Refuse an LLM of unknown price.
@@ -302,9 +333,10 @@ class Budget:
 
 
 class _PaidLLM(WrappedLLM):
-    """An LLM within a budget.
+    """An LLM within a budget, which counts its answers.
 
-    A call that failed costs nothing. One that was cancelled may have a cost: its reservation stays.
+    A call that failed costs nothing, unless there was an answer that cannot be used. One that was cancelled may have a
+    cost: its reservation stays.
     """
 
     def __init__(self, llm: LLM, budget: Budget) -> None:
@@ -314,6 +346,20 @@ class _PaidLLM(WrappedLLM):
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
+        most = 0.0 if self._budget.max_cost is None else self._reserve(messages, sampling)
+        try:
+            candidate = await super().generate(messages, sampling, on_text=on_text)
+        except LLMError as error:
+            self._budget.release(most, error.cost)
+            if error.usage is not None:
+                self._budget.paid(Candidate("", self.name, usage=error.usage, cost=error.cost))
+            raise
+        self._budget.release(most, candidate.cost)
+        self._budget.paid(candidate)
+        return candidate
+
+    def _reserve(self, messages: Sequence[Message], sampling: Sampling) -> float:
+        """Reserve the maximum cost of a call, and return it."""
         most = self.most_cost(messages, sampling)
         if most is None and not self._budget.allow_unpriced:
             raise LLMError(self.name, "budget", "the maximum cost of an answer is unknown, and there is a max_cost")
@@ -325,10 +371,4 @@ class _PaidLLM(WrappedLLM):
                 f"an answer may cost ${most:.6f}, and of max_cost ${self._budget.left:.6f} is left; raise it, or lower "
                 "max_tokens",
             )
-        try:
-            candidate = await super().generate(messages, sampling, on_text=on_text)
-        except LLMError:
-            self._budget.release(most, 0.0)
-            raise
-        self._budget.release(most, candidate.cost)
-        return candidate
+        return most

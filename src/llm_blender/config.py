@@ -7,6 +7,7 @@ the LLM's client reads the variable.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +24,11 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from llm_blender.errors import ConfigError, NotFoundError, nearest, one_problem
+from llm_blender.errors import ConfigError, NotFoundError, field_names, nearest, one_problem
 from llm_blender.types import Sampling, Usage
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class _LLMConfig(_Section):
     model: Name
     samples: int = Field(default=1, ge=0)
     temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     system: str | None = None
 
@@ -121,8 +123,10 @@ class OpenAIConfig(_LLMConfig):
         system: system message for conversations without one.
         timeout: seconds for one call, its retries included.
         concurrency: maximum number of simultaneous calls.
+        rpm: maximum number of calls a minute, spread evenly; None is no limit.
+        tpm: maximum number of tokens a minute of prompts and answers, likewise.
         price: price of its tokens; None if unknown.
-        extra: additional keys of the request's body, passed on unchanged.
+        extra: additional keys of the request's body, passed on unchanged; they replace those of a request.
     """
 
     provider: Literal["openai"] = "openai"
@@ -130,6 +134,8 @@ class OpenAIConfig(_LLMConfig):
     api_key_env: Name | None = None
     timeout: Seconds = 60.0
     concurrency: int = Field(default=4, ge=1)
+    rpm: float | None = Field(default=None, gt=0)
+    tpm: float | None = Field(default=None, gt=0)
     price: Price | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -145,9 +151,11 @@ class EmbeddedConfig(_LLMConfig):
         top_p: share of the probability mass to sample from.
         max_tokens: maximum number of tokens of an answer.
         system: system message for conversations without one.
+        context: maximum tokens of prompt and answer together.
     """
 
     provider: Literal["embedded"]
+    context: int = Field(default=4096, ge=256)
 
 
 class ReplayConfig(_Section):
@@ -244,8 +252,9 @@ class LimitsConfig(_Section):
 
     Attributes:
         deadline: seconds for the LLMs to answer one prompt, and then for the fuser.
-        quorum: number of answers that suffice; None waits for all of them, up to the deadline.
-        grace: seconds for the other LLMs after the quorum.
+        quorum: number of LLMs whose answers suffice, however many samples each gives; None waits for all of them, up to
+            the deadline.
+        grace: seconds for the other LLMs after the quorum; None is as long again as the quorum took, and at least 10.
         max_cost: maximum cost of one prompt in dollars; an LLM whose answer might cost more than is left is not
             called. None means no cap.
         allow_unpriced: with a `max_cost`, also call LLMs without a price or `max_tokens`, and count them as free.
@@ -253,9 +262,12 @@ class LimitsConfig(_Section):
 
     deadline: Seconds = 120.0
     quorum: int | None = Field(default=None, ge=1)
-    grace: float = Field(default=3.0, ge=0)
+    grace: float | None = Field(default=None, ge=0)
     max_cost: float | None = Field(default=None, gt=0)
     allow_unpriced: bool = False
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
 
 class ServerConfig(_Section):
@@ -266,32 +278,49 @@ class ServerConfig(_Section):
         port: port to bind to; 0 takes a free one.
         keys_env: environment variable with the API keys of the clients, separated by commas; optional.
         keys_file: file with the SHA-256 of a client's key, in hex, on each line; relative to the folder of this file.
-        concurrency: maximum number of running requests.
+        origins: origins of pages of other hosts that may use the service, ``https://chat.example.com``; ``*`` is every
+            page, and needs keys.
+        concurrency: maximum number of running requests; fewer run if the LLMs take fewer at once.
         queue: maximum number of waiting requests; further ones are refused.
         max_body: maximum size of a request in bytes.
         max_candidates: maximum number of texts to rank, or of answers to generate, in one request.
-        max_chars: maximum length of one text in characters.
+        max_documents: maximum number of documents to rerank in one request.
+        max_messages: maximum number of messages in one request.
+        max_chars: maximum length of one text, and of a whole conversation, in characters.
         heartbeat: seconds between comments that keep a stream alive.
         drain: seconds for running requests to finish when the service ends.
         failures: failures in a row after which an LLM is set aside.
         set_aside: seconds for which an LLM is set aside; doubled by each further failure, up to ten minutes.
         playground: serve the page at ``/``, and keep its questions and votes in the store.
+        pass_: ``pass`` in the file: further keys of a client's request to hand on to the LLMs, such as ``provider``.
     """
 
     host: Name = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     keys_env: Name = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
+    origins: list[str] = Field(default_factory=list)
     concurrency: int = Field(default=32, ge=1)
     queue: int = Field(default=64, ge=0)
     max_body: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_candidates: int = Field(default=64, ge=2)
-    max_chars: int = Field(default=200_000, ge=1)
+    max_documents: int = Field(default=1000, ge=2)
+    max_messages: int = Field(default=1000, ge=1)
+    max_chars: int = Field(default=1_000_000, ge=1)
     heartbeat: Seconds = 10.0
     drain: float = Field(default=30.0, ge=0)
     failures: int = Field(default=3, ge=1)
     set_aside: Seconds = 15.0
     playground: bool = True
+    pass_: tuple[Name, ...] = Field(default=(), alias="pass", strict=False)
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://chat.example.com, without a path")
+        return [origin.lower() for origin in origins]
 
 
 class Config(_Section):
@@ -332,7 +361,7 @@ class Config(_Section):
         return self.folder / Path(self.ranker.priors).expanduser()
 
     @classmethod
-    def from_toml(cls, text: str, path: Path | None = None) -> Self:
+    def from_toml(cls, text: str, path: str | Path | None = None) -> Self:
         """Parse and validate the text of a ``blend.toml``; `path` is named in errors.
 
         Raises:
@@ -348,7 +377,7 @@ class Config(_Section):
         except ValidationError as error:
             # The text of the error would show the values, and an API key might be among them.
             raise ConfigError(f"{where}: {_explain(error, values)}") from None
-        config._path = path
+        config._path = None if path is None else Path(path)
         return config
 
     @model_validator(mode="after")
@@ -359,23 +388,26 @@ class Config(_Section):
                 raise ValueError(
                     f'two [[llm]] are named "{name}"; give each its own name, or ask one for several samples'
                 )
-        answers = sum(entry.samples for entry in self.llm)
-        if self.llm and not answers:
+        writers = sum(entry.samples > 0 for entry in self.llm)
+        if self.llm and not writers:
             raise ValueError("every [[llm]] has 0 `samples`: give at least one of them more")
-        if self.llm and self.limits.quorum and self.limits.quorum > answers:
-            raise ValueError(f"[limits] wants a quorum of {self.limits.quorum}, but there are only {answers} answers")
+        if self.llm and self.limits.quorum and self.limits.quorum > writers:
+            raise ValueError(
+                f"[limits] wants a quorum of {self.limits.quorum}, but only {writers} [[llm]] give answers; it counts "
+                f"LLMs, not samples"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration in force as JSON values, defaults included; of an API key only whether it is set."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        values = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         for entry in values["llm"]:
             if "api_key_env" in entry:
                 entry["api_key_set"] = bool(os.environ.get(entry["api_key_env"]))
         return {"path": None if self.path is None else str(self.path), **values}
 
 
-def load_config(path: Path | None = None) -> Config:
+def load_config(path: str | Path | None = None) -> Config:
     """Load the configuration in `path`, else in ``./blend.toml``, else in the user's configuration folder.
 
     Without any of these files, return the defaults, which name no LLM.
@@ -385,6 +417,7 @@ def load_config(path: Path | None = None) -> Config:
         ConfigError: the file cannot be read, or something in it is wrong.
     """
     if path is not None:
+        path = Path(path)
         if not path.exists():
             raise NotFoundError(f"There is no configuration file {path}; check --config.")
         return _read(path)
@@ -412,7 +445,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     problems = error.errors(include_url=False, include_input=False)
     problems.sort(key=lambda each: each["type"] != "extra_forbidden")
     meant = {
-        (*each["loc"][:-1], nearest(str(each["loc"][-1]), _locate(each["loc"], values)[1].model_fields))
+        (*each["loc"][:-1], nearest(str(each["loc"][-1]), field_names(_locate(each["loc"], values)[1])))
         for each in problems
         if each["type"] == "extra_forbidden"
     }
@@ -428,7 +461,7 @@ def _describe(problem: ErrorDetails, values: Mapping[str, Any]) -> str:
     if problem["loc"] == ("llm",):
         return "LLMs are written as [[llm]], each with its own keys"
     last = problem["loc"][-1] if problem["loc"] else None
-    named = problem["type"] == "extra_forbidden" or last in model.model_fields
+    named = problem["type"] == "extra_forbidden" or last in field_names(model)
     if problem["type"] == "extra_forbidden" and last == "api_key":
         words = 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
     else:

@@ -5,6 +5,7 @@
     LLMBlenderError
     ├── InputError              the user's input is wrong              exit 2   HTTP 400
     │   ├── RowError            a row of a file: path, line, reason
+    │   ├── MessageError        a message of a conversation: position, key, reason
     │   ├── ConfigError         blend.toml, or an option
     │   ├── CheckpointError     a folder or file that is no checkpoint
     │   ├── NotFoundError       no file, model or row of that name              HTTP 404
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
+    from llm_blender.types import Usage
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -41,6 +44,7 @@ __all__ = [
     "InputError",
     "LLMBlenderError",
     "LLMError",
+    "MessageError",
     "MissingExtraError",
     "MissingLibraryError",
     "NoAnswerError",
@@ -48,6 +52,9 @@ __all__ = [
     "RowError",
     "StoreError",
     "WorkError",
+    "describe_failures",
+    "grouped_failures",
+    "sentence",
 ]
 
 FailureReason = Literal[
@@ -131,11 +138,26 @@ class RowError(InputError):
         path: path of the file, or ``-`` for standard input.
         line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
         reason: the problem.
+        unit: what `line` counts, ``line`` or ``row``.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, reason: str, *, unit: str = "line") -> None:
-        self.path, self.line, self.reason = fspath(path), line, reason
+        self.path, self.line, self.reason, self.unit = fspath(path), line, reason, unit
         super().__init__(f"{self.path}, {unit} {line}: {reason}")
+
+
+class MessageError(InputError):
+    """A message of a conversation cannot be read.
+
+    Attributes:
+        position: 0-based position of the message.
+        key: key of the message that is wrong, such as ``content``; empty for the message itself.
+        reason: the problem.
+    """
+
+    def __init__(self, position: int, key: str, reason: str) -> None:
+        self.position, self.key, self.reason = position, key, reason
+        super().__init__(f"Message {position} of the instruction: {reason}.")
 
 
 class ConfigError(InputError):
@@ -184,9 +206,11 @@ class LLMError(WorkError):
         retry_after: seconds after which the LLM can be called again, where its server names them.
         text: the answer, for ``wrong_form``.
         own: whether the LLM or its server is at fault, and not the request, its deadline or a queue of ours.
+        usage: tokens of an answer that was paid for and cannot be used; None if there are none.
+        cost: dollars of it; None if a price is unknown.
 
     Args:
-        llm, reason, retry_after, text, own: see above.
+        llm, reason, retry_after, text, own, usage, cost: see above.
         message: the problem and its fix.
         public: `message` without what a stranger must not read.
     """
@@ -203,24 +227,37 @@ class LLMError(WorkError):
         retry_after: float | None = None,
         text: str | None = None,
         own: bool = True,
+        usage: Usage | None = None,
+        cost: float | None = 0.0,
     ) -> None:
         self.llm, self.reason = llm, reason
+        self.usage, self.cost = usage, cost
         self.public = None if public is None else f"{llm}: {public}"
         self.retry_after, self.text, self.own = retry_after, text, own
         super().__init__(f"{llm}: {message}")
 
 
 class NoAnswerError(WorkError):
-    """No LLM gave a usable answer; the message lists the reason for each LLM.
+    """No LLM gave a usable answer; the message lists the reasons of each LLM.
 
     Attributes:
-        failures: one per LLM.
+        failures: one per call.
+        cost: dollars of answers that were paid for and could not be used; None if a price is unknown.
+        usage: tokens of these answers; None if there are none.
     """
 
     http_status = 502
 
-    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: Sequence[Failure] = (),
+        *,
+        cost: float | None = 0.0,
+        usage: Usage | None = None,
+    ) -> None:
         self.failures = tuple(failures)
+        self.cost, self.usage = cost, usage
         super().__init__(message)
 
 
@@ -248,10 +285,15 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     return (f"{place}: {words}" if place else words) + ("" if words.endswith("?") else ".")
 
 
+def field_names(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a model reads."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 def one_problem(problem: ErrorDetails, key: Sequence[int | str], model: type[BaseModel]) -> str:
     """Describe an error of a pydantic model, without its place; `key` is empty if it concerns several keys."""
     if problem["type"] == "extra_forbidden":
-        return unknown_key(str(key[0]), model.model_fields)
+        return unknown_key(str(key[0]), field_names(model))
     words = plain_words(problem["msg"])
     colon = "" if words.startswith(("should ", "must ", "is ")) else ":"
     return f'"{key[0]}"{colon} {words}' if key else words
@@ -323,3 +365,49 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     by_case = {each.lower(): each for each in known}
     near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.55)
     return by_case[near[0]] if near else None
+
+
+_WITH_DIGIT = re.compile(r"\S*\d\S*")
+
+
+def grouped_failures(failures: Iterable[Failure], *, public: bool = False) -> list[list[Failure]]:
+    """Group failures by LLM, reason and message; messages that differ only in numbers or ids are alike.
+
+    Args:
+        failures: the failures.
+        public: group by the messages that clients of a service may read.
+    """
+    groups: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.model, failure.reason, _WITH_DIGIT.sub("#", _words(failure, public=public)))
+        groups.setdefault(key, []).append(failure)
+    return list(groups.values())
+
+
+def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> str:
+    """Describe failures in one line: each LLM with its reasons, and a count where several calls failed alike.
+
+    Args:
+        failures: the failures.
+        public: use the messages that clients of a service may read.
+
+    Example:
+        >>> describe_failures([Failure("a", "server", "a: error 500"), Failure("a", "server", "a: error 502")])
+        'a (2 times): error 500'
+    """
+    described = []
+    for alike in grouped_failures(failures, public=public):
+        count = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        described.append(f"{alike[0].model}{count}: {_words(alike[0], public=public)}")
+    return "; ".join(described)
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, unless it is empty or already ends like a sentence."""
+    return text if not text or text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
+def _words(failure: Failure, *, public: bool) -> str:
+    """Return a failure's message without the name of its LLM and a full stop."""
+    message = failure.message if not public or failure.public is None else failure.public
+    return message.removeprefix(f"{failure.model}: ").rstrip(".")

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_blender.errors import InputError, NotFoundError, StoreError
 from llm_blender.store import Store
-from llm_blender.types import Candidate, Example, LabelledPair, Message
+from llm_blender.types import Candidate, Example, LabelledPair, Message, TextMessage, instruction_text, text_messages
 
 __all__ = ["History", "KeptAnswer"]
 
@@ -26,7 +26,7 @@ class KeptAnswer:
     Attributes:
         id: id of the completion.
         created_at: time of the answer, UTC.
-        messages: the conversation.
+        messages: the conversation, as turns of text.
         text: the answer.
         report: details of the answer, the service's value of the key ``blend``.
         votes: the votes, as pairs of indices into `candidates`.
@@ -34,7 +34,7 @@ class KeptAnswer:
 
     id: str
     created_at: datetime
-    messages: tuple[Message, ...]
+    messages: tuple[TextMessage, ...]
     text: str
     report: Mapping[str, Any]
     votes: tuple[LabelledPair, ...] = ()
@@ -53,7 +53,7 @@ class KeptAnswer:
     def example(self) -> Example:
         """A row to train rankers from, whose labelled pairs are the votes."""
         alone = len(self.messages) == 1 and self.messages[0]["role"] == "user"
-        instruction = self.messages[0]["content"] if alone else self.messages
+        instruction = instruction_text(self.messages) if alone else self.messages
         candidates = tuple(Candidate(candidate.text, candidate.model) for candidate in self.candidates)
         return Example(instruction, candidates=candidates, pairs=self.votes, id=self.id)
 
@@ -78,7 +78,7 @@ class History:
         self, id: str, messages: Sequence[Message], text: str, report: Mapping[str, Any], *, owner: str = ""
     ) -> None:
         """Add an answer; it is visible to others when this returns."""
-        row = (id, owner, _now(), json.dumps(list(messages)), text, json.dumps(dict(report)))
+        row = (id, owner, _now(), json.dumps(text_messages(messages)), text, json.dumps(dict(report)))
         with self._store.connection() as connection:
             connection.execute(
                 "INSERT INTO answers (id, owner, created_at, messages, text, report) VALUES (?, ?, ?, ?, ?, ?)", row

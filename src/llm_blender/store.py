@@ -103,8 +103,8 @@ class Store:
         StoreError: by every method: the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path | None = None, *, patience: float = 30.0) -> None:
-        self.path = default_store_path() if path is None else path
+    def __init__(self, path: str | Path | None = None, *, patience: float = 30.0) -> None:
+        self.path = default_store_path() if path is None else Path(path).expanduser()
         self._patience = patience
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender.conversations import Instruction, Message, TextMessage, instruction_text, text_messages, to_messages
 from llm_blender.errors import Failure, InputError
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "Ranking",
     "Record",
     "Sampling",
+    "TextMessage",
     "Usage",
     "instruction_text",
+    "text_messages",
     "to_messages",
 ]
 
@@ -211,73 +214,6 @@ OnProgress = Callable[[int, int], None]
 """Called with (done, total) during long work."""
 
 
-class Message(TypedDict):
-    """One turn of a conversation; `role` is ``system``, ``user`` or ``assistant``."""
-
-    role: str
-    content: str
-
-
-Instruction = str | Sequence[Message]
-"""A prompt, or a conversation whose last turn is the user's."""
-
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
-
-
-def to_messages(instruction: Instruction) -> list[Message]:
-    """Convert an instruction to chat messages with normalised roles.
-
-    Raises:
-        InputError: the instruction is empty, a message lacks role or content, or a role is unknown.
-    """
-    if isinstance(instruction, str):
-        if not instruction.strip():
-            raise InputError("The instruction is empty: give the text that the LLMs should answer.")
-        return [{"role": "user", "content": instruction}]
-    messages: list[Message] = []
-    for position, message in enumerate(instruction):
-        if not (
-            isinstance(message, Mapping)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-        ):
-            raise InputError(f"Message {position} of the instruction needs a text `role` and a text `content`.")
-        role = _ROLES.get(message["role"].strip().lower())
-        if role is None:
-            raise InputError(
-                f"Message {position} has the unknown role {message['role']!r}; known: {', '.join(_ROLES)}."
-            )
-        messages.append({"role": role, "content": message["content"]})
-    if not any(message["content"].strip() for message in messages):
-        raise InputError("The instruction is empty: give the text that the LLMs should answer.")
-    return messages
-
-
-def instruction_text(instruction: Instruction, input: str = "") -> str:
-    """Render an instruction as the one text that a ranker reads.
-
-    A single user message is its own text; a conversation becomes ``User: …`` and ``Assistant: …`` turns.
-    `input` (MixInstruct's second field) is appended after a newline.
-    """
-    if isinstance(instruction, str):
-        text = instruction
-    else:
-        messages = to_messages(instruction)
-        if len(messages) == 1:
-            text = messages[0]["content"]
-        else:
-            text = "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
-    return f"{text}\n{input}" if text and input else text or input
-
-
 @dataclass(frozen=True)
 class Sampling(Record):
     """Sampling parameters of a call.
@@ -299,6 +235,9 @@ class Sampling(Record):
     sample: int = 0
     stop: tuple[str, ...] = ()
     extra: Mapping[str, Any] | None = None
+
+
+_CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 
 
 @dataclass(frozen=True)
@@ -331,6 +270,11 @@ class Candidate(Record):
     tool_calls: tuple[Mapping[str, Any], ...] | None = None
     refusal: str | None = None
     extra: Mapping[str, Any] | None = None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the LLM stopped in the middle, at its maximum number of tokens."""
+        return (self.finish_reason or "").casefold() in _CUT_OFF
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -406,6 +350,11 @@ class Comparison(Record):
         """Make a comparison from the two ordered logits of a ranker."""
         logit = (forward - backward) / 2
         return cls(logit, _sigmoid(logit / temperature), forward, backward)
+
+    @classmethod
+    def from_ranking(cls, ranking: Ranking) -> Comparison:
+        """Take the comparison of the first two candidates from a ranking that compared them in both orders."""
+        return cls.from_logits(float(ranking.logits[0, 1]), float(ranking.logits[1, 0]), ranking.temperature)
 
     @property
     def winner(self) -> Literal["A", "B", "tie"]:
@@ -484,12 +433,14 @@ class Ranking(Record):
         return [items[i] for i in self.order]
 
     def summary(self) -> dict[str, Any]:
-        """Return the short form for rows and answers: the lead instead of the matrix of logits."""
-        values = self.to_dict()
-        return {
-            **{key: values[key] for key in ("best", "ranks", "scores", "strategy", "comparisons")},
-            "lead": self.lead,
-        }
+        """Return the short form for rows and answers: the lead instead of the matrix of logits.
+
+        `truncated` is left out where nothing was cut.
+        """
+        keys = ["best", "ranks", "scores", "strategy", "comparisons"]
+        if self.truncated:
+            keys.append("truncated")
+        return {**{key: _plain(getattr(self, key)) for key in keys}, "lead": self.lead}
 
 
 @dataclass(frozen=True)
@@ -526,12 +477,9 @@ class Answer(Record):
             {**candidate.to_dict(), "rank": rank, "score": score}
             for candidate, rank, score in zip(self.candidates, self.ranking.ranks, self.ranking.scores, strict=True)
         ]
-        return {
-            **super().to_dict(),
-            "candidates": candidates,
-            "ranking": self.ranking.summary(),
-            "cost": self.cost,
-        }
+        made = {"candidates": candidates, "ranking": self.ranking.summary(), "cost": self.cost}
+        values = {f.name: made[f.name] if f.name in made else _plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None or name == "cost"}
 
 
 @runtime_checkable

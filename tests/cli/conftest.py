@@ -24,6 +24,7 @@ def ranker(monkeypatch: pytest.MonkeyPatch) -> FakeRanker:
 def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Return a function that runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no configuration"))
     return lambda *args, stdin=None: CliRunner().invoke(app, list(map(str, args)), input=stdin)
 
 

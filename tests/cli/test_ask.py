@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,16 +257,105 @@ def test_strict_is_content_with_all_answers(blend, ranker, servers):
     assert blend("ask", PROMPT, "--strict").exit_code == 0
 
 
+def without_times(text: str) -> str:
+    return re.sub(r"\d+\.\d s", "0.0 s", text)
+
+
 def test_show_prints_all_candidates_best_first(blend, ranker, servers):
-    servers(FakeReply("short"), FakeReply("longer [b]one[/b]\nof two lines"))
+    servers(FakeReply("short"), FakeReply("longer [b]one[/b]\nof two lines", usage=(12, 1200)))
     result = blend("ask", PROMPT, "--show")
-    assert result.stdout == ("1.  b  P(win) 1.00\nlonger [b]one[/b]\nof two lines\n\n2.  a  P(win) 0.00\nshort\n\n")
-    assert result.stderr.startswith("2 comparisons (full), ")
+    assert without_times(result.stdout) == (
+        "1.  b  P(win) 1.00  0.0 s, 12 + 1,200 tokens\nlonger [b]one[/b]\nof two lines\n\n"
+        "2.  a  P(win) 0.00  0.0 s, 3 + 2 tokens\nshort\n\n"
+    )
+    assert without_times(result.stderr) == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown\n"
 
 
 def test_show_of_one_candidate_has_no_probability(blend, ranker, servers):
-    servers(FakeReply("only"))
-    assert blend("ask", PROMPT, "--show").stdout == "1.  a\nonly\n\n"
+    servers(FakeReply("only", usage=None))
+    assert without_times(blend("ask", PROMPT, "--show").stdout) == "1.  a  0.0 s\nonly\n\n"
+
+
+def test_show_prints_costs_and_what_comes_from_the_store(blend, ranker, servers):
+    servers(FakeReply("only", usage=(100, 200)), more="price = { input = 1.0, output = 10.0 }\n")
+    first, again = blend("ask", PROMPT, "--show"), blend("ask", PROMPT, "--show")
+    assert without_times(first.stdout) == "1.  a  0.0 s, 100 + 200 tokens, $0.0021\nonly\n\n"
+    assert first.stderr.endswith("300 new tokens, $0.0021\n")
+    assert without_times(again.stdout) == "1.  a  0.0 s, 100 + 200 tokens, $0.0021, from the store\nonly\n\n"
+    assert again.stderr.endswith(" 0 new tokens, $0.0000\n")
+
+
+def test_an_answer_that_was_cut_off_is_marked(blend, ranker, servers):
+    cut = functools.partial(FakeReply, finish_reason="length")
+    servers(cut("a long answer that ends in the", usage=(3, 200)), cut("short", usage=None))
+    result = blend("ask", PROMPT, "--show")
+    first, second = re.findall(r"^\d\.  .*$", result.stdout, re.MULTILINE)
+    assert first.startswith("1.  a  P(win) 1.00")
+    assert first.endswith("3 + 200 tokens  (cut off at 200 tokens)")
+    assert second.endswith(" s  (cut off)")
+    assert "this answer of a is cut off at 200 tokens; raise its max_tokens\n" in result.stderr
+    assert "cut off" in blend("ask", PROMPT).stderr
+
+
+def test_a_whole_answer_comes_before_one_that_was_cut_off(blend, ranker, servers):
+    servers(FakeReply("a long answer that ends in the", finish_reason="length"), FakeReply("whole"), FakeReply("ok"))
+    result = blend("ask", PROMPT, "--json")
+    assert "cut off" not in result.stderr
+    answer = json.loads(result.stdout)
+    assert (answer["text"], answer["ranking"]["best"], answer["ranking"]["ranks"]) == ("whole", 1, [3, 1, 2])
+    cut, best, other = answer["ranking"]["scores"]
+    assert best > other > cut
+
+
+def test_equal_failures_are_one_note(blend, ranker, servers):
+    number = itertools.count(5070)
+    with FakeOpenAIServer(lambda body: FakeReply(f"too long: {next(number)} tokens", status=400)) as server:
+        long = f'[[llm]]\nname = "small"\nmodel = "fake"\nbase_url = "{server.base_url}"\nsamples = 5\n'
+        servers(FakeReply("used"), more=long)
+        some, alone = blend("ask", PROMPT), blend("ask", PROMPT, "--llm", "small")
+    (line,) = some.stderr.splitlines()
+    assert re.match(
+        r"no answer: small \(5 times\): the server refuses the request \(400\): too long: 50\d\d tokens$", line
+    )
+    assert alone.exit_code == 1
+    assert alone.stderr.startswith("error: No LLM gave an answer: small (5 times): the server refuses")
+    assert alone.stderr.count("too long") == 1
+
+
+def test_a_question_ends_without_a_full_stop(blend, ranker, servers):
+    servers(more='[[llm]]\nname = "down"\nmodel = "fake"\nbase_url = "http://127.0.0.1:9/v1"\ntimeout = 0.2\n')
+    assert "running?." not in (stderr := blend("ask", PROMPT).stderr)
+    assert stderr.endswith("is the server running?\n")
+
+
+def test_what_the_ranker_did_not_read_is_noted(blend, servers, monkeypatch):
+    class Short(FakeRanker):
+        def rank_many(self, *args, **options):
+            return [replace(ranking, truncated=0.641) for ranking in super().rank_many(*args, **options)]
+
+    monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name, **options: Short())
+    servers(FakeReply("one"), FakeReply("three"))
+    words = "64.1% of the text was too long for the ranker to read"
+    result = blend("ask", PROMPT, "--json")
+    assert words in result.stderr
+    assert json.loads(result.stdout)["ranking"]["truncated"] == 0.641
+    assert words in blend("compare", PROMPT, "one", "three").stderr
+    Path("in.txt").write_text("One?\nTwo?\n")
+    run = blend("run", "in.txt", "-o", "out.jsonl", "--json")
+    assert words in run.stderr
+    assert json.loads(run.stdout)["truncated"] == 0.641
+
+
+@pytest.mark.parametrize("name", ["nosuch", "consensus", "chat:a"])
+def test_a_fuser_that_would_not_fuse_is_refused(blend, ranker, servers, name):
+    servers(FakeReply("one"), FakeReply("three"))
+    Path("in.txt").write_text("One?\n")
+    for command in (["ask", PROMPT], ["run", "in.txt", "-o", "out.jsonl"]):
+        result = blend(*command, "--fuser", name)
+        assert result.exit_code == 2
+        assert f"--fuser {name} does nothing in the mode pick: add --mode fuse or --mode auto." in result.stderr
+    assert blend("ask", PROMPT, "--fuser", "consensus", "--mode", "auto").exit_code == 0
+    assert blend("run", "in.txt", "-o", "out.jsonl", "--fuser", "nosuch", "--mode", "fuse").exit_code == 2
 
 
 def test_some_of_the_configured_llms(blend, ranker, servers):
@@ -436,7 +528,8 @@ def test_a_terminal_shows_progress_and_standard_output_stays_clean(servers):
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, b"the longest answer of all of them\n")
     shown = drawn.decode()
-    assert "candidate 1 of 2" in shown
+    assert "0 of 2; waiting for a, b" in shown
+    assert re.search(r"1 of 2, \d+ tokens/s; waiting for b", shown)
     assert "tokens/s" in shown
     assert "comparing" in shown
     assert "2 of 2" in shown

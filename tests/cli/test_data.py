@@ -10,7 +10,7 @@ import pytest
 from llm_blender.cli import data as module
 from llm_blender.data import PAIR_CHOICES, PREFERENCE_FORMATS
 from llm_blender.errors import WorkError
-from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
+from llm_blender.ranking import STRATEGIES
 from llm_blender.testing import FakeRanker
 
 ROWS = [
@@ -209,7 +209,16 @@ class TestStoredRankings:
         (tmp_path / "odd.jsonl").write_text(json.dumps({**ROWS[0], "ranking": "mine"}))
         assert len(preferences(blend, "odd.jsonl")) == 1
 
-    @pytest.mark.parametrize("options", [["--min-confidence", "0.9"], ["--models", "x"]])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--min-confidence", "0.9"],
+            ["--models", "x"],
+            ["--ranker", "mine"],
+            ["--strategy", "full"],
+            ["--budget", "9"],
+        ],
+    )
     def test_what_does_not_go_together(self, blend, ranked, ranker, options):
         result = blend("data", "preferences", ranked, "--use-ranking", *options)
         assert result.exit_code == 2
@@ -257,10 +266,8 @@ def test_work_that_fails_leaves_no_file(blend, rows, ranker, monkeypatch):
 
 
 def test_the_options_are_those_of_the_library(blend):
-    parameters = inspect.signature(module.preferences).parameters
     hints = inspect.get_annotations(module.preferences, eval_str=True)
     assert get_args(get_args(hints["pairs"])[0]) == PAIR_CHOICES
     assert get_args(get_args(hints["format"])[0]) == PREFERENCE_FORMATS
-    assert parameters["budget"].default == DEFAULT_BUDGET
     text = blend("data", "preferences", "--help").stdout
     assert all(strategy in text for strategy in STRATEGIES)

@@ -9,6 +9,7 @@ ROW = {
     "candidates": [{"model": "a", "text": "x", "scores": {"bleu": 2}}, {"model": "b", "text": "y"}],
     "cmp_results": '{"a,b": "Same good"}',
 }
+SAYS_X, SAYS_Y = ({"role": "assistant", "content": text} for text in "xy")
 
 
 def write(*rows):
@@ -39,3 +40,41 @@ def test_no_such_file(blend):
     result = blend("data", "check", "none.jsonl")
     assert result.exit_code == 2
     assert "There is no file none.jsonl" in result.stderr
+
+
+def test_each_row_that_a_command_reads_is_counted_for_it(blend):
+    write(
+        {"instruction": "Why?", "candidates": [{"model": "a", "text": "x"}, "y"]},
+        {"prompt": "How?", "candidates": ["x", "y"], "pairs": [{"a": 0, "b": 1, "label": "a"}]},
+        {"prompt": "Who?", "chosen": "x", "rejected": "y"},
+        {"chosen": [{"role": "user", "content": "Q"}, SAYS_X], "rejected": [{"role": "user", "content": "Q"}, SAYS_Y]},
+        {"messages": [{"role": "user", "content": "Where?"}]},
+        ROW,
+    )
+    result = blend("data", "check", "rows.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["rows"], report["bad"], report["candidates"]) == (6, 0, 6)
+    assert report["serves"] == {
+        "run, data build": 4,
+        "rank, fuse, data preferences": 3,
+        "train ranker, bench pairs": 2,
+        "data import": 2,
+        "bench, priors": 1,
+    }
+    assert "rows for data import\t2" in blend("data", "check", "rows.jsonl").stdout
+
+
+def test_a_preference_or_a_prompt_that_cannot_be_read(blend):
+    write({"prompt": "Q", "chosen": "x", "rejected": 5}, {"x": 1})
+    result = blend("data", "check", "rows.jsonl", "--json")
+    assert result.exit_code == 2
+    assert "line 1: `rejected` must be a text" in result.stderr
+    assert "line 2: there is no prompt" in result.stderr
+
+
+def test_an_empty_file(blend):
+    write()
+    result = blend("data", "check", "rows.jsonl")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "rows.jsonl holds no row" in result.stderr

@@ -209,7 +209,8 @@ def test_ask_says_why_it_did_not_fuse(blend, server, monkeypatch):
     )
     result = blend("ask", "Say something.", "--mode", "fuse", "--show")
     assert "not fused: the ranker does not prefer the fused answer to the best candidate" in result.stderr
-    assert f"fused by chat:llama\n{FUSED}\n" in result.stdout
+    assert f"not used, by chat:llama\n{FUSED}\n" in result.stdout
+    assert "fused by" not in result.stdout
     assert blend("ask", "Say something.", "--mode", "fuse").stdout == "short\n"
 
 

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import inspect
 import json
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from llm_blender.cli import rank as module
+from llm_blender.cli._options import StrategyOptions
 from llm_blender.errors import WorkError
-from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES
+from llm_blender.ranking import DEFAULT_BUDGET, STRATEGIES, Priors
 from llm_blender.testing import FakeRanker
 
 ROWS = [
@@ -119,10 +118,57 @@ def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker):
     assert len(ranker.batches) == 4  # 256 rows each, but the last
 
 
-def test_an_empty_file_gives_an_empty_file(blend, tmp_path, ranker):
-    (tmp_path / "rows.jsonl").touch()
-    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 0
-    assert (tmp_path / "out.jsonl").read_text() == ""
+@pytest.mark.parametrize("command", ["rank", "fuse", "data preferences", "run"])
+@pytest.mark.parametrize("text", ["", " \n\n", "[]"])
+def test_an_empty_file_is_an_error(blend, tmp_path, ranker, command, text):
+    (tmp_path / "rows.json").write_text(text)
+    result = blend(*command.split(), "rows.json", "-o", "out.jsonl")
+    assert (result.exit_code, (tmp_path / "out.jsonl").exists()) == (2, False)
+    assert "rows.json holds no " in result.stderr
+
+
+TOOLS = [
+    {"role": "user", "content": [{"type": "text", "text": "Q"}]},
+    {"role": "tool", "name": "f", "content": "42"},
+]
+
+
+def test_a_prompt_under_each_of_its_names_and_a_json_list(blend, tmp_path, ranker):
+    rows = [
+        {"prompt": "One?", "candidates": ["a", "bb"]},
+        {"question": "Two?", "candidates": ["a", "bb"]},
+        {"messages": TOOLS, "candidates": ["a", "bb"]},
+        {"instruction": "Four?", "prompt": "a template", "candidates": ["a", "bb"]},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    assert blend("rank", "rows.json", "-o", "out.jsonl").exit_code == 0
+    read = list(dict.fromkeys(prompt for batch in ranker.batches for prompt, *_ in batch))
+    assert read == ["One?", "Two?", "User: Q\n\nUser: Result of a tool: 42", "Four?"]
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row.pop("ranking")["best"] for row in written] == [1] * 4
+    assert written == rows
+    assert blend("rank", "rows.json", "-o", "best.jsonl", "--best-of-n").exit_code == 0
+    best = [json.loads(line) for line in (tmp_path / "best.jsonl").read_text().splitlines()]
+    assert [next(iter(row)) for row in best] == ["prompt", "question", "messages", "instruction"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("rows.json", '[{"prompt": 5, "candidates": ["a"]}]', "rows.json, row 1: `prompt` must be a text or a list"),
+        ("rows.json", '[{"prompt": " ", "candidates": ["a"]}]', "row 1: `prompt` is empty"),
+        ("rows.json", '[{"prompt": "a"}]', "row 1: `candidates` is missing"),
+        ("rows.json", '[{"prompt": "a"', "rows.json is not JSON"),
+        ("rows.csv", "prompt,answer\nQ,a\n", "rows.csv: CSV is not read. Make JSON Lines of it: python"),
+        ("rows.txt", "One?\n", "rows.txt, line 1: `candidates` is missing"),
+    ],
+)
+def test_other_forms_name_what_is_wrong(blend, tmp_path, ranker, name, text, error):
+    (tmp_path / name).write_text(text)
+    result = blend("rank", name, "-o", "out.jsonl")
+    assert result.exit_code == 2
+    assert error in result.stderr
+    assert "`instruction`" not in result.stderr
 
 
 LABELLED = {
@@ -336,8 +382,67 @@ def test_a_terminal_shows_a_bar(blend, rows, ranker, monkeypatch):
     assert len(read(result.stdout)) == 3  # the rows went past it
 
 
+def test_the_ranker_of_the_configuration(blend, rows, monkeypatch):
+    loaded = []
+
+    def load(name, **options):
+        loaded.append(name)
+        return FakeRanker()
+
+    monkeypatch.setattr("llm_blender.rankers.load_ranker", load)
+    Priors({"x": 9.0, "y": -9.0}, ranker="mine").save(Path("priors.json"))
+    Path("blend.toml").write_text(
+        '[ranker]\nname = "mine"\nstrategy = "knockout"\nbudget = 2\npriors = "priors.json"\n'
+    )
+    out = read(blend("rank", rows).stdout)
+    assert [row["ranking"]["strategy"] for row in out] == ["knockout"] * 3
+    assert out[0]["ranking"]["best"] == 0  # by the priors
+    assert blend("compare", "Q", "a", "b").exit_code == 0
+    assert blend("data", "preferences", rows).exit_code == 0
+    assert blend("priors", "fit", rows, "-o", "learned.json", "--from", "ranker").exit_code == 0
+    assert loaded == ["mine"] * 4
+    assert json.loads(Path("learned.json").read_text())["ranker"] == "mine"
+    Path("other.toml").write_text('[ranker]\nname = "other"\n')
+    for command in (["rank", rows], ["compare", "Q", "a", "b"]):
+        assert blend(*command, "--config", "other.toml").exit_code == 0
+        assert blend(*command, "--ranker", "named").exit_code == 0
+    assert loaded[4:] == ["other", "named"] * 2
+    own = read(blend("rank", rows, "--strategy", "full", "--budget", 12, "--config", "other.toml").stdout)
+    assert own[0]["ranking"]["strategy"] == "full"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rank", "rows.jsonl"],
+        ["compare", "Q", "a", "b"],
+        ["data", "preferences", "rows.jsonl"],
+        ["priors", "fit", "rows.jsonl", "-o", "priors.json", "--from", "ranker"],
+    ],
+)
+def test_a_broken_configuration_is_noticed(blend, rows, ranker, command):
+    Path("blend.toml").write_text("[ranker]\nnmae = 1\n")
+    result = blend(*command)
+    assert result.exit_code == 2
+    assert 'blend.toml: [ranker]: unknown key "nmae"; did you mean "name"?' in result.stderr
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.tsv.gz", "out.jsonl.bz2", "out.txt.zst", "out.xlsx"])
+def test_rows_are_not_written_in_a_format_that_the_name_denies(blend, rows, ranker, name):
+    result = blend("rank", rows, "-o", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Rows cannot be written to {name}" in result.stderr
+    assert "name the file .jsonl, .jsonl.gz, .jsonl.zst or .parquet" in result.stderr
+    assert left_over(rows.parent) == []
+    assert ranker.comparisons == 0
+
+
+@pytest.mark.parametrize("name", ["out", "out.ndjson", "out.jsonl.gz", "out.gz", "/dev/null"])
+def test_rows_are_written_where_the_name_denies_nothing(blend, rows, ranker, name):
+    assert blend("rank", rows, "-o", name).exit_code == 0
+
+
 def test_the_help_says_what_the_library_does(blend):
-    parameters = inspect.signature(module.rank).parameters
-    assert parameters["budget"].default == DEFAULT_BUDGET
+    assert StrategyOptions().settings() == {"strategy": "auto", "budget": DEFAULT_BUDGET, "seed": 0}
     text = blend("rank", "--help").stdout
     assert all(strategy in text for strategy in STRATEGIES)

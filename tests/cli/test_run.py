@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from llm_blender.data import read_rows
 from llm_blender.errors import StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
+
+PRICE = 7e-6  # of each call: 3 and 2 tokens
 
 FAKE_RANKER = """
 import llm_blender.rankers
@@ -64,17 +67,32 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
     assert (first["text"], first["mode"], first["degraded"]) == ("bb says Question 0?", "pick", False)
     assert (first["instruction"], first["output"]) == ("Question 0?", "Reference.")
     assert first["ranking"]["best"] == 1
-    assert json.loads(result.stdout) == {
+    summary = json.loads(result.stdout)
+    assert summary == {
         "rows": 6,
         "resumed": 0,
         "fused": 0,
         "failed": 0,
         "partial": 0,
+        "degraded": 0,
+        "cut_off": 0,
         "cost": pytest.approx(12 * 7e-6),
         "unpriced_rows": 0,
-        "seconds": json.loads(result.stdout)["seconds"],
+        "truncated": 0.0,
+        "seconds": summary["seconds"],
+        "llms": summary["llms"],
     }
-    assert "rows/s, $0.0001" in result.stderr
+    assert list(summary["llms"]) == ["a", "bb"]
+    assert summary["llms"]["bb"] == {
+        "answers": 6,
+        "failed": 0,
+        "reasons": {},
+        "usage": {"prompt_tokens": 18, "completion_tokens": 12},
+        "cost": pytest.approx(42e-6),
+        "seconds": summary["llms"]["bb"]["seconds"],
+    }
+    assert 0 < summary["llms"]["bb"]["seconds"] < 5
+    assert "rows/s, $0.000084" in result.stderr
     assert [len(row.candidates) for row in read_rows("out.jsonl")] == [2] * 6
     assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
 
@@ -116,18 +134,75 @@ def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, p
     assert not Path("out.jsonl.failed.jsonl").exists()
 
 
-def test_a_quorum_that_is_met_is_all_that_was_asked_for(blend, ranker, server, prompts):
+def broken_unless_q3(body):
+    fine = body["model"] == "bb" or body["messages"][-1]["content"] == "Question 3?"
+    return reply(body) if fine else FakeReply("no", status=401)
+
+
+def test_llms_that_fail_are_counted_over_all_rows(blend, ranker, server, prompts):
+    configure(server, ending="[limits]\nquorum = 1\n")
+    server._replies = broken_unless_q3
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0
+    assert "a: 5 of 6 calls failed (auth: the server wants a key" in result.stderr
+    assert "bb:" not in result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["failed"], summary["partial"], summary["degraded"]) == (6, 0, 0, 5)
+    of_a = summary["llms"]["a"]
+    assert (of_a["answers"], of_a["failed"], of_a["reasons"]) == (1, 5, {"auth": 5})
+    assert (summary["llms"]["bb"]["answers"], summary["llms"]["bb"]["failed"]) == (6, 0)
+    again = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(again.stdout)["llms"] == summary["llms"]  # rows of earlier runs count
+
+
+def test_strict_means_every_llm_and_a_quorum_is_not_retried(blend, ranker, server, prompts):
     configure(server, ending="[limits]\nquorum = 1\n")
     server._replies = lambda body: FakeReply("no", status=400) if body["model"] == "a" else reply(body)
-    assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 0
+    result = blend("run", prompts, "-o", "out.jsonl", "--strict")
+    assert result.exit_code == 3
+    assert "a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no)" in result.stderr
+    assert "6 rows are degraded and not retried, as their quorum of LLMs had answered" in result.stderr
     assert all(row["degraded"] for row in rows())
+    calls = len(server.requests)
+    assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 3
+    assert len(server.requests) == calls
+
+
+def test_samples_of_one_llm_are_no_quorum_of_two(blend, ranker, server, prompts):
+    configure(server, extra="max_tokens = 50\nsamples = 2", ending="[limits]\nquorum = 2\n")
+    server._replies = lambda body: FakeReply("no", status=400) if body["model"] == "a" else reply(body)
+    summary = json.loads(blend("run", prompts, "-o", "out.jsonl", "--json").stdout)
+    assert (summary["partial"], summary["degraded"], summary["llms"]["a"]["failed"]) == (6, 6, 12)
+
+
+def test_an_llm_that_fails_from_the_beginning_is_named_early(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("no", status=401) if body["model"] == "a" else reply(body)
+    result = blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1)
+    early = "the first calls failed: a (5 times): the server wants a key"
+    assert early in result.stderr
+    assert result.stderr.index(early) < result.stderr.index("6 rows")
+    server._replies = broken_unless_q3
+    assert "the first calls failed" not in blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1).stderr
+
+
+def test_answers_that_are_cut_off_are_counted(blend, ranker, server, prompts):
+    cut = ("Question 1?", "Question 4?")
+    server._replies = lambda body: FakeReply(
+        reply(body).text, finish_reason="length" if body["messages"][-1]["content"] in cut else "stop"
+    )
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(result.stdout)["cut_off"] == 2
+    assert "2 answers are cut off; raise the LLMs' max_tokens" in result.stderr
 
 
 def test_nobody_answers(blend, ranker, server, prompts):
     server._replies = lambda body: FakeReply("no", status=400)
     result = blend("run", prompts, "-o", "out.jsonl")
     assert result.exit_code == 1
-    assert "No prompt has an answer. The first: No LLM gave an answer: a: the server refuses" in result.stderr
+    assert (
+        "No prompt has an answer. a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no); "
+        "bb: 6 of 6 calls failed (bad_request" in result.stderr
+    )
     assert not Path("out.jsonl").exists()
 
 
@@ -188,6 +263,11 @@ def test_fused_answers(blend, ranker, server, prompts):
         ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl, line 2: there is no prompt"),
         ('{"prompt": " "}\n', "the prompt is empty"),
         ("not json\n", "line 1: not JSON"),
+        ("[]", "in.jsonl holds no prompt"),
+        (
+            '{"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+            "line 1: `prompt`: Message 0 of the instruction: images are not read: send text",
+        ),
     ],
 )
 def test_wrong_input(blend, ranker, server, prompts, given, error):
@@ -216,13 +296,43 @@ def test_a_store_that_cannot_keep_answers_is_one_warning(blend, ranker, server, 
     assert result.stderr.count("answers were not kept: planted: full") == 1
 
 
+def test_answers_that_nothing_is_made_of_are_paid_for(blend, ranker, server, prompts):
+    def partly_empty(body):
+        prompt = body["messages"][-1]["content"]
+        empty = prompt == "Question 1?" or (prompt == "Question 2?" and body["model"] == "a")
+        return FakeReply("") if empty else reply(body)
+
+    server._replies = partly_empty
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["failed"], summary["partial"]) == (1, 1)
+    assert summary["cost"] == pytest.approx(12 * PRICE)
+    assert [summary["llms"][name]["cost"] for name in ("a", "bb")] == [pytest.approx(6 * PRICE)] * 2
+    again = json.loads(blend("run", prompts, "-o", "out.jsonl", "--json").stdout)
+    assert again["cost"] == pytest.approx(len(server.requests) * PRICE)
+    assert len(server.requests) == 15
+
+
+def test_the_fuser_is_paid_for_where_its_text_is_not_used(blend, ranker, server, prompts):
+    server._replies = lambda body: FakeReply("no") if "system" in str(body["messages"][0]) else reply(body)
+    result = blend("run", prompts, "-o", "out.jsonl", "--mode", "fuse", "--json")
+    summary = json.loads(result.stdout)
+    assert summary["fused"] == 0
+    assert summary["cost"] == pytest.approx(len(server.requests) * PRICE) == pytest.approx(18 * PRICE)
+    assert summary["llms"]["a"]["cost"] == pytest.approx(12 * PRICE)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_run_goes_on(server, prompts, tmp_path):
-    command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1"]
+def test_a_killed_run_goes_on_and_knows_what_it_has_paid(server, prompts, tmp_path):
+    command = [sys.executable, "-c", FAKE_RANKER, "run", prompts, "-o", "out.jsonl", "--concurrency", "1", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    paid = Path("out.jsonl.job/paid.journal.jsonl")
 
     def killing(body):
-        if len(server.requests) >= 7:  # two come at a time
+        if body["model"] == "bb" and body["messages"][-1]["content"] == "Question 3?":
+            while len(paid.read_text().splitlines()) < 7:  # until the answer of the other LLM is here
+                time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
         return reply(body)
 
@@ -232,10 +342,10 @@ def test_a_killed_run_goes_on(server, prompts, tmp_path):
     finally:
         process.kill()
     assert not Path("out.jsonl").exists()
-    done = len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines())
+    assert len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines()) == 3
     with Store(tmp_path / "blend.db") as store:
         stored = len(store)
-    assert (done, stored in (6, 7)) == (3, True)
+    assert stored in (6, 7)
     calls = len(server.requests)
     server._replies = reply
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -243,3 +353,4 @@ def test_a_killed_run_goes_on(server, prompts, tmp_path):
     assert "6 rows, 3 of them by earlier runs" in again.stderr
     assert len(server.requests) - calls == 12 - stored
     assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]
+    assert json.loads(again.stdout)["cost"] == pytest.approx((7 + len(server.requests) - calls) * PRICE)

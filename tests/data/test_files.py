@@ -68,6 +68,25 @@ class TestReading:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
         assert records("-") == RECORDS
 
+    @pytest.mark.parametrize("indent", [None, 1])
+    @pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n \n"])
+    def test_a_json_list(self, tmp_path, monkeypatch, indent, begin):
+        data = begin + json.dumps(RECORDS, indent=indent).encode()
+        for name in ("a.json", "a.jsonl"):
+            (tmp_path / name).write_bytes(data)
+        (tmp_path / "a.json.gz").write_bytes(gzip.compress(data))
+        for name in ("a.json", "a.jsonl", "a.json.gz"):
+            assert list(read_records(tmp_path / name)) == list(enumerate(RECORDS, 1))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert records("-") == RECORDS
+
+    def test_prompts_as_lines(self, tmp_path):
+        (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfWhy?\n\n[1] or {2}?\n")
+        assert list(read_records(tmp_path / "a.txt")) == [
+            (1, {"instruction": "Why?"}),
+            (3, {"instruction": "[1] or {2}?"}),
+        ]
+
     def test_several_compressed_parts_are_one_file(self, tmp_path):
         (tmp_path / "a.zst").write_bytes(b"".join(zstandard.compress(line) for line in LINES.splitlines(True)))
         (tmp_path / "a.gz").write_bytes(b"".join(gzip.compress(line) for line in LINES.splitlines(True)))
@@ -105,9 +124,18 @@ class TestBadRows:
         assert len(list(read_rows(path, on_bad=bad.append))) == 6
         assert [(error.path, error.line) for error in bad] == [(str(path), 4)]
 
+    def test_of_a_json_list_the_row_is_named(self, tmp_path):
+        (tmp_path / "a.json").write_text(json.dumps([*RECORDS, 5, {"instruction": "Q"}]))
+        bad = []
+        assert len(list(read_rows(tmp_path / "a.json", on_bad=bad.append))) == 3
+        assert [str(error).removeprefix(f"{tmp_path}/") for error in bad] == [
+            "a.json, row 4: a JSON object is wanted, not int",
+            "a.json, row 5: `candidates` is missing: a list of texts or of {text, model} is wanted",
+        ]
+
     def test_parquet_rows_are_numbered(self, tmp_path):
         write(tmp_path / "a.parquet", [*RECORDS, {"instruction": None, "candidates": ["a"]}])
-        with pytest.raises(RowError, match=r"a\.parquet, line 4: `instruction` is missing"):
+        with pytest.raises(RowError, match=r"a\.parquet, row 4: `instruction` is missing"):
             list(read_rows(tmp_path / "a.parquet"))
 
 
@@ -116,6 +144,12 @@ class TestBadFiles:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(NotFoundError, match=f"no file rows.jsonl .looked in {tmp_path}"):
             list(read_records("rows.jsonl"))
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.CSV.gz", "a.tsv"])
+    def test_csv_names_a_way_out(self, tmp_path, name):
+        (tmp_path / name).write_text("instruction,answer\n")
+        with pytest.raises(InputError, match=r"CSV is not read\. Make JSON Lines of it: python -c"):
+            list(read_records(tmp_path / name))
 
     @pytest.mark.parametrize("name", FORMATS[1:])
     def test_not_what_the_name_says(self, tmp_path, name):

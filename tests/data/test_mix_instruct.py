@@ -128,6 +128,12 @@ def test_a_report_counts_what_is_missing(tmp_path):
         "outcomes": {"Same bad": 2, "A is better": 1, "Same good": 1},
         "scores": {"bleu": 6},
         "candidates": 8,
+        "serves": {
+            "run, data build": 3,
+            "rank, fuse, data preferences": 3,
+            "train ranker, bench pairs": 2,
+            "bench, priors": 3,
+        },
     }
 
 

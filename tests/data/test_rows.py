@@ -46,8 +46,9 @@ def test_a_score_that_is_no_finite_number_is_none():
     ("change", "reason"),
     [
         ({"instruction": None}, "`instruction` is missing"),
-        ({"instruction": 5}, "`instruction` is missing"),
-        ({"instruction": []}, "instruction is empty"),
+        ({"instruction": 5}, "`instruction` must be a text or a list of messages, not int"),
+        ({"instruction": None, "prompt": {}}, "`prompt` must be a text or a list of messages, not dict"),
+        ({"instruction": []}, "`instruction` must be a text or a list of messages, not an empty list"),
         ({"instruction": ["hi"]}, "Message 0"),
         ({"candidates": None}, "`candidates` is missing"),
         ({"candidates": "ab"}, "`candidates` is missing"),

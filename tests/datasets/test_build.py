@@ -10,6 +10,7 @@ from llm_blender.config import Config
 from llm_blender.data import read_mix_instruct
 from llm_blender.datasets import BuildObserver, BuildPlan, build_data
 from llm_blender.errors import InputError, WorkError
+from llm_blender.jobs import Journal
 from llm_blender.metrics import gpt_ranking
 from llm_blender.testing import FakeReply
 
@@ -154,6 +155,30 @@ def test_an_empty_answer_is_none(server):
     assert count == 1
     assert "empty" in reason
     assert len(rows()[1]["candidates"]) == 2
+
+
+def test_an_empty_answer_is_paid_for_and_a_killed_build_knows_what_it_has_paid(server, monkeypatch):
+    server.answer = lambda body: FakeReply("") if body["model"] == "bob" and "Question 1" in str(body) else None
+    built = build(server, plan())
+    assert built.missing["bob"][0] == 1
+    assert built.cost == pytest.approx(server.calls * 5e-6)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(journal, entry):
+        if "candidates" in str(journal.path):
+            raise KilledError
+        added(journal, entry)
+
+    added, calls = Journal.add, server.calls
+    monkeypatch.setattr(Journal, "add", killed)
+    with pytest.raises(KilledError):
+        build(server, plan(seed=1), restart=True)
+    monkeypatch.setattr(Journal, "add", added)
+    assert server.calls > calls
+    built = build(server, plan(seed=1))
+    assert built.cost == pytest.approx((server.calls - calls) * 5e-6)
 
 
 def test_a_judge_that_answers_nonsense_is_counted(server):

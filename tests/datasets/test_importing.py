@@ -162,7 +162,7 @@ class TestWhatIsLeftOut:
 
     def test_a_test_file_that_is_none(self, imported, write):
         other = write("raw.jsonl", [pair(0)])
-        with pytest.raises(RowError, match=r"raw.jsonl, line 1: `instruction` is missing"):
+        with pytest.raises(RowError, match=r"raw.jsonl, line 1: `candidates` is missing"):
             imported(write("x.jsonl", [pair(0)]), exclude=(other,))
 
     def test_nothing_left(self, imported, write, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -13,7 +14,7 @@ from llm_blender.errors import InputError, LLMError, NoAnswerError
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.testing import FakeLLM, FakeRanker
-from llm_blender.types import LLM, Message, Sampling
+from llm_blender.types import LLM, Message, Sampling, Usage
 
 MESSAGES: list[Message] = [{"role": "user", "content": "Say something."}]
 
@@ -84,3 +85,17 @@ def test_one_deadline_for_everything_is_split() -> None:
     assert (limits.for_llms(fusing=False).deadline, limits.for_llms(fusing=True).deadline) == (8, 5)
     assert (limits.for_fuser(5), limits.for_fuser(20)) == (4, 0)
     assert Limits(deadline=3).for_llms(fusing=True).deadline == Limits(deadline=3).for_fuser(2) == 3
+
+
+def test_an_answer_that_cannot_be_used_is_paid_for() -> None:
+    error = LLMError("a", "empty", "only thoughts", usage=Usage(5, 90), cost=0.75)
+    answer = Ensemble([Member(FakeLLM("a", errors=error)), Member(FakeLLM("b", cost=0.25))], FakeRanker()).ask("Hi.")
+    assert (answer.cost, answer.usage.completion_tokens > 90) == (1.0, True)
+
+    async def spent() -> tuple[float, float]:
+        budget = Budget(2.0)
+        with suppress(LLMError):
+            await budget.llm(FakeLLM("a", errors=error, cost=1.0)).generate(MESSAGES)
+        return budget.spent, budget.reserved
+
+    assert asyncio.run(spent()) == (0.75, 0.0)

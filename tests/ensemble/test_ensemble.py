@@ -19,6 +19,7 @@ from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundE
 from llm_blender.llms.embedded import EmbeddedLLM
 from llm_blender.llms.models import DEFAULT_MODEL
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.rankers.heuristics import Longest
 from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
@@ -218,11 +219,33 @@ def test_an_error_of_an_llm_that_nobody_foresaw_is_raised_and_ends_the_others() 
 
 def test_answers_outlive_a_ranker_that_breaks(store: Store) -> None:
     with pytest.raises(WorkError, match="the ranker broke"):
-        ensemble(FakeLLM("a", "kept"), ranker=BrokenRanker(), store=store).ask(PROMPT)
-    assert [call.candidate.text for call in store] == ["kept"]
+        ensemble(FakeLLM("a", "kept"), FakeLLM("b", "too"), ranker=BrokenRanker(), store=store).ask(PROMPT)
+    assert {call.candidate.text for call in store} == {"kept", "too"}
     llm = FakeLLM("a", "asked again")
     assert ensemble(llm, store=store).ask(PROMPT).text == "kept"
     assert llm.calls == []
+
+
+def test_a_lone_answer_needs_no_ranker_of_pairs() -> None:
+    answer = ensemble(FakeLLM("a", "x" * 1_000_000), ranker=BrokenRanker()).ask(PROMPT)
+    assert (answer.ranking.best, answer.ranking.order, answer.ranking.comparisons) == (0, (0,), 0)
+    assert answer.ranking.strategy == FakeRanker().rank(PROMPT, ["x"]).strategy
+
+
+def test_a_quick_ranker_needs_no_thread_and_others_have_threads_of_their_own() -> None:
+    class Where(FakeRanker):
+        def rank_many(self, *args: Any, **options: Any) -> list[Ranking]:
+            threads.append(threading.current_thread().name)
+            return super().rank_many(*args, **options)
+
+    class Quick(Where):
+        quick = True
+
+    threads: list[str] = []
+    for ranker, texts in ((Where(), "ab"), (Quick(), "ab"), (Quick(), ["a" * 30_000, "b"])):
+        asyncio.run(ensemble(FakeLLM("a"), ranker=ranker).arank(PROMPT, list(texts)))
+    assert [name.startswith("llm-blender-ranker") for name in threads] == [True, False, True]
+    assert Longest.quick
 
 
 def test_cancelling_ends_the_comparisons() -> None:
@@ -244,7 +267,10 @@ def test_cancelling_ends_the_comparisons() -> None:
             async with asyncio.timeout(0.3):
                 await ensemble(FakeLLM("a"), FakeLLM("b"), ranker=ranker).aask(PROMPT)
 
-    asyncio.run(interrupt())  # waits for its threads
+    asyncio.run(interrupt())
+    end = time.monotonic() + 20
+    while not ranker.ended and time.monotonic() < end:
+        time.sleep(0.01)
     assert ranker.ended
 
 
@@ -285,13 +311,13 @@ def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path.write_text(
             f'[[llm]]\nname = "one"\nmodel = "fake"\nbase_url = "{one.base_url}"\nsamples = 2\n'
             f'[[llm]]\nname = "two"\nmodel = "fake"\nbase_url = "{two.base_url}"\nprice = {{ input = 1, output = 1 }}\n'
-            "[limits]\ndeadline = 30\nquorum = 3\n[ranker]\nstrategy = 'bubble'\n"
+            "[limits]\ndeadline = 30\nquorum = 2\n[ranker]\nstrategy = 'bubble'\n"
         )
         blender = Ensemble.from_config(path, store=store)
         monkeypatch.setattr("llm_blender.rankers.load_ranker", lambda name: FakeRanker())
         answer = blender.ask(PROMPT)
     assert (answer.text, answer.ranking.strategy, len(answer.candidates)) == ("a longer one", "bubble", 3)
-    assert blender.settings.limits == Limits(30, 3, 3.0)
+    assert blender.settings.limits == Limits(30, 2)
     assert len(one.requests) == 2
     assert answer.cost is None
     assert len(store) == 3

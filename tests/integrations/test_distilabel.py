@@ -79,6 +79,31 @@ def test_failed_generations_come_last_and_are_not_compared():
     assert (alone["ranks"], alone["ranked_generations"], alone["winner_probability"]) == ([1], ["a"], None)
 
 
+def test_a_row_that_cannot_be_read_costs_no_other_its_ranks(caplog):
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    tool = [
+        {"role": "user", "content": [{"type": "text", "text": "Q"}]},
+        {"role": "tool", "name": "f", "content": "42"},
+    ]
+    rows = [
+        {"instruction": None, "generations": ["a", "bb"]},
+        {"instruction": image, "generations": ["a", None]},
+        {"instruction": "Why?", "generations": None},
+        {"instruction": "Why?", "generations": [["a"], "bb"]},
+        {"instruction": tool, "generations": ["a", "bb"]},
+    ]
+    step = PlantedOrder(name="rank", pipeline=Pipeline())
+    none, picture, nothing, list_of_lists, called = rank(rows, step)
+    assert (none["ranks"], none["scores"], none["winner_probability"]) == ([None, None], [None, None], None)
+    assert (picture["ranks"], picture["ranked_generations"]) == ([None, None], ["a", None])
+    assert (nothing["ranks"], nothing["ranked_generations"]) == (None, None)
+    assert list_of_lists["ranks"] == [None, None]
+    assert called["ranks"] == [2, 1]
+    assert step._loaded.batches[0][0][0] == "User: Q\n\nUser: Result of a tool: 42"
+    assert [record.args[0] for record in caplog.records] == [0, 1, 2, 3]
+    assert "images are not read" in caplog.text
+
+
 def test_ties_share_a_rank():
     (row,) = rank([{"instruction": "Why?", "generations": ["aa", "bbb", "cc"]}])
     assert row["ranks"] == [2, 1, 2]

@@ -70,6 +70,46 @@ class TestJudge:
         assert PairwiseJudge(ranker).judge([prompt], [[said("a"), said("bb")]]) == [1]
         assert ranker.batches[0][0] == (f"System: Be brief.\n\nUser: {WHY}", "a", "bb")
 
+    def test_the_bundled_ranker_reads_turns_of_tools(self, bundled):
+        prompt = [*said("Q", "user"), {"role": "tool", "name": "f", "content": "42"}]
+        assert PairwiseJudge(bundled).judge([prompt], [["A", "B"]])[0] in (0, 1)
+        parts = [{"role": "user", "content": [{"type": "text", "text": WHY}]}]
+        good = "Air scatters blue light more than red."
+        assert PairwiseJudge(bundled).judge([parts], [["Because.", good]]) == [1]
+
+    def test_completions_with_parts_calls_and_refusals(self):
+        ranker = FakeRanker()
+        called = [
+            {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]},
+            {"role": "tool", "name": "f", "content": "42"},
+            {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "42."}]},
+        ]
+        refused = [{"role": "assistant", "content": None, "refusal": "I cannot tell."}]
+        assert PairwiseJudge(ranker).judge([WHY], [[called, refused]]) == [1]
+        assert [text.strip() for text in ranker.batches[0][0][1:]] == ["It is 42.", "I cannot tell."]
+        assert PairwiseJudge(ranker).judge([WHY], [[said(""), []]]) == [0]
+
+    @pytest.mark.parametrize(
+        ("prompt", "completion", "words"),
+        [
+            (WHY, None, "Completion 0 of prompt 1 must be a text or a list of messages, not NoneType"),
+            (WHY, {"role": "assistant"}, "Completion 0 of prompt 1 must be a text or a list of messages, not dict"),
+            (WHY, said("x", "wizard"), "Completion 0 of prompt 1: Message 0 of the instruction: unknown role 'wizard'"),
+            (None, "a", "Instruction 1 must be a text or a list of messages, not NoneType"),
+            (said("x", "wizard"), "a", "Instruction 1: Message 0 of the instruction: unknown role 'wizard'"),
+            (
+                said([{"type": "image"}], "user"),
+                "a",
+                "Instruction 1: Message 0 of the instruction: images are not read",
+            ),
+        ],
+    )
+    def test_the_row_that_cannot_be_read_is_named(self, prompt, completion, words):
+        with pytest.raises(InputError, match=words):
+            PairwiseJudge(FakeRanker()).judge([WHY, prompt], [["a", "b"], [completion, "A"]])
+        with pytest.raises(InputError, match=words.replace("Completion 0 of prompt 1", "Completion 1")):
+            WinProbabilityReward(FakeRanker())([WHY, prompt], ["a", completion])
+
     def test_wrong_input_is_named(self):
         judge = PairwiseJudge(FakeRanker())
         with pytest.raises(InputError, match="Prompt 1 has 3 completions: a pairwise judge compares two"):

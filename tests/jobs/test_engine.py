@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from llm_blender.errors import LLMError, NoAnswerError, StoreError
-from llm_blender.jobs import Budget, Item, Journal, Result, work_through, work_through_batches
+from llm_blender.jobs import Budget, Item, Journal, Result, engine, work_through, work_through_batches
 from llm_blender.types import Failure
 
 
@@ -81,6 +81,92 @@ def test_an_llm_that_fails_again_and_again_is_given_up(journal):
     rows = work_through(journal, rows, work)
     assert (rows.failed, rows.given_up, rows.done, rows.missing) == (10, 40, 20, 50)
     assert journal.status("row 49") is None
+
+
+class Limited:
+    """Work of an LLM that refuses the first calls of each row, as its rate limit."""
+
+    def __init__(self, refusals, result=None):
+        self.refusals, self.result, self.tried = refusals, result, []
+
+    async def __call__(self, value):
+        self.tried.append(value)
+        if self.tried.count(value) <= self.refusals:
+            if self.result is not None:
+                return self.result
+            raise LLMError("a", "rate_limit", "the server refuses more requests", retry_after=0.01)
+        return Result(value, cost=0.25)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(engine, "_FIRST_WAIT", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "result", [None, Result({"some": 1}, "a: no place", 0.5, {"a": 0.01})], ids=["no result", "a part"]
+)
+def test_a_rate_limit_costs_time_and_no_row(journal, result):
+    work = Limited(3, result)
+    rows = work_through(journal, items(20), work, concurrency={"": 4})
+    assert (rows.done, rows.partial, rows.failed, rows.given_up) == (20, 0, 0, 0)
+    assert len(work.tried) == 80
+    assert journal.value("row 7") == 7
+    assert rows.cost == pytest.approx(20 * (0.25 if result is None else 0.25 + 3 * 0.5))
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_rows_go_on_meanwhile(journal):
+    class Uneven(Limited):
+        async def __call__(self, value):
+            return await super().__call__(value) if value == 0 else Result(value)
+
+    work = Uneven(5)
+    work_through(journal, items(12), work, concurrency={"": 2})
+    assert journal.status("row 0") == "done"
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_llm_without_any_answer_is_given_up_after_a_time(journal, monkeypatch):
+    monkeypatch.setattr(engine, "_STUCK", 0.2)
+    work = Limited(10**9)
+    rows = work_through(journal, items(50), work, concurrency={"": 4})
+    assert rows.done == rows.partial == 0
+    assert rows.failed + rows.given_up == 50
+    assert 10 <= rows.failed <= 14
+    assert "refuses more requests" in journal.reason("row 0")
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_llm_that_answers_now_and_then_is_waited_for(journal, monkeypatch):
+    monkeypatch.setattr(engine, "_STUCK", 0.25)
+
+    class Slow(Limited):
+        async def __call__(self, value):
+            await asyncio.sleep(0.01)
+            return await super().__call__(value)
+
+    rows = work_through(journal, items(12), Slow(5))
+    assert rows.done == 12
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_rate_limit_without_a_time_is_a_failure(journal):
+    work = Work({1: LLMError("a", "rate_limit", "no credit today")})
+    assert work_through(journal, items(3), work).failed == 1
+    assert work.tried == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_ends_the_wait_for_a_rate_limit(journal):
+    async def work(value):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        raise LLMError("a", "rate_limit", "wait", retry_after=30.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        work_through(journal, items(1), work)
+    assert journal.status("row 0") == "failed"
 
 
 def test_failures_that_belong_to_a_row_give_up_nobody(journal):

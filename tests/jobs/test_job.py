@@ -6,6 +6,7 @@ import pytest
 
 from llm_blender.errors import InputError
 from llm_blender.jobs import Entry, Job
+from llm_blender.types import Candidate
 
 SETTINGS = {"seed": 0, "llms": {"a": {"temperature": 0.5}}}
 
@@ -22,6 +23,25 @@ def begun(tmp_path):
         job.journal("rows").add(Entry("a", "done", {"x": 1}, cost=2.0))
         assert (job.cost, job.unpriced) == (2.0, 0)
     return folder
+
+
+def test_an_answer_is_paid_for_when_it_arrives_and_its_row_may_never_be_done(tmp_path):
+    folder = tmp_path / "out.job"
+    with Job(folder, "run", SETTINGS) as job:
+        for name, cost in (("a", 0.5), ("b", 0.25), ("a", 1.0), ("b", None)):
+            job.paid(Candidate("text", name, cost=cost))
+        job.journal("rows").add(Entry("row", "done", {"x": 1}, cost=0.75))
+    with Job(folder, "run", SETTINGS) as job:
+        job.journal("rows")
+        assert (job.cost, job.unpriced, job.cost_by_llm()) == (1.75, 1, {"a": 1.5, "b": None})
+    assert not done(folder, restart=True)
+
+
+def test_a_job_without_a_record_of_answers_costs_what_its_rows_do(begun):
+    with Job(begun, "run", SETTINGS) as job:
+        job.journal("rows")
+        job.paid(Candidate("text", "a", cost=0.5))
+        assert job.cost == 2.0
 
 
 def test_the_same_settings_go_on(begun):

@@ -50,6 +50,24 @@ def test_it_answers_and_counts(llm):
     assert candidate.seconds > 0
 
 
+def test_turns_of_tools_reach_the_chat_template_as_texts(tmp_path: Path):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    llm = EmbeddedLLM("small", str(tmp_path / "small.gguf"))
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    given = [
+        {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": "Q \ud800"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "42"},
+    ]
+    assert llm._request(given, SHORT)["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Q ?"},
+        {"role": "assistant", "content": '[{"name": "f", "arguments": {}}]'},
+        {"role": "user", "content": "Result of a tool: 42"},
+    ]
+
+
 @needs_model
 def test_it_writes_on_behind_tokens(llm):
     prompt = [504, 3575, 282, 4649, 314]  # "The capital of France is"

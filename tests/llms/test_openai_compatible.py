@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import json
 import logging
 import time
 import traceback
@@ -10,7 +11,8 @@ import pytest
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, LLMError
-from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.llms.pacing import Backoff, Load
 from llm_blender.testing.openai_server import FakeOpenAIServer, FakeReply
 from llm_blender.types import LLM, Candidate, Message, OnText, Sampling, Usage
 
@@ -90,6 +92,12 @@ def test_sampling_system_and_extra_reach_the_server() -> None:
     ]
 
 
+def refusing(status: int, body: dict[str, Any], *keys: str) -> Callable[[dict[str, Any]], FakeReply]:
+    """Replies of a server that refuses requests with one of these keys."""
+    refusal = FakeReply(body=json.dumps(body).encode(), status=status)
+    return lambda request: refusal if request.keys() & set(keys) else FakeReply("One two three.")
+
+
 def test_options_that_a_server_refuses_are_left_out() -> None:
     def picky(request: dict[str, Any]) -> FakeReply:
         unknown = request.keys() & {"seed", "stream_options"}
@@ -102,6 +110,125 @@ def test_options_that_a_server_refuses_are_left_out() -> None:
     assert candidate.text == "An answer."
     assert candidate.usage is candidate.cost is None
     assert len(server.requests) == 4  # the second call knows
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"message": "Your organization must be verified to stream this model.", "param": "stream"}),
+        (500, {"message": "Cannot use tools with stream", "code": 500, "type": "server_error"}),
+    ],
+)
+def test_a_server_that_may_not_stream_answers_whole(
+    status: int, error: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with FakeOpenAIServer(refusing(status, {"error": error}, "stream")) as server:
+        llm = llm_at(server)
+        for calls in (2, 3, 4):
+            pieces: list[str] = []
+            assert ask(llm, on_text=pieces.append).text == "".join(pieces) == "One two three."
+            assert len(server.requests) == calls
+    assert "stream_options" not in server.requests[-1]
+    assert len([record for record in caplog.records if "stream" in record.message]) == 1
+
+
+def test_the_operator_turns_streams_off() -> None:
+    with FakeOpenAIServer() as server:
+        assert ask(llm_at(server, extra={"stream": False}), on_text=ignore).text == "An answer."
+    assert server.requests == [{"model": "fake", "messages": QUESTION, "stream": False}]
+
+
+def test_the_maximum_of_tokens_gets_its_other_name() -> None:
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    with FakeOpenAIServer(refusing(400, {"error": {"message": words}}, "max_tokens")) as server:
+        llm = llm_at(server, price=Price(input=0, output=1e6))
+        for _ in range(2):
+            ask(llm, Sampling(max_tokens=50))
+        assert llm.most_cost(QUESTION, Sampling(max_tokens=50)) == 50
+    assert [request.get("max_completion_tokens") for request in server.requests] == [None, 50, 50]
+
+
+def test_a_temperature_that_is_refused_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    words = "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is supported."
+    error = {"message": words, "param": "temperature", "code": "unsupported_value"}
+    with FakeOpenAIServer(refusing(400, {"error": error}, "temperature")) as server:
+        llm = llm_at(server)
+        for _ in range(3):
+            ask(llm, Sampling(temperature=0.2))
+    assert len(server.requests) == 4
+    assert [record.message for record in caplog.records] == [
+        "llama: its server refuses a part of the request: temperature is left out from now on"
+    ]
+
+
+def test_calls_at_once_learn_together() -> None:
+    async def many(llm: LLM) -> None:
+        await asyncio.gather(*(llm.generate(QUESTION, Sampling(seed=1, max_tokens=5)) for _ in range(4)))
+
+    words = {"error": {"message": "Unsupported parameter: 'max_tokens', use 'max_completion_tokens'"}}
+    with FakeOpenAIServer(refusing(400, words, "max_tokens")) as server:
+        asyncio.run(many(llm_at(server)))
+    assert len(server.requests) <= 8
+
+
+@pytest.mark.parametrize("kind", ["extra_forbidden", "unknown"])
+def test_options_that_a_server_forbids_in_detail_are_left_out(kind: str) -> None:
+    body = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"], "msg": "Extra"}]}
+    if kind == "unknown":
+        body = {"detail": "The moon is too far away."}  # type: ignore[dict-item]
+    with FakeOpenAIServer(refusing(422, body, "stream_options")) as server:
+        llm = llm_at(server)
+        if kind == "unknown":
+            assert "The moon is too far away." in str(failure(llm, ignore))
+        else:
+            assert ask(llm, on_text=ignore).text == "One two three."
+            assert len(server.requests) == 2
+
+
+def test_a_refusal_of_everything_ends() -> None:
+    def picky(request: dict[str, Any]) -> FakeReply:
+        return FakeReply(f"Unsupported parameter: '{sorted(request)[0]}'", status=400)
+
+    extra = {f"a_{number}": 1 for number in range(50)}
+    with FakeOpenAIServer(picky) as server:
+        assert failure(llm_at(server, extra=extra)).reason == "bad_request"
+    assert len(server.requests) < 12
+
+
+def test_keys_of_messages_that_are_refused_are_left_out() -> None:
+    detail = [
+        {"type": "extra_forbidden", "loc": ["body", "messages", 0, "assistant", "reasoning_content"], "msg": "No"}
+    ]
+
+    def picky(request: dict[str, Any]) -> FakeReply:
+        if any("reasoning_content" in message for message in request["messages"]):
+            return FakeReply(body=json.dumps({"detail": detail}).encode(), status=422)
+        return FakeReply()
+
+    turns: list[Any] = [{"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}, *QUESTION]
+    with FakeOpenAIServer(picky) as server:
+        llm = llm_at(server)
+        for _ in range(2):
+            asyncio.run(llm.generate(turns))
+    assert len(server.requests) == 3
+    assert turns[0]["reasoning_content"] == "Hm."
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_of_its_own_yields_to_that_of_the_conversation(role: str) -> None:
+    turns: list[Any] = [{"role": role, "content": "House rules."}, *QUESTION]
+    with FakeOpenAIServer() as server:
+        asyncio.run(llm_at(server, system="Be brief.").generate(turns))
+    assert server.requests[0]["messages"] == turns
+
+
+def test_extra_of_the_operator_replaces_that_of_a_call() -> None:
+    own = {"provider": {"data_collection": "deny"}, "max_completion_tokens": 7, "temperature": 0.1}
+    call = Sampling(temperature=0.9, max_tokens=100, extra={"provider": {"data_collection": "allow"}, "top_k": 3})
+    with FakeOpenAIServer() as server:
+        ask(llm_at(server, extra=own, sampling=Sampling(top_p=0.5)), call)
+    assert server.requests == [{"model": "fake", "messages": QUESTION, "top_p": 0.5, "top_k": 3, **own}]
 
 
 @both
@@ -117,7 +244,8 @@ def test_options_that_a_server_refuses_are_left_out() -> None:
         (FakeReply(body=b'{"choices": []}'), "bad_response", "/v1"),
         (FakeReply(body=b"[1, 2]"), "bad_response", "[1, 2]"),
         (FakeReply(body=b""), "bad_response", "nothing"),
-        (FakeReply(body=b" " * (17 << 20)), "bad_response", "16 MiB"),
+        (FakeReply(body=b"[" + b" " * (9 << 20)), "bad_response", "8 MiB"),
+        (FakeReply(body=b" " * (9 << 20)), "bad_response", "nothing"),
         (FakeReply(body=b'{"error": {"message": "out of memory"}}'), "server", "out of memory"),
         (FakeReply(body=b"data: {oops\n\n", content_type="text/event-stream"), "bad_response", "oops"),
         (FakeReply(body=b": ping\n\n", content_type="text/event-stream"), "bad_response", "no answer"),
@@ -148,12 +276,23 @@ def test_the_timeout_ends_every_call(reply: FakeReply, on_text: OnText | None) -
         started = time.perf_counter()
         error = failure(llm_at(server, timeout=0.3), on_text)
         assert time.perf_counter() - started < 5
-    assert error.reason == "timeout"
+    assert (error.reason, error.own) == ("timeout", True)
     assert "0.3 s" in str(error)
 
 
+IN_THE_BODY = {"id": None, "choices": None, "error": {"message": "Provider returned error", "code": 429}}
+
+
 @both
-@pytest.mark.parametrize("bad", [FakeReply(status=503), FakeReply(status=429), FakeReply(reset_after=0)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(FakeReply(status=status) for status in (408, 409, 425, 429, 500, 503, 529)),
+        FakeReply(body=json.dumps(IN_THE_BODY).encode()),
+        FakeReply(status=429, headers={"Retry-After": "0"}),
+        FakeReply(reset_after=0),
+    ],
+)
 def test_a_passing_fault_is_tried_again(bad: FakeReply, on_text: OnText | None) -> None:
     with FakeOpenAIServer([bad, bad, FakeReply()]) as server:
         assert ask(llm_at(server), on_text=on_text).text == "An answer."
@@ -164,6 +303,15 @@ def test_a_passing_fault_is_tried_again(bad: FakeReply, on_text: OnText | None) 
 def test_a_lasting_fault_is_not_tried_again(status: int) -> None:
     with FakeOpenAIServer([FakeReply(status=status)]) as server:
         failure(llm_at(server))
+    assert len(server.requests) == 1
+
+
+@both
+def test_an_account_without_money_is_not_called_again(on_text: OnText | None) -> None:
+    reply = FakeReply(body=b'{"error": {"message": "Insufficient credits", "code": 402}}')
+    with FakeOpenAIServer([reply]) as server:
+        error = failure(llm_at(server), on_text)
+    assert "Insufficient credits" in str(error)
     assert len(server.requests) == 1
 
 
@@ -185,8 +333,68 @@ def test_a_retry_after_beyond_the_timeout_fails_at_once() -> None:
         started = time.perf_counter()
         error = failure(llm_at(server, timeout=30))
         assert time.perf_counter() - started < 10
-    assert error.reason == "rate_limit"
+    assert (error.reason, error.own, error.retry_after) == ("rate_limit", False, pytest.approx(60, abs=1))
     assert "60 s" in str(error)
+
+
+def test_the_wait_that_is_left_is_in_the_failure_of_the_next_call() -> None:
+    async def twice(llm: LLM) -> list[float | None]:
+        waits = []
+        for _ in range(2):
+            with pytest.raises(LLMError) as caught:
+                await llm.generate(QUESTION)
+            assert (caught.value.reason, caught.value.own) == ("rate_limit", False)
+            waits.append(caught.value.retry_after)
+            await asyncio.sleep(0.2)
+        return waits
+
+    with FakeOpenAIServer([FakeReply(status=429, headers={"Retry-After": "120"})]) as server:
+        first, second = asyncio.run(twice(llm_at(server)))
+    assert first == 120.0
+    assert second is not None
+    assert 119 < second < 119.9
+    assert len(server.requests) == 1
+
+
+def test_refusals_with_a_time_cost_no_attempt() -> None:
+    bad = [FakeReply(status=429, headers={"Retry-After-Ms": "20"})] * 6
+    with FakeOpenAIServer([*bad, FakeReply()]) as server:
+        assert ask(llm_at(server, backoff=Backoff(attempts=2, first=0.01))).text == "An answer."
+    assert len(server.requests) == 7
+
+
+def test_refusals_without_end_fail_at_the_timeout() -> None:
+    with FakeOpenAIServer([FakeReply(status=429, headers={"Retry-After": "0.1"})]) as server:
+        started = time.perf_counter()
+        error = failure(llm_at(server, timeout=0.5))
+    assert time.perf_counter() - started < 5
+    assert error.reason == "rate_limit"
+
+
+def test_the_load_shows_places_and_pauses() -> None:
+    async def refused(llm: OpenAICompatibleLLM) -> tuple[Load, Load]:
+        before = llm.load
+        with pytest.raises(LLMError):
+            await llm.generate(QUESTION)
+        return before, llm.load
+
+    with FakeOpenAIServer([FakeReply(status=503, headers={"Retry-After": "100"})]) as server:
+        llm = llm_at(server, concurrency=8)
+        before, after = asyncio.run(refused(llm))
+    assert before == llm.load == Load(8)
+    assert (after.places, after.running, after.waiting) == (4, 0, 0)
+    assert after.closed_for == after.wait == pytest.approx(100, abs=2)
+
+
+def test_a_rate_in_the_configuration_is_kept() -> None:
+    async def many(llm: LLM) -> float:
+        started = time.perf_counter()
+        await asyncio.gather(*(llm.generate(QUESTION) for _ in range(6)))
+        return time.perf_counter() - started
+
+    with FakeOpenAIServer([FakeReply(usage=(20, 500))]) as server:
+        assert asyncio.run(many(llm_at(server, rpm=1200, timeout=30))) > 0.22
+        assert asyncio.run(many(llm_at(server, tpm=6e5, sampling=Sampling(max_tokens=500)))) > 0.2
 
 
 def test_a_stream_that_breaks_is_not_begun_again() -> None:

@@ -3,7 +3,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from llm_blender.llms.openai_compatible import Backoff, retry_after
+from llm_blender.llms.pacing import Backoff, retry_after
 
 
 def test_pauses_double_up_to_the_longest() -> None:

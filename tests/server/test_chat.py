@@ -207,7 +207,7 @@ def test_answers_that_are_no_json_are_none_where_json_is_wanted(serve):
         assert texts(response) == ['{"a": 1}']
         assert one.requests[0]["response_format"] == {"type": "json_object"}
         blend = response.json()["blend"]
-        assert (blend["failures"][0]["reason"], blend["cost"]) == ("bad_response", 6.0)  # it was paid for all the same
+        assert (blend["failures"][0]["reason"], blend["cost"]) == ("wrong_form", 6.0)  # it was paid for all the same
 
 
 @pytest.mark.parametrize(

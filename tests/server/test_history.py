@@ -132,3 +132,15 @@ def test_who_answers(plain, serve):
     assert told["llms"] == [{"name": "a", "samples": 1}, {"name": "b", "samples": 1}]
     assert (told["mode"], told["modes"], told["history"]) == ("pick", ["pick", "fuse", "auto"], True)
     assert serve(FakeLLM("a")).http.get("/v1/ensemble").json()["modes"] == ["pick"]
+
+
+def test_a_store_that_cannot_be_used_costs_no_answer_and_is_not_described(serve, tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "blend.db"
+    running = serve(store=Store(path))
+    answer = running.ask(seed=1, blend={"keep": True})
+    assert (answer.status_code, answer.json()["blend"]["kept"]) == (200, False)
+    response = running.http.get("/v1/history")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "work_failed")
+    assert response.json()["error"]["message"] == "The service's store cannot be used; its log has the reason."
+    assert str(path) in caplog.text

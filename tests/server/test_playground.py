@@ -42,7 +42,7 @@ def test_another_page_in_the_browser_cannot_ask(plain):
     body = '{"model": "blend", "messages": [{"role": "user", "content": "Go."}]}'
     headers = {"content-type": "text/plain", "origin": "https://evil.example"}
     response = plain.http.post("/v1/chat/completions", content=body, headers=headers)
-    assert response.status_code == 400
+    assert response.status_code == 403
     assert "access-control-allow-origin" not in response.headers
 
 

@@ -1,8 +1,6 @@
-"""The routes besides chat, and the parts without a network: admission and circuit breakers."""
+"""The routes besides chat."""
 
 from __future__ import annotations
-
-import asyncio
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,10 +9,7 @@ from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import ConfigError
 from llm_blender.server import create_app
-from llm_blender.server.errors import RefusedError
-from llm_blender.server.limits import Admission, CircuitBreakers
 from llm_blender.testing import FakeLLM, FakeRanker
-from llm_blender.types import Failure
 
 TEXTS = ["two words", "a", "these are three"]
 
@@ -56,6 +51,18 @@ def test_rerank_as_cohere_and_jina(plain, path):
     assert 1 >= scores[0] > scores[1] >= 0
     objects = {"query": "Go.", "documents": [{"text": text} for text in TEXTS]}
     assert len(plain.http.post(path, json=objects).json()["results"]) == 3
+
+
+def test_many_documents_are_ranked_by_knockout(serve):
+    ranker = FakeRanker()
+    running = serve(ranker=ranker)
+    values = running.http.post("/rerank", json={"query": "Go.", "documents": [f"{i:b}" for i in range(1000)]}).json()
+    assert len(values["results"]) == 1000
+    assert values["results"][0]["index"] >= 512  # one of the longest
+    assert values["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+    assert ranker.comparisons <= 2 * 999
+    response = running.http.post("/rerank", json={"query": "Go.", "documents": ["a"] * 1001})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "too_many")
 
 
 def test_rerank_as_tei(plain):
@@ -108,49 +115,3 @@ def test_a_wrong_method_or_path(plain):
 def test_an_llm_cannot_be_named_as_the_ensemble():
     with pytest.raises(ConfigError, match="named blend"):
         create_app(Ensemble([Member(FakeLLM("blend"))], FakeRanker()), ServerConfig())
-
-
-def test_a_breaker_doubles_its_pause_and_lets_one_request_try():
-    now = 0.0
-    breakers = CircuitBreakers(["a"], 2, 10.0, lambda: now)
-    failure = Failure("a", "server", "a: down")
-    breakers.failed(Failure("a", "bad_request", "a: the client's fault"))
-    breakers.failed(failure)
-    assert breakers.refusal("a") is None
-    breakers.failed(failure)
-    aside = breakers.refusal("a")
-    assert aside is not None
-    assert aside.message == "a: set aside after 2 failures in a row, tried again in 10 s; the last: a: down"
-    now = 10.0
-    assert breakers.refusal("a") is None  # this one tries
-    assert breakers.refusal("a") is not None
-    breakers.failed(failure)
-    now = 29.0
-    assert breakers.is_open("a")
-    now = 30.0
-    assert breakers.refusal("a") is None
-    breakers.succeeded("a")
-    assert breakers.refusal("a") is None
-    assert not breakers.is_open("a")
-
-
-def test_the_gate_lets_go_of_what_is_cancelled_before_it_began():
-    async def run():
-        admission = Admission(1, 1)
-        tasks = [admission.begin(lambda: asyncio.sleep(60), 60) for _ in range(2)]
-        with pytest.raises(RefusedError, match="2 requests are running"):
-            admission.begin(lambda: asyncio.sleep(0), 60)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert admission.admitted == admission.running == 0
-        waiting = admission.begin(lambda: asyncio.sleep(60), 60)
-        with pytest.raises(RefusedError, match=r"no answer within 0\.05 s"):
-            await admission.begin(lambda: asyncio.sleep(0), 0.05)  # it counts while it waits
-        assert not await admission.drain(0.01)
-        with pytest.raises(RefusedError, match="shut down"):
-            await waiting
-        with pytest.raises(RefusedError, match="shutting down"):
-            admission.begin(lambda: asyncio.sleep(0), 60)
-
-    asyncio.run(run())

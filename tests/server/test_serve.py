@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,13 +96,15 @@ def test_what_does_not_end_within_the_grace_is_cancelled(tmp_path):
         assert process.wait(60) == 130
 
 
-@pytest.mark.parametrize(("option", "status"), [("--playground", 200), ("--no-playground", 404)])
-def test_the_playground_can_be_left_out(tmp_path, option, status):
-    with FakeOpenAIServer() as llm, blend_serve(tmp_path, llm.base_url, option) as (process, url):
+@pytest.mark.parametrize(("option", "status", "most"), [("--playground", 200, 9), ("--no-playground", 404, 8)])
+def test_the_playground_can_be_left_out_and_what_the_llms_take_is_noted(tmp_path, option, status, most):
+    server = f"concurrency = {most}"  # of an LLM: 8
+    with FakeOpenAIServer() as llm, blend_serve(tmp_path, llm.base_url, option, server=server) as (process, url):
         assert httpx.get(url.removesuffix("v1")).status_code == status
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert ("the playground is at http://127.0.0.1" in said) == (status == 200)
+        assert ("the LLMs take 8 requests at a time" in said) == (most == 9)
 
 
 def test_without_the_extra_the_pip_line_is_told():
@@ -134,3 +137,27 @@ def test_what_is_wrong_is_told_before_it_serves(tmp_path, serve):
     assert codes[0] == (1, f"error: 127.0.0.1:{taken} is not available; choose another --port.")
     assert codes[1][0] == 2
     assert codes[1][1].startswith("error: Other machines can reach 0.0.0.0, and there is no key")
+
+
+def test_a_long_head_is_refused_and_an_idle_service_ends_soon(tmp_path):
+    def status(*pieces):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    connection.sendall(piece)
+            return connection.makefile("rb").readline().split()[1]
+
+    with FakeOpenAIServer() as llm, blend_serve(tmp_path, llm.base_url) as (process, url):
+        port = int(url.rpartition(":")[2].removesuffix("/v1"))
+        start = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        assert status(start, b"\r\n") == b"200"
+        assert status(start, b"X-Long: ", b"x" * 200_000, b"\r\n\r\n") == b"400"
+        assert status(start, *[b"X-%d: %s\r\n" % (i, b"y" * 1000) for i in range(200)], b"\r\n") == b"400"
+        with httpx.Client(base_url=url) as client:  # its connection stays open
+            long = [{"role": "user", "content": "x" * 300_000}]
+            answers = [client.post("/chat/completions", json={**BODY, "messages": long}) for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [200, 200]
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert process.wait(60) == 0
+        assert time.monotonic() - began < 10

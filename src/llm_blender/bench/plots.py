@@ -29,7 +29,7 @@ def require_matplotlib() -> None:
         raise MissingExtraError("Drawing plots", "plot")
 
 
-def save_figures(figures: Mapping[str, Callable[[Theme], Figure]], folder: Path) -> list[Path]:
+def save_figures(figures: Mapping[str, Callable[[Theme], Figure]], folder: str | Path) -> list[Path]:
     """Draw figures, by name of the file, in the light theme and write each as PNG and SVG.
 
     Raises:
@@ -39,7 +39,7 @@ def save_figures(figures: Mapping[str, Callable[[Theme], Figure]], folder: Path)
     require_matplotlib()
     import matplotlib
 
-    paths = []
+    folder, paths = Path(folder), []
     with matplotlib.rc_context(LIGHT.style):
         for name, draw in figures.items():
             figure = draw(LIGHT)
@@ -119,7 +119,7 @@ def annotate_share(axis: Axes, row: int, share: float) -> None:
     )  # fmt: skip
 
 
-def plot_agreements(results: Sequence[Agreement], folder: Path) -> list[Path]:
+def plot_agreements(results: Sequence[Agreement], folder: str | Path) -> list[Path]:
     """Draw ``agreement`` (bars) and ``reliability`` (accuracy by confidence), each as PNG and SVG; return the files.
 
     The second needs a ranker with probabilities.

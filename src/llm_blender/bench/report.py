@@ -161,12 +161,13 @@ def html_row(name: str, cells: Sequence[str], scope: str = "row") -> str:
     return f'<tr><th scope="{scope}">{escape(name)}</th>{"".join(cells)}</tr>'
 
 
-def write_page(page: str, path: Path) -> Path:
+def write_page(page: str, path: str | Path) -> Path:
     """Write a page, and create its folder.
 
     Raises:
         InputError: the file cannot be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")

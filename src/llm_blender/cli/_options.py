@@ -22,7 +22,7 @@ from llm_blender.cli._output import print_json
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
-    from llm_blender.config import Config, LLMConfig
+    from llm_blender.config import Config, LLMConfig, RankerConfig
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
@@ -62,11 +62,11 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed everything 
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count malformed rows.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the result is degraded.")]
 RankerOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--ranker",
         metavar="NAME",
-        help="Load `bundled`, a folder, or a Hub repository (owner/name).",
+        help="Load `bundled`, a folder, or a Hub repository (owner/name) [default: as configured; bundled].",
         autocompletion=complete_ranker,
     ),
 ]
@@ -157,10 +157,19 @@ def _parameters(group: Any) -> list[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class RequiredOutputOptions:
-    """Output file of the rows, and the format of the summary."""
+    """Output file of the rows, and the format of the summary.
+
+    Raises:
+        InputError: rows cannot be written in the format that the file's extension names.
+    """
 
     out: OutOption
     as_json: JsonOption = False
+
+    def __post_init__(self) -> None:
+        from llm_blender.data import check_output
+
+        check_output(self.out)
 
     @property
     def show_progress(self) -> bool:
@@ -182,16 +191,39 @@ class OutputOptions(RequiredOutputOptions):
 
 @dataclass(frozen=True)
 class StrategyOptions:
-    """Pairs that a ranker compares. The fields are arguments of `Ranker.rank_many`."""
+    """Pairs that a ranker compares."""
 
-    strategy: StrategyOption = "auto"
-    budget: Annotated[int, typer.Option(min=2, help="Limit the comparisons per row, for auto and active.")] = 40
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active "
+            "[default: as configured, where a configuration is read; auto].",
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option(min=2, help="Limit the comparisons per row, for auto and active [default: as configured; 40]."),
+    ] = None
     seed: SeedOption = 0
 
     def __post_init__(self) -> None:
         from llm_blender.ranking import comparison_count
 
-        comparison_count(self.strategy, 2, budget=self.budget)
+        if self.strategy is not None:
+            comparison_count(self.strategy, 2)
+
+    def settings(self, configured: RankerConfig | None = None) -> dict[str, Any]:
+        """Return the arguments of `Ranker.rank_many`, with what is configured in place of missing options."""
+        from llm_blender.config import RankerConfig
+
+        configured = configured or RankerConfig()
+        return {
+            "strategy": self.strategy or configured.strategy,
+            "budget": self.budget or configured.budget,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)

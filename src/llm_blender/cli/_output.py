@@ -50,6 +50,12 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def note_unread(share: float) -> None:
+    """Print the share of the text that the ranker did not read, unless it is below 0.1 %."""
+    if share >= 0.001:
+        note(f"{share:.1%} of the text was too long for the ranker to read")
+
+
 class _Warnings(logging.Handler):
     """The log of the package on standard error; a warning that repeats is shown once."""
 

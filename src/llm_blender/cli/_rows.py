@@ -7,16 +7,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, StrategyOptions, split_names
-from llm_blender.cli._output import note
+from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, split_names
+from llm_blender.cli._output import note, note_unread
 from llm_blender.cli._progress import Report
+from llm_blender.conversations import prompt_key
 from llm_blender.errors import InputError, RowError, unknown_name
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ class RankSummary:
         return f"{self.rows:,} rows ranked with {self.comparisons:,} comparisons in {self.seconds:.1f} s"
 
 
-def ranking_by(ranker: Ranker, options: StrategyOptions) -> Rank:
-    """Make the function that `rank_rows` takes from a ranker."""
+def ranking_by(ranker: Ranker, settings: Mapping[str, Any]) -> Rank:
+    """Make the function that `rank_rows` takes from a ranker and arguments of its `rank_many`."""
     return lambda rows, report: ranker.rank_many(
-        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **asdict(options)
+        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **settings
     )
 
 
@@ -81,8 +82,7 @@ def rank_rows(rows: RankableRows, rank: Rank, report: Report) -> Iterator[tuple[
 def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
     """Print the summary of a ranked file to standard error."""
     note(summary.headline())
-    if summary.truncated:
-        note(f"{summary.truncated:.1%} of the text was too long for the ranker to read")
+    note_unread(summary.truncated)
     note_bad(bad)
 
 
@@ -129,7 +129,7 @@ class RankableRows:
         from llm_blender.data import parse_rows
 
         def on_bad(error: RowError) -> None:
-            error = RowError(file, error.line, error.reason)  # the name of the input, not of the copy
+            error = RowError(file, error.line, error.reason, unit=error.unit)  # the name of the input, not of the copy
             if not skip_bad:
                 raise error
             self.bad.append(error)
@@ -138,8 +138,9 @@ class RankableRows:
         for model in self._models:
             if model not in self._seen:
                 raise unknown_name("model", model, self._seen)
-        if self.bad and not self.count:
-            raise InputError(f"No row of {file} can be ranked. The first: {self.bad[0]}")
+        if not self.count:
+            first = f"No row of {file} can be ranked. The first: {self.bad[0]}" if self.bad else f"{file} holds no row."
+            raise InputError(first)
 
     def _parse(self, record: dict[str, Any]) -> RankableRow:
         from llm_blender.data import keep_candidates, parse_row
@@ -147,7 +148,7 @@ class RankableRows:
         example = parse_row(record)
         self._seen.update((candidate.model, None) for candidate in example.candidates if candidate.model)
         if not example.prompt.strip():
-            raise ValueError("`instruction` is empty")
+            raise ValueError(f"`{prompt_key(record, 'instruction')}` is empty")
         if not example.candidates:
             raise ValueError("`candidates` is empty: give at least one")
         if self._models:
@@ -167,7 +168,9 @@ class RowOptions:
 
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="Rows as .jsonl, .jsonl.gz, .jsonl.zst or .parquet; - is standard input."),
+        typer.Argument(
+            metavar="FILE", help="Rows: .jsonl, .json (.gz, .zst) or .parquet; - is JSON Lines from standard input."
+        ),
     ]
     models: ModelsOption = ""
     skip_bad: SkipBadOption = False
@@ -181,7 +184,7 @@ class RowOptions:
 
         Raises:
             RowError: the first malformed row, unless they are skipped.
-            InputError: all rows are malformed, or no row has a candidate by one of the models.
+            InputError: there is no row, all rows are malformed, or no row has a candidate by one of the models.
         """
         with rereadable(self.file) as path:
             yield RankableRows(path, self, check)

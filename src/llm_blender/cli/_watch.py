@@ -12,14 +12,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from llm_blender.ensemble import Observer
 from llm_blender.types import Candidate, Failure
 
+_NAMES = 40  # characters of the names of LLMs in the status line
+
 
 class Watcher(Observer):
-    """Observer that counts the answers from the store."""
+    """Observer of who has answered.
 
-    stored = 0
+    Attributes:
+        stored: calls with an answer, and whether it comes from the store.
+    """
+
+    def __init__(self) -> None:
+        self.stored: dict[int, bool] = {}
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
-        self.stored += stored
+        self.stored[call] = stored
 
 
 @contextmanager
@@ -38,13 +45,15 @@ class _Bars(Watcher):
     """Bars for candidates (with their speed), comparisons and fusing."""
 
     def __init__(self, bars: Progress) -> None:
+        super().__init__()
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
-        self._pieces, self._total, self._over, self._fused = 0, 0, 0, 0
+        self._awaited: dict[int, str] = {}
+        self._pieces, self._total, self._fused = 0, 0, 0
         self._since = 0.0
 
     def started(self, models: list[str]) -> None:
-        self._total = len(models)
+        self._total, self._awaited = len(models), dict(enumerate(models))
         self._update()
 
     def writing(self, call: int, text: str) -> None:
@@ -54,12 +63,10 @@ class _Bars(Watcher):
 
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         super().wrote(call, candidate, stored=stored)
-        self._over += 1
-        self._update()
+        self._end(call)
 
     def failed(self, call: int, failure: Failure) -> None:
-        self._over += 1
-        self._update()
+        self._end(call)
 
     def comparing(self, done: int, total: int) -> None:
         self._show("comparing", f"{done} of {total}", done, total)
@@ -68,11 +75,19 @@ class _Bars(Watcher):
         self._fused += 1
         self._show("fusing", f"{self._fused} tokens")
 
+    def _end(self, call: int) -> None:
+        del self._awaited[call]
+        self._update()
+
     def _update(self) -> None:
-        status = f"candidate {min(self._over + 1, self._total)} of {self._total}"
+        over = self._total - len(self._awaited)
+        status = f"{over} of {self._total}"
         if self._pieces > 1:
             status += f", {self._pieces / max(time.monotonic() - self._since, 1e-3):.0f} tokens/s"
-        self._show("asking", status, self._over, self._total)
+        if self._awaited:
+            names = ", ".join(dict.fromkeys(self._awaited.values()))
+            status += f"; waiting for {names if len(names) <= _NAMES else f'{names[:_NAMES].rstrip()}…'}"
+        self._show("asking", status, over, self._total)
 
     def _show(self, name: str, status: str, done: int = 0, total: int | None = None) -> None:
         if name not in self._tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 from llm_blender.cli._options import (
     AskOptions,
+    EnsembleOptions,
     JsonOption,
     LLMOptions,
     PriorsOption,
@@ -18,13 +19,14 @@ from llm_blender.cli._options import (
     read_text,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, print_json
-from llm_blender.errors import InputError, NotFoundError
+from llm_blender.cli._output import DEGRADED, note, note_unread, print_json
+from llm_blender.cli._progress import dollars
+from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
 
 if TYPE_CHECKING:
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
-    from llm_blender.types import Answer
+    from llm_blender.types import Answer, Candidate
 
 
 @with_options
@@ -34,7 +36,9 @@ def ask(
     options: AskOptions,
     priors: PriorsOption = None,
     seed: SeedOption = 0,
-    show: Annotated[bool, typer.Option("--show", help="Print all candidates, with ranks and probabilities.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all candidates, with ranks, probabilities and what each took.")
+    ] = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,8 +49,8 @@ def ask(
     candidate. With --strict, the exit status is 3 if an LLM or the fuser failed.
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
-    comparisons}, failures, usage, cost, seconds}, and, unless the mode is pick, fusion: {asked, returned, reason,
-    answer, probability?, text?, fuser?, used?, …}.
+    comparisons, lead, truncated?}, failures, usage, cost, seconds}, and, unless the mode is pick,
+    fusion: {asked, returned, reason, answer, probability?, text?, fuser?, used?, …}.
     """
     prompt = read_text(prompt)
     if not prompt.strip():
@@ -64,18 +68,12 @@ def ask(
     note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
-    for message in dict.fromkeys(failure.message for failure in answer.failures):
-        note(f"no answer: {message}")
-    if answer.fusion is not None:
-        note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
-    if observer.stored:
-        note(
-            f"{observer.stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones."
-        )
+    stored = [observer.stored[call] for call in sorted(observer.stored)]
+    _remark(answer, sum(stored))
     if as_json:
         print_json(answer.to_dict())
     elif show:
-        _show(answer)
+        _show(answer, stored)
     else:
         typer.echo(answer.text)
     if strict and answer.degraded:
@@ -92,6 +90,8 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     from llm_blender.fusers import base_model
 
     options = options or LLMOptions()
+    if isinstance(options, EnsembleOptions) and options.fuser is not None and config.ensemble.mode == "pick":
+        raise InputError(f"--fuser {options.fuser} does nothing in the mode pick: add --mode fuse or --mode auto.")
     names = options.llm or []
     configured = {entry.name: entry for entry in config.llm}
     chosen = [configured.get(name) or _embedded(name, configured) for name in names]
@@ -161,15 +161,53 @@ def _explain(model: str) -> None:
     note(f'  [[llm]]\n  name = "mine"\n  base_url = "{base_url}"\n  model = "{name}"\n')
 
 
-def _show(answer: Answer) -> None:
+def _remark(answer: Answer, stored: int) -> None:
+    """Print what is missing from an answer to standard error, and where it comes from."""
+    for alike in grouped_failures(answer.failures):
+        note(f"no answer: {describe_failures(alike)}")
+    if answer.fusion is not None:
+        note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
+    best = answer.candidates[answer.ranking.best]
+    if answer.mode == "pick" and best.cut_off:
+        note(f"this answer of {best.model} is {_cut_off(best)}; raise its max_tokens")
+    note_unread(answer.ranking.truncated)
+    if stored:
+        note(f"{stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones.")
+
+
+def _cut_off(candidate: Candidate) -> str:
+    return "cut off" if candidate.usage is None else f"cut off at {candidate.usage.completion_tokens:,} tokens"
+
+
+def _show(answer: Answer, stored: Sequence[bool]) -> None:
+    """Print all candidates, best first, the fused text, and the totals."""
     from llm_blender.ranking import win_probabilities
 
     ranking, wins = answer.ranking, win_probabilities(answer.ranking)
     for i in ranking.order:
         win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
-        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}", bold=True)
+        work = _work(answer.candidates[i], stored=stored[i])
+        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}{work}", bold=True)
         typer.echo(f"{answer.candidates[i].text.strip()}\n")
     if answer.fusion is not None and answer.fusion.fusion is not None and answer.fusion.fusion.text:
-        typer.secho(f"fused by {answer.fusion.fusion.fuser}", bold=True)
+        by = answer.fusion.fusion.fuser
+        typer.secho(f"fused by {by}" if answer.mode == "fuse" else f"not used, by {by}", bold=True)
         typer.echo(f"{answer.fusion.fusion.text}\n")
-    note(f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s")
+    tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
+    cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
+    note(
+        f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s, {tokens:,} new tokens, {cost}"
+    )
+
+
+def _work(candidate: Candidate, *, stored: bool) -> str:
+    """Describe what a candidate took: seconds, tokens of prompt and answer, dollars."""
+    parts = [] if candidate.seconds is None else [f"{candidate.seconds:.1f} s"]
+    if candidate.usage is not None:
+        parts.append(f"{candidate.usage.prompt_tokens:,} + {candidate.usage.completion_tokens:,} tokens")
+    if candidate.cost is not None:
+        parts.append(dollars(candidate.cost))
+    if stored:
+        parts.append("from the store")
+    cut = f"  ({_cut_off(candidate)})" if candidate.cut_off else ""
+    return ("  " if parts else "") + ", ".join(parts) + cut

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llm_blender.cli._options import (
     BackendOptions,
+    ConfigOption,
     JsonOption,
     OutputOptions,
     RankerOption,
@@ -36,7 +37,7 @@ def check(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Rows in MixInstruct's format, or a data set on the Hub: llm-blender/mix-instruct."
+            metavar="FILE", help="Rows, prompts or preferences; or a data set on the Hub: llm-blender/mix-instruct."
         ),
     ],
     split: Annotated[
@@ -44,23 +45,26 @@ def check(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check all rows of a file in MixInstruct's format: report malformed rows and count what is missing.
+    """Check all rows of a file: report malformed rows, count what the others hold, and for which commands they serve.
 
-    `cmp_results` may be an object or a JSON text. Rows without a candidate of some LLM, without a reference or without
-    judgements are counted, and so are repeated prompts. Memory does not grow with the texts. The exit status is 2 if a
-    row is malformed.
+    A row holds candidates in MixInstruct's format, a prompt alone (for `run`), or a preference (chosen and rejected,
+    for `data import`). `cmp_results` may be an object or a JSON text. Rows without a candidate of some LLM, without a
+    reference or without judgements are counted, and so are repeated prompts. Memory does not grow with the texts. The
+    exit status is 2 if a row is malformed, or there is none.
 
     JSON: {rows, bad, first_bad, duplicates, models: {llm: candidates}, incomplete, without_reference, judged, pairs,
-    outcomes, scores: {metric: candidates}, candidates}.
+    outcomes, scores: {metric: candidates}, candidates, serves: {commands: rows}}.
     """
-    from llm_blender.data import read_mix_instruct, report_rows
+    from llm_blender.data import read_any_rows, report_rows
 
     bad: list[RowError] = []
-    report = report_rows(read_mix_instruct(file, split, on_bad=bad.append), bad)
+    report = report_rows(read_any_rows(file, split, on_bad=bad.append), bad)
     for error in bad[:_SHOWN]:
         note(str(error))
     if len(bad) > _SHOWN:
         note(f"and {len(bad) - _SHOWN:,} more malformed rows")
+    if not report.rows and not bad:
+        raise InputError(f"{file} holds no row.")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -81,6 +85,7 @@ def _print(report: RowsReport) -> None:
         "candidates": report.candidates,
         **{f"candidates by {model or 'an unnamed LLM'}": count for model, count in report.models.items()},
         **{f"candidates with {score}": count for score, count in report.scores.items()},
+        **{f"rows for {commands}": count for commands, count in report.serves.items()},
     }
     print_table(("what", "count"), [(what, f"{count:,}") for what, count in counts.items()])
 
@@ -137,7 +142,8 @@ def preferences(
     use_ranking: Annotated[
         bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that the rows hold.")
     ] = False,
-    ranker: RankerOption = "bundled",
+    ranker: RankerOption = None,
+    config: ConfigOption = None,
     backend: BackendOptions,
     options: StrategyOptions,
     output: OutputOptions,
@@ -157,19 +163,24 @@ def preferences(
     JSON, unless the records go to standard output: {rows, skipped, comparisons, seconds, truncated, records, dropped:
     {reason: count}}.
     """
+    from llm_blender.config import load_config
     from llm_blender.data import RowWriter, choose_pairs, compare_chosen, make_preferences, stored_ranking
 
     if use_ranking and min_confidence > 0.5:
         raise InputError("--min-confidence needs comparisons, which --use-ranking leaves out: choose one of them.")
     if use_ranking and source.models:
         raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
-    if pairs == "all" and options.strategy == "auto":
-        options = replace(options, strategy="full")  # all pairs are compared anyway
+    if use_ranking and (ranker or options.strategy or options.budget):
+        raise InputError("--use-ranking compares nothing: leave out --ranker, --strategy and --budget.")
+    configured = load_config(config).ranker
+    settings = options.settings(configured)
+    if pairs == "all" and settings["strategy"] == "auto":
+        settings["strategy"] = "full"  # all pairs are compared anyway
     summary, started = PreferenceSummary(), time.monotonic()
     with source.open(stored_ranking if use_ranking else None) as rows:
         summary.skipped = len(rows.bad)
-        model = None if use_ranking else backend.load(ranker)
-        rank = _stored if model is None else ranking_by(model, options)
+        model = None if use_ranking else backend.load(ranker or configured.name)
+        rank = _stored if model is None else ranking_by(model, settings)
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, rank, report):
                 texts = [row.texts for row in chunk]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -98,7 +97,7 @@ def fuse(
         with RowWriter(output.out) as writer, progress("fusing", "rows", show=output.show_progress) as show:
             for chunk in rows.chunks(_CHUNK):
                 known = {} if ranker else _stored(chunk, with_lead=mode == "auto")
-                rankings = _ranked(chunk, known, judge, **asdict(options))
+                rankings = _ranked(chunk, known, judge, **options.settings(loaded.ranker))
                 before = len(reports)
                 reports += guarded.fuse_many(
                     [row.example.instruction for row in chunk],

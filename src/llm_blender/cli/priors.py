@@ -14,6 +14,7 @@ import typer
 from llm_blender.cli._options import (
     BackendOptions,
     ComparisonsOption,
+    ConfigOption,
     JsonOption,
     ModelsOption,
     RankerOption,
@@ -57,7 +58,8 @@ def fit(
         str | None,
         typer.Option(metavar="FILE", help="Fit the weight of the priors on these rows; without them it is 1."),
     ] = None,
-    ranker: RankerOption = "bundled",
+    ranker: RankerOption = None,
+    config: ConfigOption = None,
     strategy: StrategyOption = "full",
     comparisons: ComparisonsOption = None,
     seed: SeedOption = 0,
@@ -74,6 +76,7 @@ def fit(
     temperature, pairs, log_loss, log_loss_without} or null.
     """
     from llm_blender.bench import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
+    from llm_blender.config import load_config
     from llm_blender.ranking import comparison_count
 
     if learn_from == "scores" and score is None:
@@ -83,6 +86,7 @@ def fit(
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
     comparison_count(strategy, 2)  # reject an unknown strategy before reading
+    ranker = ranker or load_config(config).ranker.name
     names = split_names(models)
     rows = named_rows(_read(files), names, score if learn_from == "scores" else None)
     dev_rows = None if dev is None else named_rows(_read([dev]), names, score)

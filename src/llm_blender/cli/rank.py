@@ -10,6 +10,7 @@ import typer
 
 from llm_blender.cli._options import (
     BackendOptions,
+    ConfigOption,
     OutputOptions,
     PriorsOption,
     RankerOption,
@@ -18,6 +19,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._progress import progress
 from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
+from llm_blender.conversations import prompt_key
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 def rank(
     *,
     source: RowOptions,
-    ranker: RankerOption = "bundled",
+    ranker: RankerOption = None,
     backend: BackendOptions,
     options: StrategyOptions,
     priors: PriorsOption = None,
+    config: ConfigOption = None,
     best_first: Annotated[
         bool, typer.Option("--sorted", help="Sort each row's candidates by rank, best first.")
     ] = False,
@@ -43,10 +46,12 @@ def rank(
 ) -> None:
     """Rank the candidates of each row of FILE.
 
-    A row is {instruction, input?, candidates: [{text, model?}] or [text], …}. It comes out with all its keys and
-    `ranking`: {best, ranks, scores, strategy, comparisons, lead}, where best counts from 0 and ranks from 1, and lead
-    is the probability that the best is better than the next one (null where that is not known). The file is checked to
-    its end before the work begins; OUT appears whole or not at all.
+    A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where prompt, question or messages may
+    stand for instruction. It comes out with all its keys and `ranking`: {best, ranks, scores, strategy, comparisons,
+    lead, truncated?}, where best counts from 0 and ranks from 1, lead is the probability that the best is better than
+    the next one (null where that is not known), and truncated the share of the text that the ranker did not read. The
+    file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not given are
+    those of [ranker] in the configuration.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
@@ -55,17 +60,20 @@ def rank(
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
+    from llm_blender.config import load_config
     from llm_blender.data import RowWriter
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
     shape = _sorted if best_first else _best_of_n if best_of_n else _ranked
-    strengths, seen = load_priors(priors), set[str | None]()
+    loaded = load_config(config)
+    ranker = ranker or loaded.ranker.name
+    strengths, seen = load_priors(priors or loaded.priors_path), set[str | None]()
     note_other_ranker(strengths, ranker)
     summary, started = RankSummary(), time.monotonic()
     with source.open() as rows:
         summary.skipped = len(rows.bad)
-        by_model = ranking_by(backend.load(ranker), options)
+        by_model = ranking_by(backend.load(ranker), options.settings(loaded.ranker))
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
                 if strengths is not None:
@@ -93,7 +101,8 @@ def _sorted(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
 
 
 def _best_of_n(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    kept = {key: row.record[key] for key in ("id", "instruction", "input") if key in row.record}
+    prompt = prompt_key(row.record, "instruction") or "instruction"
+    kept = {key: row.record[key] for key in ("id", prompt, "input") if key in row.record}
     best = row.example.candidates[ranking.best]
     model = {} if best.model is None else {"model": best.model}
     return {**kept, "output": best.text, **model, "ranking": ranking.summary()}

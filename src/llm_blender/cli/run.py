@@ -20,7 +20,7 @@ from llm_blender.cli._options import (
     StrictOption,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note
+from llm_blender.cli._output import DEGRADED, note, note_unread
 from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.cli._rows import note_bad, rereadable
 from llm_blender.errors import InputError
@@ -57,10 +57,13 @@ def run(
     of OUT is {id, instruction, input?, output?, …} and what `blend ask --json` prints, in the order of FILE; other
     commands read it. OUT is written whole, after every row was tried. The work can be interrupted at any time, and the
     same command resumes it: OUT.job holds the finished rows, and no answer is paid for twice. Resuming retries rows in
-    which something failed. OUT.failed.jsonl holds those without any answer, with the reason. With --strict, the exit
-    status is 3 if a row failed, or an LLM or the fuser in one.
+    which something failed, unless a quorum of LLMs had answered. OUT.failed.jsonl holds those without any answer, with
+    the reason. With --strict, the exit status is 3 if a row failed, or an LLM or the fuser in one, quorum or not.
 
-    JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, cost, unpriced_rows, seconds}.
+    JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cut_off, cost,
+    unpriced_rows, truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are
+    the degraded ones to retry; cost counts every answer that was paid for in all runs of the job; truncated is the
+    share of the text that the ranker did not read; the seconds of an LLM are the mean of an answer.
     """
     from llm_blender.cli.ask import load_ensemble
     from llm_blender.ensemble import fuser_name
@@ -136,9 +139,17 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
         f"{dollars(ran.cost, ran.unpriced)}"
     )
     note_bad(bad)
+    for tally in ran.llms.values():
+        if tally.failed:
+            note(tally.describe())
     for state, reasons in (("have no answer", ran.failures), ("are degraded", ran.partial)):
         if reasons:
             first = next(filter(None, reasons.values()), "not tried")
             note(f"{len(reasons):,} rows {state}, the first: {first}; the same command retries them")
+    if quorum := ran.degraded - len(ran.partial):
+        note(f"{quorum:,} rows are degraded and not retried, as their quorum of LLMs had answered")
+    if ran.cut_off:
+        note(f"{ran.cut_off:,} answers are cut off; raise the LLMs' max_tokens")
+    note_unread(ran.truncated)
     if ran.failures and out != STDIO:
         note(f"rows without an answer are in {out}.failed.jsonl")

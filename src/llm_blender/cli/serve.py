@@ -37,6 +37,7 @@ def serve(
     or from a file of hashes. On SIGTERM, new requests are refused and running ones are drained.
     """
     from llm_blender.cli.ask import load_ensemble
+    from llm_blender.server import most_at_once
     from llm_blender.server import serve as run
 
     loaded = options.load_config()
@@ -52,9 +53,16 @@ def serve(
         note(f"serving at {url} (interrupt with ctrl-C)")
         if server.playground:
             note(f"the playground is at {url.removesuffix('v1')}")
+        most = most_at_once(ensemble)
+        if most is not None and most < server.concurrency:
+            note(
+                f"the LLMs take {most} requests at a time, and further ones wait: `concurrency` of an [[llm]] is the "
+                f"number of its calls at once, that of [server] ({server.concurrency}) the number of requests"
+            )
 
+    ensemble = load_ensemble(loaded, options)
     run(
-        load_ensemble(loaded, options),
+        ensemble,
         server,
         folder=None if loaded.path is None else loaded.path.parent,
         started=started,

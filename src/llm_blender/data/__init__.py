@@ -1,6 +1,6 @@
 """Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
-from llm_blender.data.files import STDIO, RowWriter, read_records
+from llm_blender.data.files import STDIO, RowWriter, check_output, read_records
 from llm_blender.data.instructions import (
     NO_LENGTHS,
     PAPER_LENGTHS,
@@ -14,6 +14,7 @@ from llm_blender.data.mix_instruct import (
     MIX_INSTRUCT,
     RowsReport,
     parse_mix_instruct_row,
+    read_any_rows,
     read_mix_instruct,
     report_rows,
 )
@@ -32,7 +33,15 @@ from llm_blender.data.preferences import (
     make_preferences,
     vote_records,
 )
-from llm_blender.data.rows import keep_candidates, normalized_key, parse_row, parse_rows, read_rows, stored_ranking
+from llm_blender.data.rows import (
+    keep_candidates,
+    normalized_key,
+    parse_candidate,
+    parse_row,
+    parse_rows,
+    read_rows,
+    stored_ranking,
+)
 
 __all__ = [
     "MIX_INSTRUCT",
@@ -52,15 +61,18 @@ __all__ = [
     "RowWriter",
     "RowsReport",
     "VoteFormat",
+    "check_output",
     "choose_instructions",
     "choose_pairs",
     "compare_chosen",
     "keep_candidates",
     "make_preferences",
     "normalized_key",
+    "parse_candidate",
     "parse_mix_instruct_row",
     "parse_row",
     "parse_rows",
+    "read_any_rows",
     "read_instructions",
     "read_mix_instruct",
     "read_records",

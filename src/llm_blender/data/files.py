@@ -1,12 +1,14 @@
-"""Read and write files of records: JSON Lines, compressed or not, and Parquet."""
+"""Read and write files of records: JSON Lines and JSON lists, compressed or not, Parquet, and prompts as lines."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import zlib
@@ -19,33 +21,126 @@ from llm_blender.errors import InputError, MissingExtraError, NotFoundError, Row
 STDIO = "-"
 """File name of standard input and standard output."""
 
-HALF_A_CHARACTER = "a lone surrogate (such as \\ud83d), which is not a character"
-"""Reason for refusing a record with a lone surrogate."""
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LIST = re.compile(rb"\s*\[\s*(\{|\]|$)")
+_CSV_TO_JSON = (
+    "python -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]' "
+    "<rows.csv >rows.jsonl"
+)
+
+
+class Records:
+    """Iterable over the records of a file, as (1-based line or row, record or `RowError`); see `read_records`.
+
+    Attributes:
+        path: path of the file, or ``-``.
+        unit: what the numbers count, ``line`` or ``row``; of a JSON list known once it is read.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: it is CSV, or Git LFS has not downloaded it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        if self.path != STDIO and not Path(path).is_file():
+            raise NotFoundError(f"There is no file {self.path} (looked in {Path.cwd()}).")
+        self._kind = Path(self.path.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
+        if self._kind in (".csv", ".tsv"):
+            raise InputError(f"{self.path}: CSV is not read. Make JSON Lines of it: {_CSV_TO_JSON}")
+        self.unit = "line"
+        if self.path != STDIO:
+            with reading(self.path), Path(path).open("rb") as file:
+                if file.read(len(_LFS)) == _LFS:
+                    raise InputError(
+                        f"{self.path} is a pointer of Git LFS in the file's place: run `git lfs pull` there."
+                    )
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+        """Yield the 1-based line or row, and its record or error.
+
+        Raises:
+            InputError: the file is not readable in the format of its extension.
+            MissingExtraError: Parquet without pyarrow.
+        """
+        with reading(self.path):
+            if self._kind == ".parquet":
+                self.unit = "row"
+                yield from _parquet(self.path)
+            else:
+                yield from self._lines()
+
+    def error(self, number: int, reason: str) -> RowError:
+        """Make the error of a record of this file."""
+        return RowError(self.path, number, reason, unit=self.unit)
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+        begun = False
+        with open_plain(self.path) as lines:
+            for number, line in enumerate(lines, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if not line.strip():
+                    continue
+                if self._kind == ".txt":
+                    yield number, self._prompt(number, line)
+                    continue
+                if not begun and _LIST.match(line):
+                    yield from self._list(line + lines.read())
+                    return
+                begun = True
+                yield number, self._parse(number, line)
+
+    def _prompt(self, number: int, line: bytes) -> dict[str, Any] | RowError:
+        try:
+            return {"instruction": line.decode().strip()}
+        except UnicodeDecodeError as error:
+            return self.error(number, f"not UTF-8 (byte {error.start}); convert the file")
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any] | RowError:
+        try:
+            record = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            return self.error(number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
+        except json.JSONDecodeError as error:
+            return self.error(number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
+        except (ValueError, RecursionError) as error:  # thousands of digits or of nested brackets
+            return self.error(number, f"JSON beyond what can be read ({error})")
+        return self._checked(number, record, b"\\ud" in line.lower())
+
+    def _list(self, data: bytes) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+        self.unit = "row"
+        try:
+            records = json.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path} is not JSON: {error}. Is it complete?") from error
+        halves = b"\\ud" in data.lower()
+        del data
+        for number, record in enumerate(records, 1):
+            yield number, self._checked(number, record, halves)
+
+    def _checked(self, number: int, record: Any, halves: bool) -> dict[str, Any] | RowError:
+        if not isinstance(record, dict):
+            return self.error(number, f"a JSON object is wanted, not {type(record).__name__}")
+        if halves and _holds_half_a_character(record):
+            return self.error(number, "a lone surrogate (such as \\ud83d), which is not a character")
+        return record
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """Yield the records of a JSON Lines (``.gz``, ``.zst``) or Parquet file.
+    """Yield the records of a file: JSON Lines or a JSON list of objects (``.gz``, ``.zst``), Parquet, or ``.txt``.
+
+    A line of ``.txt`` is the record {instruction}.
 
     Yields:
-        The 1-based line (Parquet: row) and the record, or the `RowError` of a malformed one.
+        The 1-based line (Parquet, JSON list: row) and the record, or the `RowError` of a malformed one.
 
     Raises:
         NotFoundError: there is no such file.
         InputError: the file is not readable in the format of its extension.
         MissingExtraError: Parquet without pyarrow.
     """
-    path = str(path)
-    if path != STDIO and not Path(path).is_file():
-        raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
-    with reading(path):
-        yield from _parquet(path) if path.endswith(".parquet") else _json_lines(path)
-
-
-def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    with open_plain(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _parse(path, number, line)
+    yield from Records(path)
 
 
 @contextlib.contextmanager
@@ -103,23 +198,7 @@ class _ZstdReader(io.RawIOBase):
                 self._frame = None
 
 
-def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | RowError:
-    try:
-        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        return RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
-    except json.JSONDecodeError as error:
-        return RowError(path, number, f"not JSON ({error.msg}, column {error.colno}); one object a line is wanted")
-    except (ValueError, RecursionError) as error:  # thousands of digits or of nested brackets
-        return RowError(path, number, f"JSON beyond what can be read ({error})")
-    if not isinstance(record, dict):
-        return RowError(path, number, f"a JSON object is wanted, not {type(record).__name__}")
-    if b"\\ud" in line.lower() and holds_half_a_character(record):
-        return RowError(path, number, HALF_A_CHARACTER)
-    return record
-
-
-def holds_half_a_character(record: Mapping[str, Any]) -> bool:
+def _holds_half_a_character(record: Mapping[str, Any]) -> bool:
     """Return whether a text of the record cannot be encoded as UTF-8."""
     try:
         json.dumps(record, ensure_ascii=False).encode()
@@ -154,6 +233,23 @@ def _zstd_error() -> type[Exception]:
     return error
 
 
+def check_output(path: str | Path) -> None:
+    """Check that rows can be written in the format that the extension of a file names.
+
+    Raises:
+        InputError: they cannot: it is another format.
+    """
+    target = Path(path)
+    if str(path) == STDIO or (target.exists() and not target.is_file()):
+        return
+    plain = target.name.removesuffix(".gz").removesuffix(".zst")
+    if target.suffix != ".parquet" and Path(plain).suffix not in ("", ".jsonl", ".ndjson"):
+        raise InputError(
+            f"Rows cannot be written to {target.name}, as {Path(plain).suffix}: name the file .jsonl, .jsonl.gz, "
+            f".jsonl.zst or .parquet."
+        )
+
+
 class RowWriter:
     """Writer of a file of records that appears whole or not at all.
 
@@ -176,6 +272,7 @@ class RowWriter:
             raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
         if target.is_dir():
             raise InputError(f"{target} is a folder: give the name of a file.")
+        check_output(target)
         parquet = _pyarrow() if target.suffix == ".parquet" else None
         try:
             file = self._stack.enter_context(self._open(target))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import file_sha256
+from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.files import STDIO
 from llm_blender.data.hub import hub_files, is_hub_name
-from llm_blender.data.prompts import PROMPT_KEYS, read_prompt
-from llm_blender.data.records import Records, SkipRecord
+from llm_blender.data.prompts import read_prompt
+from llm_blender.data.records import SkipRecord
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
@@ -115,24 +116,7 @@ def read_instructions(
     """
     path = Path(path)
     name = name or path.name.partition(".")[0]
-    return parse_records(
-        path, _records(path), lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad
-    )
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    if path.suffix != ".txt":
-        yield from Records(path)
-        return
-    if not path.is_file():
-        raise NotFoundError(f"There is no file {path} (looked in {Path.cwd()}).")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, {"instruction": line.decode("utf-8-sig").strip()}
-                except UnicodeDecodeError as error:
-                    yield number, RowError(path, number, f"not UTF-8 (byte {error.start}); convert the file")
+    return parse_records(path, lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad)
 
 
 def _example(record: Mapping[str, Any], name: str) -> Example:
@@ -157,11 +141,11 @@ def _example(record: Mapping[str, Any], name: str) -> Example:
 
 
 def choose_instructions(
-    files: Sequence[tuple[str, Path]],
+    files: Sequence[tuple[str, str | Path]],
     *,
     lengths: Lengths = NO_LENGTHS,
     count_tokens: Callable[[str], int] | None = None,
-    exclude: Sequence[Path] = (),
+    exclude: Sequence[str | Path] = (),
     n: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
@@ -184,7 +168,7 @@ def choose_instructions(
         RowError: the first malformed row.
         InputError: no row is left.
     """
-    excluded = {normalized_key(row): path.name for path in exclude for row in read_instructions(path)}
+    excluded = {normalized_key(row): Path(path).name for path in exclude for row in read_instructions(path)}
     left_out, bad, read = Counter[str](), list[RowError](), 0
     kept: dict[str, Example] = {}
     for name, path in files:
@@ -216,7 +200,7 @@ def choose_instructions(
         read=read,
         left_out=dict(sorted(left_out.items())),
         first_bad=str(bad[0]) if bad else "",
-        sources={name: file_sha256(path) for name, path in files if str(path) != STDIO},
+        sources={name: file_sha256(Path(path)) for name, path in files if str(path) != STDIO},
         licences=dict(sorted(Counter(str(row.extra["licence"]) for row in taken if "licence" in row.extra).items())),
     )
 

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES, read_cmp_results, resolve_pair
+from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.hub import hub_files, is_hub_name
+from llm_blender.data.prompts import answered_prompt, read_prompt
+from llm_blender.data.records import SkipRecord
 from llm_blender.data.rows import normalized_key, parse_row, parse_rows
 from llm_blender.errors import InputError, RowError
 from llm_blender.types import Example, LabelledPair, Record
+
+_PREFERENCE = frozenset({"chosen", "rejected"})
 
 MIX_INSTRUCT = "llm-blender/mix-instruct"
 """Name of the paper's data set on the Hub, with splits ``train``, ``val`` and ``test``."""
@@ -41,6 +46,43 @@ def read_mix_instruct(
         RowError: the first malformed row.
         NotFoundError: there is no such file, data set or split.
     """
+    return _parse_files(source, split, parse_mix_instruct_row, on_bad)
+
+
+def read_any_rows(
+    source: str | Path, split: str | None = None, *, on_bad: Callable[[RowError], None] | None = None
+) -> Iterator[Example]:
+    """Yield the rows of a file or a data set that any command reads; otherwise like `read_mix_instruct`.
+
+    These are rows with candidates, rows with a prompt alone, and preferences (`chosen`, `rejected`); of a preference,
+    the example has the prompt, and its answers are in `Example.extra`.
+    """
+    return _parse_files(source, split, _parse_any_row, on_bad)
+
+
+def _parse_any_row(record: Mapping[str, Any]) -> Example:
+    if record.get("candidates") is not None:
+        return parse_mix_instruct_row(record) if record.get("cmp_results") else parse_row(record)
+    try:
+        if record.keys() >= _PREFERENCE:
+            prompt, chosen, rejected = answered_prompt(record, "chosen", "rejected")
+            answers = {"chosen": chosen, "rejected": rejected}
+            return Example(prompt.instruction, prompt.input, extra=answers)
+        read = read_prompt(record)
+    except SkipRecord as error:
+        raise ValueError(str(error)) from None
+    if read is None:
+        wanted = ", ".join(f"`{key}`" for key in PROMPT_KEYS)
+        raise ValueError(f"there is no prompt: one of {wanted}; the keys are {', '.join(record) or 'none at all'}")
+    return Example(read.instruction, read.input)
+
+
+def _parse_files(
+    source: str | Path,
+    split: str | None,
+    parse: Callable[[Mapping[str, Any]], Example],
+    on_bad: Callable[[RowError], None] | None,
+) -> Iterator[Example]:
     if is_hub_name(str(source)):
         paths: Sequence[str | Path] = hub_files(str(source), split)
     elif split is not None:
@@ -48,7 +90,7 @@ def read_mix_instruct(
     else:
         paths = [source]
     for path in paths:
-        yield from parse_rows(path, parse_mix_instruct_row, on_bad=on_bad)
+        yield from parse_rows(path, parse, on_bad=on_bad)
 
 
 def parse_mix_instruct_row(record: Mapping[str, Any]) -> Example:
@@ -120,6 +162,7 @@ class RowsReport(Record):
         outcomes: judged ordered pairs by outcome.
         scores: candidates with a score, by its name.
         candidates: candidates of all rows.
+        serves: rows that commands can use, by the commands.
     """
 
     rows: int
@@ -134,16 +177,33 @@ class RowsReport(Record):
     outcomes: dict[str, int]
     scores: dict[str, int]
     candidates: int
+    serves: dict[str, int]
+
+
+def _commands(row: Example) -> Iterator[str]:
+    """Yield the commands that can use a row."""
+    if row.extra.keys() >= _PREFERENCE and not row.candidates:
+        yield "data import"
+        return
+    yield "run, data build"
+    if row.candidates:
+        yield "rank, fuse, data preferences"
+    if row.pairs:
+        yield "train ranker, bench pairs"
+    models = {candidate.model for candidate in row.candidates}
+    if len(row.candidates) == len(models) > 1 and None not in models:
+        yield "bench, priors"
 
 
 def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
     """Count rows in one pass; memory holds a hash of each prompt.
 
     Args:
-        rows: rows from `llm_blender.data.read_mix_instruct`.
+        rows: rows from `llm_blender.data.read_mix_instruct` or `read_any_rows`.
         bad: errors of malformed rows, collected by its `on_bad`.
     """
     models, outcomes, scores, sizes = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+    serves = Counter[str]()
     seen: set[bytes] = set()
     count = duplicates = without_reference = judged = 0
     for row in rows:
@@ -156,6 +216,7 @@ def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
         judged += bool(results)
         outcomes.update(results.values())
         sizes[len(row.candidates)] += 1
+        serves.update(_commands(row))
         for candidate in row.candidates:
             models[candidate.model or ""] += 1
             scores.update(list(candidate.scores))
@@ -172,4 +233,5 @@ def report_rows(rows: Iterable[Example], bad: list[RowError]) -> RowsReport:
         outcomes=dict(outcomes.most_common()),
         scores=dict(sorted(scores.items())),
         candidates=models.total(),
+        serves=dict(serves),
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from llm_blender.errors import InputError, unknown_name
-from llm_blender.types import Example, Instruction, Message, Ranker, Ranking, instruction_text, to_messages
+from llm_blender.types import Example, Instruction, Ranker, Ranking, TextMessage, instruction_text, text_messages
 
 PairChoice = Literal["best_worst", "best_second", "best_random", "all"]
 PAIR_CHOICES: tuple[str, ...] = get_args(PairChoice)
@@ -147,9 +147,9 @@ class Preference:
         id: id of the row.
     """
 
-    prompt: str | list[Message]
-    chosen: str | list[Message]
-    rejected: str | list[Message]
+    prompt: str | list[TextMessage]
+    chosen: str | list[TextMessage]
+    rejected: str | list[TextMessage]
     margin: float
     probability: float | None
     chosen_model: str | None
@@ -255,14 +255,14 @@ def _objection(margin: float, probability: float | None, min_confidence: float) 
     return "unsure" if probability < min_confidence else None
 
 
-def _messages(example: Example) -> list[Message]:
+def _messages(example: Example) -> list[TextMessage]:
     if isinstance(example.instruction, str):
-        return to_messages(example.prompt)
-    *earlier, last = to_messages(example.instruction)
+        return text_messages(example.prompt)
+    *earlier, last = text_messages(example.instruction)
     return [*earlier, {"role": last["role"], "content": instruction_text(last["content"], example.input)}]
 
 
-def _completion(text: str, format: str) -> str | list[Message]:
+def _completion(text: str, format: str) -> str | list[TextMessage]:
     return text if format == "standard" else [{"role": "assistant", "content": text}]
 
 

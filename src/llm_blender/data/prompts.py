@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_blender.conversations import PROMPT_KEYS, message_text, prompt_key
 from llm_blender.data.records import SkipRecord, optional_text, text
 from llm_blender.errors import InputError
-from llm_blender.types import Instruction, Message, to_messages
-
-PROMPT_KEYS = ("prompt", "instruction", "question", "messages")
-"""Keys of a prompt, in order of precedence."""
+from llm_blender.types import Instruction, Message, instruction_text, to_messages
 
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
@@ -38,11 +36,11 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
         ValueError: it is neither a text nor messages.
         SkipRecord: it is blank.
     """
-    key = next((key for key in PROMPT_KEYS if record.get(key) is not None), None)
+    key = prompt_key(record)
     if key is None:
         return None
     if not isinstance(record[key], str):
-        return Prompt(_instruction(_messages(record[key], key)), optional_text(record, "input"))
+        return Prompt(_instruction(read_conversation(record[key], key)), optional_text(record, "input"))
     instruction, input = record[key], optional_text(record, "input")
     if not (instruction.strip() or input.strip()):
         raise SkipRecord("the prompt is empty")
@@ -54,6 +52,21 @@ def read_prompt(record: Mapping[str, Any]) -> Prompt | None:
         turns: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": instruction}]
         return Prompt(turns, input)
     return Prompt(instruction, input)
+
+
+def read_conversation(value: Any, key: str) -> list[Message]:
+    """Read the messages of a record's key.
+
+    Raises:
+        ValueError: they are malformed, or empty.
+    """
+    if not isinstance(value, list) or not value:
+        kind = "an empty list" if isinstance(value, list) else type(value).__name__
+        raise ValueError(f"`{key}` must be a text or a list of messages, not {kind}")
+    try:
+        return to_messages(value)
+    except InputError as error:
+        raise ValueError(f"`{key}`: {error}") from None
 
 
 def answered_prompt(record: Mapping[str, Any], one: str, other: str) -> tuple[Prompt, str, str]:
@@ -91,16 +104,16 @@ def _part(one: Sequence[Message], other: Sequence[Message]) -> tuple[list[Messag
         raise SkipRecord("the conversations part before their last answer")
     if not one[last]["role"] == other[last]["role"] == "assistant":
         raise SkipRecord("the conversations do not end with an answer")
-    if not any(message["role"] == "user" and message["content"].strip() for message in one[:last]):
+    if not any(message["role"] == "user" and message_text(message).strip() for message in one[:last]):
         raise SkipRecord("the prompt is empty")
-    return list(one[:last]), one[last]["content"], other[last]["content"]
+    return list(one[:last]), message_text(one[last]), message_text(other[last])
 
 
 def _conversation(record: Mapping[str, Any], key: str) -> list[Message] | None:
     if key not in record:
         raise ValueError(f"`{key}` is missing; the keys are {', '.join(record) or 'none at all'}")
     value = record[key]
-    return _transcript(value) if isinstance(value, str) else _messages(value, key)
+    return _transcript(value) if isinstance(value, str) else read_conversation(value, key)
 
 
 def _transcript(value: str) -> list[Message] | None:
@@ -115,17 +128,7 @@ def _transcript(value: str) -> list[Message] | None:
     ]
 
 
-def _messages(value: Any, key: str) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"`{key}` must be a text or a list of messages, not {type(value).__name__}")
-    try:
-        return to_messages(value)
-    except InputError as error:
-        raise ValueError(f"`{key}`: {error}") from None
-
-
 def _instruction(messages: list[Message]) -> Instruction:
     """Reduce a conversation of one user turn to its text, so that it equals the same prompt given as text."""
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    return messages
+    alone = len(messages) == 1 and messages[0]["role"] == "user"
+    return instruction_text(messages) if alone else messages

@@ -1,18 +1,23 @@
-"""Read rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``."""
+"""Read rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``.
+
+``prompt``, ``question`` and ``messages`` are other names of ``instruction``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from llm_blender.data.files import read_records
-from llm_blender.errors import InputError, RowError
+from llm_blender.conversations import PROMPT_KEYS, prompt_key
+from llm_blender.data.files import Records
+from llm_blender.data.prompts import read_conversation
+from llm_blender.errors import RowError
 from llm_blender.ranking import ranking_from_scores
-from llm_blender.types import Candidate, Example, LabelledPair, Ranking, to_messages
+from llm_blender.types import Candidate, Example, LabelledPair, Ranking
 
 _T = TypeVar("_T")
 OnBad = Callable[[RowError], None]
@@ -24,7 +29,7 @@ def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Exam
     """Yield the rows of a file.
 
     Args:
-        path: JSON Lines (``.gz``, ``.zst``), Parquet, or ``-`` for standard input.
+        path: a file that `read_records` reads, or ``-`` for standard input.
         on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Raises:
@@ -39,23 +44,20 @@ def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_ba
 
     `parse` raises ValueError for a malformed record.
     """
-    return parse_records(path, read_records(path), lambda _, record: parse(record), on_bad=on_bad)
+    return parse_records(path, lambda _, record: parse(record), on_bad=on_bad)
 
 
 def parse_records(
-    path: str | Path,
-    records: Iterable[tuple[int, dict[str, Any] | RowError]],
-    parse: Callable[[int, dict[str, Any]], _T],
-    *,
-    on_bad: OnBad | None = None,
+    path: str | Path, parse: Callable[[int, dict[str, Any]], _T], *, on_bad: OnBad | None = None
 ) -> Iterator[_T]:
-    """Yield what `parse` makes of each line and record; `path` is the name in the errors."""
-    for line, record in records:
+    """Yield what `parse` makes of each line and record; otherwise like `parse_rows`."""
+    records = Records(path)
+    for number, record in records:
         if not isinstance(record, RowError):
             try:
-                parsed = parse(line, record)
+                parsed = parse(number, record)
             except ValueError as error:
-                record = RowError(path, line, str(error))
+                record = records.error(number, str(error))
             else:
                 yield parsed
                 continue
@@ -70,14 +72,13 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     Raises:
         ValueError: the row is malformed.
     """
-    instruction = record.get("instruction")
-    if instruction is None or not isinstance(instruction, str | list):
-        raise ValueError("`instruction` is missing: a text or a list of messages is wanted")
-    if isinstance(instruction, list):
-        try:
-            to_messages(instruction)
-        except InputError as error:
-            raise ValueError(str(error)) from None
+    prompt = prompt_key(record, "instruction")
+    if prompt is None:
+        other = ", ".join(f"`{key}`" for key in PROMPT_KEYS if key != "instruction")
+        raise ValueError(f"`instruction` is missing: a text or a list of messages is wanted; other names are {other}")
+    instruction = record[prompt]
+    if not isinstance(instruction, str):
+        instruction = tuple(read_conversation(instruction, prompt))
     candidates = record.get("candidates")
     if not isinstance(candidates, list):
         raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
@@ -91,26 +92,35 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     if not isinstance(pairs, list):
         raise ValueError(f"`pairs` must be a list, not {type(pairs).__name__}")
     return Example(
-        instruction=instruction if isinstance(instruction, str) else tuple(instruction),
+        instruction=instruction,
         input=own_input,
         reference=reference,
-        candidates=tuple(_candidate(i, value) for i, value in enumerate(candidates)),
+        candidates=tuple(parse_candidate(value, name=f"candidate {i}") for i, value in enumerate(candidates)),
         pairs=tuple(_pair(i, value, len(candidates)) for i, value in enumerate(pairs)),
         id=None if record.get("id") is None else str(record["id"]),
-        extra={key: value for key, value in record.items() if key not in _OWN},
+        extra={key: value for key, value in record.items() if key not in _OWN and key != prompt},
     )
 
 
-def _candidate(position: int, value: Any) -> Candidate:
+def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
+    """Parse a candidate of a row: a text, or an object with a `text` and optionally its `model` and `scores`.
+
+    Args:
+        value: the candidate.
+        name: name of the candidate in an error.
+
+    Raises:
+        ValueError: it is malformed.
+    """
     if isinstance(value, str):
         return Candidate(value)
     if not (isinstance(value, Mapping) and isinstance(value.get("text"), str)):
-        raise ValueError(f"candidate {position} is neither a text nor an object with a `text`")
+        raise ValueError(f"{name} is neither a text nor an object with a `text`")
     scores = value.get("scores") or {}
     try:
         numbers = {name: float(score) for name, score in scores.items() if score is not None}
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"the scores of candidate {position} must be numbers by name") from None
+        raise ValueError(f"the scores of {name} must be numbers by name") from None
     finite = {name: score for name, score in numbers.items() if math.isfinite(score)}
     model = value.get("model")
     return Candidate(value["text"], None if model is None else str(model), finite)

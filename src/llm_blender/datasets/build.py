@@ -182,14 +182,15 @@ class _Building:
         what: str,
         journal: Journal,
         items: Sequence[Item[_Call]],
-        call: Callable[[_Call, Store], Awaitable[Result]],
+        call: Callable[[_Call, Store, Budget], Awaitable[Result]],
         participants: Sequence[Participant],
     ) -> Rows:
         """Make the calls that are not done yet."""
+        counted = Budget(on_paid=self.job.paid)
         done = work_through(
             journal,
             items,
-            lambda item: call(item, self.store),
+            lambda item: call(item, self.store, counted),
             concurrency={participant.name: participant.lane for participant in participants},
             budget=Budget(self.plan.max_cost, spent=self.job.cost),
             resources=[participant.llm for participant in participants],

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from llm_blender.calls import Caller, CallStore, most_cost
+from llm_blender.calls import Budget, Caller, CallStore, most_cost
 from llm_blender.datasets.plan import Participant
 from llm_blender.errors import InputError
 from llm_blender.jobs.engine import Item, Result
 from llm_blender.jobs.journal import Journal
 from llm_blender.store import call_key
-from llm_blender.types import Candidate, Example, Message, Sampling, Usage, to_messages
+from llm_blender.types import Candidate, Example, Message, Sampling, Usage, text_messages, to_messages
 
 _BYTES_A_TOKEN = 4  # typical of English; other languages have fewer
 
@@ -86,7 +86,7 @@ def estimate_calls(
         if store.get(call_key(call.participant.llm.identity, call.messages, call.sampling)) is not None:
             total = total.plus(recalled=1)
             continue
-        size = sum(len(message["content"].encode("utf-8", "replace")) for message in call.messages)
+        size = sum(len(message["content"].encode("utf-8", "replace")) for message in text_messages(call.messages))
         usage = Usage(size // _BYTES_A_TOKEN + 8, min(call.sampling.max_tokens or answer_tokens, answer_tokens))
         price = call.participant.price
         total = total.plus(
@@ -142,9 +142,9 @@ def _key(row: Example, name: str) -> str:
     return f"{row.id}\t{name}"
 
 
-async def ask(written: Written, store: CallStore) -> Result:
-    """Make the call, or find it in the store."""
-    reply = await Caller(written.participant.llm, store).call(written.messages, written.sampling)
+async def ask(written: Written, store: CallStore, budget: Budget) -> Result:
+    """Make the call, or find it in the store; a new answer is counted in the budget."""
+    reply = await Caller(written.participant.llm, store, budget).call(written.messages, written.sampling)
     cost = 0.0 if reply.stored else reply.candidate.cost
     if not reply.candidate.text.strip():
         return Result(None, f"{written.participant.name}: the answer is empty", cost)

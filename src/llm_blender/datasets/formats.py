@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_blender.data.records import InputFile, Inputs, Records, SkipRecord, find_inputs
+from llm_blender.data.files import Records
+from llm_blender.data.records import InputFile, Inputs, SkipRecord, find_inputs
 from llm_blender.datasets.alpaca_eval import AlpacaEval
 from llm_blender.datasets.pair_formats import (
     ANSWER_KEYS,

@@ -11,7 +11,7 @@ from itertools import combinations, product
 from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
-from llm_blender.calls import Caller, CallStore
+from llm_blender.calls import Budget, Caller, CallStore
 from llm_blender.data.instructions import coin, fraction
 from llm_blender.datasets.candidates import AnsweredRows
 from llm_blender.datasets.plan import BuildPlan, Participant
@@ -108,9 +108,12 @@ def _key(pair: Pair, candidates: Sequence[Candidate], *, turned: bool, again: bo
     return f"{pair.row.id}\t{first.model}\t{second.model}\t{digest}" + ("\tagain" if again else "")
 
 
-async def judge_pair(question: Question, store: CallStore) -> Result:
-    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried."""
-    reply = await Caller(question.participant.llm, store).call(question.messages, question.sampling)
+async def judge_pair(question: Question, store: CallStore, budget: Budget) -> Result:
+    """Query the judge, or find its reply in the store; a reply without an outcome is counted, not retried.
+
+    A new reply is counted in the budget.
+    """
+    reply = await Caller(question.participant.llm, store, budget).call(question.messages, question.sampling)
     outcome = read_outcome(reply.candidate.text)
     value = {"outcome": outcome} if outcome else {"outcome": None, "reply": reply.candidate.text[:_LONGEST_REPLY]}
     return Result(value, cost=0.0 if reply.stored else reply.candidate.cost)

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
+from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.instructions import coin
-from llm_blender.data.prompts import PROMPT_KEYS, answered_prompt, read_prompt
+from llm_blender.data.prompts import answered_prompt, read_prompt
 from llm_blender.data.records import SkipRecord, number, optional_text, short_values, text
 from llm_blender.types import Candidate, Example, LabelledPair
 

@@ -1,7 +1,8 @@
 """Answer a prompt with several LLMs, under a deadline, a quorum and a budget."""
 
 from llm_blender.ensemble.ensemble import DEFAULT_SAMPLES, Ensemble, Member, fuser_name
+from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Limits, Observer
 from llm_blender.ensemble.settings import EnsembleSettings
 
-__all__ = ["DEFAULT_SAMPLES", "Ensemble", "EnsembleSettings", "Limits", "Member", "Observer", "fuser_name"]
+__all__ = ["DEFAULT_SAMPLES", "Ensemble", "EnsembleSettings", "Form", "Limits", "Member", "Observer", "fuser_name"]

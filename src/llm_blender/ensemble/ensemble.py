@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any, Self
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
+from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
-from llm_blender.errors import ConfigError, InputError, NoAnswerError
+from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
 from llm_blender.fusers import (
     CHAT,
     EMBEDDED,
@@ -26,6 +29,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
+from llm_blender.ranking import Advance, BaseRanker, PairwiseRanker, Pool, RankOptions, rank_with
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -36,7 +40,6 @@ from llm_blender.types import (
     Ranker,
     Ranking,
     Sampling,
-    Usage,
     to_messages,
 )
 
@@ -44,6 +47,8 @@ DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
 _SETTINGS = EnsembleSettings()
+_QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
+_RANKING = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")  # store and history never wait for rankers
 _FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
@@ -220,10 +225,12 @@ class Ensemble:
         members: Sequence[Member] | None = None,
         fuser: Callable[[], Fuser] | None = None,
         cache: bool = True,
+        form: Form | None = None,
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        A fuser that fails or is late does not cost the answer: it is the best candidate then, and `degraded`.
+        Answers that were cut off at the maximum of tokens rank behind the whole ones. A fuser that fails or is late
+        does not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
@@ -234,11 +241,12 @@ class Ensemble:
             members: LLMs to ask in place of the ensemble's own.
             fuser: loads a fuser in place of the ensemble's own.
             cache: False neither reads nor fills the store.
+            form: form that an answer must have to be ranked; None requires none. A fused text is not checked.
 
         Raises:
             InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
                 `Limits.max_cost` and an LLM with an unknown price.
-            NoAnswerError: no LLM gave an answer within the deadline.
+            NoAnswerError: no LLM gave an answer within the deadline; it carries the cost of answers that are not used.
         """
         started = time.perf_counter()
         settings = settings or self.settings
@@ -247,7 +255,7 @@ class Ensemble:
         self.check(settings)
         fusing, limits, observer = settings.mode != "pick", settings.limits, observer or Observer()
         messages = to_messages(prompt)
-        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced)
+        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
         store = self.store if cache else None
         calls = [
             Call(Caller(member.llm, store, budget), Sampling(seed=seed, sample=sample))
@@ -262,23 +270,26 @@ class Ensemble:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
                 tasks.create_task(self._loaded_ranker())
                 loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
-                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer))
+                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer, form))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         gathered = gathering.result()
         if not gathered.candidates:
             failures = tuple(gathered.failures.values())
-            reasons = "; ".join(dict.fromkeys(failure.message.rstrip(".") for failure in failures))
-            raise NoAnswerError(f"No LLM gave an answer: {reasons}.", failures)
+            reasons = sentence(describe_failures(failures))
+            raise NoAnswerError(f"No LLM gave an answer: {reasons}", failures, cost=budget.cost, usage=budget.usage)
         texts = [candidate.text for candidate in gathered.candidates.values()]
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         if settings.priors is not None:
             ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+        ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
-            seconds, paid = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
-            report = await self._fuse(settings, paid, prompt, texts, ranking, seed, seconds, observer)
-        return _answer(calls, gathered, ranking, report, time.perf_counter() - started)
+            seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
+            report = await self._fuse(settings, counted, prompt, texts, ranking, seed, seconds, observer)
+            if counted is loading.result() and report.fusion is not None:  # it calls no LLM
+                budget.pay(report.fusion)
+        return _answer(len(calls), gathered, ranking, report, budget, time.perf_counter() - started)
 
     async def arank(
         self,
@@ -289,7 +300,11 @@ class Ensemble:
         settings: EnsembleSettings | None = None,
         observer: Observer | None = None,
     ) -> Ranking:
-        """Rank texts in a thread, without the priors of the settings; cancelling ends the thread."""
+        """Rank texts, without the priors of the settings.
+
+        A ranker runs in a thread, of a pool for rankers alone; cancelling ends its work. Short texts of a quick ranker
+        need no thread, and a lone text no ranker of pairs.
+        """
         strategy, budget = (settings or self.settings).strategy, (settings or self.settings).budget
         watched, cancelled = observer or Observer(), threading.Event()
 
@@ -299,14 +314,20 @@ class Ensemble:
             watched.comparing(done, total)
 
         def rank() -> list[Ranking]:
-            return self.ranker.rank_many(
-                [prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress
-            )
+            return ranker.rank_many([prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress)
 
-        try:
-            (ranking,) = await asyncio.to_thread(rank)
-        finally:
-            cancelled.set()
+        ranker = await self._loaded_ranker()
+        if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
+            options = RankOptions(strategy=strategy, seed=seed, budget=budget, progress=progress)
+            (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
+        elif isinstance(ranker, BaseRanker) and ranker.quick and sum(map(len, texts)) <= _QUICK_CHARS:
+            (ranking,) = rank()
+        else:
+            try:
+                work = contextvars.copy_context().run
+                (ranking,) = await asyncio.get_running_loop().run_in_executor(_RANKING, work, rank)
+            finally:
+                cancelled.set()
         return ranking
 
     async def afuse(
@@ -352,15 +373,28 @@ class Ensemble:
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
 
 
+def _no_pairs(pool: Pool, advance: Advance) -> list[float]:
+    """Return the logits of the pairs of a lone text: there is none."""
+    return []
+
+
+def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:
+    """Move the candidates that were cut off behind the whole ones: the ranker sees the break and underrates it."""
+    order = tuple(sorted(ranking.order, key=lambda i: cut[i]))
+    if order == ranking.order:
+        return ranking
+    keys = list(zip(cut, ranking.ranks, strict=True))
+    ranks = tuple(1 + sum(other < key for other in keys) for key in keys)
+    scored = list(zip(ranking.scores, cut, strict=True))
+    lower = max(score for score, is_cut in scored if is_cut) - min(score for score, is_cut in scored if not is_cut) + 1
+    scores = tuple(score - lower * is_cut for score, is_cut in scored)
+    return replace(ranking, best=order[0], order=order, ranks=ranks, scores=scores)
+
+
 def _answer(
-    calls: Sequence[Call], gathered: Gathered, ranking: Ranking, report: FusionReport | None, seconds: float
+    wanted: int, gathered: Gathered, ranking: Ranking, report: FusionReport | None, budget: Budget, seconds: float
 ) -> Answer:
     candidates = tuple(gathered.candidates.values())
-    costs = [candidate.cost for candidate in gathered.new]
-    usage = sum((candidate.usage for candidate in gathered.new if candidate.usage), Usage())
-    if report is not None and report.fusion is not None and not report.fusion.stored:
-        costs.append(report.fusion.cost)
-        usage += report.fusion.usage
     failed = report is not None and report.reason in ("failed", "too_small")
     return Answer(
         text=candidates[ranking.best].text if report is None else report.answer,
@@ -368,10 +402,10 @@ def _answer(
         candidates=candidates,
         ranking=ranking,
         failures=tuple(gathered.failures.values()),
-        usage=usage,
-        cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
+        usage=budget.usage,
+        cost=budget.cost,
         seconds=seconds,
-        degraded=failed or len(candidates) < len(calls),
+        degraded=failed or len(candidates) < wanted,
         fusion=report,
     )
 

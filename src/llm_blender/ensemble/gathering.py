@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from llm_blender.calls import Caller
+from llm_blender.calls import Caller, Reply
+from llm_blender.ensemble.form import Form
 from llm_blender.errors import LLMError
+from llm_blender.llms.pacing import was_queued
 from llm_blender.types import Candidate, Failure, Message, Sampling
 
 
@@ -30,11 +32,18 @@ class Observer:
     def failed(self, call: int, failure: Failure) -> None:
         """Receive the failure of a call."""
 
+    def paid(self, candidate: Candidate) -> None:
+        """Receive each answer that was paid for as soon as it is here, also of the fuser, or one that is not used."""
+
     def comparing(self, done: int, total: int) -> None:
         """Receive the numbers of comparisons done and expected; called from another thread."""
 
     def fusing(self, text: str) -> None:
         """Receive the next piece of the fuser's text, which may not become the answer."""
+
+
+LEAST_GRACE = 10.0
+"""Minimum seconds after the quorum where no grace is set: local LLMs often need one, those of a cloud five or more."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,11 @@ class Limits:
 
     Attributes:
         deadline: maximum seconds of the LLMs, and then of the fuser.
-        quorum: number of answers that suffice; None waits for all, up to the deadline.
-        grace: seconds that the other LLMs get once the quorum has answered.
+        quorum: number of LLMs whose answers suffice; an LLM counts with its first answer. None waits for all, up to the
+            deadline.
+        grace: seconds that the other calls get once the quorum has answered; None is as long again as the quorum took,
+            and at least `LEAST_GRACE`.
+        answers: minimum number of answers of a quorum.
         total: maximum seconds from prompt to answer: LLMs and fuser get a share of it, at most their deadline, and the
             ranker the rest; None gives both their deadline.
         max_cost: maximum cost in dollars; an LLM is not called if its answer may cost more than is left.
@@ -53,7 +65,8 @@ class Limits:
 
     deadline: float = 120.0
     quorum: int | None = None
-    grace: float = 3.0
+    grace: float | None = None
+    answers: int = 1
     total: float | None = None
     max_cost: float | None = None
     allow_unpriced: bool = False
@@ -64,6 +77,10 @@ class Limits:
             return self
         share = _SHARE_BEFORE_FUSING if fusing else _SHARE
         return replace(self, deadline=min(self.deadline, round(share * self.total, 3)))
+
+    def grace_after(self, elapsed: float) -> float:
+        """Return the seconds for the other calls, when the quorum has answered after `elapsed` seconds."""
+        return max(LEAST_GRACE, elapsed) if self.grace is None else self.grace
 
     def for_fuser(self, elapsed: float) -> float:
         """Return the maximum seconds of the fuser, `elapsed` seconds after the prompt."""
@@ -91,25 +108,24 @@ class Gathered:
     Attributes:
         candidates: answers by the index of their call, in that order.
         failures: reasons by the index of a call without an answer.
-        new: answers that were paid for, not found in the store; including empty ones.
     """
 
     candidates: dict[int, Candidate]
     failures: dict[int, Failure]
-    new: tuple[Candidate, ...]
 
 
-async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer) -> Gathered:
+async def gather(
+    calls: Sequence[Call], messages: Sequence[Message], limits: Limits, observer: Observer, form: Form | None = None
+) -> Gathered:
     """Make all calls at once and wait for a quorum and its grace, or for the deadline.
 
-    An answer without text is a failure. Calls that are late are cancelled and reported as timed out.
-
-    Raises:
-        StoreError: the store cannot be read.
+    An answer without text, or without the required form, is a failure. Refusals to answer are the answers only where
+    no answer has the form. Calls that are late are cancelled and reported as timed out.
     """
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
-    new: list[Candidate] = []
+    queued: set[int] = set()
+    refusals: dict[int, tuple[Reply, LLMError]] = {}
 
     def fail(index: int, failure: Failure) -> None:
         failures[index] = failure
@@ -117,45 +133,74 @@ async def gather(calls: Sequence[Call], messages: Sequence[Message], limits: Lim
 
     async def attempt(index: int, call: Call) -> None:
         try:
-            reply = await call.caller.call(
-                messages, call.sampling, lambda text: observer.writing(index, text), new.append
-            )
+            reply = await call.caller.call(messages, call.sampling, lambda text: observer.writing(index, text))
         except LLMError as error:
             fail(index, Failure.of(error))
             return
-        if reply.candidate.text.strip():
-            candidates[index] = reply.candidate
-            observer.wrote(index, reply.candidate, stored=reply.stored)
-        else:
+        except asyncio.CancelledError as error:
+            if was_queued(error):
+                queued.add(index)
+            raise
+        if not reply.candidate.text.strip():
             fail(index, Failure(call.caller.llm.name, "empty", f"{call.caller.llm.name}: the answer is empty"))
+            return
+        try:
+            take(index, reply, reply.candidate if form is None else form.check(reply.candidate))
+        except LLMError as error:
+            if reply.candidate.refusal is None:
+                fail(index, Failure.of(error))
+            else:
+                refusals[index] = reply, error
+
+    def take(index: int, reply: Reply, candidate: Candidate) -> None:
+        candidates[index] = candidate
+        observer.wrote(index, candidate, stored=reply.stored)
+
+    def enough() -> bool:
+        llms = {calls[index].caller.llm.name for index in candidates}
+        return limits.quorum is not None and len(llms) >= limits.quorum and len(candidates) >= limits.answers
 
     tasks = {asyncio.create_task(attempt(index, call)): index for index, call in enumerate(calls)}
     try:
-        await _wait(tasks, candidates, limits)
+        late = await _wait(tasks, enough, limits)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    late = f"no answer within {limits.deadline:g} s"
-    if limits.quorum and len(candidates) >= limits.quorum:
-        late = f"no answer within {limits.grace:g} s after the quorum of {limits.quorum} had answered"
     for task, index in tasks.items():
         if task.cancelled():
             name = calls[index].caller.llm.name
-            fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
+            if index in queued:
+                fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
+            else:
+                fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
             raise error
-    return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())), tuple(new))
+    answered = bool(candidates)
+    for index, (reply, error) in refusals.items():
+        if answered:
+            fail(index, Failure.of(error))
+        else:
+            take(index, reply, reply.candidate)
+    return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())))
 
 
-async def _wait(tasks: dict[asyncio.Task[None], int], candidates: dict[int, Candidate], limits: Limits) -> None:
-    """Wait until all calls are done, one has raised, the grace after the quorum is over, or the deadline."""
+async def _wait(tasks: Iterable[asyncio.Task[None]], enough: Callable[[], bool], limits: Limits) -> str:
+    """Wait until all calls are done, one has raised, the grace after the quorum is over, or the deadline.
+
+    Returns the failure of a call that is not done by then.
+    """
     clock = asyncio.get_running_loop().time
-    end, graced = clock() + limits.deadline, False
+    started = clock()
+    end, late, graced = started + limits.deadline, f"no answer within {limits.deadline:g} s", False
     pending = set(tasks)
     while pending and clock() < end:
         done, pending = await asyncio.wait(pending, timeout=end - clock(), return_when=asyncio.FIRST_COMPLETED)
         if any(not task.cancelled() and task.exception() for task in done):
-            return
-        if limits.quorum and len(candidates) >= limits.quorum and not graced:
-            end, graced = min(end, clock() + limits.grace), True
+            break
+        if not graced and enough():
+            graced, grace = True, limits.grace_after(clock() - started)
+            if clock() + grace < end:
+                end = clock() + grace
+                late = f"no answer within {grace:.3g} s after the quorum of {limits.quorum} had answered"
+    return late

@@ -4,22 +4,109 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llm_blender.calls import Budget, most_cost
 from llm_blender.data import STDIO, RowWriter
-from llm_blender.ensemble import Ensemble
-from llm_blender.errors import InputError, WorkError
+from llm_blender.ensemble import Ensemble, Observer
+from llm_blender.errors import Failure, InputError, WorkError, describe_failures, sentence
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through
+from llm_blender.jobs.engine import Item, OnRows, Result, Rows, busy_llms, work_through
 from llm_blender.jobs.job import Job
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
-from llm_blender.types import LLM, Answer, Example, Message, Sampling, to_messages
+from llm_blender.types import LLM, Answer, Candidate, Example, Message, Sampling, Usage, to_messages
 
+logger = logging.getLogger(__name__)
+
+_EARLY = 5  # calls of an LLM that all fail before a warning
+_LASTING = frozenset({"auth", "connection", "not_found", "server", "timeout"})
 _FUSED_CHARS = 20_000  # assumed length of a fuser's prompt without max_chars, for its maximum cost
+
+
+@dataclass
+class Tally:
+    """The calls of one LLM over all rows of a job.
+
+    Attributes:
+        name: name of the LLM.
+        answers: calls with an answer that was ranked.
+        reasons: number of failed calls by reason.
+        examples: the first failure of each reason.
+        usage: tokens of the answers.
+        cost: dollars of all its answers, including those that were not ranked; None if a price is unknown.
+        timed: answers with a time.
+        seconds: seconds of these answers together.
+    """
+
+    name: str
+    answers: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Failure] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+    timed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Number of failed calls."""
+        return self.reasons.total()
+
+    def add_answer(self, candidate: Candidate) -> None:
+        """Count an answer."""
+        self.answers += 1
+        self.usage += candidate.usage or Usage()
+        self.timed += candidate.seconds is not None
+        self.seconds += candidate.seconds or 0.0
+
+    def add_failure(self, failure: Failure) -> None:
+        """Count a failed call."""
+        self.reasons[failure.reason] += 1
+        self.examples.setdefault(failure.reason, failure)
+
+    def describe(self) -> str:
+        """Describe the failures in one line: ``a: 3 of 20 calls failed (timeout: no answer within 60 s)``."""
+        kinds = [
+            (f"{count:,} " if len(self.reasons) > 1 else "")
+            + f"{reason}: {describe_failures([self.examples[reason]]).removeprefix(f'{self.name}: ')}"
+            for reason, count in self.reasons.most_common()
+        ]
+        return f"{self.name}: {self.failed:,} of {self.failed + self.answers:,} calls failed ({'; '.join(kinds)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `seconds` is the mean of an answer there, None where no answer has a time."""
+        return {
+            "answers": self.answers,
+            "failed": self.failed,
+            "reasons": dict(self.reasons.most_common()),
+            "usage": self.usage.to_dict(),
+            "cost": self.cost,
+            "seconds": round(self.seconds / self.timed, 3) if self.timed else None,
+        }
+
+
+def _tallies(rows: Iterable[Mapping[str, Any]], job: Job, names: Iterable[str]) -> dict[str, Tally]:
+    """Count the calls of each LLM, by name.
+
+    Args:
+        rows: answers, or the failures of rows without one, as JSON.
+        job: their job, which knows the costs, also of an LLM that only fuses.
+        names: names of the LLMs.
+    """
+    costs = job.cost_by_llm()
+    tallies = {name: Tally(name, cost=costs.get(name, 0.0)) for name in (*names, *costs)}
+    for row in rows:
+        for candidate in map(Candidate.from_dict, row.get("candidates", ())):
+            name = candidate.model or ""
+            tallies.setdefault(name, Tally(name)).add_answer(candidate)
+        for failure in map(Failure.from_dict, row.get("failures", ())):
+            tallies.setdefault(failure.model, Tally(failure.model)).add_failure(failure)
+    return tallies
 
 
 @dataclass(frozen=True)
@@ -29,10 +116,14 @@ class Ran:
     Attributes:
         rows: numbers of rows.
         fused: number of rows whose answer is fused.
-        cost: cost of all runs of this job in dollars, without calls of unknown price.
+        cost: dollars of all answers that all runs of this job have paid for, without calls of unknown price.
         unpriced: number of rows whose cost is unknown.
         failures: reasons of the rows without an answer, by id.
-        partial: reasons of the rows whose answer lacks an LLM or the fuser, by id.
+        partial: reasons of the rows to try again, as their answer lacks an LLM or the fuser, by id.
+        degraded: number of rows whose answer lacks an LLM or the fuser, including those with a quorum.
+        cut_off: number of rows whose answer was cut off at the LLM's maximum of tokens.
+        truncated: mean share of a row's text that the ranker did not read.
+        llms: the calls of each LLM, by name.
     """
 
     rows: Rows
@@ -41,11 +132,15 @@ class Ran:
     unpriced: int
     failures: dict[str, str]
     partial: dict[str, str]
+    degraded: int
+    cut_off: int
+    truncated: float
+    llms: dict[str, Tally]
 
     @property
     def complete(self) -> bool:
         """Whether every row has an answer, with all LLMs and the fuser."""
-        return not (self.failures or self.partial)
+        return not (self.failures or self.degraded)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -55,10 +150,41 @@ class Ran:
             "fused": self.fused,
             "failed": len(self.failures),
             "partial": len(self.partial),
+            "degraded": self.degraded,
+            "cut_off": self.cut_off,
             "cost": self.cost,
             "unpriced_rows": self.unpriced,
+            "truncated": round(self.truncated, 4),
             "seconds": round(self.rows.seconds, 3),
+            "llms": {name: tally.to_dict() for name, tally in self.llms.items()},
         }
+
+
+class _Watch(Observer):
+    """Observer of all rows: it records what was paid for, and warns of an LLM that does not work from the beginning."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._first: dict[str, list[Failure]] = {}
+        self._known = set[str | None]()
+
+    def paid(self, candidate: Candidate) -> None:
+        self._job.paid(candidate)
+
+    def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
+        if not stored:
+            self._known.add(candidate.model)
+
+    def failed(self, call: int, failure: Failure) -> None:
+        if failure.model in self._known or not failure.own:
+            return
+        first = self._first.setdefault(failure.model, [])
+        first.append(failure)
+        if failure.reason not in _LASTING:
+            self._known.add(failure.model)
+        elif len(first) == _EARLY:
+            self._known.add(failure.model)
+            logger.warning("the first calls failed: %s", describe_failures(first))
 
 
 def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fuser: str, seed: int) -> dict[str, Any]:
@@ -117,7 +243,7 @@ def run_prompts(
     """Answer every prompt that has no answer yet, and write all rows in the order of the prompts.
 
     A row without an answer is left out of the output and reported with its reason; a row whose answer lacks an LLM or
-    the fuser is written as it is. The next run tries both again.
+    the fuser is written as it is. The next run tries both again, but not a row that has a quorum.
 
     Args:
         ensemble: the ensemble that answers.
@@ -139,41 +265,53 @@ def run_prompts(
     items = [Item(row.id or "", row, most_cost=_most_cost(ensemble, row, max_cost, allow_unpriced)) for row in rows]
     if any(journal.status(item.key) != "done" for item in items):
         _ = ensemble.ranker  # its errors come before any call
+        if ensemble.settings.mode != "pick":
+            _ = ensemble.fuser
+    watch = _Watch(job)
 
     async def answer(row: Example) -> Result:
-        given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed)
-        return Result(_record(row, given), _lacks(given, ensemble.settings.limits.quorum), given.cost)
+        given = await ensemble.aask(row.instruction if not row.input else row.prompt, seed=seed, observer=watch)
+        lacks = _lacks(given, ensemble.settings.limits.quorum)
+        return Result(_record(row, given), lacks, given.cost, busy=busy_llms(given.failures) if lacks else {})
 
     done = work_through(
         journal,
         items,
         answer,
         concurrency={"": concurrency or at_once(ensemble)},
-        budget=Budget(max_cost, spent=journal.cost),
+        budget=Budget(max_cost, spent=job.cost),
         resources=[ensemble],
         on_rows=on_rows,
         on_stopping=on_stopping,
     )
     if done.over_budget:
         raise WorkError(
-            f"The next prompt might cost more than is left of --max-cost {max_cost:g}; ${journal.cost:.4f} are spent. "
+            f"The next prompt might cost more than is left of --max-cost {max_cost:g}; ${job.cost:.4f} are spent. "
             f"{done.total - done.missing:,} of {done.total:,} rows are done and kept in {job.folder}: run the same "
             f"command with a higher cap to go on."
         )
     failures = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) in (None, "failed")}
     partial = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) == "partial"}
+    values = (value for item in items if (value := journal.value(item.key)) is not None)
+    llms = _tallies(values, job, (member.llm.name for member in ensemble.members))
     if len(failures) == len(items) and items:
-        raise WorkError(f"No prompt has an answer. The first: {next(filter(None, failures.values()), 'not tried')}")
-    fused = 0
+        reasons = "; ".join(tally.describe() for tally in llms.values() if tally.failed)
+        raise WorkError(f"No prompt has an answer. {sentence(reasons or 'None was tried')}")
+    fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
     with RowWriter(out) as writer:
         for item in items:
             if item.key not in failures:
                 record = journal.value(item.key)
                 fused += record["mode"] == "fuse"
+                degraded += record["degraded"]
+                best = Candidate.from_dict(record["candidates"][record["ranking"]["best"]])
+                cut_off += record["mode"] == "pick" and best.cut_off
+                truncated += record["ranking"].get("truncated", 0.0)
                 writer.write(record)
     if out != STDIO:
         _write_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
-    return Ran(done, fused, journal.cost, journal.unpriced, failures, partial)
+    truncated /= max(len(items) - len(failures), 1)
+    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, llms)
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:
@@ -191,8 +329,8 @@ def _lacks(answer: Answer, quorum: int | None) -> str:
     """Return why the next run should try an answer again; empty if it should not."""
     if answer.fusion is not None and answer.fusion.reason in ("failed", "too_small"):
         return answer.fusion.message
-    if answer.failures and not (quorum and len(answer.candidates) >= quorum):
-        return "; ".join(dict.fromkeys(failure.message for failure in answer.failures))
+    if answer.failures and not (quorum and len({candidate.model for candidate in answer.candidates}) >= quorum):
+        return describe_failures(answer.failures)
     return ""
 
 

@@ -103,7 +103,6 @@ class BaseFuser(ABC):
             InputError: the lists differ in length, an instruction has no candidates, or a candidate is not a text.
             LLMError: the LLM cannot be reached or run, or refuses every row. Answers received before are in the store
                 of a fuser that has one.
-            StoreError: the store cannot be read.
         """
         rows = fuser_rows(instructions, candidates, inputs)
         return run_to_end(lambda: self._fuse_rows(rows, seed, progress))
@@ -130,7 +129,6 @@ class BaseFuser(ABC):
         Raises:
             InputError: there are no candidates, or one is not a text.
             LLMError: the LLM gives no answer.
-            StoreError: the store cannot be read.
             WorkError: the device has too little memory for the model.
         """
         (row,) = fuser_rows([instruction], [candidates], [input])

@@ -207,7 +207,7 @@ class ChatFuser(BaseFuser):
 
 
 def within_budget(fuser: Fuser, budget: Budget) -> Fuser:
-    """Return a fuser whose calls are limited to a budget; one that calls no LLM, or without a cap, as it is."""
-    if budget.max_cost is None or not isinstance(fuser, ChatFuser):
+    """Return a fuser whose calls are limited to a budget and counted in it; one that calls no LLM as it is."""
+    if not isinstance(fuser, ChatFuser):
         return fuser
     return fuser.replace(llm=budget.llm(fuser.llm))

@@ -2,10 +2,12 @@
 
 # Without `from __future__ import annotations`: distilabel reads the annotations of `process` as objects.
 
+import logging
 import math
 from typing import Any
 
-from llm_blender.errors import MissingLibraryError
+from llm_blender._inputs import check_inputs
+from llm_blender.errors import InputError, MissingLibraryError
 from llm_blender.llms.chat_response import split_reasoning
 from llm_blender.rankers import load_ranker
 from llm_blender.ranking import DEFAULT_BUDGET
@@ -20,6 +22,8 @@ except ImportError as error:  # distilabel 1.5.3 imports requests without depend
     raise MissingLibraryError("llm_blender.integrations.distilabel", "distilabel requests") from error
 
 __all__ = ["RankGenerations"]
+
+logger = logging.getLogger(__name__)
 
 
 class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
@@ -36,11 +40,12 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
         budget: comparisons per instruction for ``auto`` and ``active``.
 
     Input columns:
-        - instruction (`str` or `ChatType`): the prompt or conversation.
+        - instruction (`str` or `ChatType`): the prompt or conversation, also with parts of text and turns of tools.
         - generations (`List[Union[str, None]]`): the answers; None for a failed call.
 
     Output columns:
-        - ranks (`List[int]`): rank of each generation, 1 is best; ties share the smaller rank, failures the last.
+        - ranks (`List[Union[int, None]]`): rank of each generation, 1 is best; ties share the smaller rank, failures
+            the last. None in a row that cannot be read, such as one without an instruction.
         - ranked_generations (`List[Union[str, None]]`): the generations, best first.
         - scores (`List[Union[float, None]]`): score of each generation, higher is better; None for failures.
         - winner_probability (`Union[float, None]`): P(the best is better than the runner-up); None for fewer than two
@@ -105,20 +110,47 @@ class RankGenerations(Step):  # type: ignore[misc]  # the library has no types
         return ["ranks", "ranked_generations", "scores", "winner_probability", "ranker_name"]
 
     def process(self, inputs: StepInput) -> StepOutput:
-        """Rank the generations of a batch of rows, with the comparisons of all rows pooled."""
-        answered = [[i for i, text in enumerate(row["generations"]) if text is not None] for row in inputs]
-        ranked = [i for i, kept in enumerate(answered) if kept]
+        """Rank the generations of a batch of rows, with the comparisons of all rows pooled.
+
+        A row that cannot be read (no instruction, an image, a generation that is no text) gets None for each rank and
+        score, and a warning; the other rows of the batch are ranked.
+        """
+        readable: dict[int, dict[int, str]] = {}
+        for i, row in enumerate(inputs):
+            try:
+                readable[i] = _texts(row["instruction"], row["generations"])
+            except InputError as error:
+                logger.warning("row %d of the batch is not ranked: %s", i, error)
+        ranked = [i for i, texts in readable.items() if texts]
         rankings = self._loaded.rank_many(
             [inputs[i]["instruction"] for i in ranked],
-            [[split_reasoning(inputs[i]["generations"][j])[0] for j in answered[i]] for i in ranked],
+            [list(readable[i].values()) for i in ranked],
             strategy=self.strategy,
             budget=self.budget,
         )
         ranking_of = dict(zip(ranked, rankings, strict=True))
-        for i, (row, kept) in enumerate(zip(inputs, answered, strict=True)):
-            row.update(_columns(row["generations"], kept, ranking_of.get(i)))
+        for i, row in enumerate(inputs):
+            generations = row["generations"]
+            if i in readable:
+                row.update(_columns(generations, list(readable[i]), ranking_of.get(i)))
+            else:
+                nothing = [None] * len(generations) if isinstance(generations, list) else None
+                row.update(ranks=nothing, ranked_generations=generations, scores=nothing, winner_probability=None)
             row["ranker_name"] = self.ranker
         yield inputs
+
+
+def _texts(instruction: Any, generations: Any) -> dict[int, str]:
+    """Return the generations of a row by their indices, without failed ones and without thoughts.
+
+    Raises:
+        InputError: the instruction or a generation cannot be read.
+    """
+    if not isinstance(generations, list):
+        raise InputError(f"`generations` must be a list, not {type(generations).__name__}.")
+    texts = {i: text for i, text in enumerate(generations) if text is not None}
+    check_inputs([instruction], [list(texts.values()) or [""]])
+    return {i: split_reasoning(text)[0] for i, text in texts.items()}
 
 
 def _columns(generations: list[str | None], kept: list[int], ranking: Ranking | None) -> dict[str, Any]:

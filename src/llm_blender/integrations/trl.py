@@ -10,16 +10,18 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Literal, cast
 
+from llm_blender._inputs import check_inputs
+from llm_blender.conversations import read_messages
 from llm_blender.errors import InputError
 from llm_blender.llms.chat_response import split_reasoning
 from llm_blender.rankers import as_ranker
 from llm_blender.ranking import LogitWeights, probability, win_probabilities
-from llm_blender.types import Instruction, Message, Ranker, instruction_text
+from llm_blender.types import Instruction, Ranker, instruction_text
 
 __all__ = ["PairwiseJudge", "WinProbabilityReward"]
 
 Conversation = Sequence[Mapping[str, Any]]
-"""TRL's conversational format: messages with a text or a list of parts as content."""
+"""TRL's conversational format: messages with a text or a list of parts as content, and with calls of tools."""
 
 
 class PairwiseJudge:
@@ -67,14 +69,12 @@ class PairwiseJudge:
         Raises:
             InputError: the lists differ in length, or a prompt does not have two completions.
         """
+        pairs = []
         for i, pair in enumerate(completions):
             if len(pair) != 2:
                 raise InputError(f"Prompt {i} has {len(pair)} completions: a pairwise judge compares two.")
-        rankings = self.ranker.rank_many(
-            [_instruction(prompt) for prompt in prompts],
-            [[_answer(completion) for completion in pair] for pair in completions],
-            strategy="full",
-        )
+            pairs.append([_answer(completion, f"Completion {j} of prompt {i}") for j, completion in enumerate(pair)])
+        rankings = self.ranker.rank_many(cast(Sequence[Instruction], prompts), pairs, strategy="full")
         if not return_scores:
             return [0 if ranking.logit(0, 1) >= 0 else 1 for ranking in rankings]
         if temperature is None:
@@ -138,13 +138,15 @@ class WinProbabilityReward:
         """
         if len(prompts) != len(completions):
             raise InputError(f"{len(completions)} completions need as many prompts, not {len(prompts)}.")
-        instructions = [_instruction(prompt) for prompt in prompts]
+        instructions = cast(Sequence[Instruction], prompts)
+        check_inputs(instructions, [[""]] * len(instructions))
+        answers = [_answer(completion, f"Completion {i}") for i, completion in enumerate(completions)]
         siblings: dict[str, list[int]] = {}
         for i, instruction in enumerate(instructions):
             siblings.setdefault(instruction_text(instruction), []).append(i)
         rankings = self.ranker.rank_many(
             [instructions[group[0]] for group in siblings.values()],
-            [[_answer(completions[i]) for i in group] for group in siblings.values()],
+            [[answers[i] for i in group] for group in siblings.values()],
             strategy=self.strategy,
         )
         rewards = [0.5] * len(completions)
@@ -163,21 +165,19 @@ def _without_consensus(ranker: Ranker) -> Ranker:
     return cast(Ranker, other)
 
 
-def _instruction(prompt: str | Conversation) -> Instruction:
-    if isinstance(prompt, str):
-        return prompt
-    return [Message(role=message["role"], content=_content(message)) for message in prompt]
+def _answer(completion: str | Conversation, name: str) -> str:
+    """Extract the assistant's text from a completion, without reasoning, calls of tools and their results.
 
-
-def _answer(completion: str | Conversation) -> str:
-    """Extract the assistant's text from a completion, without reasoning, tool calls and their results."""
+    Raises:
+        InputError: it is neither a text nor a list of messages; the error calls it `name`.
+    """
     if isinstance(completion, str):
-        text = completion
-    else:
-        text = "\n\n".join(_content(message) for message in completion if message["role"] == "assistant")
-    return split_reasoning(text)[0]
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content if "text" in part)
+        return split_reasoning(completion)[0]
+    if isinstance(completion, Mapping) or not isinstance(completion, Sequence):
+        raise InputError(f"{name} must be a text or a list of messages, not {type(completion).__name__}.")
+    try:
+        messages = read_messages(completion)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    texts = [message["content"] or "" for message in messages if message["role"] == "assistant"]
+    return split_reasoning("\n\n".join(texts))[0]

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from llm_blender.calls import Budget, run_to_end
-from llm_blender.errors import LLMError, NoAnswerError
+from llm_blender.errors import Failure, LLMError, NoAnswerError
 from llm_blender.jobs.journal import Entry, Journal
 
 T = TypeVar("T")
@@ -19,6 +19,9 @@ T = TypeVar("T")
 _PATIENCE = 10
 """Failures of one queue, one after the other, after which its LLM counts as unavailable."""
 _LASTING = {"auth", "connection", "rate_limit", "server", "timeout"}
+_STUCK = 600.0
+"""Seconds without an answer of an LLM at its limit, after which a row is no longer tried again."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds before a row is tried again; the first doubles with each attempt
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,28 @@ class Result:
     """The result of a row.
 
     Attributes:
-        value: plain JSON values; None where the row failed.
+        value: plain JSON values; None where the row failed and nothing is known of it.
         reason: why the row failed or is incomplete; empty where it is complete.
         cost: dollars paid; None where a price is unknown.
+        failed: whether the row failed although it has a value, which says how.
+        busy: LLMs that did not answer because they are at their limit, with the seconds until they may; the row is
+            tried again in the same run.
     """
 
     value: Any
     reason: str = ""
     cost: float | None = 0.0
+    failed: bool = False
+    busy: Mapping[str, float] = field(default_factory=dict)
+
+
+def busy_llms(failures: Iterable[Failure]) -> dict[str, float]:
+    """Return the LLMs at their limit, for `Result.busy`: their servers, or our queues, name a time to come back."""
+    return {
+        failure.model: failure.retry_after
+        for failure in failures
+        if failure.reason == "rate_limit" and failure.retry_after is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -122,7 +139,7 @@ class _Count:
 
     def entry(self, journal: Journal, key: str, result: Result) -> None:
         """Write the result of a row to the journal."""
-        status = "failed" if result.value is None else "partial" if result.reason else "done"
+        status = "failed" if result.failed or result.value is None else "partial" if result.reason else "done"
         journal.add(Entry(key, status, result.value, result.reason, result.cost))  # type: ignore[arg-type]
         self.add(cost=result.cost, **{status: 1})
 
@@ -140,9 +157,10 @@ def work_through(
 ) -> Rows:
     """Work on each row that is not done yet.
 
-    A row whose LLM fails is recorded with the reason, and the others go on. After ten lasting failures of one queue,
-    one after the other, its remaining rows are not begun. On any other error, and when interrupted, no further row is
-    begun, and those under way come to their end: what was paid for is kept.
+    A row whose LLM fails is recorded with the reason, and the others go on. A row whose LLM is at its rate limit is
+    tried again until that LLM has answered no row for ten minutes: the limit costs time. After ten lasting failures of
+    one queue, one after the other, its remaining rows are not begun. On any other error, and when interrupted, no
+    further row is begun, and those under way come to their end: what was paid for is kept.
 
     Args:
         journal: record of the results.
@@ -186,23 +204,27 @@ async def _work(
         queues.setdefault(item.queue, deque()).append(item)
     stop = asyncio.Event()
 
+    limits = _RateLimits()
+
     async def attempt(item: Item[T]) -> bool:
-        """Work on a row; return False after a lasting failure of its LLM."""
+        """Work on a row until no LLM is at its limit; return False after a lasting failure of its LLM."""
         cost: float | None = 0.0
+        tries = 0
         try:
-            result = await work(item.value)
-            cost = result.cost
-        except LLMError as error:
-            result = Result(None, str(error))
-            lasting = error.reason in _LASTING
-        except NoAnswerError as error:
-            result = Result(None, str(error))
-            lasting = all(failure.reason in _LASTING for failure in error.failures)
-        else:
-            lasting = False
+            while True:
+                result, lasting = await _outcome(work, item)
+                cost = None if cost is None or result.cost is None else cost + result.cost
+                wait = limits.wait(item.queue, result.busy, tries)
+                if wait is None or stop.is_set():
+                    break
+                tries += 1
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), wait)
+                if stop.is_set():
+                    break
         finally:
             budget.release(item.most_cost, cost)
-        count.entry(journal, item.key, result)
+        count.entry(journal, item.key, replace(result, cost=cost))
         return not lasting
 
     async def worker(queue: deque[Item[T]], failures: list[int]) -> None:
@@ -238,6 +260,40 @@ async def _work(
             await asyncio.wait(pending)
     for task in tasks:
         task.result()
+
+
+async def _outcome(work: Callable[[T], Awaitable[Result]], item: Item[T]) -> tuple[Result, bool]:
+    """Work on a row once; return the result, and whether its LLM fails in a way that lasts."""
+    try:
+        return await work(item.value), False
+    except LLMError as error:
+        return Result(None, str(error), error.cost, busy=busy_llms([Failure.of(error)])), error.reason in _LASTING
+    except NoAnswerError as error:
+        lasting = all(failure.reason in _LASTING for failure in error.failures)
+        value = {"failures": [failure.to_dict() for failure in error.failures]}
+        return Result(value, str(error), error.cost, failed=True, busy=busy_llms(error.failures)), lasting
+
+
+class _RateLimits:
+    """The LLMs of each queue that are at their limit, and since when."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, dict[str, float]] = {}
+
+    def wait(self, queue: str, busy: Mapping[str, float], tries: int) -> float | None:
+        """Note the result of a row; return the seconds before it is tried again, or None to leave it as it is.
+
+        Args:
+            queue: queue of the row.
+            busy: LLMs at their limit, with the seconds until they may answer.
+            tries: number of earlier attempts that were tried again.
+        """
+        now, before = time.monotonic(), self._since.get(queue, {})
+        since = self._since[queue] = {llm: before.get(llm, now) for llm in busy}
+        left = max((begun + _STUCK - now for begun in since.values()), default=0.0)
+        if left <= 0:
+            return None
+        return min(max(min(busy.values()), _FIRST_WAIT * 2.0 ** min(tries, 16)), _LONGEST_WAIT, left)
 
 
 def work_through_batches(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.jobs.journal import Journal
+from llm_blender.jobs.journal import Entry, Journal
+from llm_blender.types import Candidate
 
 _MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
-_SUFFIX = ".journal.jsonl"
+_SUFFIX, _PAID = ".journal.jsonl", "paid"
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -82,15 +83,40 @@ class Job:
         self._journals.clear()
         self._stack.close()
 
+    def paid(self, candidate: Candidate) -> None:
+        """Record the cost of an answer as soon as it is here: its row may never be done.
+
+        Raises:
+            WorkError: the job's folder cannot be written to.
+        """
+        self._paid.add(Entry(str(len(self._paid)), "done", {"llm": candidate.model}, cost=candidate.cost))
+
     @property
     def cost(self) -> float:
-        """Dollars paid in all opened journals, as far as prices are known."""
-        return sum(journal.cost for journal in self._journals.values())
+        """Dollars of all answers that were paid for, as far as prices are known."""
+        return max(self._paid.cost, sum(journal.cost for journal in self._rows))
 
     @property
     def unpriced(self) -> int:
-        """Entries of unknown cost in all opened journals."""
-        return sum(journal.unpriced for journal in self._journals.values())
+        """Answers of unknown cost."""
+        return max(self._paid.unpriced, sum(journal.unpriced for journal in self._rows))
+
+    def cost_by_llm(self) -> dict[str, float | None]:
+        """Return the dollars that the answers of each LLM cost; None where a price is unknown."""
+        costs: dict[str, float | None] = {}
+        for entry in self._paid.entries():
+            name, before = entry.value["llm"] or "", costs.get(entry.value["llm"] or "", 0.0)
+            costs[name] = None if before is None or entry.cost is None else before + entry.cost
+        return costs
+
+    @property
+    def _paid(self) -> Journal:
+        return self.journal(_PAID)
+
+    @property
+    def _rows(self) -> list[Journal]:
+        """The opened journals of rows, which hold the costs of a job that was begun without a record of answers."""
+        return [journal for name, journal in self._journals.items() if name != _PAID]
 
     def journal(self, name: str) -> Journal:
         """Return one of its journals, opened with the first use and closed at the end."""

@@ -26,7 +26,7 @@ class Entry(Record):
     Attributes:
         key: key of the row.
         status: ``done``, ``partial`` or ``failed``.
-        value: the result as plain JSON values; None where the row failed.
+        value: the result as plain JSON values; where the row failed, None or what is known of it.
         reason: why the row is not done; empty where it is.
         cost: dollars paid for this entry; None where a price is unknown.
     """
@@ -101,16 +101,21 @@ class Journal:
         return "" if position is None else position.reason
 
     def value(self, key: str) -> Any:
-        """Return the result of a row; None if it has none."""
+        """Return the result of a row; None if it has none. That of a failed row says how it failed."""
         position = self._positions.get(key)
-        if position is None:
-            return None
-        self._file.seek(position.start)
-        return json.loads(self._file.read(position.size)).get("value")
+        return None if position is None else self._entry(position).value
 
     def values(self, keys: Iterable[str]) -> Iterator[Any]:
         """Return the results of rows, in the order of the keys."""
         return map(self.value, keys)
+
+    def entries(self) -> Iterator[Entry]:
+        """Return the last entry of each row."""
+        return map(self._entry, self._positions.values())
+
+    def _entry(self, position: _Position) -> Entry:
+        self._file.seek(position.start)
+        return Entry.from_dict(json.loads(self._file.read(position.size)))
 
     def add(self, entry: Entry) -> None:
         """Write an entry; after this returns, a killed process does not lose it.

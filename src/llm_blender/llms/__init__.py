@@ -8,7 +8,8 @@ from llm_blender.config import EmbeddedConfig, LLMConfig, ReplayConfig
 from llm_blender.llms.chat_response import ReasoningSplitter, split_reasoning
 from llm_blender.llms.embedded import EmbeddedLLM, Variation, default_variations
 from llm_blender.llms.local_servers import LocalServer, find_local_servers
-from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
+from llm_blender.llms.pacing import Backoff
 from llm_blender.llms.replay import ReplayLLM
 from llm_blender.types import LLM
 
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-def load_llm(entry: LLMConfig, folder: Path | None = None) -> LLM:
+def load_llm(entry: LLMConfig, folder: str | Path | None = None) -> LLM:
     """Make the LLM of an ``[[llm]]`` of ``blend.toml``.
 
     Args:
@@ -39,7 +40,7 @@ def load_llm(entry: LLMConfig, folder: Path | None = None) -> LLM:
         NotFoundError: its model or its file of rows does not exist.
     """
     if isinstance(entry, ReplayConfig):
-        return ReplayLLM(entry.name, (folder or Path()) / Path(entry.rows).expanduser(), entry.model)
+        return ReplayLLM(entry.name, Path(folder or "") / Path(entry.rows).expanduser(), entry.model)
     if isinstance(entry, EmbeddedConfig):
         return EmbeddedLLM.from_config(entry)
     return OpenAICompatibleLLM.from_config(entry)

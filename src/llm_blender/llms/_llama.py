@@ -210,11 +210,11 @@ class LlamaCall:
 
     def _refusal(self, error: Mapping[str, Any]) -> LLMError:
         if error.get("type") == "exceed_context_size_error":
-            return self._error(
-                "bad_request",
-                f"the prompt is too long: {error['n_prompt_tokens']} tokens, and the context holds"
-                f" {error['n_ctx']}; shorten it, or give a larger `context`.",
-            )
+            tokens = error["n_prompt_tokens"]
+            short = f"the prompt is too long: {tokens} tokens, and the context holds {error['n_ctx']}; shorten it"
+            wider = 1 << (tokens + 1000).bit_length()  # with room for an answer
+            fix = f'raise it in blend.toml: an [[llm]] with provider = "embedded", its model, and context = {wider}'
+            return LLMError(self._llm, "bad_request", f"{short}, or {fix}.", public=short, own=False)
         reason: FailureReason = "bad_request" if error.get("code") == 400 else "server"
         return self._error(reason, f"llama.cpp reports: {error.get('message', error)}")
 

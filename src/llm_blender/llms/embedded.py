@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from llm_blender.errors import CheckpointError, LLMError, NotFoundError
 from llm_blender.llms._llama import Llama, LlamaCall
 from llm_blender.llms.models import DEFAULT_MODEL, find, resolve
-from llm_blender.types import Candidate, Message, OnText, Sampling
+from llm_blender.types import Candidate, Message, OnText, Sampling, text_messages
 
 if TYPE_CHECKING:
     from llm_blender.config import EmbeddedConfig
@@ -122,7 +122,7 @@ class EmbeddedLLM:
             NotFoundError: there is no such model, or it is not downloaded.
             CheckpointError: the file is no GGUF file.
         """
-        return cls(config.name, config.model, sampling=config.sampling, system=config.system)
+        return cls(config.name, config.model, sampling=config.sampling, system=config.system, context=config.context)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {str(self.path)!r})"
@@ -237,9 +237,10 @@ class EmbeddedLLM:
 
     def _request(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         own, variation = self._sampling, self._variations[sampling.sample % len(self._variations)]
+        turns = text_messages(messages)
         system = self._system if self._system is not None else variation.system
-        if system is not None and not any(message["role"] == "system" for message in messages):
-            messages = [{"role": "system", "content": system}, *messages]
+        if system is not None and not any(turn["role"] == "system" for turn in turns):
+            turns.insert(0, {"role": "system", "content": system})
         options = {
             "temperature": _first(sampling.temperature, own.temperature, variation.temperature),
             "top_p": _first(sampling.top_p, own.top_p),
@@ -250,9 +251,7 @@ class EmbeddedLLM:
         }
         return {
             # Half a character, as broken input may hold it, is no JSON.
-            "messages": [
-                {"role": m["role"], "content": m["content"].encode(errors="replace").decode()} for m in messages
-            ],
+            "messages": [{**turn, "content": turn["content"].encode(errors="replace").decode()} for turn in turns],
             **{key: value for key, value in options.items() if value is not None},
         }
 

@@ -6,68 +6,24 @@ import asyncio
 import json
 import logging
 import os
-import random
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import astuple, dataclass
+from typing import Any, Self
+from urllib.parse import urljoin
 from weakref import WeakKeyDictionary
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
-from llm_blender.llms.chat_response import CallError, ChatResponse
+from llm_blender.llms.api_errors import CallError, classify, read_error
+from llm_blender.llms.chat_response import ChatResponse
+from llm_blender.llms.http_client import ClosedError, HttpClient, Response
+from llm_blender.llms.pacing import Backoff, BusyError, Load, Pacer, Place, retry_after
+from llm_blender.llms.refused_keys import TWINS, Changes
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
-
-if TYPE_CHECKING:
-    import ssl
-
-    import httpx
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Exponential pauses between the attempts of a call.
-
-    Attributes:
-        attempts: maximum attempts of a call, including the first.
-        first: seconds before the second attempt; each later pause doubles.
-        longest: maximum seconds of a pause, unless the server asks for more.
-        jitter: returns numbers from 0 to 1; a pause is between a half and the whole of its length, so that the
-            clients of a server that recovers do not all come back at once.
-    """
-
-    attempts: int = 4
-    first: float = 0.5
-    longest: float = 8.0
-    jitter: Callable[[], float] = random.random
-
-    def pause(self, attempt: int, least: float | None = None) -> float | None:
-        """Return seconds to wait after failed `attempt` (0-based), at least `least`; None to give up."""
-        if attempt + 1 >= self.attempts:
-            return None
-        pause = min(self.longest, self.first * 2.0**attempt) * (1 + self.jitter()) / 2
-        return max(pause, least or 0.0)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a response's ``Retry-After``, a number or a date; None without one."""
-    value = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    seconds: float = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds)
-
 
 VIA = "x-llm-blender-via"
 """Header with the names of the services that a call came through, separated by commas."""
@@ -93,36 +49,58 @@ def came_through(services: tuple[str, ...]) -> Iterator[None]:
 logger = logging.getLogger(__name__)
 
 _SAMPLING, _BACKOFF = Sampling(), Backoff()
+_PATH = "/chat/completions"
 _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "server"})
-_OPTIONAL = ("stream_options", "seed")  # some servers refuse them; the call is repeated without
+_OVERLOADED = frozenset({503, 529})  # statuses that close a server for a while, as a 429 does
 _LONGEST_MESSAGE = 300  # characters
-_PATIENCE = 0.05  # seconds
 _LONGEST_REFUSAL = 65_536  # bytes read of it
-_IDLE = 100  # connections kept for later calls
+_MOST_CHANGES = 8  # of one request, because its server refuses keys
+_BYTES_A_TOKEN, _USUAL_TOKENS = 4, 500  # of an English prompt; of an answer
 
 
 @dataclass
 class _Session:
     """The connections of one event loop, and the number of calls that use them."""
 
-    client: httpx.AsyncClient
-    slots: asyncio.Semaphore
+    client: HttpClient
     users: int = 0
+
+
+@dataclass
+class _Output:
+    """The receiver of a call's text.
+
+    Attributes:
+        on_text: gets the text; None drops it.
+        begun: whether a part of the answer was handed on.
+    """
+
+    on_text: OnText | None
+    begun: bool = False
+
+    def emit(self, piece: str) -> None:
+        """Hand the next piece of the text on."""
+        if piece and self.on_text is not None:
+            self.begun = True
+            self.on_text(piece)
 
 
 class OpenAICompatibleLLM:
     """An LLM behind a server that speaks the OpenAI chat API.
 
     A call is retried after a lost connection, a 429 or a 5xx, as long as its timeout allows and no part of the
-    answer was handed on; this is the only layer that retries. One object works in several event loops, one after
-    another or at once. Connections are closed with the last call under way; ``async with llm:`` keeps them open in
-    between.
+    answer was handed on; this is the only layer that retries. A refusal (429, 503) holds all calls back, see `Pacer`.
+    A key that the server refuses is left out or renamed, in later calls, too; a warning names it once.
+
+    One object works in several event loops, one after another or at once. Connections are closed with the last call
+    under way; ``async with llm:`` keeps them open in between.
 
     Attributes:
         name: its name in the ensemble.
         model: name of the model on the server.
         base_url: URL up to and including ``/v1``.
-        timeout: seconds for one call with its retries, without its time in the queue.
+        timeout: seconds for one call with its retries, without its time in the queue; also the maximum seconds that it
+            waits because of refusals and rates.
         concurrency: maximum calls at once in one event loop; others are queued.
 
     Args:
@@ -131,7 +109,9 @@ class OpenAICompatibleLLM:
         api_key_env: environment variable of the key.
         sampling: defaults for options that a call leaves None.
         system: system message for conversations without one.
-        extra: further keys of the request's body, as they are.
+        extra: further keys of the request's body, as they are; they replace those of a call.
+        rpm: maximum calls a minute, spread evenly; None is no limit.
+        tpm: maximum tokens a minute of prompts and answers, likewise.
         price: price of the tokens, for `Candidate.cost`; None if unknown.
         backoff: number of attempts and pauses between them.
 
@@ -152,6 +132,8 @@ class OpenAICompatibleLLM:
         extra: Mapping[str, Any] | None = None,
         timeout: float = 60.0,
         concurrency: int = 4,
+        rpm: float | None = None,
+        tpm: float | None = None,
         price: Price | None = None,
         backoff: Backoff = _BACKOFF,
     ) -> None:
@@ -166,9 +148,10 @@ class OpenAICompatibleLLM:
         self.timeout, self.concurrency = timeout, concurrency
         self._api_key, self._api_key_env = api_key, api_key_env
         self._sampling, self._system, self._extra = sampling, system, dict(extra or {})
-        self._price, self._backoff = price, backoff
-        self._refused: frozenset[str] = frozenset()
+        self._price, self._backoff, self._rpm, self._tpm = price, backoff, rpm, tpm
+        self._changes = Changes()
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
+        self._pacers: WeakKeyDictionary[asyncio.AbstractEventLoop, Pacer] = WeakKeyDictionary()
 
     @classmethod
     def from_config(cls, config: OpenAIConfig) -> Self:
@@ -187,6 +170,8 @@ class OpenAICompatibleLLM:
             extra=config.extra,
             timeout=config.timeout,
             concurrency=config.concurrency,
+            rpm=config.rpm,
+            tpm=config.tpm,
             price=config.price,
         )
 
@@ -205,11 +190,20 @@ class OpenAICompatibleLLM:
             "extra": self._extra,
         }
 
+    @property
+    def load(self) -> Load:
+        """The calls in the running event loop; all places are free where none runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return Load(self.concurrency)
+        return self._pacers[loop].load if loop in self._pacers else Load(self.concurrency)
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            session = self._sessions[loop] = self._connect()
+            session = self._sessions[loop] = _Session(self._connect())
         session.users += 1
         return self
 
@@ -219,18 +213,19 @@ class OpenAICompatibleLLM:
         session.users -= 1
         if not session.users:
             del self._sessions[loop]
-            await session.client.aclose()
+            await session.client.close()
 
-    def _connect(self) -> _Session:
-        import httpx
-
+    def _connect(self) -> HttpClient:
         headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "llm-blender"}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key}"
-        # `generate` has the timeout and the queue.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE)
-        client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, verify=_tls(), follow_redirects=True)
-        return _Session(client, asyncio.Semaphore(self.concurrency))
+        return HttpClient(self.base_url, _PATH, headers)
+
+    def _pacer(self) -> Pacer:
+        loop = asyncio.get_running_loop()
+        if (pacer := self._pacers.get(loop)) is None:
+            pacer = self._pacers[loop] = Pacer(self.concurrency, rpm=self._rpm, tpm=self._tpm, backoff=self._backoff)
+        return pacer
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
@@ -242,20 +237,14 @@ class OpenAICompatibleLLM:
         Raises:
             LLMError: there is no answer, for its ``reason``.
         """
-        async with self:
-            session = self._sessions[asyncio.get_running_loop()]
-            async with session.slots:
-                started = time.perf_counter()
-                body = self._body(messages, sampling)
-                try:
-                    async with asyncio.timeout(self.timeout):
-                        response = await self._persist(session.client, body, on_text)
-                except TimeoutError:
-                    late = f"no answer within {self.timeout:g} s; raise its `timeout`, or lower `max_tokens`"
-                    raise self._error(CallError("timeout", late)) from None
-                except CallError as error:
-                    raise self._error(error) from None
-                seconds = time.perf_counter() - started
+        body = self._body(messages, sampling)
+        if on_text is not None:
+            body = {"stream": True, "stream_options": {"include_usage": True}, **body}
+        try:
+            async with self:
+                response, seconds = await self._persist(body, _Output(on_text))
+        except CallError as error:
+            raise self._error(error) from None
         usage = response.usage
         return Candidate(
             text=response.text,
@@ -263,9 +252,11 @@ class OpenAICompatibleLLM:
             reasoning=response.reasoning,
             usage=usage,
             seconds=seconds,
-            cost=None if usage is None or self._price is None else self._price.cost(usage),
+            cost=self._cost(usage),
             finish_reason=response.finish_reason,
             tool_calls=response.tool_calls,
+            refusal=response.refusal,
+            extra=response.extra,
         )
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
@@ -273,15 +264,15 @@ class OpenAICompatibleLLM:
 
         The prompt counts a token per byte: no token is shorter.
         """
-        body = self._body(messages, sampling)
-        longest = body.get("max_completion_tokens", body.get("max_tokens"))
-        if self._price is None or not isinstance(longest, int):
+        body = self._changes.apply(self._body(messages, sampling))
+        longest = _most_tokens(body)
+        if self._price is None or longest is None:
             return None
-        return self._price.cost(Usage(len(json.dumps(body, ensure_ascii=False).encode(errors="replace")), longest))
+        return self._price.cost(Usage(_size(body), longest))
 
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         turns = list(messages)
-        if self._system is not None and not any(turn["role"] == "system" for turn in turns):
+        if self._system is not None and not any(turn["role"] in ("system", "developer") for turn in turns):
             turns.insert(0, {"role": "system", "content": self._system})
         given = {key: value for key, value in sampling.to_dict().items() if value != []}
         options = {**self._sampling.to_dict(), **given}
@@ -290,133 +281,198 @@ class OpenAICompatibleLLM:
             options["seed"] += sample
         if not options["stop"]:
             del options["stop"]
-        return {**options, **self._extra, **extra, "model": self.model, "messages": turns}
+        body = {**options, **extra, **self._extra}
+        if all(twin in body for twin in TWINS):  # servers refuse both at once
+            kept = next((twin for keys in (self._extra, extra) for twin in TWINS if twin in keys), TWINS[0])
+            body = {key: value for key, value in body.items() if key not in TWINS or key == kept}
+        return {**body, "model": self.model, "messages": turns}
 
-    async def _persist(self, client: httpx.AsyncClient, body: dict[str, Any], on_text: OnText | None) -> ChatResponse:
-        """Call until there is an answer, a lasting failure, or no time left for another attempt."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.timeout
-        attempt, handed_on = 0, False
-
-        def emit(piece: str) -> None:
-            nonlocal handed_on
-            if piece and on_text is not None:
-                handed_on = True
-                on_text(piece)
-
-        if on_text is not None:
-            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    async def _persist(self, body: dict[str, Any], output: _Output) -> tuple[ChatResponse, float]:
+        """Call until there is an answer, a lasting failure, or no time left; return the answer and its seconds."""
+        clock, pacer = time.perf_counter, self._pacer()
+        tokens = _size(body) / _BYTES_A_TOKEN + (_most_tokens(body) or _USUAL_TOKENS)
+        left, patience = self.timeout, self.timeout  # seconds with the server, and in the queue after a refusal
+        attempt, refused = 0, False
+        began: float | None = None
         while True:
-            sent = {key: value for key, value in body.items() if key not in self._refused}
+            queued = clock()
             try:
-                return await self._call(client, sent, emit)
+                async with pacer.place(tokens=tokens, patience=patience, first=refused) as place:
+                    sent = clock()
+                    patience -= sent - queued if refused else 0.0
+                    began = sent if began is None else began
+                    try:
+                        return await self._attempt(place, body, output, left), clock() - began
+                    finally:
+                        left -= clock() - sent
+            except BusyError as busy:
+                full = f"its server accepts no more calls for now; the wait is {busy.wait:.0f} s"
+                raise CallError("rate_limit", full, busy.wait, own=False) from None
             except CallError as error:
-                if refused := _refused_options(error, sent):
-                    self._refused |= refused
-                    continue
-                if handed_on or error.reason not in _TRANSIENT:
-                    raise
-                pause = self._backoff.pause(attempt, error.retry_after)
-                if pause is None or clock() + pause >= deadline:
+                pause, counts = self._pause(error, attempt)
+                refused = _is_refusal(error)
+                if refused:
+                    pause = None if pause is None else pacer.load.closed_for
+                    error.retry_after = error.retry_after or pacer.load.closed_for
+                if pause is None or output.begun or pause >= (patience if refused else left):
                     raise
                 logger.info("%s; again in %.1f s", self._error(error), pause)
-            attempt += 1
-            await asyncio.sleep(pause)
+            attempt += counts
+            if not refused:  # else it waits in the queue, as all calls do
+                left -= pause
+                await asyncio.sleep(pause)
 
-    async def _call(self, client: httpx.AsyncClient, body: dict[str, Any], emit: OnText) -> ChatResponse:
-        import httpx
+    def _pause(self, error: CallError, attempt: int) -> tuple[float | None, bool]:
+        """Return the seconds before a failed call is tried again, None to give up; and whether that is an attempt."""
+        if error.reason not in _TRANSIENT:
+            return None, True
+        if _is_refusal(error) and error.retry_after is not None:
+            return error.retry_after, False
+        pause = self._backoff.pause(attempt, error.retry_after)
+        return 0.0 if pause is not None and isinstance(error, ClosedError) and not attempt else pause, True
 
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-        url = f"{self.base_url}/chat/completions"
+    async def _attempt(self, place: Place, body: dict[str, Any], output: _Output, seconds: float) -> ChatResponse:
+        """Make a call that has a place, and report to its pacer how it ends."""
         try:
-            async with client.stream("POST", url, content=content, headers=via_header()) as raw:
-                blocks = raw.aiter_bytes()
-                if not raw.is_success:
-                    raise self._refusal(raw.status_code, raw.headers, await _server_message(blocks))
-                response = ChatResponse(raw.headers.get("content-type", ""))
-                while not response.done and (block := await _next(blocks)):
-                    emit(response.feed(block))
-                emit(response.close())
-                await _finish(blocks)
-                return response
-        except (httpx.RequestError, httpx.InvalidURL):
-            where = f"no connection to {self.base_url}; is the server running?"
-            raise CallError("connection", where) from None
+            async with asyncio.timeout(seconds):
+                response = await self._adapt(body, output)
+        except TimeoutError:
+            late = f"no answer within {self.timeout:g} s"
+            raise CallError("timeout", f"{late}; raise its `timeout`, or lower `max_tokens`", public=late) from None
+        except CallError as error:
+            if _is_refusal(error):
+                place.refuse(error.retry_after, too_many=error.reason == "rate_limit")
+            raise
+        place.succeed(None if response.usage is None else sum(astuple(response.usage)))
+        return response
 
-    def _refusal(self, status: int, headers: Mapping[str, str], message: str) -> CallError:
-        match status:
-            case 401 | 403 if self._api_key is None:
-                return CallError("auth", f"the server wants a key; name its variable with api_key_env{message}")
-            case 401 | 403:
+    async def _adapt(self, body: dict[str, Any], output: _Output) -> ChatResponse:
+        """Make a call without the keys that the server refuses; learn which these are."""
+        for _ in range(_MOST_CHANGES):
+            sent = self._changes.apply(body)
+            try:
+                return await self._call(sent, output)
+            except CallError as error:
+                if output.begun or error.error is None:
+                    raise
+                changes = self._changes.after(error.error, sent)
+                if changes is not None:
+                    for words, differs in changes.added_to(self._changes):
+                        level = logging.WARNING if differs else logging.INFO
+                        logger.log(
+                            level, "%s: its server refuses a part of the request: %s from now on", self.name, words
+                        )
+                    self._changes = changes
+                elif self._changes.apply(body) == sent:  # no other call has learned it meanwhile
+                    raise
+        return await self._call(self._changes.apply(body), output)
+
+    async def _call(self, body: dict[str, Any], output: _Output) -> ChatResponse:
+        client = self._sessions[asyncio.get_running_loop()].client
+        async with client.post(_json(body), via_header()) as raw:
+            if not 200 <= raw.status < 300:
+                raise await self._refusal(raw)
+            response = ChatResponse(raw.headers.get("content-type", ""))
+            try:
+                async with aclosing(raw.blocks()) as blocks:
+                    async for block in blocks:
+                        output.emit(response.feed(block))
+                        if response.done:
+                            break
+                output.emit(response.close())
+            except CallError as error:
+                error.usage = response.usage  # it is paid for
+                raise
+            await raw.finish()
+            return response
+
+    async def _refusal(self, raw: Response) -> CallError:
+        """Return the error of a response without an answer."""
+        if 300 <= raw.status < 400:
+            target = urljoin(f"{self.base_url}{_PATH}", raw.headers.get("location", ""))
+            moved = f"moved to {target.removesuffix(_PATH)}: put that into its base_url ({raw.status})"
+            return CallError("not_found", moved, public="its server has moved to another URL")
+        content = bytearray()
+        with suppress(CallError):  # the status alone says enough
+            async with aclosing(raw.blocks()) as blocks:
+                async for block in blocks:
+                    content += block
+                    if len(content) >= _LONGEST_REFUSAL:
+                        break
+        error = read_error(content[:_LONGEST_REFUSAL], raw.status)
+        reason, status = classify(error), raw.status
+        wait = retry_after(raw.headers)
+        words = f": {error.message}" if error.message else ""
+        match reason:
+            case "auth" if self._api_key is None:
+                public = "its server wants a key"
+                message = f"the server wants a key; name its variable with api_key_env{words}"
+            case "auth":
                 where = f"in {self._api_key_env}" if self._api_key_env else "that was given"
-                return CallError("auth", f"the server refuses the key {where} ({status}){message}")
-            case 404:
+                message, public = f"the server refuses the key {where} ({status}){words}", "its server refuses its key"
+            case "not_found":
                 fix = f'does {self.base_url} end in /v1, and does the server have a model "{self.model}"?'
-                return CallError("not_found", f"not found (404); {fix}{message}")
-            case 429:
-                pause = retry_after(headers)
-                wait = "" if pause is None else f"; wait {pause:.0f} s"
-                return CallError("rate_limit", f"the server refuses more requests (429){wait}{message}", pause)
-            case status if status >= 500:
-                return CallError("server", f"the server failed ({status}){message}", retry_after(headers))
-            case status:
-                return CallError("bad_request", f"the server refuses the request ({status}){message}")
+                message, public = f"not found ({status}); {fix}{words}", f"its model was not found ({status})"
+            case "rate_limit":
+                seconds = error.retry_after if wait is None else wait
+                least = "" if seconds is None else f"; wait {seconds:.0f} s"
+                message = public = f"the server refuses more requests ({status}){least}{words}"
+            case "server":
+                message = public = f"the server failed ({status}){words}"
+            case _:
+                message = public = f"the server refuses the request ({status}){words}"
+        own = reason not in ("bad_request", "rate_limit")
+        return CallError(reason, message, wait, error=error, own=own, public=public)
 
     def _error(self, error: CallError) -> LLMError:
         """Return the error for the user: one short line, without the key."""
-        message = " ".join(str(error).split())
+        message, public = self._line(str(error)), self._line(_without_places(error.public or str(error)))
+        own = error.own and error.reason not in ("bad_request", "rate_limit")
+        cost = 0.0 if error.usage is None else self._cost(error.usage)
+        return LLMError(
+            self.name,
+            error.reason,
+            message,
+            public=public,
+            retry_after=error.retry_after,
+            own=own,
+            usage=error.usage,
+            cost=cost,
+        )
+
+    def _cost(self, usage: Usage | None) -> float | None:
+        return None if usage is None or self._price is None else self._price.cost(usage)
+
+    def _line(self, text: str) -> str:
+        line = " ".join(text.split())
         if self._api_key:
-            message = message.replace(self._api_key, "***")
-        if len(message) > _LONGEST_MESSAGE:
-            message = message[:_LONGEST_MESSAGE] + "…"
-        return LLMError(self.name, error.reason, message)
+            line = line.replace(self._api_key, "***")
+        return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + "…"
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """Return the trusted certificates; reading them takes longer than a short call."""
-    import httpx
-
-    return httpx.create_ssl_context()
+def _is_refusal(error: CallError) -> bool:
+    """Return whether a server accepts no calls for a while."""
+    return error.reason == "rate_limit" or (error.error is not None and error.error.status in _OVERLOADED)
 
 
-async def _server_message(blocks: AsyncIterator[bytes]) -> str:
-    """Return the server's message in a refusal, after a colon; empty without one."""
-    content = bytearray()
-    while len(content) < _LONGEST_REFUSAL and (block := await _next(blocks)):
-        content += block
-    text = content.decode(errors="replace")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return f": {text}" if text.strip() else ""
-    error = body.get("error", body) if isinstance(body, dict) else body
-    message = error.get("message") if isinstance(error, dict) else error
-    return f": {message}" if message else ""
+def _json(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-async def _finish(blocks: AsyncIterator[bytes]) -> None:
-    """Read what may follow the answer, mostly nothing: a connection is reused only if its response was read to the end.
-
-    Give up on a server that is slow to end or goes on writing.
-    """
-    with suppress(CallError, TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
-            await _next(blocks)
+def _size(body: Mapping[str, Any]) -> int:
+    """Return the bytes of a request's body, as most of them are of its messages."""
+    return len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
 
 
-async def _next(blocks: AsyncIterator[bytes]) -> bytes:
-    """Return the next bytes; none at the end."""
-    import httpx
-
-    try:
-        return await anext(blocks, b"")
-    except httpx.RequestError as error:
-        message = f"the connection broke during the answer ({type(error).__name__})"
-        raise CallError("connection", message) from None
+def _most_tokens(body: Mapping[str, Any]) -> int | None:
+    """Return the maximum tokens of an answer, under either name; None without one."""
+    longest = next((body[twin] for twin in TWINS if twin in body), None)
+    return longest if isinstance(longest, int) else None
 
 
-def _refused_options(error: CallError, body: Mapping[str, Any]) -> set[str]:
-    if error.reason != "bad_request":
-        return set()
-    return {option for option in _OPTIONAL if option in body and option in str(error)}
+_PLACES = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|(?<![\w.:/])~?(?:/[\w.@-]+){2,}/?|\b[A-Za-z]:\\\S+")
+
+
+def _without_places(text: str) -> str:
+    """Replace URLs and paths of files."""
+    return _PLACES.sub("…", text)

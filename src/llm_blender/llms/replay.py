@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import file_sha256
+from llm_blender.conversations import prompt_key
 from llm_blender.errors import InputError, LLMError, NotFoundError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage, instruction_text
 
@@ -94,7 +95,7 @@ class ReplayLLM:
                 continue
             try:
                 row = json.loads(line)
-                prompt = instruction_text(row["instruction"], row.get("input") or "")
+                prompt = instruction_text(row[prompt_key(row, "instruction") or "instruction"], row.get("input") or "")
                 candidates = row.get("candidates") or []
                 for candidate in candidates:
                     values = {"text": candidate} if isinstance(candidate, str) else candidate

@@ -23,6 +23,7 @@ class Heuristic(BaseRanker):
     """
 
     name: ClassVar[str]
+    quick = True
 
     @abstractmethod
     def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:

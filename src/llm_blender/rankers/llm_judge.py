@@ -221,7 +221,6 @@ class LLMJudge(PairwiseRanker):
         Raises:
             LLMError: a call failed. No new one is begun then, those under way come to their end, and all replies are
                 kept: the next time only the missing ones are calls.
-            StoreError: the store cannot be read.
         """
         keys = [call_key(self.llm.identity, messages, self.sampling) for messages in conversations]
         wanted = dict(zip(keys, conversations, strict=True))

@@ -16,7 +16,7 @@ from llm_blender._inputs import check_inputs
 from llm_blender.rankers.batching import MAX_TOKENS, pad, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
 from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
-from llm_blender.types import Instruction, OnProgress, Ranking, to_messages
+from llm_blender.types import Instruction, OnProgress, Ranking, text_messages
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Replicas
@@ -215,7 +215,7 @@ def _key(instruction: Instruction) -> object:
     """Return a key that is equal for instructions the model reads alike."""
     if isinstance(instruction, str):
         return instruction
-    return tuple((message["role"], message["content"]) for message in to_messages(instruction))
+    return tuple((message["role"], message["content"]) for message in text_messages(instruction))
 
 
 def _ignore(done: int, total: int) -> None:

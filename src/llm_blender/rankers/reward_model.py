@@ -23,7 +23,7 @@ from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
-from llm_blender.types import Instruction, OnProgress, instruction_text, to_messages
+from llm_blender.types import Instruction, OnProgress, instruction_text, text_messages
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
 # Models whose positions count from the padding token's id + 1.
@@ -245,7 +245,7 @@ class ChatFormat:
         turns = (
             [{"role": "user", "content": instruction}]
             if isinstance(instruction, str)
-            else [dict(message) for message in to_messages(instruction)]
+            else [dict(message) for message in text_messages(instruction)]
         )
         turns.append({"role": "assistant", "content": candidate})
         messages = [{**turn, "content": split_special(clean(str(turn["content"])), self._special)} for turn in turns]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from llm_blender._inputs import check_inputs
 from llm_blender.ranking.consensus import LogitWeights
@@ -29,7 +29,13 @@ class RankOptions(RankerOptions, total=False):
 
 
 class BaseRanker(ABC):
-    """Base of all rankers; a subclass implements `_rank_many`."""
+    """Base of all rankers; a subclass implements `_rank_many`.
+
+    Attributes:
+        quick: whether it ranks short texts in microseconds, so that no thread is worth it.
+    """
+
+    quick: ClassVar[bool] = False
 
     def rank_many(
         self,
@@ -63,7 +69,6 @@ class BaseRanker(ABC):
             InputError: the lists differ in length, an instruction has no candidates, a candidate is not a string, or
                 an option is out of range.
             LLMError: a call of an LLM judge failed. Its other replies are kept, so that the next call resumes.
-            StoreError: the store of an LLM judge cannot be read.
         """
         check_inputs(instructions, candidates)
         options = RankOptions(strategy=strategy, seed=seed, budget=budget, k=k, progress=progress)
@@ -82,9 +87,7 @@ class BaseRanker(ABC):
 
     def compare(self, instruction: Instruction, a: str, b: str) -> Comparison:
         """Compare candidate `a` with candidate `b`, in both orders."""
-        ranking = self.rank(instruction, [a, b], strategy="full")
-        forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
-        return Comparison.from_logits(forward, backward, ranking.temperature)
+        return Comparison.from_ranking(self.rank(instruction, [a, b], strategy="full"))
 
 
 class PairwiseRanker(BaseRanker):

@@ -21,6 +21,8 @@ from llm_blender.ranking.confidence import Interval
 
 _STEPS = 100
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
+_LONGEST = 20_000  # characters of a text that count
+_BLOCK = 4096  # different items at a time, which bounds the memory
 _LEAST = 3  # number of different candidates from which on there is a consensus
 
 # Scripts without spaces between words: each character counts as one.
@@ -45,7 +47,7 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
     """
     if len({text.strip() for text in texts}) < _LEAST:
         return np.zeros(len(texts))
-    tokens = [_TOKENS.findall(text.lower()) for text in texts]
+    tokens = [_TOKENS.findall(text[:_LONGEST].lower()) for text in texts]
     bigrams = _recall([set(itertools.pairwise(words)) for words in tokens])
     return (_recall([set(words) for words in tokens]) + bigrams) / 2
 
@@ -53,11 +55,14 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
 def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:
     """Return ``[N]``, the mean share of the other sets that each set contains."""
     numbers: dict[Any, int] = {}
-    rows = [[numbers.setdefault(item, len(numbers)) for item in items] for items in sets]
-    held = np.zeros((len(sets), len(numbers)))
-    for row, columns in enumerate(rows):
-        held[row, columns] = 1
-    shares = (held @ held.T) / np.maximum(held.sum(axis=1), 1)
+    rows = [np.sort([numbers.setdefault(item, len(numbers)) for item in items]).astype(np.int64) for items in sets]
+    common = np.zeros((len(sets), len(sets)))
+    for start in range(0, len(numbers), _BLOCK):
+        held = np.zeros((len(sets), _BLOCK))
+        for row, columns in enumerate(rows):
+            held[row, columns[slice(*np.searchsorted(columns, (start, start + _BLOCK)))] - start] = 1
+        common += held @ held.T
+    shares = common / np.maximum(np.array([len(items) for items in sets]), 1)
     np.fill_diagonal(shares, 0)
     return np.asarray(shares.sum(axis=1) / (len(sets) - 1))
 

@@ -12,9 +12,11 @@ from fastapi import FastAPI
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
-from llm_blender.server import chat, history, playground, rank, status
+from llm_blender.errors import ConfigError
+from llm_blender.server import chat, completions, history, playground, rank, responses, status
 from llm_blender.server.auth import AuthMiddleware, Keys
 from llm_blender.server.errors import add_handlers
+from llm_blender.server.paths import unknown_path
 from llm_blender.server.schemas import Problem
 from llm_blender.server.service import Service
 
@@ -35,9 +37,11 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         keys: API keys of the clients; None admits clients of this machine without a key.
 
     Raises:
-        ConfigError: an LLM has a name that means the ensemble.
+        ConfigError: an LLM has a name that means the ensemble, or all origins are allowed without a key.
     """
     service = Service(ensemble, config or ServerConfig())
+    if "*" in service.config.origins and not keys:
+        raise ConfigError("Pages of all origins may use a service with keys only: name the `origins`, or add a key.")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,10 +61,11 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         responses=_ERRORS,
     )
     app.state.service = service
-    for part in (chat, rank, history, status):
+    for part in (chat, responses, completions, rank, history, status):
         app.include_router(part.router)
     if service.config.playground:
         app.include_router(playground.router)
+    app.router.default = unknown_path
     add_handlers(app)
     app.add_middleware(AuthMiddleware, service=service, keys=keys or Keys())
     return app

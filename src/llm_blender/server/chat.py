@@ -5,24 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llm_blender.errors import NoAnswerError
-from llm_blender.server.errors import StrictRoute, error_body
+from llm_blender.server.errors import BodyRoute, error_body
 from llm_blender.server.request import Question, read_question
-from llm_blender.server.response import Events, blend_json, choices_of, complete, finish_reason, head, message, usage
+from llm_blender.server.response import (
+    Events,
+    blend_json,
+    choices_of,
+    complete,
+    fingerprint,
+    finish_reason,
+    head,
+    message,
+    usage,
+)
 from llm_blender.server.schemas import ChatCompletion, ChatRequest
 from llm_blender.server.service import Service, owner, unless_gone
 from llm_blender.types import Answer, Candidate
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=BodyRoute)
 
+DONE = b"data: [DONE]\n\n"
+"""Last event of a stream of chunks."""
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _RESPONSE = {
     "model": ChatCompletion,
@@ -37,20 +49,42 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service = Service.of(request)
     question = read_question(service, body)
     if body.stream:
-        return _stream(service, question, owner(request))
-
-    async def work() -> Answer:
-        return await answer_question(service, question, Events(service, question))
-
-    answer = await unless_gone(request, service.admission.begin(work, question.settings.limits.deadline))
-    service.metrics.answered(answer)
+        return stream_answer(service, question, owner(request), _Chunks(question, fingerprint(service)))
+    answer = await whole_answer(request, service, question)
     choices = [
         {"index": index, "message": message(candidate), "logprobs": None, "finish_reason": finish_reason(candidate)}
         for index, candidate in enumerate(choices_of(answer, question.choices))
     ]
-    begin = head("chat.completion", question.model)
+    begin = {**head("chat.completion", question.model), "system_fingerprint": fingerprint(service)}
     blend = await blend_json(service, question, answer, begin["id"], owner(request))
     return JSONResponse({**begin, "choices": choices, "usage": usage(answer), "blend": blend})
+
+
+def admit(service: Service, question: Question, work: Callable[[], Awaitable[Answer]]) -> asyncio.Task[Answer]:
+    """Answer a question as soon as the service and the LLMs have a place for it.
+
+    Raises:
+        RefusedError: the queue is full, or the wait would be too long.
+    """
+    calls = {member.llm.name: member.samples for member in question.members}
+    limits = question.settings.limits
+    return service.admission.begin(work, limits.deadline, calls, enough=limits.quorum)
+
+
+async def whole_answer(request: Request, service: Service, question: Question) -> Answer:
+    """Answer a question whose client waits for the whole answer.
+
+    Raises:
+        RefusedError: the queue is full, the deadline has passed, or the client is gone.
+        InputError, NoAnswerError: as for `answer_question`.
+    """
+
+    async def work() -> Answer:
+        return await answer_question(service, question, Events(service, question))
+
+    answer = await unless_gone(request, admit(service, question, work))
+    service.metrics.answered(answer)
+    return answer
 
 
 async def answer_question(service: Service, question: Question, events: Events) -> Answer:
@@ -71,32 +105,64 @@ async def answer_question(service: Service, question: Question, events: Events) 
             members=question.members,
             fuser=question.fuser,
             cache=question.cache,
+            form=question.form,
         )
     except NoAnswerError as error:
-        raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
+        service.metrics.paid(error.usage, error.cost)
+        failures = (*question.left_out, *error.failures)
+        raise NoAnswerError(str(error), failures, cost=error.cost, usage=error.usage) from None
+    finally:
+        events.ended()
     return complete(question, answer)
 
 
-def _stream(service: Service, question: Question, owner: str) -> StreamingResponse:
+class Renderer(Protocol):
+    """Events of one streamed answer, in the format of one API.
+
+    Attributes:
+        id: id of the answer.
+    """
+
+    id: str
+
+    def begin(self) -> list[bytes]:
+        """Render the events before the text."""
+
+    def text(self, text: str) -> list[bytes]:
+        """Render a piece of the text of the only answer, while an LLM writes it."""
+
+    def end(self, answer: Answer, sent: str, blend: Mapping[str, Any]) -> list[bytes]:
+        """Render the rest of the answer: `sent` is the text so far, `blend` the details."""
+
+    def fail(self, error: Exception) -> list[bytes]:
+        """Render an error in place of the answer."""
+
+
+def stream_answer(service: Service, question: Question, owner: str, renderer: Renderer) -> StreamingResponse:
     """Begin to answer, and return the response that streams the answer.
 
     Raises:
         RefusedError: the queue is full.
     """
     events: asyncio.Queue[bytes] = asyncio.Queue()
-    chunks, live = _Chunks(question), _LiveText()
+    live = _LiveText()
 
     def send(event: Mapping[str, Any]) -> None:
         events.put_nowait(b": blend " + json.dumps(event).encode() + b"\n\n")
 
+    def put(lines: list[bytes]) -> None:
+        for line in lines:
+            events.put_nowait(line)
+
     def on_text(text: str) -> None:
         if question.single and (new := live.feed(text)):
-            events.put_nowait(chunks.text(0, new))
+            put(renderer.text(new))
 
     async def work() -> Answer:
         return await answer_question(service, question, Events(service, question, send, on_text))
 
-    task = service.admission.begin(work, question.settings.limits.deadline)
+    task = admit(service, question, work)
+    put(renderer.begin())
 
     async def lines() -> AsyncIterator[bytes]:
         async for line in _until_done(task, events, service.config.heartbeat):
@@ -104,13 +170,13 @@ def _stream(service: Service, question: Question, owner: str) -> StreamingRespon
         try:
             answer = task.result()
         except Exception as error:
-            yield _data(error_body(error))
+            rest = renderer.fail(error)
         else:
             service.metrics.answered(answer)
-            blend = await blend_json(service, question, answer, chunks.id, owner)
-            for line in chunks.end(answer, live.sent, blend):
-                yield line
-        yield b"data: [DONE]\n\n"
+            blend = await blend_json(service, question, answer, renderer.id, owner)
+            rest = renderer.end(answer, live.sent, blend)
+        for line in rest:
+            yield line
 
     return _EventStream(lines(), task)
 
@@ -159,27 +225,35 @@ class _Chunks:
         id: id of the completion.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._head = head("chat.completion.chunk", question.model)
+    def __init__(self, question: Question, fingerprint: str) -> None:
+        self._head = {**head("chat.completion.chunk", question.model), "system_fingerprint": fingerprint}
         self.id: str = self._head["id"]
         self._usage, self._choices = question.usage, question.choices
         self._begun: set[int] = set()
 
-    def text(self, index: int, text: str) -> bytes:
-        """Render a piece of a choice."""
-        return self._delta(index, {"content": text})
+    def begin(self) -> list[bytes]:
+        """Render nothing: the first choice begins with its text."""
+        return []
+
+    def text(self, text: str) -> list[bytes]:
+        """Render a piece of the first choice."""
+        return [self._delta(0, {"content": text})]
+
+    def fail(self, error: Exception) -> list[bytes]:
+        """Render an error."""
+        return [sse_data(error_body(error)), DONE]
 
     def end(self, answer: Answer, sent: str, blend: Mapping[str, Any]) -> list[bytes]:
         """Render the rest of the answer: `sent` is the text sent so far; `blend` goes with the last choice."""
         choices = choices_of(answer, self._choices)
         lines = []
         for index, candidate in enumerate(choices):
-            lines.append(self._delta(index, _rest(candidate, sent if index == 0 else "")))
+            lines += [self._delta(index, delta) for delta in _deltas(candidate, sent if index == 0 else "")]
             more = {"blend": blend} if index == len(choices) - 1 else {}
             lines.append(self._delta(index, {}, finish_reason(candidate), more))
         if self._usage:
-            lines.append(_data({**self._head, "choices": [], "usage": usage(answer)}))
-        return lines
+            lines.append(sse_data({**self._head, "choices": [], "usage": usage(answer)}))
+        return [*lines, DONE]
 
     def _delta(
         self, index: int, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] = {}
@@ -189,20 +263,30 @@ class _Chunks:
             delta = {"role": "assistant", **delta}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         unused = {"usage": None} if self._usage else {}
-        return _data({**self._head, "choices": [choice], **unused, **more})
+        return sse_data({**self._head, "choices": [choice], **unused, **more})
 
 
-def _rest(candidate: Candidate, sent: str) -> dict[str, Any]:
+def unsent(text: str, sent: str) -> str:
+    """Return what of an answer's text is not sent yet.
+
+    Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
+    """
+    return text.removeprefix(sent) if text.startswith(sent) else ""
+
+
+def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
+    """Split a turn into deltas, the thoughts first; `sent` is the text sent so far."""
     turn = message(candidate)
-    text = turn["content"] or ""
-    # Thoughts without an opening tag are recognised only at their end: `sent` holds them then, and all the text.
-    delta: dict[str, Any] = {"content": text.removeprefix(sent) if text.startswith(sent) else ""}
+    delta = {**turn, "content": unsent(turn["content"] or "", sent)}
+    del delta["role"]
+    thoughts = delta.pop("reasoning_content", None)
     if "tool_calls" in turn:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(turn["tool_calls"])]
-    return delta
+        delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(turn["tool_calls"])]
+    return [delta] if thoughts is None else [{"reasoning_content": thoughts}, delta]
 
 
-def _data(value: Mapping[str, Any]) -> bytes:
+def sse_data(value: Mapping[str, Any]) -> bytes:
+    """Render an event whose data is JSON."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 

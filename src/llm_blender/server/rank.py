@@ -14,10 +14,9 @@ from starlette.responses import JSONResponse
 from llm_blender.ensemble import EnsembleSettings
 from llm_blender.ranking.aggregation import sigmoid
 from llm_blender.server.errors import RefusedError, StrictRoute
-from llm_blender.server.request import conversation, override, read_seed
+from llm_blender.server.request import override, read_seed
 from llm_blender.server.response import ranking_json
 from llm_blender.server.schemas import (
-    ChatMessage,
     CompareRequest,
     Comparison,
     Fused,
@@ -30,28 +29,31 @@ from llm_blender.server.schemas import (
 )
 from llm_blender.server.service import Service, unless_gone
 from llm_blender.types import Comparison as Compared
-from llm_blender.types import FusionReport, Instruction, Ranking, to_messages
+from llm_blender.types import FusionReport, Instruction, Ranking
 
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
+_META = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}  # as Cohere's clients read it
 
 
 @router.post("/v1/rank", responses={200: {"model": Ranked}})
 async def rank(body: RankRequest, request: Request) -> Response:
     """Put candidates in order."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     settings = override(service.ensemble.settings, body)
-    ranking = await _rank(request, prompt, body.candidates, "candidates", settings, body.seed)
+    ranking = await _rank(
+        request, prompt, [candidate.text for candidate in body.candidates], "candidates", settings, body.seed
+    )
     return JSONResponse({**ranking_json(ranking), "order": list(ranking.order)})
 
 
 @router.post("/v1/compare", responses={200: {"model": Comparison}})
 async def compare(body: CompareRequest, request: Request) -> Response:
     """Compare two answers: which is better, and with what probability."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     settings = replace(service.ensemble.settings, strategy="full")
-    ranking = await _rank(request, prompt, [body.a, body.b], "a", settings, body.seed)
+    ranking = await _rank(request, prompt, [body.a.text, body.b.text], "a", settings, body.seed)
     forward, backward = float(ranking.logits[0, 1]), float(ranking.logits[1, 0])
     result = Compared.from_logits(forward, backward, ranking.temperature)
     return JSONResponse({"winner": result.winner, "probability": result.probability, "logit": result.logit})
@@ -60,18 +62,19 @@ async def compare(body: CompareRequest, request: Request) -> Response:
 @router.post("/v1/fuse", responses={200: {"model": Fused}})
 async def fuse(body: FuseRequest, request: Request) -> Response:
     """Fuse the best candidates, and return the fused text if the ranker prefers it to the best candidate."""
-    service, prompt = Service.of(request), _instruction(body.instruction)
+    service, prompt = Service.of(request), body.instruction
     ensemble, seed = service.ensemble, read_seed(body.seed)
     if not ensemble.fuses:
         raise RefusedError(400, "no_fuser", "This service has no fuser: name one in [fuser] of its blend.toml.")
-    service.check_texts(body.candidates, "candidates")
+    texts = [candidate.text for candidate in body.candidates]
+    service.check_texts(texts, "candidates")
     settings = override(ensemble.settings, body)
     limits = replace(settings.limits, total=settings.limits.deadline)  # leaves the ranker its share
     settings = replace(settings, limits=limits)
 
     async def work() -> tuple[Ranking, FusionReport]:
-        ranking = await ensemble.arank(prompt, body.candidates, seed=seed)
-        return ranking, await ensemble.afuse(prompt, body.candidates, ranking, seed=seed, settings=settings)
+        ranking = await ensemble.arank(prompt, texts, seed=seed)
+        return ranking, await ensemble.afuse(prompt, texts, ranking, seed=seed, settings=settings)
 
     ranking, report = await _admit(request, work)
     answer = {"text": report.answer, "mode": report.returned}
@@ -90,9 +93,13 @@ _RERANKED: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/rerank", responses=_RERANKED)
 @router.post("/v2/rerank", responses=_RERANKED)
 async def rerank(body: RerankRequest, request: Request) -> Response:
-    """Put documents in order, best first, with the API of Cohere, Jina or TEI."""
-    texts, prompt, settings = _documents(body), _instruction(body.query), Service.of(request).ensemble.settings
-    ranking = await _rank(request, prompt, texts, "documents" if body.texts is None else "texts", settings)
+    """Put documents in order, best first, with the API of Cohere, Jina or TEI; of many, only the best ones are sure."""
+    texts, prompt, service = _documents(body), body.query, Service.of(request)
+    settings, most = service.ensemble.settings, service.config.max_documents
+    if len(texts) > service.config.max_candidates:
+        settings = replace(settings, strategy="knockout")  # whose comparisons grow with the number, not its square
+    param = "documents" if body.texts is None else "texts"
+    ranking = await _rank(request, prompt, texts, param, settings, most=most)
     places = ranking.order[: body.top_n]
     if body.texts is not None:
         scores = ranking.scores if body.raw_scores else _relevance(ranking)
@@ -102,7 +109,8 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     results: list[dict[str, Any]] = [{"index": i, "relevance_score": relevance[i]} for i in places]
     if body.return_documents:
         results = [{**result, "document": {"text": texts[result["index"]]}} for result in results]
-    return JSONResponse({"id": uuid.uuid4().hex, "model": body.model or "blend", "results": results})
+    answer = {"id": uuid.uuid4().hex, "model": body.model or "blend", "results": results}
+    return JSONResponse({**answer, "meta": _META})
 
 
 def _documents(body: RerankRequest) -> list[str]:
@@ -124,18 +132,18 @@ def _relevance(ranking: Ranking) -> list[float]:
     return relevance
 
 
-def _instruction(given: str | Sequence[ChatMessage]) -> Instruction:
-    prompt: Instruction = given if isinstance(given, str) else conversation(given)
-    to_messages(prompt)  # refuses an empty one
-    return prompt
-
-
 async def _rank(
-    request: Request, prompt: Instruction, texts: Sequence[str], param: str, settings: EnsembleSettings, seed: int = 0
+    request: Request,
+    prompt: Instruction,
+    texts: Sequence[str],
+    param: str,
+    settings: EnsembleSettings,
+    seed: int = 0,
+    most: int | None = None,
 ) -> Ranking:
-    """Rank texts that come in the key `param` of a request."""
+    """Rank texts, at most `most`, that come in the key `param` of a request."""
     service = Service.of(request)
-    service.check_texts(texts, param)
+    service.check_texts(texts, param, most)
 
     def work() -> Awaitable[Ranking]:
         return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings)

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from llm_blender.calls import WrappedLLM
-from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
-from llm_blender.errors import LLMError, NoAnswerError, unknown_name
+from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
+from llm_blender.errors import (
+    NoAnswerError,
+    describe_failures,
+    sentence,
+    unknown_name,
+)
 from llm_blender.fusers.chat_fuser import ChatFuser
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
-from llm_blender.server.schemas import BlendOptions, ChatMessage, ChatRequest
+from llm_blender.server.schemas import BlendOptions, ChatRequest
 from llm_blender.server.service import PRESETS, Service
 from llm_blender.types import LLM, Candidate, Failure, Fuser, Message, OnText, Sampling
 
 _SAMPLING = Sampling()
 _NO_OPTIONS = BlendOptions()
-# Keys of the body that do not go to the LLMs: the service acts on them, or they are about the client.
-_OWN = frozenset(
+# Keys of the schema, and further ones that open servers understand, that go to the LLMs as they are.
+_HANDED_ON = (
+    "presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "verbosity", "tools", "tool_choice",
+    "parallel_tool_calls", "response_format",
+)  # fmt: skip
+_ALSO_HANDED_ON = frozenset(
     {
-        "blend", "function_call", "functions", "logprobs", "max_completion_tokens", "max_tokens", "messages",
-        "metadata", "model", "n", "prompt_cache_key", "safety_identifier", "seed", "service_tier", "stop", "store",
-        "stream", "stream_options", "temperature", "top_logprobs", "top_p", "user",
+        "chat_template_kwargs", "enable_thinking", "min_p", "min_tokens", "repeat_penalty", "repetition_penalty",
+        "thinking", "thinking_budget", "top_k", "typical_p",
     }
 )  # fmt: skip
+# Keys about the client or its account, which clients send without expecting an effect on the answer.
+_ABOUT_THE_CLIENT = frozenset(
+    {"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"}
+)
+_MOST_IGNORED = 20  # names of ignored keys in an answer
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,15 @@ class Question:
     """A chat request, read and checked.
 
     Attributes:
-        prompt: the conversation as the ranker reads it.
+        prompt: the conversation, as an LLM behind an API gets it.
         seed: the client's seed, or a random one.
         cache: whether the client gave a seed: only then the store can find the answers again.
         members: the LLMs to ask, each with the options of the request.
         settings: the ensemble's settings with the changes of the request.
         fuser: loads the ensemble's fuser with the options of the request.
         left_out: the LLMs that are not available, and why.
-        discarded: fills with answers that were paid for and have the wrong form.
+        form: form that the request requires of an answer; None if it requires none.
+        ignored: keys of the request without an effect.
         choices: number of answers to return.
         single: whether there is one answer to wait for, so that its text can be streamed while the LLM writes it.
         model: the `model` of the request.
@@ -62,7 +74,8 @@ class Question:
     settings: EnsembleSettings
     fuser: Callable[[], Fuser]
     left_out: tuple[Failure, ...]
-    discarded: list[Candidate]
+    form: Form | None
+    ignored: tuple[str, ...]
     choices: int
     single: bool
     model: str
@@ -79,7 +92,8 @@ def read_question(service: Service, body: ChatRequest) -> Question:
         InputError, RefusedError: a value is wrong, or above a limit of the service.
         NoAnswerError: no LLM is available.
     """
-    options, call, ensemble = body.blend or _NO_OPTIONS, _CallOptions.of(body), service.ensemble
+    options, ensemble = body.blend or _NO_OPTIONS, service.ensemble
+    call = _CallOptions.of(body, service.config.pass_)
     members, left_out = _members(service, _names(service, body.model, options), options, call)
     if options.keep and service.history is None:
         raise RefusedError(
@@ -103,24 +117,25 @@ def read_question(service: Service, body: ChatRequest) -> Question:
             400, "invalid_value", "Tools and response_format work in the mode pick only.", param="blend.mode"
         )
     settings = override(_preset(ensemble, body.model), options)
-    limits = _limits(settings.limits, body.model, options, answers, choices)
+    limits = _limits(settings.limits, body.model, options, len(members), choices)
     settings = replace(settings, limits=limits, mode="pick" if call.need_api else settings.mode)
     ensemble.check(settings)
     cache = body.seed is not None
     return Question(
-        prompt=conversation(body.messages),
+        prompt=body.messages,
         seed=random.randrange(2**31) if body.seed is None else read_seed(body.seed),
         cache=cache,
         members=tuple(replace(member, llm=_OptionsLLM(member.llm, call)) for member in members),
         settings=settings,
         fuser=lambda: _fuser(ensemble.fuser, call.sampling, cache=cache),
         left_out=left_out,
-        discarded=call.discarded,
+        form=call.form,
+        ignored=call.ignored,
         choices=choices,
         single=answers == 1 and not call.need_api,
         model=body.model,
         options=options,
-        usage=body.stream_options is not None and body.stream_options.include_usage,
+        usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         begun=time.monotonic(),
     )
 
@@ -140,19 +155,6 @@ def read_seed(given: int) -> int:
     return given % 2**31
 
 
-def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Render the turns as text: a tool call as its JSON, a tool's result as a turn of the user."""
-    turns: list[Message] = []
-    for message in messages:
-        text = message.text
-        if message.tool_calls:
-            calls = tool_calls_text([call.model_dump() for call in message.tool_calls])
-            text = f"{text}\n{calls}".strip()
-        role = "user" if message.role == "tool" else message.role
-        turns.append({"role": role, "content": f"Result of a tool: {text}" if message.role == "tool" else text})
-    return turns
-
-
 def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
     """Choose the settings that the model of a request names."""
     match model:
@@ -166,18 +168,18 @@ def _preset(ensemble: Ensemble, model: str) -> EnsembleSettings:
             return replace(ensemble.settings, mode="pick")
 
 
-def _limits(base: Limits, model: str, options: BlendOptions, answers: int, choices: int) -> Limits:
-    """Narrow the configured limits to those of the request; the quorum is at least the number of choices."""
+def _limits(base: Limits, model: str, options: BlendOptions, llms: int, choices: int) -> Limits:
+    """Narrow the configured limits to those of the request; a quorum gives at least one answer for each choice."""
     deadline = min(options.deadline or base.deadline, base.deadline)
     quorum, grace = options.quorum or base.quorum, base.grace if options.grace is None else options.grace
     if model == "blend-fast":
-        quorum, grace = options.quorum or -(-answers // 2), 0.5 if options.grace is None else options.grace
+        quorum, grace = options.quorum or -(-llms // 2), 0.5 if options.grace is None else options.grace
     elif model == "blend-best":
         quorum = options.quorum
-    if quorum is not None:
-        quorum = min(max(quorum, choices), answers)
     costs = [cost for cost in (options.max_cost, base.max_cost) if cost is not None]
-    return replace(base, deadline=deadline, quorum=quorum, grace=grace, max_cost=min(costs, default=None))
+    return replace(
+        base, deadline=deadline, quorum=quorum, grace=grace, answers=choices, max_cost=min(costs, default=None)
+    )
 
 
 def _names(service: Service, model: str, options: BlendOptions) -> list[str]:
@@ -206,8 +208,7 @@ def _members(
         else:
             members.append(member if options.samples is None else replace(member, samples=options.samples))
     if not members:
-        reasons = "; ".join(failure.message for failure in left_out)
-        raise NoAnswerError(f"No LLM is available: {reasons}.", left_out)
+        raise NoAnswerError(f"No LLM is available: {sentence(describe_failures(left_out))}", left_out)
     return members, tuple(left_out)
 
 
@@ -226,40 +227,42 @@ class _CallOptions:
 
     Attributes:
         sampling: the sampling options; None leaves an option to the LLM.
-        messages: the conversation with tool calls and their results, which only LLMs behind an API support; None if
-            it has none.
-        json: whether an answer that is not JSON is a failure.
-        discarded: fills with answers that were paid for and have the wrong form.
+        tools: whether tools are offered, or the conversation has calls of tools: only LLMs behind an API support them.
+        form: form that the request requires of an answer; None if it requires none.
+        ignored: keys of the request without an effect.
     """
 
     sampling: Sampling
-    messages: tuple[Mapping[str, Any], ...] | None = None
-    json: bool = False
-    discarded: list[Candidate] = field(default_factory=list)
+    tools: bool = False
+    form: Form | None = None
+    ignored: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, body: ChatRequest) -> _CallOptions:
-        """Read the options of a request."""
-        given = body.model_dump(exclude_unset=True, exclude_none=True)
-        extra = {key: value for key, value in given.items() if key not in _OWN}
-        stop = body.stop or []
+    def of(cls, body: ChatRequest, passed: Sequence[str]) -> _CallOptions:
+        """Read the options of a request; `passed` are further keys to hand on."""
+        further = body.model_extra or {}
+        extra = {name: getattr(body, name) for name in _HANDED_ON}
+        extra |= {name: value for name, value in further.items() if name in _ALSO_HANDED_ON or name in passed}
+        if not body.tools:  # servers refuse the others then
+            extra |= dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls"))
+        if body.response_format == {"type": "text"}:
+            extra["response_format"] = None
+        extra = {name: value for name, value in extra.items() if value is not None}
         sampling = Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
             max_tokens=body.max_completion_tokens or body.max_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=body.stop or (),
             extra=extra or None,
         )
-        with_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
-        messages = tuple(message.model_dump(exclude_unset=True) for message in body.messages)
-        wants_json = body.response_format is not None and body.response_format.type != "text"
-        return cls(sampling, messages if with_tools else None, wants_json)
+        tools = "tools" in extra or any(turn["role"] == "tool" or "tool_calls" in turn for turn in body.messages)
+        ignored = sorted(name for name in further if name not in extra and name not in _ABOUT_THE_CLIENT)
+        return cls(sampling, tools, body.form, tuple(ignored[:_MOST_IGNORED]))
 
     @property
     def need_api(self) -> bool:
         """Whether only an LLM behind an API supports them."""
-        extra = self.sampling.extra or {}
-        return self.messages is not None or self.json or "tools" in extra
+        return self.tools or self.form is not None
 
 
 class _OptionsLLM(WrappedLLM):
@@ -271,31 +274,15 @@ class _OptionsLLM(WrappedLLM):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        wishes = {"sampling": self._options.sampling.to_dict(), "messages": self._options.messages}
-        return {**super().identity, "wishes": wishes}
+        return {**super().identity, "wishes": {"sampling": self._options.sampling.to_dict()}}
 
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
-        return super().most_cost(self._messages(messages), self._sampling(sampling))
+        return super().most_cost(messages, self._sampling(sampling))
 
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling = _SAMPLING, *, on_text: OnText | None = None
     ) -> Candidate:
-        candidate = await super().generate(self._messages(messages), self._sampling(sampling), on_text=on_text)
-        if self._options.json and candidate.tool_calls is None and not _is_json(candidate.text):
-            self._options.discarded.append(candidate)
-            raise LLMError(self.name, "bad_response", "the answer is not the JSON that response_format requires")
-        return candidate
-
-    def _messages(self, messages: Sequence[Message]) -> Sequence[Any]:
-        return messages if self._options.messages is None else self._options.messages
+        return await super().generate(messages, self._sampling(sampling), on_text=on_text)
 
     def _sampling(self, sampling: Sampling) -> Sampling:
         return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
+from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Observer
 from llm_blender.errors import StoreError
-from llm_blender.llms.chat_response import tool_calls_text
 from llm_blender.ranking import probability_matrix
+from llm_blender.server.errors import public_failure
 from llm_blender.server.request import Question
 from llm_blender.server.service import Service
-from llm_blender.types import Answer, Candidate, Failure, Ranking, Usage
+from llm_blender.types import Answer, Candidate, Failure, Ranking
 
 logger = logging.getLogger(__name__)
 
+_SOON = 0.05  # share of the deadline
 _FINISHES = frozenset({"stop", "length", "content_filter"})
 
 
 def complete(question: Question, answer: Answer) -> Answer:
-    """Add the LLMs that were left out to the failures, and the discarded answers to the cost."""
-    costs = [answer.cost, *(candidate.cost for candidate in question.discarded)]
-    return replace(
-        answer,
-        failures=(*question.left_out, *answer.failures),
-        degraded=answer.degraded or bool(question.left_out),
-        usage=sum((candidate.usage or Usage() for candidate in question.discarded), answer.usage),
-        cost=None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
-    )
+    """Add the LLMs that were left out to the failures."""
+    failures = (*question.left_out, *answer.failures)
+    return replace(answer, failures=failures, degraded=answer.degraded or bool(question.left_out))
 
 
-def head(kind: str, model: str) -> dict[str, Any]:
+def head(kind: str, model: str, prefix: str = "chatcmpl-") -> dict[str, Any]:
     """Make the keys that every object of OpenAI's API begins with, and a new id."""
-    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+    return {"id": f"{prefix}{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def fingerprint(service: Service) -> str:
+    """Return the same `system_fingerprint` for the same LLMs and version of this package."""
+    return _fingerprint(*service.llms)
+
+
+@cache
+def _fingerprint(*names: str) -> str:
+    return "fp_" + hashlib.sha256("\0".join((version("llm-blender"), *names)).encode()).hexdigest()[:12]
 
 
 def choices_of(answer: Answer, count: int) -> list[Candidate]:
@@ -50,12 +59,21 @@ def choices_of(answer: Answer, count: int) -> list[Candidate]:
 
 
 def message(candidate: Candidate) -> dict[str, Any]:
-    """Render a candidate as a turn of the assistant."""
-    text = candidate.text.strip()
-    if candidate.tool_calls is None:
-        return {"role": "assistant", "content": text}
-    content = text.removesuffix(tool_calls_text(candidate.tool_calls)).strip()
-    return {"role": "assistant", "content": content or None, "tool_calls": list(candidate.tool_calls)}
+    """Render a candidate as a turn of the assistant, with all keys that its API may need back on the next turn."""
+    text: str | None = candidate.text.strip()
+    turn: dict[str, Any] = {}
+    if candidate.reasoning is not None:
+        turn["reasoning_content"] = candidate.reasoning
+    if candidate.refusal is not None:
+        text, turn["refusal"] = None, candidate.refusal
+    if candidate.tool_calls is not None:
+        text = (text or "").removesuffix(tool_calls_text(candidate.tool_calls)).strip() or None
+        turn["tool_calls"] = list(candidate.tool_calls)
+    further = {key: value for key, value in (candidate.extra or {}).items() if key not in _OWN}
+    return {"role": "assistant", "content": text, **further, **turn}
+
+
+_OWN = frozenset({"role", "content", "tool_calls", "reasoning_content", "refusal"})
 
 
 def finish_reason(candidate: Candidate) -> str:
@@ -73,9 +91,12 @@ def usage(answer: Answer) -> dict[str, int]:
 
 def ranking_json(ranking: Ranking) -> dict[str, Any]:
     """Render a ranking with the probability that one candidate is better than another; null if not compared."""
+    return {**ranking.summary(), "probabilities": _probabilities(ranking)}
+
+
+def _probabilities(ranking: Ranking) -> list[list[float | None]]:
     matrix = probability_matrix(ranking).tolist()
-    rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in matrix]
-    return {**ranking.summary(), "probabilities": rows}
+    return [[None if math.isnan(value) else round(value, 4) for value in row] for row in matrix]
 
 
 async def blend_json(service: Service, question: Question, answer: Answer, id: str, owner: str) -> dict[str, Any]:
@@ -90,8 +111,12 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
         id: id of the completion.
         owner: name of the client.
     """
-    values = {**answer.to_dict(), "ranking": ranking_json(answer.ranking), "seed": question.seed}
+    values = {**answer.to_dict(), "seed": question.seed}
+    values["ranking"]["probabilities"] = _probabilities(answer.ranking)
+    values["failures"] = [public_failure(failure) for failure in answer.failures]
     del values["text"]
+    if question.ignored:
+        values["ignored"] = list(question.ignored)
     if answer.fusion is not None:
         values["fusion"]["message"] = answer.fusion.message
     if question.options.keep and service.history is not None:
@@ -103,9 +128,9 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
         else:
             values["kept"] = True
     if not question.options.candidates:
-        for candidate in values["candidates"]:
-            candidate.pop("text")
-            candidate.pop("reasoning", None)
+        for part in (*values["candidates"], *values["failures"]):
+            for key in ("text", "reasoning", "refusal", "tool_calls", "extra"):
+                part.pop(key, None)
     return values
 
 
@@ -130,6 +155,13 @@ class Events(Observer):
         self._quorum, self._pieces = question.settings.limits.quorum, question.options.watch
         self._answers = 0
         self._loop = asyncio.get_running_loop()
+        configured, waited = service.ensemble.settings.limits.deadline, time.monotonic() - question.begun
+        whole = question.settings.limits.deadline >= configured and waited < _SOON * configured
+        names = [member.llm.name for member in question.members]
+        # An LLM without a word in the whole time hangs; no other time-out at the deadline is its fault.
+        self._may_hang = {name for name in names if whole and service.admission.has_room(name)}
+        self._heard: set[int] = set()
+        self._probes = {name for name in names if service.breakers.probe(name)}
 
     def started(self, models: list[str]) -> None:
         """Send the names of the LLMs."""
@@ -137,6 +169,7 @@ class Events(Observer):
 
     def writing(self, call: int, text: str) -> None:
         """Send a piece of text if the client watches."""
+        self._heard.add(call)
         if self._pieces:
             self._send({"event": "writing", "call": call, "text": text})
         self._on_text(text)
@@ -147,6 +180,7 @@ class Events(Observer):
         self._answers += 1
         self._service.metrics.wrote(name, candidate, stored=stored)
         if not stored:
+            self._probes.discard(name)
             self._service.breakers.succeeded(name)
         text = {"text": candidate.text} if self._pieces else {}  # pieces may begin anew, or never have come
         self._send(
@@ -154,12 +188,19 @@ class Events(Observer):
         )
 
     def failed(self, call: int, failure: Failure) -> None:
-        """Count a failure, also in the circuit breaker of its LLM unless the quorum ended the call."""
+        """Count a failure, also in the circuit breaker of its LLM."""
         self._service.metrics.failed(failure)
-        cut_off = failure.reason == "timeout" and self._quorum is not None and self._answers >= self._quorum
-        if not cut_off:  # an LLM that is only slower than the others stays
-            self._service.breakers.failed(failure)
+        enough = self._quorum is not None and self._answers >= self._quorum  # the others are only slower
+        hangs = failure.reason == "timeout" and failure.model in self._may_hang and call not in self._heard
+        counted = replace(failure, own=True) if hangs and not enough else failure
+        self._service.breakers.failed(counted, probe=failure.model in self._probes)
+        self._probes.discard(failure.model)
         self._send({"event": "failed", "call": call, "llm": failure.model, "reason": failure.reason})
+
+    def ended(self) -> None:
+        """Give back the attempts at LLMs that were set aside, where a call ended without a result."""
+        for name in self._probes:
+            self._service.breakers.release(name)
 
     def comparing(self, done: int, total: int) -> None:
         """Send the number of comparisons. Called from another thread."""

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from llm_blender.data import parse_candidate
+from llm_blender.ensemble import Form
+from llm_blender.errors import InputError, MessageError, MissingExtraError
+from llm_blender.types import Instruction, Message, to_messages
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -18,7 +34,7 @@ class StrictRequest(BaseModel):
 
 
 class _OpenRequest(BaseModel):
-    """A request with OpenAI's keys: new keys of its API are passed on to the LLMs."""
+    """A request with OpenAI's keys, and others."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -32,8 +48,8 @@ class BlendOptions(StrictRequest):
         samples: number of answers of each LLM.
         strategy: pairs to compare.
         budget: maximum number of comparisons.
-        quorum: number of answers that suffice.
-        grace: seconds for the other LLMs after the quorum.
+        quorum: number of LLMs whose answers suffice.
+        grace: seconds for the other LLMs after the quorum; None is as configured.
         deadline: seconds for the whole request; the configured deadline is the maximum.
         max_cost: maximum cost in dollars; the configured one is the maximum.
         top_k: maximum number of candidates to fuse.
@@ -59,9 +75,72 @@ class BlendOptions(StrictRequest):
     keep: bool = False
 
 
-class _TextPart(_OpenRequest):
-    type: Literal["text"]
-    text: str
+def _problem(place: str, words: str, value: Any) -> ValidationError:
+    """Make the error of a value, whose place is keys and indices with dots between them."""
+    where = tuple(int(part) if part.isdigit() else part for part in place.split(".") if part)
+    kind = PydanticCustomError("problem", "{words}", {"words": words})
+    return ValidationError.from_exception_data("request", [InitErrorDetails(type=kind, loc=where, input=value)])
+
+
+def _read_messages(value: Any) -> list[Message]:
+    """Read a conversation; an error names the message and its key."""
+    try:
+        return to_messages(value)
+    except MessageError as error:
+        raise _problem(f"{error.position}.{error.key}", error.reason, value) from None
+
+
+def _read_instruction(value: Any) -> Instruction:
+    if not isinstance(value, str | list):
+        raise ValueError("a text or a list of messages is wanted")
+    messages = _read_messages(value)
+    return value if isinstance(value, str) else messages
+
+
+# The reader decides, so that an error names what is wrong; these schemas document it.
+_TEXT_OR_NULL, _LIST_OR_NULL = {"type": ["string", "null"]}, {"type": ["array", "null"]}
+_MESSAGES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {
+                "type": "string",
+                "description": "system (or developer), user, assistant, tool (or function).",
+            },
+            "content": {
+                "type": ["string", "array", "null"],
+                "description": "A text, or parts of text; null for an assistant that calls tools or refuses.",
+            },
+            "name": _TEXT_OR_NULL,
+            "refusal": _TEXT_OR_NULL,
+            "tool_call_id": _TEXT_OR_NULL,
+            "tool_calls": _LIST_OR_NULL,
+        },
+    },
+}
+_CANDIDATE = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["text"],
+            "properties": {"text": {"type": "string"}, "model": _TEXT_OR_NULL, "finish_reason": _TEXT_OR_NULL},
+        },
+    ]
+}
+ChatMessages = Annotated[
+    list[Any], Field(min_length=1), AfterValidator(_read_messages), WithJsonSchema(_MESSAGES, mode="validation")
+]
+"""A conversation, as `to_messages` reads it."""
+_Instruction = Annotated[
+    Any,
+    AfterValidator(_read_instruction),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, _MESSAGES]}, mode="validation"),
+]
+_Candidate = Annotated[Any, AfterValidator(parse_candidate), WithJsonSchema(_CANDIDATE, mode="validation")]
 
 
 class _Function(_OpenRequest):
@@ -71,80 +150,208 @@ class _Function(_OpenRequest):
 
 class _ToolCall(_OpenRequest):
     id: str
-    type: Literal["function"]
-    function: _Function
-
-
-class ChatMessage(_OpenRequest):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_TextPart] | None = None
-    name: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("a message needs a text as `content`")
-        return self
-
-    @property
-    def text(self) -> str:
-        """The text of the content, whether it has parts or not."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+    type: Literal["function", "custom"]
+    function: _Function | None = None
 
 
 class _StreamOptions(_OpenRequest):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class _Tool(_OpenRequest):
-    type: Literal["function"]
-    function: dict[str, Any]
+def _token_limit(given: int) -> int | None:
+    if given == 0 or given < -1:
+        raise ValueError("must be at least 1; null and -1 mean no limit")
+    return None if given == -1 else given
 
 
-class _ResponseFormat(_OpenRequest):
-    type: Literal["text", "json_object", "json_schema"]
+def _stop_strings(given: Any) -> tuple[str, ...]:
+    strings = [given] if isinstance(given, str) else given
+    if strings is not None and not (isinstance(strings, list) and all(isinstance(each, str) for each in strings)):
+        raise ValueError("must be a text, or a list of texts")
+    if len(strings := strings or []) > _MOST_STOPS:
+        raise ValueError(f"must be at most {_MOST_STOPS} texts")
+    return tuple(filter(None, strings))
+
+
+def _unsupported(words: str) -> Callable[[Any], Any]:
+    def refuse(given: Any) -> Any:
+        if given:
+            raise ValueError(words)
+        return given
+
+    return refuse
+
+
+_MOST_STOPS = 16
+_TokenLimit = Annotated[int, Field(le=1_000_000, json_schema_extra={"minimum": -1}), AfterValidator(_token_limit)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_NoLogprobs = AfterValidator(_unsupported("logprobs are not supported"))
+_STOP_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "maxItems": _MOST_STOPS},
+        {"type": "null"},
+    ]
+}
+# `Form.of` reads the next three, so that an error names what is wrong; these schemas document them.
+_Tool = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "properties": {"type": {"enum": ["function", "custom"]}}}, mode="validation"),
+]
+_FORMAT_SCHEMA = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+}
+_ResponseFormat = Annotated[dict[str, Any], WithJsonSchema(_FORMAT_SCHEMA, mode="validation")]
+_CHOICE_SCHEMA = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}, {"type": "null"}]}
 
 
 class ChatRequest(_OpenRequest):
-    """OpenAI's chat request; keys that are not named here are passed on to the LLMs."""
+    """OpenAI's chat request; of the keys that are not named here, few are handed on to the LLMs."""
 
     model: Text
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: ChatMessages
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    stop: Annotated[Any, AfterValidator(_stop_strings), WithJsonSchema(_STOP_SCHEMA, mode="validation")] = None
+    max_tokens: _TokenLimit | None = None
+    max_completion_tokens: _TokenLimit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     seed: Seed | None = None
-    tools: Annotated[list[_Tool], Field(min_length=1)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE_SCHEMA, mode="validation")] = None
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[None] = None
-    functions: Literal[None] = None
-    function_call: Literal[None] = None
+    logprobs: Annotated[bool | None, _NoLogprobs] = None
+    top_logprobs: Annotated[int | None, _NoLogprobs] = None
+    functions: Annotated[
+        list[Any] | None, AfterValidator(_unsupported("this key of OpenAI's old API is not supported: use `tools`"))
+    ] = None
+    function_call: Annotated[
+        Any, AfterValidator(_unsupported("this key of OpenAI's old API is not supported: use `tool_choice`"))
+    ] = None
+    blend: BlendOptions | None = None
+    _form: Form | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _read_form(self) -> Self:
+        try:
+            self._form = Form.of(
+                response_format=self.response_format, tools=self.tools or (), tool_choice=self.tool_choice
+            )
+        except MissingExtraError:
+            raise
+        except InputError as error:
+            place, _, words = f"{error}".partition(": ")
+            raise _problem(place, words, self.tools) from None
+        return self
+
+    @property
+    def form(self) -> Form | None:
+        """Form that `response_format`, `tools` and `tool_choice` require of an answer; None if they require none."""
+        return self._form
+
+
+class _TextConfig(_OpenRequest):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class _Reasoning(_OpenRequest):
+    effort: str | None = None
+    summary: str | None = None
+
+
+def _check_items(value: Any) -> Any:
+    if not value or not (
+        isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+    ):
+        raise ValueError("a text or a list of items is wanted")
+    return value
+
+
+_ITEMS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": "object"}},
+    ]
+}
+
+
+class ResponsesRequest(_OpenRequest):
+    """OpenAI's request of a response; keys that are not named here are passed on to the LLMs.
+
+    Keys for what the service does not have (stored responses, work in the background) allow only null or false.
+    """
+
+    model: Text
+    input: Annotated[Any, AfterValidator(_check_items), WithJsonSchema(_ITEMS, mode="validation")]
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Count | None = None
+    text: _TextConfig | None = None
+    reasoning: _Reasoning | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    store: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    stream_options: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    background: bool | None = None
+    prompt: dict[str, Any] | None = None
+    blend: BlendOptions | None = None
+
+
+class CompletionRequest(_OpenRequest):
+    """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
+
+    model: Text
+    prompt: Annotated[Any, WithJsonSchema({"type": ["string", "array"]}, mode="validation")]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
     blend: BlendOptions | None = None
 
 
 class _Contest(StrictRequest):
-    instruction: Text | Annotated[list[ChatMessage], Field(min_length=1)]
+    instruction: _Instruction
     seed: Seed = 0
 
 
 class RankRequest(_Contest):
     """Candidates to put in order."""
 
-    candidates: Annotated[list[str], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
     strategy: str | None = None
     budget: Count | None = None
 
@@ -152,14 +359,14 @@ class RankRequest(_Contest):
 class CompareRequest(_Contest):
     """Two answers."""
 
-    a: str
-    b: str
+    a: _Candidate
+    b: _Candidate
 
 
 class FuseRequest(_Contest):
     """Candidates to fuse into one answer."""
 
-    candidates: Annotated[list[str], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
     mode: Literal["fuse", "auto"] = "fuse"
     top_k: Annotated[int, Field(ge=2, le=1000)] | None = None
     guard: bool | None = None
@@ -168,7 +375,7 @@ class FuseRequest(_Contest):
 class RerankRequest(_OpenRequest):
     """Cohere's and Jina's `documents`, or TEI's `texts`."""
 
-    query: Text
+    query: Annotated[Text, AfterValidator(_read_instruction)]
     documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
@@ -207,6 +414,8 @@ class _Usage(OpenAnswer):
 class _Reply(OpenAnswer):
     role: Literal["assistant"]
     content: str | None
+    reasoning_content: str | None = None
+    refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -235,6 +444,7 @@ class _Report(OpenAnswer):
     failures: list[dict[str, Any]]
     cost: float | None
     seconds: float
+    ignored: list[str] | None = None
     kept: bool | None = None
 
 
@@ -245,7 +455,40 @@ class ChatCompletion(OpenAnswer):
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: str
     choices: list[_Choice]
+    usage: _Usage
+    blend: _Report
+
+
+class ResponsesAnswer(OpenAnswer):
+    """The answer as items, with its details under `blend`."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "failed", "in_progress"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    blend: _Report
+
+
+class _TextChoice(OpenAnswer):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"]
+    logprobs: None = None
+
+
+class Completion(OpenAnswer):
+    """The answer as text, with its details under `blend`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[_TextChoice]
     usage: _Usage
     blend: _Report
 
@@ -315,6 +558,7 @@ class Reranked(OpenAnswer):
     id: str
     model: str
     results: list[_Result]
+    meta: dict[str, Any]
 
 
 class ScoredText(OpenAnswer):

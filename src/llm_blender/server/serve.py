@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
@@ -17,6 +18,8 @@ from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError, WorkError
 from llm_blender.server.app import create_app
 from llm_blender.server.auth import Keys, is_loopback
+
+_MOST_HEAD = 65_536  # bytes of a request before its body, as h11 takes them
 
 
 def serve(
@@ -59,6 +62,36 @@ def serve(
         raise KeyboardInterrupt
 
 
+def _protocol() -> type[asyncio.Protocol] | Literal["auto"]:
+    """Return uvicorn's protocol for httptools, which reads heads of any length, with a bound; h11 has one."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return "auto"
+
+    class Bounded(HttpToolsProtocol):
+        _head: int | None = 0  # bytes of the head that is being read
+
+        def data_received(self, data: bytes) -> None:
+            if self._head is not None:
+                self._head += len(data)
+            super().data_received(data)
+            if self._head is not None and self._head > _MOST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+        def on_headers_complete(self) -> None:
+            self._head = None
+            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _MOST_HEAD:
+                raise ValueError("the head of the request is too long")  # httptools makes a 400 of it
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._head = 0
+
+    return Bounded
+
+
 class _Server(uvicorn.Server):
     def __init__(
         self, ensemble: Ensemble, config: ServerConfig, keys: Keys, started: Callable[[str], None], logs: bool
@@ -71,6 +104,7 @@ class _Server(uvicorn.Server):
             self._app,
             config.host,
             config.port,
+            http=_protocol(),
             log_level="info" if logs else "warning",
             access_log=logs,
             server_header=False,

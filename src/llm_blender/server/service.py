@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import Request
@@ -15,9 +15,10 @@ from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError, unknown_name
 from llm_blender.history import History
+from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
 from llm_blender.server.limits import Admission, CircuitBreakers
-from llm_blender.types import Answer, Candidate, Failure
+from llm_blender.types import Answer, Candidate, Failure, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -64,9 +65,13 @@ class Metrics:
         """Count an answer of the ensemble, with its tokens and its cost."""
         self._answers.labels(answer.mode, str(answer.degraded).lower()).inc()
         self._comparisons.inc(answer.ranking.comparisons)
-        self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
-        self._tokens.labels("completion").inc(answer.usage.completion_tokens)
-        self._cost.inc(answer.cost or 0.0)
+        self.paid(answer.usage, answer.cost)
+
+    def paid(self, usage: Usage | None, cost: float | None) -> None:
+        """Count tokens and dollars; None for unknown ones."""
+        self._tokens.labels("prompt").inc(usage.prompt_tokens if usage else 0)
+        self._tokens.labels("completion").inc(usage.completion_tokens if usage else 0)
+        self._cost.inc(cost or 0.0)
 
     def page(self) -> bytes:
         """Render all counters in the text format of Prometheus."""
@@ -74,6 +79,8 @@ class Metrics:
 
 
 _T = TypeVar("_T")
+_CONVERSATIONS = frozenset({"messages", "input", "instruction", "instructions", "prompt", "query"})
+_MOST_VALUES = 100_000  # of one key of a body
 PRESETS = ("blend", "blend-fast", "blend-best")
 """Values of `model` that mean the ensemble: as configured, for a quick answer, and for the best answer."""
 OWNER = "llm_blender.owner"
@@ -107,7 +114,7 @@ class Service:
         for name in PRESETS:
             if name in self.llms:
                 raise ConfigError(f"An LLM is named {name}, which means the ensemble: give it another name.")
-        self.admission = admission = Admission(config.concurrency, config.queue)
+        self.admission = admission = Admission(config.concurrency, config.queue, places(ensemble))
         self.breakers = CircuitBreakers(self.llms, config.failures, config.set_aside)
         self.metrics = Metrics()
         self.metrics.watch("blend_running", "Requests at work.", lambda: admission.running)
@@ -134,17 +141,43 @@ class Service:
         if name not in known:
             raise RefusedError(404, "model_not_found", str(unknown_name("model", name, known)), param="model")
 
-    def check_texts(self, texts: Iterable[str], param: str) -> None:
+    def check_body(self, body: Any) -> None:
+        """Refuse a body of too many parts, or with a conversation that is too long, before each part is validated.
+
+        Raises:
+            RefusedError: there are too many, or it is too long.
+        """
+        for key, value in body.items() if isinstance(body, dict) else ():
+            if isinstance(value, list) and key in _CONVERSATIONS and len(value) > self.config.max_messages:
+                raise RefusedError(
+                    400, "too_many", f"A request has at most {self.config.max_messages} messages.", param=key
+                )
+            values, chars = _measure(value)
+            if values > _MOST_VALUES:
+                raise RefusedError(400, "too_many", f"A request has at most {_MOST_VALUES} values.", param=key)
+            if key in _CONVERSATIONS and chars > self.config.max_chars:
+                raise RefusedError(
+                    400,
+                    "too_long",
+                    f"This has {chars} characters; the maximum is {self.config.max_chars}.",
+                    param=key,
+                )
+
+    def check_texts(self, texts: Iterable[str], param: str, most: int | None = None) -> None:
         """Refuse too many texts, or texts that are too long.
+
+        Args:
+            texts: the texts.
+            param: their key in the body.
+            most: maximum number; None takes that of candidates.
 
         Raises:
             RefusedError: there are too many, or one is too long.
         """
+        most = most or self.config.max_candidates
         for count, text in enumerate(texts, start=1):
-            if count > self.config.max_candidates:
-                raise RefusedError(
-                    400, "too_many", f"A request ranks at most {self.config.max_candidates} texts.", param=param
-                )
+            if count > most:
+                raise RefusedError(400, "too_many", f"A request ranks at most {most} texts.", param=param)
             if len(text) > self.config.max_chars:
                 raise RefusedError(
                     400,
@@ -152,6 +185,37 @@ class Service:
                     f"Text {count - 1} has {len(text)} characters; the maximum is {self.config.max_chars}.",
                     param=param,
                 )
+
+
+def _measure(value: Any) -> tuple[int, int]:
+    """Return the number of values inside a JSON value, itself included, and the number of characters of its texts."""
+    values, chars, left = 0, 0, [value]
+    while left:
+        each = left.pop()
+        values += 1
+        if isinstance(each, str):
+            chars += len(each)
+        elif isinstance(each, dict):
+            left.extend(each.values())
+        elif isinstance(each, list):
+            left.extend(each)
+    return values, chars
+
+
+def places(ensemble: Ensemble) -> dict[str, int]:
+    """Return the maximum number of calls at once by LLM, for those that have one."""
+    llms = [member.llm for member in ensemble.members]
+    return {llm.name: llm.concurrency for llm in llms if isinstance(llm, OpenAICompatibleLLM)}
+
+
+def most_at_once(ensemble: Ensemble) -> int | None:
+    """Return the number of requests that all LLMs can take at once; None if no LLM has a maximum."""
+    at_once = places(ensemble)
+    limited = [member for member in ensemble.members if member.llm.name in at_once]
+    takes = sorted((max(1, at_once[member.llm.name] // member.samples) for member in limited), reverse=True)
+    quorum = ensemble.settings.limits.quorum or len(ensemble.members)
+    needed = min(quorum - (len(ensemble.members) - len(limited)), len(limited))
+    return takes[needed - 1] if needed > 0 else None
 
 
 def owner(request: Request) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
+from llm_blender.conversations import message_text
 from llm_blender.errors import FailureReason, LLMError
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
@@ -101,7 +102,7 @@ class FakeLLM:
             raise
         finally:
             self._running -= 1
-        words = sum(len(message["content"].split()) for message in messages)
+        words = sum(len(message_text(message).split()) for message in messages)
         return Candidate(
             text=text,
             model=self.name,

@@ -209,7 +209,7 @@ def train_fuser(
     dev_data: Path,
     output: Path,
     *,
-    exclude: Sequence[Path] = (),
+    exclude: Sequence[str | Path] = (),
     backbone: str | None = None,
     **reports: Unpack[Reports],
 ) -> FuserRun:
@@ -255,7 +255,7 @@ def train_fuser(
         recipe,
         tuple(counts),
         tuple(dev_counts),
-        tuple(exclude),
+        tuple(map(Path, exclude)),
         tuple(log),
         too_long=len(rows) - len(fitting),
         seconds=time.perf_counter() - started,

@@ -384,7 +384,7 @@ class SourceCount:
     pairs: int
 
 
-def excluded_keys(files: Sequence[Path]) -> frozenset[str]:
+def excluded_keys(files: Sequence[str | Path]) -> frozenset[str]:
     """Read the normalised prompts of test files, which must not be among training rows."""
     return frozenset(normalized_key(row) for path in files for row in read_rows(path))
 

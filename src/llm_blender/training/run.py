@@ -41,7 +41,7 @@ def train_ranker(
     dev_data: Path,
     output: Path,
     *,
-    exclude: Sequence[Path] = (),
+    exclude: Sequence[str | Path] = (),
     backbone: str | None = None,
     **reports: Unpack[Reports],
 ) -> Run:
@@ -89,7 +89,7 @@ def train_ranker(
     quality = _measure(output, recipe.ranker, dev)
     if quality.temperature != 1:
         learner.save_temperature(output, quality.temperature)
-    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(exclude), tuple(log), quality)
+    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(map(Path, exclude)), tuple(log), quality)
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
 

@@ -59,7 +59,7 @@ class SplitVotes:
     held_out: tuple[Example, ...]
 
 
-def read_votes(path: Path) -> list[Example]:
+def read_votes(path: str | Path) -> list[Example]:
     """Read the rows with votes for one of two different answers, without their other pairs.
 
     Args:
@@ -70,6 +70,7 @@ def read_votes(path: Path) -> list[Example]:
         RowError: a row cannot be used.
         StoreError: the store is damaged.
     """
+    path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}: give rows with labelled pairs, or the store of `blend serve`.")
     with path.open("rb") as file:
@@ -131,7 +132,7 @@ def train_on_votes(
     init: str = BUNDLED,
     epochs: int | None = None,
     seed: int = 0,
-    exclude: Sequence[Path] = (),
+    exclude: Sequence[str | Path] = (),
     settings: Mapping[str, Any] = SETTINGS,
     **reports: Unpack[Reports],
 ) -> Run:

@@ -8,7 +8,7 @@ import pytest
 from llm_blender.errors import CheckpointError
 from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import InputFormat, PairBatch
+from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat, PairBatch
 
 SPECIAL = ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]", "<|source|>", "<|candidate1|>", "<|candidate2|>"]
 
@@ -122,3 +122,20 @@ def test_a_tokenizer_without_the_markers_is_refused(tiny_ranker):
     form = load(tiny_ranker())
     with pytest.raises(CheckpointError, match=r"no token <\|other\|>"):
         InputFormat(form._tokenizer, dataclasses.replace(form.config, markers=("<|other|>", "b", "c")))
+
+
+def test_the_tokenizer_reads_no_more_than_a_sequence_can_hold(form, monkeypatch):
+    words = "the sky is blue because air scatters blue light most and why not "
+    texts = [words * 2000, "b" + words * 900, words]
+    whole = [len(read) for read in form.tokenize(texts)]
+    read: list[int] = []
+    tokenize = form.tokenize
+    monkeypatch.setattr(form, "tokenize", lambda texts: read.extend(map(len, texts)) or tokenize(texts))
+    cut = FittedTexts(form, texts[:1], [texts[1:]], [0.5])
+    assert max(read) <= 20 * form.config.max_length
+    monkeypatch.setattr(form, "shorten", lambda text: text)
+    full = FittedTexts(form, texts[:1], [texts[1:]], [0.5])
+    assert cut.sequence(0, 0, 1) == full.sequence(0, 0, 1)
+    assert cut.truncated == pytest.approx(full.truncated, abs=0.01)
+    assert cut.text_key(0, 0)[2] == pytest.approx(whole[1], rel=0.05)
+    assert cut.text_key(0, 1) == full.text_key(0, 1)

@@ -147,7 +147,7 @@ _DODGE = 3.0  # points between curves: picks with and without priors cost the sa
 _WIDE = 10.0  # ratio of the dearest to the cheapest, above which the axis is logarithmic
 
 
-def plot_costs(results: Sequence[CostQuality], folder: Path, *, percent: bool) -> list[Path]:
+def plot_costs(results: Sequence[CostQuality], folder: str | Path, *, percent: bool) -> list[Path]:
     """Draw ``pays-dollars`` and ``pays-seconds``, each as PNG and SVG; return the files.
 
     A method with an unknown cost is left out of that plot, and a plot without methods is not drawn. `percent` draws

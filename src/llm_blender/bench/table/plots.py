@@ -118,7 +118,7 @@ _NUMBERED = 20  # LLMs up to which a heat map has room for numbers
 _WIDTH = 6.4
 
 
-def plot_table(table: PaperTable, folder: Path) -> list[Path]:
+def plot_table(table: PaperTable, folder: str | Path) -> list[Path]:
     """Draw ``best``, ``wins``, ``lengths`` and, after `with_tradeoff`, ``tradeoff``, each as PNG and SVG.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_blender.errors import InputError
-from llm_blender.types import Message, to_messages
+from llm_blender.types import Message, text_messages
 
 from ._ranking import texts_of
 
@@ -59,7 +59,7 @@ def _turns(conversation: Conversation, name: str) -> tuple[list[str], list[str]]
     if isinstance(conversation, str) or not len(conversation):
         raise InputError(f"Conversation {name} must be a list of messages, user and assistant in turn.")
     try:
-        messages = to_messages(conversation)
+        messages = text_messages(conversation)
     except InputError as error:
         raise InputError(f"Conversation {name}: {error}") from None
     roles = [message["role"] for message in messages]

@@ -22,6 +22,7 @@ from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
 SOURCE, LEFT, RIGHT = 1, 2, 3
+_CHARS = 10  # characters for each token that could be kept from the head of a text, and as many from its tail
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ class InputFormat:
             cleaned = [text.replace("[SEP]", " ") for text in cleaned]  # as in the training of those checkpoints
         return [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned, add_special_tokens=False)]
 
+    def shorten(self, text: str) -> str:
+        """Cut what no sequence can hold out of the middle of a very long text, before it is tokenised.
+
+        Tokens have fewer characters than the cut assumes, so head and tail still fill the sequence.
+        """
+        kept = _CHARS * self.config.max_length
+        return text if len(text) <= 2 * kept else text[:kept] + text[-kept:]
+
     def fit_source(self, ids: list[int], tail: float | None = None) -> list[int]:
         """Cut an instruction to `source_max_length`: keep its head, and its tail, which holds the last turn.
 
@@ -149,7 +158,8 @@ class FittedTexts:
             the batches of llm-blender 0.0.2; 0 treats each instruction by itself.
 
     Attributes:
-        truncated: for each instruction, the share of its and its candidates' tokens that is not read.
+        truncated: for each instruction, the share of its and its candidates' tokens that is not read; an estimate where
+            a text is so long that it is not tokenised whole.
     """
 
     def __init__(
@@ -162,7 +172,12 @@ class FittedTexts:
     ) -> None:
         self._format = input_format
         unique = list(dict.fromkeys([*prompts, *(text for texts in candidates for text in texts)]))
-        ids = dict(zip(unique, input_format.tokenize(unique), strict=True))
+        short = [input_format.shorten(text) for text in unique]
+        ids = dict(zip(unique, input_format.tokenize(short), strict=True))
+        lengths_of = {  # in tokens; of a text that was cut, an estimate
+            text: len(ids[text]) if text is cut else round(len(ids[text]) * len(text) / len(cut))
+            for text, cut in zip(unique, short, strict=True)
+        }
         self._sources = [
             input_format.fit_source(ids[prompt], tail) for prompt, tail in zip(prompts, tails, strict=True)
         ]
@@ -176,11 +191,8 @@ class FittedTexts:
         self._candidate_numbers = [
             [numbers.setdefault(tuple(text), len(numbers)) for text in texts] for texts in self._candidates
         ]
-        self._whole = [[len(ids[text]) for text in texts] for texts in candidates]
-        whole = [
-            len(ids[prompt]) + sum(len(ids[text]) for text in texts)
-            for prompt, texts in zip(prompts, candidates, strict=True)
-        ]
+        self._whole = [[lengths_of[text] for text in texts] for texts in candidates]
+        whole = [lengths_of[prompt] + sum(texts) for prompt, texts in zip(prompts, self._whole, strict=True)]
         read = [
             len(source) + sum(map(len, texts)) for source, texts in zip(self._sources, self._candidates, strict=True)
         ]

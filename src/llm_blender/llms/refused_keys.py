@@ -1,0 +1,177 @@
+"""Find the keys of a request that a server refuses, and make requests without them.
+
+No I/O: the error of the server and the body that it refused go in; what is different in later bodies comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from llm_blender.llms.api_errors import ApiError
+
+TWINS = ("max_completion_tokens", "max_tokens")
+"""The two names of the maximum number of tokens of an answer; the first one is the newer."""
+_KEPT = frozenset({"model", "messages", "tools", "functions"})
+# What a message or a call of a tool cannot do without.
+_KEPT_IN_MESSAGES = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call", "function", "id"})
+_KEPT_IN_MESSAGES |= {"type", "arguments"}
+_QUIET = frozenset({"stream", "stream_options"})  # the answer is the same without
+_STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
+
+# An error about the texts of a request, or about a value that the caller can mend, is no reason to leave a key out.
+_OTHER_CODES = re.compile(
+    r"content_?(filter|policy)|safety|moderation|context_length|billing|quota|model_not_found", re.I
+)
+_OTHER_WORDS = re.compile(
+    r"content (management )?polic|content[ _]filter|usage polic|safety|moderation|context (length|size|window)"
+    r"|too (large|long|small|many|high|low)|at (most|least)\b|less than|greater than|between \S+ and|out of range"
+    r"|in the range|exceed",
+    re.I,
+)
+_CODES = re.compile(
+    r"unsupported_?(parameter|value|param|field)|unknown_?(parameter|field)|unrecognized|extra_?(forbidden|field)"
+    r"|unexpected_?(keyword|parameter|field)|parameter_?not_?supported|additional_?propert|not_?implemented",
+    re.I,
+)
+_WORDS = re.compile(
+    r"(not|n't|no longer|never|without|nor) (\w+ ){0,3}?"
+    r"(support|permit|allow|recogni|implement|accept|expect|availab|enabled)"
+    r"|unsupported|unrecogni[sz]ed|unknown|unexpected|extra (inputs?|fields?|forbidden)|additional propert"
+    r"|must be verified|no such (parameter|field|option|key)"
+    r"|(cannot|can't|can not) (both )?(be )?(use|set|specif|stream|combin)"
+    r"|only the default|is (deprecated|disabled)",
+    re.I,
+)
+_QUOTES = "'\"`"
+_NOUN = r"(?:param(?:eter)?|field|option|argument|key|keyword|property|input)s?\b"
+_BEFORE = (
+    rf"(?:{_NOUN}[^:.]{{0,40}}:[^.]*?\b|(?:{_NOUN}|unsupported|unrecogni[sz]ed|unknown|unexpected|supports?|accepts?|allows?"
+    r"|permits?|use|with|verified to|body\.)[\s:=]*)"
+)
+_AFTER = rf"(?:\s+{_NOUN}|\s+(?:is|are)\s+(?:not |un)(?:support|recogni|implement|known|expect|accept)|:)"
+_EITHER = re.compile(r"\b(both|only one|either|together|at the same time)\b", re.I)
+_OTHER_NAMES = {
+    "stream": r"stream(?:ing|ed)?",
+    "stop": r"stop(?:[ _]sequences?)?",
+    "response_format": r"response[_ ]formats?|structured outputs?|json[_ ]?(?:mode|schema|object)",
+    "parallel_tool_calls": r"parallel[_ ](?:tool|function)[_ ](?:calls?|calling|use)",
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Differences between the requests that are meant for a server and those that it accepts.
+
+    Attributes:
+        omitted: keys of the request that are left out.
+        renamed: new names of keys.
+        omitted_in_messages: keys of messages and of their calls of tools that are left out.
+    """
+
+    omitted: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    omitted_in_messages: frozenset[str] = frozenset()
+
+    def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of a request with these changes."""
+        changed = {self.renamed.get(key, key): value for key, value in body.items() if key not in self.omitted}
+        if not changed.get("stream"):
+            changed.pop("stream_options", None)
+        if self.omitted_in_messages:
+            changed["messages"] = [self._message(message) for message in changed["messages"]]
+        return changed
+
+    def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {key: value for key, value in message.items() if key not in self.omitted_in_messages}
+        if isinstance(calls := changed.get("tool_calls"), list):
+            changed["tool_calls"] = [
+                {key: value for key, value in call.items() if key not in self.omitted_in_messages} for call in calls
+            ]
+        return changed
+
+    def after(self, error: ApiError, sent: Mapping[str, Any]) -> Self | None:
+        """Return the changes after an error; None if no key of the request is refused.
+
+        Args:
+            error: the error of the server.
+            sent: the body of the request that it refused.
+        """
+        if error.status is not None and error.status not in _STATUSES:
+            return None
+        by_code = _CODES.search(error.code or "") is not None
+        if _OTHER_CODES.search(error.code or "") or (_OTHER_WORDS.search(error.message) and not by_code):
+            return None
+        if not by_code and not _WORDS.search(error.message):
+            return None
+        if keys := _in_messages(error, sent):
+            return replace(self, omitted_in_messages=self.omitted_in_messages | keys)
+        changes = self
+        for key in _named(error, sent):
+            changes = changes._without(key, error)
+        return None if changes == self else changes
+
+    def _without(self, key: str, error: ApiError) -> Self:
+        """Return the changes without a key: under its other name, if it has one that is not refused as well."""
+        if key not in TWINS:
+            return replace(self, omitted=self.omitted | {key})
+        if re.search(r"unsupported_?value", error.code or "", re.I):
+            return self
+        other = TWINS[1 - TWINS.index(key)]
+        if self.renamed.get(other) == key:  # both names are refused
+            return replace(self, omitted=self.omitted | {other})
+        return replace(self, renamed={**self.renamed, key: other})
+
+    def added_to(self, earlier: Changes) -> list[tuple[str, bool]]:
+        """Describe what `earlier` does not have: words for a log, and whether answers may differ."""
+        found = [(f"{old} is sent as {new}", False) for old, new in self.renamed.items() if old not in earlier.renamed]
+        found += [(f"{key} is left out", key not in _QUIET) for key in sorted(self.omitted - earlier.omitted)]
+        more = sorted(self.omitted_in_messages - earlier.omitted_in_messages)
+        return found + [(f"{key} of messages is left out", False) for key in more]
+
+
+def _named(error: ApiError, sent: Mapping[str, Any]) -> list[str]:
+    """List the keys of a request that an error names, by its fields or else by its words."""
+    keys = [key for key in sent if key not in _KEPT]
+    if named := [key for key in keys if key in error.params]:
+        return named
+    if {"messages", "model"} & set(error.params):
+        return []
+    named = [key for key in keys if _is_named(key, error.message)]
+    return named[-1:] if _EITHER.search(error.message) else named
+
+
+def _is_named(key: str, words: str) -> bool:
+    """Return whether an error names a key; a plain word such as "user" counts only where it is meant as a key."""
+    if re.search(rf"[{_QUOTES}]{re.escape(key)}[{_QUOTES}.\[]", words):
+        return True
+    name = _OTHER_NAMES.get(key) or re.escape(key).replace("_", "[_ ]")
+    if "_" in key:
+        return re.search(rf"(?<![\w.])(?:{name})\b", words, re.I) is not None
+    return (
+        re.search(rf"\b{_BEFORE}(?:{name})(?![\w-])|(?:^|[.;:] *)(?:the )?(?:{name}){_AFTER}", words, re.I) is not None
+    )
+
+
+def _in_messages(error: ApiError, sent: Mapping[str, Any]) -> frozenset[str]:
+    """List the keys of messages that an error names, such as ``messages[1].reasoning_content``."""
+    known = _message_keys(sent["messages"])
+    found: Iterable[str] = (
+        name
+        for path in re.findall(r"messages((?:[.\[][\w\]-]+)+)", error.message)
+        for name in re.findall(r"[A-Za-z_]\w*", path)[-1:]
+    )
+    if "messages" in error.params or not any(_is_named(key, error.message) for key in sent if key not in _KEPT):
+        found = [*found, *re.findall(rf"[{_QUOTES}]([A-Za-z_]\w*)[{_QUOTES}]", error.message)]
+    return frozenset(found) & known
+
+
+def _message_keys(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    keys: set[str] = set()
+    for message in messages:
+        keys.update(message)
+        for call in message.get("tool_calls") or ():
+            keys.update(call)
+    return frozenset(keys - _KEPT_IN_MESSAGES)

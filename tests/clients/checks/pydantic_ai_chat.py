@@ -1,0 +1,6 @@
+"""pydantic-ai over chat: the same as over the Responses API."""
+
+import runpy
+from pathlib import Path
+
+check = runpy.run_path(str(Path(__file__).with_name("pydantic_ai.py")))["check"]
