@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from llm_blender.server.chat import stream_answer, unsent, whole_answer
-from llm_blender.server.errors import RefusedError, error_body
-from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.errors import BodyRoute, RefusedError, error_body
+from llm_blender.server.request import Question, read_question
 from llm_blender.server.response import blend_json, choices_of, finish_reason, head, message, usage
 from llm_blender.server.schemas import ChatRequest, ResponsesAnswer, ResponsesRequest
 from llm_blender.server.service import Service, owner
