@@ -153,7 +153,7 @@ class Events(Observer):
     ) -> None:
         self._service, self._send, self._on_text = service, send, on_text
         self._quorum, self._pieces = question.settings.limits.quorum, question.options.watch
-        self._answers = 0
+        self._answered = set[str]()
         self._loop = asyncio.get_running_loop()
         usual, own = service.ensemble.settings, question.settings
         narrower = own.limits.deadline < usual.limits.deadline or (own.mode != "pick" and usual.mode == "pick")
@@ -178,7 +178,7 @@ class Events(Observer):
     def wrote(self, call: int, candidate: Candidate, *, stored: bool) -> None:
         """Count an answer, and close the circuit breaker of its LLM."""
         name = candidate.model or ""
-        self._answers += 1
+        self._answered.add(name)
         self._service.metrics.wrote(name, candidate, stored=stored)
         if not stored:
             self._probes.discard(name)
@@ -191,7 +191,7 @@ class Events(Observer):
     def failed(self, call: int, failure: Failure) -> None:
         """Count a failure, also in the circuit breaker of its LLM."""
         self._service.metrics.failed(failure)
-        enough = self._quorum is not None and self._answers >= self._quorum  # the others are only slower
+        enough = self._quorum is not None and len(self._answered) >= self._quorum  # the others are only slower
         hangs = failure.reason == "timeout" and failure.model in self._may_hang and call not in self._heard
         counted = replace(failure, own=True) if hangs and not enough else failure
         self._service.breakers.failed(counted, probe=failure.model in self._probes)
