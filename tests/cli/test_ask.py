@@ -301,6 +301,8 @@ def test_a_whole_answer_comes_before_one_that_was_cut_off(blend, ranker, servers
     assert "cut off" not in result.stderr
     answer = json.loads(result.stdout)
     assert (answer["text"], answer["ranking"]["best"], answer["ranking"]["ranks"]) == ("whole", 1, [3, 1, 2])
+    cut, best, other = answer["ranking"]["scores"]
+    assert best > other > cut
 
 
 def test_equal_failures_are_one_note(blend, ranker, servers):

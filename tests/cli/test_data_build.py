@@ -53,7 +53,7 @@ def test_from_prompts_to_rows_with_cost_shown_first(blend, server):
     )
     assert "a second judgement differs in 0.0% of 2 pairs" in result.stderr
     assert "2 rows with 4 candidates in rows.jsonl, and its card rows.jsonl.md" in result.stderr
-    assert lines[-1] == "paid: $0.0001"
+    assert lines[-1] == "paid: $0.000070"
     summary = json.loads(result.stdout)
     assert (summary["instructions"], summary["complete"], summary["judge"]["flip_rate"]) == (2, True, 0.0)
     assert summary["cost"] == pytest.approx(10 * 7e-6)

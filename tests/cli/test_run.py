@@ -92,7 +92,7 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
         "seconds": summary["llms"]["bb"]["seconds"],
     }
     assert 0 < summary["llms"]["bb"]["seconds"] < 5
-    assert "rows/s, $0.0001" in result.stderr
+    assert "rows/s, $0.000084" in result.stderr
     assert [len(row.candidates) for row in read_rows("out.jsonl")] == [2] * 6
     assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.llms.api_errors import ApiError, CallError, classify, read_error
+from llm_blender.llms.api_errors import ApiError, CallError, classify, is_unpaid, read_error
 
 EXTRA = {"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"], "msg": "Not permitted"}
 
@@ -142,6 +142,13 @@ REASONS: dict[str, tuple[Any, int | None, str]] = {
 @pytest.mark.parametrize(("body", "status", "reason"), REASONS.values(), ids=REASONS)
 def test_the_reason_is_the_same_for_a_status_and_a_code(body: Any, status: int | None, reason: str) -> None:
     assert classify(read_error(body, status)) == reason
+
+
+def test_an_account_without_money() -> None:
+    assert is_unpaid(read_error({"error": {"message": "Insufficient credits", "code": 402}}))
+    assert is_unpaid(read_error({"error": {"message": "x", "code": "insufficient_quota"}}, 429))
+    assert not is_unpaid(read_error({"error": {"message": "x", "code": "invalid_api_key"}}, 401))
+    assert not is_unpaid(read_error("", 429))
 
 
 def test_the_parts_of_an_error() -> None:

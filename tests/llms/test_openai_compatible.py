@@ -553,3 +553,53 @@ def test_from_config(monkeypatch: pytest.MonkeyPatch) -> None:
         candidate = ask(llm)
     assert (candidate.cost, llm.timeout) == (0.0, 7)
     assert server.requests[0]["temperature"] == 0.5
+
+
+def test_refusals_and_further_keys_reach_the_candidate() -> None:
+    message = {"content": None, "refusal": "No.", "reasoning_details": [{"data": "abc"}]}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "end_turn"}]}).encode()
+    with FakeOpenAIServer([FakeReply(body=body)]) as server:
+        candidate = ask(llm_at(server))
+    assert (candidate.text, candidate.refusal, candidate.finish_reason) == ("No.", "No.", "stop")
+    assert candidate.extra == {"reasoning_details": [{"data": "abc"}]}
+
+
+def test_an_interrupted_answer_is_tried_again() -> None:
+    broken = b'{"choices": [{"message": {"content": "The weather is su"}, "finish_reason": "error"}]}'
+    limited = b'{"choices": null, "error": {"message": "Provider returned error", "code": 429}}'
+    with FakeOpenAIServer([FakeReply(body=broken), FakeReply(body=limited), FakeReply()]) as server:
+        assert ask(llm_at(server)).text == "An answer."
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("stop", None), (None, "connection")])
+def test_a_connection_that_breaks_after_the_end_costs_nothing(finish: str | None, reason: str | None) -> None:
+    chunk = {"choices": [{"delta": {"content": "An answer."}, "finish_reason": finish}]}
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        await writer.drain()
+        writer.close()
+
+    async def call() -> str:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            llm = OpenAICompatibleLLM("llama", "fake", f"http://{host}:{port}/v1", backoff=Backoff(attempts=1))
+            try:
+                return (await llm.generate(QUESTION, on_text=ignore)).text
+            except LLMError as error:
+                return error.reason
+
+    assert asyncio.run(call()) == (reason or "An answer.")
+
+
+def test_an_account_without_money_is_named() -> None:
+    body = b'{"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}'
+    with FakeOpenAIServer([FakeReply(status=429, body=body)]) as server:
+        error = failure(llm_at(server))
+    assert error.reason == "auth"
+    assert "no credit" in str(error)
+    assert "api_key_env" not in str(error)
+    assert len(server.requests) == 1

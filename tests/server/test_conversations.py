@@ -212,7 +212,7 @@ def test_custom_tools_are_handed_on(serve):
         running = serve(llm)
         assert running.ask(tools=[tool]).status_code == 200
         assert server.requests[0]["tools"] == [tool]
-        assert running.ask(tools=[{"type": "custom"}]).json()["error"]["param"] == "tools.0"
+        assert running.ask(tools=[{"type": "custom"}]).json()["error"]["param"] == "tools.0.custom"
 
 
 def test_the_history_keeps_turns_of_text(tmp_path):

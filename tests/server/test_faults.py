@@ -60,6 +60,7 @@ class Planted:
         self.replies = [FAULTS[fault][0]] * faulty + [WELL] * (3 - faulty)
         for llm in self.llms:
             llm.timeout = 10.0 if fault == "huge" else TIMEOUT  # a busy machine needs a while for so many bytes
+            llm._pacers.clear()  # a rate limit of the last test is over
 
     def quiet(self) -> bool:
         """Whether no server has a request left, after a moment."""

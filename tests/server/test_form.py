@@ -97,8 +97,11 @@ def test_where_no_answer_has_the_form_the_error_has_what_each_lacks(serve, strea
         assert "`color` is missing" in body["error"]["message"]
         assert "a JSON object is required, not a number" in body["error"]["message"]
         assert [failure["text"] for failure in body["blend"]["failures"]] == [LONG, "42"]
+        assert (body["blend"]["cost"], body["blend"]["usage"]) == (4.0, {"prompt_tokens": 2, "completion_tokens": 4})
     assert running.ask().json()["blend"]["failures"] == []
-    assert 'blend_llm_calls_total{llm="a",outcome="wrong_form"} 3.0' in running.http.get("/metrics").text
+    metrics = running.http.get("/metrics").text
+    assert 'blend_llm_calls_total{llm="a",outcome="wrong_form"} 3.0' in metrics
+    assert "blend_cost_dollars_total 16.0" in metrics
 
 
 def test_wrong_answers_do_not_fill_the_quorum(serve):

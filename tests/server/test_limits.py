@@ -232,7 +232,7 @@ def test_an_impatient_client_sets_no_llm_aside(serve):
 
 def test_an_llm_that_hangs_for_the_whole_deadline_is_set_aside_and_one_that_writes_is_not(serve):
     llms = FakeLLM("hangs", delay=60), FakeLLM("writes", never_ends=True)
-    running = serve(*llms, limits=Limits(deadline=0.3), options={"failures": 1, "set_aside": 60})
+    running = serve(*llms, limits=Limits(deadline=1.0), options={"failures": 1, "set_aside": 60})
     assert running.ask(stream=True).status_code == 200
     breakers = running.service.breakers
     assert (breakers.is_open("hangs"), breakers.is_open("writes")) == (True, False)

@@ -135,7 +135,8 @@ class _Log:
 
 def dollars(cost: float, unpriced: int = 0) -> str:
     """Format a cost in dollars, with the number of unpriced calls."""
-    return f"${cost:.4f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
+    digits = 6 if 0 < cost < 0.001 else 4
+    return f"${cost:.{digits}f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
 
 
 @contextmanager

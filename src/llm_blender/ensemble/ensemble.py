@@ -385,7 +385,10 @@ def _whole_first(ranking: Ranking, cut: Sequence[bool]) -> Ranking:
         return ranking
     keys = list(zip(cut, ranking.ranks, strict=True))
     ranks = tuple(1 + sum(other < key for other in keys) for key in keys)
-    return replace(ranking, best=order[0], order=order, ranks=ranks)
+    scored = list(zip(ranking.scores, cut, strict=True))
+    lower = max(score for score, is_cut in scored if is_cut) - min(score for score, is_cut in scored if not is_cut) + 1
+    scores = tuple(score - lower * is_cut for score, is_cut in scored)
+    return replace(ranking, best=order[0], order=order, ranks=ranks, scores=scores)
 
 
 def _answer(

@@ -253,6 +253,7 @@ _KINDS: tuple[tuple[FailureReason, int, str], ...] = (
     ("server", 2, r"server|overload|unavailable|internal|timeout|apierror|gateway|capacity"),
 )
 _UNKNOWN_CODE = 3
+_UNPAID = ("auth", 0)
 
 
 def _kind(code: str) -> tuple[FailureReason, int]:
@@ -283,3 +284,8 @@ def classify(error: ApiError) -> FailureReason:
             return "server"
         case _:
             return "bad_request" if 400 <= status < 500 else "server"
+
+
+def is_unpaid(error: ApiError) -> bool:
+    """Tell whether the account has no money left."""
+    return error.status == 402 or _kind(error.code or "") == _UNPAID

@@ -143,8 +143,9 @@ _NO_FINISH = ("", "null", "none", "undefined", "unspecified")
 _KNOWN = frozenset(
     ["role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "index", "error"]
 )
-# Keys with an error's words, in an object without choices.
-_WORDS = ("message", "detail", "errors", "msg", "error_msg", "error_message", "errorMessage", "base_resp")
+# Keys with an error's words, in an object without choices; in lower case, without underscores.
+_WORDS = frozenset(["error", "errors", "message", "detail", "msg", "errormsg", "errormessage", "baseresp"])
+_ENVELOPE = frozenset(["id", "object", "created", "model", "system_fingerprint", "service_tier", "choices", "usage"])
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -181,10 +182,12 @@ class _Choice:
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
             self.in_pieces = True
-        elif isinstance(message, dict) and not self.in_pieces:  # after deltas it repeats them
+        elif self.in_pieces:  # a message repeats the deltas
+            return "", 0
+        elif isinstance(message, dict):
             part = message
         else:
-            return "", 0
+            part = {"content": choice.get("text")}  # as in the API before chats
         if (error := part.get("error")) and _is_given(error):
             raise _reported(read_error(error))
         text, thought, refusal = _texts(part.get("content"))
@@ -270,6 +273,11 @@ class ChatResponse:
     def done(self) -> bool:
         """Whether the stream has reported its end."""
         return self._reader.done
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the answer has an end, so that what may follow is of no importance."""
+        return self.done or self._is_ended()
 
     @property
     def text(self) -> str:
@@ -382,7 +390,8 @@ class ChatResponse:
         if isinstance(choices, dict):
             choices = [choices]
         if not choices or not isinstance(choices, list):
-            if any(_is_given(chunk.get(key)) for key in _WORDS):
+            others = chunk.keys() - _ENVELOPE
+            if any(key.lower().replace("_", "") in _WORDS and _is_given(chunk[key]) for key in others):
                 self._beside = read_error(chunk)
             return ""
         new = ""

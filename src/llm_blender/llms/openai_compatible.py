@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from llm_blender.config import OpenAIConfig, Price
 from llm_blender.errors import ConfigError, FailureReason, LLMError
-from llm_blender.llms.api_errors import CallError, classify, read_error
+from llm_blender.llms.api_errors import CallError, classify, is_unpaid, read_error
 from llm_blender.llms.chat_response import ChatResponse
 from llm_blender.llms.http_client import ClosedError, HttpClient, Response
 from llm_blender.llms.pacing import Backoff, BusyError, Load, Pacer, Place, retry_after
@@ -374,11 +374,15 @@ class OpenAICompatibleLLM:
                 raise await self._refusal(raw)
             response = ChatResponse(raw.headers.get("content-type", ""))
             try:
-                async with aclosing(raw.blocks()) as blocks:
-                    async for block in blocks:
-                        output.emit(response.feed(block))
-                        if response.done:
-                            break
+                try:
+                    async with aclosing(raw.blocks()) as blocks:
+                        async for block in blocks:
+                            output.emit(response.feed(block))
+                            if response.done:
+                                break
+                except CallError as error:
+                    if error.reason != "connection" or not response.has_end:
+                        raise
                 output.emit(response.close())
             except CallError as error:
                 error.usage = response.usage  # it is paid for
@@ -404,6 +408,8 @@ class OpenAICompatibleLLM:
         wait = retry_after(raw.headers)
         words = f": {error.message}" if error.message else ""
         match reason:
+            case "auth" if is_unpaid(error):
+                message = public = f"its account has no credit ({status}){words}"
             case "auth" if self._api_key is None:
                 public = "its server wants a key"
                 message = f"the server wants a key; name its variable with api_key_env{words}"

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llm_blender.errors import NoAnswerError
-from llm_blender.server.errors import error_body
-from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.errors import BodyRoute, error_body
+from llm_blender.server.request import Question, read_question
 from llm_blender.server.response import (
     Events,
     blend_json,
@@ -108,7 +108,9 @@ async def answer_question(service: Service, question: Question, events: Events) 
             form=question.form,
         )
     except NoAnswerError as error:
-        raise NoAnswerError(str(error), (*question.left_out, *error.failures)) from None
+        service.metrics.paid(error.usage, error.cost)
+        failures = (*question.left_out, *error.failures)
+        raise NoAnswerError(str(error), failures, cost=error.cost, usage=error.usage) from None
     finally:
         events.ended()
     return complete(question, answer)

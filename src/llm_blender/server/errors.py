@@ -16,13 +16,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 import pydantic_core
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -39,6 +40,7 @@ from llm_blender.errors import (
     StoreError,
     WorkError,
 )
+from llm_blender.types import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +195,10 @@ def _read(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
                 _no_answer(error),
                 retry_after=min(waits, default=None),
             )
-            return refusal, {"blend": {"failures": [public_failure(failure) for failure in error.failures]}}
+            paid = (
+                {"cost": error.cost, "usage": error.usage.to_dict()} if error.usage and error.usage != Usage() else {}
+            )
+            return refusal, {"blend": {"failures": [public_failure(failure) for failure in error.failures], **paid}}
         case LLMError():
             message = public_text(error.public or str(error))
             return RefusedError(error.http_status, _code(error), message, retry_after=error.retry_after), {}
@@ -284,17 +289,29 @@ def _invalid(error: RequestValidationError) -> RefusedError:
     return RefusedError(400, "invalid_value", f"{where}{message}.", param=path or None)
 
 
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{200}")  # numbers that a float may not hold
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return number
+
+
 class _Request(Request):
     _values: Any = _UNREAD
 
     async def json(self) -> Any:
-        """Parse the body; NaN, lone surrogates and deep nesting are not JSON."""
+        """Parse the body; NaN, numbers that no float holds, lone surrogates and deep nesting are not JSON."""
         if self._values is _UNREAD:
             body = await self.body()
             try:
-                self._values = pydantic_core.from_json(body, allow_inf_nan=False)
+                values = pydantic_core.from_json(body, allow_inf_nan=False)
+                if _HUGE.search(body):
+                    json.loads(body, parse_float=_finite)
             except ValueError as error:
                 raise json.JSONDecodeError(str(error), "", 0) from None
+            self._values = values
         return self._values
 
     async def check(self) -> None:
@@ -322,5 +339,33 @@ class StrictRoute(APIRoute):
             if self.body_field is not None:
                 await strict.check()
             return await handler(strict)
+
+        return handle
+
+
+class BodyRoute(APIRoute):
+    """A strict route whose function takes the `body`, a schema, and the `request`; it has no other parameters.
+
+    It leaves out what the web framework does for a route of any parameters, a third of the time of a short request.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that validates the body of a request and answers it."""
+        endpoint, schema = self.endpoint, get_type_hints(self.endpoint)["body"]
+
+        async def handle(request: Request) -> Response:
+            strict = _Request(request.scope, request.receive)
+            await strict.check()
+            try:
+                body = schema.model_validate(await strict.json())
+            except json.JSONDecodeError as error:
+                words = f"The body is not JSON: {error.msg}." if await strict.body() else "The body is empty."
+                code = "invalid_json" if await strict.body() else "invalid_value"
+                raise RefusedError(400, code, words) from None
+            except ValidationError as error:
+                problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+                raise RequestValidationError(problems) from None
+            response: Response = await endpoint(body, strict)
+            return response
 
         return handle

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
-import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel
 
 from llm_blender.calls import WrappedLLM
 from llm_blender.ensemble import Ensemble, EnsembleSettings, Form, Limits, Member
@@ -293,55 +286,3 @@ class _OptionsLLM(WrappedLLM):
 
     def _sampling(self, sampling: Sampling) -> Sampling:
         return replace(self._options.sampling, seed=sampling.seed, sample=sampling.sample)
-
-
-_Body = TypeVar("_Body", bound=BaseModel)
-_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{200}")  # numbers that no float may hold
-
-
-class BodyRoute(APIRoute):
-    """A route whose function takes the `body`, a schema, and the `request`; the body is parsed and checked at once."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the function that parses the body of a request and answers it."""
-        endpoint, schema = self.endpoint, get_type_hints(self.endpoint)["body"]
-
-        async def handle(request: Request) -> Response:
-            response: Response = await endpoint(await read_body(schema, request), request)
-            return response
-
-        return handle
-
-
-async def read_body(schema: type[_Body], request: Request) -> _Body:
-    """Parse the body of a request.
-
-    Raises:
-        RefusedError: the body is not JSON, its content type is another one, or it is too large to validate.
-        RequestValidationError: a value in it is wrong.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise RefusedError(400, "invalid_value", "Send the body with `content-type: application/json`.")
-    body = await request.body()
-    if not body:
-        raise RefusedError(400, "invalid_value", "The body is empty: send a JSON object.")
-    try:
-        values = from_json(body, allow_inf_nan=False)
-        if _HUGE.search(body):
-            json.loads(body, parse_float=_finite)
-    except ValueError as error:
-        raise RefusedError(400, "invalid_json", f"The body is not JSON: {error}.") from None
-    Service.of(request).check_body(values)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
-        raise RequestValidationError(problems) from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is not a number of JSON")
-    return number

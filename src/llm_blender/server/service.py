@@ -18,7 +18,7 @@ from llm_blender.history import History
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server.errors import RefusedError
 from llm_blender.server.limits import Admission, CircuitBreakers
-from llm_blender.types import Answer, Candidate, Failure
+from llm_blender.types import Answer, Candidate, Failure, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -65,9 +65,13 @@ class Metrics:
         """Count an answer of the ensemble, with its tokens and its cost."""
         self._answers.labels(answer.mode, str(answer.degraded).lower()).inc()
         self._comparisons.inc(answer.ranking.comparisons)
-        self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
-        self._tokens.labels("completion").inc(answer.usage.completion_tokens)
-        self._cost.inc(answer.cost or 0.0)
+        self.paid(answer.usage, answer.cost)
+
+    def paid(self, usage: Usage | None, cost: float | None) -> None:
+        """Count tokens and dollars; None for unknown ones."""
+        self._tokens.labels("prompt").inc(usage.prompt_tokens if usage else 0)
+        self._tokens.labels("completion").inc(usage.completion_tokens if usage else 0)
+        self._cost.inc(cost or 0.0)
 
     def page(self) -> bytes:
         """Render all counters in the text format of Prometheus."""
