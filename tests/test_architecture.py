@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "llm_blender"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-NO_FLOOR = {"bundled"}  # data only
+NO_FLOOR = {"__main__", "bundled"}  # data only
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path

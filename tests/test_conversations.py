@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -90,6 +91,7 @@ def test_keys_that_are_not_known_are_kept_and_nulls_are_not():
         "annotations": [],
         "tool_calls": [],
         "function_call": None,
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     kept = {key: given[key] for key in ("role", "content", "name", "reasoning_content", "extra_content")}
     assert read(given) == [kept]

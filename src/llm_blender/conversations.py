@@ -70,6 +70,7 @@ _ROLES = {
     "ipython": "tool",
     "observation": "tool",
 }
+_KEYS = frozenset({"role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"})
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # not part of what a turn says
 _UNREAD = {"image": "images are", "audio": "audio is", "video": "videos are", "file": "files are", "doc": "files are"}
@@ -80,8 +81,8 @@ def to_messages(instruction: Instruction) -> list[Message]:
     """Convert an instruction to messages that a chat API takes.
 
     Roles are normalised (``developer`` becomes ``system``, ``function`` becomes ``tool``), parts of text are joined,
-    nulls are dropped, and the former ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one,
-    and results without a ``tool_call_id`` that of the call they follow. All other keys are kept.
+    and the former ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one, and results without
+    a ``tool_call_id`` that of the call they follow. All other keys are kept, without nulls and what is no JSON.
 
     Raises:
         MessageError: a message lacks role or content, its role is unknown, or it holds more than text and calls.
@@ -179,7 +180,7 @@ def _read_message(position: int, message: Any) -> Message:
     role = _ROLES.get(message["role"].strip().lower())
     if role is None:
         raise MessageError(position, "role", f"unknown role {message['role']!r}; known: {', '.join(_ROLES)}")
-    values = _present(message)
+    values = {key: value for key, value in _present(message).items() if key in _KEYS or _is_json(value)}
     for key in ("name", "refusal", "tool_call_id"):
         if not isinstance(values.get(key, ""), str):
             raise MessageError(position, key, f"a text is wanted, not {type(values[key]).__name__}")
@@ -197,6 +198,14 @@ def _read_message(position: int, message: Any) -> Message:
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what is null or an empty list: clients send back each key of a turn, with or without a value."""
     return {key: value for key, value in values.items() if value is not None and value != [] and value != ()}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):  # such as a time, in a column of Parquet
+        return False
+    return True
 
 
 def _joined(position: int, content: Any) -> str | None:

@@ -149,7 +149,9 @@ def test_another_number_of_answers_by_name(first, fresh):
 def test_an_interrupt_stops_the_embedded_model(tmp_path):
     env = {**os.environ, "GOMP_SPINCOUNT": "1000"}
     process = start("ask", "Tell a very long story.", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-    time.sleep(3)
+    assert process.stderr is not None
+    process.stderr.readline()  # which model answers; Python has started
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
     out, err = finish(process, 60)

@@ -27,6 +27,11 @@ def test_list_is_a_table_for_other_programs(blend, cache):
     assert lines[-1] == ["owner/name/file.gguf", "1.0 kB", "", str(cache)]
 
 
+def test_list_fits_a_terminal_of_80_columns(blend, cache, monkeypatch):
+    monkeypatch.setattr("llm_blender.cli.models.on_terminal", lambda: True)
+    assert blend("models", "list").stdout.splitlines()[-1] == "owner/name/file.gguf\t1.0 kB\t\tyes"
+
+
 def test_list_as_json(blend, cache):
     listed = json.loads(blend("models", "list", "--json").stdout)
     assert [model["name"] for model in listed[:-1]] == [model.name for model in models.CATALOGUE]

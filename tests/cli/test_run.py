@@ -185,6 +185,15 @@ def test_an_llm_that_fails_from_the_beginning_is_named_early(blend, ranker, serv
     assert "the first calls failed" not in blend("run", prompts, "-o", "out.jsonl", "--concurrency", 1).stderr
 
 
+def test_the_failure_of_an_llm_that_is_late_as_it_tries_again_is_its_own(blend, ranker, server, prompts):
+    configure(server, ending="[limits]\nquorum = 1\ngrace = 0.1\n")
+    server._replies = lambda body: FakeReply("overload", status=500) if body["model"] == "a" else reply(body)
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert json.loads(result.stdout)["llms"]["a"]["reasons"] == {"server": 6}
+    assert "a: 6 of 6 calls failed (server: " in result.stderr
+    assert "overload; no answer within 0.1 s after the quorum of 1 had answered)" in result.stderr
+
+
 def test_answers_that_are_cut_off_are_counted(blend, ranker, server, prompts):
     cut = ("Question 1?", "Question 4?")
     server._replies = lambda body: FakeReply(

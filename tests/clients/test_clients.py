@@ -60,7 +60,7 @@ def test_a_client(client: str, url: str, tmp_path: Path):
         "HOME": str(tmp_path),  # no settings of whoever runs this
     }
     result = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=120, check=False
+        command, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=300, check=False
     )
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     assert result.stdout.rstrip().endswith("passed"), result.stdout

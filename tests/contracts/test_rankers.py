@@ -185,6 +185,11 @@ def test_one_candidate_is_the_best(ranker: Any) -> None:
         (["a"], ["text"], "The candidates of instruction 0 must be a list of texts, not str"),
         (["a"], [["x", None]], "Candidate 1 of instruction 0 must be a text, not NoneType"),
         ([[{"role": "user"}]], [["x", "y"]], "needs a text `role` and a text `content`"),
+        (
+            ["a", [{"role": "user", "content": [{"type": "image"}]}]],
+            [["x"]] * 2,
+            "Instruction 1: Message 0 .* images are",
+        ),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(ranker: Any, instructions: Any, candidates: Any, message: str) -> None:
@@ -202,6 +207,21 @@ def test_odd_instructions_are_read(ranker: Any) -> None:
     rankings = ranker.rank_many([*ODD, talk], [TEXTS[:2]] * (len(ODD) + 1))
     for ranking in rankings:
         check(ranking, 2)
+
+
+def test_turns_of_tools_are_read_as_their_texts(ranker: Any, entry: Entry) -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "look", "arguments": {"at": "sky"}}]},
+        {"role": "tool", "name": "look", "content": "42"},
+    ]
+    texts = [
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": '[{"name": "look", "arguments": {"at": "sky"}}]'},
+        {"role": "user", "content": "Result of a tool: 42"},
+    ]
+    as_turns, as_texts = ranker.rank_many([turns, texts], [TEXTS] * 2)
+    check_close(as_turns, as_texts, entry.unit)
 
 
 def test_a_row_is_ranked_as_alone(ranker: Any, entry: Entry, together: list[Ranking]) -> None:

@@ -79,3 +79,11 @@ def test_what_lies_in_the_hubs_cache_without_its_weights_is_not_there(tmp_path, 
     (snapshot / "pytorch_model.bin").touch()
     with pytest.raises(CheckpointError, match="says nothing of its kind"):
         load_ranker("some/ranker")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("longst", "Did you mean 'longest'? "), ("nosuch", "")])
+def test_an_unknown_name_lists_the_known_ones(name, hint):
+    with pytest.raises(NotFoundError) as error:
+        load_ranker(name)
+    names = "bundled, longest, shortest, consensus, first, random"
+    assert str(error.value).endswith(f"it is not a Hub name (owner/name). {hint}Known names: {names}.")

@@ -111,7 +111,7 @@ def test_an_ensemble_as_its_own_member_is_refused(serve):
     running = serve(*members)
     members[1].base_url = f"{running.url}/v1"
     for client in members[1]._sessions.values():  # opened before its port was known
-        client.client._url = f"{members[1].base_url}/chat/completions"
+        client.client.base_url = members[1].base_url
     blend = running.ask().json()["blend"]
     assert [(failure["model"], failure["reason"]) for failure in blend["failures"]] == [("self", "bad_request")]
     assert "one of its own LLMs" in blend["failures"][0]["message"]

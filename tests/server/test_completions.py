@@ -79,6 +79,16 @@ def test_what_is_not_supported_is_refused_with_its_key(running, body, param):
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(("path", "key"), [("/v1/completions", "prompt"), ("/v1/responses", "input")])
+def test_a_chat_request_at_another_path_names_both(running, path, key):
+    body = {"model": "blend", "messages": [{"role": "user", "content": "Go."}]}
+    response = running.http.post(path, json=body)
+    message = response.json()["error"]["message"]
+    assert response.status_code == 400
+    assert "/v1/chat/completions" in message
+    assert f"`{key}`" in message
+
+
 def test_an_empty_prompt_is_refused(running):
     response = running.http.post("/v1/completions", json={"model": "blend", "prompt": " "})
     assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")

@@ -225,6 +225,13 @@ def test_the_history_keeps_turns_of_text(tmp_path):
     assert kept.example.prompt == text
 
 
+@pytest.mark.parametrize("wrong", [5, None, {"image": "x"}, ["a"]])
+def test_documents_are_texts_or_objects(plain, wrong):
+    error = plain.http.post("/v1/rerank", json={"query": "Q", "documents": ["a", wrong]}).json()["error"]
+    assert error["param"] == "documents.1"
+    assert error["message"] == "documents.1: the document is neither a text nor an object with a `text`."
+
+
 def test_candidates_are_texts_or_objects_as_in_files(plain):
     given = [{"text": "a", "model": "x", "finish_reason": "length", "scores": {"judge": 1}}, "bb"]
     for path in ("rank", "fuse"):

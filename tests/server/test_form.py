@@ -199,6 +199,19 @@ def test_few_unknown_keys_reach_the_llms(serve):
     assert "ignored" not in serve(llm).ask(**known, **about).json()["blend"]
 
 
+def test_the_keys_of_the_operator_win(serve):
+    with FakeOpenAIServer() as server:
+        extra = {"reasoning_effort": "low", "provider": {"data_collection": "deny"}, "top_k": 5}
+        running = serve(OpenAICompatibleLLM("a", "fake", server.base_url, extra=extra), options={"pass": ["provider"]})
+        response = running.ask(
+            reasoning_effort="high", top_k=50, provider={"data_collection": "allow"}, models=["dear"]
+        )
+        assert response.status_code == 200
+        (body,) = server.requests
+        assert {**body, **extra} == body
+        assert "models" not in body
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -12,6 +12,7 @@ import pytest
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
 from llm_blender.errors import LLMError
+from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
 from llm_blender.server import create_app
 from llm_blender.server.errors import RefusedError
@@ -236,6 +237,14 @@ def test_an_llm_that_hangs_for_the_whole_deadline_is_set_aside_and_one_that_writ
     assert running.ask(stream=True).status_code == 200
     breakers = running.service.breakers
     assert (breakers.is_open("hangs"), breakers.is_open("writes")) == (True, False)
+
+
+def test_a_request_that_leaves_the_llms_less_time_for_a_fuser_sets_none_aside(serve):
+    running = serve(
+        FakeLLM("a", delay=0.6), limits=Limits(deadline=1.0), options={"failures": 1}, fuser=ChatFuser(FakeLLM("f"))
+    )
+    assert running.ask(blend={"mode": "fuse"}).status_code == 504  # the LLMs have half of the deadline then
+    assert not running.service.breakers.is_open("a")
 
 
 def test_more_samples_than_places_set_no_llm_aside():

@@ -284,21 +284,43 @@ def test_items_are_turns_of_a_chat():
     ]
 
 
-def test_what_a_turn_needs_back_is_in_its_reasoning(monkeypatch):
-    from llm_blender.server import responses
-    from llm_blender.types import Candidate
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_turn_needs_back_is_in_its_reasoning(serve, stream):
+    more = {"reasoning_content": "Hm.", "reasoning_details": [{"data": "x"}]}
+    with FakeOpenAIServer([reply({"content": None, "tool_calls": [CALL], **more}, "tool_calls")]) as server:
+        running = serve(api("a", server))
+        response = respond(running, input="Go.", tools=[TOOL], stream=stream)
+        values = events(response.text)[-1]["response"] if stream else response.json()
+        thoughts, call = Response.model_validate(values).output
+        assert (thoughts.type, thoughts.summary[0].text, call.type) == ("reasoning", "Hm.", "function_call")
+        result = {"type": "function_call_output", "call_id": "call_7", "output": "Rain."}
+        given = [{"role": "user", "content": "Go."}, *values["output"], result]
+        assert respond(running, input=given, tools=[TOOL]).status_code == 200
+        turn = server.requests[-1]["messages"][1]
+    assert {key: turn[key] for key in more} == more
+    assert turn["tool_calls"] == [CALL]
 
-    more = {"reasoning_details": [{"data": "x"}]}
-    turn = {"role": "assistant", "content": None, "tool_calls": [CALL], **more}
-    monkeypatch.setattr(responses, "message", lambda candidate: turn)
-    items = responses._items(Candidate("", tool_calls=(CALL,)))
-    assert [item["type"] for item in items] == ["reasoning", "function_call"]
-    result = {"type": "function_call_output", "call_id": "call_7", "output": "Rain."}
-    assert turns({"role": "user", "content": "Go."}, *items, result)[1] == {
-        "role": "assistant",
-        "tool_calls": [CALL],
-        **more,
-    }
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_is_a_part_and_can_be_sent_back(serve, stream):
+    with FakeOpenAIServer([reply({"content": None, "refusal": "I cannot do that."})]) as server:
+        running = serve(api("a", server), api("b", server))
+        response = respond(running, stream=stream)
+        if stream:
+            found = events(response.text)
+            values = found[-1]["response"]
+            assert replayed(found) == values["output"]
+            assert [event["type"] for event in found if "refusal" in event["type"]] == [
+                "response.refusal.delta",
+                "response.refusal.done",
+            ]
+        else:
+            values = response.json()
+        (item,) = Response.model_validate(values).output
+        assert (item.content[0].type, item.content[0].refusal) == ("refusal", "I cannot do that.")
+        given = [{"role": "user", "content": "Go."}, *values["output"], {"role": "user", "content": "Why?"}]
+        assert respond(running, input=given).status_code == 200
+        assert server.requests[-1]["messages"][1] == {"role": "assistant", "content": "I cannot do that."}
 
 
 def test_options_reach_the_chat():

@@ -23,9 +23,14 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output: drawn on a terminal, otherwise separated by tabs, for ``cut`` and ``awk``."""
-    if not sys.stdout.isatty():
+    if not on_terminal():
         for row in (columns, *rows):
             typer.echo("\t".join(row))
         return

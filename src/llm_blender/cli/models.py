@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llm_blender.cli._options import JsonOption
-from llm_blender.cli._output import print_json, print_table
+from llm_blender.cli._output import on_terminal, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.errors import NotFoundError
 
@@ -38,7 +37,7 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([dict(zip(("name", "size", "licence", "path"), model, strict=True)) for model in models])
         return
-    here = "yes" if sys.stdout.isatty() else None
+    here = "yes" if on_terminal() else None
     rows = [
         (name, decimal(size) if size else "", licence or "", (here or path) if path else "")
         for name, size, licence, path in models

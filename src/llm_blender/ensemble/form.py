@@ -260,6 +260,7 @@ def _kind(value: Any) -> str:
 _KINDS = frozenset({"type", "enum", "const", "anyOf", "oneOf", "allOf", "not", "if", "$ref", "$dynamicRef"})
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 _LONGEST_KEPT = 20_000  # characters of a schema
+_MAX_DEPTH = 64  # levels of a schema, and of keywords within each other; `jsonschema` is recursive
 _steps: ContextVar[list[int]] = ContextVar("llm_blender_schema_steps")
 
 
@@ -290,7 +291,13 @@ class Schema:
             from referencing.jsonschema import DRAFT202012
         except ImportError:
             raise MissingExtraError("A JSON schema", "server") from None
-        draft: Any = validator_for(schema, default=Draft202012Validator)
+        named = schema.get("$schema") if isinstance(schema, Mapping) else None
+        if not isinstance(named, str | None):
+            raise InputError("the schema is invalid: its `$schema` must be a text.")
+        try:
+            draft: Any = validator_for({"$schema": named} if named else {}, default=Draft202012Validator)
+        except ValueError:
+            raise InputError("the schema is invalid: its `$schema` is no URI.") from None
         keys, references = set[str](), set[str]()
         local = _local(schema, keys, references)
         if {"patternProperties", "unevaluatedProperties"} <= keys:
@@ -312,11 +319,9 @@ class Schema:
 
     def check(self, value: Any) -> None:
         """Raise a `_LackError` if a value does not satisfy the schema."""
-        token = _steps.set([MAX_STEPS])
+        token = _steps.set([MAX_STEPS, _MAX_DEPTH])
         try:
             lacks = list(dict.fromkeys(map(_lack, islice(self._validator.iter_errors(value), _MOST_LACKS))))
-        except RecursionError:
-            raise _LackError("its JSON is nested too deeply for the schema, or the schema contains itself") from None
         except ArithmeticError:
             raise _LackError("it has a number that is too large for the schema") from None
         finally:
@@ -338,8 +343,6 @@ def _schema(place: str, given: Any) -> Schema | None:
         raise
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
-    except RecursionError:
-        raise InputError(f"{place}: the schema is nested too deeply.") from None
 
 
 @lru_cache(maxsize=256)
@@ -347,14 +350,16 @@ def _kept(text: str) -> Schema:
     return Schema(json.loads(text))
 
 
-def _local(schema: Any, keys: set[str], references: set[str]) -> Any:
+def _local(schema: Any, keys: set[str], references: set[str], depth: int = _MAX_DEPTH) -> Any:
     """Copy a schema without the names of itself and its parts; collect its keys and references.
 
     Raises:
-        InputError: it refers to another document.
+        InputError: it refers to another document, or is nested too deeply.
     """
+    if not depth:
+        raise InputError("the schema is nested too deeply.")
     if isinstance(schema, list):
-        return [_local(each, keys, references) for each in schema]
+        return [_local(each, keys, references, depth - 1) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
     keys.update(schema)
@@ -364,7 +369,9 @@ def _local(schema: Any, keys: set[str], references: set[str]) -> Any:
                 raise InputError(f"`{key}` to another document is not supported: {reference[:100]!r}.")
             references.add(reference)
     named = [key for key in ("$schema", "$id") if isinstance(schema.get(key), str)]
-    return {key: _local(value, keys, references) for key, value in schema.items() if key not in named}
+    # `unevaluated…` follow references without counting: after all others, which refuse references without an end.
+    ordered = sorted(schema.items(), key=lambda item: item[0].startswith("unevaluated"))
+    return {key: _local(value, keys, references, depth - 1) for key, value in ordered if key not in named}
 
 
 def _count(steps: int) -> None:
@@ -385,7 +392,14 @@ def _bounded(draft: Any) -> Any:
             size = len(instance) if isinstance(instance, list | dict) else 1
             length = len(value) if isinstance(value, list | dict) else 1
             _count(20 if keyword == "$ref" else size + length)
-            yield from check(validator, value, instance, schema) or ()
+            left = _steps.get()
+            left[1] -= 1
+            if left[1] < 0:
+                raise _LackError("its JSON is nested too deeply for the schema, or the schema contains itself")
+            try:
+                yield from check(validator, value, instance, schema) or ()
+            finally:
+                left[1] += 1
 
         return counted
 

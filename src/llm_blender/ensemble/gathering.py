@@ -125,6 +125,7 @@ async def gather(
     candidates: dict[int, Candidate] = {}
     failures: dict[int, Failure] = {}
     queued: set[int] = set()
+    tried: dict[int, LLMError] = {}
     refusals: dict[int, tuple[Reply, LLMError]] = {}
 
     def fail(index: int, failure: Failure) -> None:
@@ -140,6 +141,8 @@ async def gather(
         except asyncio.CancelledError as error:
             if was_queued(error):
                 queued.add(index)
+            if isinstance(error.__cause__, LLMError):
+                tried[index] = error.__cause__
             raise
         if not reply.candidate.text.strip():
             fail(index, Failure(call.caller.llm.name, "empty", f"{call.caller.llm.name}: the answer is empty"))
@@ -172,6 +175,8 @@ async def gather(
             name = calls[index].caller.llm.name
             if index in queued:
                 fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
+            elif index in tried:
+                fail(index, _late_after(tried[index], late))
             else:
                 fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:
@@ -183,6 +188,13 @@ async def gather(
         else:
             take(index, reply, reply.candidate)
     return Gathered(dict(sorted(candidates.items())), dict(sorted(failures.items())))
+
+
+def _late_after(error: LLMError, late: str) -> Failure:
+    """Make the failure of a call that was late, as an attempt before had failed."""
+    failure = Failure.of(error)
+    public = None if failure.public is None else f"{failure.public.rstrip('.')}; {late}"
+    return replace(failure, message=f"{failure.message.rstrip('.')}; {late}", public=public)
 
 
 async def _wait(tasks: Iterable[asyncio.Task[None]], enough: Callable[[], bool], limits: Limits) -> str:

@@ -49,16 +49,16 @@ class Result:
         value: plain JSON values; None where the row failed and nothing is known of it.
         reason: why the row failed or is incomplete; empty where it is complete.
         cost: dollars paid; None where a price is unknown.
-        failed: whether the row failed although it has a value, which says how.
         busy: LLMs that did not answer because they are at their limit, with the seconds until they may; the row is
             tried again in the same run.
+        failed: whether the row failed although it has a value, which says how.
     """
 
     value: Any
     reason: str = ""
     cost: float | None = 0.0
-    failed: bool = False
     busy: Mapping[str, float] = field(default_factory=dict)
+    failed: bool = False
 
 
 def busy_llms(failures: Iterable[Failure]) -> dict[str, float]:

@@ -73,10 +73,12 @@ class _Output:
     Attributes:
         on_text: gets the text; None drops it.
         begun: whether a part of the answer was handed on.
+        failed: the last failed attempt of the call; None if none has failed.
     """
 
     on_text: OnText | None
     begun: bool = False
+    failed: CallError | None = None
 
     def emit(self, piece: str) -> None:
         """Hand the next piece of the text on."""
@@ -235,16 +237,19 @@ class OpenAICompatibleLLM:
         The index of the sample is added to the seed, so that samples differ.
 
         Raises:
-            LLMError: there is no answer, for its ``reason``.
+            LLMError: there is no answer, for its ``reason``. It is the cause of the `asyncio.CancelledError` of a call
+                that is cancelled after a failed attempt.
         """
-        body = self._body(messages, sampling)
+        body, output = self._body(messages, sampling), _Output(on_text)
         if on_text is not None:
             body = {"stream": True, "stream_options": {"include_usage": True}, **body}
         try:
             async with self:
-                response, seconds = await self._persist(body, _Output(on_text))
+                response, seconds = await self._persist(body, output)
         except CallError as error:
             raise self._error(error) from None
+        except asyncio.CancelledError as cancelled:
+            raise cancelled from (None if output.failed is None else self._error(output.failed))
         usage = response.usage
         return Candidate(
             text=response.text,
@@ -309,6 +314,7 @@ class OpenAICompatibleLLM:
                 full = f"its server accepts no more calls for now; the wait is {busy.wait:.0f} s"
                 raise CallError("rate_limit", full, busy.wait, own=False) from None
             except CallError as error:
+                output.failed = error
                 pause, counts = self._pause(error, attempt)
                 refused = _is_refusal(error)
                 if refused:

@@ -63,7 +63,7 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes of the requests to a server that refused a key or a value in them.
+    """Differences between the requests that are meant for a server and those that it accepts.
 
     Attributes:
         omitted: keys of the request that are left out.

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from llm_blender.server.chat import DONE, sse_data, stream_answer, unsent, whole_answer
-from llm_blender.server.errors import error_body
-from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.errors import BodyRoute, error_body
+from llm_blender.server.request import Question, read_question
 from llm_blender.server.response import blend_json, choices_of, finish_reason, head, message, usage
 from llm_blender.server.responses import translate, unsupported
 from llm_blender.server.schemas import ChatRequest, Completion, CompletionRequest
@@ -30,7 +30,6 @@ _REFUSED = {
     "suffix": "a text in the middle is not supported",
     "echo": "the answer cannot begin with the prompt",
     "logprobs": "log probabilities are not supported",
-    "messages": f"send it to {_CHAT}; here it is `prompt`",
     "tools": f"send it to {_CHAT}",
     "response_format": f"send it to {_CHAT}",
 }

@@ -11,6 +11,7 @@ from llm_blender.server.errors import RefusedError, error_response
 _CHAT = "/v1/chat/completions"
 ENDPOINTS = (_CHAT, "/v1/responses", "/v1/completions", "/v1/models", "/v1/rank", "/v1/compare", "/v1/fuse", "/rerank")
 """Paths to name where a path is unknown."""
+_LONGEST = 200  # characters of a path in a message
 _OPENAI = "choose the OpenAI-compatible provider of your client"
 # Other APIs, and other parts of OpenAI's, by the begin of their paths.
 _HINTS = {
@@ -45,7 +46,8 @@ _BASE = re.compile(r"(/v1|/openai)*(/chat/completions|/responses|/completions|/m
 async def unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request for a path without a route: with status 404, and what to use instead."""
     path: str = scope["path"]
-    error = RefusedError(404, "http_404", f"There is nothing at {path}: {_hint(path)}.")
+    shown = path if len(path) <= _LONGEST else f"{path[:_LONGEST]}…"
+    error = RefusedError(404, "http_404", f"There is nothing at {shown}: {_hint(path)}.")
     await error_response(error)(scope, receive, send)
 
 

@@ -116,13 +116,7 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
 def _documents(body: RerankRequest) -> list[str]:
     if (body.texts is None) == (body.documents is None):
         raise RefusedError(400, "invalid_value", "Give either `documents` (Cohere, Jina) or `texts` (TEI).")
-    if body.texts is not None:
-        return body.texts
-    texts = [document if isinstance(document, str) else document.get("text") for document in body.documents or ()]
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RefusedError(400, "invalid_value", f"Document {place} has no `text`.", param="documents")
-    return [str(text) for text in texts]
+    return body.texts or body.documents or []
 
 
 def _relevance(ranking: Ranking) -> list[float]:

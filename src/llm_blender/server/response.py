@@ -155,8 +155,9 @@ class Events(Observer):
         self._quorum, self._pieces = question.settings.limits.quorum, question.options.watch
         self._answers = 0
         self._loop = asyncio.get_running_loop()
-        configured, waited = service.ensemble.settings.limits.deadline, time.monotonic() - question.begun
-        whole = question.settings.limits.deadline >= configured and waited < _SOON * configured
+        usual, own = service.ensemble.settings, question.settings
+        narrower = own.limits.deadline < usual.limits.deadline or (own.mode != "pick" and usual.mode == "pick")
+        whole = not narrower and time.monotonic() - question.begun < _SOON * usual.limits.deadline
         names = [member.llm.name for member in question.members]
         # An LLM without a word in the whole time hangs; no other time-out at the deadline is its fault.
         self._may_hang = {name for name in names if whole and service.admission.has_room(name)}

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from llm_blender.server.chat import stream_answer, unsent, whole_answer
-from llm_blender.server.errors import RefusedError, error_body
-from llm_blender.server.request import BodyRoute, Question, read_question
+from llm_blender.server.errors import BodyRoute, RefusedError, error_body
+from llm_blender.server.request import Question, read_question
 from llm_blender.server.response import blend_json, choices_of, finish_reason, head, message, usage
 from llm_blender.server.schemas import ChatRequest, ResponsesAnswer, ResponsesRequest
 from llm_blender.server.service import Service, owner
@@ -71,11 +71,8 @@ _FAILED = {"rate_limit_error": "rate_limit_exceeded", "invalid_request_error": "
 @router.post("/v1/responses", responses={200: _RESPONSE})
 async def respond(body: ResponsesRequest, request: Request) -> Response:
     """Answer as `/v1/chat/completions` does, in the format of OpenAI's newer API."""
-    service, chat = Service.of(request), chat_request(body)
-    try:
-        question = read_question(service, chat)
-    except RefusedError as error:
-        raise _renamed(error) from None
+    service = Service.of(request)
+    question = read_question(service, chat_request(body))
     shown = _Shown(question, body)
     if body.stream:
         return stream_answer(service, question, owner(request), _Events(shown))
@@ -115,14 +112,6 @@ def _own_name(key: str) -> str:
     for pattern, name in _NAMES.items():
         key = re.sub(rf"^{pattern}(?=\.|$)", name, key)
     return key
-
-
-def _renamed(error: RefusedError) -> RefusedError:
-    """Translate the key that an error of the chat request names."""
-    if error.param is None or (param := _own_name(error.param)) == error.param:
-        return error
-    message = str(error).replace(error.param, param)
-    return RefusedError(error.status, error.code, message, param=param, retry_after=error.retry_after)
 
 
 def translate(values: Mapping[str, Any], place: Callable[[Place], Place]) -> ChatRequest:

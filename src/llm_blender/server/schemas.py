@@ -127,7 +127,8 @@ _CANDIDATE = {
         {
             "type": "object",
             "required": ["text"],
-            "properties": {"text": {"type": "string"}, "model": _TEXT_OR_NULL, "finish_reason": _TEXT_OR_NULL},
+            "properties": {"text": {"type": "string"}},
+            "description": "As in files, with `model` and more beside the text.",
         },
     ]
 }
@@ -141,6 +142,13 @@ _Instruction = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, _MESSAGES]}, mode="validation"),
 ]
 _Candidate = Annotated[Any, AfterValidator(parse_candidate), WithJsonSchema(_CANDIDATE, mode="validation")]
+
+
+def _read_document(value: Any) -> str:
+    return parse_candidate(value, name="the document").text
+
+
+_Document = Annotated[Any, AfterValidator(_read_document), WithJsonSchema(_CANDIDATE, mode="validation")]
 
 
 class _Function(_OpenRequest):
@@ -222,7 +230,7 @@ class ChatRequest(_OpenRequest):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
     seed: Seed | None = None
@@ -268,6 +276,13 @@ class _TextConfig(_OpenRequest):
 class _Reasoning(_OpenRequest):
     effort: str | None = None
     summary: str | None = None
+
+
+def _refuse_chat(values: Any, key: str) -> Any:
+    """Tell the client of a chat request at the path of another one which key, or which path, it takes."""
+    if isinstance(values, dict) and "messages" in values:
+        raise ValueError(f"`messages` belongs to /v1/chat/completions; this path takes `{key}`")
+    return values
 
 
 def _check_items(value: Any) -> Any:
@@ -322,12 +337,22 @@ class ResponsesRequest(_OpenRequest):
     prompt: dict[str, Any] | None = None
     blend: BlendOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "input")
+
+
+_PROMPT_SCHEMA = {
+    "anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string"}}]
+}
+
 
 class CompletionRequest(_OpenRequest):
     """OpenAI's older request of a text that follows a prompt; other keys are those of a chat request."""
 
     model: Text
-    prompt: Annotated[Any, WithJsonSchema({"type": ["string", "array"]}, mode="validation")]
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA, mode="validation")]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -341,6 +366,11 @@ class CompletionRequest(_OpenRequest):
     echo: bool | None = None
     logprobs: int | None = None
     blend: BlendOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, values: Any) -> Any:
+        return _refuse_chat(values, "prompt")
 
 
 class _Contest(StrictRequest):
@@ -376,7 +406,7 @@ class RerankRequest(_OpenRequest):
     """Cohere's and Jina's `documents`, or TEI's `texts`."""
 
     query: Annotated[Text, AfterValidator(_read_instruction)]
-    documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = None
+    documents: Annotated[list[_Document], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
     top_n: Count | None = None
