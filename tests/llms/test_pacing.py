@@ -52,7 +52,8 @@ class Server:
         self.kind, self.rate, self.retry_after, self.seconds = kind, rate, retry_after, seconds
         self.accepted: list[float] = []
         self.refused: list[float] = []
-        self.saved, self.last, self.noise = rate, math.inf, random.Random(0)
+        self.most = self.saved = rate  # calls of a bucket
+        self.last, self.noise = math.inf, random.Random(0)
 
     async def answer(self) -> bool:
         await asyncio.sleep(self.noise.random() / 100)
@@ -67,7 +68,7 @@ class Server:
     def _accepts(self, time: float) -> bool:
         match self.kind:
             case "bucket":
-                self.saved = min(self.rate, self.saved + max(0.0, time - self.last) * self.rate)
+                self.saved = min(self.most, self.saved + max(0.0, time - self.last) * self.rate)
                 self.last = time
                 self.saved -= (accepts := self.saved >= 1)
                 return accepts
@@ -119,6 +120,15 @@ def test_without_retry_after_a_job_finds_the_rate_too(kind: str) -> None:
     assert server.accepted[-1] - server.accepted[0] < 2.5 * 300 / 15
 
 
+@pytest.mark.parametrize("retry_after", [None, 1.0, 5.0])
+def test_a_server_that_saves_up_a_minute_is_asked_at_the_rate_that_lasts(retry_after: float | None) -> None:
+    server = Server("bucket", 1, retry_after, 0.3)
+    server.most = server.saved = 60
+    run(lambda: job(server, 300, 64))
+    assert len(server.refused) < 30
+    assert server.accepted[-1] - server.accepted[0] < 1.5 * 240
+
+
 def test_a_long_job_stays_at_the_rate() -> None:
     server = Server("sliding", 15, 1.0, 0.2)
     run(lambda: job(server, 3000, 64))
@@ -131,7 +141,8 @@ def test_a_server_that_accepts_more_by_now_gets_more() -> None:
 
     async def both() -> float:
         pacer = await job(server, 50, 16)
-        server.rate, began = 50, now()
+        server.rate = server.most = 50
+        began = now()
         await job(server, 1500, 16, pacer)
         return now() - began
 

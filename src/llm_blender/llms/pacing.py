@@ -130,11 +130,11 @@ class Place:
 
 _LATENESS = 0.02  # seconds that a timer may be late without slowing the rate down
 _LONGEST_PAUSE = 3600.0  # seconds; then a call tries it, whatever the server ordered
-_MARGIN = 0.95  # share of the rate that the server accepted
+_MARGIN = 0.94  # share of the rate that the server accepted
 _LEAST, _SAMPLE = 3, 10  # calls from which a rate is known, and well known
 _CAREFUL = 10.0  # calls a second, where the rate is not known
 _STEADY, _UNSTEADY, _STEADIEST = 60.0, 5.0, 600.0  # seconds in which a learned rate doubles
-_HELD = 5.0  # pauses; a rate that the server accepts for longer is nearly right
+_HELD = 1.0  # pause; a rate that the server accepts for longer is nearly right
 _REMEMBERED = 4096  # calls
 
 
@@ -190,14 +190,16 @@ class _LearnedRate(_Meter):
         sample = accepted[-_SAMPLE:]
         window = max(pause or 0.0, min(1.0, refused_at - sample[0]) if sample else 0.0, 1e-3)
         count = sum(time > refused_at - window for time in accepted)
-        if pause is None or count < _LEAST:
-            if self._base == math.inf:
-                self._base, self._doubling = _CAREFUL, _UNSTEADY
-        else:
-            lasted = refused_at - self.since
-            stale = lasted > self._doubling
+        lasted = refused_at - self.since
+        stale = lasted > self._doubling
+        lasting = sum(time >= self.since for time in accepted) / max(opened_at - self.since, 1e-3)
+        if self._base == math.inf and (pause is None or count < _LEAST):
+            self._base, self._doubling = _CAREFUL, _UNSTEADY
+        elif pause is not None and count < _LEAST:
+            self._base = _CAREFUL if stale else max(self._base / 2, 0.98 * lasting)
+            self._doubling = _UNSTEADY if stale else min(2 * self._doubling, _STEADIEST)
+        elif pause is not None:
             before = math.inf if stale else self._base
-            lasting = sum(time >= self.since for time in accepted) / max(opened_at - self.since, 1e-3)
             self._base = min(_MARGIN * count / window, max(0.98 * lasting, before))
             if before < math.inf and lasted > _HELD * pause:  # nearly right: calls may have come late, in a bunch
                 self._base = max(self._base, _MARGIN * before)
