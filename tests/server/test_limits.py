@@ -118,14 +118,14 @@ def test_requests_that_would_be_late_are_refused_at_once():
             return admission.begin(lambda: asyncio.sleep(0.2), deadline)
 
         await asyncio.gather(begin(9), begin(9))  # the mean is 0.2 s now
-        tasks = [begin(0.7) for _ in range(4)]  # two rounds of two
+        tasks = [begin(1.5) for _ in range(4)]  # two rounds of two
         began = time.monotonic()
         with pytest.raises(RefusedError) as caught:
             begin(0.5)  # it would begin after 0.4 s
         assert time.monotonic() - began < 0.05
         assert caught.value.code == "too_busy"
         assert 0.05 < caught.value.retry_after < 0.25
-        await asyncio.gather(*tasks, begin(0.8))
+        await asyncio.gather(*tasks, begin(1.5))
 
     asyncio.run(run())
 
