@@ -5,7 +5,9 @@
 Starts two mock LLMs and the service, each in a process of its own, sends requests at a fixed rate whether or not the
 earlier ones are answered, and prints one line of JSON. `milliseconds` are a request's, as the client sees it; `direct`
 the same client's at the same rate without the service, from a mock LLM, and `overhead` the difference: what the service
-adds, with two calls in place of one, and the ranker (`--ranker longest` takes next to none).
+adds, with two calls in place of one, and the ranker (`--ranker longest` takes next to none). `cpu_milliseconds` are
+those of the service's process for a request, and `bare_cpu_milliseconds` those of a process that makes the same two
+calls with httpx and nothing else.
 """
 
 from __future__ import annotations
@@ -52,6 +54,32 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
+"""
+# Makes the two calls of a request with httpx, at a fixed rate, and prints its milliseconds of CPU for each request.
+_BARE = """
+import asyncio, json, sys, time
+import httpx
+
+async def main(rate, seconds, *urls):
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+
+        async def call(url):
+            async with client.stream("POST", url + "/chat/completions", json=body) as response:
+                async for _ in response.aiter_bytes():
+                    pass
+
+        for url in urls * 10:
+            await call(url)
+        begun, cpu, tasks = time.perf_counter(), time.process_time(), []
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            tasks += [asyncio.create_task(call(url)) for url in urls]
+        await asyncio.gather(*tasks)
+        print(round(1000 * (time.process_time() - cpu) / int(rate * seconds), 2))
+
+asyncio.run(main(float(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))
 """
 _ANSWERS = ("Because the air scatters blue light most.", "The sky is blue, as the air scatters its light.")
 
@@ -140,10 +168,13 @@ def main() -> None:
         try:
             assert service.stderr is not None
             url = service.stderr.readline().split()[2]
-            mock = f"http://127.0.0.1:{ports[0]}/v1"
+            urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
+            mock, seconds = urls[0], str(min(options.seconds, _DIRECT))
+            bare = float(subprocess.check_output([sys.executable, "-c", _BARE, str(options.rate), seconds, *urls]))
             direct = asyncio.run(_load(mock, options.rate, min(options.seconds, _DIRECT), mocks[0].pid))["milliseconds"]
             result = asyncio.run(_load(url, options.rate, options.seconds, service.pid))
             overhead = {name: round(value - direct[name], 1) for name, value in result["milliseconds"].items()}
+            result["bare_cpu_milliseconds"] = bare
             compared = {"direct": direct, "overhead": overhead, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
             print(json.dumps({**vars(options), **result, **compared}))
         finally:
