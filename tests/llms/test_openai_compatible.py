@@ -603,3 +603,11 @@ def test_an_account_without_money_is_named() -> None:
     assert "no credit" in str(error)
     assert "api_key_env" not in str(error)
     assert len(server.requests) == 1
+
+
+def test_an_answer_without_a_body_is_refused_each_time():
+    with FakeOpenAIServer([FakeReply(status=204, body=b"")]) as server:
+        llm = OpenAICompatibleLLM("fake", "fake", server.base_url)
+        for _ in range(3):
+            with pytest.raises(LLMError, match="nothing"):
+                asyncio.run(asyncio.wait_for(llm.generate([{"role": "user", "content": "Hello?"}]), 20))
