@@ -95,11 +95,11 @@ class TestInt8:
 
 def test_a_scale_for_the_whole_batch_would_be_noticed(tiny_ranker, tmp_path):
     """Check that the test above can fail: ONNX Runtime's dynamic quantisation fails it."""
-    from onnx import TensorProto
+    pytest.importorskip("onnxruntime", minversion="1.32", reason="an old quantizer does not read what torch exports")
     from onnxruntime.quantization import quantize_dynamic
 
-    folder, kind = tiny_ranker(), {"DefaultTensorType": TensorProto.FLOAT}
-    quantize_dynamic(folder / "onnx" / "model_fp32.onnx", tmp_path / "dynamic.onnx", extra_options=kind)
+    folder = tiny_ranker()
+    quantize_dynamic(folder / "onnx" / "model_fp32.onnx", tmp_path / "dynamic.onnx")
     form = PairRanker.from_pretrained(folder).input_format
     ranker = PairRanker(OnnxBackend(tmp_path / "dynamic.onnx"), form, folder)
     rows = sequences(ranker)
