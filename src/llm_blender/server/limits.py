@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,7 +19,6 @@ from llm_blender.types import Failure
 _T = TypeVar("_T")
 _MEMORY = 0.9  # weight of the earlier requests in the mean duration
 _MARGIN = 1.5  # of the mean duration: the LLMs have 80 % of the time that is left, and some take longer
-_ANY = ""  # the resource that every request needs: a place of the service itself
 
 
 @dataclass(eq=False)
@@ -26,31 +26,32 @@ class _Place:
     """A request that runs or waits.
 
     Attributes:
-        needs: places that it needs, by LLM; `_ANY` is a place of the service.
-        calls: calls that it makes, by LLM.
+        calls: its calls that are not over, by LLM.
+        enough: number of LLMs that must have room for it before it runs.
         end: its deadline, by the event loop's clock.
+        kind: the kind of work, for its mean duration: one LLM by its name, several LLMs, or none.
         turn: is done when the request may run; its exception refuses the request.
         started: when it began to run.
     """
 
-    needs: Mapping[str, int]
-    calls: Mapping[str, int]
+    calls: dict[str, int]
+    enough: int
     end: float
+    kind: str
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    started: float | None = None
+    started: float = math.nan
 
-    @property
-    def kind(self) -> str:
-        """The kind of work, for its mean duration: one LLM by its name, several LLMs, or none."""
-        return next(iter(self.calls)) if len(self.calls) == 1 else "*" if self.calls else ""
+
+_request: ContextVar[_Place] = ContextVar("llm_blender_request")  # the one that a task works for
 
 
 class Admission:
     """Admission of requests: some run at a time, some wait in a queue, and further ones are refused at once.
 
-    A request runs as soon as the service and each LLM that it calls have a place for it; it is not overtaken at the LLM
-    that it waits for. A request that finds the queue full is refused at once, and so is one that, by the mean duration
-    of such requests, would not be answered by its deadline; a waiting one is refused as soon as the mean shows that.
+    A request runs as soon as the service and the LLMs that it calls have places for it; it is not overtaken at an LLM
+    that it waits for. A request that finds the queue full is refused at once, and so is one that, by the mean durations
+    of requests and calls, would not be answered by its deadline; a waiting one is refused as soon as the means show
+    that. Where only some of its LLMs have no place in time, a request does not wait for them.
 
     Args:
         concurrency: maximum number of running requests.
@@ -58,17 +59,16 @@ class Admission:
         places: maximum number of calls at once, by LLM; an LLM that is not named has no maximum.
 
     Attributes:
-        running: number of running requests.
         closed: whether new requests are refused.
     """
 
     def __init__(self, concurrency: int, queue: int, places: Mapping[str, int] | None = None) -> None:
-        self._places = {**(places or {}), _ANY: concurrency}
-        self._most = queue
+        self._concurrency, self._most, self._places = concurrency, queue, dict(places or {})
         self._running: list[_Place] = []
         self._waiting: list[_Place] = []
-        self._calls: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()  # of the running requests
         self._usual: dict[str, float] = {}  # mean duration of a kind of requests, in seconds
+        self._usual_call: dict[str, float] = {}  # mean duration of an LLM's calls, in seconds
         self._tasks: set[asyncio.Task[object]] = set()
         self.closed = False
 
@@ -110,28 +110,45 @@ class Admission:
         """
         if self.closed:
             raise RefusedError(503, "shutting_down", "The service is shutting down: try another one.", retry_after=5)
-        clock = asyncio.get_running_loop().time
-        place = _Place(self._needs(calls or {}, enough), calls or {}, clock() + deadline)
+        clock, calls = asyncio.get_running_loop().time, dict(calls or {})
+        kind = next(iter(calls)) if len(calls) == 1 else "*" if calls else ""
+        wanted = len(calls) if enough is None else min(enough, len(calls))
+        place = _Place(calls, wanted, clock() + deadline, kind)
         self._waiting.append(place)
-        self._start()
-        if not place.turn.done():
-            starts = self._review()
-            if len(self._waiting) > self._most:
-                self._waiting.remove(place)
-                wait = starts[self._waiting[len(self._waiting) // 2] if self._waiting else place] - clock()
-                raise RefusedError(
-                    429,
-                    "queue_full",
-                    f"{self.admitted} requests are running or waiting, which is the maximum: try again later.",
-                    retry_after=wait if wait > 0 else None,  # half of the queue is empty then
-                )
-            if (refusal := _refusal(place)) is not None:
-                raise refusal
+        starts = self._update()
+        if not place.turn.done() and len(self._waiting) > self._most:
+            self._waiting.remove(place)
+            wait = starts[self._waiting[len(self._waiting) // 2] if self._waiting else place] - clock()
+            raise RefusedError(
+                429,
+                "queue_full",
+                f"{self.admitted} requests are running or waiting, which is the maximum: try again later.",
+                retry_after=wait if wait > 0 else None,  # half of the queue is empty then
+            )
+        if (refusal := _refusal(place)) is not None:
+            raise refusal
         task = asyncio.create_task(self._in_turn(work, place, deadline))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._end(place))
         return task
+
+    def call_ended(self, name: str, *, usual: bool) -> None:
+        """Free the place of a call as soon as it is over; called in the task of a request, or in one that it began.
+
+        Args:
+            name: the LLM.
+            usual: count its duration in the mean of the LLM's calls.
+        """
+        place = _request.get(None)
+        if place is None or not place.calls.get(name) or place not in self._running:
+            return
+        place.calls[name] -= 1
+        self._calls[name] -= 1
+        if usual:
+            _learn(self._usual_call, name, asyncio.get_running_loop().time() - place.started)
+        if self._waiting:
+            self._update()
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new requests, wait for the others, cancel them after `seconds`; return whether all were done."""
@@ -148,6 +165,7 @@ class Admission:
         try:
             async with asyncio.timeout(deadline):
                 await place.turn
+                _request.set(place)
                 try:
                     result = await work()
                 except NoAnswerError:
@@ -160,37 +178,13 @@ class Admission:
                 raise RefusedError(503, "shutting_down", "The service shut down before the answer was ready.") from None
             raise
         except TimeoutError:
-            if place.started is None:
+            if place not in self._running:
                 raise _too_busy(None) from None
             self._learn(place)
             raise RefusedError(504, "deadline", f"There was no answer within {deadline:g} s.") from None
 
-    def _needs(self, calls: Mapping[str, int], enough: int | None) -> dict[str, int]:
-        """Return the places that a request waits for: those of the `enough` LLMs that have most."""
-        widest = sorted(calls, key=lambda name: -self._places.get(name, 1_000_000))[:enough]
-        limited = {name: min(calls[name], self._places[name]) for name in widest if name in self._places}
-        return {_ANY: 1, **limited}
-
-    def _start(self) -> None:
-        """Let waiting requests run, in order, as far as there are places."""
-        free = Counter(self._places)
-        for place in self._running:
-            free.subtract(place.needs)
-        passed: set[str] = set()  # resources that an earlier request waits for
-        for place in list(self._waiting):
-            if place.turn.done():  # cancelled, with its task
-                continue
-            if passed.isdisjoint(place.needs) and all(free[name] >= count for name, count in place.needs.items()):
-                self._waiting.remove(place)
-                self._running.append(place)
-                self._calls.update(place.calls)
-                free.subtract(place.needs)
-                place.started = asyncio.get_running_loop().time()
-                place.turn.set_result(None)
-            elif free[_ANY] <= 0:
-                return
-            else:
-                passed |= {name for name, count in place.needs.items() if free[name] < count}
+    def _learn(self, place: _Place) -> None:
+        _learn(self._usual, place.kind, asyncio.get_running_loop().time() - place.started)
 
     def _end(self, place: _Place) -> None:
         """Free the places of a request, and let others run."""
@@ -200,47 +194,93 @@ class Admission:
         elif place in self._waiting:
             self._waiting.remove(place)
         _refusal(place)  # of a task that was cancelled before it read the refusal
+        if self._waiting:
+            self._update()
+
+    def _update(self) -> dict[_Place, float]:
+        """Let waiting requests run, and refuse those that would be late; return when the others will probably run."""
         self._start()
-        self._review()
+        starts, eased = self._review()
+        if eased:
+            self._start()
+        return starts
 
-    def _learn(self, place: _Place) -> None:
-        """Add a request that was not cancelled to the mean duration of its kind."""
-        seconds = asyncio.get_running_loop().time() - (place.started or 0.0)
-        before = self._usual.get(place.kind, seconds)
-        self._usual[place.kind] = _MEMORY * before + (1 - _MEMORY) * seconds
+    def _start(self) -> None:
+        """Let waiting requests run, in order, as far as there are places."""
+        passed: set[str] = set()  # LLMs that an earlier request waits for
+        for place in [place for place in self._waiting if not place.turn.done()]:  # others are cancelled
+            if len(self._running) >= self._concurrency:
+                return
+            full = {name for name in place.calls if name in passed or not self._fits(place, name)}
+            if len(place.calls) - len(full) < place.enough:
+                passed |= full
+                continue
+            self._waiting.remove(place)
+            self._running.append(place)
+            self._calls.update(place.calls)
+            place.started = asyncio.get_running_loop().time()
+            place.turn.set_result(None)
 
-    def _review(self) -> dict[_Place, float]:
+    def _fits(self, place: _Place, name: str) -> bool:
+        """Check whether an LLM has room for all calls of a request, or for as many as it can take."""
+        most = self._places.get(name)
+        return most is None or self._calls[name] + min(place.calls[name], most) <= most
+
+    def _review(self) -> tuple[dict[_Place, float], bool]:
         """Estimate when each waiting request will run, and refuse those that would be too late.
 
         Nothing is refused before a request of its kind has ended: there is no mean duration then.
 
         Returns:
-            The estimates, by the clock of the event loop.
+            The estimates, by the clock of the event loop; whether a request now waits for fewer LLMs.
         """
-        if not self._waiting:
-            return {}
-        now = asyncio.get_running_loop().time()
-        ends: dict[str, list[float]] = {name: [] for name in self._places}  # when places become free
-        for place in self._running:
-            end = max(now, (place.started or now) + self._usual.get(place.kind, 0.0))
-            for name, count in place.needs.items():
-                ends[name] += [end] * count
-        for name, most in self._places.items():
-            ends[name] += [now] * (most - len(ends[name]))
-            heapq.heapify(ends[name])
         starts: dict[_Place, float] = {}
+        eased = False
+        if not self._waiting:
+            return starts, eased
+        now = asyncio.get_running_loop().time()
+        requests, calls = self._ends(now)
         for place in [place for place in self._waiting if not place.turn.done()]:
-            start = max(heapq.nsmallest(count, ends[name])[-1] for name, count in place.needs.items())
             usual = self._usual.get(place.kind)
+            counts = {name: min(count, self._places[name]) for name, count in place.calls.items() if name in calls}
+            rooms = sorted(
+                max(requests[0], heapq.nsmallest(counts[name], calls[name])[-1] if name in counts else now)
+                for name in place.calls
+            )
+            start = rooms[place.enough - 1] if place.enough else requests[0]
             if usual is not None and start > now and start + _MARGIN * usual > place.end:
-                self._waiting.remove(place)
-                place.turn.set_exception(_too_busy(start + _MARGIN * usual - place.end))
-                continue
+                soon = [room for room in rooms if room + _MARGIN * usual <= place.end]
+                if not soon:
+                    self._waiting.remove(place)
+                    place.turn.set_exception(_too_busy(start + _MARGIN * usual - place.end))
+                    continue
+                place.enough, start, eased = len(soon), soon[-1], True
             starts[place] = start
-            for name, count in place.needs.items():
+            heapq.heapreplace(requests, start + (usual or 0.0))
+            for name, count in counts.items():
                 for _ in range(count):
-                    heapq.heapreplace(ends[name], start + (usual or 0.0))
-        return starts
+                    begun = max(start, calls[name][0])
+                    heapq.heapreplace(calls[name], begun + self._usual_call.get(name, usual or 0.0))
+        return starts, eased
+
+    def _ends(self, now: float) -> tuple[list[float], dict[str, list[float]]]:
+        """Estimate when each place becomes free: those of the service, and those of the LLMs; as heaps."""
+        requests = [now] * (self._concurrency - len(self._running))
+        calls = {name: [now] * most for name, most in self._places.items()}
+        for place in self._running:
+            usual = self._usual.get(place.kind, 0.0)
+            requests.append(max(now, place.started + usual))
+            for name, count in place.calls.items():
+                length = self._usual_call.get(name, usual)
+                for _ in range(count if name in calls else 0):
+                    begun = max(place.started, calls[name][0]) if calls[name][0] > now else place.started
+                    heapq.heapreplace(calls[name], max(now, begun + length))
+        heapq.heapify(requests)
+        return requests, calls
+
+
+def _learn(means: dict[str, float], name: str, seconds: float) -> None:
+    means[name] = _MEMORY * means.get(name, seconds) + (1 - _MEMORY) * seconds
 
 
 def _refusal(place: _Place) -> BaseException | None:

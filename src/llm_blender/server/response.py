@@ -180,6 +180,7 @@ class Events(Observer):
         name = candidate.model or ""
         self._answered.add(name)
         self._service.metrics.wrote(name, candidate, stored=stored)
+        self._service.admission.call_ended(name, usual=not stored)
         if not stored:
             self._probes.discard(name)
             self._service.breakers.succeeded(name)
@@ -191,6 +192,7 @@ class Events(Observer):
     def failed(self, call: int, failure: Failure) -> None:
         """Count a failure, also in the circuit breaker of its LLM."""
         self._service.metrics.failed(failure)
+        self._service.admission.call_ended(failure.model, usual=failure.own)
         enough = self._quorum is not None and len(self._answered) >= self._quorum  # the others are only slower
         hangs = failure.reason == "timeout" and failure.model in self._may_hang and call not in self._heard
         counted = replace(failure, own=True) if hangs and not enough else failure
