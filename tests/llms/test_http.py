@@ -100,6 +100,7 @@ def failure(llm: OpenAICompatibleLLM) -> LLMError:
     [
         ("https://else.example/v1/chat/completions", "https://else.example/v1:"),
         ("/v2/chat/completions", "/v2:"),
+        ("/v2/chat/completions/", "/v2:"),
         ("file:///etc/passwd", "file:///etc/passwd:"),
     ],
 )
@@ -111,6 +112,13 @@ def test_a_redirect_is_not_followed(status: str, location: str, target: str) -> 
     assert target in str(error)
     assert "base_url" in str(error)
     assert error.public == "a: its server has moved to another URL"
+
+
+def test_a_redirect_without_a_target() -> None:
+    with raw_server(response(b"", status="302 Found")) as server:
+        error = failure(llm_at(server.base_url))
+    assert (error.reason, len(server.requests)) == ("not_found", 1)
+    assert str(error) == "a: the server sends the call to another URL (302) and does not name it"
 
 
 @pytest.mark.parametrize(

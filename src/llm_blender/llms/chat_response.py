@@ -244,7 +244,7 @@ class ChatResponse:
     """A parser that collects one answer from the bytes of its response.
 
     The answer is the text of one choice and the calls of tools of all choices. What is odd in a field beside them does
-    no harm to it.
+    no harm to it. A refusal is the text of an answer without one, and is never a piece that `feed` or `close` return.
 
     Attributes:
         usage: tokens, if the server counts them.
@@ -321,7 +321,7 @@ class ChatResponse:
         self._collect()
         if not self.text:
             raise self._empty()
-        return new if self._written else new + (self.refusal or "")
+        return new
 
     def _in_order(self) -> list[_Choice]:
         """List the choices: first the one with the text, then by index."""
