@@ -232,6 +232,16 @@ def test_proxies_of_the_environment(variable: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("no_proxy", "llm.invalid")
         assert failure(llm_at("http://llm.invalid/v1")).reason == "connection"
     assert server.requests[0].startswith(b"POST http://llm.invalid/v1/chat/completions")
+    monkeypatch.delenv("no_proxy")
+    for proxy, words in (
+        ("http://me:secret@127.0.0.1:9", "through the proxy http://127.0.0.1:9;"),
+        ("socks5://me:secret@127.0.0.1:9", "socks5://127.0.0.1:9 is no HTTP proxy"),
+    ):
+        monkeypatch.setenv(variable, proxy)
+        error = failure(llm_at("http://llm.invalid/v1"))
+        assert words in str(error)
+        assert "secret" not in str(error)
+        assert error.public == "a: no connection to its server"
 
 
 def test_cookies_are_not_kept() -> None:
