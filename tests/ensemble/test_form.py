@@ -82,6 +82,7 @@ JSON = '{"color": "blue"}'
         f"```json\n{JSON}\n```",
         f"```\n{JSON}\n```\n",
         f"```JSON\r\n{JSON}\r\n```",
+        f"~~~json\n{JSON}\n~~~",
         f"```json {JSON} ```",
         f"```{JSON}```",
         f"```json\n{JSON}",  # a stop sequence took the end of the fence

@@ -19,7 +19,8 @@ def read(body: bytes, content_type: str = SSE, size: int | None = None) -> ChatR
     pieces = [response.feed(block) for block in blocks]
     pieces.append(response.close())
     calls = response.tool_calls
-    assert "".join(pieces) == (response.text if calls is None else response.text[: len("".join(pieces))])
+    text = "" if response.text == response.refusal else response.text
+    assert "".join(pieces) == (text if calls is None else text[: len("".join(pieces))])
     return response
 
 

@@ -35,6 +35,8 @@ SHAPES: dict[str, tuple[Any, str]] = {
         {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error": "no memory"}'}}},
         "Provider returned error: no memory",
     ),
+    "details": ({"error": {"message": "invalid", "details": [{"message": "no memory"}]}}, "invalid: no memory"),
+    "by key": ({"title": "invalid", "errors": {"seed": ["no memory"]}}, "seed: no memory"),
     "an event": ('event: error\ndata: {"error": {"message": "no memory"}}\n\n', "no memory"),
     "llama.cpp's line": ('error: {"code": 400, "message": "no memory"}\n\n', "no memory"),
     "a page with a title": (
@@ -74,6 +76,8 @@ def test_the_words_of_every_shape(body: Any, words: str) -> None:
         ({"object": "error", "message": {"detail": [EXTRA]}}, ("stream_options",)),
         ({"detail": [{"loc": ["body"], "msg": "x"}]}, ()),
         ({"detail": [{"loc": "body.temperature", "msg": "x"}]}, ("temperature",)),
+        ({"errors": [{"path": ["seed"], "message": "x"}]}, ("seed",)),
+        ({"path": "/v1/chat", "message": "x"}, ()),
         ([{"error": {"details": [{"fieldViolations": [{"field": "n"}]}], "message": "x"}}], ()),
     ],
 )

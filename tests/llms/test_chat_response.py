@@ -165,6 +165,13 @@ def test_usage(usage: Any, expected: Usage | None) -> None:
     assert read(sse(chunk)).usage == expected
 
 
+def test_usage_under_other_names() -> None:
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    assert read(sse(delta("Hi.", "stop"), {"choices": [], "usage": usage})).usage == Usage(3, 2)
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    assert read(sse({**delta("Hi.", "stop"), "x_groq": {"usage": usage}})).usage == Usage(3, 2)
+
+
 def test_the_last_usage_counts() -> None:
     first, last = ({"prompt_tokens": 3, "completion_tokens": n} for n in (1, 2))
     assert read(sse({**delta("Hi."), "usage": first}, {**delta("", "stop"), "usage": last})).usage == Usage(3, 2)
@@ -245,6 +252,21 @@ BROKEN: dict[str, tuple[bytes, FailureReason, str]] = {
         sse({"choices": [{"delta": {"content": "x"}, "finish_reason": "error", "native_finish_reason": "quota_gone"}]}),
         "server",
         "quota_gone",
+    ),
+    "words in the finish reason": (
+        sse(delta("x"), {"choices": [{"finish_reason": {"type": "abort", "message": "no memory"}}]}),
+        "server",
+        "no memory",
+    ),
+    "an error in a key of the provider's own": (
+        sse(delta("x"), {"choices": [], "x_groq": {"error": "over capacity"}}),
+        "server",
+        "over capacity",
+    ),
+    "an exception by name": (
+        sse(delta("x"), {"modelStreamErrorException": {"message": "no memory"}}),
+        "server",
+        "no memory",
     ),
     "words after an interruption": (
         sse(delta("x", "error"), {"message": "Upstream gone", "code": 1}, done=b""),

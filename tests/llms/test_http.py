@@ -100,6 +100,7 @@ def failure(llm: OpenAICompatibleLLM) -> LLMError:
     [
         ("https://else.example/v1/chat/completions", "https://else.example/v1:"),
         ("/v2/chat/completions", "/v2:"),
+        ("/v2/chat/completions/", "/v2:"),
         ("file:///etc/passwd", "file:///etc/passwd:"),
     ],
 )
@@ -111,6 +112,13 @@ def test_a_redirect_is_not_followed(status: str, location: str, target: str) -> 
     assert target in str(error)
     assert "base_url" in str(error)
     assert error.public == "a: its server has moved to another URL"
+
+
+def test_a_redirect_without_a_target() -> None:
+    with raw_server(response(b"", status="302 Found")) as server:
+        error = failure(llm_at(server.base_url))
+    assert (error.reason, len(server.requests)) == ("not_found", 1)
+    assert str(error) == "a: the server sends the call to another URL (302) and does not name it"
 
 
 @pytest.mark.parametrize(
@@ -224,6 +232,16 @@ def test_proxies_of_the_environment(variable: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("no_proxy", "llm.invalid")
         assert failure(llm_at("http://llm.invalid/v1")).reason == "connection"
     assert server.requests[0].startswith(b"POST http://llm.invalid/v1/chat/completions")
+    monkeypatch.delenv("no_proxy")
+    for proxy, words in (
+        ("http://me:secret@127.0.0.1:9", "through the proxy http://127.0.0.1:9;"),
+        ("socks5://me:secret@127.0.0.1:9", "socks5://127.0.0.1:9 is no HTTP proxy"),
+    ):
+        monkeypatch.setenv(variable, proxy)
+        error = failure(llm_at("http://llm.invalid/v1"))
+        assert words in str(error)
+        assert "secret" not in str(error)
+        assert error.public == "a: no connection to its server"
 
 
 def test_cookies_are_not_kept() -> None:

@@ -83,6 +83,56 @@ def test_a_key_is_left_out(body: object, omitted: str, status: int) -> None:
     assert after(body, status) == Changes(omitted=frozenset(omitted.split()))
 
 
+@pytest.mark.parametrize(
+    ("words", "omitted"),
+    [
+        ("`temperature` may only be set to 1 when thinking is enabled.", "temperature"),
+        ("invalid temperature: only 1 is allowed for this model", "temperature"),
+        ("O-series models don't support temperature=0.2. Only temperature=1 is supported.", "temperature"),
+        ("temperature is deprecated for this model.", "temperature"),
+        ("seed isn't supported", "seed"),
+        ("seed must not be set", "seed"),
+        ("You may not specify seed for this model", "seed"),
+        ("seed is not a valid parameter", "seed"),
+        ("disallowed parameter: seed", "seed"),
+        ("forbidden field: seed", "seed"),
+        ("property seed should not exist; property user should not exist", "seed user"),
+        ("This model doesn't support the seed field. Remove seed and try again.", "seed"),
+        ("This model doesn't support the stopSequences field.", "stop"),
+        ("Argument not supported on this model: presencePenalty", "presence_penalty"),
+        ("Penalty is not enabled for this model", "presence_penalty frequency_penalty"),
+        ("Unsupported parameter: 'reasoning.effort' is not supported with this model.", "reasoning_effort"),
+        ("Invalid parameter: 'parallel_tool_calls' is only allowed when 'tools' are given.", "parallel_tool_calls"),
+        ("property 'seed' is unsupported, did you mean 'stop'?", "seed"),
+        ("unknown field `seed`, expected one of `model`, `temperature`, `top_p`", "seed"),
+        ('Unrecognized field "seed" (class Chat), not marked as ignorable (known properties: "user", "top_p")', "seed"),
+        ("1 validation error for Chat\nuser\n  Extra inputs are not permitted [input_value='u']", "user"),
+        ("extraneous key [seed] is not permitted#: extraneous key [user] is not permitted", "seed user"),
+        ("Streaming not supported", "stream"),
+        ("Streaming with tools is not supported", "stream"),
+        ("Only non-streaming requests are supported", "stream"),
+        ("stream=True is not supported", "stream"),
+        ("stream must be false", "stream"),
+    ],
+)
+def test_in_the_words_of_other_servers(words: str, omitted: str) -> None:
+    more = ("presence_penalty", "frequency_penalty", "reasoning_effort")
+    assert after(error(words), 400, *more) == Changes(omitted=frozenset(omitted.split()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": [{"message": "Unknown field", "path": ["seed"]}]},
+        {"title": "Validation errors", "errors": {"seed": ["The seed field is not supported."]}},
+        {"error": {"message": "Validation error", "details": [{"field": "seed", "message": "is not allowed"}]}},
+        {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted'}]"},
+    ],
+)
+def test_in_other_shapes(body: object) -> None:
+    assert after(body) == Changes(omitted=frozenset({"seed"}))
+
+
 @pytest.mark.parametrize("name", ["response_format", "tool_choice", "logit_bias", "reasoning_effort", "top_k"])
 def test_any_optional_key_is_left_out(name: str) -> None:
     assert after(error(f"Unsupported parameter: '{name}'", param=name), 400, name) == Changes(frozenset({name}))
@@ -112,6 +162,16 @@ def test_structured_outputs_are_the_response_format() -> None:
         error("The model 'stream' does not exist or is not supported", code="model_not_found"),
         error("Unsupported parameter: 'tools'", param="tools"),
         error("Unsupported parameter"),
+        error("Invalid API key; parameter user not recognized"),
+        error("Invalid schema for function 'f': 'seed' is not supported", param="tools[0].function.parameters"),
+        error("Invalid schema for the format 'x': 'stop' is not permitted."),
+        error("temperature 3 is not allowed: it has to be in [0, 2]", param="temperature"),
+        error("Only streaming requests are supported"),
+        error("stream=false is not supported"),
+        error("Non-streaming is not supported"),
+        error("This model only supports stream mode, please enable the stream parameter"),
+        error("unexpected EOF while reading stream"),
+        error("'name' is not supported for role 'user'"),
         error("Unsupported value: 'messages[0].role' does not support 'developer'.", param="messages[0].role"),
         error("Unsupported value: 'max_tokens' does not support 0.", param="max_tokens", code="unsupported_value"),
         error("The server is not available"),
@@ -144,6 +204,18 @@ def test_the_maximum_of_tokens_is_renamed_and_then_left_out() -> None:
     assert not {"max_tokens", "max_completion_tokens"} & changes.apply(sent()).keys()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens cannot be used with reasoning models",
+        "this model is not supported MaxTokens, please use MaxCompletionTokens",
+        "max_tokens is deprecated, use max_completion_tokens",
+    ],
+)
+def test_the_maximum_of_tokens_in_other_words(words: str) -> None:
+    assert after(error(words)) == Changes(renamed={"max_tokens": "max_completion_tokens"})
+
+
 def test_the_newer_name_becomes_the_older_one() -> None:
     body = {"model": "m", "messages": TURNS, "max_completion_tokens": 5}
     changes = Changes().after(read_error(detail("body", "max_completion_tokens"), 422), body)
@@ -174,6 +246,16 @@ def test_without_stream_there_are_no_options_of_it() -> None:
             "reasoning_content",
         ),
         (error("Unknown parameter: 'messages[1].tool_calls[0].extra_content'."), "extra_content"),
+        (error("reasoning_content is not supported"), "reasoning_content"),
+        (error("The reasoning_content field in input messages is not supported"), "reasoning_content"),
+        (
+            error("body -> messages -> 1 -> assistant -> reasoning_content: extra fields not permitted"),
+            "reasoning_content",
+        ),
+        (
+            error("1 validation error for Turn\nreasoning_content\n  Extra inputs are not permitted"),
+            "reasoning_content",
+        ),
     ],
 )
 def test_a_key_of_messages_is_left_out_of_all(body: object, key: str) -> None:

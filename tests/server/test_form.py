@@ -369,6 +369,15 @@ def test_a_refusal_has_its_own_key(serve, stream):
     assert (turn["content"] or None, turn["refusal"]) == (None, "No.")
 
 
+def test_a_refusal_that_is_streamed_has_its_own_key(serve):
+    chunk = {"choices": [{"delta": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]}
+    body = b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
+    with FakeOpenAIServer([FakeReply(body=body, content_type="text/event-stream")]) as server:
+        running = serve(OpenAICompatibleLLM("a", "fake", server.base_url))
+        turn = streamed(running.ask(stream=True).text)[0]
+    assert (turn["content"], turn["refusal"]) == ("", "No.")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("stop", "stop"), ("length", "length"), ("content_filter", "content_filter"), ("eos", "stop"), (None, "stop")],

@@ -23,7 +23,7 @@ MAX_CHARS = 300_000
 MAX_STEPS = 200_000
 """Maximum steps, each a keyword for a value or an entry of them, to check one JSON value against a schema."""
 
-_FENCED = re.compile(r"^[ \t]*```[^\n`{\[]*\n?(.*?)(?:```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(```|~~~)[^\n`{\[]*\n?(.*?)(?:\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _BROKEN: Mapping[str | None, str] = {
     "length": "the answer was cut off before its end: raise max_tokens",
     "content_filter": "the answer was cut off by the content filter of its server",
@@ -218,7 +218,7 @@ def _read_json(text: str) -> tuple[str, Any]:
         blocks = _FENCED.findall(text)
         if len(blocks) != 1:
             raise error from None
-        text = blocks[0].strip()
+        text = blocks[0][1].strip()
         value = from_json(text, allow_inf_nan=False)
     _refuse_infinity(text)
     return text, value

@@ -86,9 +86,10 @@ _WORDS = (
     "baseresp",
     "metadata",
     "raw",
+    "details",
 )
 _CODES = ("code", "errorcode", "status", "statuscode", "httpstatus", "type", "reason")
-_PARAMS = ("param", "params", "loc", "field")
+_PARAMS = ("param", "params", "parameter", "loc", "field", "property")
 _NO_CODES = ("0", "200", "error", "none", "null")
 _EMPTY = ("", "null", "{}", "[]", '""')
 _NO_KEYS = ("body", "query", "request")
@@ -157,17 +158,25 @@ def _read_object(value: Mapping[Any, Any], found: _Found, depth: int) -> str:
     plain = {_plain(str(key)): each for key, each in value.items()}
     for key in _CODES:
         _note_code(plain.get(key), found)
-    params = [name for key in _PARAMS for name in _request_keys(plain.get(key))]
+    places = [plain.get(key) for key in _PARAMS]
+    if isinstance(plain.get("path"), list):  # else it is that of the URL
+        places.append(plain["path"])
+    params = [name for place in places for name in _request_keys(place)]
     found.params += params
     found.waits += _waits(plain)
-    words = _distinct(_read(plain.get(key), found, depth + 1) for key in _WORDS)
-    details = _read(plain.get("details"), found, depth + 1)
-    if not words and details:
-        words = [details]
+    words = _distinct(_read(plain.get(key), found, depth + 1) or _by_key(plain.get(key)) for key in _WORDS)
     place = plain.get("loc")
     if isinstance(place, list | tuple) and words:
         words.insert(0, ".".join(map(str, place)))
     return ": ".join(words)
+
+
+def _by_key(value: Any) -> str:
+    """Return words that stand under the keys of the request that they are about."""
+    if not isinstance(value, Mapping):
+        return ""
+    lists = {key: each for key, each in value.items() if isinstance(each, list)}
+    return "; ".join(f"{key}: {each[0]}" for key, each in lists.items() if each and isinstance(each[0], str))
 
 
 def _note_code(code: Any, found: _Found) -> None:

@@ -178,7 +178,8 @@ class _Choice:
             raise _reported(read_error(error))
         reason = choice.get("finish_reason")
         if reason and not self.is_interrupted and (finish := _finish_of(reason)):
-            self.finish, self.why = finish, _words(choice.get("native_finish_reason"))
+            why = reason.get("message") if isinstance(reason, dict) else choice.get("native_finish_reason")
+            self.finish, self.why = finish, _words(why)
         part, message = choice.get("delta"), choice.get("message")
         if part and isinstance(part, dict):
             self.in_pieces = True
@@ -243,7 +244,7 @@ class ChatResponse:
     """A parser that collects one answer from the bytes of its response.
 
     The answer is the text of one choice and the calls of tools of all choices. What is odd in a field beside them does
-    no harm to it.
+    no harm to it. A refusal is the text of an answer without one, and is never a piece that `feed` or `close` return.
 
     Attributes:
         usage: tokens, if the server counts them.
@@ -320,7 +321,7 @@ class ChatResponse:
         self._collect()
         if not self.text:
             raise self._empty()
-        return new if self._written else new + (self.refusal or "")
+        return new
 
     def _in_order(self) -> list[_Choice]:
         """List the choices: first the one with the text, then by index."""
@@ -386,12 +387,16 @@ class ChatResponse:
             raise _reported(read_error(chunk))
         if usage := chunk.get("usage"):
             self._count(usage)
+        if isinstance(more := chunk.get("x_groq"), dict):
+            self._count(more.get("usage"))
+            if _is_given(more.get("error")):
+                self._beside = read_error(more)
         choices = chunk.get("choices")
         if isinstance(choices, dict):
             choices = [choices]
         if not choices or not isinstance(choices, list):
             others = chunk.keys() - _ENVELOPE
-            if any(key.lower().replace("_", "") in _WORDS and _is_given(chunk[key]) for key in others):
+            if any(_names_error(key) and _is_given(chunk[key]) for key in others):
                 self._beside = read_error(chunk)
             return ""
         new = ""
@@ -424,7 +429,8 @@ class ChatResponse:
         """Take the numbers of tokens that there are; later ones count."""
         if not isinstance(usage, dict):
             return
-        read, written = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+        read = count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        written = count(usage.get("completion_tokens", usage.get("output_tokens")))
         if read is not None or written is not None:
             before = self.usage or Usage()
             self.usage = Usage(
@@ -517,6 +523,11 @@ def _is_given(value: Any, depth: int = 0) -> bool:
         values = value.values() if isinstance(value, dict) else value
         return any(_is_given(each, depth + 1) for each in values)
     return bool(value)
+
+
+def _names_error(key: str) -> bool:
+    plain = key.lower().replace("_", "")
+    return plain in _WORDS or plain.endswith("exception")
 
 
 def _finish_of(reason: Any) -> str | None:

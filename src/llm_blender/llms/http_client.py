@@ -75,6 +75,15 @@ class HttpClient:
         import aiohttp
 
         where, public = f"no connection to {self.base_url}; is the server running?", "no connection to its server"
+        if self._proxy is not None:
+            parts = urlsplit(self._proxy)
+            proxy = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            where = f"no connection to {self.base_url} through the proxy {proxy}; is it running?"
+            if parts.scheme not in ("http", "https"):
+                where = (
+                    f"{proxy} is no HTTP proxy: set http_proxy or https_proxy to one, or no_proxy to hosts without one"
+                )
+                raise CallError("connection", where, public=public)
         data = content if len(content) < _LONG else io.BytesIO(content)  # of a long one aiohttp warns
         try:
             raw = await self._session.post(

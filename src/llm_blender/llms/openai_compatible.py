@@ -399,8 +399,13 @@ class OpenAICompatibleLLM:
     async def _refusal(self, raw: Response) -> CallError:
         """Return the error of a response without an answer."""
         if 300 <= raw.status < 400:
-            target = urljoin(f"{self.base_url}{_PATH}", raw.headers.get("location", ""))
-            moved = f"moved to {target.removesuffix(_PATH)}: put that into its base_url ({raw.status})"
+            location = raw.headers.get("location")
+            if not location:
+                return CallError(
+                    "not_found", f"the server sends the call to another URL ({raw.status}) and does not name it"
+                )
+            target = urljoin(f"{self.base_url}{_PATH}", location).rstrip("/").removesuffix(_PATH)
+            moved = f"moved to {target}: put that into its base_url ({raw.status})"
             return CallError("not_found", moved, public="its server has moved to another URL")
         content = bytearray()
         with suppress(CallError):  # the status alone says enough

@@ -27,37 +27,59 @@ _OTHER_CODES = re.compile(
 )
 _OTHER_WORDS = re.compile(
     r"content (management )?polic|content[ _]filter|usage polic|safety|moderation|context (length|size|window)"
-    r"|too (large|long|small|many|high|low)|at (most|least)\b|less than|greater than|between \S+ and|out of range"
-    r"|in the range|exceed",
+    r"|too (large|long|small|many|high|low)|at (most|least)\b|less than|greater than|between \S+ and|\brange\b|exceed"
+    r"|[\[(]-?[\d.]+, *-?[\d.]+[\])]|api[ _-]?key|authenticat|invalid schema|schema for|schema\W+keyword",
     re.I,
 )
 _CODES = re.compile(
-    r"unsupported_?(parameter|value|param|field)|unknown_?(parameter|field)|unrecognized|extra_?(forbidden|field)"
+    r"unsupported_?(parameter|value|param|field)|unknown_?(param|field)|unrecognized|extra_?(forbidden|field)"
     r"|unexpected_?(keyword|parameter|field)|parameter_?not_?supported|additional_?propert|not_?implemented",
     re.I,
 )
+_REFUSED = (
+    r"(?:\b(?:not|no longer|never|without|nor)|n't) (?:\w+ ){0,3}?"
+    r"(?:support|permit|allow|recogni|implement|accept|expect|availab|enabled|exist"
+    r"|valid (?:param|field|key|option|arg))"
+    r"|unsupported|unrecogni[sz]ed|unavailable|disallowed|must be verified"
+    r"|(?:cannot|can't|can not|(?:must|should|may) not) (?:both )?(?:be )?"
+    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present)"
+    r"|\bonly (?:be set|the default|false|(?=non-?stream)|(?:\S+ is )?(?:allowed|supported|accepted|permitted|valid)\b)"
+    r"|must be (?:false|omitted|null|unset|removed)|\b(?:is|are) (?:deprecated|disabled)"
+)
 _WORDS = re.compile(
-    r"(not|n't|no longer|never|without|nor) (\w+ ){0,3}?"
-    r"(support|permit|allow|recogni|implement|accept|expect|availab|enabled)"
-    r"|unsupported|unrecogni[sz]ed|unknown|unexpected|extra (inputs?|fields?|forbidden)|additional propert"
-    r"|must be verified|no such (parameter|field|option|key)"
-    r"|(cannot|can't|can not) (both )?(be )?(use|set|specif|stream|combin)"
-    r"|only the default|is (deprecated|disabled)",
+    rf"{_REFUSED}|unknown|unexpected|\b(?:extra|extraneous) (?:inputs?|fields?|keys?|forbidden)|additional propert"
+    r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b",
     re.I,
 )
+# What a server offers in place of a key, and on what conditions it takes it, is not what it refuses.
+_BESIDE = re.compile(
+    r"\b(?:expected (?:one of|[\"'`])|did you mean|(?:supported|valid|allowed|known|permitted) \w+(?: are| is|:)"
+    r"|(?:when|if|unless|because) )",
+    re.I,
+)
+_OTHER_THINGS = re.compile(r"\b(?:role|model)[ :]*['\"`][^'\"`]*['\"`]", re.I)
 _QUOTES = "'\"`"
 _NOUN = r"(?:param(?:eter)?|field|option|argument|key|keyword|property|input)s?\b"
 _BEFORE = (
-    rf"(?:{_NOUN}[^:.]{{0,40}}:[^.]*?\b|(?:{_NOUN}|unsupported|unrecogni[sz]ed|unknown|unexpected|supports?|accepts?|allows?"
-    r"|permits?|use|with|verified to|body\.)[\s:=]*)"
+    rf"(?:{_NOUN}[^:.]{{0,40}}:[^.]*?\b|(?:{_NOUN}|invalid|unsupported|unrecogni[sz]ed|unknown|unexpected|supports?|accepts?"
+    r"|allows?|permits?|use|with|verified to|body\.|remove|omit)[\s:=\[]*(?:the )?)"
 )
-_AFTER = rf"(?:\s+{_NOUN}|\s+(?:is|are)\s+(?:not |un)(?:support|recogni|implement|known|expect|accept)|:)"
+_AFTER = (
+    rf"(?:\s+{_NOUN}"
+    r"|\s+(?:is|are)(?:n't|\s+not)? (?:an? )?(?:un)?(?:support|recogni|implement|known|expect|accept|deprec|valid)"
+    r"|\s+(?:must|should|can|may)(?: ?not| only) (?:exist|be (?:set|specif|use|provid|pass|includ|sent))"
+    r"|:)"
+)
+_NEAR = r"(?:[^.;:]|\.\d){0,40}?"
+_TERMS = frozenset({"stream", "temperature", "seed", "verbosity"})  # in an error, they can hardly be plain words
 _EITHER = re.compile(r"\b(both|only one|either|together|at the same time)\b", re.I)
 _OTHER_NAMES = {
-    "stream": r"stream(?:ing|ed)?",
-    "stop": r"stop(?:[ _]sequences?)?",
+    "stream": r"(?<=only )non-?stream(?:ing)?|(?<!non)(?<!non-)stream(?:ing|ed)?(?:=true)?(?!=false)",
+    "stop": r"stop(?:[ _]?sequences?)?",
     "response_format": r"response[_ ]formats?|structured outputs?|json[_ ]?(?:mode|schema|object)",
-    "parallel_tool_calls": r"parallel[_ ](?:tool|function)[_ ](?:calls?|calling|use)",
+    "parallel_tool_calls": r"parallel[_ ]?(?:tool|function)[_ ]?(?:calls?|calling|use)",
+    "presence_penalty": r"presence[_ ]?penalty|(?<!frequency )penalty",
+    "frequency_penalty": r"frequency[_ ]?penalty|(?<!presence )penalty",
 }
 
 
@@ -137,22 +159,29 @@ def _named(error: ApiError, sent: Mapping[str, Any]) -> list[str]:
     keys = [key for key in sent if key not in _KEPT]
     if named := [key for key in keys if key in error.params]:
         return named
-    if {"messages", "model"} & set(error.params):
-        return []
-    named = [key for key in keys if _is_named(key, error.message)]
-    return named[-1:] if _EITHER.search(error.message) else named
+    return [] if _KEPT & set(error.params) else _named_in(error.message, keys)
+
+
+def _named_in(message: str, keys: Sequence[str]) -> list[str]:
+    words = _OTHER_THINGS.sub("", message)
+    for part in (_BESIDE.split(words)[0], words):
+        if named := [key for key in keys if _is_named(key, part)]:
+            return named[-1:] if _EITHER.search(message) else named
+    return []
 
 
 def _is_named(key: str, words: str) -> bool:
     """Return whether an error names a key; a plain word such as "user" counts only where it is meant as a key."""
     if re.search(rf"[{_QUOTES}]{re.escape(key)}[{_QUOTES}.\[]", words):
         return True
-    name = _OTHER_NAMES.get(key) or re.escape(key).replace("_", "[_ ]")
+    name = _OTHER_NAMES.get(key) or re.escape(key).replace("_", "[_ .]?")
     if "_" in key:
         return re.search(rf"(?<![\w.])(?:{name})\b", words, re.I) is not None
-    return (
-        re.search(rf"\b{_BEFORE}(?:{name})(?![\w-])|(?:^|[.;:] *)(?:the )?(?:{name}){_AFTER}", words, re.I) is not None
-    )
+    name = f"(?:{name})"
+    pattern = rf"(?:\b|_){_BEFORE}{name}(?![\w-])|(?:^|[.;:] *)(?:the )?{name}{_AFTER}|\b{name}\s+extra (?:inp|f)"
+    if key in _TERMS:
+        pattern += rf"|\b{name}\b{_NEAR}(?:{_REFUSED})|(?:{_REFUSED}){_NEAR}\b{name}\b"
+    return re.search(pattern, words, re.I) is not None
 
 
 def _in_messages(error: ApiError, sent: Mapping[str, Any]) -> frozenset[str]:
@@ -163,9 +192,9 @@ def _in_messages(error: ApiError, sent: Mapping[str, Any]) -> frozenset[str]:
         for path in re.findall(r"messages((?:[.\[][\w\]-]+)+)", error.message)
         for name in re.findall(r"[A-Za-z_]\w*", path)[-1:]
     )
-    if "messages" in error.params or not any(_is_named(key, error.message) for key in sent if key not in _KEPT):
-        found = [*found, *re.findall(rf"[{_QUOTES}]([A-Za-z_]\w*)[{_QUOTES}]", error.message)]
-    return frozenset(found) & known
+    if "messages" in error.params or not _named_in(error.message, [key for key in sent if key not in _KEPT]):
+        found = [*found, *re.findall(rf"[{_QUOTES}]([A-Za-z_]\w*)[{_QUOTES}]|\b([a-z]+_\w+)", error.message)]
+    return frozenset("".join(name) for name in found) & known
 
 
 def _message_keys(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
