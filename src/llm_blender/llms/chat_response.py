@@ -300,7 +300,7 @@ class ChatResponse:
         return "".join([self._take(event) for event in self._reader.feed(block)])
 
     def close(self) -> str:
-        """End the body; return the text that was held back.
+        """End the body; return the text that was held back, without a refusal to answer.
 
         Raises:
             CallError: as `feed`; or the answer is incomplete or empty, or contradicts itself.
@@ -320,7 +320,7 @@ class ChatResponse:
         self._collect()
         if not self.text:
             raise self._empty()
-        return new if self._written else new + (self.refusal or "")
+        return new
 
     def _in_order(self) -> list[_Choice]:
         """List the choices: first the one with the text, then by index."""
