@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from llm_blender.ensemble import Ensemble, Member
+from llm_blender.ensemble import Ensemble, EnsembleSettings, Limits, Member
 from llm_blender.ensemble.run import run_prompts
+from llm_blender.errors import NoAnswerError
 from llm_blender.jobs.job import Job
 from llm_blender.llms import OpenAICompatibleLLM
 from llm_blender.testing import FakeOpenAIServer, FakeRanker, FakeReply
-from llm_blender.types import Example
+from llm_blender.types import Example, Failure
 
 
 class LimitedServer:
@@ -35,6 +37,35 @@ class LimitedServer:
         if accepts:
             return FakeReply(f"Answer to {request['messages'][-1]['content']}", delay=0.02)
         return FakeReply("slow down", status=429, headers=self.headers)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "counts"),
+    [
+        (FakeReply("loading", status=503, headers={"Retry-After": "9"}), "server", [True, False]),
+        (FakeReply("slow down", status=429, headers={"Retry-After": "9"}), "rate_limit", [False, False]),
+    ],
+)
+def test_calls_that_a_refusal_holds_back_say_why(reply: FakeReply, reason: str, counts: list[bool]) -> None:
+    async def ask_twice(ensemble: Ensemble) -> list[Failure]:
+        failures = []
+        async with ensemble:
+            for number in range(2):
+                with pytest.raises(NoAnswerError) as caught:
+                    await ensemble.aask(f"Question {number}?")
+                failures += caught.value.failures
+        return failures
+
+    with FakeOpenAIServer([reply]) as server:
+        llm = OpenAICompatibleLLM("a", "fake", server.base_url)
+        ensemble = Ensemble([Member(llm)], FakeRanker(), settings=EnsembleSettings(limits=Limits(deadline=0.2)))
+        failures = asyncio.run(ask_twice(ensemble))
+        assert len(server.requests) == 1
+    assert [(failure.reason, failure.own) for failure in failures] == [(reason, own) for own in counts]
+    for failure in failures:
+        assert str(reply.status) in failure.message
+        assert failure.message.endswith("no answer within 0.2 s")
+        assert failure.retry_after == pytest.approx(9, abs=0.5)
 
 
 @pytest.mark.parametrize(

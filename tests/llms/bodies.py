@@ -13,7 +13,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def read(body: bytes, content_type: str = SSE, size: int | None = None) -> ChatResponse:
-    """Read a body in blocks of `size` bytes; check that its pieces make up the text."""
+    """Read a body in blocks of `size` bytes; check that its pieces make up the text, without a refusal."""
     response = ChatResponse(content_type)
     blocks = [body] if size is None else [body[i : i + size] for i in range(0, len(body), size)]
     pieces = [response.feed(block) for block in blocks]

@@ -504,6 +504,8 @@ def test_a_refusal_is_an_answer() -> None:
     ):
         response = read(body)
         assert response.text == response.refusal == words
+        response = ChatResponse(SSE)
+        assert response.feed(body) + response.close() == ""  # a client would take the pieces for content
     assert read(whole("Hi.", refusal=None)).refusal is None
     assert read(whole("Hi.", refusal="")).refusal is None
 

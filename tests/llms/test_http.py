@@ -258,12 +258,20 @@ def test_cookies_are_not_kept() -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 def test_strangers_read_no_url_no_variable_and_no_path(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_VARIABLE", "sk-0123456789")
-    words = "failed at http://10.0.0.7:9000/v1 with /srv/models/llama.gguf and sk-0123456789, too long by 5 and/or 6"
+    words = "set $THEIR_API_KEY, http://10.0.0.7:9000/v1, /srv/models/llama.gguf, sk-0123456789, too long by 5 and/or 6"
     with FakeOpenAIServer([FakeReply(words, status=status)]) as server:
         error = failure(llm_at(server.base_url, api_key_env="SECRET_VARIABLE", backoff=Backoff(attempts=1)))
     assert error.public is not None
     assert error.public.startswith("a: ")
-    for secret in ("10.0.0.7", "/srv", "SECRET_VARIABLE", "sk-0123456789", server.base_url, "base_url"):
+    for secret in (
+        "10.0.0.7",
+        "/srv",
+        "SECRET_VARIABLE",
+        "THEIR_API_KEY",
+        "sk-0123456789",
+        server.base_url,
+        "base_url",
+    ):
         assert secret not in error.public
     assert "/srv/models/llama.gguf" in str(error)
     assert "sk-0123456789" not in str(error)

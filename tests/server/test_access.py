@@ -43,6 +43,8 @@ def test_keys_come_from_the_environment_or_a_file_of_hashes(tmp_path):
     assert not Keys.of(ServerConfig(), {}, tmp_path)
     with pytest.raises(ConfigError, match="holds no key"):
         Keys.of(ServerConfig(), {"LLM_BLENDER_KEYS": " "}, tmp_path)
+    file.write_text(f"\ufeff{sha('filed')}\n", encoding="utf-8")  # as Windows writes it
+    assert Keys.of(ServerConfig(keys_file="keys"), {}, tmp_path).owner(b"Bearer filed")
     file.write_text("filed\n")
     with pytest.raises(ConfigError, match="line 1: this is not a SHA-256"):
         Keys.of(ServerConfig(keys_file="keys"), {}, tmp_path)
@@ -173,6 +175,7 @@ def test_without_keys_pages_of_others_are_refused(serve):
         {"origin": "null"},
         {"origin": "http://localhost:1"},
         {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "CROSS-SITE"},
         {"origin": "https://evil.example", "sec-fetch-site": "same-origin"},
     ]
     for headers in refused:
@@ -251,6 +254,13 @@ def test_a_name_of_this_machine_in_capitals_is_one(plain):
 def test_two_hosts_are_refused(plain):
     assert raw(plain.url, "Host: localhost", "Host: evil.example") in (400, 403)
     assert raw(plain.url, "Host: evil.example", "Host: localhost") in (400, 403)
+
+
+def test_two_origins_are_refused(serve):
+    running = serve(options={"origins": ["https://chat.example.com"]})
+    good, bad = "Origin: https://chat.example.com", "Origin: https://evil.example"
+    host = f"Host: {running.http.base_url.netloc.decode()}"
+    assert [raw(running.url, host, *lines) for lines in ([good], [good, bad], [bad, good])] == [200, 403, 403]
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/v1/models", "/metrics"])

@@ -27,7 +27,8 @@ def client(running):
 
 @pytest.mark.parametrize("prompt", ["The sky is", ["The sky is"]])
 def test_the_best_texts(client, prompt):
-    completion = client.completions.create(model="blend", prompt=prompt, n=2, max_tokens=50, stop="###", echo=False)
+    more = {"max_tokens": 50, "stop": "###", "echo": False, "suffix": "", "logprobs": None}
+    completion = client.completions.create(model="blend", prompt=prompt, n=2, **more)
     values = Completion.model_validate(completion.to_dict())
     assert values.id.startswith("cmpl-")
     assert [(choice.index, choice.text, choice.finish_reason) for choice in values.choices] == [

@@ -301,16 +301,19 @@ def test_what_a_turn_needs_back_is_in_its_reasoning(serve, stream):
     assert turn["tool_calls"] == [CALL]
 
 
+@pytest.mark.parametrize("model", ["blend", "a"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_refusal_is_a_part_and_can_be_sent_back(serve, stream):
+def test_a_refusal_is_a_part_and_can_be_sent_back(serve, stream, model):
     with FakeOpenAIServer([reply({"content": None, "refusal": "I cannot do that."})]) as server:
         running = serve(api("a", server), api("b", server))
-        response = respond(running, stream=stream)
+        response = respond(running, stream=stream, model=model)
         if stream:
             found = events(response.text)
             values = found[-1]["response"]
             assert replayed(found) == values["output"]
-            assert [event["type"] for event in found if "refusal" in event["type"]] == [
+            assert [
+                event["type"] for event in found if "output_text" in event["type"] or "refusal" in event["type"]
+            ] == [
                 "response.refusal.delta",
                 "response.refusal.done",
             ]

@@ -173,10 +173,10 @@ async def gather(
     for task, index in tasks.items():
         if task.cancelled():
             name = calls[index].caller.llm.name
-            if index in queued:
-                fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
-            elif index in tried:
+            if index in tried:
                 fail(index, _late_after(tried[index], late))
+            elif index in queued:
+                fail(index, Failure(name, "rate_limit", f"{name}: no free place; {late}", retry_after=5.0, own=False))
             else:
                 fail(index, Failure(name, "timeout", f"{name}: {late}", own=False))
         elif (error := task.exception()) is not None:

@@ -301,7 +301,7 @@ class ChatResponse:
         return "".join([self._take(event) for event in self._reader.feed(block)])
 
     def close(self) -> str:
-        """End the body; return the text that was held back.
+        """End the body; return the text that was held back, without a refusal to answer.
 
         Raises:
             CallError: as `feed`; or the answer is incomplete or empty, or contradicts itself.

@@ -21,7 +21,7 @@ from llm_blender.errors import ConfigError, FailureReason, LLMError
 from llm_blender.llms.api_errors import CallError, classify, is_unpaid, read_error
 from llm_blender.llms.chat_response import ChatResponse
 from llm_blender.llms.http_client import ClosedError, HttpClient, Response
-from llm_blender.llms.pacing import Backoff, BusyError, Load, Pacer, Place, retry_after
+from llm_blender.llms.pacing import Backoff, BusyError, Load, Pacer, Place, retry_after, was_queued
 from llm_blender.llms.refused_keys import TWINS, Changes
 from llm_blender.types import Candidate, Message, OnText, Sampling, Usage
 
@@ -152,6 +152,7 @@ class OpenAICompatibleLLM:
         self._sampling, self._system, self._extra = sampling, system, dict(extra or {})
         self._price, self._backoff, self._rpm, self._tpm = price, backoff, rpm, tpm
         self._changes = Changes()
+        self._last_refusal: CallError | None = None  # of any call
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
         self._pacers: WeakKeyDictionary[asyncio.AbstractEventLoop, Pacer] = WeakKeyDictionary()
 
@@ -238,7 +239,7 @@ class OpenAICompatibleLLM:
 
         Raises:
             LLMError: there is no answer, for its ``reason``. It is the cause of the `asyncio.CancelledError` of a call
-                that is cancelled after a failed attempt.
+                that is cancelled after a failed attempt, or while a refusal holds it back.
         """
         body, output = self._body(messages, sampling), _Output(on_text)
         if on_text is not None:
@@ -249,7 +250,8 @@ class OpenAICompatibleLLM:
         except CallError as error:
             raise self._error(error) from None
         except asyncio.CancelledError as cancelled:
-            raise cancelled from (None if output.failed is None else self._error(output.failed))
+            failed = output.failed or (self._refusal_of_all() if was_queued(cancelled) else None)
+            raise cancelled from (None if failed is None else self._error(failed))
         usage = response.usage
         return Candidate(
             text=response.text,
@@ -347,10 +349,18 @@ class OpenAICompatibleLLM:
             raise CallError("timeout", f"{late}; raise its `timeout`, or lower `max_tokens`", public=late) from None
         except CallError as error:
             if _is_refusal(error):
+                self._last_refusal = error
                 place.refuse(error.retry_after, too_many=error.reason == "rate_limit")
             raise
         place.succeed(None if response.usage is None else sum(astuple(response.usage)))
         return response
+
+    def _refusal_of_all(self) -> CallError | None:
+        """Return why the calls in the queue are held back; None if no refusal does it."""
+        last, closed_for = self._last_refusal, self._pacer().load.closed_for
+        if last is None or not closed_for:
+            return None
+        return CallError(last.reason, str(last), closed_for, own=False, public=last.public)
 
     async def _adapt(self, body: dict[str, Any], output: _Output) -> ChatResponse:
         """Make a call without the keys that the server refuses; learn which these are."""
@@ -487,9 +497,12 @@ def _most_tokens(body: Mapping[str, Any]) -> int | None:
     return longest if isinstance(longest, int) else None
 
 
-_PLACES = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|(?<![\w.:/])~?(?:/[\w.@-]+){2,}/?|\b[A-Za-z]:\\\S+")
+_PLACES = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://\S+|(?<![\w.:/])~?(?:/[\w.@-]+){2,}/?|\b[A-Za-z]:\\\S+"
+    r"|\$?\b[A-Z][A-Z0-9_]*_(?:KEY|TOKEN|SECRET|PASSWORD|PASS|AUTH|CREDENTIALS)\b"
+)
 
 
 def _without_places(text: str) -> str:
-    """Replace URLs and paths of files."""
+    """Replace URLs, paths of files, and names of environment variables for keys."""
     return _PLACES.sub("…", text)

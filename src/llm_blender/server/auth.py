@@ -84,7 +84,7 @@ def is_loopback(host: str) -> bool:
 
 def _read(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the file of keys cannot be read ({error}).") from None
     hashes = []
@@ -136,7 +136,7 @@ class AuthMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = _joined(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         id = given if _TOKEN.fullmatch(given) else uuid.uuid4().hex
         more = [_NO_GUESSING, (b"x-request-id", id.encode()), *self._cors(headers)]
@@ -171,7 +171,7 @@ class AuthMiddleware:
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers and self._cors(headers):
             await Response(status_code=204, headers=_preflight(headers))(scope, receive, send)
             return
-        scope[OWNER] = self._check_key(scope)
+        scope[OWNER] = self._check_key(scope, headers)
         self._check(headers, via)
         most, taken = self._service.config.max_body, 0
 
@@ -198,15 +198,18 @@ class AuthMiddleware:
         if self._keys:
             return
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1 or not is_loopback(_PORT.sub("", host)):
+        if not is_loopback(_PORT.sub("", host)):
             raise RefusedError(
                 403, "wrong_host", f"Without keys, this service answers on loopback only, not as {host!r}."
             )
         if self._cors(headers) or (scope["path"] in _PUBLIC and scope["method"] == "GET"):
             return
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        foreign = origin.partition("://")[2] != host if origin else headers.get(b"sec-fetch-site") == b"cross-site"
+        foreign = (
+            origin.partition("://")[2] != host
+            if origin
+            else b"cross-site" in headers.get(b"sec-fetch-site", b"").lower()
+        )
         if foreign:
             raise RefusedError(
                 403,
@@ -215,10 +218,9 @@ class AuthMiddleware:
                 "`origins` of [server] allows others.",
             )
 
-    def _check_key(self, scope: Scope) -> str:
+    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Return the name of the client; refuse a request for the API without one of the keys."""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        owner = self._keys.owner(given[0]) if len(given) == 1 else None
+        owner = self._keys.owner(headers.get(b"authorization", b""))
         if owner is None and self._keys and _is_closed(scope):
             raise RefusedError(
                 401, "invalid_api_key", "Send one of this service's keys as `Authorization: Bearer KEY`, once."
@@ -233,6 +235,14 @@ class AuthMiddleware:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._service.config.max_body:
             raise RefusedError(413, "too_large", f"The body is longer than {self._service.config.max_body} bytes.")
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Join the values of headers that come more than once, as HTTP has it: no host, origin or key matches them then."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b", " + value if name in joined else value
+    return joined
 
 
 def _is_closed(scope: Scope) -> bool:

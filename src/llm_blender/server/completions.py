@@ -54,7 +54,8 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
 def _chat_request(body: CompletionRequest) -> ChatRequest:
     values = body.model_dump(exclude_none=True, exclude={"prompt", "best_of", "blend"})
     for key, reason in _REFUSED.items():
-        if values.pop(key, False) is not False:
+        given = values.pop(key, None)
+        if given not in (None, "", []) and given is not False:
             raise unsupported(key, reason)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise unsupported("best_of", "it is not supported: `blend.samples` sets the number of answers of each LLM")
