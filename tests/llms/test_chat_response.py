@@ -489,10 +489,12 @@ def test_content(content: Any, text: str, thoughts: str | None, refusal: str | N
 def test_thoughts(key: str) -> None:
     body = sse(delta(**{key: "Hm. "}), delta("", **{key: "So."}), delta("Hi.", **{key: None}), delta(finish="stop"))
     assert (read(body).text, read(body).reasoning) == ("Hi.", "Hm. So.")
+    assert read(body).extra == ({"reasoning": "Hm. So."} if key == "reasoning" else None)
 
 
 def test_thoughts_that_come_under_two_names() -> None:
-    assert read(whole("Hi.", reasoning="Hm.", reasoning_content="Hm.")).reasoning == "Hm."
+    response = read(whole("Hi.", reasoning="Hm.", reasoning_content="Hm."))
+    assert (response.reasoning, response.extra) == ("Hm.", None)
 
 
 def test_a_refusal_is_an_answer() -> None:

@@ -205,6 +205,11 @@ def test_ids() -> None:
     assert all(each["type"] == "function" for each in response.tool_calls or ())
 
 
+def test_ids_are_not_used_twice() -> None:
+    response = read(whole(tool_calls=[call("f", LONDON, id="a"), call("f", PARIS, id="a"), call("g", "{}", id="b")]))
+    assert [each["id"] for each in response.tool_calls or ()] == ["a", "a_1", "b"]
+
+
 def test_the_form_before_tools() -> None:
     message = {"name": "f", "arguments": LONDON}
     for body in (
