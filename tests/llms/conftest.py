@@ -7,7 +7,6 @@ from hypothesis import settings
 
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
 
-
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 
