@@ -28,6 +28,7 @@ FRAMES: dict[str, bytes] = {
     "a BOM": b"\xef\xbb\xbf" + GOOD,
     "white space first": b"\n\r\n  " + GOOD,
     "comments": b": OPENROUTER PROCESSING\n\n" + GOOD.replace(b"\n\n", b"\n\n:\n\n"),
+    "wrapped twice": b"".join(b"data: " + line + b"\n\n" for line in GOOD.split(b"\n\n")),
     "empty data": b"data: \n\ndata:\n\n" + GOOD,
     "null": b"data: null\n\n" + GOOD,
     "a ping": b'event: ping\ndata: {"type": "ping"}\n\n' + GOOD,

@@ -247,6 +247,7 @@ def test_without_stream_there_are_no_options_of_it() -> None:
         ),
         (error("Unknown parameter: 'messages[1].tool_calls[0].extra_content'."), "extra_content"),
         (error("reasoning_content is not supported"), "reasoning_content"),
+        (error("reasoning_content must not appear in the messages"), "reasoning_content"),
         (error("The reasoning_content field in input messages is not supported"), "reasoning_content"),
         (
             error("body -> messages -> 1 -> assistant -> reasoning_content: extra fields not permitted"),

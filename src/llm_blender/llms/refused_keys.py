@@ -42,7 +42,7 @@ _REFUSED = (
     r"|valid (?:param|field|key|option|arg))"
     r"|unsupported|unrecogni[sz]ed|unavailable|disallowed|must be verified"
     r"|(?:cannot|can't|can not|(?:must|should|may) not) (?:both )?(?:be )?"
-    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present)"
+    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain)"
     r"|\bonly (?:be set|the default|false|(?=non-?stream)|(?:\S+ is )?(?:allowed|supported|accepted|permitted|valid)\b)"
     r"|must be (?:false|omitted|null|unset|removed)|\b(?:is|are) (?:deprecated|disabled)"
 )
