@@ -37,6 +37,10 @@ CALLS: dict[str, tuple[Chunks, list[tuple[str, str]]]] = {
     "whole, one id for all, indices": ([[call("f", LONDON, index=0, id="x"), call("f", PARIS, index=1, id="x")]], TWO),
     "whole, indices as texts and floats": ([[call("f", LONDON, index="0"), call("f", PARIS, index=1.0)]], TWO),
     "whole, the same twice": ([[call("f", LONDON, id="a"), call("f", LONDON, id="b")]], [TWO[0], TWO[0]]),
+    "a name that comes last": (
+        [[call(None, LONDON, index=0, id="a")], [call("f", None, index=0)], [call("f", PARIS, index=1, id="b")]],
+        TWO,
+    ),
     "a text as index": ([[call("f", LONDON, index="x")], [call("f", PARIS, index="y")]], TWO),
     "an index as float, then as int": (
         [[call("f", '{"city"', index=0.0)], [call(None, ':"London"}', index=0)], [call("f", PARIS, index="1")]],
