@@ -27,7 +27,8 @@ _OTHER_CODES = re.compile(
 )
 _OTHER_WORDS = re.compile(
     r"content (management )?polic|content[ _]filter|usage polic|safety|moderation|context (length|size|window)"
-    r"|too (large|long|small|many|high|low)|at (most|least)\b|less than|greater than|between \S+ and|\brange\b|exceed"
+    r"|too (large|long|small|many|high|low)|at (most|least)\b|(less|greater|more) than|between \S+ and|\brange\b|exceed"
+    r"|\b(above|below|maximum|minimum)\b"
     r"|[\[(]-?[\d.]+, *-?[\d.]+[\])]|api[ _-]?key|authenticat|invalid schema|schema for|schema\W+keyword",
     re.I,
 )
