@@ -139,6 +139,18 @@ REASONS: dict[str, tuple[Any, int | None, str]] = {
     "overloaded": ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, None, "server"),
     "a timeout": ({"error": {"message": "x", "code": "timeout"}}, None, "server"),
     "a number of the provider's own": ({"error": {"message": "x", "code": "1302"}}, 429, "rate_limit"),
+    "no tools behind a gateway": (
+        {"error": {"message": "No endpoints found that support tool use.", "code": 404}},
+        404,
+        "bad_request",
+    ),
+    "no model behind a gateway": ({"error": {"message": "No endpoints found for x.", "code": 404}}, 404, "not_found"),
+    "no tools, as a fault": (
+        {"error": {"message": "tools param requires --jinja flag", "code": 500}},
+        500,
+        "bad_request",
+    ),
+    "no tools in a model": ({"error": "the model does not support tools"}, 500, "bad_request"),
     "an unknown word": ({"error": {"message": "x", "code": "gremlins"}}, None, "server"),
 }
 

@@ -28,6 +28,7 @@ FRAMES: dict[str, bytes] = {
     "a BOM": b"\xef\xbb\xbf" + GOOD,
     "white space first": b"\n\r\n  " + GOOD,
     "comments": b": OPENROUTER PROCESSING\n\n" + GOOD.replace(b"\n\n", b"\n\n:\n\n"),
+    "wrapped twice": b"".join(b"data: " + line + b"\n\n" for line in GOOD.split(b"\n\n")),
     "empty data": b"data: \n\ndata:\n\n" + GOOD,
     "null": b"data: null\n\n" + GOOD,
     "a ping": b'event: ping\ndata: {"type": "ping"}\n\n' + GOOD,
@@ -489,10 +490,12 @@ def test_content(content: Any, text: str, thoughts: str | None, refusal: str | N
 def test_thoughts(key: str) -> None:
     body = sse(delta(**{key: "Hm. "}), delta("", **{key: "So."}), delta("Hi.", **{key: None}), delta(finish="stop"))
     assert (read(body).text, read(body).reasoning) == ("Hi.", "Hm. So.")
+    assert read(body).extra == ({"reasoning": "Hm. So."} if key == "reasoning" else None)
 
 
 def test_thoughts_that_come_under_two_names() -> None:
-    assert read(whole("Hi.", reasoning="Hm.", reasoning_content="Hm.")).reasoning == "Hm."
+    response = read(whole("Hi.", reasoning="Hm.", reasoning_content="Hm."))
+    assert (response.reasoning, response.extra) == ("Hm.", None)
 
 
 def test_a_refusal_is_an_answer() -> None:

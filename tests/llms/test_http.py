@@ -244,6 +244,12 @@ def test_proxies_of_the_environment(variable: str, monkeypatch: pytest.MonkeyPat
         assert error.public == "a: no connection to its server"
 
 
+def test_a_query_of_the_base_url_stays_at_the_end() -> None:
+    with raw_server(response(ANSWER)) as server:
+        assert ask(llm_at(f"{server.base_url}/?api-version=2024-10-21")).text == "An answer."
+    assert server.requests[0].startswith(b"POST /v1/chat/completions?api-version=2024-10-21 ")
+
+
 def test_cookies_are_not_kept() -> None:
     async def twice(llm: OpenAICompatibleLLM) -> None:
         async with llm:

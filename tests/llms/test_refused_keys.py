@@ -166,6 +166,8 @@ def test_structured_outputs_are_the_response_format() -> None:
         error("Invalid schema for function 'f': 'seed' is not supported", param="tools[0].function.parameters"),
         error("Invalid schema for the format 'x': 'stop' is not permitted."),
         error("temperature 3 is not allowed: it has to be in [0, 2]", param="temperature"),
+        error("max_tokens must not be set above 4096"),
+        error("temperature cannot be used below 0.1"),
         error("Only streaming requests are supported"),
         error("stream=false is not supported"),
         error("Non-streaming is not supported"),
@@ -247,6 +249,7 @@ def test_without_stream_there_are_no_options_of_it() -> None:
         ),
         (error("Unknown parameter: 'messages[1].tool_calls[0].extra_content'."), "extra_content"),
         (error("reasoning_content is not supported"), "reasoning_content"),
+        (error("reasoning_content must not appear in the messages"), "reasoning_content"),
         (error("The reasoning_content field in input messages is not supported"), "reasoning_content"),
         (
             error("body -> messages -> 1 -> assistant -> reasoning_content: extra fields not permitted"),

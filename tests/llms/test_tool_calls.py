@@ -37,6 +37,10 @@ CALLS: dict[str, tuple[Chunks, list[tuple[str, str]]]] = {
     "whole, one id for all, indices": ([[call("f", LONDON, index=0, id="x"), call("f", PARIS, index=1, id="x")]], TWO),
     "whole, indices as texts and floats": ([[call("f", LONDON, index="0"), call("f", PARIS, index=1.0)]], TWO),
     "whole, the same twice": ([[call("f", LONDON, id="a"), call("f", LONDON, id="b")]], [TWO[0], TWO[0]]),
+    "a name that comes last": (
+        [[call(None, LONDON, index=0, id="a")], [call("f", None, index=0)], [call("f", PARIS, index=1, id="b")]],
+        TWO,
+    ),
     "a text as index": ([[call("f", LONDON, index="x")], [call("f", PARIS, index="y")]], TWO),
     "an index as float, then as int": (
         [[call("f", '{"city"', index=0.0)], [call(None, ':"London"}', index=0)], [call("f", PARIS, index="1")]],
@@ -203,6 +207,11 @@ def test_ids() -> None:
     )
     assert [each["id"] for each in response.tool_calls or ()] == ["a", "call_1", "7", "call_3"]
     assert all(each["type"] == "function" for each in response.tool_calls or ())
+
+
+def test_ids_are_not_used_twice() -> None:
+    response = read(whole(tool_calls=[call("f", LONDON, id="a"), call("f", PARIS, id="a"), call("g", "{}", id="b")]))
+    assert [each["id"] for each in response.tool_calls or ()] == ["a", "a_1", "b"]
 
 
 def test_the_form_before_tools() -> None:

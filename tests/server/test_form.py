@@ -363,6 +363,28 @@ def test_a_turn_has_all_that_its_api_needs_back(serve, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_go_back_under_the_name_that_they_came_under(serve, stream):
+    """A loop of tools against a server that insists on `reasoning`."""
+
+    def reply(request: Mapping[str, Any]) -> FakeReply:
+        turns = [turn for turn in request["messages"] if turn["role"] == "assistant"]
+        if turns and turns[0].get("reasoning") != "Hm.":
+            return FakeReply("missing `reasoning`", status=400)
+        message = {"content": "Blue."} if turns else {"reasoning": "Hm.", "tool_calls": [CALL]}
+        return FakeReply(body=json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+
+    with FakeOpenAIServer(reply) as server:
+        running = serve(OpenAICompatibleLLM("a", "fake", server.base_url))
+        response = running.ask("Paint it.", tools=[TOOL], stream=stream)
+        turn = streamed(response.text)[0] if stream else response.json()["choices"][0]["message"]
+        assert turn["reasoning_content"] == turn["reasoning"] == "Hm."
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "blue"}
+        messages = [{"role": "user", "content": "Paint it."}, turn, result]
+        body = {"model": "blend", "messages": messages, "tools": [TOOL]}
+        assert running.http.post(CHAT, json=body).json()["choices"][0]["message"]["content"] == "Blue."
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_refusal_has_its_own_key(serve, stream):
     response = serve(PlantedLLM("a", Candidate("No.", refusal="No."))).ask(stream=stream)
     turn = streamed(response.text)[0] if stream else response.json()["choices"][0]["message"]

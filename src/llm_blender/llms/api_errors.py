@@ -274,12 +274,22 @@ def _kind(code: str) -> tuple[FailureReason, int]:
     return "server", _UNKNOWN_CODE
 
 
+# A server that is in order, and cannot do what this request asks for.
+_CANNOT = re.compile(
+    r"endpoints found that (can|support)|requires --jinja"
+    r"|(not|n't) support (\w+ ){0,2}?(tool|function|image|system|json|response|structured|param|stream)",
+    re.IGNORECASE,
+)
+
+
 def classify(error: ApiError) -> FailureReason:
     """Return the reason of a failure; the same for a status of HTTP and for a code in a body or an event."""
     status = error.status
     by_code, rank = _kind(error.code or "")
     if rank == 0 or (rank == 1 and (status is None or status in (400, 422) or status >= 500)):
         return by_code
+    if status in (404, 500, 501) and _CANNOT.search(error.message):
+        return "bad_request"
     match status:
         case None:
             return by_code

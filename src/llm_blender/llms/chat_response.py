@@ -156,6 +156,7 @@ class _Choice:
         answer: its text and its thoughts.
         refusal: pieces of a refusal.
         extra: further keys of its message, as `merge` writes them.
+        names_reasoning: whether its thoughts come under the name ``reasoning``, not ``reasoning_content``.
         finish: its end, as `_finish_of` writes it; None before it.
         why: the provider's own word for its end; empty without one.
         in_pieces: whether it comes in deltas.
@@ -167,6 +168,7 @@ class _Choice:
         self._legacy: ToolCalls | None = None  # the form before tools
         self.refusal: list[str] = []
         self.extra: dict[str, Any] = {}
+        self.names_reasoning = False
         self.finish: str | None = None
         self.why = ""
         self.in_pieces = False
@@ -194,6 +196,7 @@ class _Choice:
         text, thought, refusal = _texts(part.get("content"))
         if thoughts := part.get("reasoning_content") or part.get("reasoning"):
             thought = _words(thoughts) or thought
+            self.names_reasoning |= not part.get("reasoning_content")
         if words := part.get("refusal"):
             refusal += _words(words)
         added = len(text) + len(thought) + len(refusal)
@@ -477,7 +480,14 @@ class ChatResponse:
             merge(extra, choice.extra)
         if "tool_calls" in finishes and not calls:
             raise CallError("bad_response", "the finish reason is tool_calls, but the answer has no call")
+        ids = set[str]()
+        for number, call in enumerate(calls):
+            if call["id"] in ids:  # results name calls by it
+                call["id"] = f"{call['id']}_{number}"
+            ids.add(call["id"])
         self.tool_calls = tuple(calls) or None
+        if self.reasoning and any(choice.names_reasoning for choice in choices):
+            extra["reasoning"] = self.reasoning
         self.extra = joined(extra) or None
 
     def _empty(self) -> CallError:

@@ -123,6 +123,8 @@ class BodyReader:
             self._dispatch(events)
         elif line.startswith(b"data:"):
             data = line[5:].strip()
+            while data.startswith(b"data:"):  # wrapped twice
+                data = data[5:].strip()
             if data in _DONE:
                 self._dispatch(events)
                 self.done = True

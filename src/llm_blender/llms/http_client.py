@@ -49,7 +49,9 @@ class HttpClient:
     def __init__(self, base_url: str, path: str, headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        self.base_url, self._path = base_url, path
+        self.base_url = base_url
+        before, mark, query = base_url.partition("?")  # Azure has its version there
+        self._url = f"{before.rstrip('/')}{path}{mark}{query}"
         self._proxy = _proxy(base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=_tls() if base_url.startswith("https:") else True),
@@ -87,7 +89,7 @@ class HttpClient:
         data = content if len(content) < _LONG else io.BytesIO(content)  # of a long one aiohttp warns
         try:
             raw = await self._session.post(
-                f"{self.base_url}{self._path}", data=data, headers=headers, allow_redirects=False, proxy=self._proxy
+                self._url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
             )
         except aiohttp.ClientConnectorCertificateError as error:
             message = f"the certificate of {self.base_url} is not valid: {error.certificate_error}"

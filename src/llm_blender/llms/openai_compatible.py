@@ -54,7 +54,7 @@ _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "s
 _OVERLOADED = frozenset({503, 529})  # statuses that close a server for a while, as a 429 does
 _LONGEST_MESSAGE = 300  # characters
 _LONGEST_REFUSAL = 65_536  # bytes read of it
-_MOST_CHANGES = 8  # of one request, because its server refuses keys
+_MOST_CHANGES = 16  # of one request, because its server refuses keys
 _BYTES_A_TOKEN, _USUAL_TOKENS = 4, 500  # of an English prompt; of an answer
 
 

@@ -27,7 +27,8 @@ _OTHER_CODES = re.compile(
 )
 _OTHER_WORDS = re.compile(
     r"content (management )?polic|content[ _]filter|usage polic|safety|moderation|context (length|size|window)"
-    r"|too (large|long|small|many|high|low)|at (most|least)\b|less than|greater than|between \S+ and|\brange\b|exceed"
+    r"|too (large|long|small|many|high|low)|at (most|least)\b|(less|greater|more) than|between \S+ and|\brange\b|exceed"
+    r"|\b(above|below|maximum|minimum)\b"
     r"|[\[(]-?[\d.]+, *-?[\d.]+[\])]|api[ _-]?key|authenticat|invalid schema|schema for|schema\W+keyword",
     re.I,
 )
@@ -42,7 +43,7 @@ _REFUSED = (
     r"|valid (?:param|field|key|option|arg))"
     r"|unsupported|unrecogni[sz]ed|unavailable|disallowed|must be verified"
     r"|(?:cannot|can't|can not|(?:must|should|may) not) (?:both )?(?:be )?"
-    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present)"
+    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain)"
     r"|\bonly (?:be set|the default|false|(?=non-?stream)|(?:\S+ is )?(?:allowed|supported|accepted|permitted|valid)\b)"
     r"|must be (?:false|omitted|null|unset|removed)|\b(?:is|are) (?:deprecated|disabled)"
 )

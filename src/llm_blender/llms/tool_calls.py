@@ -181,6 +181,8 @@ class ToolCalls:
             # Pieces of a name have an index or an id.
             return bool(piece.name and call.names and piece.name != call.name) and piece.index is None and not piece.id
         other_id = bool(piece.id and call.id and piece.id != call.id)
+        if not (call.names or other_id or piece.arguments):  # its name comes last
+            return False
         if not (other_id or piece.name) or not call.is_complete() or piece.arguments.isspace():
             return False
         return not (piece.id and piece.id == call.id and piece.name == call.name and call.is_repeated(piece.arguments))

@@ -279,10 +279,11 @@ def _deltas(candidate: Candidate, sent: str) -> list[dict[str, Any]]:
     turn = message(candidate)
     delta = {**turn, "content": unsent(turn["content"] or "", sent)}
     del delta["role"]
-    thoughts = delta.pop("reasoning_content", None)
+    names = ("reasoning_content", "reasoning")  # in one delta, because clients read either
+    thoughts: dict[str, Any] = {key: delta.pop(key) for key in names if key in delta}
     if "tool_calls" in turn:
         delta["tool_calls"] = [{**call, "index": index} for index, call in enumerate(turn["tool_calls"])]
-    return [delta] if thoughts is None else [{"reasoning_content": thoughts}, delta]
+    return [thoughts, delta] if thoughts else [delta]
 
 
 def sse_data(value: Mapping[str, Any]) -> bytes:
