@@ -10,6 +10,8 @@ def test_the_better_one_and_its_probability(blend, ranker):
     assert blend("compare", "Q", "long", "longer").stdout == "B is better (P = 0.73)\n"
     assert blend("compare", "Q", "longer", "long").stdout == "A is better (P = 0.73)\n"
     assert blend("compare", "Q", "one", "two").stdout == "A and B are equally good\n"
+    ranker.temperature = 10.0
+    assert blend("compare", "Q", "long", "longer").stdout == "A and B are about equally good (P = 0.55)\n"
 
 
 def test_json(blend, ranker):

@@ -16,7 +16,7 @@ from llm_blender.ensemble.run import run_prompts
 from llm_blender.errors import NoAnswerError
 from llm_blender.jobs.job import Job
 from llm_blender.llms import OpenAICompatibleLLM
-from llm_blender.testing import FakeOpenAIServer, FakeRanker, FakeReply
+from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 from llm_blender.types import Example, Failure
 
 
@@ -66,6 +66,16 @@ def test_calls_that_a_refusal_holds_back_say_why(reply: FakeReply, reason: str, 
         assert str(reply.status) in failure.message
         assert failure.message.endswith("no answer within 0.2 s")
         assert failure.retry_after == pytest.approx(9, abs=0.5)
+
+
+def test_an_llm_that_is_at_its_limit_from_the_beginning_is_named_early(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [Example(f"Question {number}?", id=f"p{number}") for number in range(6)]
+    ensemble = Ensemble([Member(FakeLLM("a")), Member(FakeLLM("b", errors="rate_limit"))], FakeRanker())
+    with Job(tmp_path / "job", "run", {}) as job:
+        run_prompts(ensemble, rows, str(tmp_path / "out.jsonl"), job)
+    assert [record.message for record in caplog.records] == ["the first calls failed: b (5 times): planted rate_limit"]
 
 
 @pytest.mark.parametrize(

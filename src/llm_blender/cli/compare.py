@@ -18,6 +18,8 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import note_unread, print_json
 from llm_blender.errors import InputError
 
+_EQUAL = 0.55  # probability up to which neither answer is called the better one
+
 
 @with_options
 def compare(
@@ -56,4 +58,5 @@ def compare(
         typer.echo("A and B are equally good")
     else:
         probability = result.probability if result.winner == "A" else 1 - result.probability
-        typer.echo(f"{result.winner} is better (P = {probability:.2f})")
+        verdict = f"{result.winner} is better" if probability > _EQUAL else "A and B are about equally good"
+        typer.echo(f"{verdict} (P = {probability:.2f})")

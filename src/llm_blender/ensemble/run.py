@@ -24,7 +24,7 @@ from llm_blender.types import LLM, Answer, Candidate, Example, Message, Sampling
 logger = logging.getLogger(__name__)
 
 _EARLY = 5  # calls of an LLM that all fail before a warning
-_LASTING = frozenset({"auth", "connection", "not_found", "server", "timeout"})
+_LASTING = frozenset({"auth", "connection", "not_found", "rate_limit", "server", "timeout"})
 _FUSED_CHARS = 20_000  # assumed length of a fuser's prompt without max_chars, for its maximum cost
 
 
@@ -176,7 +176,7 @@ class _Watch(Observer):
             self._known.add(candidate.model)
 
     def failed(self, call: int, failure: Failure) -> None:
-        if failure.model in self._known or not failure.own:
+        if failure.model in self._known or not (failure.own or failure.reason == "rate_limit"):
             return
         first = self._first.setdefault(failure.model, [])
         first.append(failure)
