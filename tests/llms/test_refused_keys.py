@@ -66,6 +66,8 @@ def after(body: object, status: int = 400, *more: str) -> Changes | None:
         (error("temperature: Extra inputs are not permitted", type="invalid_request_error"), "temperature"),
         (error("`temperature` and `top_p` cannot both be specified for this model. Please use only one."), "top_p"),
         (error("unknown field seed"), "seed"),
+        (error("Input should be less than 65536", param="seed"), "seed"),
+        (error("Invalid value", param="stream"), "stream"),
         ({"error": 'json: unknown field "metadata"'}, "metadata"),
         ({"detail": "Unsupported parameter: store"}, "store"),
         ({"message": "Unsupported parameter(s): `seed`"}, "seed"),

@@ -17,7 +17,8 @@ TWINS = ("max_completion_tokens", "max_tokens")
 _KEPT = frozenset({"model", "messages", "tools", "functions"})
 # What a message or a call of a tool cannot do without.
 _KEPT_IN_MESSAGES = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call", "function", "id"})
-_KEPT_IN_MESSAGES |= {"type", "arguments"}
+_KEPT_IN_MESSAGES |= {"type", "arguments", "custom"}
+_OURS = frozenset({"stream", "stream_options", "seed"})  # these are sent whether the user wants them or not
 _QUIET = frozenset({"stream", "stream_options"})  # the answer is the same without
 _STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
 
@@ -124,7 +125,7 @@ class Changes:
         """
         if error.status is not None and error.status not in _STATUSES:
             return None
-        by_code = _CODES.search(error.code or "") is not None
+        by_code = _CODES.search(error.code or "") is not None or not _OURS.isdisjoint(error.params)
         if _OTHER_CODES.search(error.code or "") or (_OTHER_WORDS.search(error.message) and not by_code):
             return None
         if not by_code and not _WORDS.search(error.message):
