@@ -275,6 +275,18 @@ def test_a_key_of_messages_is_left_out_of_all(body: object, key: str) -> None:
     assert call["function"] == {"name": "f", "arguments": "{}"}
 
 
+def test_a_key_of_a_function_is_left_out_and_its_name_is_kept() -> None:
+    function = {"name": "f", "arguments": "{}", "thought_signature": "s"}
+    turn = {"role": "assistant", "name": "x", "tool_calls": [{"id": "a", "type": "function", "function": function}]}
+    body = {"model": "m", "messages": [turn]}
+    words = error("Unknown parameter: 'messages[0].tool_calls[0].function.thought_signature'.")
+    changes = Changes().after(read_error(words, 400), body)
+    assert changes == Changes(omitted_in_messages=frozenset({"thought_signature"}))
+    (message,) = Changes(omitted_in_messages=frozenset({"thought_signature", "name"})).apply(body)["messages"]
+    assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    assert "name" not in message
+
+
 @pytest.mark.parametrize("key", ["role", "content", "tool_calls"])
 def test_what_a_message_needs_is_kept(key: str) -> None:
     assert after(detail("body", "messages", 1, "assistant", key)) is None

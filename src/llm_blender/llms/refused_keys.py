@@ -18,6 +18,7 @@ _KEPT = frozenset({"model", "messages", "tools", "functions"})
 # What a message or a call of a tool cannot do without.
 _KEPT_IN_MESSAGES = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call", "function", "id"})
 _KEPT_IN_MESSAGES |= {"type", "arguments", "custom"}
+_CALLED = {"function": frozenset({"name", "arguments"}), "custom": frozenset({"name", "input"})}
 _OURS = frozenset({"stream", "stream_options", "seed"})  # these are sent whether the user wants them or not
 _QUIET = frozenset({"stream", "stream_options"})  # the answer is the same without
 _STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
@@ -111,9 +112,14 @@ class Changes:
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         changed = {key: value for key, value in message.items() if key not in self.omitted_in_messages}
         if isinstance(calls := changed.get("tool_calls"), list):
-            changed["tool_calls"] = [
-                {key: value for key, value in call.items() if key not in self.omitted_in_messages} for call in calls
-            ]
+            changed["tool_calls"] = [self._call(call) for call in calls]
+        return changed
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {key: value for key, value in call.items() if key not in self.omitted_in_messages}
+        for kind in _CALLED.keys() & changed.keys():
+            omitted = self.omitted_in_messages - _CALLED[kind]
+            changed[kind] = {key: value for key, value in changed[kind].items() if key not in omitted}
         return changed
 
     def after(self, error: ApiError, sent: Mapping[str, Any]) -> Self | None:
@@ -205,4 +211,6 @@ def _message_keys(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
         keys.update(message)
         for call in message.get("tool_calls") or ():
             keys.update(call)
+            for kind in _CALLED.keys() & call.keys():
+                keys.update(call[kind].keys() - _CALLED[kind])
     return frozenset(keys - _KEPT_IN_MESSAGES)
