@@ -141,6 +141,34 @@ def test_any_optional_key_is_left_out(name: str) -> None:
     assert after(error(f"{name} is not supported by this backend"), 501, name) == Changes(frozenset({name}))
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"error": "'response_format.type' must be 'json_schema' or 'text'"}, "response_format"),
+        (
+            error("Invalid value: 'json_schema'. Supported values are: 'text'.", param="response_format.type"),
+            "response_format",
+        ),
+        (
+            {
+                "detail": [
+                    {
+                        "type": "literal_error",
+                        "loc": ["body", "response_format", "type"],
+                        "msg": "Input should be 'text'",
+                    }
+                ]
+            },
+            "response_format",
+        ),
+        (error("Invalid value: 'minimal'. Supported values are: 'low'.", param="reasoning_effort"), "reasoning_effort"),
+        (error("reasoning_effort: Input should be 'none' or 'high'"), "reasoning_effort"),
+    ],
+)
+def test_a_value_that_only_other_servers_have(body: object, name: str) -> None:
+    assert after(body, 400, name) == Changes(frozenset({name}))
+
+
 def test_structured_outputs_are_the_response_format() -> None:
     words = error("This model does not support structured outputs.")
     assert after(words, 400, "response_format") == Changes(frozenset({"response_format"}))
@@ -170,6 +198,10 @@ def test_structured_outputs_are_the_response_format() -> None:
         error("temperature 3 is not allowed: it has to be in [0, 2]", param="temperature"),
         error("max_tokens must not be set above 4096"),
         error("temperature cannot be used below 0.1"),
+        error(
+            "'messages' must contain the word 'json', to use 'response_format' of type 'json_object'", param="messages"
+        ),
+        error("Invalid value: 'x'. Supported values are: 'user'.", param="messages[0].role"),
         error("Only streaming requests are supported"),
         error("stream=false is not supported"),
         error("Non-streaming is not supported"),

@@ -51,7 +51,8 @@ _REFUSED = (
 )
 _WORDS = re.compile(
     rf"{_REFUSED}|unknown|unexpected|\b(?:extra|extraneous) (?:inputs?|fields?|keys?|forbidden)|additional propert"
-    r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b",
+    r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b"
+    r"|supported (?:values|types) are|(?:should|must) be (?:one of )?['\"`]",  # a value that other servers have
     re.I,
 )
 # What a server offers in place of a key, and on what conditions it takes it, is not what it refuses.
