@@ -41,12 +41,13 @@ _CODES = re.compile(
 )
 _REFUSED = (
     r"(?:\b(?:not|no longer|never|without|nor)|n't) (?:\w+ ){0,3}?"
-    r"(?:support|permit|allow|recogni|implement|accept|expect|availab|enabled|exist"
+    r"(?:support|permit|allow|recogni|implement|accept|expect|availab|enabled|exist|configur"
     r"|valid (?:param|field|key|option|arg))"
     r"|unsupported|unrecogni[sz]ed|unavailable|disallowed|must be verified"
     r"|(?:cannot|can't|can not|(?:must|should|may) not) (?:both )?(?:be )?"
-    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain)"
-    r"|\bonly (?:be set|the default|false|(?=non-?stream)|(?:\S+ is )?(?:allowed|supported|accepted|permitted|valid)\b)"
+    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain|chang|modif)"
+    r"|\bonly (?:be set|(?:the )?default|false|(?=non-?stream)|(?:supports?|allows?|accepts?) (?!stream)"
+    r"|(?!stream)(?:\S+ ){0,2}?(?:is )?(?:allowed|supported|accepted|permitted|valid)\b)"
     r"|must be (?:false|omitted|null|unset|removed)|\b(?:is|are) (?:deprecated|disabled)"
 )
 _WORDS = re.compile(
@@ -58,15 +59,15 @@ _WORDS = re.compile(
 # What a server offers in place of a key, and on what conditions it takes it, is not what it refuses.
 _BESIDE = re.compile(
     r"\b(?:expected (?:one of|[\"'`])|did you mean|(?:supported|valid|allowed|known|permitted) \w+(?: are| is|:)"
-    r"|(?:when|if|unless|because) )",
+    r"|(?:when|if|unless|because) )|[.,;] (?:please )?use ",
     re.I,
 )
-_OTHER_THINGS = re.compile(r"\b(?:role|model)[ :]*['\"`][^'\"`]*['\"`]", re.I)
+_OTHER_THINGS = re.compile(r"\b(?:role:?|model) ['\"`][^'\"`]*['\"`]", re.I)
 _QUOTES = "'\"`"
 _NOUN = r"(?:param(?:eter)?|field|option|argument|key|keyword|property|input)s?\b"
 _BEFORE = (
     rf"(?:{_NOUN}[^:.]{{0,40}}:[^.]*?\b|(?:{_NOUN}|invalid|unsupported|unrecogni[sz]ed|unknown|unexpected|supports?|accepts?"
-    r"|allows?|permits?|use|with|verified to|body\.|remove|omit)[\s:=\[]*(?:the )?)"
+    r"|allows?|permits?|use|with|cannot|verified to|body\.|remove|omit)[\s:=\[]*(?:the )?)"
 )
 _AFTER = (
     rf"(?:\s+{_NOUN}"
@@ -187,7 +188,9 @@ def _is_named(key: str, words: str) -> bool:
     if "_" in key:
         return re.search(rf"(?<![\w.])(?:{name})\b", words, re.I) is not None
     name = f"(?:{name})"
-    pattern = rf"(?:\b|_){_BEFORE}{name}(?![\w-])|(?:^|[.;:] *)(?:the )?{name}{_AFTER}|\b{name}\s+extra (?:inp|f)"
+    pattern = (
+        rf"(?:\b|_){_BEFORE}{name}(?![\w-])|(?:^|[.;:] *|because )(?:the )?{name}{_AFTER}|\b{name}\s+extra (?:inp|f)"
+    )
     if key in _TERMS:
         pattern += rf"|\b{name}\b{_NEAR}(?:{_REFUSED})|(?:{_REFUSED}){_NEAR}\b{name}\b"
     return re.search(pattern, words, re.I) is not None
