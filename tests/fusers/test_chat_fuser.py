@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_an_llm_fuses() -> None:
     assert shown(call.messages) == [CANDIDATES[i] for i in fusion.used]
     assert sorted(fusion.used) == [0, 1, 2]
     assert (call.sampling.seed, call.sampling.temperature) == (3, 0.0)
+
+
+def test_a_refusal_is_no_fused_text() -> None:
+    class Refusing(FakeLLM):
+        async def generate(self, messages: Sequence[Message], *args: Any, **options: Any) -> Candidate:
+            return replace(await super().generate(messages, *args, **options), refusal="No.")
+
+    fusion = ChatFuser(Refusing("llama", "No.", usage=Usage(30, 12), cost=0.25)).fuse(INSTRUCTION, CANDIDATES)
+    assert (fusion.text, fusion.flaw, fusion.usage, fusion.cost) == ("", "empty", Usage(30, 12), 0.25)
 
 
 def test_the_order_is_drawn_by_the_seed() -> None:

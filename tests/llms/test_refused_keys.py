@@ -66,6 +66,8 @@ def after(body: object, status: int = 400, *more: str) -> Changes | None:
         (error("temperature: Extra inputs are not permitted", type="invalid_request_error"), "temperature"),
         (error("`temperature` and `top_p` cannot both be specified for this model. Please use only one."), "top_p"),
         (error("unknown field seed"), "seed"),
+        (error("Input should be less than 65536", param="seed"), "seed"),
+        (error("Invalid value", param="stream"), "stream"),
         ({"error": 'json: unknown field "metadata"'}, "metadata"),
         ({"detail": "Unsupported parameter: store"}, "store"),
         ({"message": "Unsupported parameter(s): `seed`"}, "seed"),
@@ -90,6 +92,14 @@ def test_a_key_is_left_out(body: object, omitted: str, status: int) -> None:
         ("invalid temperature: only 1 is allowed for this model", "temperature"),
         ("O-series models don't support temperature=0.2. Only temperature=1 is supported.", "temperature"),
         ("temperature is deprecated for this model.", "temperature"),
+        ("This model only supports temperature=1", "temperature"),
+        ("Only default temperature is supported", "temperature"),
+        ("temperature cannot be changed", "temperature"),
+        ("temperature: only 1.0 supported", "temperature"),
+        ("The following parameters are not supported for this model: 'seed', 'user'", "seed user"),
+        ("Unable to submit request because stop is not supported by this model.", "stop"),
+        ("reasoning_effort is not supported; use top_p instead", "reasoning_effort"),
+        ("This endpoint cannot stream", "stream"),
         ("seed isn't supported", "seed"),
         ("seed must not be set", "seed"),
         ("You may not specify seed for this model", "seed"),
@@ -139,6 +149,34 @@ def test_any_optional_key_is_left_out(name: str) -> None:
     assert after(error(f"{name} is not supported by this backend"), 501, name) == Changes(frozenset({name}))
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"error": "'response_format.type' must be 'json_schema' or 'text'"}, "response_format"),
+        (
+            error("Invalid value: 'json_schema'. Supported values are: 'text'.", param="response_format.type"),
+            "response_format",
+        ),
+        (
+            {
+                "detail": [
+                    {
+                        "type": "literal_error",
+                        "loc": ["body", "response_format", "type"],
+                        "msg": "Input should be 'text'",
+                    }
+                ]
+            },
+            "response_format",
+        ),
+        (error("Invalid value: 'minimal'. Supported values are: 'low'.", param="reasoning_effort"), "reasoning_effort"),
+        (error("reasoning_effort: Input should be 'none' or 'high'"), "reasoning_effort"),
+    ],
+)
+def test_a_value_that_only_other_servers_have(body: object, name: str) -> None:
+    assert after(body, 400, name) == Changes(frozenset({name}))
+
+
 def test_structured_outputs_are_the_response_format() -> None:
     words = error("This model does not support structured outputs.")
     assert after(words, 400, "response_format") == Changes(frozenset({"response_format"}))
@@ -168,6 +206,10 @@ def test_structured_outputs_are_the_response_format() -> None:
         error("temperature 3 is not allowed: it has to be in [0, 2]", param="temperature"),
         error("max_tokens must not be set above 4096"),
         error("temperature cannot be used below 0.1"),
+        error(
+            "'messages' must contain the word 'json', to use 'response_format' of type 'json_object'", param="messages"
+        ),
+        error("Invalid value: 'x'. Supported values are: 'user'.", param="messages[0].role"),
         error("Only streaming requests are supported"),
         error("stream=false is not supported"),
         error("Non-streaming is not supported"),
@@ -271,6 +313,18 @@ def test_a_key_of_messages_is_left_out_of_all(body: object, key: str) -> None:
     assert key not in assistant
     assert key not in call
     assert call["function"] == {"name": "f", "arguments": "{}"}
+
+
+def test_a_key_of_a_function_is_left_out_and_its_name_is_kept() -> None:
+    function = {"name": "f", "arguments": "{}", "thought_signature": "s"}
+    turn = {"role": "assistant", "name": "x", "tool_calls": [{"id": "a", "type": "function", "function": function}]}
+    body = {"model": "m", "messages": [turn]}
+    words = error("Unknown parameter: 'messages[0].tool_calls[0].function.thought_signature'.")
+    changes = Changes().after(read_error(words, 400), body)
+    assert changes == Changes(omitted_in_messages=frozenset({"thought_signature"}))
+    (message,) = Changes(omitted_in_messages=frozenset({"thought_signature", "name"})).apply(body)["messages"]
+    assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    assert "name" not in message
 
 
 @pytest.mark.parametrize("key", ["role", "content", "tool_calls"])

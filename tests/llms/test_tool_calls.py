@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .bodies import LONDON, PARIS, TWO, call, delta, functions, read, sse, whole
+from .bodies import LONDON, PARIS, TWO, call, delta, failure, functions, read, sse, whole
 
 Chunks = Sequence[list[dict[str, Any]]]
 CALLS: dict[str, tuple[Chunks, list[tuple[str, str]]]] = {
@@ -212,6 +212,24 @@ def test_ids() -> None:
 def test_ids_are_not_used_twice() -> None:
     response = read(whole(tool_calls=[call("f", LONDON, id="a"), call("f", PARIS, id="a"), call("g", "{}", id="b")]))
     assert [each["id"] for each in response.tool_calls or ()] == ["a", "a_1", "b"]
+
+
+def test_calls_of_custom_tools() -> None:
+    custom = {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT '{"}}
+    pieces = [
+        {**custom, "custom": {"name": "sql", "input": ""}},
+        *({"custom": {"input": x}} for x in ("SELECT", " '{")),
+    ]
+    other = {**custom, "id": "b"}
+    for body in (
+        whole(None, "tool_calls", tool_calls=[custom, other]),
+        sse(
+            *(delta(tool_calls=[{"index": 0, **piece}]) for piece in [*pieces, other]),
+            delta(finish="tool_calls"),
+        ),
+    ):
+        assert read(body).tool_calls == (custom, other)
+    assert "raise max_tokens" in str(failure(whole(None, "length", tool_calls=[custom])))
 
 
 def test_the_form_before_tools() -> None:

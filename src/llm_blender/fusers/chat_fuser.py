@@ -155,7 +155,8 @@ class ChatFuser(BaseFuser):
                     return Fusion("", self.name, tuple(order), flaw="empty", seconds=time.perf_counter() - started)
                 raise
             lost = sum(max(len(text) - cap, 0) for text in texts) / max(whole + len(prompt), 1)
-            return self._fusion(reply, order, lost, find_flaw(reply.candidate.text, prompt, texts, request.marks))
+            text = "" if reply.candidate.refusal is not None else reply.candidate.text.strip()
+            return self._fusion(text, reply, order, lost, find_flaw(text, prompt, texts, request.marks))
         return Fusion(
             "", self.name, flaw="too_small", error=refusal, truncated=1.0, seconds=time.perf_counter() - started
         )
@@ -169,10 +170,10 @@ class ChatFuser(BaseFuser):
             if budget >= 2 * _LEAST:
                 yield budget
 
-    def _fusion(self, reply: Reply, order: Sequence[int], lost: float, flaw: FusionFlaw | None) -> Fusion:
+    def _fusion(self, text: str, reply: Reply, order: Sequence[int], lost: float, flaw: FusionFlaw | None) -> Fusion:
         candidate = reply.candidate
         return Fusion(
-            text=candidate.text.strip(),
+            text=text,
             fuser=self.name,
             used=tuple(order),
             truncated=lost,

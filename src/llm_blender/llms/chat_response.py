@@ -473,8 +473,8 @@ class ChatResponse:
             if of_choice := choice.calls_from(len(calls)):
                 if not calls:
                     self.finish_reason = "tool_calls" if choice.finish in (None, "stop") else choice.finish
-                functions = [call["function"] for call in calls]
-                calls += [call for call in of_choice if call["function"] not in functions]
+                known = [_called(call) for call in calls]
+                calls += [call for call in of_choice if _called(call) not in known]
             if choice.refusal and self.refusal is None:
                 self.refusal = whole("".join(choice.refusal)).strip() or None
             merge(extra, choice.extra)
@@ -496,6 +496,10 @@ class ChatResponse:
         why = f" (finish reason: {self.finish_reason})" if self.finish_reason else ""
         fix = "it has only thoughts; raise max_tokens" if self.reasoning else "ask again, or ask another model"
         return CallError("empty", f"the answer is empty{why}: {fix}")
+
+
+def _called(call: Mapping[str, Any]) -> Any:
+    return call.get("function") or call.get("custom")
 
 
 def _texts(content: Any) -> tuple[str, str, str]:

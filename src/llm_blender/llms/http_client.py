@@ -49,9 +49,7 @@ class HttpClient:
     def __init__(self, base_url: str, path: str, headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        self.base_url = base_url
-        before, mark, query = base_url.partition("?")  # Azure has its version there
-        self._url = f"{before.rstrip('/')}{path}{mark}{query}"
+        self.base_url, self._path = base_url, path
         self._proxy = _proxy(base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=_tls() if base_url.startswith("https:") else True),
@@ -86,11 +84,11 @@ class HttpClient:
                     f"{proxy} is no HTTP proxy: set http_proxy or https_proxy to one, or no_proxy to hosts without one"
                 )
                 raise CallError("connection", where, public=public)
+        before, mark, query = self.base_url.partition("?")  # Azure has its version there
+        url = f"{before.rstrip('/')}{self._path}{mark}{query}"
         data = content if len(content) < _LONG else io.BytesIO(content)  # of a long one aiohttp warns
         try:
-            raw = await self._session.post(
-                self._url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
-            )
+            raw = await self._session.post(url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy)
         except aiohttp.ClientConnectorCertificateError as error:
             message = f"the certificate of {self.base_url} is not valid: {error.certificate_error}"
             raise CallError("connection", message, public="the certificate of its server is not valid") from None

@@ -17,7 +17,9 @@ TWINS = ("max_completion_tokens", "max_tokens")
 _KEPT = frozenset({"model", "messages", "tools", "functions"})
 # What a message or a call of a tool cannot do without.
 _KEPT_IN_MESSAGES = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call", "function", "id"})
-_KEPT_IN_MESSAGES |= {"type", "arguments"}
+_KEPT_IN_MESSAGES |= {"type", "arguments", "custom"}
+_CALLED = {"function": frozenset({"name", "arguments"}), "custom": frozenset({"name", "input"})}
+_OURS = frozenset({"stream", "stream_options", "seed"})  # these are sent whether the user wants them or not
 _QUIET = frozenset({"stream", "stream_options"})  # the answer is the same without
 _STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
 
@@ -39,31 +41,33 @@ _CODES = re.compile(
 )
 _REFUSED = (
     r"(?:\b(?:not|no longer|never|without|nor)|n't) (?:\w+ ){0,3}?"
-    r"(?:support|permit|allow|recogni|implement|accept|expect|availab|enabled|exist"
+    r"(?:support|permit|allow|recogni|implement|accept|expect|availab|enabled|exist|configur"
     r"|valid (?:param|field|key|option|arg))"
     r"|unsupported|unrecogni[sz]ed|unavailable|disallowed|must be verified"
     r"|(?:cannot|can't|can not|(?:must|should|may) not) (?:both )?(?:be )?"
-    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain)"
-    r"|\bonly (?:be set|the default|false|(?=non-?stream)|(?:\S+ is )?(?:allowed|supported|accepted|permitted|valid)\b)"
+    r"(?:use|set|specif|stream|combin|provid|pass|includ|sen[dt]|present|in the|appear|contain|chang|modif)"
+    r"|\bonly (?:be set|(?:the )?default|false|(?=non-?stream)|(?:supports?|allows?|accepts?) (?!stream)"
+    r"|(?!stream)(?:\S+ ){0,2}?(?:is )?(?:allowed|supported|accepted|permitted|valid)\b)"
     r"|must be (?:false|omitted|null|unset|removed)|\b(?:is|are) (?:deprecated|disabled)"
 )
 _WORDS = re.compile(
     rf"{_REFUSED}|unknown|unexpected|\b(?:extra|extraneous) (?:inputs?|fields?|keys?|forbidden)|additional propert"
-    r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b",
+    r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b"
+    r"|supported (?:values|types) are|(?:should|must) be (?:one of )?['\"`]",  # a value that other servers have
     re.I,
 )
 # What a server offers in place of a key, and on what conditions it takes it, is not what it refuses.
 _BESIDE = re.compile(
     r"\b(?:expected (?:one of|[\"'`])|did you mean|(?:supported|valid|allowed|known|permitted) \w+(?: are| is|:)"
-    r"|(?:when|if|unless|because) )",
+    r"|(?:when|if|unless|because) )|[.,;] (?:please )?use ",
     re.I,
 )
-_OTHER_THINGS = re.compile(r"\b(?:role|model)[ :]*['\"`][^'\"`]*['\"`]", re.I)
+_OTHER_THINGS = re.compile(r"\b(?:role:?|model) ['\"`][^'\"`]*['\"`]", re.I)
 _QUOTES = "'\"`"
 _NOUN = r"(?:param(?:eter)?|field|option|argument|key|keyword|property|input)s?\b"
 _BEFORE = (
     rf"(?:{_NOUN}[^:.]{{0,40}}:[^.]*?\b|(?:{_NOUN}|invalid|unsupported|unrecogni[sz]ed|unknown|unexpected|supports?|accepts?"
-    r"|allows?|permits?|use|with|verified to|body\.|remove|omit)[\s:=\[]*(?:the )?)"
+    r"|allows?|permits?|use|with|cannot|verified to|body\.|remove|omit)[\s:=\[]*(?:the )?)"
 )
 _AFTER = (
     rf"(?:\s+{_NOUN}"
@@ -110,9 +114,14 @@ class Changes:
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         changed = {key: value for key, value in message.items() if key not in self.omitted_in_messages}
         if isinstance(calls := changed.get("tool_calls"), list):
-            changed["tool_calls"] = [
-                {key: value for key, value in call.items() if key not in self.omitted_in_messages} for call in calls
-            ]
+            changed["tool_calls"] = [self._call(call) for call in calls]
+        return changed
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {key: value for key, value in call.items() if key not in self.omitted_in_messages}
+        for kind in _CALLED.keys() & changed.keys():
+            omitted = self.omitted_in_messages - _CALLED[kind]
+            changed[kind] = {key: value for key, value in changed[kind].items() if key not in omitted}
         return changed
 
     def after(self, error: ApiError, sent: Mapping[str, Any]) -> Self | None:
@@ -124,7 +133,7 @@ class Changes:
         """
         if error.status is not None and error.status not in _STATUSES:
             return None
-        by_code = _CODES.search(error.code or "") is not None
+        by_code = _CODES.search(error.code or "") is not None or not _OURS.isdisjoint(error.params)
         if _OTHER_CODES.search(error.code or "") or (_OTHER_WORDS.search(error.message) and not by_code):
             return None
         if not by_code and not _WORDS.search(error.message):
@@ -179,7 +188,9 @@ def _is_named(key: str, words: str) -> bool:
     if "_" in key:
         return re.search(rf"(?<![\w.])(?:{name})\b", words, re.I) is not None
     name = f"(?:{name})"
-    pattern = rf"(?:\b|_){_BEFORE}{name}(?![\w-])|(?:^|[.;:] *)(?:the )?{name}{_AFTER}|\b{name}\s+extra (?:inp|f)"
+    pattern = (
+        rf"(?:\b|_){_BEFORE}{name}(?![\w-])|(?:^|[.;:] *|because )(?:the )?{name}{_AFTER}|\b{name}\s+extra (?:inp|f)"
+    )
     if key in _TERMS:
         pattern += rf"|\b{name}\b{_NEAR}(?:{_REFUSED})|(?:{_REFUSED}){_NEAR}\b{name}\b"
     return re.search(pattern, words, re.I) is not None
@@ -204,4 +215,6 @@ def _message_keys(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
         keys.update(message)
         for call in message.get("tool_calls") or ():
             keys.update(call)
+            for kind in _CALLED.keys() & call.keys():
+                keys.update(call[kind].keys() - _CALLED[kind])
     return frozenset(keys - _KEPT_IN_MESSAGES)

@@ -25,6 +25,7 @@ class _Piece:
     arguments: str
     keys: dict[str, Any]
     function_keys: dict[str, Any]
+    is_custom: bool
 
 
 @dataclass
@@ -35,9 +36,10 @@ class _Call:
         index: of its first piece.
         id: the first that a piece has.
         names: pieces of its name.
-        arguments: pieces of its arguments, as JSON.
+        arguments: pieces of its arguments, as JSON; of its input, if it is custom.
         keys: further keys of the call.
         function_keys: further keys of its function.
+        is_custom: whether it calls a custom tool, whose input is any text.
         repeats: name of the call before, which this may be once more; empty if it is surely another one.
     """
 
@@ -47,6 +49,7 @@ class _Call:
     arguments: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
     function_keys: dict[str, Any] = field(default_factory=dict)
+    is_custom: bool = False
     repeats: str = ""
     _depth: int = 0
     _quoted: bool = False
@@ -65,6 +68,7 @@ class _Call:
             self.arguments.append(piece.arguments)
         merge(self.keys, piece.keys)
         merge(self.function_keys, piece.function_keys)
+        self.is_custom |= piece.is_custom
 
     def is_complete(self) -> bool:
         """Tell whether its arguments are as long as JSON gets; each piece of them is read once."""
@@ -96,9 +100,12 @@ class _Call:
         name, arguments = whole(self.name), whole("".join(self.arguments))
         if not name:
             raise CallError("bad_response", "the answer calls a tool without its name")
+        cut = finish_reason == "length"
+        if self.is_custom and not cut:
+            custom = {**joined(self.function_keys), "name": name, "input": arguments}
+            return {"id": self.id or f"call_{number}", **joined(self.keys), "type": "custom", "custom": custom}
         # Some servers begin with an empty object, and then write the arguments.
-        if not _is_valid(arguments) and not _is_valid(arguments := arguments.removeprefix("{}")):
-            cut = finish_reason == "length"
+        if self.is_custom or (not _is_valid(arguments) and not _is_valid(arguments := arguments.removeprefix("{}"))):
             why = "is cut off; raise max_tokens" if cut else "has arguments that are no JSON"
             raise CallError("bad_response", f"the answer's call of the tool {name[:80]!r} {why}")
         function = {**joined(self.function_keys), "name": name, "arguments": arguments}
@@ -183,13 +190,17 @@ class ToolCalls:
         other_id = bool(piece.id and call.id and piece.id != call.id)
         if not (call.names or other_id or piece.arguments):  # its name comes last
             return False
+        if call.is_custom and piece.id and piece.id == call.id:
+            return False
         if not (other_id or piece.name) or not call.is_complete() or piece.arguments.isspace():
             return False
         return not (piece.id and piece.id == call.id and piece.name == call.name and call.is_repeated(piece.arguments))
 
 
 def _piece(value: Mapping[str, Any]) -> _Piece:
-    function = value.get("function")
+    function, custom = value.get("function"), value.get("custom")
+    if is_custom := isinstance(custom, dict):
+        function = {**custom, "arguments": custom.get("input")}
     if not isinstance(function, dict):
         function = {key: value[key] for key in ("name", "arguments") if key in value}
         value = {key: each for key, each in value.items() if key not in ("name", "arguments")}
@@ -203,8 +214,9 @@ def _piece(value: Mapping[str, Any]) -> _Piece:
         _text(value.get("id")),
         _text(function.get("name")),
         arguments,
-        clean({key: each for key, each in value.items() if key not in ("index", "id", "function")}),
-        clean({key: each for key, each in function.items() if key not in ("name", "arguments")}),
+        clean({key: each for key, each in value.items() if key not in ("index", "id", "function", "custom")}),
+        clean({key: each for key, each in function.items() if key not in ("name", "arguments", "input")}),
+        is_custom,
     )
 
 
