@@ -16,7 +16,7 @@ from llm_blender.server.errors import RefusedError
 from llm_blender.types import Failure
 
 _T = TypeVar("_T")
-_MEMORY = 0.9  # weight of the earlier requests in the mean duration
+_MEMORY = 0.9  # weight of the earlier requests in the mean duration, once there are many
 _MARGIN = 1.5  # of the mean duration: the LLMs have 80 % of the time that is left, and some take longer
 _ANY = ""  # the resource that every request needs: a place of the service itself
 
@@ -69,6 +69,7 @@ class Admission:
         self._waiting: list[_Place] = []
         self._calls: Counter[str] = Counter()
         self._usual: dict[str, float] = {}  # mean duration of a kind of requests, in seconds
+        self._answers: Counter[str] = Counter()  # number of answers in it
         self._tasks: set[asyncio.Task[object]] = set()
         self.closed = False
 
@@ -151,7 +152,7 @@ class Admission:
                 try:
                     result = await work()
                 except NoAnswerError:
-                    self._learn(place)
+                    self._learn(place, answered=False)
                     raise
                 self._learn(place)
                 return result
@@ -162,7 +163,7 @@ class Admission:
         except TimeoutError:
             if place.started is None:
                 raise _too_busy(None) from None
-            self._learn(place)
+            self._learn(place, answered=False)
             raise RefusedError(504, "deadline", f"There was no answer within {deadline:g} s.") from None
 
     def _needs(self, calls: Mapping[str, int], enough: int | None) -> dict[str, int]:
@@ -203,11 +204,16 @@ class Admission:
         self._start()
         self._review()
 
-    def _learn(self, place: _Place) -> None:
-        """Add a request that was not cancelled to the mean duration of its kind."""
+    def _learn(self, place: _Place, *, answered: bool = True) -> None:
+        """Add a request that was not cancelled to the mean duration of its kind.
+
+        One without an answer, as where its client gave it little time, does not make the mean shorter.
+        """
         seconds = asyncio.get_running_loop().time() - (place.started or 0.0)
-        before = self._usual.get(place.kind, seconds)
-        self._usual[place.kind] = _MEMORY * before + (1 - _MEMORY) * seconds
+        before, count = self._usual.get(place.kind, seconds), self._answers[place.kind]
+        memory = min(_MEMORY, count / (count + 1)) if answered else _MEMORY
+        self._answers[place.kind] += answered
+        self._usual[place.kind] = memory * before + (1 - memory) * (seconds if answered else max(seconds, before))
 
     def _review(self) -> dict[_Place, float]:
         """Estimate when each waiting request will run, and refuse those that would be too late.
