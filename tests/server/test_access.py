@@ -299,9 +299,10 @@ def test_too_many_messages_or_characters_are_refused_before_they_are_read(serve)
     many = b'{"model": "blend", "messages": [' + b",".join([b'{"role": "user", "content": "a"}'] * 100_000) + b"]}"
     parts = b'{"model": "blend", "messages": [{"role": "user", "content": ['
     parts += b",".join([b'{"type": "text", "text": "a"}'] * 100_000) + b"]}]}"
+    keys = b"{" + b",".join([b'"k%d": 1' % number for number in range(300_000)]) + b"}"
     long = "x" * 1_000_001
     began = time.monotonic()
-    for content in (many, parts):
+    for content in (many, parts, keys):
         response = running.http.post(CHAT, content=content, headers=JSON)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "too_many")
     assert time.monotonic() - began < 3

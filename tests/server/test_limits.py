@@ -130,6 +130,30 @@ def test_requests_that_would_be_late_are_refused_at_once():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("first", ["impatient", "answered"])
+def test_impatient_requests_do_not_shorten_the_mean_duration(first):
+    async def run():
+        admission = Admission(1, 100)
+
+        def begin(deadline):
+            return admission.begin(lambda: asyncio.sleep(0.2), deadline)
+
+        if first == "answered":
+            await begin(9)
+        for _ in range(5):
+            with pytest.raises(RefusedError, match=r"within 0\.01 s"):
+                await begin(0.01)
+        if first == "impatient":
+            await begin(9)  # the first answer is worth more than all of them
+        running = begin(9)
+        with pytest.raises(RefusedError) as caught:
+            begin(0.4)  # it would begin after 0.2 s
+        assert caught.value.code == "too_busy"
+        await running
+
+    asyncio.run(run())
+
+
 def test_waiting_requests_are_refused_as_soon_as_they_would_be_late():
     async def run():
         admission = Admission(1, 100)

@@ -17,7 +17,7 @@ from llm_blender.server.errors import RefusedError
 from llm_blender.types import Failure
 
 _T = TypeVar("_T")
-_MEMORY = 0.9  # weight of the earlier requests in the mean duration
+_MEMORY = 0.9  # weight of the earlier requests in the mean duration, once there are many
 _MARGIN = 1.5  # of the mean duration: the LLMs have 80 % of the time that is left, and some take longer
 
 
@@ -40,6 +40,25 @@ class _Place:
     kind: str
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     started: float = math.nan
+
+
+class _Means:
+    """Mean durations by name, in seconds, of which the last ones have most weight."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._answers: Counter[str] = Counter()
+
+    def get(self, name: str) -> float | None:
+        """Return a mean; None if nothing has ended."""
+        return self._seconds.get(name)
+
+    def add(self, name: str, seconds: float, *, answered: bool = True) -> None:
+        """Add a duration; one without an answer, as where a client gave it little time, does not shorten the mean."""
+        before, count = self._seconds.get(name, seconds), self._answers[name]
+        memory = min(_MEMORY, count / (count + 1)) if answered else _MEMORY
+        self._answers[name] += answered
+        self._seconds[name] = memory * before + (1 - memory) * (seconds if answered else max(seconds, before))
 
 
 _request: ContextVar[_Place] = ContextVar("llm_blender_request")  # the one that a task works for
@@ -67,8 +86,8 @@ class Admission:
         self._running: list[_Place] = []
         self._waiting: list[_Place] = []
         self._calls: Counter[str] = Counter()  # of the running requests
-        self._usual: dict[str, float] = {}  # mean duration of a kind of requests, in seconds
-        self._usual_call: dict[str, float] = {}  # mean duration of an LLM's calls, in seconds
+        self._usual = _Means()  # by kind of request
+        self._usual_call = _Means()  # by LLM
         self._tasks: set[asyncio.Task[object]] = set()
         self.closed = False
 
@@ -146,7 +165,7 @@ class Admission:
         place.calls[name] -= 1
         self._calls[name] -= 1
         if usual:
-            _learn(self._usual_call, name, asyncio.get_running_loop().time() - place.started)
+            self._usual_call.add(name, asyncio.get_running_loop().time() - place.started)
         if self._waiting:
             self._update()
 
@@ -169,7 +188,7 @@ class Admission:
                 try:
                     result = await work()
                 except NoAnswerError:
-                    self._learn(place)
+                    self._learn(place, answered=False)
                     raise
                 self._learn(place)
                 return result
@@ -180,11 +199,11 @@ class Admission:
         except TimeoutError:
             if place not in self._running:
                 raise _too_busy(None) from None
-            self._learn(place)
+            self._learn(place, answered=False)
             raise RefusedError(504, "deadline", f"There was no answer within {deadline:g} s.") from None
 
-    def _learn(self, place: _Place) -> None:
-        _learn(self._usual, place.kind, asyncio.get_running_loop().time() - place.started)
+    def _learn(self, place: _Place, *, answered: bool = True) -> None:
+        self._usual.add(place.kind, asyncio.get_running_loop().time() - place.started, answered=answered)
 
     def _end(self, place: _Place) -> None:
         """Free the places of a request, and let others run."""
@@ -260,7 +279,7 @@ class Admission:
             for name, count in counts.items():
                 for _ in range(count):
                     begun = max(start, calls[name][0])
-                    heapq.heapreplace(calls[name], begun + self._usual_call.get(name, usual or 0.0))
+                    heapq.heapreplace(calls[name], begun + (self._usual_call.get(name) or usual or 0.0))
         return starts, eased
 
     def _ends(self, now: float) -> tuple[list[float], dict[str, list[float]]]:
@@ -268,19 +287,15 @@ class Admission:
         requests = [now] * (self._concurrency - len(self._running))
         calls = {name: [now] * most for name, most in self._places.items()}
         for place in self._running:
-            usual = self._usual.get(place.kind, 0.0)
+            usual = self._usual.get(place.kind) or 0.0
             requests.append(max(now, place.started + usual))
             for name, count in place.calls.items():
-                length = self._usual_call.get(name, usual)
+                length = self._usual_call.get(name) or usual
                 for _ in range(count if name in calls else 0):
                     begun = max(place.started, calls[name][0]) if calls[name][0] > now else place.started
                     heapq.heapreplace(calls[name], max(now, begun + length))
         heapq.heapify(requests)
         return requests, calls
-
-
-def _learn(means: dict[str, float], name: str, seconds: float) -> None:
-    means[name] = _MEMORY * means.get(name, seconds) + (1 - _MEMORY) * seconds
 
 
 def _refusal(place: _Place) -> BaseException | None:

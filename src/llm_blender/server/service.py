@@ -81,6 +81,7 @@ class Metrics:
 _T = TypeVar("_T")
 _CONVERSATIONS = frozenset({"messages", "input", "instruction", "instructions", "prompt", "query"})
 _MOST_VALUES = 100_000  # of one key of a body
+_MOST_KEYS = 1000  # of a body
 PRESETS = ("blend", "blend-fast", "blend-best")
 """Values of `model` that mean the ensemble: as configured, for a quick answer, and for the best answer."""
 OWNER = "llm_blender.owner"
@@ -147,6 +148,8 @@ class Service:
         Raises:
             RefusedError: there are too many, or it is too long.
         """
+        if isinstance(body, dict) and len(body) > _MOST_KEYS:
+            raise RefusedError(400, "too_many", f"A request has at most {_MOST_KEYS} keys.")
         for key, value in body.items() if isinstance(body, dict) else ():
             if isinstance(value, list) and key in _CONVERSATIONS and len(value) > self.config.max_messages:
                 raise RefusedError(
