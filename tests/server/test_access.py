@@ -294,6 +294,20 @@ def test_an_unexpected_error_has_an_id_too(serve, caplog):
     assert f"request {response.headers['x-request-id']}: unexpected error" in caplog.text
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/rank"])
+def test_a_client_that_goes_away_amid_its_body_is_no_error_of_the_service(serve, caplog, path):
+    running = serve()
+    with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout=20) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+        connection.sendall(f'{head}\r\n{{"model'.encode())
+    line = f'blend_requests_total{{route="{path}",status="499"}} 1.0'
+    end = time.monotonic() + 5
+    while line not in running.http.get("/metrics").text and time.monotonic() < end:
+        time.sleep(0.01)
+    assert line in running.http.get("/metrics").text
+    assert "unexpected" not in caplog.text
+
+
 def test_too_many_messages_or_characters_are_refused_before_they_are_read(serve):
     running = serve()
     many = b'{"model": "blend", "messages": [' + b",".join([b'{"role": "user", "content": "a"}'] * 100_000) + b"]}"

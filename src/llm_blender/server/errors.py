@@ -25,6 +25,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from llm_blender.errors import (
@@ -135,7 +136,7 @@ def add_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return error_response(error)
 
-    for kind in (LLMBlenderError, RequestValidationError, HTTPException, Exception):
+    for kind in (LLMBlenderError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)
 
 
@@ -155,8 +156,8 @@ def _log(error: Exception) -> None:
             logger.warning("request %s: %s", REQUEST_ID.get(), error)
         case WorkError() | ConfigError() | CheckpointError() | MissingExtraError() | OSError():
             logger.error("request %s: %s", REQUEST_ID.get(), error)
-        case LLMBlenderError() | RequestValidationError() | HTTPException():
-            pass  # the client reads all of it
+        case LLMBlenderError() | RequestValidationError() | HTTPException() | ClientDisconnect():
+            pass  # the client reads all of it, or is gone
         case _:
             logger.error("request %s: unexpected error", REQUEST_ID.get(), exc_info=error)
 
@@ -214,6 +215,8 @@ def _read(error: Exception) -> tuple[RefusedError, dict[str, Any]]:
             return RefusedError(error.http_status, _code(error), public_text(str(error))), {}
         case RequestValidationError():
             return _invalid(error), {}
+        case ClientDisconnect():
+            return RefusedError(499, "client_gone", "The client went away."), {}
         case HTTPException(status_code=405, headers={"Allow": allowed}):
             return RefusedError(405, "http_405", f"This path takes {allowed} only."), {}
         case HTTPException():
