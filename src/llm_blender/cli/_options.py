@@ -200,6 +200,7 @@ class StrategyOptions:
             metavar="NAME",
             help="Choose the pairs to compare: auto, full, single, bubble, knockout, top_k or active "
             "[default: as configured, where a configuration is read; auto].",
+            autocompletion=complete_strategy,
         ),
     ] = None
     budget: Annotated[
