@@ -361,9 +361,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is similar to a name, whatever their case; None if there is none."""
+    """Return the known name that is similar to a name, or contains it, whatever their case; None if there is none."""
     by_case = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.55)
+    near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.54)
+    near += [each for each in by_case if len(name) > 2 and name.lower() in each]
     return by_case[near[0]] if near else None
 
 

@@ -126,9 +126,9 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("lora = 4", "lora: Extra inputs"),
-            ("fewer = 1.5", "fewer: "),
-            ("[[sources]]\nfile = 'a'\npairs = 'labelled'", r"sources\.0\.pairs: Extra inputs"),
+            ("lora = 4", 'unknown key "lora"'),
+            ("fewer = 1.5", '"fewer" should be at most 1'),
+            ("[[sources]]\nfile = 'a'\npairs = 'labelled'", r'\[\[sources\]\] #1: unknown key "pairs"'),
             ("max_length = 100\nanswer_max_length = 80", "leave at least 32 tokens of max_length to the prompt"),
         ],
     )
