@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hasha
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast
 
 from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.store import call_key
@@ -234,14 +234,10 @@ class WrappedLLM:
         return await self.llm.generate(messages, sampling, on_text=on_text)
 
 
-@runtime_checkable
-class _Priced(Protocol):
-    def most_cost(self, messages: Sequence[Message], sampling: Sampling = ...) -> float | None: ...
-
-
 def most_cost(llm: LLM, messages: Sequence[Message], sampling: Sampling) -> float | None:
     """Return the maximum cost of an answer in dollars; None if it is unknown."""
-    return llm.most_cost(messages, sampling) if isinstance(llm, _Priced) else None
+    known: Callable[[Sequence[Message], Sampling], float | None] | None = getattr(llm, "most_cost", None)
+    return None if known is None else known(messages, sampling)
 
 
 class Budget:

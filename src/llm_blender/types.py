@@ -6,8 +6,9 @@ All data types are frozen dataclasses; `to_dict` returns plain JSON values (the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -51,7 +52,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; fields that are None are left out."""
-        pairs = ((f.name, _plain(getattr(self, f.name))) for f in fields(self))  # type: ignore[arg-type]
+        pairs = [(name, _plain(getattr(self, name))) for name in _names(type(self))]  # type: ignore[arg-type]
         return {name: value for name, value in pairs if value is not None}
 
     @classmethod
@@ -61,7 +62,16 @@ class Record:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
+@cache
+def _names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
+
+
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):  # most values; the checks below take long
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # JSON has no NaN
     if isinstance(value, Record | Failure):
         return value.to_dict()
     if isinstance(value, np.ndarray):
@@ -70,8 +80,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
     return value
 
 

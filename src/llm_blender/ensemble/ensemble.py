@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
@@ -97,6 +97,7 @@ class Ensemble:
             raise InputError(f"Two LLMs have the same name: {', '.join(sorted(names))}.")
         self.members, self.store = tuple(members), store
         self._ranker, self._fuser = ranker, fuser
+        self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
         self._loading = threading.Lock()
         self.settings = replace(settings, **changes)
         self.check(self.settings)
@@ -175,12 +176,13 @@ class Ensemble:
     def ranker(self) -> Ranker:
         """The ranker; loaded on first use."""
         with self._loading:
-            if not isinstance(self._ranker, Ranker):
-                self._ranker = self._ranker()
-            return self._ranker
+            if self._ready is None:
+                load = cast("Callable[[], Ranker]", self._ranker)
+                self._ready = load()
+            return self._ready
 
     async def _loaded_ranker(self) -> Ranker:
-        return self._ranker if isinstance(self._ranker, Ranker) else await asyncio.to_thread(lambda: self.ranker)
+        return await asyncio.to_thread(lambda: self.ranker) if self._ready is None else self._ready
 
     @property
     def fuses(self) -> bool:
