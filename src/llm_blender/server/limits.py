@@ -43,7 +43,7 @@ class _Place:
 
 
 class _Means:
-    """Mean durations by name, in seconds, of which the last ones have most weight."""
+    """Mean durations by name, in seconds; the last ones have most weight."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
