@@ -154,6 +154,25 @@ def test_impatient_requests_do_not_shorten_the_mean_duration(first):
     asyncio.run(run())
 
 
+def test_a_request_does_not_wait_for_an_llm_without_room_in_time():
+    async def run():
+        admission = Admission(9, 9, {"a": 1, "b": 1})
+
+        async def work(seconds):
+            await asyncio.sleep(seconds)
+            for name in "ab":
+                admission.call_ended(name, usual=True)
+
+        await admission.begin(lambda: work(0.4), 9, {"a": 1, "b": 1})  # the mean of both, and of their calls
+        busy = admission.begin(lambda: work(0.4), 9, {"a": 1})
+        began = time.monotonic()
+        await admission.begin(lambda: work(0.01), 0.5, {"a": 1, "b": 1})
+        assert time.monotonic() - began < 0.2
+        await busy
+
+    asyncio.run(run())
+
+
 def test_waiting_requests_are_refused_as_soon_as_they_would_be_late():
     async def run():
         admission = Admission(1, 100)

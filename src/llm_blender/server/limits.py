@@ -268,7 +268,7 @@ class Admission:
             )
             start = rooms[place.enough - 1] if place.enough else requests[0]
             if usual is not None and start > now and start + _MARGIN * usual > place.end:
-                soon = [room for room in rooms if room + _MARGIN * usual <= place.end]
+                soon = [room for room in rooms if room <= now or room + _MARGIN * usual <= place.end]
                 if not soon:
                     self._waiting.remove(place)
                     place.turn.set_exception(_too_busy(start + _MARGIN * usual - place.end))
