@@ -349,6 +349,7 @@ def chaos(tmp_path: Path, *, llms: int, bad: int, count: int, rate: float, deadl
     return report
 
 
+@pytest.mark.slow
 def test_a_few_members_misbehave(tmp_path):
     report = chaos(tmp_path, llms=8, bad=3, count=60, rate=30, deadline=5, seed=1)
     assert len(report.calls) > 10  # kinds of faults
