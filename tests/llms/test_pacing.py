@@ -278,7 +278,10 @@ def test_waiting_for_a_free_place_has_no_limit() -> None:
             async with pacer.place(patience=1.0):
                 await asyncio.sleep(100.0)
 
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await asyncio.gather(*(call() for _ in range(3)))
+        assert clock() - began == pytest.approx(300.0)
 
     run(work)
 

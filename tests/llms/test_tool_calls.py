@@ -1,4 +1,4 @@
-"""Calls of tools are told apart however a server counts them, and keep what the API gives with them."""
+"""Calls of tools stay apart however a server counts them, and keep what the API gives with them."""
 
 from collections.abc import Sequence
 from typing import Any
