@@ -1,0 +1,367 @@
+"""Agreement on final answers: where candidates end in an answer, the one that most of them give is rarely wrong.
+
+This is self-consistency (Wang et al. 2022, arXiv 2203.11171) over the answers of several LLMs, or over the samples of
+one. Texts that say the same in other words have little in common; the normal forms of their final answers are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llm_blender.errors import InputError
+from llm_blender.ranking.answers import canonical, json_value, normal_form, numbers_in
+
+_LEAST = 2  # candidates with a final answer from which on they can agree
+_LEAST_SHARE = 0.5  # of the candidates that must have one
+_LEAST_NUMBERS = 2  # of an instruction from which on the number of a last sentence follows from them
+_READ = 20_000  # characters at the end of a text that are read
+_TAIL = 1_000  # characters at the end where an answer in words can be
+_LONGEST_ANSWER = 300
+_LONGEST_QUESTION = 8_000
+_SHORT_QUESTION = 200
+_SHORT = 100  # characters of a text that is an answer as a whole
+
+_FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FIELD = re.compile(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
+_FIELD_NAME = re.compile(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
+_STRING = re.compile(r'"((?:[^"\\\n]|\\.){0,400})"')
+_LATEX_COMMAND = re.compile(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\\ ])")
+_BOXED = re.compile(r"\\f?box(?:ed)?\s?\{")
+_HASHES = re.compile(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
+_PHRASE = re.compile(
+    r"(?:\b(?:answer|result|solution|output|choice|option|antwort|ergebnis|lösung|réponse|résultat|respuesta|resultado|"
+    r"solución|risposta|resposta)\b[^\S\n]?(?:(?:is|are|was|would be|will be|equals|lautet|ist|est|es|è|é|:|=)\s*)+"
+    r"|(?:答案|答え|结果|正确选项|ответ)\s?[是为為は:：—-]+)\s*:?\s*(?=\S)",
+    re.IGNORECASE,
+)
+_MATH = re.compile(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]|,? (?:because|since|as|which|so|but|where)\b"
+)
+_MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
+_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\[?([A-Ja-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s*[-–—]\s)|(?=[.,]))", re.IGNORECASE)
+_YES_NO = re.compile(r"(yes|no|true|false)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE)
+_CONCLUSION = re.compile(r"[.!?](?=\s)|\n")
+_COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
+
+
+def final_answer(text: str, instruction: str = "") -> str | None:
+    """Find what a candidate finally answers, in the normal form of `normal_form`.
+
+    The first of these that the text has: calls of tools at its end; the field ``answer`` of a JSON object, or the whole
+    object or list; the last ``\\boxed{}``; the number after ``####``; what follows the last *answer is* or *answer:*.
+    As far as the instruction wants such an answer, also: a choice letter, or *yes* or *no*, at the beginning; a short
+    text as a whole; the number of the last sentence.
+
+    Args:
+        text: the candidate.
+        instruction: the instruction; without it, only what the text itself marks as its answer counts.
+
+    Returns:
+        The answer in normal form; None if there is none.
+    """
+    return _answer(text, _Question.of(instruction))
+
+
+def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | None, ...]:
+    """Find what the candidates finally answer, where the instruction wants a final answer.
+
+    Args:
+        texts: N candidates.
+        instruction: the instruction that they answer.
+
+    Returns:
+        For each candidate what `final_answer` finds; all None unless two candidates, and half of those that are not
+        empty, have a final answer.
+    """
+    question = _Question.of(instruction)
+    answers = tuple(_answer(text, question) for text in texts)
+    found = sum(answer is not None for answer in answers)
+    if found < max(_LEAST, _LEAST_SHARE * sum(bool(text.strip()) for text in texts)):
+        return (None,) * len(answers)
+    return answers
+
+
+def agreement(answers: Sequence[str | None], weights: ArrayLike | None = None) -> NDArray[np.float64]:
+    """Return for each candidate the share of the others that give its answer.
+
+    For candidate i this is the sum of w_j over the others with the same answer, divided by that over the others with
+    any answer.
+
+    Args:
+        answers: N final answers, in normal form; None for a candidate without one.
+        weights: ``[N]``, w, how much each candidate's voice counts; None means equally.
+
+    Returns:
+        ``[N]`` from 0 to 1; 0 for a candidate without an answer; all NaN if no candidate has one.
+
+    Raises:
+        InputError: the weights are not N finite numbers of 0 or more.
+    """
+    count = len(answers)
+    voices = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if voices.shape != (count,) or not np.isfinite(voices).all() or (voices < 0).any():
+        raise InputError(f"The weights of {count} answers must be {count} finite numbers of 0 or more.")
+    has = np.array([answer is not None for answer in answers], bool)
+    if not has.any():
+        return np.full(count, np.nan)
+    same = np.array([[mine is not None and mine == other for other in answers] for mine in answers], bool)
+    others = (has * voices).sum() - has * voices
+    agreeing = same @ voices - has * voices
+    return np.where(others > 0, agreeing / np.where(others > 0, others, 1), 0.0)
+
+
+class Majority(NamedTuple):
+    """The answer that most candidates give.
+
+    Attributes:
+        answer: in normal form; of those that are given equally often, the one given first.
+        count: number of candidates that give it.
+        total: number of candidates with an answer.
+    """
+
+    answer: str
+    count: int
+    total: int
+
+
+def majority(answers: Sequence[str | None]) -> Majority | None:
+    """Return the most frequent of final answers; None if no candidate has one."""
+    found = Counter(answer for answer in answers if answer is not None)
+    if not found:
+        return None
+    ((answer, count),) = found.most_common(1)
+    return Majority(answer, count, found.total())
+
+
+_TURN = re.compile(r"(?:^|\n\s*)(?:User|Human|Instruction|Question|Q) ?: ?", re.IGNORECASE)
+_OPTION = re.compile(r"(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+(?=\S)")
+_CHOOSING = re.compile(
+    r"\?|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
+    re.IGNORECASE,
+)
+_YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
+_TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
+_POLAR = re.compile(
+    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s(?!(?:you|we)\b)", re.IGNORECASE
+)
+_QUANTITY = re.compile(
+    r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
+    r"\b(?:what|find|determine)\b.{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|mean|"
+    r"median|area|volume|perimeter|least|smallest|largest|greatest|remainder|product|cost|price|length|distance|"
+    r"difference|ratio)\b",
+    re.IGNORECASE,
+)
+_SHARE = re.compile(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
+_FACT = re.compile(
+    r"(?:(?:in|on|at|to|from|for|of|by|after) )?(?:who|whom|whose|which|where|when|what (?:is|was|were|are) the|"
+    r"what (?!is|was|are|were|do|does|did|can|could|should|would|will|to|if|about|kind|kinds|type|types)\w+)\b",
+    re.IGNORECASE,
+)
+_OPINION = re.compile(
+    r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
+    r"difference|reasons?|benefits?|advantages?|\w+s of|list|name|names|two|three|four|five|ten|\d+)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A kind of answer that an instruction wants.
+
+    Attributes:
+        options: the choices by letter, in normal form.
+        polar: the two answers to a yes-or-no question.
+        number: whether it wants a number.
+        fact: whether it is a short question about one fact.
+        share: whether it wants a probability or the like, and no percentage.
+        numbers: the numbers in it, in normal form.
+    """
+
+    options: dict[str, str]
+    polar: tuple[str, str] | None
+    number: bool
+    fact: bool
+    share: bool
+    numbers: frozenset[str]
+
+    @classmethod
+    def of(cls, instruction: str) -> _Question:
+        last = _TURN.split(instruction[-_LONGEST_QUESTION:])[-1]
+        last = re.split(r"\n\s*Assistant ?:", last)[0].strip()
+        options = _options(last)
+        sentences = [part.strip() for part in re.split(r"(?<=[.?!])\s+|\n+", last) if part.strip()]
+        asked = [part for part in sentences if part.endswith("?")]
+        polar = None
+        if _TRUE_OR_FALSE.search(last):
+            polar = ("true", "false")
+        elif _YES_OR_NO.search(last) or (asked and len(asked) == 1 and _POLAR.match(asked[-1])):
+            polar = ("yes", "no")
+        numbers = frozenset(numbers_in(last))
+        fact = (
+            len(last) <= _SHORT_QUESTION and len(asked) == 1 and bool(_FACT.match(asked[0])) and not _OPINION.search(last)
+        )
+        return cls(
+            options,
+            polar,
+            bool(_QUANTITY.search(last)),
+            fact,
+            bool(_SHARE.search(last)) and "percent" not in last.lower(),
+            numbers,
+        )
+
+
+def _options(text: str) -> dict[str, str]:
+    """Return the choices of an instruction by letter; empty if it has none."""
+    found = list(_OPTION.finditer(text))
+    starts = [place for place, mark in enumerate(found) if mark[1] in "Aa"]
+    if not starts:
+        return {}
+    run = [found[starts[-1]]]
+    for mark in found[starts[-1] + 1 :]:
+        if ord(mark[1]) == ord(run[-1][1]) + 1 and mark[2] == run[0][2]:
+            run.append(mark)
+    rest = text[: run[0].start()] + text[run[-1].end() :]
+    if len(run) < 2 or not _CHOOSING.search(rest):
+        return {}
+    ends = [mark.start() for mark in run[1:]] + [len(text)]
+    lines = [text[mark.end() : end].strip().split("\n")[0] for mark, end in zip(run, ends, strict=True)]
+    return {mark[1].upper(): normal_form(line.rstrip("( ")) or "" for mark, line in zip(run, lines, strict=True)}
+
+
+def _answer(text: str, question: _Question) -> str | None:
+    text = text.strip()
+    for found in _places(text, question):
+        normal = found if found.startswith(("{", "[{")) else _in_question(found, question)
+        if normal:
+            return normal
+    return None
+
+
+def _in_question(found: str, question: _Question) -> str | None:
+    """Write an answer in normal form, as the choice or the yes or no that it is."""
+    plain = _MARKS.sub("", found).strip()
+    if question.options:
+        choice = _CHOICE.match(plain)
+        if choice and choice[1].upper() in question.options:
+            return choice[1].upper()
+    normal = normal_form(found, share=question.share)
+    if normal and question.options:
+        return next((letter for letter, option in question.options.items() if option == normal), normal)
+    if question.polar and (word := _YES_NO.match(plain)):
+        return question.polar[word[1].lower() in ("no", "false")]
+    if question.number and (normal is None or not normal[-1:].isdigit()):
+        return _only_number(found, question) or normal
+    return normal
+
+
+def _only_number(sentence: str, question: _Question) -> str | None:
+    """Return the one number that a sentence has, or has besides those of the instruction."""
+    numbers = set(numbers_in(_MARKS.sub("", sentence.replace("$", ""))))
+    for candidates in (numbers, numbers - question.numbers):
+        if len(candidates) == 1:
+            return candidates.pop()
+    return None
+
+
+def _places(text: str, question: _Question) -> Iterator[str]:
+    """Yield what may be the final answer, the surest first."""
+    if (structured := _structured(text)) is not None:
+        yield structured
+        return
+    text = text[-_READ:]
+    if fields := list(_FIELD.finditer(text)):
+        yield _field(text, fields[-1].end())
+    if (boxed := _boxed(text)) is not None:
+        yield boxed
+    if hashes := _HASHES.findall(text[-_TAIL:]):
+        yield hashes[-1]
+    tail = text[-_TAIL:]
+    plain = _MARKS.sub("", tail)
+    if phrases := list(_PHRASE.finditer(plain)):
+        yield _ending(plain[phrases[-1].end() :])
+    start = _MARKS.sub("", text[:_SHORT]).strip()
+    if question.options and (choice := _CHOICE.match(start)) and choice[1] in question.options:
+        yield choice[1]
+    if question.polar and (word := _YES_NO.match(start)):
+        yield word[1]
+    short = len(text) <= _SHORT and "\n" not in text
+    if short and (question.fact or question.options or question.number):
+        yield text
+    if question.number and len(question.numbers) >= _LEAST_NUMBERS:
+        sentences = [part for part in _CONCLUSION.split(plain) if part.strip()]
+        yield from _concluded(sentences[-1] if sentences else "", question)
+
+
+def _concluded(sentence: str, question: _Question) -> Iterator[str]:
+    """Yield the number that a last sentence ends in."""
+    if equal := _COPULA.findall(sentence):
+        yield equal[-1]
+    elif number := _only_number(sentence, question):
+        yield number
+
+
+def _structured(text: str) -> str | None:
+    """Return the calls of tools at the end of a text, or the answer of a text that is JSON as a whole or fenced."""
+    last = text.rpartition("\n")[2]
+    if last.startswith('[{"name": ') and isinstance(calls := json_value(last), list):
+        return json.dumps(sorted(canonical(call) for call in calls))
+    fence = _FENCE.fullmatch(text[:_READ]) if text.startswith("```") else None
+    value = json_value(fence[1] if fence else text)
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        for key in sorted(value, key=len, reverse=True):
+            if _FIELD_NAME.fullmatch(key) and value[key] not in (None, ""):
+                return _latex(value[key]) if isinstance(value[key], str) else canonical(value[key])
+    return canonical(value)
+
+
+def _field(text: str, start: int) -> str:
+    """Return the value of a JSON field that begins at a place of a text that is no JSON as a whole."""
+    if string := _STRING.match(text, start):
+        return _unescaped(string[1])
+    return text[start : start + _LONGEST_ANSWER].split("\n")[0].strip().rstrip(",}` ")
+
+
+def _unescaped(string: str) -> str:
+    """Decode the escapes of a JSON string, in which LaTeX may have single backslashes."""
+    try:
+        return str(json.loads('"' + _LATEX_COMMAND.sub(r"\\\\", string) + '"', strict=False))
+    except ValueError:
+        return string
+
+
+def _latex(text: str) -> str:
+    """Restore LaTeX commands that were decoded as escapes of JSON, such as a form feed for the f of frac."""
+    for control, letter in (("\f", "f"), ("\b", "b"), ("\t", "t"), ("\r", "r")):
+        text = re.sub(f"{control}(?=[a-z])", rf"\\{letter}", text)
+    return text
+
+
+def _boxed(text: str) -> str | None:
+    """Return what the last ``\\boxed{}`` of a text holds."""
+    places = list(_BOXED.finditer(text))
+    if not places:
+        return None
+    start, depth = places[-1].end(), 1
+    for place in range(start, min(len(text), start + _LONGEST_ANSWER)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[start:place]
+    return None
+
+
+def _ending(rest: str) -> str:
+    """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence."""
+    if math := _MATH.match(rest):
+        return next(filter(None, math.groups()))
+    return _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()

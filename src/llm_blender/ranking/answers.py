@@ -1,0 +1,345 @@
+"""Normal form of final answers: answers that mean the same become equal texts.
+
+Numbers lose separators, currency and unit, and fractions, decimals, LaTeX and closed expressions become one number;
+words lose case, articles and final punctuation; JSON has sorted keys.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from fractions import Fraction
+from typing import Any
+
+_LONGEST = 200  # characters of a final answer
+_LONGEST_JSON = 20_000
+_FEW_WORDS = 6  # a longer answer in words is an explanation
+_DIGITS = 10  # significant digits of numbers that are no fractions
+_DEEPEST = 20  # nested parentheses
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SPELLED = {word: value for value, word in enumerate(_SMALL)} | {
+    word: 10 * value for value, word in enumerate(_TENS, 2)
+}
+
+_SYMBOLS = {
+    "−": "-", "–": "-", "⁄": "/", "÷": "/", "×": "*", "·": "*", "⋅": "*", "∙": "*", "²": "^2", "³": "^3", "º": "°",
+    "\\cdot": "*", "\\times": "*", "\\div": "/", "\\pi": "π", "\\infty": "∞", "\\leq": "≤", "\\le": "≤", "\\geq": "≥",
+    "\\ge": "≥", "\\neq": "≠", "\\ne": "≠", "\\pm": "±", "\\cup": "∪", "\\cap": "∩", "\\in": "∈", "\\approx": "≈",
+    "\\circ": "°", "\\degree": "°", "\\sqrt": "√", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\Rightarrow": "=",
+    "\\implies": "=",
+}  # fmt: skip
+_SYMBOL = re.compile(
+    "|".join(
+        re.escape(symbol) + ("(?![A-Za-z])" if symbol[0] == "\\" else "")
+        for symbol in sorted(_SYMBOLS, key=len, reverse=True)
+    )
+)
+_SPACING = re.compile(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[,;:!> ])(?![A-Za-z])|\\[()\[\]]|~")
+_WORDS_IN_LATEX = re.compile(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
+_ROOT = re.compile(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\w))")
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_SCRIPT = re.compile(r"([\^_])\((\w+)\)")
+_DEGREE = re.compile(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
+
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)")
+_COMMA_DECIMAL = re.compile(
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,2})(?![\d,])|(?<![\d.,])(\d+),(\d{1,2})(?=\s*[%€°]|\s+[^\W\d]|[^\W\d])"
+)
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2}(?![\w.]))?|\.\d+|\^|[-+*/()√π]|sqrt|pi)")
+_LABEL = re.compile(r"^(?:[a-z]\w?(?:_\w+)?(?:\([\w,]+\))?|[^\W\d_]{3,}(?: [^\W\d_]+){0,5})$")
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_REMARK = re.compile(r"(?<=\S) \([^()]*[^\W\d_]{2}[^()]*\)$")
+_FEW_LETTERS = "cm|mm|km|kg|mg|ml|lbs?|oz|ft|mi|hrs?|mins?|secs?|mph|kmh|am|pm|st|nd|rd|th|usd|eur"
+_UNIT = re.compile(
+    rf"^([-+]?)\s*(?:(?:us|ca|au?|hk)?[$€£¥₹]|usd|eur|rs\.?)?\s*([-+(]?[\d.][^a-z%°€£¥₹$]*?)\s*[$€£¥₹]?"
+    rf"(?:°\s*[cf]?|({_FEW_LETTERS})\b|(?<=[\s)])\s*((?:[/-]?\s*\(?[^\W\d_]{{2,}}\)?[.,]?\s*){{1,5}}|[mgshlcf]))?"
+    r"(?:\^\s?[23])?(?:\s*(?:/|per)\s*[^\W\d_]+(?:\^[23])?)?$"
+)
+_FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|theta|alpha|beta|or|and|to|arc\w+)\b")
+_CLAIM = re.compile(r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|=")
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d+(?:\.\d+)?(?:/\d+)?|\.\d+)(?![\w^])")
+_LEAD = re.compile(
+    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+]\s*)+"
+)
+_ENDS = ".,;:!?*_`\"'“”‘’« »\n\t"
+
+
+def normal_form(answer: str, *, share: bool = False) -> str | None:
+    """Write an answer such that equal answers are equal texts; the normal form is its own normal form.
+
+    Args:
+        answer: an answer without its explanation; LaTeX and Markdown may be in it.
+        share: whether 50 % is 0.5, because a probability is wanted; it is 50 otherwise.
+
+    Returns:
+        The normal form; None if the answer is empty, or too long to be one.
+    """
+    if (value := json_value(answer)) is not None:
+        return canonical(value)
+    text = _plain(answer)
+    if not text:
+        return None
+    if (number := _quantity(text, share)) is not None:
+        return number
+    if choice := re.fullmatch(r"\(?([a-j])\)?", text):
+        return choice[1].upper()
+    if (listed := _list(text, share)) is not None:
+        return listed
+    if re.search(r"[\\^=+*/(){}\[\]_√π∞∪|<>≤≥±]|\d[a-z]", text):
+        return re.sub(r"\s+", "", text)
+    words = text.split()
+    if len(words) <= _FEW_WORDS and _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
+        return numbers.pop()
+    return text if len(words) <= _FEW_WORDS else None
+
+
+def canonical(value: Any) -> str:
+    """Write a JSON value with sorted keys, and whole numbers without a point."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(_whole(value), sort_keys=True, ensure_ascii=False)
+
+
+def json_value(text: str) -> Any:
+    """Return the object or list that a text is, as JSON or as Python writes it; None if it is none."""
+    text = text.strip().strip("`").strip()
+    if not (text[:1] + text[-1:] in ("{}", "[]") and 2 < len(text) <= _LONGEST_JSON) or text.startswith(("{\\", "[\\")):
+        return None
+    python = re.sub(r"\b(True|False|None)\b", lambda found: {"N": "null"}.get(found[0][0], found[0].lower()), text)
+    for written in (text, python.replace("'", '"') if '"' not in python else python):
+        try:
+            value = json.loads(written, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) or any(not isinstance(item, int | float) for item in value) or len(value) > 2:
+            return value
+        return None  # [1, 2] can be an interval
+    return None
+
+
+def numbers_in(text: str) -> list[str]:
+    """List the numbers in a text in normal form, in their order."""
+    return [_written(Fraction(found)) for found in _NUMBER.findall(_ungrouped(text)) if not re.search(r"/0+$", found)]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key.strip(): _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, str):
+        return value.strip()
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plain(answer: str) -> str:
+    """Write LaTeX and Markdown as plain mathematics or words; empty if the answer is too long."""
+    text = answer.strip()
+    if not text or len(text) > _LONGEST:
+        return ""
+    text = text.replace("$$", "").strip("*_` \n")
+    if text.count("$") > 1:
+        text = text.replace("\\$", "\0").replace("$", "").replace("\0", "$")
+    text = re.sub(r"(?<=[\d)])\*\*(?=[\d(])", "^", text).replace("**", "").replace("`", "")
+    text = re.sub(r"^\\\w?box(?:ed)?\s*\{(.*)\}$", r"\1", text)
+    text = text.replace("{,}", ",").replace("\\\\", "\\").replace("\\%", "%").replace("\\$", "$").replace("\\!", "")
+    text = _SYMBOL.sub(lambda found: _SYMBOLS[found[0]], text)
+    text = unicodedata.normalize("NFKC", re.sub(r"[¼-¾⅐-⅞]", r" \g<0>", text)).replace("⁄", "/")
+    text = _SPACING.sub(" ", _WORDS_IN_LATEX.sub(r" \1 ", text)).replace("\\{", "\1").replace("\\}", "\2")
+    for _ in range(_DEEPEST):
+        before = text
+        text = _ROOT.sub(lambda m: f"(({m[2] or m[3]})^(1/{m[1]}))" if m[1] else f"√({m[2] or m[3]})", text)
+        text = _FRACTION.sub(lambda m: f"(({m[1] or m[2]})/({m[3] or m[4]}))", text)
+        text = re.sub(r"(?<![\w√^_\]}])\{([^{}]*)\}", r"\1", text) if before == text else text
+        text = re.sub(r"([\^_]|\w)\s*\{([^{}]*)\}", r"\1(\2)", text) if before == text else text
+        if before == text:
+            break
+    text = _DEGREE.sub("°", text).replace("\1", "{").replace("\2", "}").replace("\\", "")
+    text = _SCRIPT.sub(r"\1\2", re.sub(r"\s+", " ", text).strip().casefold())
+    for _ in range(3):
+        text = _LEAD.sub("", text.strip(_ENDS)).strip(_ENDS)
+    return text
+
+
+def _quantity(text: str, share: bool = False) -> str | None:
+    """Return the number that a text is, with or without a unit."""
+    text = _ungrouped(_REMARK.sub("", text))
+    text = re.sub(r"^(\d{1,2}):00(?= ?(?:[ap]\.?m\.?)?$)", r"\1", text)
+    if "≈" in text:
+        text = text.split("≈")[0].strip() or text.strip("≈ ")
+    if "=" in text:
+        label, _, text = text.rpartition("=")
+        label = label.strip()
+        if not (_LABEL.match(label) or _WORD.search(label) or all(_value(part) is not None for part in label.split("="))):
+            return None
+        text = text.strip()
+    if (spelled := _spelled(text)) is not None:
+        return str(spelled)
+    factor = Fraction(1)
+    if percentage := re.fullmatch(r"(.*\d)\s*(?:%|percent)", text):
+        text, factor = percentage[1], Fraction(1, 100 if share else 1)
+    elif scale := re.fullmatch(r"(.*\d) (hundred|thousand|million|billion|trillion)\b(.*)", text):
+        text, factor = scale[1] + scale[3], Fraction(_SCALES[scale[2]])
+    value = _value(text)
+    if value is None and (unit := _UNIT.match(text)) and not _FUNCTIONS.search(unit[4] or ""):
+        value = _value(unit[1] + unit[2])
+    return None if value is None else _written(value * factor)
+
+
+def _spelled(text: str) -> int | None:
+    """Return the value of a number in English words, with or without one word for a unit."""
+    words = [word for word in re.split(r"[\s-]+", text) if word != "and"]
+    if len(words) > 1 and words[-1] not in _SPELLED and words[-1] not in _SCALES:
+        words.pop()
+    if not words or words[0] not in _SPELLED:
+        return None
+    total = part = 0
+    for word in words:
+        if word in _SPELLED:
+            part += _SPELLED[word]
+        elif word == "hundred":
+            part *= 100
+        elif word in _SCALES:
+            total, part = total + part * _SCALES[word], 0
+        else:
+            return None
+    return total + part
+
+
+def _ungrouped(text: str) -> str:
+    """Remove the separators of thousands, and write decimals with a point."""
+    text = _COMMA_DECIMAL.sub(
+        lambda m: f"{re.sub('[. ]', '', m[1])}.{m[2]}" if m[1] else f"{m[3]}.{m[4]}",
+        text,
+    )
+    return _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), text)
+
+
+def _written(value: Fraction | float) -> str:
+    """Write a number as a decimal if that is exact, otherwise as a fraction."""
+    exact = value if isinstance(value, Fraction) else Fraction(f"{value:.{_DIGITS}g}")
+    rest = exact.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest > 1:
+        return str(exact)
+    places = next(places for places in range(1000) if 10**places % exact.denominator == 0)
+    digits = str(abs(exact.numerator) * 10**places // exact.denominator).rjust(places + 1, "0")
+    sign = "-" if exact < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else sign + digits
+
+
+def _list(text: str, share: bool) -> str | None:
+    """Write a list of numbers: in its order if it is a pair, an interval or the like, otherwise sorted."""
+    ordered = bool(re.fullmatch(r"[(\[].*[)\]]", text))
+    inner = text[1:-1] if ordered or re.fullmatch(r"\{.*\}", text) else text
+    parts = [part.strip() for part in re.split(r",\s*(?:and |or )?| and | or |;", inner)]
+    if len(parts) < 2 or not all(parts):
+        return None
+    numbers = [_quantity(part, share) for part in parts]
+    if any(number is None for number in numbers):
+        return None
+    written = [str(number) for number in numbers]
+    names = [part.partition("=")[0].strip() for part in parts if "=" in part]
+    if len(set(names)) > 1:
+        return ", ".join(sorted(f"{name} = {number}" for name, number in zip(names, written, strict=False)))
+    if ordered:
+        return f"{text[0]}{', '.join(written)}{text[-1]}"
+    return ", ".join(sorted(set(written), key=lambda number: (Fraction(number), number)))
+
+
+def _value(text: str) -> Fraction | float | None:
+    """Return the value of a closed expression: exact if it is a fraction; None if it is no such expression."""
+    mixed = re.fullmatch(r"(-?\d+) \(*(\d+)\)*/\(*(\d+)\)*", text)
+    if mixed or (mixed := re.fullmatch(r"(-?\d+)\s*\(\((\d+)\)/\((\d+)\)\)", text)):
+        text = f"{mixed[1]}{'-' if mixed[1][0] == '-' else '+'}{mixed[2]}/{mixed[3]}"
+    tokens, place = [], 0
+    text = text.strip()
+    while place < len(text):
+        if not (found := _TOKEN.match(text, place)):
+            return None
+        tokens.append(found[1])
+        place = found.end()
+    if not tokens or tokens.count("(") > _DEEPEST:
+        return None
+    try:
+        return _Expression(tokens).value()
+    except (ValueError, ArithmeticError, TypeError):
+        return None
+
+
+class _Expression:
+    """A closed expression, read by recursive descent; a factor without a sign is a product."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens[::-1]
+
+    def value(self) -> Fraction | float:
+        value = self._sum()
+        if self._tokens or isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
+
+    def _next(self) -> str:
+        return self._tokens[-1] if self._tokens else ""
+
+    def _sum(self) -> Any:
+        value = self._product()
+        while self._next() in ("+", "-"):
+            value = value + self._product() if self._tokens.pop() == "+" else value - self._product()
+        return value
+
+    def _product(self) -> Any:
+        value = self._signed()
+        while (sign := self._next()) and sign not in "+-)":
+            if sign in "*/":
+                self._tokens.pop()
+            elif sign[0].isdigit() or sign[0] == ".":
+                raise ValueError  # two numbers side by side
+            value = value / self._signed() if sign == "/" else value * self._signed()
+        return value
+
+    def _signed(self) -> Any:
+        if self._next() in ("+", "-"):
+            return self._signed() if self._tokens.pop() == "+" else -self._signed()
+        base = self._atom()
+        if self._next() != "^":
+            return base
+        self._tokens.pop()
+        power = self._signed()
+        if abs(power) > 200 or abs(base) > 10**6:
+            raise ValueError
+        if isinstance(power, Fraction) and power.denominator == 1:
+            return base ** int(power)
+        if base < 0:
+            raise ValueError
+        return float(base) ** float(power)
+
+    def _atom(self) -> Any:
+        token = self._tokens.pop() if self._tokens else ")"
+        if token == "(":
+            value = self._sum()
+            if not self._tokens or self._tokens.pop() != ")":
+                raise ValueError
+            return value
+        if token in ("√", "sqrt"):
+            value = self._atom()
+            root = Fraction(math.isqrt(int(value))) if value >= 0 and value == int(value) else None
+            return root if root is not None and root * root == value else math.sqrt(value)
+        if token in ("π", "pi"):
+            return math.pi
+        return Fraction(token)
