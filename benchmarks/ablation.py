@@ -108,7 +108,7 @@ def run_cell(
             note=note,
         )
     seconds = time.monotonic() - start
-    ranker = PairRanker.from_pretrained(folder, precision="fp32", consensus=0)
+    ranker = PairRanker.from_pretrained(folder, precision="fp32", evidence=False)
     hits = {}
     for part in judged:
         with progress(f"{folder.name}, {part.file}", "comparisons") as report:

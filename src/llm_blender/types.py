@@ -22,6 +22,7 @@ __all__ = [
     "Answer",
     "Candidate",
     "Comparison",
+    "Evidence",
     "Example",
     "Failure",
     "Fuser",
@@ -370,6 +371,38 @@ class Comparison(Record):
         return "tie" if self.logit == 0 else "A" if self.logit > 0 else "B"
 
 
+@dataclass(frozen=True)
+class Evidence(Record):
+    """Evidence on the N candidates of a prompt beside the ranker's comparisons (`llm_blender.ranking.evidence`).
+
+    Attributes:
+        situation: ``two`` candidates, ``several``, or several that are ``agreeing`` on final answers.
+        model: weight of the ranker's logits.
+        parts: by name (``consensus``, ``agreement``, ``form``, ``length``, ``priors``, ``judge``), for each candidate
+            the part of its evidence in logits of the ranking, with mean 0. A part without differences is missing.
+        answers: final answer of each candidate, None for one without; empty where candidates have none to agree on.
+        flaws: names of each candidate's flaws of form; empty if no candidate has one.
+        agreement: weight of the share of the others with the same final answer.
+    """
+
+    situation: str = "two"
+    model: float = 1.0
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    answers: tuple[str | None, ...] = ()
+    flaws: tuple[tuple[str, ...], ...] = ()
+    agreement: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild evidence from the result of `to_dict`."""
+        nested = {
+            "parts": {name: tuple(part) for name, part in dict(values.get("parts", {})).items()},
+            "answers": tuple(values.get("answers", ())),
+            "flaws": tuple(tuple(of_one) for of_one in values.get("flaws", ())),
+        }
+        return super().from_dict({**values, **nested})
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking(Record):
     """An order over the N candidates of one instruction.
@@ -384,6 +417,7 @@ class Ranking(Record):
         comparisons: ordered pairs that the model computed.
         temperature: temperature of `probability`.
         truncated: share of the tokens of instruction and candidates that was cut.
+        evidence: what counted beside the ranker's comparisons; it is in `logits` already. None if nothing did.
     """
 
     best: int
@@ -395,13 +429,16 @@ class Ranking(Record):
     comparisons: int
     temperature: float = 1.0
     truncated: float = 0.0
+    evidence: Evidence | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild a ranking from the result of `to_dict`."""
-        lists = {name: tuple(values[name]) for name in ("order", "ranks", "scores")}
-        logits = np.array(values["logits"], np.float64)  # of None, NaN
-        return super().from_dict({**values, **lists, "logits": logits})
+        lists: dict[str, Any] = {name: tuple(values[name]) for name in ("order", "ranks", "scores")}
+        lists["logits"] = np.array(values["logits"], np.float64)  # of None, NaN
+        if values.get("evidence") is not None:
+            lists["evidence"] = Evidence.from_dict(values["evidence"])
+        return super().from_dict({**values, **lists})
 
     def __len__(self) -> int:
         return len(self.ranks)
@@ -414,7 +451,12 @@ class Ranking(Record):
         return -backward if math.isnan(forward) else (forward - backward) / 2
 
     def probability(self, i: int, j: int) -> float:
-        """Return P(candidate i is better than candidate j); NaN if they were not compared."""
+        """Return P(candidate i is better than candidate j), given all candidates; NaN if they were not compared.
+
+        It is the probability that a judge who sees these two prefers i, calibrated on judged pairs. The other
+        candidates are evidence: the same two among others have another probability. It is not the probability that i
+        is right, or the best of all.
+        """
         logit = 0.0 if i == j else self.logit(i, j)
         return logit if math.isnan(logit) else _sigmoid(logit / self.temperature)
 
@@ -443,11 +485,10 @@ class Ranking(Record):
     def summary(self) -> dict[str, Any]:
         """Return the short form for rows and answers: the lead instead of the matrix of logits.
 
-        `truncated` is left out where nothing was cut.
+        `truncated` is left out where nothing was cut, and `evidence` where nothing counted beside the comparisons.
         """
         keys = ["best", "ranks", "scores", "strategy", "comparisons"]
-        if self.truncated:
-            keys.append("truncated")
+        keys += [key for key in ("truncated", "evidence") if getattr(self, key)]
         return {**{key: _plain(getattr(self, key)) for key in keys}, "lead": self.lead}
 
 

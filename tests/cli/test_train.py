@@ -11,7 +11,7 @@ import pytest
 
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.ranking import consensus
+from llm_blender.ranking import consensus, reliability
 
 NAMES = ["sky", "sea", "sun", "moon", "tree", "bird"]
 
@@ -167,19 +167,21 @@ class TestCalibrate:
         result = blend("train", "calibrate", checkpoint, pools, "--score", "judge", "--json")
         assert result.exit_code == 0, result.stderr
         fit = json.loads(result.stdout)
-        assert fit["pairs"] == 4 * 6
-        assert fit["weights"]["consensus"] > 0
+        assert fit["situations"]["several"]["pairs"] == 4 * 6
+        assert fit["weights"]["several"]["consensus"] > 0
         ranker = PairRanker.from_pretrained(checkpoint)
         assert ranker.config.temperature == pytest.approx(fit["temperature"], abs=1e-4)
         weights = ranker.evidence_weights
-        assert asdict(weights) == pytest.approx(fit["weights"], abs=1e-4)
+        for situation, of_situation in asdict(weights).items():
+            assert of_situation == pytest.approx(fit["weights"][situation], abs=1e-4)
+        own = weights.several
         texts = ["the sky is blue", "the sky is blue and bright", "sing"]
-        alone = PairRanker.from_pretrained(checkpoint, consensus=0).rank("why sea", texts, strategy="full")
-        together, shares = ranker.rank("why sea", texts, strategy="full"), weights.consensus * consensus(texts)
-        gains = shares[:, None] - shares
-        rounded = 1e-4 * max(1, weights.model)  # the alone ones are
-        assert np.nanmax(np.abs(together.logits - weights.model * alone.logits - gains)) < rounded
-        assert gains[1, 2] > 0.1
+        alone = PairRanker.from_pretrained(checkpoint, evidence=False).rank("why sea", texts, strategy="full")
+        together, shares = ranker.rank("why sea", texts, strategy="full"), consensus(texts) * reliability(3)
+        offsets = own.consensus * shares + own.length * np.log1p([len(text) for text in texts])
+        gains = offsets[:, None] - offsets
+        rounded = 1e-4 * max(1, own.model)  # the alone ones are
+        assert np.nanmax(np.abs(together.logits - own.model * alone.logits - gains)) < rounded
 
     def test_recorded_comparisons_are_the_models_own(self, blend, checkpoint, pools):
         args = ("train", "calibrate", checkpoint, pools, "--score", "judge", "--comparisons", "kept.db", "--json")

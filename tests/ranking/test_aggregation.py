@@ -56,7 +56,7 @@ def test_missing_logits_add_nothing_to_max_logits(logits):
 @given(matrices())
 def test_max_logits_is_the_sum_of_the_evidence_where_both_orders_are_known(logits):
     logits[np.isnan(logits) | np.isnan(logits.T)] = NAN
-    assert rk.max_logits(logits) == pytest.approx(2 * np.nansum(rk.evidence(logits), axis=1) / len(logits))
+    assert rk.max_logits(logits) == pytest.approx(2 * np.nansum(rk.both_orders(logits), axis=1) / len(logits))
 
 
 @SETTINGS
@@ -65,7 +65,7 @@ def test_evidence_is_the_rankings_logit(logits):
     ranking = rk.ranking_from_scores("any", np.zeros(len(logits)), logits)
     n = len(logits)
     expected = [[0.0 if i == j else ranking.logit(i, j) for j in range(n)] for i in range(n)]
-    np.testing.assert_array_equal(rk.evidence(logits), expected)
+    np.testing.assert_array_equal(rk.both_orders(logits), expected)
 
 
 def won(logits):

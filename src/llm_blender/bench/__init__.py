@@ -8,6 +8,7 @@ from llm_blender.bench.agreement import (
     ranker_predictions,
 )
 from llm_blender.bench.cache import CachedRanker
+from llm_blender.bench.evidence import draw_candidates, evidence_table
 from llm_blender.bench.fusion import (
     FusedRow,
     FusionWins,
@@ -41,6 +42,8 @@ __all__ = [
     "agreements",
     "baseline_predictions",
     "baseline_selections",
+    "draw_candidates",
+    "evidence_table",
     "fused_rows",
     "fusion_effort",
     "fusion_effort_table",

@@ -14,7 +14,7 @@ from llm_blender.bench.judged_pairs import JudgedPairs, compare_pairs, evidence_
 from llm_blender.bench.report import NOTHING, Result, Table, format_interval, format_number
 from llm_blender.bench.resampling import Difference, Floats, Resampling
 from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest, Random
-from llm_blender.ranking import Interval, brier_score, calibration_bins, expected_calibration_error
+from llm_blender.ranking import FEATURES, Interval, brier_score, calibration_bins, expected_calibration_error
 from llm_blender.types import OnProgress, Ranker
 
 
@@ -51,9 +51,10 @@ def ranker_predictions(
     judged: JudgedPairs, ranker: Ranker, name: str, *, progress: OnProgress | None = None
 ) -> PairPredictions:
     """Compare all pairs in both orders."""
-    comparisons = compare_pairs(ranker, judged.pairs, consensus=judged.consensus, progress=progress)
-    # Flips are the model's own preference in either order: the consensus is the same in both.
-    gains = evidence_weights(ranker).consensus * np.nan_to_num(judged.consensus)
+    comparisons = compare_pairs(ranker, judged.pairs, gains=judged.gains, progress=progress)
+    # Flips are the model's own preference in either order: all else is the same in both.
+    weights = evidence_weights(ranker)
+    gains = np.array([gain.weigh(weights) for gain in judged.gains])
     forward = np.array([comparison.forward for comparison in comparisons]) - gains
     backward = np.array([comparison.backward for comparison in comparisons]) + gains
     return PairPredictions(
@@ -71,7 +72,7 @@ def baseline_predictions(judged: JudgedPairs) -> list[PairPredictions]:
     prefers the answer closest to all candidates of the prompt, and is left out where rows have no third candidate.
     """
     n = len(judged.pairs)
-    shares = np.sign(np.nan_to_num(judged.consensus))
+    shares = np.sign([gain.values[FEATURES.index("consensus")] for gain in judged.gains])
     return [
         PairPredictions(Random.name, np.zeros(n), np.full(n, 0.5), drawn=True),
         *(PairPredictions(heuristic.name, _preferences(judged, heuristic)) for heuristic in (Longest(), First())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow, group_ids, subset_names
 from llm_blender.errors import InputError
-from llm_blender.ranking import LogitWeights, consensus
+from llm_blender.ranking import FEATURES, EvidenceWeights, Features, JudgedFeatures, Situation, Weights, model_alone
 from llm_blender.types import Comparison, Example, OnProgress, Ranker, Ranking
 
 
@@ -35,11 +34,11 @@ class TextPair(NamedTuple):
 
 
 def rank_pairs(ranker: Ranker, pairs: Sequence[TextPair], *, progress: OnProgress | None = None) -> list[Ranking]:
-    """Rank each pair as two candidates, a and b, in both orders.
+    """Rank each pair as two candidates, a and b, in both orders, by the ranker's model alone.
 
     All pairs go through one call of the ranker and share its batches.
     """
-    return ranker.rank_many(
+    return model_alone(ranker).rank_many(
         [pair.prompt for pair in pairs], [[pair.a, pair.b] for pair in pairs], strategy="full", progress=progress
     )
 
@@ -48,37 +47,54 @@ def compare_pairs(
     ranker: Ranker,
     pairs: Sequence[TextPair],
     *,
-    consensus: Sequence[float] | None = None,
+    gains: Sequence[PairGain] = (),
     progress: OnProgress | None = None,
 ) -> list[Comparison]:
     """Compare a with b in each pair; a pair that occurs more than once, in either order, is compared once.
 
-    `consensus` is per pair that of a minus that of b among all candidates of its prompt, NaN where there are no others;
-    it has the weight that it has in a ranking of all candidates.
+    `gains` are what else is known, by pair: it has the weight that it has in a ranking of all candidates. Without them
+    the ranker's model alone counts.
     """
     unique = list(dict.fromkeys(pair.sorted() for pair in pairs))
     found = dict(zip(unique, rank_pairs(ranker, unique, progress=progress), strict=True))
-    rankings = [found[pair.sorted()] for pair in pairs]
-    orders = [(0, 1) if pair == pair.sorted() else (1, 0) for pair in pairs]
-    forward = np.array([ranking.logits[a, b] for ranking, (a, b) in zip(rankings, orders, strict=True)])
-    backward = np.array([ranking.logits[b, a] for ranking, (a, b) in zip(rankings, orders, strict=True)])
-    if consensus is not None:
-        weights, gains = evidence_weights(ranker), np.array(consensus)
-        forward, backward = weights.evidence(forward, gains), weights.evidence(backward, -gains)
-    return [
-        Comparison.from_logits(float(one), float(other), ranking.temperature)
-        for one, other, ranking in zip(forward, backward, rankings, strict=True)
-    ]
+    weights = evidence_weights(ranker)
+    compared = []
+    for number, pair in enumerate(pairs):
+        ranking = found[pair.sorted()]
+        a, b = (0, 1) if pair == pair.sorted() else (1, 0)
+        own = weights[gains[number].situation] if gains else Weights()
+        gain = gains[number].weigh(weights) if gains else 0.0
+        forward, backward = (own.model * float(ranking.logits[i, j]) for i, j in ((a, b), (b, a)))
+        compared.append(Comparison.from_logits(forward + gain, backward - gain, ranking.temperature))
+    return compared
 
 
-def evidence_weights(ranker: Ranker) -> LogitWeights:
-    """Return the weights of a ranker's logits and of the candidates' consensus."""
-    weights: LogitWeights = getattr(ranker, "evidence_weights", LogitWeights())
+def evidence_weights(ranker: Ranker) -> EvidenceWeights:
+    """Return the weights of a ranker's logits and of what else is known."""
+    weights: EvidenceWeights = getattr(ranker, "evidence_weights", EvidenceWeights())
     return weights
 
 
-_Judgement = tuple[str, str, float, float]
-"""Text a, text b, difference in quality (a − b), difference in consensus (a − b)."""
+@dataclass(frozen=True)
+class PairGain:
+    """Difference of two candidates a and b in the features of the evidence.
+
+    Attributes:
+        situation: of their prompt, with all its candidates.
+        values: ``[4]``, features of a minus those of b.
+    """
+
+    situation: Situation
+    values: tuple[float, ...]
+
+    def weigh(self, weights: EvidenceWeights) -> float:
+        """Return the offset of a minus that of b, in logits."""
+        own = weights[self.situation]
+        return float(sum(getattr(own, name) * value for name, value in zip(FEATURES, self.values, strict=True)))
+
+
+_Judgement = tuple[str, str, float, PairGain]
+"""Text a, text b, difference in quality (a − b), and what else is known of them."""
 _MARGINS = {"a": 1.0, "b": -1.0, "tie": 0.0}
 
 
@@ -92,8 +108,7 @@ class JudgedPairs:
         a_wins: per pair, whether a is the better one.
         groups: per pair, number of its instruction.
         subsets: per pair, its part of the file; None for a file that is not divided.
-        consensus: per pair, that of a minus that of b among all candidates of their row
-            (`llm_blender.ranking.consensus`); NaN where these have none.
+        gains: per pair, what else is known about a and b among all candidates of their row.
         tied: subsets of the pairs that are left out because the judge preferred neither.
         subset: the part of the file; None for all of it.
     """
@@ -103,7 +118,7 @@ class JudgedPairs:
     a_wins: tuple[bool, ...]
     groups: tuple[int, ...]
     subsets: tuple[str | None, ...]
-    consensus: tuple[float, ...]
+    gains: tuple[PairGain, ...]
     tied: tuple[str | None, ...] = ()
     subset: str | None = None
 
@@ -117,9 +132,19 @@ class JudgedPairs:
         """``[n]``: 1 where a is the better one, −1 where b is."""
         return np.where(self.a_wins, 1.0, -1.0)
 
+    def features(self, logits: Floats) -> JudgedFeatures:
+        """Return the pairs for `fit_evidence`, with the logits ``[n]`` of a ranker's model."""
+        return JudgedFeatures(
+            [gain.situation for gain in self.gains],
+            logits,
+            np.array([gain.values for gain in self.gains]),
+            np.array(self.a_wins, np.float64),
+            np.array(self.groups),
+        )
+
     def take(self, places: Sequence[int] | NDArray[np.intp]) -> JudgedPairs:
         """Return some of the pairs, by their places."""
-        columns = ("pairs", "a_wins", "groups", "subsets", "consensus")
+        columns = ("pairs", "a_wins", "groups", "subsets", "gains")
         kept: dict[str, Any] = {name: tuple(getattr(self, name)[place] for place in places) for name in columns}
         return replace(self, **kept)
 
@@ -156,19 +181,20 @@ def implied_pairs(file: str, rows: Iterable[BenchRow], *, by: str | None = None)
 
 def _labelled(row: Example) -> list[_Judgement]:
     texts = [candidate.text for candidate in row.candidates]
-    shares = _shares(texts)
-    return [(texts[p.a], texts[p.b], _MARGINS[p.label], shares[p.a] - shares[p.b]) for p in row.pairs]
+    found = Features.read(texts, row.prompt)
+    return [(texts[p.a], texts[p.b], _MARGINS[p.label], _gain(found, p.a, p.b)) for p in row.pairs]
 
 
 def _implied(row: BenchRow) -> list[_Judgement]:
-    entries = zip(row.texts, row.qualities, _shares(row.texts), strict=True)
-    return [(a, b, x - y, u - v) for (a, x, u), (b, y, v) in combinations(entries, 2)]
+    found, qualities = Features.read(row.texts, row.prompt), row.qualities
+    return [
+        (row.texts[a], row.texts[b], qualities[a] - qualities[b], _gain(found, a, b))
+        for a, b in combinations(range(len(row.texts)), 2)
+    ]
 
 
-def _shares(texts: Sequence[str]) -> list[float]:
-    """Return the consensus of each text, NaN where there is none."""
-    shares: list[float] = consensus(texts).tolist()
-    return shares if any(shares) else [math.nan] * len(texts)
+def _gain(found: Features, a: int, b: int) -> PairGain:
+    return PairGain(found.situation, tuple((found.values[a] - found.values[b]).tolist()))
 
 
 def _judged(
@@ -180,12 +206,12 @@ def _judged(
         subsets = subset_names((row.extra for row, _ in judged), by)
     groups_of = group_ids(row.prompt for row, _ in judged)
     found = [
-        (TextPair(row.prompt, a, b), margin, group, subset, share)
+        (TextPair(row.prompt, a, b), margin, group, subset, gain)
         for (row, judgements), group, subset in zip(judged, groups_of, subsets, strict=True)
-        for a, b, margin, share in judgements
+        for a, b, margin, gain in judgements
     ]
     tied = tuple(subset for _, margin, _, subset, _ in found if not margin)
     if len(tied) == len(found):
         raise InputError(f"{file} holds no pair with a better answer, only ties: {len(tied):,}.")
-    pairs, margins, groups, of_subset, shares = zip(*(entry for entry in found if entry[1]), strict=True)
-    return JudgedPairs(file, pairs, tuple(margin > 0 for margin in margins), groups, of_subset, shares, tied)
+    pairs, margins, groups, of_subset, gains = zip(*(entry for entry in found if entry[1]), strict=True)
+    return JudgedPairs(file, pairs, tuple(margin > 0 for margin in margins), groups, of_subset, gains, tied)

@@ -240,14 +240,12 @@ class BackendOptions:
         "int8"
     )
 
-    def load(self, name: str, *, consensus: float | None = None) -> PairRanker | PointwiseRanker | Heuristic:
-        """Load a ranker, with this weight of the candidates' consensus instead of the checkpoint's."""
+    def load(self, name: str, *, evidence: bool = True) -> PairRanker | PointwiseRanker | Heuristic:
+        """Load a ranker; without `evidence`, the logits of a PairRanker's model alone count."""
         from llm_blender.rankers import load_ranker
 
         settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
-        if consensus is not None:
-            settings["consensus"] = consensus
-        return load_ranker(name, **settings)
+        return load_ranker(name, evidence=evidence, **settings)
 
 
 def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker:

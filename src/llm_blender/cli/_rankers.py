@@ -88,15 +88,13 @@ class BenchOptions(BackendOptions):
         ),
     ] = None
     models: ModelsOption = ""
-    consensus: Annotated[
-        float | None,
+    model_only: Annotated[
+        bool,
         typer.Option(
-            metavar="WEIGHT",
-            min=0,
-            help="Weigh the candidates' consensus in a PairRanker's logits; 0 leaves the model alone.",
-            show_default="the checkpoint's",
+            "--model-only",
+            help="Leave out what counts beside a PairRanker's model, such as consensus.",
         ),
-    ] = None
+    ] = False
     complete: Annotated[
         bool, typer.Option("--complete", help="Keep only rows in which each of --models has the score, or was judged.")
     ] = False
@@ -158,7 +156,7 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
     judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
     for name in names:
-        ranker = judges.get(name) or options.load(name, consensus=options.consensus)
+        ranker = judges.get(name) or options.load(name, evidence=not options.model_only)
         rankers[name] = cached_ranker(ranker, name, options.comparisons)
     return LoadedRankers(rankers, judges)
 

@@ -20,7 +20,7 @@ from llm_blender.cli._options import (
     split_names,
     with_options,
 )
-from llm_blender.cli._output import note, print_json
+from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.train_fuser import check_sources, fuser
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
@@ -148,23 +148,22 @@ def calibrate(
     backend: BackendOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a PairRanker's temperature and the weight of the candidates' consensus, and write them to its config.json.
+    """Fit a PairRanker's temperature and the weights of its evidence, and write them to its config.json.
 
-    P(a is better) = sigmoid((model * logit + consensus * difference of consensus) / temperature), with the numbers that
-    make the judges' preferences likeliest: first the temperature, without other candidates, then the two weights; every
-    FILE and score has the same weight. Use rows like those that will be ranked, with as many candidates.
+    P(a is better) = sigmoid(evidence / temperature), with the weights that make the judges' preferences likeliest, for
+    prompts with two candidates, with several, and with several that agree on final answers. Every FILE and score has
+    the same weight. Use rows like those that will be ranked, with as many candidates. The table shows what each part of
+    the evidence is worth: how much the log loss rises without it, in thousandths of a nat.
 
-    JSON: {temperature, weights: {consensus, model}, ci95, pairs, log_loss, log_loss_without}; `ci95` is the interval of
-    the weight of the consensus.
+    JSON: {temperature, weights: {two, several, agreeing: {model, consensus, agreement, form, length}}, situations: {…:
+    {pairs, log_loss, without, ci95}}}.
     """
-    import numpy as np
-
-    from llm_blender.bench import implied_pairs, labelled_pairs, ranker_predictions, scored_rows
+    from llm_blender.bench import evidence_table, implied_pairs, labelled_pairs, ranker_predictions, scored_rows
     from llm_blender.data import read_rows
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import LogitWeights, fit_evidence
+    from llm_blender.ranking import fit_evidence
 
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
@@ -186,34 +185,23 @@ def calibrate(
         raise InputError(f"No file holds candidates of {', '.join(sorted(unseen))}: look at the spelling.")
     if not judged:
         raise InputError(f"No file holds a score named {' or '.join(score or [])}.")
-    loaded = PairRanker.from_pretrained(checkpoint, consensus=0, **dataclasses.asdict(backend))
+    loaded = PairRanker.from_pretrained(checkpoint, evidence=False, **dataclasses.asdict(backend))
     ranker = cached_ranker(loaded, str(checkpoint), comparisons)
     evidence = []
     for part in judged:
         with progress(part.file, "comparisons") as report:
-            evidence.append(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits)
-    fit = fit_evidence(
-        evidence,
-        [np.array(part.consensus) for part in judged],
-        [np.array(part.a_wins, np.float64) for part in judged],
-        [np.array(part.groups) for part in judged],
-        seed=seed,
-    )
+            evidence.append(part.features(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits))
+    fit = fit_evidence(evidence, seed=seed)
     config = PairRankerConfig.load(checkpoint)
-    weights = LogitWeights(round(fit.weights.consensus, 4), round(fit.weights.model, 4))
+    weights = fit.weights.rounded()
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:
-        print_json(dataclasses.asdict(fit))
+        print_json(fit.to_dict())
         return
-    low, high = fit.ci95
-    typer.echo(
-        f"temperature {fit.temperature:.3f}; with a consensus of weight {weights.consensus:.2f} ({low:.2f} to "
-        f"{high:.2f}) the model counts {weights.model:.2f}"
-    )
-    note(
-        f"{fit.pairs:,} pairs; log loss {fit.log_loss:.4f}, without consensus {fit.log_loss_without:.4f}; "
-        f"the numbers are in {checkpoint / 'config.json'}"
-    )
+    typer.echo(f"temperature {fit.temperature:.3f}")
+    table = evidence_table(fit)
+    print_table(table.columns, table.rows)
+    note(f"the numbers are in {checkpoint / 'config.json'}")
 
 
 app = typer.Typer(name="train", no_args_is_help=True, help="Train rankers and fusers.", rich_markup_mode=None)

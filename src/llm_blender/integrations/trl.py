@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any, Literal, cast
 
 from llm_blender._inputs import check_inputs
@@ -15,7 +14,7 @@ from llm_blender.conversations import read_messages
 from llm_blender.errors import InputError
 from llm_blender.llms.chat_response import split_reasoning
 from llm_blender.rankers import as_ranker
-from llm_blender.ranking import LogitWeights, probability, win_probabilities
+from llm_blender.ranking import model_alone, probability, win_probabilities
 from llm_blender.types import Instruction, Ranker, instruction_text
 
 __all__ = ["PairwiseJudge", "WinProbabilityReward"]
@@ -90,7 +89,7 @@ class WinProbabilityReward:
     siblings gets one half. If a trainer spreads the completions of a prompt over several processes, siblings are the
     completions on the same process.
 
-    The ranker's consensus weight is ignored, because it would reward a policy for repeating the same text.
+    Only the ranker's model counts: the consensus of completions would reward a policy for repeating the same text.
 
     For ``GRPOTrainer`` and ``RLOOTrainer``, and instead of a judge for ``OnlineDPOTrainer``.
 
@@ -117,7 +116,7 @@ class WinProbabilityReward:
     ) -> None:
         if strategy not in ("full", "single"):
             raise InputError(f"A reward needs all pairs compared: the strategy is full or single, not {strategy!r}.")
-        self.ranker, self.strategy = _without_consensus(as_ranker(ranker)), strategy
+        self.ranker, self.strategy = model_alone(as_ranker(ranker)), strategy
         self.__name__ = "win_probability"  # TRL logs the reward under this name
 
     def __call__(
@@ -155,14 +154,6 @@ class WinProbabilityReward:
                 for i, reward in zip(group, win_probabilities(ranking).tolist(), strict=True):
                     rewards[i] = reward
         return rewards
-
-
-def _without_consensus(ranker: Ranker) -> Ranker:
-    if not hasattr(ranker, "evidence_weights"):
-        return ranker
-    other: Any = copy(ranker)
-    other.evidence_weights = LogitWeights()
-    return cast(Ranker, other)
 
 
 def _answer(completion: str | Conversation, name: str) -> str:

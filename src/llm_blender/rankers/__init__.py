@@ -41,7 +41,7 @@ class _LoadOptions(TypedDict, total=False):
     backend: Backend | None
     device: Any
     precision: Precision
-    consensus: float | None
+    evidence: bool
 
 
 @overload
@@ -58,7 +58,7 @@ def load_ranker(
     backend: Backend | None = None,
     device: Any = None,
     precision: Precision = "int8",
-    consensus: float | None = None,
+    evidence: bool = True,
 ) -> PairRanker | PointwiseRanker | Heuristic:
     """Load a ranker by name; the checkpoint's ``config.json`` decides which class.
 
@@ -72,7 +72,7 @@ def load_ranker(
             The other rankers run on torch only.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
         precision: of the ``onnx`` backend.
-        consensus: weight of the candidates' consensus in a PairRanker's logits; None takes the checkpoint's.
+        evidence: whether a PairRanker's evidence counts beside its model's logits.
 
     Raises:
         NotFoundError: there is no such checkpoint; the message lists the places searched.
@@ -103,7 +103,7 @@ def load_ranker(
         from llm_blender.rankers.pair_ranker import PairRanker
 
         return PairRanker.from_pretrained(
-            folder, backend=backend, precision=precision, device=device, consensus=consensus
+            folder, backend=backend, precision=precision, device=device, evidence=evidence
         )
     return _load_on_torch(kind, folder, folder, backend, device)
 

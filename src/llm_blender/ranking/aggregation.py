@@ -71,7 +71,7 @@ def fit_strengths(wins: Floats, penalty: float) -> Strengths:
 _DECIMALS_OF_SUMS = 9
 
 
-def evidence(logits: ArrayLike) -> Floats:
+def both_orders(logits: ArrayLike) -> Floats:
     """Combine both orders: ``[i, j]`` is (l(i,j) − l(j,i)) / 2, the matrix form of `Ranking.logit`.
 
     Args:
@@ -252,7 +252,7 @@ class Posterior:
     @classmethod
     def of(cls, logits: Floats) -> Self:
         """Compute the posterior from ordered logits ``[N, N]``, NaN where not compared."""
-        observed = evidence(logits)
+        observed = both_orders(logits)
         compared = ~np.isnan(observed)
         observed = np.nan_to_num(observed)
         pairs = compared.astype(np.float64)

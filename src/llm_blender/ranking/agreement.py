@@ -47,7 +47,9 @@ _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]|,? (?:because|since|as|which|so|but|where)\b"
 )
 _MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
-_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\[?([A-Ja-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s*[-–—]\s)|(?=[.,]))", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?\(?\[?([A-Ja-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s*[-–—]\s)|(?=[.,]))", re.IGNORECASE
+)
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE)
 _CONCLUSION = re.compile(r"[.!?](?=\s)|\n")
 _COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
@@ -151,7 +153,8 @@ _CHOOSING = re.compile(
 _YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
 _TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
 _POLAR = re.compile(
-    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s(?!(?:you|we)\b)", re.IGNORECASE
+    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s(?!(?:you|we)\b)",
+    re.IGNORECASE,
 )
 _QUANTITY = re.compile(
     r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
@@ -207,7 +210,10 @@ class _Question:
             polar = ("yes", "no")
         numbers = frozenset(numbers_in(last))
         fact = (
-            len(last) <= _SHORT_QUESTION and len(asked) == 1 and bool(_FACT.match(asked[0])) and not _OPINION.search(last)
+            len(last) <= _SHORT_QUESTION
+            and len(asked) == 1
+            and bool(_FACT.match(asked[0]))
+            and not _OPINION.search(last)
         )
         return cls(
             options,

@@ -19,11 +19,8 @@ _FEW_WORDS = 6  # a longer answer in words is an explanation
 _DIGITS = 10  # significant digits of numbers that are no fractions
 _DEEPEST = 20  # nested parentheses
 
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SPELLED = {word: value for value, word in enumerate(_SMALL)} | {
     word: 10 * value for value, word in enumerate(_TENS, 2)
@@ -183,7 +180,9 @@ def _quantity(text: str, share: bool = False) -> str | None:
     if "=" in text:
         label, _, text = text.rpartition("=")
         label = label.strip()
-        if not (_LABEL.match(label) or _WORD.search(label) or all(_value(part) is not None for part in label.split("="))):
+        if not (
+            _LABEL.match(label) or _WORD.search(label) or all(_value(part) is not None for part in label.split("="))
+        ):
             return None
         text = text.strip()
     if (spelled := _spelled(text)) is not None:
@@ -290,7 +289,7 @@ class _Expression:
 
     def value(self) -> Fraction | float:
         value = self._sum()
-        if self._tokens or isinstance(value, float) and not math.isfinite(value):
+        if self._tokens or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError
         return value
 

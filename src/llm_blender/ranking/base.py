@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypedDict, Unpack
+from copy import copy
+from typing import Any, ClassVar, TypedDict, Unpack, cast
 
 from llm_blender._inputs import check_inputs
-from llm_blender.ranking.consensus import LogitWeights
 from llm_blender.ranking.engine import Compare, rank_with
+from llm_blender.ranking.evidence import EvidenceWeights
 from llm_blender.ranking.strategies import DEFAULT_BUDGET, DEFAULT_TOP_K
-from llm_blender.types import Comparison, Instruction, OnProgress, Ranking
+from llm_blender.types import Comparison, Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 
 class RankerOptions(TypedDict, total=False):
@@ -90,16 +91,25 @@ class BaseRanker(ABC):
         return Comparison.from_ranking(self.rank(instruction, [a, b], strategy="full"))
 
 
+def model_alone(ranker: Ranker) -> Ranker:
+    """Return a ranker whose model alone counts, without further evidence; one without any is returned unchanged."""
+    if getattr(ranker, "evidence_weights", EvidenceWeights()) == EvidenceWeights():
+        return ranker
+    other: Any = copy(ranker)
+    other.evidence_weights = EvidenceWeights()
+    return cast(Ranker, other)
+
+
 class PairwiseRanker(BaseRanker):
     """Base of rankers that compare ordered pairs; a subclass implements `_comparer`.
 
     Attributes:
         temperature: of probabilities.
-        evidence_weights: of the subclass's logits and of the candidates' consensus.
+        evidence_weights: of the subclass's logits and of what else the candidates' texts show.
     """
 
     temperature: float = 1.0
-    evidence_weights: LogitWeights = LogitWeights()
+    evidence_weights: EvidenceWeights = EvidenceWeights()
 
     @abstractmethod
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
@@ -119,6 +129,11 @@ class PairwiseRanker(BaseRanker):
     ) -> list[Ranking]:
         compare = self._comparer(instructions, candidates)
         rankings = rank_with(
-            candidates, compare, temperature=self.temperature, evidence_weights=self.evidence_weights, **options
+            candidates,
+            compare,
+            temperature=self.temperature,
+            evidence_weights=self.evidence_weights,
+            instructions=[instruction_text(instruction) for instruction in instructions],
+            **options,
         )
         return self._finish(rankings, compare)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
-from llm_blender.ranking.aggregation import Floats, evidence, sigmoid
+from llm_blender.ranking.aggregation import Floats, both_orders, sigmoid
 from llm_blender.types import Ranking
 
 
@@ -50,7 +50,7 @@ def probability(logit: ArrayLike, temperature: float = 1.0) -> Floats:
 
 def probability_matrix(ranking: Ranking) -> Floats:
     """Return ``[N, N]``, P(i is better than j) from both orders; NaN where not compared, ½ on the diagonal."""
-    return probability(evidence(ranking.logits), ranking.temperature)
+    return probability(both_orders(ranking.logits), ranking.temperature)
 
 
 def win_probabilities(ranking: Ranking) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.ranking.consensus import LogitWeights, consensus
+from llm_blender.ranking.evidence import EvidenceWeights, Features, offsets_of
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
     DEFAULT_TOP_K,
@@ -18,7 +18,7 @@ from llm_blender.ranking.strategies import (
     comparison_count,
     make_strategy,
 )
-from llm_blender.types import OnProgress, Ranking
+from llm_blender.types import Evidence, OnProgress, Ranking
 
 Pool = list[tuple[int, int, int]]
 """(prompt, left, right): 0-based prompt and its two candidates in reading order."""
@@ -40,7 +40,8 @@ def rank_with(
     k: int = DEFAULT_TOP_K,
     aggregation: str = "max_logits",
     temperature: float = 1.0,
-    evidence_weights: LogitWeights | None = None,
+    evidence_weights: EvidenceWeights | None = None,
+    instructions: Sequence[str] | None = None,
     progress: OnProgress | None = None,
 ) -> list[Ranking]:
     """Rank with the same strategy, by name, for every prompt; see `rank_many`.
@@ -54,7 +55,9 @@ def rank_with(
         k: number of candidates that ``top_k`` puts in order.
         aggregation: of ``full`` and ``single``.
         temperature: of the rankings' probabilities.
-        evidence_weights: of the ranker's logits and of the candidates' `consensus`; None uses the logits only.
+        evidence_weights: of the ranker's logits and of the features of the texts (`llm_blender.ranking.evidence`);
+            None uses the logits only.
+        instructions: the prompts as texts, which say what a final answer and the right form are.
         progress: called with (done, expected) in comparisons.
 
     Raises:
@@ -62,28 +65,34 @@ def rank_with(
         WorkError: see `rank_many`.
     """
     sizes = _sizes(candidates)
-    return rank_many(
+    found: list[Evidence] = []
+    if evidence_weights is not None and evidence_weights != EvidenceWeights():
+        prompts = instructions or [""] * len(candidates)
+        found = [Features.read(*texts).weigh(evidence_weights) for texts in zip(candidates, prompts, strict=True)]
+    rankings = rank_many(
         candidates,
         [make_strategy(strategy, n, seed=seed, budget=budget, k=k, aggregation=aggregation) for n in sizes],
-        compare if evidence_weights is None else _agreeing(compare, candidates, evidence_weights),
+        _with_evidence(compare, found, sizes) if found else compare,
         temperature=temperature,
         progress=progress,
         expected=sum(comparison_count(strategy, n, budget=budget, k=k) for n in sizes),
     )
+    if found:
+        rankings = [replace(ranking, evidence=of_prompt) for ranking, of_prompt in zip(rankings, found, strict=True)]
+    return rankings
 
 
-def _agreeing(compare: Compare, candidates: Sequence[Sequence[str]], weights: LogitWeights) -> Compare:
-    """Add to a ranker's logits, by weight, the difference of the candidates' consensus."""
-    if not weights.consensus:
-        return compare
-    shares = [consensus(texts) for texts in candidates]
-    shares = [of_prompt if of_prompt.any() else np.full(len(of_prompt), np.nan) for of_prompt in shares]
+def _with_evidence(compare: Compare, found: Sequence[Evidence], sizes: Sequence[int]) -> Compare:
+    """Add to a ranker's weighted logits the offsets of the evidence."""
+    offsets = [offsets_of(of_prompt, n) for of_prompt, n in zip(found, sizes, strict=True)]
 
-    def agreeing(pool: Pool, advance: Advance) -> NDArray[np.float64]:
-        gains = np.array([shares[prompt][left] - shares[prompt][right] for prompt, left, right in pool])
-        return weights.evidence(np.asarray(compare(pool, advance), np.float64), gains)
+    def weighed(pool: Pool, advance: Advance) -> NDArray[np.float64]:
+        weights = np.array([found[prompt].model for prompt, _, _ in pool])
+        gains = np.array([offsets[prompt][left] - offsets[prompt][right] for prompt, left, right in pool])
+        logits = np.asarray(compare(pool, advance), np.float64)
+        return np.asarray(weights * logits + gains)
 
-    return agreeing
+    return weighed
 
 
 def rank_many(

@@ -18,7 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -27,16 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, NotFoundError
-from llm_blender.ranking.aggregation import (
-    Floats,
-    Posterior,
-    evidence,
-    fit_strengths,
-    max_logits,
-    ranking_from_scores,
-    sigmoid,
-)
+from llm_blender.ranking.aggregation import Floats, fit_strengths, sigmoid
+from llm_blender.ranking.agreement import agreement
 from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss, probability_matrix
+from llm_blender.ranking.evidence import add_evidence
 from llm_blender.types import LabelledPair, Ranking
 
 Models = Sequence[str | None]
@@ -167,14 +161,12 @@ class Priors:
         return 0.0 if model is None else self.strengths.get(model, 0.0)
 
     def apply(self, ranking: Ranking, models: Sequence[str | None]) -> Ranking:
-        """Return the ranking with the LLMs' strengths added to the evidence.
+        """Return the ranking with the LLMs' strengths added to the evidence, see `add_evidence`.
 
         Every known logit increases by temperature · weight · (strength_i − strength_j), and the probabilities with it;
-        the temperature becomes that of the priors, if they have one. If all pairs were compared, the scores are
-        MaxLogits of the new logits, whatever they were before. Otherwise a Gaussian model infers the evidence about
-        all candidates from the compared pairs, as in the strategy ``active``, and the strengths are added to it: a
-        candidate that was eliminated early can become the best. If weight or strengths add nothing, the ranking does
-        not change.
+        the temperature becomes that of the priors, if they have one. Where candidates agree on final answers, each
+        voice counts exp(weight · strength): its LLM's odds to be right (Rasch, 1960). If weight or strengths add
+        nothing, the ranking does not change.
 
         Args:
             ranking: of any strategy.
@@ -185,21 +177,14 @@ class Priors:
         """
         check_models(models, len(ranking))
         temperature = ranking.temperature if self.temperature is None else self.temperature
-        offsets = temperature * self.weight * np.array([self.strength(model) for model in models])
-        offsets -= offsets.mean()
-        if not np.ptp(offsets):
+        strengths = self.weight * np.array([self.strength(model) for model in models])
+        if not np.ptp(strengths):
             return ranking
-        logits = ranking.logits + offsets[:, None] - offsets[None, :]
-        if np.isnan(evidence(logits)).any():
-            scores = (2 * (Posterior.of(ranking.logits).mean + offsets)).round(_DECIMALS) + 0.0
-        else:
-            scores = max_logits(logits)
-        return replace(
-            ranking_from_scores(ranking.strategy, scores, logits),
-            comparisons=ranking.comparisons,
-            temperature=temperature,
-            truncated=ranking.truncated,
-        )
+        parts = {"priors": temperature * strengths}
+        known = ranking.evidence
+        if known is not None and known.answers:
+            parts["agreement"] = known.agreement * agreement(known.answers, np.exp(strengths))
+        return add_evidence(ranking, parts, temperature=temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, strongest LLM first."""

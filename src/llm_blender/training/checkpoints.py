@@ -68,9 +68,12 @@ def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[AnyPairRanker, Input
     Raises:
         NotFoundError: there is no such encoder or checkpoint.
         CheckpointError: its tokenizer has no fast form (``tokenizer.json``), or `recipe.alone_layers` does not suit it.
-        InputError: it reads fewer tokens than `recipe.max_length`.
+        InputError: it reads fewer tokens than `recipe.max_length`, and is not a `recipe.init` that compares late, which
+            learns more positions.
     """
     values, state, tokenizer = _load_init(recipe) if recipe.init else _load_encoder(recipe, backbone)
+    if recipe.init and recipe.alone_layers:
+        _add_positions(values, state, recipe.max_length)
     positions = values.get("max_position_embeddings")
     if positions and positions < recipe.max_length:
         raise InputError(
@@ -95,6 +98,20 @@ def _load_init(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor], Token
     torch.manual_seed(recipe.seed)
     folder = find_checkpoint(recipe.init)
     return dict(PairRankerConfig.load(folder).backbone), load_weights(folder), load_tokenizer(folder)
+
+
+def _add_positions(values: dict[str, Any], state: dict[str, Tensor], length: int) -> None:
+    """Continue the learned positions of a BERT up to `length`: each new one repeats the one half the table before it.
+
+    So distances between new positions look as they did in pretraining, and training adapts the rest.
+    """
+    name = "pretrained_model.embeddings.position_embeddings.weight"
+    table = state.get(name)
+    if table is not None and len(table) < length:
+        first, half = len(table), len(table) // 2
+        places = [place if place < first else half + (place - first) % (first - half) for place in range(length)]
+        state[name] = table[places]
+        values["max_position_embeddings"] = length
 
 
 def _load_encoder(recipe: Recipe, backbone: str) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:

@@ -10,11 +10,11 @@ from typing import Any, Unpack
 import numpy as np
 
 from llm_blender.bench import JudgedPairs, agreements, ranker_predictions
-from llm_blender.bench.judged_pairs import TextPair
+from llm_blender.bench.judged_pairs import PairGain, TextPair
 from llm_blender.bench.rows import group_ids
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.ranking import fit_temperature, probability
+from llm_blender.ranking import FEATURES, fit_temperature, probability
 from llm_blender.training.baselines import (
     BaselineLearner,
     MLMHeadLearner,
@@ -150,5 +150,5 @@ def _development_pairs(dev: Sequence[TrainingGroup], most: int | None) -> Judged
     if not found:
         return None
     pairs, a_wins = zip(*found, strict=True)
-    unknown = (None,) * len(pairs), (float("nan"),) * len(pairs)
-    return JudgedPairs("development", pairs, a_wins, tuple(group_ids(pair.prompt for pair in pairs)), *unknown)
+    groups, alone = tuple(group_ids(pair.prompt for pair in pairs)), PairGain("two", (0.0,) * len(FEATURES))
+    return JudgedPairs("development", pairs, a_wins, groups, (None,) * len(pairs), (alone,) * len(pairs))

@@ -15,7 +15,7 @@ from llm_blender.bench.resampling import Estimate, Floats, Resampling, intervals
 from llm_blender.bench.table.columns import Column, Ranked
 from llm_blender.bench.table.pool import TablePool
 from llm_blender.metrics import CORRELATIONS
-from llm_blender.ranking import Interval, evidence, ranks_from_scores
+from llm_blender.ranking import Interval, both_orders, ranks_from_scores
 
 JUDGE = "judge"
 
@@ -99,7 +99,7 @@ def length_biases(
     for number, (row, group, places) in enumerate(zip(pool.rows, pool.groups, pool.grid.places, strict=True)):
         verdict = row.judged.matrix - row.judged.matrix.T
         lengths = [len(text) for text in row.texts]
-        logits = [evidence(ranked.rankings[number].logits) for ranked in rankers]
+        logits = [both_orders(ranked.rankings[number].logits) for ranked in rankers]
         for a, b in combinations(range(len(lengths)), 2):
             if np.isnan(verdict[a, b]) or not verdict[a, b]:
                 continue

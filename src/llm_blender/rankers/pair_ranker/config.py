@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers.checkpoints import read_config
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
-from llm_blender.ranking import LogitWeights
+from llm_blender.ranking import EvidenceWeights, reliability
 
 FORMAT_VERSION = 1
+_CANDIDATES = 11  # of a prompt, to which the evidence weights of version 1.0 were fitted
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class PairRankerConfig:
         tasks: names of the head's outputs; their mean is the logit.
         temperature: of probabilities, fitted on development rows.
         head_dropout: of the head, in training.
-        evidence_weights: of the model's logit and the candidates' consensus (`llm_blender.ranking.consensus`),
-            fitted on development rows.
+        evidence_weights: of the model's logit and of what else the texts show (`llm_blender.ranking.evidence`), fitted
+            on development rows.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class PairRankerConfig:
     tasks: tuple[str, ...] = ("preference",)
     temperature: float = 1.0
     head_dropout: float = 0.05
-    evidence_weights: LogitWeights = field(default_factory=LogitWeights)
+    evidence_weights: EvidenceWeights = field(default_factory=EvidenceWeights)
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None = None) -> Self:
@@ -75,7 +76,7 @@ class PairRankerConfig:
                 f"{path} has an unknown layout (ranker_type {kind!r}, model_type {values.get('model_type')!r}): "
                 "known are this package's and those of llm-blender/PairRM, pair-ranker and PairRM-hf."
             )
-        config = parse_config(cls, values, path, FORMAT_VERSION)
+        config = parse_config(cls, _current(values), path, FORMAT_VERSION)
         if config.candidate_budget < 16:
             raise CheckpointError(f"{path}: source_max_length leaves no room for candidates within max_length.")
         return config
@@ -135,3 +136,15 @@ class PairRankerConfig:
         """Write ``config.json``."""
         values = {"ranker_type": "pairranker", "format_version": FORMAT_VERSION, **asdict(self)}
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _current(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Bring the evidence weights of version 1.0, of logit and consensus for all prompts, into today's form."""
+    weights = values.get("evidence_weights")
+    if not isinstance(weights, Mapping) or not weights or not weights.keys() <= {"consensus", "model"}:
+        return values
+    consensus, model = weights.get("consensus", 0.0), weights.get("model", 1.0)
+    if not consensus:
+        return {**values, "evidence_weights": {}}
+    several = {"model": model, "consensus": consensus / reliability(_CANDIDATES)}
+    return {**values, "evidence_weights": {"several": several, "agreeing": several}}

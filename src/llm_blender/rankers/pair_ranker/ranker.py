@@ -20,7 +20,7 @@ from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, PairC
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
-from llm_blender.ranking import PairwiseRanker
+from llm_blender.ranking import EvidenceWeights, PairwiseRanker
 from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
 Truncation = Literal["auto", "right", "left", "middle"]
@@ -38,8 +38,8 @@ class PairRanker(PairwiseRanker):
         max_tokens: of a batch, padding included; more suits an accelerator.
         truncation: part that a too long instruction loses: its end (``right``), its beginning (``left``), its
             ``middle``, or (``auto``) the part it lost in training, but never a conversation's last turn.
-        consensus: weight of the candidates' consensus, if there are three or more; None takes the checkpoint's, 0
-            uses the model's logits only.
+        evidence: whether what else the texts show counts, by the checkpoint's weights; otherwise the model's logits
+            alone do.
 
     Example:
         >>> ranker = PairRanker.from_pretrained()
@@ -55,7 +55,7 @@ class PairRanker(PairwiseRanker):
         *,
         max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
-        consensus: float | None = None,
+        evidence: bool = True,
     ) -> None:
         if truncation != "auto" and truncation not in _TAILS:
             raise unknown_name("truncation", truncation, ["auto", *_TAILS])
@@ -63,8 +63,7 @@ class PairRanker(PairwiseRanker):
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
         self.temperature = self.config.temperature
-        fitted = self.config.evidence_weights
-        self.evidence_weights = fitted if consensus is None else replace(fitted, consensus=consensus)
+        self.evidence_weights = self.config.evidence_weights if evidence else EvidenceWeights()
 
     @classmethod
     def from_pretrained(
@@ -80,7 +79,7 @@ class PairRanker(PairwiseRanker):
         max_tokens: int = MAX_TOKENS,
         truncation: Truncation = "auto",
         backbone: str | Mapping[str, Any] | None = None,
-        consensus: float | None = None,
+        evidence: bool = True,
     ) -> Self:
         """Load a checkpoint, this package's or one in the layout of llm-blender/PairRM, pair-ranker or PairRM-hf.
 
@@ -98,7 +97,7 @@ class PairRanker(PairwiseRanker):
             truncation: part that a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
                 checkpoint whose encoder is neither named nor a DeBERTa-v3.
-            consensus: weight of the candidates' consensus; None takes the checkpoint's.
+            evidence: whether what else the texts show counts; otherwise the model's logits alone do.
 
         Raises:
             NotFoundError: there is no such checkpoint; the message lists the places searched.
@@ -123,7 +122,7 @@ class PairRanker(PairwiseRanker):
         else:
             runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
         form = InputFormat.load(folder, config)
-        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, consensus=consensus)
+        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, evidence=evidence)
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
         """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
