@@ -22,11 +22,12 @@ _LEAST = 2  # candidates with a final answer from which on they can agree
 _LEAST_SHARE = 0.5  # of the candidates that must have one
 _POLAR_SHARE = 0.8  # the same where *yes* or *no* is likely to be implied by the others
 _LEAST_NUMBERS = 2  # of an instruction from which on the number of a last sentence follows from them
-_MOST_PHRASES = 2  # of different answers; a text with more answers several questions
-_READ = 20_000  # characters at the end of a text that are read
+_PHRASES = 10  # *answer is* at the end of a text that are read
+_MOST_PHRASES = 2  # different answers among them; a text with more answers several questions
+_READ = 8_000  # characters at the end of a text that are read
 _TAIL = 1_000  # characters at the end where an answer in words can be
 _LONGEST_ANSWER = 300
-_LONGEST_QUESTION = 8_000
+_LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are read
 _SHORT_QUESTION = 200
 _SHORT = 100  # characters of a text that is an answer as a whole
 
@@ -161,8 +162,8 @@ _OPTION = re.compile(
     r"(?:(?<![A-Z])([A-J])([.)])\s*|(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+|^([A-J])\s+)(?=\S)", re.MULTILINE
 )
 _CHOOSING = re.compile(
-    r"_{3}|\.{3}|…|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))"
-    r"\b",
+    r"_{3}|\.{3}|…"
+    r"|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
     re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
@@ -217,7 +218,7 @@ class _Question:
         polar: the two answers to a yes-or-no question.
         open_polar: whether it is a yes-or-no question that does not name these answers.
         number: whether it wants one number.
-        numbers: the numbers in it, in normal form.
+        numbers: the numbers in it, in normal form, if it wants one.
         fact: whether it wants one fact, or a word.
         words: the first letters of its words, which an answer in a sentence repeats.
         share: whether it wants a probability or the like, and no percentage.
@@ -251,12 +252,13 @@ class _Question:
             and not _OPINION.search(text)
         )
         words = {word[:_STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
+        number = is_one and bool(_QUANTITY.search(text)) and not _CODE.search(text)
         return cls(
             options=_options(text),
             polar=polar,
             open_polar=open_polar and not _YES_OR_NO.search(text) and polar == ("yes", "no"),
-            number=is_one and bool(_QUANTITY.search(text)) and not _CODE.search(text),
-            numbers=frozenset(numbers_in(text)),
+            number=number,
+            numbers=frozenset(numbers_in(text) if number else ()),
             fact=is_fact or bool(_BRIEF.search(text)),
             words=frozenset(words) if "or" not in words else frozenset(),
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
@@ -347,7 +349,7 @@ def _places(text: str, question: _Question) -> Iterator[str]:
     if hashes := _HASHES.findall(text[-_TAIL:]):
         yield hashes[-1]
     prose = _MARKS.sub("", _FENCE.sub(_single_line, text)[-_TAIL:])
-    phrases = [_ending(prose[phrase.end() :]) for phrase in _PHRASE.finditer(prose)]
+    phrases = [_ending(prose[phrase.end() :]) for phrase in list(_PHRASE.finditer(prose))[-_PHRASES:]]
     if phrases and len(set(phrases)) <= _MOST_PHRASES:
         yield phrases[-1]
     start = _MARKS.sub("", text[:_SHORT]).strip()

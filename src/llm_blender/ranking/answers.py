@@ -15,8 +15,10 @@ from typing import Any
 
 _LONGEST = 200  # characters of a final answer
 _LONGEST_JSON = 20_000
+_LONGEST_LIST = 20  # numbers
 _FEW_WORDS = 6  # a longer answer in words is an explanation
 _DIGITS = 10  # significant digits of numbers that are no fractions
+_LARGEST = 10**40
 _DEEPEST = 20  # nested parentheses
 
 _ONES = """
@@ -70,7 +72,7 @@ _UNIT = re.compile(
 _CLAIM = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]"
 )
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d+(?:\.\d+)?(?:/\d+)?|\.\d+)(?![\w^])")
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,30}(?:\.\d{1,30})?(?:/\d{1,30})?|\.\d{1,30})(?![\w^])")
 _LEAD = re.compile(
     r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+=]\s*)+"
 )
@@ -265,7 +267,7 @@ def _list(text: str, share: bool) -> str | None:
     ordered = bool(re.fullmatch(r"[(\[].*[)\]]", text))
     inner = text[1:-1] if ordered or re.fullmatch(r"\{.*\}", text) else text
     parts = [part.strip() for part in re.split(r",\s*(?:and |or )?| and | or |;", inner)]
-    if len(parts) < 2 or not all(parts):
+    if not 2 <= len(parts) <= _LONGEST_LIST or not all(parts):
         return None
     numbers = [_quantity(part, share) for part in parts]
     if any(number is None for number in numbers):
@@ -307,7 +309,7 @@ class _Expression:
 
     def value(self) -> Fraction | float:
         value = self._sum()
-        if self._tokens or not math.isfinite(value):
+        if self._tokens or not abs(value) < _LARGEST or (isinstance(value, Fraction) and value.denominator > _LARGEST):
             raise ValueError
         return value
 
