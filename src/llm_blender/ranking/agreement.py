@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +20,18 @@ from llm_blender.ranking.answers import canonical, json_value, normal_form, numb
 
 _LEAST = 2  # candidates with a final answer from which on they can agree
 _LEAST_SHARE = 0.5  # of the candidates that must have one
+_POLAR_SHARE = 0.8  # the same where *yes* or *no* is likely to be implied by the others
 _LEAST_NUMBERS = 2  # of an instruction from which on the number of a last sentence follows from them
-_READ = 20_000  # characters at the end of a text that are read
+_PHRASES = 10  # *answer is* at the end of a text that are read
+_MOST_PHRASES = 2  # different answers among them; a text with more answers several questions
+_READ = 8_000  # characters at the end of a text that are read
 _TAIL = 1_000  # characters at the end where an answer in words can be
 _LONGEST_ANSWER = 300
-_LONGEST_QUESTION = 8_000
+_LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are read
 _SHORT_QUESTION = 200
 _SHORT = 100  # characters of a text that is an answer as a whole
 
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _FIELD = re.compile(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
 _FIELD_NAME = re.compile(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.){0,400})"')
@@ -37,29 +39,34 @@ _LATEX_COMMAND = re.compile(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\
 _BOXED = re.compile(r"\\f?box(?:ed)?\s?\{")
 _HASHES = re.compile(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
 _PHRASE = re.compile(
-    r"(?:\b(?:answer|result|solution|output|choice|option|antwort|ergebnis|lösung|réponse|résultat|respuesta|resultado|"
-    r"solución|risposta|resposta)\b[^\S\n]?(?:(?:is|are|was|would be|will be|equals|lautet|ist|est|es|è|é|:|=)\s*)+"
-    r"|(?:答案|答え|结果|正确选项|ответ)\s?[是为為は:：—-]+)\s*:?\s*(?=\S)",
+    r"(?:\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b[^\S\n]?(?:(?:(?:is|are|was|would be|will be|equals|"
+    r"lautet|ist|est|es|è|é)\b|:|=)\s*)+"
+    r"|\b(?:result|output|choice|option|ergebnis|lösung|résultat|resultado)\b[^\S\n]?"
+    r"(?:is|are|was|would be|will be|equals|lautet|ist|est|es)\b\s*"
+    r"|(?:答案|答え|正确选项|ответ)\s?[是为為は:：—-]+\s*)\s*:?\s*(?=\S)",
     re.IGNORECASE,
 )
 _MATH = re.compile(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
 _SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]|,? (?:because|since|as|which|so|but|where)\b"
+    r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]"
+    r"|,? (?:because|since|as|which|so|but|where|not)\b"
 )
 _MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
 _CHOICE = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?\(?\[?([A-Ja-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s*[-–—]\s)|(?=[.,]))", re.IGNORECASE
+    r"(?:(?:option|choice|answer)\s+)?[(\[]?([a-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s[-–—]\s)|(?=[.,]))", re.IGNORECASE
 )
+_MARKED_CHOICE = re.compile(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
+_BARE = re.compile(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
+_ENUMERATOR = re.compile(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE)
-_CONCLUSION = re.compile(r"[.!?](?=\s)|\n")
 _COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
 
 
 def final_answer(text: str, instruction: str = "") -> str | None:
-    """Find what a candidate finally answers, in the normal form of `normal_form`.
+    r"""Find what a candidate finally answers, in the normal form of `normal_form`.
 
     The first of these that the text has: calls of tools at its end; the field ``answer`` of a JSON object, or the whole
-    object or list; the last ``\\boxed{}``; the number after ``####``; what follows the last *answer is* or *answer:*.
+    object or list; the last ``\boxed{}``; the number after ``####``; what follows the last *answer is* or *answer:*.
     As far as the instruction wants such an answer, also: a choice letter, or *yes* or *no*, at the beginning; a short
     text as a whole; the number of the last sentence.
 
@@ -87,7 +94,10 @@ def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | No
     question = _Question.of(instruction)
     answers = tuple(_answer(text, question) for text in texts)
     found = sum(answer is not None for answer in answers)
-    if found < max(_LEAST, _LEAST_SHARE * sum(bool(text.strip()) for text in texts)):
+    if question.fact and len(set(answers) - {None}) == found:
+        return (None,) * len(answers)
+    share = _POLAR_SHARE if question.open_polar and set(answers) & {"yes", "no"} else _LEAST_SHARE
+    if found < max(_LEAST, share * sum(bool(text.strip()) for text in texts)):
         return (None,) * len(answers)
     return answers
 
@@ -118,10 +128,11 @@ def agreement(answers: Sequence[str | None], weights: ArrayLike | None = None) -
     same = np.array([[mine is not None and mine == other for other in answers] for mine in answers], bool)
     others = (has * voices).sum() - has * voices
     agreeing = same @ voices - has * voices
-    return np.where(others > 0, agreeing / np.where(others > 0, others, 1), 0.0)
+    return np.asarray(agreeing / np.where(others > 0, others, 1))
 
 
-class Majority(NamedTuple):
+@dataclass(frozen=True)
+class Majority:
     """The answer that most candidates give.
 
     Attributes:
@@ -144,26 +155,36 @@ def majority(answers: Sequence[str | None]) -> Majority | None:
     return Majority(answer, count, found.total())
 
 
-_TURN = re.compile(r"(?:^|\n\s*)(?:User|Human|Instruction|Question|Q) ?: ?", re.IGNORECASE)
-_OPTION = re.compile(r"(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+(?=\S)")
+_TURN = re.compile(r"(?:^|\n\s{0,9})(?:User|Human) ?: ?")
+_NEXT_TURN = re.compile(r"\n\s{0,9}Assistant ?:")
+_SENTENCE = re.compile(r"(?<=[.?!])\s+|\n+")
+_OPTION = re.compile(
+    r"(?:(?<![A-Z])([A-J])([.)])\s*|(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+|^([A-J])\s+)(?=\S)", re.MULTILINE
+)
 _CHOOSING = re.compile(
-    r"\?|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
+    r"_{3}|\.{3}|…"
+    r"|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
     re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
 _TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
 _POLAR = re.compile(
-    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s(?!(?:you|we)\b)",
+    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s"
+    r"(?!(?:you|we|there (?:an?|any|some|ways?))\b)",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(
     r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
-    r"\b(?:what|find|determine)\b.{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|mean|"
-    r"median|area|volume|perimeter|least|smallest|largest|greatest|remainder|product|cost|price|length|distance|"
+    r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|"
+    r"mean|median|area|volume|perimeter|least|smallest|largest|greatest|remainder|product|cost|price|length|distance|"
     r"difference|ratio)\b",
     re.IGNORECASE,
 )
 _SHARE = re.compile(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
+_CODE = re.compile(
+    r"```|[{};]\s*$|\b(?:code|script|program|function|regex|python|javascript|java|sql|html|class|api)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 _FACT = re.compile(
     r"(?:(?:in|on|at|to|from|for|of|by|after) )?(?:who|whom|whose|which|where|when|what (?:is|was|were|are) the|"
     r"what (?!is|was|are|were|do|does|did|can|could|should|would|will|to|if|about|kind|kinds|type|types)\w+)\b",
@@ -171,9 +192,21 @@ _FACT = re.compile(
 )
 _OPINION = re.compile(
     r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
-    r"difference|reasons?|benefits?|advantages?|\w+s of|list|name|names|two|three|four|five|ten|\d+)\b",
+    r"differences?|reasons?|benefits?|advantages?|list|names?|two|three|four|five|ten|meaning|purpose)\b",
     re.IGNORECASE,
 )
+_BRIEF = re.compile(
+    r"\b(?:(?:one|single|1) word|(?:only|just) (?:with )?(?:the|a|an|its|one) (?:\w+ )?(?:answer|name|word|number|"
+    r"letter|label|category|value|result)|answer only|only answer|what (?:is|will be|would be|does)\b[^.?!\n]{0,60}"
+    r"\b(?:output|print|return|evaluate))\b",
+    re.IGNORECASE,
+)
+_FUNCTION_WORDS = """
+a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
+have had
+"""
+_STEM = 5  # letters of a word by which it is known in another form
+_FEW_WORDS = 4  # of a sentence that are not in the question
 
 
 @dataclass(frozen=True)
@@ -183,90 +216,115 @@ class _Question:
     Attributes:
         options: the choices by letter, in normal form.
         polar: the two answers to a yes-or-no question.
-        number: whether it wants a number.
-        fact: whether it is a short question about one fact.
+        open_polar: whether it is a yes-or-no question that does not name these answers.
+        number: whether it wants one number.
+        numbers: the numbers in it, in normal form, if it wants one.
+        fact: whether it wants one fact, or a word.
+        words: the first letters of its words, which an answer in a sentence repeats.
         share: whether it wants a probability or the like, and no percentage.
-        numbers: the numbers in it, in normal form.
     """
 
     options: dict[str, str]
     polar: tuple[str, str] | None
+    open_polar: bool
     number: bool
-    fact: bool
-    share: bool
     numbers: frozenset[str]
+    fact: bool
+    words: frozenset[str]
+    share: bool
 
     @classmethod
     def of(cls, instruction: str) -> _Question:
-        last = _TURN.split(instruction[-_LONGEST_QUESTION:])[-1]
-        last = re.split(r"\n\s*Assistant ?:", last)[0].strip()
-        options = _options(last)
-        sentences = [part.strip() for part in re.split(r"(?<=[.?!])\s+|\n+", last) if part.strip()]
-        asked = [part for part in sentences if part.endswith("?")]
+        text = _NEXT_TURN.split(_TURN.split(instruction[-_LONGEST_QUESTION:])[-1])[0].strip()
+        sentences = [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+        questions = [part for part in sentences if part.endswith("?")]
+        is_one, is_short = len(questions) <= 1, len(text) <= _SHORT_QUESTION
+        open_polar = is_one and is_short and any(_POLAR.match(part) for part in questions)
         polar = None
-        if _TRUE_OR_FALSE.search(last):
+        if _TRUE_OR_FALSE.search(text):
             polar = ("true", "false")
-        elif _YES_OR_NO.search(last) or (asked and len(asked) == 1 and _POLAR.match(asked[-1])):
+        elif open_polar or _YES_OR_NO.search(text):
             polar = ("yes", "no")
-        numbers = frozenset(numbers_in(last))
-        fact = (
-            len(last) <= _SHORT_QUESTION
-            and len(asked) == 1
-            and bool(_FACT.match(asked[0]))
-            and not _OPINION.search(last)
+        is_fact = (
+            is_one
+            and is_short
+            and any(_FACT.match(part) for part in questions or sentences[:1])
+            and not _OPINION.search(text)
         )
+        words = {word[:_STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
+        number = is_one and bool(_QUANTITY.search(text)) and not _CODE.search(text)
         return cls(
-            options,
-            polar,
-            bool(_QUANTITY.search(last)),
-            fact,
-            bool(_SHARE.search(last)) and "percent" not in last.lower(),
-            numbers,
+            options=_options(text),
+            polar=polar,
+            open_polar=open_polar and not _YES_OR_NO.search(text) and polar == ("yes", "no"),
+            number=number,
+            numbers=frozenset(numbers_in(text) if number else ()),
+            fact=is_fact or bool(_BRIEF.search(text)),
+            words=frozenset(words) if "or" not in words else frozenset(),
+            share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
         )
 
 
 def _options(text: str) -> dict[str, str]:
     """Return the choices of an instruction by letter; empty if it has none."""
-    found = list(_OPTION.finditer(text))
-    starts = [place for place, mark in enumerate(found) if mark[1] in "Aa"]
+    marks = [(mark, (mark[1] or mark[3] or mark[5]).upper()) for mark in _OPTION.finditer(text)]
+    starts = [place for place, (_, letter) in enumerate(marks) if letter == "A"]
     if not starts:
         return {}
-    run = [found[starts[-1]]]
-    for mark in found[starts[-1] + 1 :]:
-        if ord(mark[1]) == ord(run[-1][1]) + 1 and mark[2] == run[0][2]:
-            run.append(mark)
-    rest = text[: run[0].start()] + text[run[-1].end() :]
-    if len(run) < 2 or not _CHOOSING.search(rest):
+    run = [marks[starts[-1]]]
+    for mark, letter in marks[starts[-1] + 1 :]:
+        if ord(letter) == ord(run[-1][1]) + 1 and (mark[2] or mark[4]) == (run[0][0][2] or run[0][0][4]):
+            run.append((mark, letter))
+    rest = text[: run[0][0].start()] + text[run[-1][0].end() :]
+    if len(run) < 2 or not (_CHOOSING.search(rest) or ("?" in rest and run[0][0][0].strip("( \n")[0] == "A")):
         return {}
-    ends = [mark.start() for mark in run[1:]] + [len(text)]
-    lines = [text[mark.end() : end].strip().split("\n")[0] for mark, end in zip(run, ends, strict=True)]
-    return {mark[1].upper(): normal_form(line.rstrip("( ")) or "" for mark, line in zip(run, lines, strict=True)}
+    ends = [mark.start() for mark, _ in run[1:]] + [len(text)]
+    lines = [text[mark.end() : end].strip().split("\n")[0] for (mark, _), end in zip(run, ends, strict=True)]
+    if any(line.endswith("?") for line in lines):
+        return {}
+    return {letter: normal_form(line.rstrip("( ")) or "" for (_, letter), line in zip(run, lines, strict=True)}
 
 
 def _answer(text: str, question: _Question) -> str | None:
     text = text.strip()
     for found in _places(text, question):
-        normal = found if found.startswith(("{", "[{")) else _in_question(found, question)
-        if normal:
+        if normal := _in_question(found, question):
             return normal
     return None
 
 
 def _in_question(found: str, question: _Question) -> str | None:
-    """Write an answer in normal form, as the choice or the yes or no that it is."""
+    """Write an answer in normal form, as the kind of answer that the instruction wants."""
+    if json_value(found) is not None:
+        return normal_form(found)
+    found = _ENUMERATOR.sub("", found)
     plain = _MARKS.sub("", found).strip()
-    if question.options:
-        choice = _CHOICE.match(plain)
-        if choice and choice[1].upper() in question.options:
-            return choice[1].upper()
-    normal = normal_form(found, share=question.share)
-    if normal and question.options:
-        return next((letter for letter, option in question.options.items() if option == normal), normal)
+    if (choice := _CHOICE.match(plain)) and choice[1].upper() in question.options:
+        return choice[1].upper()
+    if choice := _MARKED_CHOICE.match(plain):
+        return (choice[1] or choice[2]).upper()
     if question.polar and (word := _YES_NO.match(plain)):
         return question.polar[word[1].lower() in ("no", "false")]
-    if question.number and (normal is None or not normal[-1:].isdigit()):
-        return _only_number(found, question) or normal
+    normal = normal_form(found, share=question.share)
+    for letter, option in question.options.items():
+        if normal and normal == option:
+            return letter
+    if normal is None or not normal[-1:].isdigit():
+        if question.number:
+            return _only_number(plain, question) or normal
+        if question.fact and question.words:
+            return _new_words(plain, question) or normal
     return normal
+
+
+def _new_words(sentence: str, question: _Question) -> str | None:
+    """Return the names and numbers of a sentence that are not in the question; None if it has other new words."""
+    words = re.findall(r"[^\W_][\w'’.-]*", sentence)
+    known = _FUNCTION_WORDS.split()
+    new = [word for word in words if word.casefold() not in known and word.casefold()[:_STEM] not in question.words]
+    if not 0 < len(new) <= _FEW_WORDS or any(word[0].islower() for word in new):
+        return None
+    return normal_form(" ".join(word.strip(".-") for word in new))
 
 
 def _only_number(sentence: str, question: _Question) -> str | None:
@@ -290,21 +348,31 @@ def _places(text: str, question: _Question) -> Iterator[str]:
         yield boxed
     if hashes := _HASHES.findall(text[-_TAIL:]):
         yield hashes[-1]
-    tail = text[-_TAIL:]
-    plain = _MARKS.sub("", tail)
-    if phrases := list(_PHRASE.finditer(plain)):
-        yield _ending(plain[phrases[-1].end() :])
+    prose = _MARKS.sub("", _FENCE.sub(_single_line, text)[-_TAIL:])
+    phrases = [_ending(prose[phrase.end() :]) for phrase in list(_PHRASE.finditer(prose))[-_PHRASES:]]
+    if phrases and len(set(phrases)) <= _MOST_PHRASES:
+        yield phrases[-1]
     start = _MARKS.sub("", text[:_SHORT]).strip()
-    if question.options and (choice := _CHOICE.match(start)) and choice[1] in question.options:
+    if (choice := _CHOICE.match(start)) and choice[1].upper() in question.options:
         yield choice[1]
     if question.polar and (word := _YES_NO.match(start)):
         yield word[1]
-    short = len(text) <= _SHORT and "\n" not in text
-    if short and (question.fact or question.options or question.number):
+    line = prose.strip()
+    if len(line) <= _SHORT and "\n" not in line and (question.fact or question.options or question.number):
+        yield line
+    elif _BARE.fullmatch(text[:_SHORT]) and len(text) <= _SHORT:
         yield text
+    if question.fact and (first := _SENTENCE_END.split(start + "\n", maxsplit=1)[0]) != start:
+        yield first
     if question.number and len(question.numbers) >= _LEAST_NUMBERS:
-        sentences = [part for part in _CONCLUSION.split(plain) if part.strip()]
+        sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
         yield from _concluded(sentences[-1] if sentences else "", question)
+
+
+def _single_line(fence: re.Match[str]) -> str:
+    """Unwrap a line of code; leave out more of it, where an answer is not in words."""
+    code = fence[1].strip()
+    return "\n" if "\n" in code else code
 
 
 def _concluded(sentence: str, question: _Question) -> Iterator[str]:
@@ -319,7 +387,7 @@ def _structured(text: str) -> str | None:
     """Return the calls of tools at the end of a text, or the answer of a text that is JSON as a whole or fenced."""
     last = text.rpartition("\n")[2]
     if last.startswith('[{"name": ') and isinstance(calls := json_value(last), list):
-        return json.dumps(sorted(canonical(call) for call in calls))
+        return f"[{', '.join(sorted(canonical(call) for call in calls))}]"
     fence = _FENCE.fullmatch(text[:_READ]) if text.startswith("```") else None
     value = json_value(fence[1] if fence else text)
     if value is None:
@@ -354,7 +422,7 @@ def _latex(text: str) -> str:
 
 
 def _boxed(text: str) -> str | None:
-    """Return what the last ``\\boxed{}`` of a text holds."""
+    r"""Return what the last ``\boxed{}`` of a text holds."""
     places = list(_BOXED.finditer(text))
     if not places:
         return None
@@ -369,5 +437,5 @@ def _boxed(text: str) -> str | None:
 def _ending(rest: str) -> str:
     """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence."""
     if math := _MATH.match(rest):
-        return next(filter(None, math.groups()))
+        return math[1] or math[2] or math[3]
     return _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()

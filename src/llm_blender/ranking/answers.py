@@ -15,16 +15,23 @@ from typing import Any
 
 _LONGEST = 200  # characters of a final answer
 _LONGEST_JSON = 20_000
+_LONGEST_LIST = 20  # numbers
 _FEW_WORDS = 6  # a longer answer in words is an explanation
 _DIGITS = 10  # significant digits of numbers that are no fractions
+_LARGEST = 10**40
 _DEEPEST = 20  # nested parentheses
 
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ONES = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SPELLED = {word: value for value, word in enumerate(_SMALL)} | {
-    word: 10 * value for value, word in enumerate(_TENS, 2)
+_SPELLED = {word: value for value, word in enumerate(_ONES.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
 }
+
+_COUNT = re.compile(rf"\b(?:{'|'.join(list(_SPELLED)[2:])})\b(?!-)", re.IGNORECASE)  # "one" has other senses
 
 _SYMBOLS = {
     "−": "-", "–": "-", "⁄": "/", "÷": "/", "×": "*", "·": "*", "⋅": "*", "∙": "*", "²": "^2", "³": "^3", "º": "°",
@@ -49,7 +56,8 @@ _DEGREE = re.compile(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)")
 _COMMA_DECIMAL = re.compile(
-    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,2})(?![\d,])|(?<![\d.,])(\d+),(\d{1,2})(?=\s*[%€°]|\s+[^\W\d]|[^\W\d])"
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,2})(?![\d,])"
+    r"|(?<![\d.,])(\d+),(\d{1,2})(?=\s*(?:[%€°]|[^\W\d]))"
 )
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2}(?![\w.]))?|\.\d+|\^|[-+*/()√π]|sqrt|pi)")
 _LABEL = re.compile(r"^(?:[a-z]\w?(?:_\w+)?(?:\([\w,]+\))?|[^\W\d_]{3,}(?: [^\W\d_]+){0,5})$")
@@ -61,12 +69,18 @@ _UNIT = re.compile(
     rf"(?:°\s*[cf]?|({_FEW_LETTERS})\b|(?<=[\s)])\s*((?:[/-]?\s*\(?[^\W\d_]{{2,}}\)?[.,]?\s*){{1,5}}|[mgshlcf]))?"
     r"(?:\^\s?[23])?(?:\s*(?:/|per)\s*[^\W\d_]+(?:\^[23])?)?$"
 )
-_FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|theta|alpha|beta|or|and|to|arc\w+)\b")
-_CLAIM = re.compile(r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|=")
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d+(?:\.\d+)?(?:/\d+)?|\.\d+)(?![\w^])")
-_LEAD = re.compile(
-    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+]\s*)+"
+_CLAIM = re.compile(
+    r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]"
 )
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,30}(?:\.\d{1,30})?(?:/\d{1,30})?|\.\d{1,30})(?![\w^])")
+_LEAD = re.compile(
+    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+=]\s*)+"
+)
+_FORMULA = re.compile(r"[\^=+*/(){}\[\]√π∞∪|<>≤≥±]|\d[a-z]|\w_\w")
+_PHRASE = re.compile(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
+_FUNCTIONS = "sin cos tan cot sec csc log ln exp arcsin arccos arctan theta alpha beta gamma omega lambda"
+_NAMES = frozenset(_FUNCTIONS.split())
+_NOTHING = frozenset({"null", "n/a", "nan", "unknown"})
 _ENDS = ".,;:!?*_`\"'“”‘’« »\n\t"
 
 
@@ -91,12 +105,13 @@ def normal_form(answer: str, *, share: bool = False) -> str | None:
         return choice[1].upper()
     if (listed := _list(text, share)) is not None:
         return listed
-    if re.search(r"[\\^=+*/(){}\[\]_√π∞∪|<>≤≥±]|\d[a-z]", text):
-        return re.sub(r"\s+", "", text)
-    words = text.split()
-    if len(words) <= _FEW_WORDS and _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
+    if _FORMULA.search(text) and not (set(_WORD.findall(text)) - _NAMES):
+        return re.sub(r"\s+", "", text) if _is_balanced(text) else None
+    if len(text.split()) > _FEW_WORDS:
+        return None
+    if _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
         return numbers.pop()
-    return text if len(words) <= _FEW_WORDS else None
+    return text if _PHRASE.fullmatch(text) and text not in _NOTHING else None
 
 
 def canonical(value: Any) -> str:
@@ -125,7 +140,8 @@ def json_value(text: str) -> Any:
 
 def numbers_in(text: str) -> list[str]:
     """List the numbers in a text in normal form, in their order."""
-    return [_written(Fraction(found)) for found in _NUMBER.findall(_ungrouped(text)) if not re.search(r"/0+$", found)]
+    text = _COUNT.sub(lambda found: str(_SPELLED[found[0].lower()]), _ungrouped(text))
+    return [_written(Fraction(found)) for found in _NUMBER.findall(text) if not re.search(r"/0+$", found)]
 
 
 def _refuse(constant: str) -> None:
@@ -171,6 +187,10 @@ def _plain(answer: str) -> str:
     return text
 
 
+def _is_balanced(text: str) -> bool:
+    return sum(map(text.count, "([{")) == sum(map(text.count, ")]}"))
+
+
 def _quantity(text: str, share: bool = False) -> str | None:
     """Return the number that a text is, with or without a unit."""
     text = _ungrouped(_REMARK.sub("", text))
@@ -188,12 +208,12 @@ def _quantity(text: str, share: bool = False) -> str | None:
     if (spelled := _spelled(text)) is not None:
         return str(spelled)
     factor = Fraction(1)
-    if percentage := re.fullmatch(r"(.*\d)\s*(?:%|percent)", text):
+    if percentage := re.fullmatch(r"(.*\d)\s*(?:%|percent|per cent)", text):
         text, factor = percentage[1], Fraction(1, 100 if share else 1)
     elif scale := re.fullmatch(r"(.*\d) (hundred|thousand|million|billion|trillion)\b(.*)", text):
         text, factor = scale[1] + scale[3], Fraction(_SCALES[scale[2]])
     value = _value(text)
-    if value is None and (unit := _UNIT.match(text)) and not _FUNCTIONS.search(unit[4] or ""):
+    if value is None and (unit := _UNIT.match(text)) and not _NAMES.intersection((unit[4] or "").split()):
         value = _value(unit[1] + unit[2])
     return None if value is None else _written(value * factor)
 
@@ -247,7 +267,7 @@ def _list(text: str, share: bool) -> str | None:
     ordered = bool(re.fullmatch(r"[(\[].*[)\]]", text))
     inner = text[1:-1] if ordered or re.fullmatch(r"\{.*\}", text) else text
     parts = [part.strip() for part in re.split(r",\s*(?:and |or )?| and | or |;", inner)]
-    if len(parts) < 2 or not all(parts):
+    if not 2 <= len(parts) <= _LONGEST_LIST or not all(parts):
         return None
     numbers = [_quantity(part, share) for part in parts]
     if any(number is None for number in numbers):
@@ -289,7 +309,7 @@ class _Expression:
 
     def value(self) -> Fraction | float:
         value = self._sum()
-        if self._tokens or (isinstance(value, float) and not math.isfinite(value)):
+        if self._tokens or not abs(value) < _LARGEST or (isinstance(value, Fraction) and value.denominator > _LARGEST):
             raise ValueError
         return value
 
