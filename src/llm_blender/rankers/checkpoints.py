@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import Tokenizer
 
-from llm_blender._hub import FILES, PICKLED_FILES, find_folder, from_hub
+from llm_blender._hub import FILES, PICKLED_FILES, file_sha256, find_folder, from_hub
 from llm_blender.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -151,6 +152,15 @@ def onnx_file(folder: Path, precision: str, name: str = "model") -> Path:
             "or use the torch backend (pip install 'llm-blender[torch]')."
         )
     return path
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the sha256, as hex, of all that a ranker's results depend on: its weights and its ``config.json``.
+
+    Tables name its first 12 digits, so that a reader sees which weights were measured.
+    """
+    files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin")), folder / "config.json"]
+    return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
 
 def copy_checkpoint(folder: Path, target: Path) -> None:
