@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.fusers.base import BaseFuser, Row
-from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
+from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences, without_torn_end
 from llm_blender.types import Fusion, OnText
 
 _NEAR = 3  # sentences before a place, in which to look for the list that an item joins
@@ -37,11 +37,11 @@ class Offer:
 
 
 def offers(texts: Sequence[str]) -> list[Offer]:
-    """Return all sentences of these texts that contain a word."""
+    """Return all sentences of these texts that contain a word, without those that break off."""
     return [
         Offer(unit.strip(), source, (place + 0.5) / len(units))
         for source, text in enumerate(texts)
-        for units in [sentences(text)]
+        for units in [sentences(without_torn_end(text))]
         for place, unit in enumerate(units)
         if WORDS.search(unit)
     ]
@@ -145,7 +145,8 @@ class ConsensusFuser(SelectingFuser):
     the F1 of their words and pairs of words, each counted as often as it occurs; the mean over the other candidates
     leaves out the source of the sentence. Choosing the text that agrees most with a sample is minimum Bayes risk
     decoding (Kumar and Byrne 2004, aclanthology.org/N04-1022); here the text may be composed of several. It needs no
-    model and no instruction, and adds nothing that is in no candidate. Texts with code are left unchanged.
+    model and no instruction, and adds nothing that is in no candidate. A last sentence that breaks off is left out, of
+    the best candidate, too. Texts with code are left unchanged.
 
     Args:
         sources: number of candidates after the best one to take sentences from; the agreement counts all candidates.
@@ -172,6 +173,7 @@ class ConsensusFuser(SelectingFuser):
         best, others = texts[0].strip(), texts[1:]
         if len(texts) < _LEAST or any(_CODE in text for text in texts[: self.sources + 1]):
             return Fusion(best, self.name, (0,))
+        best = without_torn_end(best)
         offered = offers(others[: self.sources])
         chosen = [offered[i] for i in self._choose(best, offered, others)]
         sources = sorted({offer.source + 1 for offer in chosen})

@@ -6,8 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
+from llm_blender.ranking.form import cut_off, loops
 from llm_blender.types import FusionFlaw
 
 _MARK = r"(?:(\d+)[.)]|[-*•])[ \t]+"
@@ -24,14 +23,15 @@ def sentences(text: str) -> list[str]:
     return [found[0] for found in _SENTENCE.finditer(text)]
 
 
-_COPIES = 4
-_LOOP = 60  # least characters of all copies of a loop
-_LONGEST_PERIOD = 400
-_LONGEST_TEXT = 20_000  # characters searched at the end of a text: a loop continues to the end
-_LINE = 15  # least characters of a line that counts as repeated
+def without_torn_end(text: str) -> str:
+    """Return a text without its last sentence, if it breaks off in that; unchanged if it has no other."""
+    if not cut_off(text):
+        return text
+    return "".join(sentences(text)[:-1]).rstrip() or text
+
+
 _SENTENCE_WORDS = 8  # least words of a sentence that counts as repeated
 _MOST_REPEATED = 0.1  # share of the words in repeated sentences
-_LIST_MARK = re.compile(r"^\W*(?:\d+\W+)?")
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 
 
@@ -67,17 +67,8 @@ def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Seque
 
 
 def _repeats(text: str) -> bool:
-    """Detect characters or lines repeated in a loop, or many sentences that occur twice."""
-    if _repeated_share(text) > _MOST_REPEATED:
-        return True
-    lines = Counter(
-        line for line in (_LIST_MARK.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
-    )
-    if lines and (most := lines.most_common(1)[0][1]) >= _COPIES and 2 * most > lines.total():
-        return True
-    visible = "".join(text.split())
-    # Rulers, tables and indentation may repeat, unless they are most of the text.
-    return _longest_loop("".join(filter(str.isalnum, text))) > 0 or 2 * _longest_loop(visible) > len(visible)
+    """Detect a loop, or many sentences that occur twice."""
+    return _repeated_share(text) > _MOST_REPEATED or loops(text)
 
 
 def _repeated_share(text: str) -> float:
@@ -91,23 +82,6 @@ def _repeated_share(text: str) -> float:
 def _parts(sentence: str) -> list[tuple[str, ...]]:
     """Split a sentence at colons, to separate its heading, and return the words of each part."""
     return [tuple(WORDS.findall(part.casefold())) for part in LIST_MARK.sub("", sentence).split(":")]
-
-
-def _longest_loop(text: str) -> int:
-    """Return the characters of the longest stretch that repeats one text; 0 if it is too short to be a loop."""
-    values = np.fromiter(map(ord, text[-_LONGEST_TEXT:]), np.int32)
-    longest = 0
-    for period in range(1, min(_LONGEST_PERIOD, len(values) // _COPIES) + 1):
-        stretch = _longest_run(values[period:] == values[:-period]) + period
-        if stretch >= max(_COPIES * period, _LOOP):
-            longest = max(longest, stretch)
-    return longest
-
-
-def _longest_run(equal: np.ndarray) -> int:
-    """Return the length of the longest run of true values."""
-    ends = np.flatnonzero(np.diff(np.concatenate(([False], equal, [False])).astype(np.int8)))
-    return int((ends[1::2] - ends[::2]).max(initial=0))
 
 
 def _plain(text: str) -> str:

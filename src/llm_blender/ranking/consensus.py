@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender.ranking.form import is_degenerate
+
 _LONGEST = 20_000  # characters of a text that count
 _BLOCK = 4096  # different items at a time, which bounds the memory
 _LEAST = 3  # number of different candidates from which on there is a consensus
@@ -32,17 +34,24 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
     2004, aclanthology.org/N04-1022), with the candidates as the sample and this as the gain. It favours longer answers
     as far as their content is in the others too.
 
+    A degenerate text (empty, or a loop) has no vote: its share is 0, and it counts for no other candidate. Beside it,
+    texts that are too few for a consensus all have the share 1/2.
+
     Args:
         texts: N candidates of one prompt; equal texts count as often as they occur.
 
     Returns:
-        ``[N]``; all 0 if fewer than three are different.
+        ``[N]``; all 0 if N is below three or fewer than three texts are different, and no text is a loop.
     """
-    if len({text.strip() for text in texts}) < _LEAST:
-        return np.zeros(len(texts))
-    tokens = [_TOKENS.findall(text[:_LONGEST].lower()) for text in texts]
-    bigrams = _recall([set(itertools.pairwise(words)) for words in tokens])
-    return (_recall([set(words) for words in tokens]) + bigrams) / 2
+    votes = [place for place, text in enumerate(texts) if not is_degenerate(text)]
+    shares = np.zeros(len(texts))
+    if len({texts[place].strip() for place in votes}) >= _LEAST:
+        tokens = [_TOKENS.findall(texts[place][:_LONGEST].lower()) for place in votes]
+        bigrams = _recall([set(itertools.pairwise(words)) for words in tokens])
+        shares[votes] = (_recall([set(words) for words in tokens]) + bigrams) / 2
+    elif len(votes) < len(texts) and len(texts) >= _LEAST:
+        shares[votes] = 0.5
+    return shares
 
 
 def _recall(sets: Sequence[AbstractSet[Any]]) -> NDArray[np.float64]:

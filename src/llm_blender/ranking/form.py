@@ -1,0 +1,205 @@
+"""Form of candidates: what their texts and the instruction show without a model.
+
+A flaw is a fact about one candidate: it is empty, repeats itself, breaks off, or lacks the form that the instruction
+requires (`llm_blender.ranking.requirements`). What is not certain is no flaw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from llm_blender.ranking.requirements import Requirement, requirements
+
+FLAWS: Mapping[str, str] = {
+    "empty": "has no content",
+    "loop": "repeats itself",
+    "cut_off": "breaks off in the middle",
+    "not_json": "is not the JSON required",
+    "not_yes_or_no": "answers neither yes nor no",
+    "items": "has not the number of items required",
+    "too_long": "is longer than required",
+    "too_short": "is shorter than required",
+    "language": "is not in the language required",
+    "letter_case": "has not the letter case required",
+    "commas": "has commas, which the instruction excludes",
+}
+"""Words for each flaw that `flaws` may find, to follow the name of a candidate."""
+
+
+def flaws(text: str, instruction: str = "") -> tuple[str, ...]:
+    """Find the flaws of one candidate; see `form`."""
+    return form([text], instruction)[0]
+
+
+def form(texts: Sequence[str], instruction: str = "") -> tuple[tuple[str, ...], ...]:
+    """Find the flaws of all candidates of one instruction.
+
+    Args:
+        texts: N candidates.
+        instruction: as one text, a conversation as `llm_blender.conversations.instruction_text` renders it.
+
+    Returns:
+        ``[N]``: for each candidate the names of its flaws, in the order of `FLAWS`. An empty one has no other flaw.
+    """
+    required = requirements(instruction)
+    return tuple(_flaws(text, required) for text in texts)
+
+
+def _flaws(text: str, required: Sequence[Requirement]) -> tuple[str, ...]:
+    if is_empty(text):
+        return ("empty",)
+    found = {requirement.flaw for requirement in required if not requirement.check(text)}
+    found |= {name for name, check in (("loop", loops), ("cut_off", cut_off)) if check(text)}
+    return tuple(name for name in FLAWS if name in found)
+
+
+_CONTENT = re.compile(r"[^\s.…,;:!?'\"*_#`|\\~-]")
+
+
+def is_empty(text: str) -> bool:
+    """Tell whether a text has nothing but white space, punctuation and mark-up."""
+    return _CONTENT.search(text) is None
+
+
+def is_degenerate(text: str) -> bool:
+    """Tell whether a text is empty or a loop, so that what it has in common with others is no evidence."""
+    return is_empty(text) or loops(text)
+
+
+_COPIES = 4
+_LOOP = 60  # least characters of all copies of a loop
+_LONGEST_PERIOD = 400
+_LONGEST_TEXT = 20_000  # characters searched at the end of a text: a loop continues to the end
+_LINE = 15  # least characters of a line that counts as repeated
+_NUMBERED = re.compile(r"^\W*(?:\d+\W+)?")
+_GRAM, _STRIDE = 24, 16  # every run of _GRAM + _STRIDE - 1 characters has a gram that begins at a multiple of _STRIDE
+_FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 2**64) for i in range(_GRAM)], np.uint64)
+
+
+def loops(text: str) -> bool:
+    """Detect characters or lines that a text repeats in a loop."""
+    text = text[-2 * _LONGEST_TEXT :]
+    lines = Counter(
+        line for line in (_NUMBERED.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
+    )
+    if lines and (most := lines.most_common(1)[0][1]) >= _COPIES and 2 * most > lines.total():
+        return True
+    visible = "".join(text.split())
+    # Rulers, tables and indentation may repeat, unless they are most of the text.
+    return _longest_loop("".join(filter(str.isalnum, visible))) > 0 or 2 * _longest_loop(visible) > len(visible)
+
+
+def _longest_loop(text: str) -> int:
+    """Return the characters of the longest stretch that repeats one text; 0 if it is too short to be a loop."""
+    values = np.frombuffer(text[-_LONGEST_TEXT:].encode("utf-32-le", "surrogatepass"), np.uint32)
+    longest = 0
+    for period in _periods(values):
+        stretch = _longest_run(values[period:] == values[:-period]) + period
+        if stretch >= max(_COPIES * period, _LOOP):
+            longest = max(longest, stretch)
+    return longest
+
+
+def _periods(values: NDArray[np.uint32]) -> list[int]:
+    """Return the periods with which a loop may repeat: those at which a hash of a gram comes again."""
+    most = min(_LONGEST_PERIOD, len(values) // _COPIES)
+    if len(values) < _LOOP:
+        return []
+    hashes = np.zeros(len(values) - _GRAM + 1, np.uint64)
+    for place, factor in enumerate(_FACTORS):
+        hashes += values[place : len(hashes) + place] * factor
+    ahead = np.concatenate([hashes, np.zeros(most, np.uint64)])
+    starts = np.arange(0, len(hashes), _STRIDE)
+    equal = np.lib.stride_tricks.sliding_window_view(ahead, most + 1)[starts, 1:] == hashes[starts, None]
+    return [int(period) for period in np.flatnonzero(equal.any(axis=0)) + 1]
+
+
+def _longest_run(equal: NDArray[np.bool_]) -> int:
+    """Return the length of the longest run of true values."""
+    ends = np.flatnonzero(np.diff(np.concatenate(([False], equal, [False])).astype(np.int8)))
+    return int((ends[1::2] - ends[::2]).max(initial=0))
+
+
+_TAIL = 20_000  # characters at the end of a text that show whether it breaks off
+_FENCE = re.compile(r"^[ \t]*(?:[-*•>]|\d+[.)])?[ \t]*(```|~~~)", re.MULTILINE)
+_ENDED = re.compile(r"""(?:[.!?…。．！？؟۔।॥։።]|[:：])[\]"'”’»›」』)）}*_`~ \t]*$""")
+_OPEN_WORDS = frozenset(
+    "a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been "
+    "has have had will would can could should may might must their its your his her our my this these those if "
+    "because while when where who such very more most "
+    "der die das und oder mit von zu ein eine einen dem den des ist sind im auf für nicht sich wird "
+    "le la les un une des et ou de du dans pour avec est sont que qui au aux par sur "
+    "el los las una unos y o en del con por para es son se lo al "
+    "il gli di che è sono per con non nel della".split()
+)
+
+
+def cut_off(text: str) -> bool:
+    """Tell whether a text breaks off in the middle: in a sentence, a block of code, or a JSON value."""
+    text = text.rstrip()
+    if not text:
+        return False
+    if len(_FENCE.findall(text)) % 2:
+        return True
+    if text[0] in "{[" and _is_json_start(text):
+        return True
+    tail = text[-_TAIL:]
+    if tail.endswith("```"):
+        return False
+    *before, last = [line.strip() for line in tail.splitlines() if line.strip()]
+    return _breaks_off(last, before)
+
+
+def _is_json_start(text: str) -> bool:
+    """Tell whether a text is the beginning of a JSON value, and not the whole one."""
+    try:
+        from_json(text, allow_partial=True)
+    except ValueError:
+        return False
+    try:
+        from_json(text)
+    except ValueError:
+        return True
+    return False
+
+
+_ITEM = re.compile(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
+_INNER_END = re.compile(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
+_QUOTES = '"”’»`'
+_ALIKE = 0.8  # share of the lines of the same kind that must end as sentences do
+
+
+def _breaks_off(last: str, before: Sequence[str]) -> bool:
+    """Tell whether the last line of a text breaks off, seen against the lines before it."""
+    item = bool(_ITEM.match(last))
+    if before and _ITEM.fullmatch(last):
+        return last[:-1].isdigit() and int(last[:-1]) > 1
+    if _ENDED.search(last) or last.startswith(("#", "|", "$", "\\")):
+        return False
+    words = last.split()
+    end = words[-1].rstrip(_QUOTES)
+    if words[-1].endswith(",") and len(words) >= 6:
+        return True
+    if not end[-1:].isalnum() or end.startswith(("#", "@", "http", "www.", "$", "\\")) or "://" in end or "=" in last:
+        return False
+    if words[-1] == end and (last.count("**") % 2 or (last.count("(") > last.count(")") and len(words) >= 4)):
+        return True
+    open_word = words[-1].lower() in _OPEN_WORDS and not (len(end) > 1 and end.isupper())
+    if open_word and len(words) >= 4 and words[-1].islower():
+        return True
+    alike = [line for line in before if bool(_ITEM.match(line)) == item and len(line.split()) >= 5]
+    ended = sum(bool(_ENDED.search(line)) for line in alike)
+    if _INNER_END.search(last):
+        return len(alike) <= 2 or 2 * ended >= len(alike)
+    if len(words) >= 8 and words[-1].islower() and 2 * ended >= len(alike) > 0:
+        return True
+    if not alike or ended < _ALIKE * len(alike):
+        return False
+    enough = 8 if len(alike) == 1 or end[-1:].isdigit() or end != words[-1] or end[0].isupper() else 4
+    return open_word or len(words) >= enough
