@@ -49,7 +49,12 @@ _PHRASE = re.compile(
 _MATH = re.compile(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]"
-    r"|,? (?:because|since|as|which|so|but|where|not)\b"
+    r"|, not |,? (?:because|since|as|which|so|but|where)\b"
+)
+_NO_ANSWER = re.compile(
+    r"(?:that|to|not|because|if|how|what|(?:in)?correct|wrong|right|given|provided|based|shown|below|above|"
+    r"as follows)\b",
+    re.IGNORECASE,
 )
 _MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
 _CHOICE = re.compile(
@@ -203,7 +208,7 @@ _BRIEF = re.compile(
 )
 _FUNCTION_WORDS = """
 a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had
+have had i i'm we you sorry unfortunately apologize
 """
 _STEM = 5  # letters of a word by which it is known in another form
 _FEW_WORDS = 4  # of a sentence that are not in the question
@@ -309,22 +314,21 @@ def _in_question(found: str, question: _Question) -> str | None:
     for letter, option in question.options.items():
         if normal and normal == option:
             return letter
-    if normal is None or not normal[-1:].isdigit():
-        if question.number:
-            return _only_number(plain, question) or normal
-        if question.fact and question.words:
-            return _new_words(plain, question) or normal
+    if question.number and (normal is None or not normal[-1:].isdigit()):
+        return _only_number(plain, question) or normal
+    if question.words and not _BARE.fullmatch(plain):
+        return _new_words(plain, question) or normal
     return normal
 
 
 def _new_words(sentence: str, question: _Question) -> str | None:
     """Return the names and numbers of a sentence that are not in the question; None if it has other new words."""
-    words = re.findall(r"[^\W_][\w'’.-]*", sentence)
     known = _FUNCTION_WORDS.split()
+    words = [word.rstrip(".-'’") for word in re.findall(r"[^\W_][\w'’.-]*", sentence)]
     new = [word for word in words if word.casefold() not in known and word.casefold()[:_STEM] not in question.words]
     if not 0 < len(new) <= _FEW_WORDS or any(word[0].islower() for word in new):
         return None
-    return normal_form(" ".join(word.strip(".-") for word in new))
+    return normal_form(" ".join(new))
 
 
 def _only_number(sentence: str, question: _Question) -> str | None:
@@ -358,12 +362,16 @@ def _places(text: str, question: _Question) -> Iterator[str]:
     if question.polar and (word := _YES_NO.match(start)):
         yield word[1]
     line = prose.strip()
-    if len(line) <= _SHORT and "\n" not in line and (question.fact or question.options or question.number):
+    if (
+        len(line) <= _SHORT
+        and "\n" not in line
+        and (question.fact or question.options or (question.number and numbers_in(line)))
+    ):
         yield line
     elif _BARE.fullmatch(text[:_SHORT]) and len(text) <= _SHORT:
         yield text
-    if question.fact and (first := _SENTENCE_END.split(start + "\n", maxsplit=1)[0]) != start:
-        yield first
+    if question.words and (words := _new_words(re.split(r"[.!?](?=\s|$)|\n", start)[0], question)):
+        yield words
     if question.number and len(question.numbers) >= _LEAST_NUMBERS:
         sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
         yield from _concluded(sentences[-1] if sentences else "", question)
@@ -435,7 +443,8 @@ def _boxed(text: str) -> str | None:
 
 
 def _ending(rest: str) -> str:
-    """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence."""
+    """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence if it names one."""
     if math := _MATH.match(rest):
         return math[1] or math[2] or math[3]
-    return _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()
+    sentence = _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()
+    return "" if _NO_ANSWER.match(sentence) else sentence
