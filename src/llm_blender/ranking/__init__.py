@@ -15,6 +15,8 @@ from llm_blender.ranking.aggregation import (
     ranking_from_scores,
     ranks_from_scores,
 )
+from llm_blender.ranking.agreement import Majority, agreement, final_answer, final_answers, majority
+from llm_blender.ranking.answers import normal_form
 from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions
 from llm_blender.ranking.confidence import (
     CalibrationBin,
@@ -73,6 +75,7 @@ __all__ = [
     "Interval",
     "JudgedRanking",
     "LogitWeights",
+    "Majority",
     "Pairs",
     "PairwiseRanker",
     "Pool",
@@ -82,6 +85,7 @@ __all__ = [
     "Strategy",
     "WeightFit",
     "active",
+    "agreement",
     "bootstrap_interval",
     "bradley_terry",
     "brier_score",
@@ -91,6 +95,8 @@ __all__ = [
     "consensus",
     "evidence",
     "expected_calibration_error",
+    "final_answer",
+    "final_answers",
     "find_aggregation",
     "fit_evidence",
     "fit_priors",
@@ -101,9 +107,11 @@ __all__ = [
     "games_from_ranking",
     "knockout",
     "log_loss",
+    "majority",
     "make_strategy",
     "max_logits",
     "max_wins",
+    "normal_form",
     "pairs_from_scores",
     "probability",
     "probability_matrix",

@@ -73,7 +73,7 @@ def final_answer(text: str, instruction: str = "") -> str | None:
     The first of these that the text has: calls of tools at its end; the field ``answer`` of a JSON object, or the whole
     object or list; the last ``\boxed{}``; the number after ``####``; what follows the last *answer is* or *answer:*.
     As far as the instruction wants such an answer, also: a choice letter, or *yes* or *no*, at the beginning; a short
-    text as a whole; the number of the last sentence.
+    text as a whole; the name that the first sentence gives; the number that the last sentence ends in.
 
     Args:
         text: the candidate.
@@ -94,7 +94,8 @@ def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | No
 
     Returns:
         For each candidate what `final_answer` finds; all None unless two candidates, and half of those that are not
-        empty, have a final answer.
+        empty, have a final answer. Names and words count only where two are equal, and *yes* or *no* to a question that
+        does not name them only where four of five begin with it.
     """
     question = _Question.of(instruction)
     answers = tuple(_answer(text, question) for text in texts)
@@ -127,13 +128,13 @@ def agreement(answers: Sequence[str | None], weights: ArrayLike | None = None) -
     voices = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if voices.shape != (count,) or not np.isfinite(voices).all() or (voices < 0).any():
         raise InputError(f"The weights of {count} answers must be {count} finite numbers of 0 or more.")
-    has = np.array([answer is not None for answer in answers], bool)
-    if not has.any():
+    if all(answer is None for answer in answers):
         return np.full(count, np.nan)
-    same = np.array([[mine is not None and mine == other for other in answers] for mine in answers], bool)
-    others = (has * voices).sum() - has * voices
-    agreeing = same @ voices - has * voices
-    return np.asarray(agreeing / np.where(others > 0, others, 1))
+    given = np.array([answer or "" for answer in answers], object)
+    others = ~np.eye(count, dtype=bool) & (given != "")
+    total = others @ voices
+    agreeing = (others & (given[:, None] == given)) @ voices
+    return np.asarray(np.minimum(agreeing / np.where(total > 0, total, 1), 1))
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,10 @@ class _Question:
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
         )
 
+    def wants(self, line: str) -> bool:
+        """Check whether it wants an answer as short as a line."""
+        return self.fact or bool(self.options) or (self.number and bool(numbers_in(line)))
+
 
 def _options(text: str) -> dict[str, str]:
     """Return the choices of an instruction by letter; empty if it has none."""
@@ -311,9 +316,8 @@ def _in_question(found: str, question: _Question) -> str | None:
     if question.polar and (word := _YES_NO.match(plain)):
         return question.polar[word[1].lower() in ("no", "false")]
     normal = normal_form(found, share=question.share)
-    for letter, option in question.options.items():
-        if normal and normal == option:
-            return letter
+    if chosen := [letter for letter, option in question.options.items() if option and option == normal]:
+        return chosen[0]
     if question.number and (normal is None or not normal[-1:].isdigit()):
         return _only_number(plain, question) or normal
     if question.words and not _BARE.fullmatch(plain):
@@ -362,11 +366,7 @@ def _places(text: str, question: _Question) -> Iterator[str]:
     if question.polar and (word := _YES_NO.match(start)):
         yield word[1]
     line = prose.strip()
-    if (
-        len(line) <= _SHORT
-        and "\n" not in line
-        and (question.fact or question.options or (question.number and numbers_in(line)))
-    ):
+    if len(line) <= _SHORT and "\n" not in line and question.wants(line):
         yield line
     elif _BARE.fullmatch(text[:_SHORT]) and len(text) <= _SHORT:
         yield text
