@@ -17,6 +17,8 @@ from llm_blender.ranking.aggregation import (
 )
 from llm_blender.ranking.agreement import Majority, agreement, final_answer, final_answers, majority
 from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions, model_alone
+from llm_blender.ranking.answers import normal_form
+from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -46,6 +48,7 @@ from llm_blender.ranking.evidence import (
     fit_evidence,
     reliability,
 )
+from llm_blender.ranking.form import FLAWS, flaws, form
 from llm_blender.ranking.priors import (
     Game,
     JudgedRanking,
@@ -78,6 +81,7 @@ __all__ = [
     "DEFAULT_BUDGET",
     "DEFAULT_TOP_K",
     "FEATURES",
+    "FLAWS",
     "SITUATIONS",
     "STRATEGIES",
     "Advance",
@@ -92,6 +96,7 @@ __all__ = [
     "Interval",
     "JudgedFeatures",
     "JudgedRanking",
+    "LogitWeights",
     "Majority",
     "Pairs",
     "PairwiseRanker",
@@ -123,6 +128,8 @@ __all__ = [
     "fit_priors",
     "fit_temperature",
     "fit_weight",
+    "flaws",
+    "form",
     "full",
     "games_from_pairs",
     "games_from_ranking",
@@ -133,6 +140,7 @@ __all__ = [
     "max_logits",
     "max_wins",
     "model_alone",
+    "normal_form",
     "pairs_from_scores",
     "probability",
     "probability_matrix",

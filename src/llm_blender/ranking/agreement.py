@@ -49,7 +49,12 @@ _PHRASE = re.compile(
 _MATH = re.compile(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]"
-    r"|,? (?:because|since|as|which|so|but|where|not)\b"
+    r"|, not |,? (?:because|since|as|which|so|but|where)\b"
+)
+_NO_ANSWER = re.compile(
+    r"(?:that|to|not|because|if|how|what|(?:in)?correct|wrong|right|given|provided|based|shown|below|above|"
+    r"as follows)\b",
+    re.IGNORECASE,
 )
 _MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
 _CHOICE = re.compile(
@@ -68,7 +73,7 @@ def final_answer(text: str, instruction: str = "") -> str | None:
     The first of these that the text has: calls of tools at its end; the field ``answer`` of a JSON object, or the whole
     object or list; the last ``\boxed{}``; the number after ``####``; what follows the last *answer is* or *answer:*.
     As far as the instruction wants such an answer, also: a choice letter, or *yes* or *no*, at the beginning; a short
-    text as a whole; the number of the last sentence.
+    text as a whole; the name that the first sentence gives; the number that the last sentence ends in.
 
     Args:
         text: the candidate.
@@ -89,7 +94,8 @@ def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | No
 
     Returns:
         For each candidate what `final_answer` finds; all None unless two candidates, and half of those that are not
-        empty, have a final answer.
+        empty, have a final answer. Names and words count only where two are equal, and *yes* or *no* to a question that
+        does not name them only where four of five begin with it.
     """
     question = _Question.of(instruction)
     answers = tuple(_answer(text, question) for text in texts)
@@ -122,13 +128,13 @@ def agreement(answers: Sequence[str | None], weights: ArrayLike | None = None) -
     voices = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if voices.shape != (count,) or not np.isfinite(voices).all() or (voices < 0).any():
         raise InputError(f"The weights of {count} answers must be {count} finite numbers of 0 or more.")
-    has = np.array([answer is not None for answer in answers], bool)
-    if not has.any():
+    if all(answer is None for answer in answers):
         return np.full(count, np.nan)
-    same = np.array([[mine is not None and mine == other for other in answers] for mine in answers], bool)
-    others = (has * voices).sum() - has * voices
-    agreeing = same @ voices - has * voices
-    return np.asarray(agreeing / np.where(others > 0, others, 1))
+    given = np.array([answer or "" for answer in answers], object)
+    others = ~np.eye(count, dtype=bool) & (given != "")
+    total = others @ voices
+    agreeing = (others & (given[:, None] == given)) @ voices
+    return np.asarray(np.minimum(agreeing / np.where(total > 0, total, 1), 1))
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ _BRIEF = re.compile(
 )
 _FUNCTION_WORDS = """
 a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had
+have had i i'm we you sorry unfortunately apologize
 """
 _STEM = 5  # letters of a word by which it is known in another form
 _FEW_WORDS = 4  # of a sentence that are not in the question
@@ -264,6 +270,10 @@ class _Question:
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
         )
 
+    def wants(self, line: str) -> bool:
+        """Check whether it wants an answer as short as a line."""
+        return self.fact or bool(self.options) or (self.number and bool(numbers_in(line)))
+
 
 def _options(text: str) -> dict[str, str]:
     """Return the choices of an instruction by letter; empty if it has none."""
@@ -306,25 +316,23 @@ def _in_question(found: str, question: _Question) -> str | None:
     if question.polar and (word := _YES_NO.match(plain)):
         return question.polar[word[1].lower() in ("no", "false")]
     normal = normal_form(found, share=question.share)
-    for letter, option in question.options.items():
-        if normal and normal == option:
-            return letter
-    if normal is None or not normal[-1:].isdigit():
-        if question.number:
-            return _only_number(plain, question) or normal
-        if question.fact and question.words:
-            return _new_words(plain, question) or normal
+    if chosen := [letter for letter, option in question.options.items() if option and option == normal]:
+        return chosen[0]
+    if question.number and (normal is None or not normal[-1:].isdigit()):
+        return _only_number(plain, question) or normal
+    if question.words and not _BARE.fullmatch(plain):
+        return _new_words(plain, question) or normal
     return normal
 
 
 def _new_words(sentence: str, question: _Question) -> str | None:
     """Return the names and numbers of a sentence that are not in the question; None if it has other new words."""
-    words = re.findall(r"[^\W_][\w'’.-]*", sentence)
     known = _FUNCTION_WORDS.split()
+    words = [word.rstrip(".-'’") for word in re.findall(r"[^\W_][\w'’.-]*", sentence)]
     new = [word for word in words if word.casefold() not in known and word.casefold()[:_STEM] not in question.words]
     if not 0 < len(new) <= _FEW_WORDS or any(word[0].islower() for word in new):
         return None
-    return normal_form(" ".join(word.strip(".-") for word in new))
+    return normal_form(" ".join(new))
 
 
 def _only_number(sentence: str, question: _Question) -> str | None:
@@ -358,12 +366,12 @@ def _places(text: str, question: _Question) -> Iterator[str]:
     if question.polar and (word := _YES_NO.match(start)):
         yield word[1]
     line = prose.strip()
-    if len(line) <= _SHORT and "\n" not in line and (question.fact or question.options or question.number):
+    if len(line) <= _SHORT and "\n" not in line and question.wants(line):
         yield line
     elif _BARE.fullmatch(text[:_SHORT]) and len(text) <= _SHORT:
         yield text
-    if question.fact and (first := _SENTENCE_END.split(start + "\n", maxsplit=1)[0]) != start:
-        yield first
+    if question.words and (words := _new_words(re.split(r"[.!?](?=\s|$)|\n", start)[0], question)):
+        yield words
     if question.number and len(question.numbers) >= _LEAST_NUMBERS:
         sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
         yield from _concluded(sentences[-1] if sentences else "", question)
@@ -435,7 +443,8 @@ def _boxed(text: str) -> str | None:
 
 
 def _ending(rest: str) -> str:
-    """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence."""
+    """Return the answer in what follows *answer is*: the first formula, or the rest of the sentence if it names one."""
     if math := _MATH.match(rest):
         return math[1] or math[2] or math[3]
-    return _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()
+    sentence = _SENTENCE_END.split(rest[:_LONGEST_ANSWER], maxsplit=1)[0].strip()
+    return "" if _NO_ANSWER.match(sentence) else sentence

@@ -50,7 +50,6 @@ _SPACING = re.compile(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[
 _WORDS_IN_LATEX = re.compile(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
 _ROOT = re.compile(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\w))")
-_GROUP = re.compile(r"\{([^{}]*)\}")
 _SCRIPT = re.compile(r"([\^_])\((\w+)\)")
 _DEGREE = re.compile(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
 
@@ -77,6 +76,12 @@ _LEAD = re.compile(
     r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+=]\s*)+"
 )
 _FORMULA = re.compile(r"[\^=+*/(){}\[\]√π∞∪|<>≤≥±]|\d[a-z]|\w_\w")
+_LABELLED = re.compile(r"^[a-z]\w?(?:\([a-z]\))?=(?=[^=]+$)")
+_TIMES = re.compile(r"(?<=\d)\*(?=[a-z(√π])")
+_NEEDLESS = re.compile(
+    r"(?<![\w^)])\((\w+(?:\^\w+)?)\)(?![\w^(])|(?:(?<=^)|(?<=[+=]))\((\w[\w^*/]*)\)(?=[-+=]|$)"
+    r"|^\(((?:[^(),]|\([^(),]*\))*)\)$"
+)
 _PHRASE = re.compile(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
 _FUNCTIONS = "sin cos tan cot sec csc log ln exp arcsin arccos arctan theta alpha beta gamma omega lambda"
 _NAMES = frozenset(_FUNCTIONS.split())
@@ -106,7 +111,7 @@ def normal_form(answer: str, *, share: bool = False) -> str | None:
     if (listed := _list(text, share)) is not None:
         return listed
     if _FORMULA.search(text) and not (set(_WORD.findall(text)) - _NAMES):
-        return re.sub(r"\s+", "", text) if _is_balanced(text) else None
+        return _formula(text)
     if len(text.split()) > _FEW_WORDS:
         return None
     if _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
@@ -115,24 +120,27 @@ def normal_form(answer: str, *, share: bool = False) -> str | None:
 
 
 def canonical(value: Any) -> str:
-    """Write a JSON value with sorted keys, and whole numbers without a point."""
+    """Write a value of `json_value` with sorted keys."""
     if isinstance(value, str):
         return value
-    return json.dumps(_whole(value), sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def json_value(text: str) -> Any:
-    """Return the object or list that a text is, as JSON or as Python writes it; None if it is none."""
+    """Return the object or list that a text is, as JSON or as Python writes it; None if it is none.
+
+    Whole numbers are integers, and texts have no spaces around them.
+    """
     text = text.strip().strip("`").strip()
     if not (text[:1] + text[-1:] in ("{}", "[]") and 2 < len(text) <= _LONGEST_JSON) or text.startswith(("{\\", "[\\")):
         return None
     python = re.sub(r"\b(True|False|None)\b", lambda found: {"N": "null"}.get(found[0][0], found[0].lower()), text)
     for written in (text, python.replace("'", '"') if '"' not in python else python):
         try:
-            value = json.loads(written, parse_constant=_refuse)
+            value = _whole(json.loads(written, parse_constant=_refuse))
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) or any(not isinstance(item, int | float) for item in value) or len(value) > 2:
+        if isinstance(value, dict) or any(type(item) not in (int, float) for item in value) or len(value) > 2:
             return value
         return None  # [1, 2] can be an interval
     return None
@@ -187,8 +195,16 @@ def _plain(answer: str) -> str:
     return text
 
 
-def _is_balanced(text: str) -> bool:
-    return sum(map(text.count, "([{")) == sum(map(text.count, ")]}"))
+def _formula(text: str) -> str | None:
+    """Write an open expression without spaces, label and needless parentheses; None if some are not closed."""
+    text = _LABELLED.sub("", re.sub(r"\s+", "", text))
+    if sum(map(text.count, "([{")) != sum(map(text.count, ")]}")):
+        return None
+    for _ in range(_DEEPEST):
+        before, text = text, _NEEDLESS.sub(r"\1\2\3", _TIMES.sub("", text))
+        if text == before:
+            break
+    return text
 
 
 def _quantity(text: str, share: bool = False) -> str | None:
@@ -274,8 +290,10 @@ def _list(text: str, share: bool) -> str | None:
         return None
     written = [str(number) for number in numbers]
     names = [part.partition("=")[0].strip() for part in parts if "=" in part]
+    if len(set(names)) > 1 and len(names) < len(parts):
+        return None
     if len(set(names)) > 1:
-        return ", ".join(sorted(f"{name} = {number}" for name, number in zip(names, written, strict=False)))
+        return ", ".join(sorted(f"{name} = {number}" for name, number in zip(names, written, strict=True)))
     if ordered:
         return f"{text[0]}{', '.join(written)}{text[-1]}"
     return ", ".join(sorted(set(written), key=lambda number: (Fraction(number), number)))
@@ -308,7 +326,7 @@ class _Expression:
         self._tokens = tokens[::-1]
 
     def value(self) -> Fraction | float:
-        value = self._sum()
+        value: Fraction | float = self._sum()
         if self._tokens or not abs(value) < _LARGEST or (isinstance(value, Fraction) and value.denominator > _LARGEST):
             raise ValueError
         return value
