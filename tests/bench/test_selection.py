@@ -1,6 +1,6 @@
 import pytest
 
-from llm_blender.bench import BenchRow, baseline_selections, ranker_selections
+from llm_blender.bench import BenchRow, baseline_selections, folded_selections, ranker_selections
 from llm_blender.errors import InputError
 from llm_blender.ranking import Priors
 from llm_blender.testing import FakeRanker
@@ -87,5 +87,39 @@ def test_a_constant_gain_over_random_is_certain():
 
 
 def test_to_dict_is_plain():
-    keys = ["method", "rows", "quality", "ci95", "vs_random_ci95", "comparisons"]
+    keys = ["method", "rows", "quality", "ci95", "vs_random_ci95", "comparisons", "vs_single", "vs_single_ci95"]
     assert list(baseline_selections(ROWS)[0].to_dict()) == keys
+
+
+class TestFolds:
+    """Eight instructions; ann writes the better answer in six, and the ranker cannot tell."""
+
+    rows = [row(f"q{i}", (1, 0, 0) if i < 6 else (0, 1, 0), texts=("one answer", "one more", "no")) for i in range(8)]
+
+    def folded(self, ranker=None, **options):
+        rankings = (ranker or FakeRanker(lambda text: 0.0)).rank_many(
+            [row.prompt for row in self.rows], [row.texts for row in self.rows], strategy="full"
+        )
+        return by_method(folded_selections(self.rows, {"fake": rankings}, folds=4, **options))
+
+    def test_priors_of_the_other_folds_decide_what_the_ranker_cannot(self):
+        found = self.folded()
+        assert found["best single LLM"].quality == 6 / 8
+        assert found["fake with priors from scores"].quality == 6 / 8
+        assert found["fake with priors from scores"].vs_single == 0
+        assert found["best single LLM"].vs_single is None
+        assert found["oracle"].vs_single == 2 / 8
+        low, high = found["oracle"].vs_single_ci95
+        assert 0 <= low <= 2 / 8 <= high
+
+    def test_without_labels_the_ranker_teaches_the_priors(self):
+        found = self.folded(FakeRanker(lambda text: -float(len(text))))  # prefers cy's short answers
+        assert found["fake"].quality == found["fake with priors without labels"].quality == 0
+
+    def test_the_seed_draws_the_folds(self):
+        assert self.folded(seed=1) == self.folded(seed=1)
+
+    @pytest.mark.parametrize("folds", [1, 9])
+    def test_too_few_instructions(self, folds):
+        with pytest.raises(InputError, match="give 2 to 8"):
+            folded_selections(self.rows, {}, folds=folds)

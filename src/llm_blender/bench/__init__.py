@@ -26,7 +26,13 @@ from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.report import Table, write_page
 from llm_blender.bench.resampling import Difference
 from llm_blender.bench.rows import BenchRow, scored_rows
-from llm_blender.bench.selection import Selection, baseline_selections, ranker_selections, selection_table
+from llm_blender.bench.selection import (
+    Selection,
+    baseline_selections,
+    folded_selections,
+    ranker_selections,
+    selection_table,
+)
 
 __all__ = [
     "Agreement",
@@ -44,6 +50,7 @@ __all__ = [
     "baseline_selections",
     "draw_candidates",
     "evidence_table",
+    "folded_selections",
     "fused_rows",
     "fusion_effort",
     "fusion_effort_table",

@@ -11,7 +11,6 @@ from llm_blender.cli._output import note
 from llm_blender.cli._progress import progress
 from llm_blender.cli._rankers import (
     BenchOptions,
-    FileArgument,
     FilesArgument,
     QualityOption,
     compared_models,
@@ -104,7 +103,7 @@ def pairs(
 @app.command()
 @with_options
 def select(
-    file: FileArgument,
+    files: FilesArgument,
     score: QualityOption,
     strategies: Annotated[
         list[str] | None,
@@ -119,6 +118,14 @@ def select(
         str | None, typer.Option("--choose-on", metavar="TRAIN", help="Choose the best single LLM on these rows.")
     ] = None,
     priors: PriorsOption = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Choose the best single LLM, and learn the LLMs' strengths, on other folds (cross-validation).",
+        ),
+    ] = None,
     *,
     options: BenchOptions,
 ) -> None:
@@ -128,32 +135,54 @@ def select(
     draw), longest, consensus, first, the best single LLM (chosen with --choose-on), the best in hindsight, and the
     oracle, which takes the best answer of each row. Where an LLM has no answer, a draw among the others replaces it.
     With --priors, each ranker is measured alone, and with the strengths of the LLMs added to the same comparisons.
-    Intervals are bootstrapped over instructions. Tables show scores from 0 to 1 in percent.
+    With --folds, all that is learned is learned on other folds: the best single LLM, and the strengths, both from the
+    scores and, without them, from the ranker's own rankings. FILE may be repeated then. Intervals are bootstrapped over
+    instructions. Tables show scores from 0 to 1 in percent.
 
-    JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons}], on the score's own scale.
+    JSON: [{method, rows, quality, ci95, vs_random_ci95, comparisons, vs_single, vs_single_ci95}], on the score's own
+    scale.
     """
-    from llm_blender.bench import baseline_selections, ranker_selections, selection_table
+    from llm_blender.bench import baseline_selections, folded_selections, ranker_selections, selection_table
+    from llm_blender.bench.methods import rank_rows
     from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
     from llm_blender.ranking import comparison_count
 
     strategies = strategies or ["auto"]
     for strategy in strategies:
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
-    rows = _scored(file, score, options)
+    if folds and (choose_on or priors):
+        raise InputError("--folds chooses and learns on the other folds: leave out --choose-on and --priors.")
+    rows = [row for file in files for row in _scored(file, score, options)]
     train = None if choose_on is None else _scored(choose_on, score, options)
     strengths = load_priors(priors)
     note_unknown(strengths, (model for row in rows for model in row.models))
     loaded = load_rankers(options)
     results: list[Selection] = []
+    rankings = {}
     for name, ranker in loaded.rankers.items():
         note_other_ranker(strengths, name)
         for strategy in strategies:
             with progress(f"{name}, {strategy}", "comparisons") as report:
-                results += ranker_selections(
-                    rows, ranker, name, strategy=strategy, seed=options.seed, priors=strengths, progress=report
-                )
+                if folds:
+                    rankings[f"{name}, {strategy}"] = rank_rows(
+                        rows, ranker, strategy=strategy, seed=options.seed, progress=report
+                    )
+                else:
+                    results += ranker_selections(
+                        rows,
+                        ranker,
+                        name,
+                        strategy=strategy,
+                        seed=options.seed,
+                        priors=strengths,
+                        train=train,
+                        progress=report,
+                    )
     note_judges(loaded.judges)
-    results += baseline_selections(rows, train, seed=options.seed)
+    if folds:
+        results = folded_selections(rows, rankings, folds=folds, seed=options.seed)
+    else:
+        results += baseline_selections(rows, train, seed=options.seed)
     percent = all(0 <= quality <= 1 for row in rows for quality in row.qualities)
     print_results(results, selection_table(results, percent=percent), options)
 

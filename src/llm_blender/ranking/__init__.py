@@ -16,9 +16,8 @@ from llm_blender.ranking.aggregation import (
     ranks_from_scores,
 )
 from llm_blender.ranking.agreement import Majority, agreement, final_answer, final_answers, majority
-from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions, model_alone
 from llm_blender.ranking.answers import normal_form
-from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions
+from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions, model_alone
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -96,7 +95,6 @@ __all__ = [
     "Interval",
     "JudgedFeatures",
     "JudgedRanking",
-    "LogitWeights",
     "Majority",
     "Pairs",
     "PairwiseRanker",

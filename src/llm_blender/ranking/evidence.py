@@ -24,6 +24,7 @@ from llm_blender.ranking.aggregation import Floats, Posterior, both_orders, max_
 from llm_blender.ranking.agreement import agreement, final_answers
 from llm_blender.ranking.confidence import Interval
 from llm_blender.ranking.consensus import consensus
+from llm_blender.ranking.form import form
 from llm_blender.types import Evidence, Ranking
 
 Situation = Literal["two", "several", "agreeing"]
@@ -33,6 +34,7 @@ FEATURES = ("consensus", "agreement", "form", "length")
 """Numbers per candidate beside the model's logit."""
 
 _DECIMALS = 9
+_COSTS = {"empty": 3.0, "loop": 3.0, "cut_off": 3.0}  # of a flaw; of any other, 1
 _NO_ANSWER = 1.0  # cost of a candidate without a final answer where the others have one
 _STEPS = 100
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
@@ -136,8 +138,8 @@ class Features:
         n, several = len(texts), len({text.strip() for text in texts}) > 2
         answers = final_answers(texts, instruction) if several else ()
         answered = np.array([answer is not None for answer in answers], bool)
-        found: tuple[tuple[str, ...], ...] = ((),) * n
-        costs = np.zeros(n)
+        found = form(texts, instruction)
+        costs = np.array([sum(_COSTS.get(flaw, 1.0) for flaw in of_text) for of_text in found], np.float64)
         values = np.zeros((n, len(FEATURES)))
         if several:
             values[:, 0] = consensus(texts) * reliability(n)
