@@ -16,10 +16,9 @@ from llm_blender.cli import app
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import CheckpointError, InputError, LLMError, NotFoundError
 from llm_blender.fusers import base_model, load_fuser
-from llm_blender.fusers.embedded_fuser import EmbeddedFuser, Settings
+from llm_blender.fusers.embedded_fuser import EmbeddedFuser
 from llm_blender.fusers.gen_fuser import CausalFormat, GenFuser
 from llm_blender.llms.embedded import EmbeddedLLM
-from llm_blender.llms.models import DEFAULT_MODEL, find
 from llm_blender.testing import FakeLLM
 from llm_blender.types import Fuser, Message, Sampling
 
@@ -178,7 +177,9 @@ def test_rows_of_a_file(exported: Path, fuser: EmbeddedFuser, tmp_path: Path) ->
 def test_names(tmp_path: Path) -> None:
     assert base_model("chat") is None
     assert base_model("someone/something") is None
-    assert base_model("embedded") == DEFAULT_MODEL
+    for load in (base_model, load_fuser):
+        with pytest.raises(InputError, match=r"write embedded:FOLDER .* or take the fuser consensus"):
+            load("embedded")
     with pytest.raises(NotFoundError, match="No embedded fuser"):
         load_fuser(f"embedded:{tmp_path / 'nowhere'}")
 
@@ -217,12 +218,3 @@ def test_a_damaged_adapter_costs_no_candidate(exported: Path, tiny_gguf: Path, t
 def edit(folder: Path, **changes: object) -> None:
     path = folder / "fuser.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_the_bundled_one_is_small_and_adapts_the_default_model(tmp_path: Path, tiny_gguf: Path) -> None:
-    folder = Path(__file__).parents[3] / "src" / "llm_blender" / "bundled" / "fuser"
-    assert (folder / "adapter.gguf").stat().st_size < 12e6
-    base = Settings.load(folder).base
-    assert (base.model, base.size, base.sha256) == (DEFAULT_MODEL, find(DEFAULT_MODEL).size, find(DEFAULT_MODEL).sha256)
-    with pytest.raises(InputError, match="is an adapter of smollm2-135m"):
-        load_fuser("embedded", run=lambda model: EmbeddedLLM(model, tiny_gguf))
