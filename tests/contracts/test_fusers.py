@@ -134,7 +134,7 @@ def embedded_fuser(tiny_gguf: Path, tiny_adapter: Path, tmp_path_factory: pytest
     """Export a tiny adapter, and load it with its base."""
     from llm_blender.fusers.embedded_fuser.export import export_fuser
 
-    folder, lengths = tmp_path_factory.mktemp("embedded"), {"max_length": 180, "candidate_max_length": 12}
+    folder, lengths = tmp_path_factory.mktemp("embedded"), {"max_length": 400, "candidate_max_length": 40}
     export_fuser(tiny_adapter, folder, model=str(tiny_gguf), base=tiny_gguf, max_new_tokens=8, **lengths)
     llm = EmbeddedLLM("tiny", tiny_gguf, context=512, parallel=1, threads=1)
     yield EmbeddedFuser(folder, llm)

@@ -135,7 +135,7 @@ def test_without_the_guard_nothing_is_compared() -> None:
 
 
 @pytest.mark.parametrize("guard", [True, False])
-@pytest.mark.parametrize("flaw", ["empty", "repeats", "echo", "too_small"])
+@pytest.mark.parametrize("flaw", ["empty", "repeats", "echo", "cut_off", "too_small"])
 def test_a_flawed_text_is_never_given_back(flaw: Any, guard: bool) -> None:
     got = report(FakeFuser("much longer than the longest of all", flaw=flaw, error=None), guard=guard)
     assert (got.returned, got.reason, got.answer, got.comparisons) == ("pick", flaw, "the longest of all", 0)

@@ -143,7 +143,7 @@ def test_one_model_serves_candidates_and_fuser(tiny_gguf: Path, exported: Path, 
             assert answer.fusion is not None
             assert answer.fusion.fusion is not None
             assert answer.fusion.fusion.fuser == f"embedded:{exported}"
-            assert answer.text == answer.fusion.fusion.text
+            assert (answer.fusion.fusion.text, answer.fusion.reason) != ("", "failed")
 
     asyncio.run(ask())
 
@@ -188,6 +188,12 @@ def test_two_candidates_that_do_not_fit(exported: Path, llm: EmbeddedLLM, tmp_pa
     small = shutil.copytree(exported, tmp_path / "small")
     edit(small, max_length=20)
     assert EmbeddedFuser(small, llm).fuse(ROWS[0], CANDIDATES[0]).flaw == "too_small"
+
+
+def test_a_text_that_was_cut_off_is_noticed(fuser: EmbeddedFuser) -> None:
+    fusion = fuser.fuse(ROWS[0], CANDIDATES[0])
+    assert fusion.usage.completion_tokens == fuser.settings.max_new_tokens
+    assert fusion.flaw == "cut_off"
 
 
 def test_what_is_no_embedded_fuser(exported: Path, llm: EmbeddedLLM, tiny_gguf: Path, tmp_path: Path) -> None:
