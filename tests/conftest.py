@@ -209,6 +209,56 @@ def make_llama(folder: Path, *, template: str | None = _CHAT_TEMPLATE, context: 
     return folder
 
 
+def make_gguf(folder: Path, target: Path) -> Path:
+    """Write a Llama in transformers' layout as a GGUF file, in float32 and in the layout of llama.cpp's converter."""
+    import json
+
+    import gguf
+    import numpy as np
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(folder))
+    config = model.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_dimension_count(config.hidden_size // heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = sorted(written["model"]["vocab"].items(), key=lambda item: item[1])
+    special = {token["content"] for token in written["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([token for token, _ in vocabulary])
+    kinds = (gguf.TokenType.CONTROL, gguf.TokenType.NORMAL)
+    writer.add_token_types([kinds[token not in special] for token, _ in vocabulary])
+    writer.add_token_merges([" ".join(merge) for merge in written["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template("{{ messages[0]['content'] }}")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for key, weight in model.state_dict().items():
+        values = weight.float().numpy()
+        for part, count in (("q_proj", heads), ("k_proj", kv_heads)):
+            if part in key:  # the pairs that RoPE turns stand side by side there
+                half = values.shape[0] // count // 2
+                rows = [h * 2 * half + i + p * half for h in range(count) for i in range(half) for p in range(2)]
+                values = values[rows]
+        writer.add_tensor(names.get_name(key, try_suffixes=(".weight",)), np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
 @pytest.fixture(scope="session")
 def llama_shape() -> dict[str, int]:
     """The layers of a tiny Llama, as arguments of its configuration."""
@@ -225,6 +275,13 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a chat model; not to be written to."""
     return make_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `tiny_llama` for llama.cpp; skips where the extra `lora` is not installed."""
+    pytest.importorskip("gguf")
+    return make_gguf(tiny_llama, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")

@@ -223,9 +223,9 @@ class FuserConfig(_Section):
     """``[fuser]``: the fuser that writes the fused answer, and when that is returned.
 
     Attributes:
-        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded`` (the
-            bundled adapter of the embedded LLM) or ``embedded:DIR``, a checkpoint on the Hub, or a folder. None is
-            ``embedded`` if all answers come from the embedded LLM, else ``chat``.
+        name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded:DIR``
+            (an adapter of the embedded LLM), a checkpoint on the Hub, or a folder. None is ``consensus`` if all answers
+            come from the embedded demonstration model, else ``chat``.
         top_k: maximum number of candidates to fuse, the best ones.
         guard: return a fused text only if the ranker prefers it to the best candidate.
         prefer: probability above which the ranker prefers it; None, as for the next two, is the default of

@@ -97,8 +97,9 @@ class Usage(Record):
 
 Mode = Literal["pick", "fuse"]
 """Kind of answer: the best candidate unchanged, or a fused text."""
-FusionFlaw = Literal["empty", "repeats", "echo", "failed", "too_small"]
-"""Reason why a fused text is unusable (empty, a loop, a copy of the prompt) or missing (``failed``, ``too_small``)."""
+FusionFlaw = Literal["empty", "repeats", "echo", "cut_off", "failed", "too_small"]
+"""Reason why a fused text is unusable (empty, a loop, a copy of the prompt, cut off) or missing (``failed``,
+``too_small``)."""
 FusionReason = Literal[
     "better",
     "unguarded",
@@ -111,6 +112,7 @@ FusionReason = Literal[
     "empty",
     "repeats",
     "echo",
+    "cut_off",
     "failed",
     "too_small",
 ]
@@ -165,6 +167,7 @@ _REASONS: dict[FusionReason, str] = {
     "empty": "the fuser wrote nothing",
     "repeats": "the fuser repeated itself",
     "echo": "the fuser repeated its prompt",
+    "cut_off": "the fuser was cut off at its maximum of tokens",
     "failed": "the fuser failed",
     "too_small": "two candidates do not fit into the fuser's context",
 }

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from llm_blender import ChatFuser, ConsensusFuser, EmbeddedFuser, GenFuser, GuardedFuser
+from llm_blender import ChatFuser, ConsensusFuser, EmbeddedFuser, EmbeddedLLM, GenFuser, GuardedFuser
 from llm_blender.errors import InputError
 from llm_blender.fusers import LongestFuser
 from llm_blender.testing import FakeLLM, FakeRanker
@@ -131,17 +130,15 @@ def endless(folder: Path) -> GenFuser:
 
 
 @pytest.fixture(scope="session")
-def embedded_fuser(embedded: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> EmbeddedFuser:
-    """Load the bundled adapter with smaller lengths than its own."""
-    import llm_blender.bundled
+def embedded_fuser(tiny_gguf: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Export a tiny adapter, and load it with its base."""
+    from llm_blender.fusers.embedded_fuser.export import export_fuser
 
-    bundled = Path(llm_blender.bundled.__file__).parent / "fuser"
-    folder = Path(shutil.copytree(bundled, tmp_path_factory.mktemp("embedded") / "fuser"))
-    settings = json.loads((folder / "fuser.json").read_text(encoding="utf-8"))
-    smaller = {"max_length": 180, "candidate_max_length": 12, "max_new_tokens": 3}
-    assert smaller.keys() <= settings.keys()
-    (folder / "fuser.json").write_text(json.dumps(settings | smaller), encoding="utf-8")
-    return EmbeddedFuser(folder, embedded("fuser"))
+    folder, lengths = tmp_path_factory.mktemp("embedded"), {"max_length": 400, "candidate_max_length": 40}
+    export_fuser(tiny_adapter, folder, model=str(tiny_gguf), base=tiny_gguf, max_new_tokens=8, **lengths)
+    llm = EmbeddedLLM("tiny", tiny_gguf, context=512, parallel=1, threads=1)
+    yield EmbeddedFuser(folder, llm)
+    llm.close()
 
 
 @pytest.fixture(scope="session")

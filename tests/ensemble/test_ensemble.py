@@ -16,6 +16,7 @@ import pytest
 from llm_blender.config import Config, Price
 from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Limits, Member, Observer, fuser_name
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundError, WorkError
+from llm_blender.fusers import ConsensusFuser
 from llm_blender.llms.embedded import EmbeddedLLM
 from llm_blender.llms.models import DEFAULT_MODEL
 from llm_blender.llms.openai_compatible import OpenAICompatibleLLM
@@ -354,7 +355,9 @@ def test_the_default_asks_the_embedded_model_several_times_at_once(
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr("llm_blender.llms.models.pull", pulled.append)
     monkeypatch.setattr("llm_blender.llms.embedded.resolve", lambda name: tmp_path / "small.gguf")
-    (member,) = Ensemble.default(store=store).members
+    default = Ensemble.default(store=store)
+    (member,) = default.members
+    assert isinstance(default.fuser, ConsensusFuser)
     assert pulled == [DEFAULT_MODEL]
     assert member.samples == DEFAULT_SAMPLES
     assert isinstance(member.llm, EmbeddedLLM)
@@ -362,17 +365,17 @@ def test_the_default_asks_the_embedded_model_several_times_at_once(
     assert member.llm._parallel > 1
 
 
-def test_the_bundled_fuser_fuses_what_the_embedded_model_alone_answers() -> None:
+def test_consensus_fuses_what_the_embedded_model_alone_answers() -> None:
     embedded = {"name": "small", "provider": "embedded", "model": DEFAULT_MODEL}
     other = {"name": "a", "model": "fake", "base_url": "http://127.0.0.1:1"}
 
     def name(*llms: dict[str, str], **fuser: str) -> str:
         return fuser_name(Config.model_validate({"llm": llms, "fuser": fuser}))
 
-    assert name() == name(embedded) == name(embedded, {**embedded, "name": "again"}) == "embedded"
+    assert name() == name(embedded) == name(embedded, {**embedded, "name": "again"}) == "consensus"
     assert name(embedded, other) == name({**embedded, "model": "my.gguf"}) == "chat"
     assert name(embedded, name="chat") == "chat"
-    assert name(other, name="embedded") == "embedded"
+    assert name(other, name="embedded:folder") == "embedded:folder"
 
 
 def test_a_configuration_without_llms_is_refused() -> None:

@@ -63,6 +63,16 @@ def test_a_refusal_is_no_fused_text() -> None:
     assert (fusion.text, fusion.flaw, fusion.usage, fusion.cost) == ("", "empty", Usage(30, 12), 0.25)
 
 
+@pytest.mark.parametrize(("reason", "flaw"), [("length", "cut_off"), ("MAX_TOKENS", "cut_off"), ("stop", None)])
+def test_a_text_that_was_cut_off_is_noticed(reason: str, flaw: str | None) -> None:
+    class Ending(FakeLLM):
+        async def generate(self, messages: Sequence[Message], *args: Any, **options: Any) -> Candidate:
+            return replace(await super().generate(messages, *args, **options), finish_reason=reason)
+
+    fusion = ChatFuser(Ending("llama", FUSED)).fuse(INSTRUCTION, CANDIDATES)
+    assert (fusion.text, fusion.flaw) == (FUSED, flaw)
+
+
 def test_the_order_is_drawn_by_the_seed() -> None:
     fuser = ChatFuser(FakeLLM("llama", FUSED))
     orders = [fuser.fuse(INSTRUCTION, CANDIDATES, seed=seed).used for seed in range(30)]

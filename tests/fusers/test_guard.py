@@ -10,6 +10,7 @@ import pytest
 
 from llm_blender.errors import InputError, LLMError, WorkError
 from llm_blender.fusers import FusionRule, GuardedFuser, LongestFuser
+from llm_blender.rankers.heuristics import Consensus, First
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Fuser, Fusion, FusionReport, Usage
 
@@ -44,6 +45,14 @@ class FakeFuser:
     ) -> Fusion:
         await asyncio.sleep(self.delay)
         return self._fuse(instruction, candidates, input, seed)
+
+
+class Seeing(FakeRanker):
+    """A ranker that keeps the texts of its last call."""
+
+    def rank_many(self, instructions: Any, candidates: Any, **options: Any) -> Any:
+        (self.seen,) = candidates
+        return super().rank_many(instructions, candidates, **options)
 
 
 def report(fuser: Fuser, candidates: Sequence[str] = CANDIDATES, ranker: Any = None, **options: Any) -> FusionReport:
@@ -87,6 +96,31 @@ def test_both_orders_count() -> None:
     assert report(tie, ranker=ranker).reason == "worse"  # as good is not better
 
 
+def test_the_evidence_of_the_other_candidates_counts() -> None:
+    """Two texts have no consensus: the others decide which one agrees with them."""
+    candidates = ["tides come from wind", "tides come from the moon and the sun", "the moon and the sun pull the sea"]
+    ranking = First().rank("q", candidates)
+    for text, reason in (("tides come from the moon", "better"), ("tides come from fish", "worse")):
+        guarded = GuardedFuser(FakeFuser(text), Consensus())
+        (got,) = guarded.fuse_many(["q"], [candidates], [ranking])
+        assert (got.reason, asyncio.run(guarded.afuse("q", candidates, ranking)).reason) == (reason, reason)
+
+
+def test_the_other_candidates_are_not_compared_again() -> None:
+    ranker, texts = Seeing(), ["short", "the longest of all", "a longer one", "a longer one", ""]
+    ranking = ranker.rank("q", texts, strategy="full")
+    got = asyncio.run(GuardedFuser(FakeFuser("a new one"), ranker).afuse("q", texts, ranking))
+    assert ranker.batches[-1] == [("q", "the longest of all", "a new one"), ("q", "a new one", "the longest of all")]
+    assert got.comparisons == 2
+    assert ranker.seen == ["the longest of all", "a new one", "short", "a longer one", "a longer one", ""]
+
+
+def test_a_candidate_that_the_fuser_copied_is_in_view_once() -> None:
+    ranker, texts = Seeing(lambda text: text.count("e")), ["eee", " a copied one\n", "x"]
+    asyncio.run(GuardedFuser(FakeFuser("a copied one"), ranker).afuse("q", texts, ranker.rank("q", texts)))
+    assert ranker.seen == ["eee", "a copied one", "x"]
+
+
 def test_how_much_better_can_be_asked() -> None:
     fuser = FakeFuser("the longest of all!")
     assert report(fuser).reason == "better"
@@ -101,7 +135,7 @@ def test_without_the_guard_nothing_is_compared() -> None:
 
 
 @pytest.mark.parametrize("guard", [True, False])
-@pytest.mark.parametrize("flaw", ["empty", "repeats", "echo", "too_small"])
+@pytest.mark.parametrize("flaw", ["empty", "repeats", "echo", "cut_off", "too_small"])
 def test_a_flawed_text_is_never_given_back(flaw: Any, guard: bool) -> None:
     got = report(FakeFuser("much longer than the longest of all", flaw=flaw, error=None), guard=guard)
     assert (got.returned, got.reason, got.answer, got.comparisons) == ("pick", flaw, "the longest of all", 0)

@@ -10,6 +10,12 @@ INSTRUCTION = "Why is the sky blue, and why is the sea blue?"
 GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]
 
 
+def test_cut_off() -> None:
+    assert find_flaw("Air scatters blue light, and", INSTRUCTION, GIVEN, cut_off=True) == "cut_off"
+    assert find_flaw("Air scatters blue light, and", INSTRUCTION, GIVEN) is None
+    assert find_flaw("on and on " * 40, INSTRUCTION, GIVEN, cut_off=True) == "repeats"  # which says more
+
+
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_nothing(text: str) -> None:
     assert find_flaw(text, INSTRUCTION, GIVEN) == "empty"

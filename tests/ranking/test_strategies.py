@@ -7,15 +7,18 @@ from hypothesis import strategies as st
 
 from llm_blender.errors import InputError
 from llm_blender.ranking import (
+    DUEL,
     STRATEGIES,
     active,
     bubble,
     comparison_count,
+    duel,
     find_aggregation,
     full,
     knockout,
     make_strategy,
     rank_many,
+    rank_with,
     single,
     top_k,
 )
@@ -173,6 +176,27 @@ def test_active_leaves_the_hopeless_alone():
         ranking, _ = rank(active(11), logits)
         opponents += (~np.isnan(ranking.logits)).sum(axis=1)[order]
     assert opponents[:3].sum() > 1.5 * opponents[-3:].sum()
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_a_duel_reads_the_first_two_in_both_orders_and_nothing_else(n):
+    logits = random_logits(n, 1)
+    logits[0, 1], logits[1, 0] = 1.0, 2.0
+    ranking, rounds = rank(duel(n), logits)
+    assert rounds == [[(0, 1), (1, 0)]]
+    assert (ranking.best, ranking.order[:2], ranking.strategy) == (1, (1, 0), DUEL)
+    assert ranking.ranks == (2, 1, *[3] * (n - 2))
+    assert ranking.logit(1, 0) == 0.5
+    assert np.isfinite(ranking.logits).sum() == 2
+
+
+def test_a_duel_is_made_by_name_and_is_no_way_to_rank_all():
+    assert DUEL not in STRATEGIES
+    assert comparison_count(DUEL, 5) == 2
+    (ranking,) = rank_with([["a", "bbb", "cc"]], lambda pool, advance: [len(pool) * 1.0] * len(pool), strategy=DUEL)
+    assert (ranking.comparisons, ranking.probability(0, 1)) == (2, 0.5)
+    with pytest.raises(InputError, match="at least two"):
+        make_strategy(DUEL, 1)
 
 
 @pytest.mark.parametrize("strategy", [bubble, knockout])

@@ -18,6 +18,7 @@ _WHY = {
     "empty": "not returned: it is empty",
     "repeats": "not returned: it repeats itself",
     "echo": "not returned: it repeats the prompt",
+    "cut_off": "not returned: it is cut off",
     "failed": "the fuser failed",
     "too_small": "not fused: two candidates do not fit into what the fuser reads",
     "clear": "not fused: the best candidate is clear",

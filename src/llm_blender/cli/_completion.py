@@ -27,7 +27,7 @@ def complete_ranker(incomplete: str) -> list[str]:
 def complete_fuser(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a fuser that needs no file."""
     chat = [f"chat:{name}" for name in _configured(ctx)]
-    return _starting(incomplete, ["chat", *chat, "consensus", "embedded", "longest"])
+    return _starting(incomplete, ["chat", *chat, "consensus", "longest"])
 
 
 def complete_strategy(incomplete: str) -> list[str]:

@@ -44,9 +44,9 @@ FuserOption = Annotated[
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help="Fuse with `chat` (the first LLM), `chat:NAME`, `embedded` (the embedded LLM with the bundled adapter), "
-        "`embedded:DIR`, a folder, a Hub repository, `consensus` (adds to the best candidate what the others agree "
-        "on), or `longest` [default: as configured; embedded where only the embedded LLM answers, else chat].",
+        help="Fuse with `chat` (the first LLM), `chat:NAME`, `consensus` (adds to the best candidate what the "
+        "others agree on), `longest`, `embedded:DIR` (an adapter of the embedded LLM), a folder, or a Hub repository "
+        "[default: as configured; consensus where only the embedded LLM answers, else chat].",
         autocompletion=complete_fuser,
     ),
 ]

@@ -21,7 +21,8 @@ from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
 from llm_blender.fusers import (
     CHAT,
-    EMBEDDED,
+    CONSENSUS,
+    ConsensusFuser,
     GuardedFuser,
     base_model,
     load_fuser,
@@ -143,7 +144,7 @@ class Ensemble:
 
     @classmethod
     def default(cls, *, samples: int = DEFAULT_SAMPLES, store: Store | None = None) -> Self:
-        """Make an ensemble of the embedded demonstration model, sampled several times, the bundled ranker and fuser.
+        """Make an ensemble of the embedded demonstration model, sampled several times, and the bundled ranker.
 
         Raises:
             NotFoundError, DownloadError: the model is not on this machine and cannot be downloaded.
@@ -153,8 +154,8 @@ class Ensemble:
 
         pull(DEFAULT_MODEL)
         llm, store = EmbeddedLLM(DEFAULT_MODEL, DEFAULT_MODEL), Store() if store is None else store
-        fuser = _fuser(EMBEDDED, [llm], store, check=False)
-        return cls([Member(llm, samples)], lambda: _load_ranker("bundled"), store=store, fuser=fuser)
+        member = Member(llm, samples)
+        return cls([member], lambda: _load_ranker("bundled"), store=store, fuser=ConsensusFuser())
 
     async def __aenter__(self) -> Self:
         for llm in self._managed:
@@ -415,7 +416,7 @@ def _answer(
 def fuser_name(config: Config) -> str:
     """Return the name of the fuser: the configured one, or the default.
 
-    The default is the bundled adapter of the embedded LLM if all answers come from that LLM, and else the first
+    The default is ``consensus`` if all answers come from the embedded demonstration model, and else the first
     ``[[llm]]``.
     """
     if config.fuser.name is not None:
@@ -423,7 +424,7 @@ def fuser_name(config: Config) -> str:
     from llm_blender.llms.models import DEFAULT_MODEL
 
     alone = all(isinstance(entry, EmbeddedConfig) and entry.model == DEFAULT_MODEL for entry in config.llm)
-    return EMBEDDED if alone else CHAT
+    return CONSENSUS if alone else CHAT
 
 
 def _fuser(name: str, llms: Sequence[LLM], store: Store, *, check: bool) -> Fuser | Callable[[], Fuser]:

@@ -40,14 +40,13 @@ __all__ = [
 CHAT = "chat"
 """Name of the fuser by the first of the LLMs; ``chat:NAME`` takes another one."""
 EMBEDDED = "embedded"
-"""Name of the fuser by the bundled adapter of the embedded LLM; ``embedded:FOLDER`` takes another adapter."""
+"""Kind of the fusers by an adapter of the embedded LLM: ``embedded:FOLDER``."""
 CONSENSUS = "consensus"
 """Name of the fuser that adds to the best candidate the sentences on which the others agree."""
 LONGEST = "longest"
 """Name of the baseline: the longest candidate, unchanged."""
 
 _SELECTING: dict[str, type[ConsensusFuser | LongestFuser]] = {CONSENSUS: ConsensusFuser, LONGEST: LongestFuser}
-_BUNDLED = Path(__file__).parents[1] / "bundled" / "fuser"
 _CONCURRENCY = 32  # an LLM's own `concurrency` is the limit
 
 
@@ -62,12 +61,11 @@ def load_fuser(
     """Load a fuser by name.
 
     Args:
-        name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``embedded``, the bundled adapter of the
-            embedded LLM; ``embedded:`` and a folder or Hub repository, another adapter (of a folder, the path alone
-            will do); ``consensus``, the best candidate with sentences on which the others agree; ``longest``, the
-            longest candidate; or a folder or Hub repository with a sequence-to-sequence model such as
-            ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA adapter of one. Write ``./chat`` for a folder with
-            one of these names.
+        name: ``chat``, the first of the LLMs; ``chat:NAME``, one of them; ``consensus``, the best candidate with
+            sentences on which the others agree; ``longest``, the longest candidate; ``embedded:`` and a folder or Hub
+            repository, an adapter of the embedded LLM (of a folder, the path alone will do); or a folder or Hub
+            repository with a sequence-to-sequence model such as ``llm-blender/gen_fuser_3b``, a causal LLM, or a LoRA
+            adapter of one. Write ``./chat`` for a folder with one of these names.
         llms: LLMs by name.
         store: keeps the answers of an LLM; None keeps none.
         device: of a model that runs on torch: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
@@ -77,7 +75,7 @@ def load_fuser(
         NotFoundError: there is no such checkpoint; the message lists where it was looked for.
         CheckpointError: the checkpoint is not a fuser.
         MissingExtraError: ``torch``, or for an adapter ``lora``, is not installed.
-        InputError: there is no such LLM, or a device is given for a fuser without torch.
+        InputError: there is no such LLM, ``embedded`` has no folder, or a device is given for a fuser without torch.
     """
     text, known = os.fspath(name), llms or {}
     if text in _SELECTING and device is None:
@@ -110,6 +108,7 @@ def base_model(name: str | os.PathLike[str]) -> str | None:
     Raises:
         NotFoundError: there is no such adapter.
         CheckpointError: a file of it is missing or damaged.
+        InputError: ``embedded`` has no folder.
     """
     folder = _embedded_folder(os.fspath(name))
     if folder is None:
@@ -120,9 +119,19 @@ def base_model(name: str | os.PathLike[str]) -> str | None:
 
 
 def _embedded_folder(name: str) -> Path | None:
-    """Return the folder of an embedded fuser; None if the name is of another kind of fuser."""
+    """Return the folder of an embedded fuser; None if the name is of another kind of fuser.
+
+    Raises:
+        NotFoundError: there is no such folder or repository.
+        InputError: ``embedded`` has no folder.
+    """
     kind, _, place = name.partition(":")
     if kind != EMBEDDED:
         folder = Path(name).expanduser()
         return folder if (folder / "adapter.gguf").is_file() else None
-    return find_folder("embedded fuser", place) if place else _BUNDLED
+    if not place:
+        raise InputError(
+            f"No adapter of the embedded LLM is bundled: write {EMBEDDED}:FOLDER for one that `blend export` made, or "
+            f"take the fuser {CONSENSUS}, which needs none."
+        )
+    return find_folder("embedded fuser", place)

@@ -156,7 +156,8 @@ class ChatFuser(BaseFuser):
                 raise
             lost = sum(max(len(text) - cap, 0) for text in texts) / max(whole + len(prompt), 1)
             text = "" if reply.candidate.refusal is not None else reply.candidate.text.strip()
-            return self._fusion(text, reply, order, lost, find_flaw(text, prompt, texts, request.marks))
+            flaw = find_flaw(text, prompt, texts, request.marks, cut_off=reply.candidate.cut_off)
+            return self._fusion(text, reply, order, lost, flaw)
         return Fusion(
             "", self.name, flaw="too_small", error=refusal, truncated=1.0, seconds=time.perf_counter() - started
         )

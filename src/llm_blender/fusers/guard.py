@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.base import fuser_rows
+from llm_blender.ranking import DUEL
 from llm_blender.types import (
     Fuser,
     Fusion,
@@ -138,9 +139,10 @@ class _Plan:
 class GuardedFuser:
     """A fuser under guard: a ranker compares the fused text with the best candidate.
 
-    Empty candidates and duplicates of better ones are not fused. If the fused text has a flaw (empty, a loop, an echo
-    of the prompt), or the ranker does not prefer it to the best candidate in both orders together, the best candidate
-    is returned, and the report gives the reason.
+    The comparison is by the same evidence as the ranking: the other candidates count in it, for example as voices of
+    the consensus, but are not compared again. Empty candidates and duplicates of better ones are not fused. If the
+    fused text has a flaw (empty, a loop, an echo of the prompt), or the ranker does not prefer it to the best candidate
+    in both orders together, the best candidate is returned, and the report gives the reason.
 
     Args:
         fuser: writes the fused texts.
@@ -224,7 +226,7 @@ class GuardedFuser:
         started = time.perf_counter()
         verdicts = self._verdicts(
             [given[i].prompt for i in doubtful],
-            [[candidates[i][plans[i].best], written[i].text] for i in doubtful],
+            [_beside(candidates[i], plans[i].best, written[i].text) for i in doubtful],
         )
         each = (time.perf_counter() - started) / max(len(doubtful), 1)
         compared = dict(zip(doubtful, verdicts, strict=True))
@@ -276,7 +278,8 @@ class GuardedFuser:
         fusion = replace(_as_given(fusion, plan), seconds=time.perf_counter() - started)
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
-            (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [[best, fusion.text]])
+            texts = _beside(candidates, plan.best, fusion.text)
+            (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [texts])
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
     def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:
@@ -308,8 +311,8 @@ class GuardedFuser:
     def _is_doubtful(self, fusion: Fusion, best: str) -> bool:
         return self.guard and fusion.flaw is None and fusion.text != best.strip()
 
-    def _verdicts(self, prompts: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[Ranking]:
-        return self.ranker.rank_many(prompts, pairs, strategy="full") if pairs else []
+    def _verdicts(self, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Ranking]:
+        return self.ranker.rank_many(prompts, texts, strategy=DUEL) if texts else []
 
     def _report(
         self, plan: _Plan, best: str, fusion: Fusion | None, verdict: Ranking | None, seconds: float
@@ -338,6 +341,12 @@ class GuardedFuser:
             seconds=(0.0 if fusion is None else fusion.seconds) + (0.0 if verdict is None else seconds),
             fusion=fusion,
         )
+
+
+def _beside(candidates: Sequence[str], best: int, fused: str) -> list[str]:
+    """Return the best candidate, the fused text and the other candidates, without a copy of the fused text."""
+    others = (text for i, text in enumerate(candidates) if i != best and text.strip() != fused)
+    return [candidates[best], fused, *others]
 
 
 def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:

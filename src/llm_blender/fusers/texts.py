@@ -35,7 +35,9 @@ _MOST_REPEATED = 0.1  # share of the words in repeated sentences
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 
 
-def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str] = ()) -> FusionFlaw | None:
+def find_flaw(
+    text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str] = (), *, cut_off: bool = False
+) -> FusionFlaw | None:
     """Find the flaw that makes a fused text useless as an answer; return None if there is none.
 
     A repetition or an echo that a candidate has, too, is no flaw: the instruction may request a song with a refrain, or
@@ -46,6 +48,7 @@ def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Seq
         instruction: as one text.
         candidates: input of the fuser.
         marks: delimiters of the fuser's prompt that no answer may contain.
+        cut_off: whether the fuser stopped in the middle, at its maximum number of tokens.
     """
     if not text.strip():
         return "empty"
@@ -53,7 +56,7 @@ def find_flaw(text: str, instruction: str, candidates: Sequence[str], marks: Seq
         return "echo"
     if _repeats(text) and not any(map(_repeats, candidates)):
         return "repeats"
-    return None
+    return "cut_off" if cut_off else None
 
 
 def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str]) -> bool:

@@ -164,8 +164,21 @@ def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
     return ranking_from_scores("active", scores, logits)
 
 
+def duel(n: int) -> Strategy:
+    """Compare the first two candidates in both orders; the others are evidence only, such as voices of the consensus.
+
+    Args:
+        n: number of candidates, two or more.
+    """
+    logits = _nothing_compared(n)
+    ((winner, loser),) = yield from _play(logits, [(0, 1)])
+    return ranking_from_elimination(DUEL, [list(range(2, n)), [loser], [winner]], logits)
+
+
+DUEL = "duel"
+"""Name of `duel`, which `make_strategy` accepts; it is none of `STRATEGIES`, since it does not rank the others."""
 STRATEGIES = ("auto", "full", "single", "bubble", "knockout", "top_k", "active")
-"""Names that `make_strategy` accepts."""
+"""Names of the strategies that rank all candidates."""
 
 
 def make_strategy(
@@ -180,7 +193,7 @@ def make_strategy(
     """Make a strategy by name for n candidates; it uses the options it needs.
 
     Args:
-        name: one of `STRATEGIES`; ``auto`` is `full` where N(N − 1) fits the budget, else `knockout`.
+        name: one of `STRATEGIES`, or `DUEL`; ``auto`` is `full` where N(N − 1) fits the budget, else `knockout`.
         n: number of candidates.
         seed: of all draws.
         budget: comparisons that ``auto`` and ``active`` may spend.
@@ -199,6 +212,7 @@ def make_strategy(
         "knockout": lambda: knockout(n, seed=seed),
         "top_k": lambda: top_k(n, k=k, seed=seed),
         "active": lambda: active(n, budget=budget, seed=seed),
+        DUEL: lambda: duel(n),
     }
     return makers[_resolve(name, n, budget)]()
 
@@ -209,7 +223,7 @@ def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int 
     Raises:
         InputError: the name is unknown, there are no candidates, or an option is out of range.
     """
-    if name not in STRATEGIES:
+    if name not in (*STRATEGIES, DUEL):
         raise unknown_name("strategy", name, STRATEGIES)
     _check_candidates(n)
     every_pair = n * (n - 1)
@@ -225,6 +239,10 @@ def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int 
         case "active":
             _check_budget(budget)
             return min(budget // 2 * 2, every_pair)
+        case "duel":
+            if n < 2:
+                raise InputError("A duel is between two candidates: give at least two.")
+            return 2
         case _:
             return 2 * (n - 1)
 

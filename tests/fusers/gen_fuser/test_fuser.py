@@ -330,6 +330,16 @@ def test_a_loop_is_noticed(tiny_t5: Path) -> None:
     assert load(tiny_t5, max_new_tokens=128).fuse(ROWS[2], CANDIDATES[2]).flaw == "repeats"
 
 
+def test_a_text_that_was_cut_off_is_noticed(llama: GenFuser, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = llama._tokenizer("Blue light scatters.", add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(llama._writers, "write", lambda *args, **options: [list(ids)])
+    for more, flaw in ((0, "cut_off"), (1, None)):
+        monkeypatch.setitem(llama.options, "max_new_tokens", len(ids) + more)
+        assert llama.fuse(ROWS[0], CANDIDATES[0]).flaw == flaw
+        (fusion,) = llama.fuse_many(ROWS[:1], CANDIDATES[:1], max_new_tokens=len(ids))
+        assert fusion.flaw == "cut_off"
+
+
 def test_too_little_memory_is_a_failure_with_a_remedy(t5: GenFuser, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

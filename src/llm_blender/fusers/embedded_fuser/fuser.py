@@ -218,7 +218,7 @@ class EmbeddedFuser(BaseFuser):
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(written.text, row.prompt, row.candidates, prompt.marks),
+            flaw=find_flaw(written.text, row.prompt, row.candidates, prompt.marks, cut_off=written.cut_off),
             usage=written.usage or Usage(len(prompt.ids)),
             seconds=time.perf_counter() - started,
         )

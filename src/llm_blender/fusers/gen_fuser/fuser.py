@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
@@ -196,14 +196,14 @@ class GenFuser(BaseFuser):
                 if progress is not None:
                     progress(count[0], len(prompts))
 
-        started = time.perf_counter()
+        started, options = time.perf_counter(), {**self.options, **options}
         written = self._writers.write_batches(
-            [[_ids(prompts[i]) for i in batch] for batch in batches], {**self.options, **options}, seed, done
+            [[_ids(prompts[i]) for i in batch] for batch in batches], options, seed, done
         )
         each = (time.perf_counter() - started) / max(len(readable), 1)
         ids = dict(zip(chain(*batches), chain(*written), strict=True))
         return [
-            self._fusion(row, prompt, ids.get(i, []), each)
+            self._fusion(row, prompt, ids.get(i, []), options, each)
             for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         ]
 
@@ -255,7 +255,7 @@ class GenFuser(BaseFuser):
             prompt = self._read(row)
             started = time.perf_counter()
             ids = [] if prompt is None else self._write(prompt, self.options, seed, send, stop.is_set)
-            return self._fusion(row, prompt, ids, time.perf_counter() - started)
+            return self._fusion(row, prompt, ids, self.options, time.perf_counter() - started)
 
         try:
             return await asyncio.to_thread(run)
@@ -295,17 +295,20 @@ class GenFuser(BaseFuser):
         decode = self._tokenizer.decode
         return str(decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False))
 
-    def _fusion(self, row: Row, prompt: Prompt | None, ids: list[int], seconds: float) -> Fusion:
+    def _fusion(
+        self, row: Row, prompt: Prompt | None, ids: list[int], options: Mapping[str, Any], seconds: float
+    ) -> Fusion:
         if prompt is None:
             error = _TOO_SMALL.format(length=self._max_length)
             return Fusion("", self.name, flaw="too_small", error=error, truncated=1.0)
-        text = self._text(prompt, ids)
+        text, most = self._text(prompt, ids), options.get("max_new_tokens")
+        cut_off = most is not None and len(ids) >= most
         return Fusion(
             text=text,
             fuser=self.name,
             used=prompt.used,
             truncated=prompt.truncated,
-            flaw=find_flaw(text, row.prompt, row.candidates, prompt.marks),
+            flaw=find_flaw(text, row.prompt, row.candidates, prompt.marks, cut_off=cut_off),
             usage=Usage(len(prompt.ids), len(ids)),
             seconds=seconds,
         )
