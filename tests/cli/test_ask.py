@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 import llm_blender.llms.models
 from llm_blender.cli import app
+from llm_blender.config import load_config
 from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import DownloadError
 from llm_blender.llms import local_servers
@@ -120,8 +121,9 @@ def test_without_a_configuration_the_embedded_model_answers(first):
 
 @needs_model
 def test_it_says_who_answers_and_how_to_name_others(first):
-    assert f"{DEFAULT_MODEL} answers, a small model for demonstration" in first.stderr
-    assert '[[llm]]\n  name = "mine"\n  base_url = "http://' in first.stderr
+    advice = first.stderr.splitlines()[0]
+    assert f"{DEFAULT_MODEL} answers, a demonstration model" in advice
+    assert 'llm = [{name = "mine", base_url = "http://' in advice
 
 
 @needs_model
@@ -139,7 +141,7 @@ def test_the_same_seed_finds_the_answers_again(first, fresh):
 def test_another_number_of_answers_by_name(first, fresh):
     result = fresh(PROMPT, "--llm", DEFAULT_MODEL, "-n", "2", "--show")
     assert "2 of 2 answers come from the store" in result.stderr
-    assert "for demonstration" not in result.stderr
+    assert "demonstration" not in result.stderr
     assert result.stdout.count(f"  {DEFAULT_MODEL}  P(win) ") == 2
 
 
@@ -173,8 +175,8 @@ def test_a_server_that_runs_here_is_named(blend, ranker, monkeypatch, tmp_path):
         result = blend("ask", PROMPT)
         monkeypatch.setenv("LLM_BLENDER_OFFLINE", "1")
         offline = blend("ask", PROMPT)
-    assert "llama.cpp runs here and knows: qwen3, llama3\n" in result.stderr
-    assert f'base_url = "{server.base_url}"\n  model = "qwen3"' in result.stderr
+    assert "llama.cpp runs here and knows qwen3, llama3: " in result.stderr
+    assert f'base_url = "{server.base_url}", model = "qwen3"' in result.stderr
     assert result.stdout == ""
     assert "runs here" not in offline.stderr  # no server is probed: OLLAMA_HOST may be anywhere
 
@@ -438,18 +440,21 @@ def test_options_of_the_calls(blend, ranker, tmp_path):
     assert "cost" in dear.stderr
 
 
-def test_how_to_configure_llms_is_explained_once(blend, ranker, tmp_path, monkeypatch):
-    monkeypatch.setenv("LLM_BLENDER_STORE", str(tmp_path / "store.db"))
+@pytest.mark.parametrize("known", ["llama3.2:3b", 'odd "\\ 名'])
+def test_the_advice_is_one_line_whose_end_configures_an_llm(blend, ranker, tmp_path, monkeypatch, known):
+    async def find() -> list[local_servers.LocalServer]:
+        return [local_servers.LocalServer("Ollama", "http://127.0.0.1:11434/v1", (known,))] * (known[0] == "o")
+
+    monkeypatch.setattr(local_servers, "find_local_servers", find)
     monkeypatch.setattr("llm_blender.cli.ask.fetch_model", lambda model: None)
     monkeypatch.setattr("llm_blender.ensemble.Ensemble.from_config", _Answering)
-    first = blend("ask", PROMPT)
-    assert "[[llm]]" in first.stderr
-    (tmp_path / "store.db").touch()
-    again = blend("ask", PROMPT)
-    assert again.stderr.splitlines()[0] == (
-        "No LLM is configured: smollm2-135m answers, a small model for demonstration."
-    )
-    assert "[[llm]]" not in again.stderr
+    result = blend("ask", PROMPT)
+    (advice,) = result.stderr.splitlines()
+    assert blend("ask", PROMPT).stderr == result.stderr
+    (tmp_path / "blend.toml").write_text(advice.partition("./blend.toml: ")[2] + "\n", encoding="utf-8")
+    (entry,) = load_config().llm
+    assert (entry.name, entry.model) == ("mine", known)
+    assert blend("ask", PROMPT).stderr == ""
 
 
 class _Answering(Ensemble):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llm_blender.config import EmbeddedConfig
 from llm_blender.errors import CheckpointError, LLMError, NotFoundError
 from llm_blender.llms.embedded import EmbeddedLLM, default_variations
 from llm_blender.llms.models import DEFAULT_MODEL, resolve
+from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Message, Sampling, Usage
 
 PROMPT: list[Message] = [{"role": "user", "content": "Give three tips for sleeping better."}]
@@ -94,6 +96,33 @@ def test_the_seed_decides_the_text_whatever_else_is_written_meanwhile(llm):
     assert together == alone
     assert [candidate.text for candidate in ask(llm, *reversed(hot))] == alone[::-1]
     assert ask(llm, Sampling(temperature=1.0, max_tokens=4, seed=8))[0].text != alone[0]
+
+
+@needs_model
+def test_a_longer_answer_beside_the_text(llm):
+    """An answer that passes 256 tokens, beside one far beyond: flash attention would round differently."""
+    long: Message = {"role": "user", "content": "The storm came up over the bay at night. " * 70 + "Go on."}
+
+    async def beside() -> list[Candidate]:
+        calls = llm.generate(PROMPT, warm), llm.generate([long], Sampling(max_tokens=200))
+        return await asyncio.gather(*calls)
+
+    warm = Sampling(temperature=1.0, max_tokens=300, seed=3)
+    assert asyncio.run(beside())[0].text == ask(llm, warm)[0].text
+
+
+@needs_model
+def test_an_answer_repeats_the_question_where_it_has_to_and_does_not_loop(llm):
+    """A penalty on tokens that occurred would change the age; without any, the egg is boiled again and again."""
+
+    def first(question: str) -> Candidate:
+        return asyncio.run(llm.generate([{"role": "user", "content": question}], Sampling(seed=0)))
+
+    person = first("Answer with only JSON: Anna is 31 years old (keys name, age).")
+    assert json.loads(person.text) == {"name": "Anna", "age": 31}
+    egg = first("How do I boil an egg?")
+    assert egg.finish_reason == "stop"
+    assert egg.text.count("Boil an egg:") < 3
 
 
 @needs_model
@@ -187,6 +216,20 @@ def test_a_damaged_model_fails_alone(tmp_path):
         (tmp_path / "cut.gguf").write_bytes(whole.read(1 << 20))
     with pytest.raises(LLMError, match=r"cannot load .*cut\.gguf"):
         ask(EmbeddedLLM("cut", tmp_path / "cut.gguf"), SHORT)
+
+
+def test_options_of_sampling_are_in_the_request_and_in_the_identity(tmp_path, monkeypatch):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    llm = EmbeddedLLM("small", str(tmp_path / "small.gguf"))
+    before, request = llm.identity, llm._request(PROMPT, Sampling())
+    assert json.loads(json.dumps(before)) == before
+    assert before["decoding"].items() <= request.items()
+    assert "repeat_penalty" not in request
+    assert llm._request(PROMPT, SHORT)["max_tokens"] == 16
+    monkeypatch.setattr("llm_blender.llms.embedded._MAX_TOKENS", 99)
+    longer = llm.identity
+    monkeypatch.setattr("llm_blender.llms.embedded._DECODING", {"min_p": 0.2})
+    assert len({call_key(identity, PROMPT, SHORT) for identity in (before, longer, llm.identity)}) == 3
 
 
 def test_what_is_no_model_is_refused_at_once(tmp_path, monkeypatch):

@@ -140,25 +140,23 @@ def fetch_model(model: str) -> Path:
 
 
 def _explain(model: str) -> None:
-    """Print that the embedded model answers; the first time, before there is a store, also how to configure others."""
+    """Print that the embedded model answers, and the line of a configuration that names a better one."""
     import asyncio
+    import json
 
     from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
-    from llm_blender.store import default_store_path
 
-    if default_store_path().exists():
-        note(f"No LLM is configured: {model} answers, a small model for demonstration.")
-        return
-    note(f"No LLM is configured: {model} answers, a small model for demonstration. Add your own to ./blend.toml:")
     servers = [] if offline() else asyncio.run(find_local_servers())
+    advice, base_url, better = "For better answers run Ollama, and put", "http://localhost:11434/v1", "llama3.2:3b"
     if servers:
-        server, known = servers[0], ", ".join(servers[0].models[:5])
-        note(f"{server.kind} runs here and knows: {known}")
-        base_url, name = server.base_url, server.models[0]
-    else:
-        base_url, name = "http://localhost:11434/v1", "llama3.2:3b"
-    note(f'  [[llm]]\n  name = "mine"\n  base_url = "{base_url}"\n  model = "{name}"\n')
+        base_url, better = servers[0].base_url, servers[0].models[0]
+        advice = f"{servers[0].kind} runs here and knows {', '.join(servers[0].models[:5])}: for better answers put"
+    url, name = (json.dumps(text, ensure_ascii=False) for text in (base_url, better))
+    note(
+        f"No LLM is configured: {model} answers, a demonstration model, too small to calculate, translate or write"
+        f' verse. {advice} this line into ./blend.toml: llm = [{{name = "mine", base_url = {url}, model = {name}}}]'
+    )
 
 
 def _remark(answer: Answer, stored: int) -> None:

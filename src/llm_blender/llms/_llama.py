@@ -55,6 +55,8 @@ class Llama:
         # A cache of its own for each slot: in a shared one, the order of summation, and so the text, depends on
         # what the other slots hold.
         params.kv_unified = False
+        # Its order of summation depends on the longest of the slots.
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_ctx = context * parallel
         params.n_batch = params.n_ubatch = _BATCH
         params.cache_ram_mib = 0  # prompts are not reused

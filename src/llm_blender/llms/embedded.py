@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_blender.errors import CheckpointError, LLMError, NotFoundError
@@ -34,13 +35,13 @@ class Variation:
     temperature: float
 
 
-# A model of 135 M parameters loses the thread above a temperature of about 0.6.
+# A model of 135 M parameters is most often right where it is nearly greedy, and loses the thread above 0.6 or so.
 _STYLES = (
-    Variation(None, 0.2),
+    Variation(None, 0.1),
     Variation("You are a helpful assistant. Answer the question directly and correctly.", 0.4),
-    Variation("Answer in a few short, clear sentences. Be accurate and to the point.", 0.3),
+    Variation("Answer in a few short, clear sentences. Be accurate and to the point.", 0.2),
     Variation("You are a careful expert. Answer with a short, well-organised list of concrete points.", 0.5),
-    Variation("You are a friendly teacher. Explain clearly, with one simple example.", 0.6),
+    Variation("You are a friendly teacher. Explain clearly, with one simple example.", 0.5),
 )
 
 
@@ -54,18 +55,32 @@ def default_variations(n: int = len(_STYLES)) -> tuple[Variation, ...]:
 
 
 _SAMPLING = Sampling()
-_MAX_TOKENS = 200
-"""With a short prompt, exactly repeatable; and two cores write five such answers in some ten seconds."""
-_REPEAT_PENALTY = 1.1
-"""Models this small fall into loops without it."""
+_MAX_TOKENS = 400
+"""Enough for nearly every answer of a small model to end by itself."""
+_DECODING = MappingProxyType(
+    {
+        # Only tokens at least a tenth as likely as the likeliest (min-p, arXiv 2407.01082).
+        "min_p": 0.1,
+        # Models this small fall into loops. DRY ("don't repeat yourself") makes a token less likely that would continue
+        # a repeated sequence of `dry_allowed_length` tokens or more. A penalty on each token that occurred, as
+        # `repeat_penalty` is, makes them avoid the names, numbers and words of the question instead.
+        "dry_multiplier": 0.8,
+        "dry_base": 1.75,
+        "dry_allowed_length": 4,
+        "dry_penalty_last_n": 1024,
+        "dry_sequence_breakers": ['"'],  # keys and values of JSON may be repeated
+    }
+)
+"""Options of llama.cpp for every call of `EmbeddedLLM.generate`."""
 
 
 class EmbeddedLLM:
     """An LLM inside this process.
 
     The model is loaded by the first call, and stays until `close`. Calls run in threads, up to `parallel` at
-    once; more are queued. Messages, sampling and seed determine the text, whatever other calls run at the same time,
-    up to 256 tokens of prompt and answer together: beyond, other calls change how llama.cpp's attention rounds.
+    once; more are queued. Messages, sampling and seed determine the text, whatever other calls run at the same time, up
+    to 256 tokens of prompt and answer together, and further behind a short prompt: a long one is read in batches with
+    other calls, which changes how llama.cpp rounds.
 
     Sample k (`Sampling.sample`) answers in the k-th of `variations`, so that best-of-n from one model gives
     different candidates, and its seed is `Sampling.seed` (0 if None) plus k.
@@ -138,6 +153,7 @@ class EmbeddedLLM:
             "system": self._system,
             "variations": [asdict(variation) for variation in self._variations],
             "context": self._context,
+            "decoding": {"max_tokens": _MAX_TOKENS, **_DECODING},
         }
 
     async def generate(
@@ -247,7 +263,7 @@ class EmbeddedLLM:
             "max_tokens": _first(sampling.max_tokens, own.max_tokens, _MAX_TOKENS),
             "seed": ((_first(sampling.seed, own.seed) or 0) + sampling.sample) % 2**31,
             "stop": list(sampling.stop or own.stop) or None,
-            "repeat_penalty": _REPEAT_PENALTY,
+            **_DECODING,
         }
         return {
             # Half a character, as broken input may hold it, is no JSON.
