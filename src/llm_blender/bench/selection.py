@@ -133,11 +133,9 @@ def folded_selections(
         model, *_ = order_models([rows[i] for i in here], [rows[i] for i in others])
         single.shares[here] = grid.model("", model).shares[here]
         for name, ranked in rankings.items():
-            priors = {
-                "": None,
-                **_learn([rows[i] for i in others], [ranked[i] for i in others], groups[others].tolist(), seed),
-            }
-            for how, strengths in priors.items():
+            learned = _learn([rows[i] for i in others], [ranked[i] for i in others], groups[others].tolist(), seed)
+            for how in _LEARNED:
+                strengths = learned.get(how)
                 for i in here:
                     ranking = ranked[i] if strengths is None else strengths.apply(ranked[i], rows[i].models)
                     best[f"{name}{how}"][i] = ranking.best
@@ -167,10 +165,9 @@ def _learn(
     of_rows = zip(rows, rankings, judged, groups, strict=True)
     weighed = [JudgedRanking(ranking, row.models, pairs, int(group)) for row, ranking, pairs, group in of_rows]
     fit = fit_weight(from_scores, weighed, seed=seed)
-    unlabelled = fit_priors(
-        game for row, ranking in zip(rows, rankings, strict=True) for game in games_from_ranking(ranking, row.models)
-    )
-    return {_SCORES: replace(from_scores, weight=fit.weight, temperature=fit.temperature), _UNLABELLED: unlabelled}
+    learned = {_SCORES: replace(from_scores, weight=fit.weight, temperature=fit.temperature)}
+    games = [game for row, found in zip(rows, rankings, strict=True) for game in games_from_ranking(found, row.models)]
+    return learned if not games else {**learned, _UNLABELLED: fit_priors(games)}
 
 
 def _measure(
