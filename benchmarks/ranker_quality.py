@@ -87,7 +87,18 @@ GPT4_TURBO = Pool(
     ),
 )
 POOLS = (CLAUDE, GPT4_TURBO)
-LABELLED = ("hhh_alignment", "llmbar", "pandalm_test", "prometheus_vicuna", "finegrained_qa", "hh_harmless")
+LABELLED = (
+    "lfqa_expert",
+    "oasst_en100",
+    "hhh_alignment",
+    "pandalm_test",
+    "llmbar",
+    "rm_bench",
+    "hh_harmless",
+    "finegrained_qa",
+    "prometheus_vicuna",
+)
+BY_SUBSET = ("llmbar", "hhh_alignment", "rm_bench")
 
 
 def main() -> None:
@@ -100,14 +111,14 @@ def main() -> None:
     parser.add_argument(
         "--strategy", action="append", dest="strategies", help="as for `blend bench` [default: full, auto]"
     )
-    parser.add_argument("--consensus", type=float, help="its weight in PairRankers; 0: the model alone")
+    parser.add_argument("--model-only", action="store_true", help="without what counts beside a PairRanker's model")
     parser.add_argument("--file", action="append", dest="files", help="only this pool, or labelled file [default: all]")
     parser.add_argument("--rows", type=int, help="the first so many rows of each file alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     rankers = {
-        name: loaded(name, options.output / "comparisons.db", options.consensus, sampled=options.rows is not None)
+        name: loaded(name, options.output / "comparisons.db", not options.model_only, sampled=options.rows is not None)
         for name in options.rankers or ["bundled"]
     }
     files = options.files or [*(pool.name for pool in POOLS), *LABELLED]
@@ -124,9 +135,9 @@ def main() -> None:
     write(options.output, found, selections)
 
 
-def loaded(name: str, record: Path, consensus: float | None, *, sampled: bool) -> Ranker:
+def loaded(name: str, record: Path, evidence: bool, *, sampled: bool) -> Ranker:
     """Load a ranker by name, with a cache if its comparisons are slow."""
-    ranker = load_ranker(name, consensus=consensus)
+    ranker = load_ranker(name, evidence=evidence)
     slow = isinstance(ranker, PairRanker) or sampled
     return CachedRanker(ranker, record, name) if slow else ranker
 
@@ -140,7 +151,7 @@ def pair_agreements(
         parts.append(implied_pairs(pool.name, rows_of(pool, folder)[:limit]))
     for name in (name for name in LABELLED if name in files):
         rows = islice(read_rows(folder / f"{name}.jsonl.zst"), limit)
-        parts.append(labelled_pairs(name, rows, by="meta.subset" if name in ("llmbar", "hhh_alignment") else None))
+        parts.append(labelled_pairs(name, rows, by="meta.subset" if name in BY_SUBSET else None))
     results: list[Agreement] = []
     for part in parts:
         methods = []

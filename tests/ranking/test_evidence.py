@@ -60,11 +60,8 @@ class TestFeatures:
     def test_final_answers_are_those_of_agreement(self):
         found = Features.read(SUMS, "What is 7 + 8?")
         assert found.answers == ("15", "15", "12", None)
-        np.testing.assert_allclose(found.values[:, 1], agreement(found.answers))
-
-    def test_no_final_answer_where_others_have_one_is_a_flaw(self):
-        form = Features.read(SUMS, "What is 7 + 8?").values[:, FEATURES.index("form")]
-        assert form[3] < form[0] == form[1] == form[2]
+        np.testing.assert_allclose(found.values[:3, 1], agreement(found.answers)[:3])
+        assert found.values[3, 1] < 0 == found.values[2, 1] < found.values[0, 1]  # no answer is behind a wrong one
 
     def test_length_is_logarithmic(self):
         values = Features.read(["a" * 9, "a" * 99]).values[:, FEATURES.index("length")]
@@ -103,7 +100,7 @@ class TestRanking:
         assert all(abs(sum(part)) < 1e-8 for part in ranking.evidence.parts.values())
 
     def test_most_of_the_final_answers_win(self):
-        weights = EvidenceWeights(agreeing=Weights(agreement=6, form=1))
+        weights = EvidenceWeights(agreeing=Weights(agreement=6))
         ranking = rank(SUMS, weights, prompt="What is 7 + 8?")
         assert set(ranking.order[:2]) == {0, 1}
         assert ranking.order[3] == 3
@@ -192,24 +189,38 @@ class TestFit:
         assert found.ci95["consensus"].low < fit.weights.several.consensus < found.ci95["consensus"].high
         assert found.without["consensus"] > found.without["length"] > found.log_loss
         assert found.pairs == 4_000
-        assert fit.situations["two"].pairs == 8_000  # all pairs count as if there were no other candidates
+        assert fit.situations["two"].pairs == 8_000  # those of several count as if there were no others
 
     def test_agreement_has_weights_of_its_own(self):
-        fit = fit_evidence([self.drawn(3_000, situation="agreeing", agreement=6, consensus=2)], resamples=5)
+        files = [
+            self.drawn(3_000, situation="agreeing", agreement=6),
+            self.drawn(3_000, consensus=8, length=-0.4, seed=1),
+        ]
+        fit = fit_evidence(files, resamples=5)
         assert fit.weights.agreeing.agreement == pytest.approx(6 * fit.temperature, rel=0.15)
-        assert fit.weights.several == fit.weights.two
+        assert fit.weights.several.agreement == 0
+        # Beside agreement, consensus and length break ties.
+        assert fit.weights.agreeing.consensus == pytest.approx(fit.weights.several.consensus / 10)
+        assert fit.weights.agreeing.length == pytest.approx(fit.weights.several.length / 10)
 
-    @pytest.mark.parametrize("name", ["consensus", "form"])
-    def test_what_does_harm_gets_no_weight(self, name):
-        fit = fit_evidence([self.drawn(1_000, **{name: -3})], resamples=5)
-        assert getattr(fit.weights.several, name) == 0
+    def test_a_situation_without_pairs_takes_the_weights_of_the_simpler_one(self):
+        fit = fit_evidence([self.drawn(1_000, situation="two", length=1)], resamples=5)
+        assert fit.weights.several == fit.weights.two
+        assert fit.weights.two.length > 0
+
+    def test_a_consensus_that_does_harm_gets_no_weight(self):
+        assert fit_evidence([self.drawn(1_000, consensus=-3)], resamples=5).weights.several.consensus == 0
+
+    def test_costs_of_flaws_are_log_odds(self):
+        fit = fit_evidence([self.drawn(1_000, 2)], resamples=5)
+        assert fit.weights.several.form == fit.weights.two.form == fit.temperature
 
     def test_a_model_that_does_harm_gets_none_beside_the_consensus(self):
         fit = fit_evidence([self.drawn(1_000, model=-1, consensus=8)], resamples=5)
         assert fit.weights.several.model < 0.1 * fit.weights.several.consensus
 
     def test_files_count_alike_whatever_their_size(self):
-        fit = fit_evidence([self.drawn(2_000, consensus=2), self.drawn(200, consensus=14, seed=1)], resamples=5)
+        fit = fit_evidence([self.drawn(2_000, consensus=2), self.drawn(250, consensus=14, seed=1)], resamples=5)
         assert 5 < fit.weights.several.consensus / fit.weights.several.model < 11
 
     def test_nothing_to_learn_from(self):

@@ -26,7 +26,7 @@ from llm_blender.errors import InputError, NotFoundError, describe_failures, gro
 if TYPE_CHECKING:
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
-    from llm_blender.types import Answer, Candidate
+    from llm_blender.types import Answer, Candidate, Ranking
 
 
 @with_options
@@ -179,23 +179,42 @@ def _cut_off(candidate: Candidate) -> str:
 
 def _show(answer: Answer, stored: Sequence[bool]) -> None:
     """Print all candidates, best first, the fused text, and the totals."""
-    from llm_blender.ranking import win_probabilities
+    import numpy as np
+
+    from llm_blender.ranking import majority, win_probabilities
 
     ranking, wins = answer.ranking, win_probabilities(answer.ranking)
     for i in ranking.order:
         win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
         work = _work(answer.candidates[i], stored=stored[i])
-        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}{work}", bold=True)
+        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}{work}{_form(ranking, i)}", bold=True)
         typer.echo(f"{answer.candidates[i].text.strip()}\n")
     if answer.fusion is not None and answer.fusion.fusion is not None and answer.fusion.fusion.text:
         by = answer.fusion.fusion.fuser
         typer.secho(f"fused by {by}" if answer.mode == "fuse" else f"not used, by {by}", bold=True)
         typer.echo(f"{answer.fusion.fusion.text}\n")
+    if not np.isnan(wins).all():
+        note("P(win): how likely a judge prefers this answer to another one of these, on average; not that it is right")
+    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
+        note(f"{most.count} of {most.total} agree on {most.answer}")
     tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
     cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
     note(
         f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s, {tokens:,} new tokens, {cost}"
     )
+
+
+def _form(ranking: Ranking, i: int) -> str:
+    """Describe the final answer of a candidate and its flaws of form."""
+    from llm_blender.ranking import FLAWS
+
+    if ranking.evidence is None:
+        return ""
+    answer = ranking.evidence.answers[i] if ranking.evidence.answers else None
+    flaws = ranking.evidence.flaws[i] if ranking.evidence.flaws else ()
+    parts = [] if answer is None else [f"answers {answer}"]
+    parts += [FLAWS[flaw] for flaw in flaws]
+    return f"  ({'; '.join(parts)})" if parts else ""
 
 
 def _work(candidate: Candidate, *, stored: bool) -> str:

@@ -35,7 +35,8 @@ FEATURES = ("consensus", "agreement", "form", "length")
 
 _DECIMALS = 9
 _COSTS = {"empty": 3.0, "loop": 3.0, "cut_off": 3.0}  # of a flaw; of any other, 1
-_NO_ANSWER = 1.0  # cost of a candidate without a final answer where the others have one
+_NO_ANSWER = -0.25  # agreement of a candidate without a final answer where others have one
+_MOST = 50  # instructions of a file that count
 _STEPS = 100
 _LEAST_SLOPE = 1e-3  # 1 / temperature of an uninformative ranker
 
@@ -48,7 +49,7 @@ class Weights:
         model: of the ranker's logit.
         consensus: of the share of the others' content, see `consensus`.
         agreement: of the share of the others that give the same final answer, see `agreement`.
-        form: of the flaws of form.
+        form: of the flaws of form, by their cost.
         length: of log(1 + characters).
     """
 
@@ -111,6 +112,12 @@ def reliability(n: int) -> float:
     return (n - 1) / (n + 1)
 
 
+def agreeing(answers: Sequence[str | None], voices: ArrayLike | None = None) -> Floats:
+    """Return ``[N]`` the agreement of candidates, see `agreement`; one without an answer is behind all others."""
+    answered = np.array([answer is not None for answer in answers], bool)
+    return np.where(answered, agreement(answers, voices), _NO_ANSWER)
+
+
 @dataclass(frozen=True)
 class Features:
     """The features of the N candidates of one prompt.
@@ -144,8 +151,7 @@ class Features:
         if several:
             values[:, 0] = consensus(texts) * reliability(n)
         if answered.any():
-            values[:, 1] = agreement(answers)
-            costs = costs + _NO_ANSWER * ~answered
+            values[:, 1] = agreeing(answers)
         values[:, 2] = -costs
         values[:, 3] = np.log1p([len(text) for text in texts])
         situation: Situation = "two" if not several else "agreeing" if answered.any() else "several"
@@ -235,7 +241,7 @@ class SituationFit:
 
     Attributes:
         pairs: number of judged pairs.
-        log_loss: of these pairs, in nats; all files and all instructions of a file weighted equally.
+        log_loss: of these pairs, in nats, weighted as in the fit.
         without: by feature, the log loss of the best weights without it.
         ci95: by feature, the interval of its weight, resampled by instruction.
     """
@@ -267,19 +273,20 @@ class EvidenceFit:
 
 _NAMES = ("model", *FEATURES)
 _FITTED: dict[Situation, tuple[str, ...]] = {
-    "two": ("model", "form", "length"),
-    "several": ("model", "consensus", "form", "length"),
-    "agreeing": ("model", "consensus", "agreement", "form", "length"),
+    "two": ("model", "length"),
+    "several": ("model", "consensus", "length"),
+    "agreeing": ("model", "agreement"),
 }
+_TIES = 0.1  # share of the weights of consensus and length that breaks ties of agreement
 
 
 def fit_evidence(files: Sequence[JudgedFeatures], *, seed: int = 0, resamples: int = 200) -> EvidenceFit:
     """Fit the temperature and the `EvidenceWeights` of maximum likelihood to a judge's labels.
 
     P(a is better than b) = sigmoid(evidence(a, b) / temperature). One logistic regression for each situation, by
-    Newton's method. That of two candidates is fitted on all pairs, as if there were no others, and its weight of the
-    model gives the temperature. Only the length may have a weight below 0. All files have equal weight, and so have all
-    instructions of a file.
+    Newton's method. That of two candidates is fitted on the pairs of several, too, as if there were no others, and its
+    weight of the model gives the temperature. Only the length may have a weight below 0. The costs of flaws are not fitted here. All instructions of a file have equal weight, and
+    those of a large file no more than fifty.
 
     Args:
         files: the pairs of each file.
@@ -297,7 +304,9 @@ def fit_evidence(files: Sequence[JudgedFeatures], *, seed: int = 0, resamples: i
     fits: dict[Situation, SituationFit] = {}
     temperature = 1.0
     for situation in SITUATIONS:
-        here = parts if situation == "two" else [file.only(situation) for file in parts]
+        # Two candidates: all pairs as if there were no others, but those of tasks with a final answer.
+        wanted = ("two", "several") if situation == "two" else (situation,)
+        here = [file.only(wanted) for file in parts]
         here = [file for file in here if len(file.labels)]
         if not here:
             continue
@@ -317,11 +326,21 @@ def fit_evidence(files: Sequence[JudgedFeatures], *, seed: int = 0, resamples: i
 
 
 def _weights(slopes: Mapping[Situation, Floats], temperature: float) -> EvidenceWeights:
-    """Turn slopes into weights; a situation without pairs takes those of the next simpler one."""
-    weights, last = {}, Weights()
+    """Turn slopes into weights; a situation without pairs takes those of the next simpler one.
+
+    Costs of flaws are log-odds already. Where candidates agree on answers, consensus and length only break ties: the
+    words that the same voices share would count the votes twice.
+    """
+    weights: dict[str, Weights] = {}
+    last = Weights()
     for situation in SITUATIONS:
         if situation in slopes:
-            last = Weights(**dict(zip(_NAMES, (slopes[situation] * temperature).tolist(), strict=True)))
+            found = replace(
+                Weights(**dict(zip(_NAMES, (slopes[situation] * temperature).tolist(), strict=True))), form=temperature
+            )
+            if situation == "agreeing":
+                found = replace(found, consensus=_TIES * last.consensus, length=_TIES * last.length)
+            last = found
         weights[situation] = last
     return EvidenceWeights(**weights)
 
@@ -333,6 +352,7 @@ class _File:
     labels: Floats
     groups: NDArray[np.int64]
     weights: Floats  # sum 1
+    share: float  # of the file's weight among others
 
     @classmethod
     def of(cls, file: JudgedFeatures) -> _File:
@@ -343,11 +363,11 @@ class _File:
     def _weighted(cls, situations: Any, features: Floats, labels: Any, groups: Any) -> _File:
         _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         weights = 1 / (sizes[numbers] * len(sizes))
-        return cls(situations, features, np.asarray(labels, np.float64), numbers, weights)
+        return cls(situations, features, np.asarray(labels, np.float64), numbers, weights, min(len(sizes), _MOST))
 
-    def only(self, situation: Situation) -> _File:
-        """Keep the pairs of one situation."""
-        kept = self.situations == situation
+    def only(self, situations: Sequence[str]) -> _File:
+        """Keep the pairs of some situations."""
+        kept = np.isin(self.situations, situations)
         return self._weighted(self.situations[kept], self.features[kept], self.labels[kept], self.groups[kept])
 
     def drawn(self, rng: np.random.Generator) -> _File:
@@ -358,19 +378,21 @@ class _File:
 
 
 def _loss(files: Sequence[_File], slopes: Floats) -> float:
-    """Return the log loss, all files weighted equally."""
-    signs = [np.where(file.labels == 1, -1, 1) for file in files]
-    losses = [
-        file.weights @ np.logaddexp(0, sign * (file.features @ slopes)) for file, sign in zip(files, signs, strict=True)
-    ]
-    return float(np.mean(losses))
+    """Return the weighted log loss."""
+    features, labels, weights = _joined(files)
+    return float(weights @ np.logaddexp(0, np.where(labels == 1, -1, 1) * (features @ slopes)))
+
+
+def _joined(files: Sequence[_File]) -> tuple[Floats, Floats, Floats]:
+    """Return the features, labels and weights of all files; the weights sum to 1."""
+    features, labels = (np.concatenate([getattr(file, name) for file in files]) for name in ("features", "labels"))
+    weights = np.concatenate([file.share * file.weights for file in files])
+    return features, labels, weights / weights.sum()
 
 
 def _fit(files: Sequence[_File], names: Sequence[str]) -> Floats:
     """Fit ``[5]`` slopes, in which log loss is convex; that of a part without a name, or without a difference, is 0."""
-    features = np.concatenate([file.features for file in files])
-    labels = np.concatenate([file.labels for file in files])
-    weights = np.concatenate([file.weights for file in files]) / len(files)
+    features, labels, weights = _joined(files)
     wanted = np.array([name in names for name in _NAMES]) & features.any(axis=0)
     least = np.array([_LEAST_SLOPE if name == "model" else -np.inf if name == "length" else 0.0 for name in _NAMES])
     slopes: Floats = np.where(np.array(_NAMES) == "model", np.maximum(wanted.astype(float), _LEAST_SLOPE), 0.0)

@@ -28,9 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, NotFoundError
 from llm_blender.ranking.aggregation import Floats, fit_strengths, sigmoid
-from llm_blender.ranking.agreement import agreement
 from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss, probability_matrix
-from llm_blender.ranking.evidence import add_evidence
+from llm_blender.ranking.evidence import add_evidence, agreeing
 from llm_blender.types import LabelledPair, Ranking
 
 Models = Sequence[str | None]
@@ -183,7 +182,7 @@ class Priors:
         parts = {"priors": temperature * strengths}
         known = ranking.evidence
         if known is not None and known.answers:
-            parts["agreement"] = known.agreement * agreement(known.answers, np.exp(strengths))
+            parts["agreement"] = known.agreement * agreeing(known.answers, np.exp(strengths))
         return add_evidence(ranking, parts, temperature=temperature)
 
     def to_dict(self) -> dict[str, Any]:

@@ -131,6 +131,7 @@ export function source(report, cards) {
 export function facts(report) {
   const { usage, ranking } = report;
   const entries = [
+    ...agreement(ranking),
     ["Time", seconds(report.seconds)],
     ["Cost", money(report.cost)],
     ["Tokens", `${number(usage?.prompt_tokens ?? 0, 0)} read, ${number(usage?.completion_tokens ?? 0, 0)} written`],
@@ -138,6 +139,15 @@ export function facts(report) {
   ];
   if (report.degraded) entries.push(["Note", "rests on less than was asked for"]);
   return entries.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+}
+
+/** The final answer that most candidates give, if two agree: "4 of 5 answer 15". */
+function agreement(ranking) {
+  const answers = (ranking.evidence?.answers ?? []).filter((answer) => answer !== null);
+  const counts = new Map();
+  for (const answer of answers) counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  const [answer, count] = [...counts].reduce((most, entry) => (entry[1] > most[1] ? entry : most), ["", 1]);
+  return count > 1 ? [["Agreement", `${count} of ${answers.length} answer ${answer}`]] : [];
 }
 
 /** The win probabilities as a heat map: rows and columns best first. */
