@@ -209,7 +209,7 @@ _BRIEF = re.compile(
 )
 _FUNCTION_WORDS = """
 a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had i i'm we you sorry unfortunately apologize
+have had called i i'm known located named we written you sorry unfortunately apologize
 """
 _STEM = 5  # letters of a word by which it is known in another form
 _FEW_WORDS = 4  # of a sentence that are not in the question
@@ -374,7 +374,7 @@ def _places(text: str, question: _Question) -> Iterator[str]:
         yield words
     if question.number and len(question.numbers) >= _LEAST_NUMBERS:
         sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
-        yield from _concluded(sentences[-1] if sentences else "", question)
+        yield from _concluded(sentences[-1][-_LONGEST_ANSWER:] if sentences else "", question)
 
 
 def _single_line(fence: re.Match[str]) -> str:
