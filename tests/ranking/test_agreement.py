@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llm_blender.errors import InputError
 from llm_blender.ranking import Majority, agreement, final_answer, final_answers, majority, normal_form
 
+SETTINGS = settings(max_examples=50, deadline=None)
 SUM = "Ann has 7 apples and buys 8 more. How many apples does she have?"
 CHOICE = "Which city is the capital of France?\nA) Rome\nB) Paris\nC) Oslo"
 YES_NO = "Is 91 a prime number? Answer yes or no."
@@ -109,8 +110,13 @@ def test_what_is_no_answer_has_no_normal_form(nothing):
 
 def test_numbers_are_shown_as_people_write_them():
     assert [normal_form(text) for text in ("1/2", "7/16", "2/6", "-4.50", "1,234.5", "2^10")] == [
-        "0.5", "0.4375", "1/3", "-4.5", "1234.5", "1024",
-    ]  # fmt: skip
+        "0.5",
+        "0.4375",
+        "1/3",
+        "-4.5",
+        "1234.5",
+        "1024",
+    ]
 
 
 def test_a_percentage_is_a_share_only_where_a_probability_is_wanted():
@@ -120,12 +126,14 @@ def test_a_percentage_is_a_share_only_where_a_probability_is_wanted():
     assert final_answer("The answer is 50%.", "What percent of 8 is 4?") == "50"
 
 
+@SETTINGS
 @given(st.fractions(max_denominator=10**6))
 def test_numbers_keep_their_value(number):
     assert Fraction(normal_form(str(number))) == number
     assert normal_form(rf"\frac{{{number.numerator}}}{{{number.denominator}}}") == normal_form(str(number))
 
 
+@SETTINGS
 @given(
     st.integers(-(10**12), 10**12),
     st.sampled_from(["{:,}", "${:,}.00", "{} apples", "x = {}", r"\boxed{{{}}}", "The answer is {:,}."]),
@@ -146,7 +154,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@SETTINGS
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=5), JSON, min_size=1), st.integers(0, 4))
 def test_objects_are_equal_whatever_their_order_and_spaces(value, indent):
     turned = json.dumps(dict(reversed(value.items())), indent=indent, ensure_ascii=indent > 2)
@@ -175,6 +183,7 @@ def test_objects_are_equal_whatever_their_order_and_spaces(value, indent):
         '```json\n{"answer": 15, "reasoning": "7 and 8"}\n```',
         'Here it is:\n```json\n{\n "reasoning": "7 "+" 8",\n "answer": "$15.00"\n}\n```\nDone.',
         '{"final_answer": 15.0}',
+        '```json\n{\n "reasoning": "7 and 8.\n\nAnswer: "15"\n```',
         '{"answer": "Ann has 15 apples in the end, if nothing else happens."}',
         '"The answer is 14, right?" No. The answer is 15.',
         "The answer is 15. " * 40,
@@ -193,10 +202,28 @@ def test_final_numbers(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["B", "(B)", "B.", "b", "B) Paris", "**B**", "(B) Paris", "Option B", "B - Paris", "Paris", "Paris.", "The answer is B.",
-     "The correct answer is **B) Paris**.", "The answer is Paris, which is in France.", "Rome is in Italy.\n\nAnswer: (B)",
-     r"\boxed{\text{B}}", '{"answer": "B"}', '{"answer": "Paris"}', "B. Paris is the capital, and A is wrong."],
-)  # fmt: skip
+    [
+        "B",
+        "(B)",
+        "B.",
+        "b",
+        "B) Paris",
+        "**B**",
+        "(B) Paris",
+        "Option B",
+        "B - Paris",
+        "Paris",
+        "Paris.",
+        "The answer is B.",
+        "The correct answer is **B) Paris**.",
+        "The answer is Paris, which is in France.",
+        "Rome is in Italy.\n\nAnswer: (B)",
+        r"\boxed{\text{B}}",
+        '{"answer": "B"}',
+        '{"answer": "Paris"}',
+        "B. Paris is the capital, and A is wrong.",
+    ],
+)
 def test_final_choices(text):
     assert final_answer(text, CHOICE) == "B"
 
@@ -218,9 +245,17 @@ def test_instructions_with_choices(instruction):
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [("Yes, because 7 and 13 are.", "yes"), ("No", "no"), ("**No**, it is 7 * 13.", "no"), ("The answer is no.", "no"),
-     ("False", "no"), ('{"answer": true}', "yes"), ("It is 7 * 13.\nAnswer: No, it is not.", "no"), ("No one knows.", None)],
-)  # fmt: skip
+    [
+        ("Yes, because 7 and 13 are.", "yes"),
+        ("No", "no"),
+        ("**No**, it is 7 * 13.", "no"),
+        ("The answer is no.", "no"),
+        ("False", "no"),
+        ('{"answer": true}', "yes"),
+        ("It is 7 * 13.\nAnswer: No, it is not.", "no"),
+        ("No one knows.", None),
+    ],
+)
 def test_yes_and_no(text, answer):
     assert final_answer(text, YES_NO) == answer
 
@@ -239,11 +274,22 @@ def test_yes_to_a_question_that_does_not_ask_for_the_word_counts_where_almost_al
 @pytest.mark.parametrize(
     ("question", "texts"),
     [
-        ("What is the capital of Australia?", ["The capital of Australia is Canberra.", "Canberra", "It is Canberra.", "The capital is Canberra. It lies inland, and has a large lake in its middle."]),
-        ("Who wrote Hamlet?", ["William Shakespeare", "William Shakespeare wrote Hamlet.", "Hamlet was written by William Shakespeare."]),
+        (
+            "What is the capital of Australia?",
+            [
+                "The capital of Australia is Canberra.",
+                "Canberra",
+                "It is Canberra.",
+                "The capital is Canberra. It lies inland, by a lake.",
+            ],
+        ),
+        (
+            "Who wrote Hamlet?",
+            ["William Shakespeare", "William Shakespeare wrote Hamlet.", "Hamlet was written by William Shakespeare."],
+        ),
         ("In which year was the bridge built?", ["1941", "The bridge was built in 1941.", "In 1941."]),
     ],
-)  # fmt: skip
+)
 def test_short_questions_about_a_fact(question, texts):
     answers = final_answers([*texts, "I am not sure what you mean by that"], question)
     assert answers[0] is not None
@@ -278,6 +324,10 @@ def test_a_literal_is_an_answer(text):
 @pytest.mark.parametrize("whole", [True, False])
 def test_latex_in_json_may_have_single_backslashes(answer, whole):
     assert final_answer(('{"answer": "%s"}' if whole else 'So:\n{"why": "a" "b", "answer": "%s"\n}') % answer) == "-0.5"
+
+
+def test_a_sentence_that_denies_an_answer_has_none():
+    assert final_answer('{"answer": "There is no such number of apples above 1"}', SUM) is None
 
 
 @pytest.mark.parametrize(
@@ -342,6 +392,7 @@ def test_majority():
 ANSWERS = st.lists(st.none() | st.sampled_from(["1", "2", "3"]), min_size=1, max_size=9)
 
 
+@SETTINGS
 @given(ANSWERS, st.data())
 def test_order_of_candidates_does_not_matter(answers, data):
     order = data.draw(st.permutations(range(len(answers))))
@@ -352,14 +403,67 @@ def test_order_of_candidates_does_not_matter(answers, data):
 
 
 PIECES = st.sampled_from(
-    ["The answer is ", "answer", '"answer": "', "\\boxed{", "\\frac", "{", "}", "(", ")", "[", "]", "$", "\\", '"', "'", "`",
-     "```", "\n", " ", ",", ".", ":", "=", "-", "/", "^", "√", "%", "€", "1", "23", "1,000", "0", "e9", "x", "A)", "B.", "yes",
-     "no", "and", "or", "million", "two", "答案", "是", "\ud800", "½", "²", "\\text{", "\\sqrt", "|", "True", "null", "####"]
-)  # fmt: skip
+    [
+        "The answer is ",
+        "answer",
+        '"answer": "',
+        "\\boxed{",
+        "\\frac",
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        "$",
+        "\\",
+        '"',
+        "'",
+        "`",
+        "```",
+        "\n",
+        " ",
+        ",",
+        ".",
+        ":",
+        "=",
+        "-",
+        "/",
+        "^",
+        "√",
+        "%",
+        "€",
+        "1",
+        "23",
+        "1,000",
+        "0",
+        "e9",
+        "x",
+        "A)",
+        "B.",
+        "yes",
+        "no",
+        "and",
+        "or",
+        "million",
+        "two",
+        "答案",
+        "是",
+        "\ud800",
+        "½",
+        "²",
+        "\\text{",
+        "\\sqrt",
+        "|",
+        "True",
+        "null",
+        "####",
+    ]
+)
 HOSTILE = st.lists(PIECES, max_size=30).map("".join)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(HOSTILE | st.text(max_size=60))
 def test_the_normal_form_is_its_own_normal_form(text):
     for share in (False, True):
@@ -367,6 +471,7 @@ def test_the_normal_form_is_its_own_normal_form(text):
         assert form is None or (form and normal_form(form) == form)
 
 
+@SETTINGS
 @given(HOSTILE, HOSTILE)
 def test_no_text_and_no_instruction_breaks_it(text, instruction):
     answers = final_answers([text, text, "5"], instruction)
@@ -376,9 +481,41 @@ def test_no_text_and_no_instruction_breaks_it(text, instruction):
 
 @pytest.mark.parametrize(
     "piece",
-    ["(", "\\frac{", "1", "\\boxed{", '"answer": "', "```\n", "answer is ", " ", "\n", "{", "[", '"', "\\", "*", "_", "$", "1,000",
-     "#### 1\n", "A) x\nB) y\n", "what ", "1 ", "-", "\ud800", "答案", "a b ", "[True,", '{"a":', "User: ", "1/", "2^", "√", "𝟙"],
-)  # fmt: skip
+    [
+        "(",
+        "\\frac{",
+        "1",
+        "\\boxed{",
+        '"answer": "',
+        "```\n",
+        "answer is ",
+        " ",
+        "\n",
+        "{",
+        "[",
+        '"',
+        "\\",
+        "*",
+        "_",
+        "$",
+        "1,000",
+        "#### 1\n",
+        "A) x\nB) y\n",
+        "what ",
+        "1 ",
+        "-",
+        "\ud800",
+        "答案",
+        "a b ",
+        "[True,",
+        '{"a":',
+        "User: ",
+        "1/",
+        "2^",
+        "√",
+        "𝟙",
+    ],
+)
 def test_hostile_texts_take_milliseconds(piece):
     text = piece * (100_000 // len(piece))
 
