@@ -31,7 +31,8 @@ _LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are re
 _SHORT_QUESTION = 200
 _SHORT = 100  # characters of a text that is an answer as a whole
 
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_NO_CODE = frozenset({"json", "text", "txt", "markdown", "md", "latex", "tex"})
 _FIELD = re.compile(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
 _FIELD_NAME = re.compile(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.){0,400})"')
@@ -62,6 +63,7 @@ _CHOICE = re.compile(
 )
 _MARKED_CHOICE = re.compile(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
 _BARE = re.compile(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
 _ENUMERATOR = re.compile(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE)
 _COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
@@ -209,7 +211,7 @@ _BRIEF = re.compile(
 )
 _FUNCTION_WORDS = """
 a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had i i'm we you sorry unfortunately apologize
+have had called i i'm known located named we written you sorry unfortunately apologize
 """
 _STEM = 5  # letters of a word by which it is known in another form
 _FEW_WORDS = 4  # of a sentence that are not in the question
@@ -336,7 +338,9 @@ def _new_words(sentence: str, question: _Question) -> str | None:
 
 
 def _only_number(sentence: str, question: _Question) -> str | None:
-    """Return the one number that a sentence has, or has besides those of the instruction."""
+    """Return the one number that a sentence has, or has besides those of the instruction; None if it denies it."""
+    if _DENIAL.search(sentence):
+        return None
     numbers = set(numbers_in(_MARKS.sub("", sentence.replace("$", ""))))
     for candidates in (numbers, numbers - question.numbers):
         if len(candidates) == 1:
@@ -356,7 +360,7 @@ def _places(text: str, question: _Question) -> Iterator[str]:
         yield boxed
     if hashes := _HASHES.findall(text[-_TAIL:]):
         yield hashes[-1]
-    prose = _MARKS.sub("", _FENCE.sub(_single_line, text)[-_TAIL:])
+    prose = _MARKS.sub("", _FENCE.sub(_without_code, text)[-_TAIL:])
     phrases = [_ending(prose[phrase.end() :]) for phrase in list(_PHRASE.finditer(prose))[-_PHRASES:]]
     if phrases and len(set(phrases)) <= _MOST_PHRASES:
         yield phrases[-1]
@@ -374,17 +378,19 @@ def _places(text: str, question: _Question) -> Iterator[str]:
         yield words
     if question.number and len(question.numbers) >= _LEAST_NUMBERS:
         sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
-        yield from _concluded(sentences[-1] if sentences else "", question)
+        yield from _concluded(sentences[-1][-_LONGEST_ANSWER:] if sentences else "", question)
 
 
-def _single_line(fence: re.Match[str]) -> str:
-    """Unwrap a line of code; leave out more of it, where an answer is not in words."""
-    code = fence[1].strip()
-    return "\n" if "\n" in code else code
+def _without_code(fence: re.Match[str]) -> str:
+    """Unwrap what is no code, and a line of code; leave out more of it, where *answer* is a name."""
+    body = fence[2].strip()
+    return body if fence[1].casefold() in _NO_CODE or "\n" not in body else "\n"
 
 
 def _concluded(sentence: str, question: _Question) -> Iterator[str]:
-    """Yield the number that a last sentence ends in."""
+    """Yield the number that a last sentence ends in, if it is in words."""
+    if "\\" in sentence.replace("\\$", ""):
+        return
     if equal := _COPULA.findall(sentence):
         yield equal[-1]
     elif number := _only_number(sentence, question):
@@ -397,7 +403,7 @@ def _structured(text: str) -> str | None:
     if last.startswith('[{"name": ') and isinstance(calls := json_value(last), list):
         return f"[{', '.join(sorted(canonical(call) for call in calls))}]"
     fence = _FENCE.fullmatch(text[:_READ]) if text.startswith("```") else None
-    value = json_value(fence[1] if fence else text)
+    value = json_value(fence[2] if fence else text)
     if value is None:
         return None
     if isinstance(value, dict):

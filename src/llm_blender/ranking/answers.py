@@ -15,10 +15,12 @@ from typing import Any
 
 _LONGEST = 200  # characters of a final answer
 _LONGEST_JSON = 20_000
+_LONGEST_PYTHON = 2_000
 _LONGEST_LIST = 20  # numbers
 _FEW_WORDS = 6  # a longer answer in words is an explanation
 _DIGITS = 10  # significant digits of numbers that are no fractions
 _LARGEST = 10**40
+_MOST_STEPS = 6  # until a normal form is its own
 _DEEPEST = 20  # nested parentheses
 
 _ONES = """
@@ -86,6 +88,7 @@ _PHRASE = re.compile(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
 _FUNCTIONS = "sin cos tan cot sec csc log ln exp arcsin arccos arctan theta alpha beta gamma omega lambda"
 _NAMES = frozenset(_FUNCTIONS.split())
 _NOTHING = frozenset({"null", "n/a", "nan", "unknown"})
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _ENDS = ".,;:!?*_`\"'“”‘’« »\n\t"
 
 
@@ -99,10 +102,19 @@ def normal_form(answer: str, *, share: bool = False) -> str | None:
     Returns:
         The normal form; None if the answer is empty, or too long to be one.
     """
+    for _ in range(_MOST_STEPS):
+        form = _form(answer, share)
+        if form is None or form == answer:
+            return form
+        answer = form
+    return None
+
+
+def _form(answer: str, share: bool) -> str | None:
     if (value := json_value(answer)) is not None:
         return canonical(value)
     text = _plain(answer)
-    if not text:
+    if not text or text in _NOTHING:
         return None
     if (number := _quantity(text, share)) is not None:
         return number
@@ -116,7 +128,7 @@ def normal_form(answer: str, *, share: bool = False) -> str | None:
         return None
     if _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
         return numbers.pop()
-    return text if _PHRASE.fullmatch(text) and text not in _NOTHING else None
+    return text if _PHRASE.fullmatch(text) else None
 
 
 def canonical(value: Any) -> str:
@@ -134,8 +146,7 @@ def json_value(text: str) -> Any:
     text = text.strip().strip("`").strip()
     if not (text[:1] + text[-1:] in ("{}", "[]") and 2 < len(text) <= _LONGEST_JSON) or text.startswith(("{\\", "[\\")):
         return None
-    python = re.sub(r"\b(True|False|None)\b", lambda found: {"N": "null"}.get(found[0][0], found[0].lower()), text)
-    for written in (text, python.replace("'", '"') if '"' not in python else python):
+    for written in (text, _python_as_json(text) if len(text) <= _LONGEST_PYTHON else ""):
         try:
             value = _whole(json.loads(written, parse_constant=_refuse))
         except (ValueError, RecursionError):
@@ -150,6 +161,11 @@ def numbers_in(text: str) -> list[str]:
     """List the numbers in a text in normal form, in their order."""
     text = _COUNT.sub(lambda found: str(_SPELLED[found[0].lower()]), _ungrouped(text))
     return [_written(Fraction(found)) for found in _NUMBER.findall(text) if not re.search(r"/0+$", found)]
+
+
+def _python_as_json(text: str) -> str:
+    text = re.sub(r"\b(?:True|False|None)\b", lambda found: _CONSTANTS[found[0]], text)
+    return text if '"' in text else text.replace("'", '"')
 
 
 def _refuse(constant: str) -> None:
@@ -191,7 +207,7 @@ def _plain(answer: str) -> str:
     text = _DEGREE.sub("°", text).replace("\1", "{").replace("\2", "}").replace("\\", "")
     text = _SCRIPT.sub(r"\1\2", re.sub(r"\s+", " ", text).strip().casefold())
     for _ in range(3):
-        text = _LEAD.sub("", text.strip(_ENDS)).strip(_ENDS)
+        text = _LEAD.sub("", text.lstrip(_ENDS.strip(".")).rstrip(_ENDS))
     return text
 
 
@@ -327,7 +343,11 @@ class _Expression:
 
     def value(self) -> Fraction | float:
         value: Fraction | float = self._sum()
-        if self._tokens or not abs(value) < _LARGEST or (isinstance(value, Fraction) and value.denominator > _LARGEST):
+        if (
+            self._tokens
+            or not abs(float(value)) < _LARGEST
+            or (isinstance(value, Fraction) and value.denominator > _LARGEST)
+        ):
             raise ValueError
         return value
 

@@ -1,0 +1,532 @@
+from __future__ import annotations
+
+import json
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_blender.errors import InputError
+from llm_blender.ranking import Majority, agreement, final_answer, final_answers, majority, normal_form
+
+SETTINGS = settings(max_examples=50, deadline=None)
+SUM = "Ann has 7 apples and buys 8 more. How many apples does she have?"
+CHOICE = "Which city is the capital of France?\nA) Rome\nB) Paris\nC) Oslo"
+YES_NO = "Is 91 a prime number? Answer yes or no."
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["0.5", "1/2", ".5", r"\frac12", r"\frac{1}{2}", r"$\dfrac{1}{2}$", r"\tfrac1{2}", "½", "2/4", "+0.50"],
+        [
+            "1000",
+            "1,000",
+            "1 000",
+            "$1,000.00",
+            r"\$1{,}000",
+            "1000 dollars",
+            "1e3",
+            "1.000,00 €",
+            "one thousand",
+            "10^3",
+        ],
+        [
+            "3",
+            "x = 3",
+            "x=3",
+            "3.0",
+            "3 dollars",
+            "three",
+            "Three apples.",
+            r"\boxed{3}",
+            r"$x = \boxed{3}$",
+            "**3**",
+            "3.",
+        ],
+        ["2.5", "2 1/2", r"2\frac{1}{2}", "2½", "5/2", r"\(\frac{5}{2}\)", "about 2.5 litres", "2,5 km", "≈ 2.5"],
+        ["30", r"30^\circ", "30°", "30 degrees", r"30^{\circ}", "thirty"],
+        ["15", r"15\text{ cm}^2", "15 cm²", "15 square metres", "5 * 3", "5 + 10 = 15 apples", "It is 15.", "15 km/h"],
+        [r"\frac{\sqrt{3}}{2}", "√3/2", "sqrt(3)/2", r"\sqrt{3}/2", r"\dfrac{\sqrt3}{2}"],
+        ["2π", r"2\pi", "2 pi", r"2 \cdot \pi"],
+        ["-3", "−3", "- 3", "-$3", "-3.00"],
+        ["2000000", "2 million", "$2 million", "2,000,000", "two million"],
+        ["(1, 2)", "(1,2)", r"\left( 1, 2 \right)", r"(1,\; 2)", "( 1 , 2.0 )"],
+        ["1, 2", "2, 1", r"\{1, 2\}", "x = 1 or x = 2", "2 and 1"],
+        ["x^2/3", r"\frac{x^2}{3}", r"\frac{x^{2}}{3}", "y = x^2 / 3"],
+        ["(x+1)/2", r"\frac{x+1}{2}", r"\dfrac{x + 1}{2}"],
+        [r"(-\infty, 3]", "(-∞,3]", r"\left(-\infty,3\right]"],
+        ["21st", "21", "twenty-one"],
+        ["2:00 pm", "2 pm", "2"],
+        ["B", "(B)", "b.", "**B**", r"\text{(B)}", "Option B"],
+        ["the Eiffel Tower", "Eiffel Tower.", '"eiffel tower"', "*Eiffel Tower*", r"\text{Eiffel Tower}"],
+        ['{"a": 1, "b": [2, "x"]}', '{ "b":[2.0,"x"],"a":1.0 }', "{'a': 1, 'b': [2, 'x']}"],
+        ["[1, 2, 3]", "[1,2,3]", "`[1, 2, 3]`", "[1.0, 2, 3]"],
+        ['[true, null, "a"]', "[True, None, 'a']"],
+    ],
+    ids=lambda same: same[0],
+)
+def test_equal_answers_have_one_normal_form(same):
+    forms = {answer: normal_form(answer) for answer in same}
+    assert set(forms.values()) == {forms[same[0]]}
+    assert forms[same[0]]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("(1, 2)", "(2, 1)"),
+        ("x = 3, y = 4", "x = 4, y = 3"),
+        ("1/3", "0.33"),
+        ("3", "-3"),
+        ("12", "1, 2"),
+        ("2x", "2"),
+        ("5xy", "5"),
+        ("a - 1", "-1"),
+        ("1021_3", "1021"),
+        ("World War 2", "2"),
+        ("3 hours 20 minutes", "3"),
+        ("x + y = 3", "3"),
+        ("[1, 2)", "(1, 2]"),
+        ('{"a": "1"}', '{"a": 1}'),
+        ("sin 30", "30"),
+        ("red", "blue"),
+    ],
+)
+def test_different_answers_stay_different(left, right):
+    assert normal_form(left) is not None
+    assert normal_form(left) != normal_form(right)
+
+
+@pytest.mark.parametrize(
+    "nothing", ["", "  ", "...", "**", "n/a", "null", "x" * 201, "it depends on what you want to do with it"]
+)
+def test_what_is_no_answer_has_no_normal_form(nothing):
+    assert normal_form(nothing) is None
+
+
+def test_numbers_are_shown_as_people_write_them():
+    assert [normal_form(text) for text in ("1/2", "7/16", "2/6", "-4.50", "1,234.5", "2^10")] == [
+        "0.5",
+        "0.4375",
+        "1/3",
+        "-4.5",
+        "1234.5",
+        "1024",
+    ]
+
+
+def test_a_percentage_is_a_share_only_where_a_probability_is_wanted():
+    assert normal_form("50%") == normal_form("50 percent") == "50"
+    assert normal_form(r"50\%", share=True) == normal_form("1/2") == "0.5"
+    assert final_answer("The answer is 50%.", "What is the probability of heads?") == "0.5"
+    assert final_answer("The answer is 50%.", "What percent of 8 is 4?") == "50"
+
+
+@SETTINGS
+@given(st.fractions(max_denominator=10**6))
+def test_numbers_keep_their_value(number):
+    assert Fraction(normal_form(str(number))) == number
+    assert normal_form(rf"\frac{{{number.numerator}}}{{{number.denominator}}}") == normal_form(str(number))
+
+
+@SETTINGS
+@given(
+    st.integers(-(10**12), 10**12),
+    st.sampled_from(["{:,}", "${:,}.00", "{} apples", "x = {}", r"\boxed{{{}}}", "The answer is {:,}."]),
+)
+def test_separators_units_and_labels_do_not_matter(number, form):
+    assert final_answer(form.format(number), SUM) == str(number)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(st.characters(codec="utf-8"), max_size=9).map(str.strip),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdef", min_size=1, max_size=5), inner, max_size=4)
+    ),
+    max_leaves=9,
+)
+
+
+@SETTINGS
+@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=5), JSON, min_size=1), st.integers(0, 4))
+def test_objects_are_equal_whatever_their_order_and_spaces(value, indent):
+    turned = json.dumps(dict(reversed(value.items())), indent=indent, ensure_ascii=indent > 2)
+    assert final_answer(f"```json\n{turned}\n```") == final_answer(json.dumps(value)) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "15",
+        "15 apples",
+        "She has 15 apples.",
+        "Ann has 7 + 8 = 15 apples.",
+        "She starts with 7. She buys 8.\n\nSo in total she has 15 apples.",
+        "7 + 8 is easy. Therefore, she ends up with fifteen apples.",
+        "The answer is 15.",
+        "The answer is 15 because 7 + 8 = 15.",
+        "The answer is 15, not 16.",
+        "**Answer:** 15 apples",
+        "### Final answer\n\nFinal answer:\n\n**15**",
+        "Adding up.\n#### 15",
+        r"So we get \[7 + 8 = \boxed{15}\] and are done.",
+        r"First \boxed{14}, but that is wrong: \boxed{15}",
+        r"The final answer is $15$. I hope it is correct.",
+        '{"reasoning": "7 + 8", "answer": "15"}',
+        '```json\n{"answer": 15, "reasoning": "7 and 8"}\n```',
+        'Here it is:\n```json\n{\n "reasoning": "7 "+" 8",\n "answer": "$15.00"\n}\n```\nDone.',
+        '{"final_answer": 15.0}',
+        '```json\n{\n "reasoning": "7 and 8.\n\nAnswer: "15"\n```',
+        '{"answer": "Ann has 15 apples in the end, if nothing else happens."}',
+        '"The answer is 14, right?" No. The answer is 15.',
+        "The answer is 15. " * 40,
+        "Die Antwort ist 15.",
+        "Die Antwort lautet: 15 Äpfel",
+        "La réponse est 15.",
+        "La respuesta es 15 manzanas.",
+        "A resposta é 15.",
+        "答案是15。",
+        "答案：15",
+    ],
+)
+def test_final_numbers(text):
+    assert final_answer(text, SUM) == "15"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B",
+        "(B)",
+        "B.",
+        "b",
+        "B) Paris",
+        "**B**",
+        "(B) Paris",
+        "Option B",
+        "B - Paris",
+        "Paris",
+        "Paris.",
+        "The answer is B.",
+        "The correct answer is **B) Paris**.",
+        "The answer is Paris, which is in France.",
+        "Rome is in Italy.\n\nAnswer: (B)",
+        r"\boxed{\text{B}}",
+        '{"answer": "B"}',
+        '{"answer": "Paris"}',
+        "B. Paris is the capital, and A is wrong.",
+    ],
+)
+def test_final_choices(text):
+    assert final_answer(text, CHOICE) == "B"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Select one: a. red b. green c. blue",
+        "They ___ here.A.goesB.goC.going",
+        "Is it true?\n(A) yes\n(B) no\n(C) both",
+        "Which of these?\nA 2,000\nB 12,000\nC 14,000",
+        "User: Hi\n\nAssistant: Hello\n\nUser: Choose the correct one. A. one B. two",
+    ],
+)
+def test_instructions_with_choices(instruction):
+    texts = ["B", "The answer is (B).", "b) it is"]
+    assert final_answers(texts, instruction) == ("B", "B", "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Yes, because 7 and 13 are.", "yes"),
+        ("No", "no"),
+        ("**No**, it is 7 * 13.", "no"),
+        ("The answer is no.", "no"),
+        ("False", "no"),
+        ('{"answer": true}', "yes"),
+        ("It is 7 * 13.\nAnswer: No, it is not.", "no"),
+        ("No one knows.", None),
+    ],
+)
+def test_yes_and_no(text, answer):
+    assert final_answer(text, YES_NO) == answer
+
+
+def test_true_or_false_is_answered_in_these_words():
+    assert final_answers(["True.", "Yes, it is.", "False"], "True or false: 7 is odd.") == ("true", "true", "false")
+
+
+def test_yes_to_a_question_that_does_not_ask_for_the_word_counts_where_almost_all_begin_with_it():
+    question, yes, long = "Can heat cause metal fatigue?", "Yes, it can.", "Heat changes metals in many ways."
+    assert final_answers([yes] * 4 + [long], question) == ("yes",) * 4 + (None,)
+    assert final_answers([yes] * 3 + [long] * 2, question) == (None,) * 5
+    assert final_answers([yes] * 3 + [long] * 2, f"{question} Yes or no?")[:3] == ("yes",) * 3
+
+
+@pytest.mark.parametrize(
+    ("question", "texts"),
+    [
+        (
+            "What is the capital of Australia?",
+            [
+                "The capital of Australia is Canberra.",
+                "Canberra",
+                "It is Canberra.",
+                "The capital is Canberra. It lies inland, by a lake.",
+            ],
+        ),
+        (
+            "Who wrote Hamlet?",
+            ["William Shakespeare", "William Shakespeare wrote Hamlet.", "Hamlet was written by William Shakespeare."],
+        ),
+        ("In which year was the bridge built?", ["1941", "The bridge was built in 1941.", "In 1941."]),
+    ],
+)
+def test_short_questions_about_a_fact(question, texts):
+    answers = final_answers([*texts, "I am not sure what you mean by that"], question)
+    assert answers[0] is not None
+    assert set(answers[:-1]) == {answers[0]}
+
+
+def test_names_count_only_where_two_are_equal():
+    assert final_answers(["Rome", "Paris"], "Where was it found?") == (None, None)
+
+
+CALL = '[{"name": "weather", "arguments": {"city": "Rome", "days": 2}}, {"name": "time", "arguments": {}}]'
+SAME_CALL = '[{"name": "time", "arguments": {}}, {"name": "weather", "arguments": {"days": 2.0, "city": "Rome"}}]'
+
+
+def test_calls_of_tools_are_answers():
+    answers = final_answers([CALL, f"Let me look.\n{SAME_CALL}", CALL.replace("Rome", "Oslo"), "I cannot."], "Weather?")
+    assert answers[0] == answers[1] != answers[2]
+    assert answers[3] is None
+    assert agreement(answers).tolist() == [0.5, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["`[1, 2, 3]`", "```python\n[1, 2, 3]\n```", "[1,2,3]", "The output is `[1, 2, 3]`."])
+def test_a_literal_is_an_answer(text):
+    assert final_answer(text, "What does `print([1, 2] + [3])` output?") == "[1, 2, 3]"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [r"-\\frac{1}{2}", r"-\frac{1}{2}", r"$-\\dfrac{1}{2}$", "-0.5"],
+    ids=["escaped", "bare", "math", "decimal"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_latex_in_json_may_have_single_backslashes(answer, whole):
+    assert final_answer(('{"answer": "%s"}' if whole else 'So:\n{"why": "a" "b", "answer": "%s"\n}') % answer) == "-0.5"
+
+
+def test_a_sentence_that_denies_an_answer_has_none():
+    assert final_answer('{"answer": "There is no such number of apples above 1"}', SUM) is None
+
+
+@pytest.mark.parametrize(
+    ("instruction", "texts"),
+    [
+        ("Name two colours", ["Red and blue.", "Blue, green", "red, blue"]),
+        ("Write a poem about the sea.", ["The sea is blue", "Waves roll in.", "Oh sea!"]),
+        ("Do this:\na. Summarise the text.\nb. Translate it.", ["a. The text is long.", "a. Short.", "b. Der Text"]),
+        ("What are good names for a cat?", ["Tom", "Tom", "Kitty"]),
+        ("Explain why the sky is blue.", ["Because of scattering.", "Light scatters.", "It scatters 2 times."]),
+        ("Can you write a function that adds 2 and 3?", ["Yes! Here:\n```\nanswer = 2 + 3\nprint(answer)\n```"] * 3),
+        ("Fix this code: print('Answer is:', 3)", ["```python\nprint('Answer is:', 3)\nx = 1\n```"] * 3),
+        ("Answer all:\n1. 2+2?\n2. 3+3?\n3. 4+4?", ["Answer: 4\nAnswer: 6\nAnswer: 8"] * 3),
+        ("Are there any free tools for this?", ["Yes, many.", "Yes, some.", "Yes, three."]),
+        ("How does it work?", ["The answer is that it depends on the weather.", "The answer is not simple."]),
+    ],
+)
+def test_open_instructions_have_no_final_answers(instruction, texts):
+    assert final_answers(texts, instruction) == (None,) * len(texts)
+
+
+def test_two_candidates_and_half_of_those_with_a_text_must_have_an_answer():
+    assert final_answers(["The answer is 5", "Hello there, how are you"]) == (None, None)
+    assert final_answers(["The answer is 5", "The answer is 6"]) == ("5", "6")
+    assert final_answers(["The answer is 5", "The answer is 5", "Well, it depends", "", " "]) == (
+        "5",
+        "5",
+        None,
+        None,
+        None,
+    )
+    assert final_answers(["The answer is 5"] * 2 + ["Well, it depends on you"] * 3) == (None,) * 5
+    assert final_answers([]) == ()
+
+
+def test_agreement_is_the_share_of_the_others():
+    answers = ["15", "15", "16", None, "15"]
+    np.testing.assert_allclose(agreement(answers), [2 / 3, 2 / 3, 0, 0, 2 / 3])
+    np.testing.assert_allclose(agreement(answers, [1, 2, 3, 9, 4]), [6 / 9, 5 / 8, 0, 0, 3 / 6])
+    np.testing.assert_allclose(agreement(answers, [0, 0, 0, 1, 1]), [1, 1, 0, 0, 0])
+
+
+def test_agreement_of_few():
+    assert np.isnan(agreement([None, None])).all()
+    assert agreement(["5", None]).tolist() == agreement(["5", "6"], [0, 0]).tolist() == [0, 0]
+    assert agreement([]).shape == (0,)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, -1], [1, float("nan")], [1, float("inf")], [[1, 1]]])
+def test_weights_that_are_none(weights):
+    with pytest.raises(InputError, match="weights of 2 answers"):
+        agreement(["5", "6"], weights)
+
+
+def test_majority():
+    assert majority(["15", "16", None, "15"]) == Majority("15", 2, 3)
+    assert majority(["16", "15", "15", "16"]) == Majority("16", 2, 4)
+    assert majority([None, None]) is None
+    assert majority([]) is None
+
+
+ANSWERS = st.lists(st.none() | st.sampled_from(["1", "2", "3"]), min_size=1, max_size=9)
+
+
+@SETTINGS
+@given(ANSWERS, st.data())
+def test_order_of_candidates_does_not_matter(answers, data):
+    order = data.draw(st.permutations(range(len(answers))))
+    weights = np.array(data.draw(st.lists(st.floats(0, 9), min_size=len(answers), max_size=len(answers))))
+    shares, turned = agreement(answers, weights), agreement([answers[place] for place in order], weights[order])
+    np.testing.assert_allclose(turned, shares[order], atol=1e-9)
+    assert np.isnan(shares).all() or ((shares >= 0) & (shares <= 1)).all()
+
+
+PIECES = st.sampled_from(
+    [
+        "The answer is ",
+        "answer",
+        '"answer": "',
+        "\\boxed{",
+        "\\frac",
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        "$",
+        "\\",
+        '"',
+        "'",
+        "`",
+        "```",
+        "\n",
+        " ",
+        ",",
+        ".",
+        ":",
+        "=",
+        "-",
+        "/",
+        "^",
+        "√",
+        "%",
+        "€",
+        "1",
+        "23",
+        "1,000",
+        "0",
+        "e9",
+        "x",
+        "A)",
+        "B.",
+        "yes",
+        "no",
+        "and",
+        "or",
+        "million",
+        "two",
+        "答案",
+        "是",
+        "\ud800",
+        "½",
+        "²",
+        "\\text{",
+        "\\sqrt",
+        "|",
+        "True",
+        "null",
+        "####",
+    ]
+)
+HOSTILE = st.lists(PIECES, max_size=30).map("".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(HOSTILE | st.text(max_size=60))
+def test_the_normal_form_is_its_own_normal_form(text):
+    for share in (False, True):
+        form = normal_form(text, share=share)
+        assert form is None or (form and normal_form(form) == form)
+
+
+@SETTINGS
+@given(HOSTILE, HOSTILE)
+def test_no_text_and_no_instruction_breaks_it(text, instruction):
+    answers = final_answers([text, text, "5"], instruction)
+    assert answers[0] == answers[1]
+    assert all(answer != "" for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "(",
+        "\\frac{",
+        "1",
+        "\\boxed{",
+        '"answer": "',
+        "```\n",
+        "answer is ",
+        " ",
+        "\n",
+        "{",
+        "[",
+        '"',
+        "\\",
+        "*",
+        "_",
+        "$",
+        "1,000",
+        "#### 1\n",
+        "A) x\nB) y\n",
+        "what ",
+        "1 ",
+        "-",
+        "\ud800",
+        "答案",
+        "a b ",
+        "[True,",
+        '{"a":',
+        "User: ",
+        "1/",
+        "2^",
+        "√",
+        "𝟙",
+    ],
+)
+def test_hostile_texts_take_milliseconds(piece):
+    text = piece * (100_000 // len(piece))
+
+    def seconds(call):
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            call()
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    assert seconds(lambda: final_answer(text, SUM)) < 0.03
+    assert seconds(lambda: final_answer("5", text)) < 0.1
+    assert seconds(lambda: normal_form(text[:200])) < 0.03
