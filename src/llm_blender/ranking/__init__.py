@@ -31,6 +31,7 @@ from llm_blender.ranking.confidence import (
 )
 from llm_blender.ranking.consensus import EvidenceFit, LogitWeights, consensus, fit_evidence
 from llm_blender.ranking.engine import Advance, Compare, Pool, rank_many, rank_with
+from llm_blender.ranking.form import FLAWS, flaws, form
 from llm_blender.ranking.priors import (
     Game,
     JudgedRanking,
@@ -62,6 +63,7 @@ __all__ = [
     "AGGREGATIONS",
     "DEFAULT_BUDGET",
     "DEFAULT_TOP_K",
+    "FLAWS",
     "STRATEGIES",
     "Advance",
     "Aggregation",
@@ -96,6 +98,8 @@ __all__ = [
     "fit_priors",
     "fit_temperature",
     "fit_weight",
+    "flaws",
+    "form",
     "full",
     "games_from_pairs",
     "games_from_ranking",
