@@ -52,6 +52,24 @@ def test_what_the_others_agree_on_is_put_in_once() -> None:
     assert len(fusion.used) == 2
 
 
+TORN = "The sea mirrors the sky, and the colour of both depends on the"
+
+
+def test_a_sentence_that_breaks_off_is_not_inserted() -> None:
+    candidates = [BEST, f"{LIGHT} {TORN}", f"{LIGHT} The sky looks blue. {TORN}", f"Pigs fly. {LIGHT} {TORN}"]
+    fusion = fuse(candidates)
+    assert LIGHT in fusion.text
+    assert "depends on" not in fusion.text
+    whole = [*candidates[:1], *(f"{text} light." for text in candidates[1:])]
+    assert "depends on the light." in fuse(whole).text
+
+
+def test_the_torn_end_of_the_best_candidate_is_left_out() -> None:
+    fusion = fuse([f"{BEST} {TORN}", *CANDIDATES[1:]])
+    assert fusion.text.startswith(BEST.split(". ")[0])
+    assert "depends on" not in fusion.text
+
+
 def test_it_agrees_more_with_the_others_than_the_best_does() -> None:
     fusion = fuse(CANDIDATES)
     assert agreement(fusion.text, CANDIDATES[1:]) > agreement(BEST, CANDIDATES[1:]) + 0.003

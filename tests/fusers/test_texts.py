@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llm_blender.fusers.texts import find_flaw
+from llm_blender.fusers.texts import find_flaw, without_torn_end
 
 INSTRUCTION = "Why is the sky blue, and why is the sea blue?"
 GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]
@@ -85,3 +85,17 @@ def test_long_texts_take_no_time() -> None:
     started = time.perf_counter()
     assert find_flaw(text, INSTRUCTION, GIVEN) is None
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("It is whole. It ends well.", "It is whole. It ends well."),
+        ("It is whole. It breaks off in the", "It is whole."),
+        ("1. Go to bed early.\n2. Drink less of the", "1. Go to bed early."),
+        ("It has no other sentence than this one that breaks off in the", None),
+        ("", ""),
+    ],
+)
+def test_a_torn_end_is_left_out(text: str, rest: str | None) -> None:
+    assert without_torn_end(text) == (text if rest is None else rest)

@@ -28,10 +28,25 @@ def test_equal_answers_are_votes():
     assert shares[0] == shares[1] > shares[2] > shares[3]
 
 
-def test_empty_answers_agree_with_nobody():
-    shares = consensus(["", "a b", "a c"])
-    assert shares[0] == 0
-    assert shares[1] == shares[2] == 0.125
+LOOP = "the same four words " * 20
+TRUE = "The sky is blue because air scatters blue light most."
+
+
+@pytest.mark.parametrize("loops", [[LOOP, LOOP], [LOOP, f"Well, {LOOP}"], [LOOP, LOOP, "x" * 90], [LOOP, ""]])
+@pytest.mark.parametrize("answers", [[TRUE], [TRUE, "Blue light is scattered most by the air."]])
+def test_loops_have_no_vote(loops, answers):
+    shares = consensus([*loops, *answers])
+    assert shares.tolist() == [0.0] * len(loops) + [0.5] * len(answers)
+
+
+def test_answers_beside_a_loop_agree_as_without_it():
+    answers = ["a b c d", "a b", "a x"]
+    np.testing.assert_allclose(consensus([LOOP, *answers, ""]), [0, *consensus(answers), 0])
+
+
+def test_two_loops_do_not_outvote_an_answer():
+    ranking = load_ranker("consensus").rank("Why is the sky blue?", [LOOP, LOOP, TRUE])
+    assert ranking.best == 2
 
 
 def test_scripts_without_spaces_are_read_by_character():

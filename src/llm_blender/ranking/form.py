@@ -26,8 +26,6 @@ FLAWS: Mapping[str, str] = {
     "too_long": "is longer than required",
     "too_short": "is shorter than required",
     "language": "is not in the language required",
-    "letter_case": "has not the letter case required",
-    "commas": "has commas, which the instruction excludes",
 }
 """Words for each flaw that `flaws` may find, to follow the name of a candidate."""
 
@@ -75,7 +73,7 @@ def is_degenerate(text: str) -> bool:
 _COPIES = 4
 _LOOP = 60  # least characters of all copies of a loop
 _LONGEST_PERIOD = 400
-_LONGEST_TEXT = 20_000  # characters searched at the end of a text: a loop continues to the end
+_LONGEST_TEXT = 10_000  # characters searched at the end of a text: a loop continues to the end
 _LINE = 15  # least characters of a line that counts as repeated
 _NUMBERED = re.compile(r"^\W*(?:\d+\W+)?")
 _GRAM, _STRIDE = 24, 16  # every run of _GRAM + _STRIDE - 1 characters has a gram that begins at a multiple of _STRIDE
@@ -84,7 +82,7 @@ _FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 2**64) for i in range(_GRAM)], n
 
 def loops(text: str) -> bool:
     """Detect characters or lines that a text repeats in a loop."""
-    text = text[-2 * _LONGEST_TEXT :]
+    text = text[-_LONGEST_TEXT:]
     lines = Counter(
         line for line in (_NUMBERED.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
     )
@@ -92,18 +90,16 @@ def loops(text: str) -> bool:
         return True
     visible = "".join(text.split())
     # Rulers, tables and indentation may repeat, unless they are most of the text.
-    return _longest_loop("".join(filter(str.isalnum, visible))) > 0 or 2 * _longest_loop(visible) > len(visible)
+    return _has_loop("".join(filter(str.isalnum, visible)), _LOOP) or _has_loop(visible, len(visible) // 2 + 1)
 
 
-def _longest_loop(text: str) -> int:
-    """Return the characters of the longest stretch that repeats one text; 0 if it is too short to be a loop."""
-    values = np.frombuffer(text[-_LONGEST_TEXT:].encode("utf-32-le", "surrogatepass"), np.uint32)
-    longest = 0
-    for period in _periods(values):
-        stretch = _longest_run(values[period:] == values[:-period]) + period
-        if stretch >= max(_COPIES * period, _LOOP):
-            longest = max(longest, stretch)
-    return longest
+def _has_loop(text: str, length: int) -> bool:
+    """Tell whether a stretch of at least so many characters, and of at least `_LOOP`, repeats one text."""
+    values = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return any(
+        _longest_run(values[period:] == values[:-period]) + period >= max(_COPIES * period, _LOOP, length)
+        for period in _periods(values)
+    )
 
 
 def _periods(values: NDArray[np.uint32]) -> list[int]:
@@ -129,77 +125,81 @@ def _longest_run(equal: NDArray[np.bool_]) -> int:
 _TAIL = 20_000  # characters at the end of a text that show whether it breaks off
 _FENCE = re.compile(r"^[ \t]*(?:[-*•>]|\d+[.)])?[ \t]*(```|~~~)", re.MULTILINE)
 _ENDED = re.compile(r"""(?:[.!?…。．！？؟۔।॥։።]|[:：])[\]"'”’»›」』)）}*_`~ \t]*$""")
-_OPEN_WORDS = frozenset(
-    "a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been "
-    "has have had will would can could should may might must their its your his her our my this these those if "
-    "because while when where who such very more most "
-    "der die das und oder mit von zu ein eine einen dem den des ist sind im auf für nicht sich wird "
-    "le la les un une des et ou de du dans pour avec est sont que qui au aux par sur "
-    "el los las una unos y o en del con por para es son se lo al "
-    "il gli di che è sono per con non nel della".split()
-)
+_OPEN_WORDS = """
+a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been has have
+had will would can could should may might must their its your his her our my this these those if because while when
+where who such very more most
+der die das und oder mit von zu ein eine einen dem den des ist sind im auf für nicht sich wird
+le les un une et ou de du dans pour avec est sont que qui au aux par sur
+el los las una unos y o en del con por para es son se lo al
+il gli di che è sono per non nel della
+"""
+"""Words that end no sentence, in English, German, French, Spanish and Italian."""
+_OPEN = frozenset(_OPEN_WORDS.split())
+_ITEM = re.compile(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
+_INNER_END = re.compile(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
+_NO_PROSE = ("#", "|", "$", "\\")  # a line that begins so
+_NO_WORD = ("#", "@", "http", "www.", "doi", "$", "\\")  # a last word that begins so
+_QUOTES = '"”’»`'
+_LEAST_WORDS = 5  # of a line that shows how such lines end
+_LIKE = 0.8  # share of such lines that must end as sentences do
 
 
 def cut_off(text: str) -> bool:
-    """Tell whether a text breaks off in the middle: in a sentence, a block of code, or a JSON value."""
+    """Tell whether a text breaks off in the middle: in a sentence, a block of code, or a JSON value.
+
+    A last line without a full stop breaks off if it holds another sentence, ends in a word such as “the”, or if the
+    lines of its kind before it (list items, or prose) end as sentences do.
+    """
     text = text.rstrip()
-    if not text:
-        return False
-    if len(_FENCE.findall(text)) % 2:
+    if ("```" in text or "~~~" in text) and len(_FENCE.findall(text)) % 2:
         return True
-    if text[0] in "{[" and _is_json_start(text):
+    if text.startswith(("{", "[")) and _is_json_start(text):
         return True
-    tail = text[-_TAIL:]
-    if tail.endswith("```"):
-        return False
-    *before, last = [line.strip() for line in tail.splitlines() if line.strip()]
-    return _breaks_off(last, before)
+    lines = [line.strip() for line in text[-_TAIL:].splitlines() if line.strip()]
+    return bool(lines) and _breaks_off(lines[-1], lines[:-1])
 
 
 def _is_json_start(text: str) -> bool:
     """Tell whether a text is the beginning of a JSON value, and not the whole one."""
     try:
         from_json(text, allow_partial=True)
-    except ValueError:
+    except (ValueError, TypeError):  # a lone surrogate is a TypeError
         return False
     try:
         from_json(text)
-    except ValueError:
+    except (ValueError, TypeError):  # a lone surrogate is a TypeError
         return True
     return False
 
 
-_ITEM = re.compile(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
-_INNER_END = re.compile(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
-_QUOTES = '"”’»`'
-_ALIKE = 0.8  # share of the lines of the same kind that must end as sentences do
-
-
 def _breaks_off(last: str, before: Sequence[str]) -> bool:
-    """Tell whether the last line of a text breaks off, seen against the lines before it."""
+    """Tell whether the last line of a text breaks off, compared with the lines before it."""
     item = bool(_ITEM.match(last))
     if before and _ITEM.fullmatch(last):
         return last[:-1].isdigit() and int(last[:-1]) > 1
-    if _ENDED.search(last) or last.startswith(("#", "|", "$", "\\")):
+    if _ENDED.search(last) or last.startswith(_NO_PROSE):
         return False
     words = last.split()
-    end = words[-1].rstrip(_QUOTES)
-    if words[-1].endswith(",") and len(words) >= 6:
+    word = words[-1]
+    end = word.rstrip(_QUOTES)
+    if word.endswith(",") and len(words) > _LEAST_WORDS:
         return True
-    if not end[-1:].isalnum() or end.startswith(("#", "@", "http", "www.", "$", "\\")) or "://" in end or "=" in last:
+    if not end[-1:].isalnum() or end.startswith(_NO_WORD) or "://" in end or "=" in last:
         return False
-    if words[-1] == end and (last.count("**") % 2 or (last.count("(") > last.count(")") and len(words) >= 4)):
+    if word == end and (last.count("**") % 2 or (last.count("(") > last.count(")") and len(words) >= 4)):
         return True
-    open_word = words[-1].lower() in _OPEN_WORDS and not (len(end) > 1 and end.isupper())
-    if open_word and len(words) >= 4 and words[-1].islower():
+    open_word = word.lower() in _OPEN and not (len(end) > 1 and end.isupper())
+    if open_word and len(words) >= 4 and word.islower():
         return True
-    alike = [line for line in before if bool(_ITEM.match(line)) == item and len(line.split()) >= 5]
-    ended = sum(bool(_ENDED.search(line)) for line in alike)
+    like = [line for line in before if bool(_ITEM.match(line)) == item and len(line.split()) >= _LEAST_WORDS]
+    ended = sum(bool(_ENDED.search(line)) for line in like)
     if _INNER_END.search(last):
-        return len(alike) <= 2 or 2 * ended >= len(alike)
-    if len(words) >= 8 and words[-1].islower() and 2 * ended >= len(alike) > 0:
+        return len(like) <= 2 or 2 * ended >= len(like)
+    if len(words) >= 8 and word.islower() and 2 * ended >= len(like) > 0:
         return True
-    if not alike or ended < _ALIKE * len(alike):
+    if not like or ended < _LIKE * len(like):
         return False
-    enough = 8 if len(alike) == 1 or end[-1:].isdigit() or end != words[-1] or end[0].isupper() else 4
+    # A short line may be a signature, a title or a result.
+    enough = 8 if len(like) == 1 or end[-1:].isdigit() or end != word or end[0].isupper() else 4
     return open_word or len(words) >= enough

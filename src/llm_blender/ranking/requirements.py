@@ -1,8 +1,7 @@
 """Requirements on the form of an answer that a program reads in an instruction and checks with certainty.
 
-Each requirement is a rule: a pattern that finds it in the instruction, and a check of a candidate. Where a wording may
-mean something else, the pattern finds nothing; where a candidate may be read in several ways, one that satisfies the
-requirement is enough.
+A rule finds its requirement by the wording of the instruction, and a check reads a candidate. Where a wording may mean
+something else, the rule finds nothing; where a candidate may be read in several ways, one of them is enough.
 """
 
 from __future__ import annotations
@@ -15,21 +14,33 @@ from functools import partial
 
 from pydantic_core import from_json
 
-_WORD = re.compile(r"\w+")
-_ITEM = re.compile(r"\s*(?:\d+[.)]|[-*•])[ \t]")
-_ENDS = 700  # characters at either end of a long instruction: the text between them is material, not a requirement
+_ENDS = 700  # characters at either end of a long instruction; what lies between them is material
+_LONGEST = 20_000  # characters of a candidate that a check reads
 _TURN = re.compile(r"(?:\A|\n)(User|Human|Assistant|System): ?")
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|`[^`\n]{1,300}`", re.DOTALL)
-_NUMBERS = {
-    word: number
-    for number, word in enumerate(
-        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split(),
-        1,
-    )
-}
-_NUMBERS |= {"a single": 1, "single": 1, "thirty": 30, "fifty": 50, "hundred": 100, "a": 1}
-_NUMBER = rf"(?:\d{{1,2}},\d{{3}}|\d{{1,5}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True)[:-1])})"
+_WORD = re.compile(r"\w+")
+_BLANK_LINES = re.compile(r"\n\s*\n")
+
+_NUMBERS: Mapping[str, int] = {
+    "a single": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
+    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty-five": 25, "twenty": 20, "thirty": 30, "forty": 40,
+    "fifty": 50, "hundred": 100,
+}  # fmt: skip
+_NUMBER = rf"(?:\d{{1,2}},\d{{3}}|\d{{1,5}}|{'|'.join(_NUMBERS)})"
+
+# An instruction to write code, or another instruction: the wording is about what that does.
+_WRITES_CODE = re.compile(
+    r"\b(?:write|create|generate|make|build|develop|implement|design|need|want|fix|optimi[sz]e|refactor|modify|add|"
+    r"come up with|give me|show me)\b[^.!?\n]{0,60}\b(?:code|scripts?|functions?|programs?|class|methods?|prompts?|api|"
+    r"endpoint|command|regex|quer(?:y|ies)|apps?|passwords?|usernames?)\b"
+)
+# A refusal has another fault than its form, or none.
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i['’]m|i am) (?:(?:very |so )?sorry|unable|not (?:able|comfortable))|sorry|as an ai|unfortunately|"
+    r"i (?:can(?:['’]?t|not)|won['’]?t|will not|do not|don['’]t|apologi[sz]e))\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Requirement:
 
 
 def requirements(instruction: str) -> list[Requirement]:
-    """Read the requirements in an instruction: its last turn of the user, and its turn of the system.
+    """Read the requirements in an instruction: the turn of the system, and the last one of the user.
 
     Args:
         instruction: as one text; a conversation as `llm_blender.conversations.instruction_text` renders it.
@@ -65,25 +76,20 @@ def _request(instruction: str) -> str:
         instruction = "\n".join(system + last)
     if len(instruction) > 2 * _ENDS:
         instruction = f"{instruction[:_ENDS]}\n\n{instruction[-_ENDS:]}"
-    return re.sub(r"[ \t]+", " ", _QUOTED.sub('""', instruction).lower().replace("’", "'"))
+    words = _QUOTED.sub('""', instruction).lower().replace("’", "'")
+    return re.sub(r"(?: ?\n)+ ?", "\n", re.sub(r"[^\S\n]+", " ", words)).strip()
 
 
 def _number(word: str) -> int:
     return _NUMBERS.get(word) or int(word.replace(",", ""))
 
 
-# An instruction to write code, or another instruction, has the requirement in what is to be written.
-_WRITES_CODE = re.compile(
-    r"\b(?:code|script|function|program|class|method|python|javascript|typescript|java|c#|c\+\+|php|ruby|golang|rust|"
-    r"prompts?|api|endpoint|command|regex|query|app|passwords?|usernames?|list of)\b"
-)
-
 _NAMED_JSON = (
     r"(?:(?:a|an|the|this|one|in|with|as|return|output|valid|raw|plain|pure|single|strict|minified)\s+){0,4}json\b"
 )
 _ONLY_JSON = re.compile(
     rf"\b(?:only|just|nothing but|solely|exclusively|nothing else than|nothing other than)\s+{_NAMED_JSON}"
-    r"|\bjson(?: (?:object|array|string|format|output|response|data))?,? (?:only\b|alone\b|and nothing else"
+    r"|\bjson(?: (?:object|array|string|format|output|response|data))?,? (?:only\b|alone\b|(?:and )?nothing else"
     r"|(?:with no|with nothing|without|without any) (?:any |other |additional |further |extra )*"
     r"(?:explanations?|comments?|text|prose|words|commentary))"
     r"|\bjson(?: (?:object|array|format))?[.,;:] (?:and )?(?:nothing else|no (?:other |additional |extra |further )?"
@@ -108,7 +114,7 @@ def _json(words: str) -> list[Requirement]:
 def _reads(text: str) -> bool:
     try:
         return isinstance(from_json(text), dict | list)
-    except ValueError:
+    except (ValueError, TypeError):  # a lone surrogate is a TypeError
         return False
 
 
@@ -134,8 +140,8 @@ _YES_NO = re.compile(
     r"[\"']?yes[\"']?(?:\s*/\s*|,? or )[\"']?no[\"']?(?=\s*(?:[.?!)\n]|\Z|only\b|respectively))"
 )
 _ONLY_YES_NO = re.compile(
-    r"\b(?:only|just|strictly|nothing else|nothing but|one word|single word|one-word|no explanation|without explanation|"
-    r"(?:answer|respond|reply|output)(?: with| in)?(?: a)?(?: simple)? [\"']?yes)\b"
+    r"\b(?:only|just|strictly|nothing else|nothing but|one word|single word|one-word|no explanation|"
+    r"without explanation|(?:answer|respond|reply|output)(?: with| in)?(?: a)?(?: simple)? [\"']?yes)\b"
 )
 _REASONS = re.compile(
     r"\b(?:explain|why|reasons?|reasoning|justify|justification|elaborate|because|details?|confidence)\b"
@@ -163,22 +169,19 @@ _UNIT_WORDS = (
 )
 _ITEMS = re.compile(
     r"(?:\A|[.!?:;\n]\s*|\b(?:please|you|then)\s+)"
-    r"(?:(?:make|create|generate|write|give|provide|compile|prepare|produce)(?: me| us)? a (?:numbered |bulleted |short )?"
-    r"list of|list(?: out)?|name|give(?: me| us)?|provide(?: me| us)?(?: with)?|generate|suggest|tell me|come up with|"
-    r"brainstorm|recommend|propose|identify|think of|state|mention|write(?: down)?|create|what are|show me|offer)\s+"
+    r"(?:(?:make|create|generate|write|give|provide|compile|prepare|produce)(?: me| us)? a "
+    r"(?:numbered |bulleted |short )?list of|list(?: out)?|name|give(?: me| us)?|provide(?: me| us)?(?: with)?|"
+    r"generate|suggest|tell me|come up with|brainstorm|recommend|propose|identify|think of|state|mention|"
+    r"write(?: down)?|create|what are|show me|offer)\s+"
     r"(?:(?:exactly|just|only|the|top|a list of|your|me|my|a set of)\s+){0,3}"
     rf"(?P<n>{_NUMBER})\s+(?:(?:other|different|more|new)\s+)?(?!(?:{_UNIT_WORDS}|hundred|thousand|million)\b)"
     r"(?!(?:or|to|and|of|more|x)\b|[-–])(?=[a-z])"
 )
 _MATERIAL = re.compile(r"\b(?:following|questions?|sentences?|text|passage|article)\b[^\n]*\n")
 _ALSO_ITEMS = re.compile(rf"[^.!?\n]*\b(?:each|every|per|respectively|(?:and|or|to|by|with) {_NUMBER})\b")
-_REFUSAL = re.compile(
-    r"\W*(?:(?:i['’]m|i am) (?:(?:very |so )?sorry|unable|not (?:able|comfortable))|sorry|i (?:can(?:['’]?t|not)|won['’]?t|"
-    r"will not|do not|don['’]t|apologi[sz]e)|as an ai|unfortunately)\b",
-    re.IGNORECASE,
-)
 _SEQUENCE = re.compile(r"(?:^|(?<=[\s|(*#]))(\d{1,3})[.):](?=[\s*_]|$)", re.MULTILINE)
 _ROW = re.compile(r"^\s*\|.*\|\s*$")
+_MARKED = re.compile(r"[\s>(]*(?:[-*•+–#_|]+|\d{1,3}[.):])")
 _BULLET = re.compile(r"([ \t]*)([-*•+–]|#{1,6}|\*\*)[ \t]*(?=\S)")
 
 
@@ -193,7 +196,7 @@ def _items(words: str) -> list[Requirement]:
 
 def _has_items(text: str, number: int) -> bool:
     """Tell whether a text may be read as that many items; False only if it clearly shows another number."""
-    if _REFUSAL.match(text):
+    if len(text) > _LONGEST or _REFUSAL.match(text):
         return True
     lines = [line for line in text.splitlines() if line.strip()]
     numbers = [int(found) for found in _SEQUENCE.findall(text)]
@@ -209,10 +212,13 @@ def _has_items(text: str, number: int) -> bool:
     shown = {count for count in (*lists, *bullets.values()) if count >= 2}
     if not shown and not rows:
         return len(lines) > 2 or len(text.split()) > 30 or _fewest(text) <= number <= _most(text)
-    paragraphs = re.split(r"\n\s*\n", text.strip())
     readings = shown | {len(lists), sum(lists), max(numbers, default=0), bullets.total(), rows - 2, rows - 1}
-    readings |= {count - extra for count in (len(lines), len(paragraphs)) for extra in range(3)}
-    readings |= {len(paragraph.splitlines()) for paragraph in paragraphs}
+    paragraphs = _BLANK_LINES.split(text.strip())
+    # A list without marks has a line or a paragraph for each item, perhaps with words before and after it.
+    for parts in (lines, paragraphs):
+        unmarked = sum(not _MARKED.match(part) for part in parts)
+        readings |= {unmarked, unmarked - 1, unmarked - 2}
+    readings |= {len(part.splitlines()) for part in paragraphs if not _MARKED.match(part)}
     return number in readings
 
 
@@ -233,109 +239,118 @@ def _fewest(text: str) -> int:
     return len(parts) if len(parts) > 2 and all(len(part) <= 3 for part in parts[1:]) else 1
 
 
-_FORMS = (
-    r"(?:\s+(?:short|long|brief|concise|creative|funny|detailed|persuasive|formal|informative|descriptive|simple))*\s+"
-    r"(?:summary|summery|story|description|paragraph|response|answer|explanation|narrative|essay|article|poem|review|"
-    r"report|letter|email|speech|definition|overview|introduction|biography|bio|dialogue|dialog|blog|post|tweet|pitch|"
-    r"reply|abstract|analysis|synopsis|passage|text|note|message|statement|argument|opinion|haiku|plot|monologue)"
-)
-_UNIT = r"(?P<unit>word|sentence|paragraph|character)(?P<unit_end>s?)"
-_VERB = r"(?:write|compose|generate|create|construct|give|provide|produce|make|use)(?: me| us)?"
+_UNIT = r"(?P<unit>word|sentence|paragraph|character)(?P<plural>s?)"
 _LENGTHS = re.compile(
     r"(?P<least>at least|(?:a )?minimum(?: of)?|min\.?|no fewer than|no less than|not less than|more than|over)?"
     r"(?P<most>no more than|not more than|at most|fewer than|less than|under|up to|(?:a )?maximum(?: of)?|max\.?|"
     r"no longer than|not longer than|(?:not |to )?exceed(?:ing)?|within)?"
     r"(?P<exactly>exactly|precisely)?(?P<about>about|around|approximately|roughly|approx\.?)?\s*"
-    rf"\b(?P<n>{_NUMBER})(?:\s*(?:-|–|to|or)\s*(?P<m>{_NUMBER}))?(?P<hyphen>[- ]){_UNIT}\b"
-    r"(?P<or_less>,? (?:or less|or fewer|or under|max(?:imum)?|at most|tops|limit))?(?P<or_more>,? (?:or more|minimum|at least))?"
+    rf"\b(?P<n>{_NUMBER})(?:\s*(?:-|–|to|or)\s*(?P<m>{_NUMBER}))?[- ]{_UNIT}\b"
+    r"(?P<or_less>,? (?:or less|or fewer|or under|max(?:imum)?|at most|tops|limit))?"
+    r"(?P<or_more>,? (?:or more|minimum|at least))?"
 )
+# What the length is of: “in”, “write”, or “a 100-word” before it, a kind of text after it.
 _IN = re.compile(
-    r"\b(?:in|into|within|to|using|with|is|be|are|has|have|of|contain(?:s|ing)?|keep it|it)\s+(?:a |an |the |just |only )*\Z"
+    r"\b(?:in|into|within|to|using|with|is|be|are|has|have|of|contain(?:s|ing)?|it)\s+(?:a |an |the |just |only )*\Z"
 )
-_WRITE = re.compile(rf"\b{_VERB}\s+(?:a |an |just |only )*\Z")
-_NOT_THE_ANSWER = re.compile(
+_WRITE = re.compile(
+    r"\b(?:write|compose|generate|create|construct|give|provide|produce|make|use)(?: me| us)?\s+"
+    r"(?:a |an |just |only )*\Z"
+)
+_KIND = re.compile(
+    r"(?:\s+(?:short|long|brief|concise|creative|funny|detailed|persuasive|formal|informative|descriptive|simple))*\s+"
+    r"(?:summary|summery|story|description|paragraph|response|answer|explanation|narrative|essay|article|poem|review|"
+    r"report|letter|email|speech|definition|overview|introduction|biography|bio|dialogue|dialog|blog|post|tweet|pitch|"
+    r"reply|abstract|analysis|synopsis|passage|text|note|message|statement|argument|opinion|haiku|plot|monologue)\b"
+)
+_IMPERATIVE = re.compile(
+    r"(?:\A|[.,:(]\s*|\b(?:please|should|must)\s+)(?:write|compose|generate|create|summari[sz]e|describe|explain|give|"
+    r"provide|be|have|answer|respond|reply|use|keep|limit|tell|make|rewrite|paraphrase|translate|define|express|"
+    r"condense|shorten|state|name|craft|draft)\b"
+)
+# Words before or after a length that is not the answer's.
+_OF_ANOTHER = re.compile(
     r"\b(?:each|every|per|titles?|headings?|both|these|those|following|given|original|first|last|there (?:is|are)|"
-    r"the (?:two|three|four)|combine|merge|join|questions?|options?|between)\b"
+    r"the (?:two|three|four)|combine|merge|join|questions?|options?|between|list of)\b"
 )
-_SLACK = 1.1  # how words are counted differs: by hyphens, numbers, mark-up
+_TO_ANOTHER = re.compile(
+    r"\s*(?::|that\b|(?:phrase|sentence|title|name|word|line|caption|slogan|headline)s?\b)|[^.!?\n]{0,60}\b(?:each|every|per)\b"
+)
+_ABOUT_A_TASK = re.compile(
+    r"\b(?:in this task|definition of a task|you(?:'re| are| will be) given|example (?:in|out)put|structure|ooc)\b"
+)
+_SLACK = 1.1  # for words and characters: how they are counted differs, by hyphens, numbers and mark-up
+_LOOSE = 1.5  # for “about”, and for words without a bound, as in “in 200 words”
+_FEW_WORDS = 5  # that can be counted without slack
 
 
 def _lengths(words: str) -> list[Requirement]:
     found = list(_LENGTHS.finditer(words))
-    if len({one["unit"] for one in found}) != len(found):
+    if len({one["unit"] for one in found}) != len(found) or len(words) > _ENDS:
         return []
-    return [one for match in found for one in _length(words, match)]
+    if _WRITES_CODE.search(words) or _ABOUT_A_TASK.search(words) or _ITEMS.search(words):
+        return []
+    return [requirement for one in found if _is_of_the_answer(words, one) for requirement in _length(one)]
 
 
-def _length(words: str, found: re.Match[str]) -> list[Requirement]:
+def _is_of_the_answer(words: str, found: re.Match[str]) -> bool:
+    """Tell whether a length is that of the whole answer."""
     before = words[: found.start()].rsplit("\n", 1)[-1].rstrip() + " "
-    clause = re.split(r"[.!?;]", before)[-1]
     after = words[found.end() :]
-    unit, low = found["unit"], _number(found["n"])
-    high = _number(found["m"]) if found["m"] else low
-    form = bool(re.match(_FORMS + r"\b", after))
+    clause = re.split(r"[.!?;]", before)[-1]
+    if _OF_ANOTHER.search(clause) or _TO_ANOTHER.match(after):
+        return False
+    kind = bool(_KIND.match(after))
+    if not (found["plural"] or kind or _number(found["n"]) == 1):
+        return False
     bounded = any(found[name] for name in ("least", "most", "exactly", "or_less", "or_more"))
-    if _NOT_THE_ANSWER.search(clause) or _WRITES_CODE.search(words):
-        return []
-    if not (_IN.search(before) or _WRITE.search(before) or form or (bounded and _IMPERATIVE.search(clause))):
-        return []
-    if _OTHER_THING.match(after) or (low > 1 and not form and found["unit_end"] == ""):
-        return []
-    if len(words) > _ENDS or _ABOUT_EACH.match(after) or _ABOUT_A_TASK.search(words) or _ITEMS.search(words):
-        return []
-    least = bool(found["least"] or found["or_more"])
-    most = bool(found["most"] or found["or_less"])
-    loose = 1.5 if found["about"] or not (bounded or found["m"]) else _SLACK
-    if unit in ("sentence", "paragraph"):
-        loose = 1.5 if found["about"] else 1.0
-    elif unit == "word" and high <= 5:
-        loose = 1.0
-    count = _COUNTS[unit]
-    rules = []
+    return bool(kind or _IN.search(before) or _WRITE.search(before) or (bounded and _IMPERATIVE.search(clause)))
+
+
+def _length(found: re.Match[str]) -> list[Requirement]:
+    unit, low = found["unit"], _number(found["n"])
+    high = _number(found["m"] or found["n"])
+    least, most = found["least"] or found["or_more"], found["most"] or found["or_less"]
+    if found["about"]:
+        slack = _LOOSE
+    elif unit in ("sentence", "paragraph") or (unit == "word" and high <= _FEW_WORDS):
+        slack = 1.0
+    else:
+        slack = _SLACK if least or most or found["exactly"] or found["m"] else _LOOSE
+    count, required = _COUNTS[unit], []
     if not least:
-        rules.append(Requirement("too_long", lambda text: count(text)[0] <= high * loose))
+        required.append(Requirement("too_long", lambda text: count(text)[0] <= high * slack))
     if not most and unit != "character":
-        rules.append(Requirement("too_short", lambda text: not text.strip() or count(text)[1] >= low / loose))
-    return rules
-
-
-_OTHER_THING = re.compile(r"\s*(?::|that\b|(?:phrase|sentence|title|name|word|line|caption|slogan|headline)s?\b)")
-_ABOUT_EACH = re.compile(r"[^.!?\n]{0,60}\b(?:each|every|per)\b")
-_ABOUT_A_TASK = re.compile(
-    r"\b(?:in this task|definition of a task|you(?:'re| are| will be) given|example (?:in|out)put|structure|ooc)\b"
-)
-_IMPERATIVE = re.compile(
-    r"(?:\A|[.,:(]\s*|\bplease\s+|\bshould\s+|\bmust\s+)(?:write|compose|generate|create|summari[sz]e|describe|explain|give|provide|be|have|answer|"
-    r"respond|reply|use|keep|limit|tell|make|rewrite|paraphrase|translate|define|express|condense|shorten|state|name|craft|draft)\b"
-)
-
-
-def _word_counts(text: str) -> tuple[int, int]:
-    body = _PREFACE.sub("", text.strip()) or text
-    return _words(body)[0], _words(text)[1]
-
-
-def _words(text: str) -> tuple[int, int]:
-    count = len(_WORD.findall(re.sub(r"(?<=\w)['’.,-](?=\w)", "", text)))
-    return min(count, len(text.split())), max(count, len(text.split()))
+        required.append(
+            Requirement("too_short", lambda text: count(text)[1] >= low / slack or bool(_REFUSAL.match(text)))
+        )
+    return required
 
 
 _PREFACE = re.compile(r"\A[^\n]{1,200}:\s*\n")
+_JOINED = re.compile(r"(?<=\w)['’.,-](?=\w)")
 _FULL_STOP = re.compile(r"(?<![A-Z.])(?<=[^\W\d_]{3})[)\"”’]*[.!?][)\"”’*]*\s+(?=[\"“‘(*]*[A-ZÀ-Þ])|[。！？]")
-_ANY_STOP = re.compile(r"[.!?…。！？;:]|\n\s*\S")
+_STOPS = ".!?…。！？;:\n"  # that may end a sentence
+_ITEM = re.compile(r"\s*(?:\d+[.)]|[-*•])[ \t]")
+
+
+def _word_counts(text: str) -> tuple[int, int]:
+    start = text[:_LONGEST]
+    body = _PREFACE.sub("", start.strip()) or start
+    counts = [(len(_WORD.findall(_JOINED.sub("", part))), len(part.split())) for part in (body, start)]
+    return min(counts[0]), max(*counts[1], len(text.split()))
 
 
 def _sentence_counts(text: str) -> tuple[int, int]:
-    text = _PREFACE.sub("", text.strip())
-    fewest = sum(len(_FULL_STOP.findall(line.strip())) + bool(line.strip()) for line in text.split("\n\n"))
-    return fewest, len(_ANY_STOP.findall(text)) + 1
+    paragraphs = [part.strip() for part in _PREFACE.sub("", text[:_LONGEST].strip()).split("\n\n")]
+    return sum(len(_FULL_STOP.findall(part)) + bool(part) for part in paragraphs), sum(map(text.count, _STOPS)) + 1
 
 
 def _paragraph_counts(text: str) -> tuple[int, int]:
-    lines = text.strip().splitlines()
-    blocks = re.split(r"\n\s*\n", text.strip())
-    full = [block for block in blocks if len(block.split()) > 12 and not _ITEM.match(block)]
-    return len(full) - bool(len(full) > 1), sum(bool(line.strip()) for line in lines)
+    # A short block may be a heading, a greeting or a preface.
+    blocks = _BLANK_LINES.split(text[:_LONGEST].strip())
+    full = sum(len(block.split()) > 12 and not _ITEM.match(block) for block in blocks)
+    return max(full - 1, 1), sum(bool(line.strip()) for line in text.splitlines())
 
 
 _COUNTS: Mapping[str, Callable[[str], tuple[int, int]]] = {
@@ -346,15 +361,15 @@ _COUNTS: Mapping[str, Callable[[str], tuple[int, int]]] = {
 }
 """The least and the most that a text may be read as having, by unit."""
 
-# Share of the letters of each script in texts of its languages.
 _SCRIPTS: Mapping[str, str] = {
     "chinese": r"[\u3400-\u9fff]", "mandarin": r"[\u3400-\u9fff]", "japanese": r"[\u3040-\u30ff]",
     "korean": r"[\uac00-\ud7af\u1100-\u11ff]", "russian": r"[\u0400-\u04ff]", "ukrainian": r"[\u0400-\u04ff]",
     "bulgarian": r"[\u0400-\u04ff]", "greek": r"[\u0370-\u03ff\u1f00-\u1fff]", "hebrew": r"[\u0590-\u05ff]",
-    "arabic": r"[\u0600-\u06ff]", "persian": r"[\u0600-\u06ff]", "farsi": r"[\u0600-\u06ff]", "urdu": r"[\u0600-\u06ff]",
-    "hindi": r"[\u0900-\u097f]", "marathi": r"[\u0900-\u097f]", "nepali": r"[\u0900-\u097f]",
-    "bengali": r"[\u0980-\u09ff]", "punjabi": r"[\u0a00-\u0a7f\u0600-\u06ff]", "gujarati": r"[\u0a80-\u0aff]", "tamil": r"[\u0b80-\u0bff]",
-    "telugu": r"[\u0c00-\u0c7f]", "kannada": r"[\u0c80-\u0cff]", "malayalam": r"[\u0d00-\u0d7f]",
+    "arabic": r"[\u0600-\u06ff]", "persian": r"[\u0600-\u06ff]", "farsi": r"[\u0600-\u06ff]",
+    "urdu": r"[\u0600-\u06ff]", "hindi": r"[\u0900-\u097f]", "marathi": r"[\u0900-\u097f]",
+    "nepali": r"[\u0900-\u097f]", "bengali": r"[\u0980-\u09ff]", "punjabi": r"[\u0a00-\u0a7f\u0600-\u06ff]",
+    "gujarati": r"[\u0a80-\u0aff]", "tamil": r"[\u0b80-\u0bff]", "telugu": r"[\u0c00-\u0c7f]",
+    "kannada": r"[\u0c80-\u0cff]", "malayalam": r"[\u0d00-\u0d7f]",
     "thai": r"[\u0e00-\u0e7f]", "georgian": r"[\u10a0-\u10ff]", "armenian": r"[\u0530-\u058f]",
 }  # fmt: skip
 _STOP_WORDS: Mapping[str, frozenset[str]] = {
@@ -369,21 +384,22 @@ _STOP_WORDS: Mapping[str, frozenset[str]] = {
         "dutch": "het een en van niet ik dat op te zijn voor met de er aan je hij",
     }.items()
 }
-_LATIN = (
-    "vietnamese|turkish|polish|swedish|norwegian|danish|finnish|czech|romanian|hungarian|indonesian|latin|tagalog|malay"
-)
-_LANGUAGE = rf"(?P<language>{'|'.join([*_SCRIPTS, *_STOP_WORDS, *_LATIN.split('|')])})"
+_OTHERS = "vietnamese turkish polish swedish norwegian danish finnish czech romanian hungarian indonesian latin tagalog"
+_LANGUAGE = rf"(?P<language>{'|'.join([*_SCRIPTS, *_STOP_WORDS, *_OTHERS.split()])})"
 _IN_LANGUAGE = re.compile(
     r"(?:\A|[.!?:;,\n]\s*|\b(?:please|you|then|and|must|should)\s+)(?:always |only )*"
     r"(?:translate\b[^.!?:\n]{0,100}?\s(?:in|to|into)|(?:answer|respond|reply|speak)\b[^.!?\n]{0,40}?\sin"
     r"|(?:write|compose)\s+(?!\"|it\b|this\b|down\b)[^.!?\n\"]{3,60}?\sin)\s+"
     rf"(?:only |the |simple |plain |fluent |modern |simplified |traditional |brazilian |formal )*{_LANGUAGE}\b"
-    r"(?!\s*(?:cuisine|culture|class|history|literature|food|war|mythology|font|restaurant|parliament|characters|and|or|[,/&]))"
+    r"(?!\s*(?:cuisine|cooking|culture|class|history|literature|food|war|mythology|font|restaurant|parliament|characters|"
+    r"and|or|[,/&]))"
 )
 _OTHER_SCRIPT = re.compile(
     r"\b(?:romani[sz]\w+|transliterat\w+|pinyin|romaji|latin (?:letters|alphabet|script)|font)\b"
 )
 _LETTER = re.compile(r"[^\W\d_]")
+_LATIN_LETTER = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
+_QUOTES = re.compile(r"[\"“”«»„*=`]")
 
 
 def _language(words: str) -> list[Requirement]:
@@ -413,30 +429,4 @@ def _is_in(text: str, language: str) -> bool:
     return counts["english"] < 4 or 20 * own >= words.total() or bool(_QUOTES.search(text))
 
 
-_LATIN_LETTER = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
-_QUOTES = re.compile(r"[\"“”«»„*=`]")
-_LONGEST = 20_000
-
-_CASES = re.compile(
-    r"\b(?:(?P<lower>(?:in|use|using) (?:all |only )*lower ?-?case(?: letters)?|no capital letters)"
-    r"|(?P<upper>in (?:all |only )*(?:caps|capitals|capital letters|upper ?-?case(?: letters)?)))\b"
-)
-_WHOLE_ANSWER = re.compile(r"\b(?:your|whole|entire|full|answer|respond|reply|response|everything)\b")
-_NO_COMMAS = re.compile(
-    r"\b(?:no commas|without (?:using )?(?:any )?commas|(?:do not|don't|avoid|refrain from) (?:use|using|include|including) (?:any )?commas|not contain (?:any )?commas)\b"
-)
-
-
-def _letters(words: str) -> list[Requirement]:
-    rules = []
-    if _NO_COMMAS.search(words) and not _WRITES_CODE.search(words):
-        rules.append(Requirement("commas", lambda text: "," not in text and "，" not in text))
-    found = _CASES.search(words)
-    clause = re.split(r"[.!?\n]", words[: found.start()])[-1] if found else ""
-    if found and _WHOLE_ANSWER.search(clause) and not _WRITES_CODE.search(words):
-        lower = bool(found["lower"])
-        rules.append(Requirement("letter_case", lambda text: text == (text.lower() if lower else text.upper())))
-    return rules
-
-
-_RULES: Sequence[Callable[[str], list[Requirement]]] = (_json, _yes_or_no, _items, _lengths, _language, _letters)
+_RULES: Sequence[Callable[[str], list[Requirement]]] = (_json, _yes_or_no, _items, _lengths, _language)
