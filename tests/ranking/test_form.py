@@ -156,3 +156,13 @@ def test_long_texts_take_no_time(text: str) -> None:
     ):
         flaws(text, instruction)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("text", [
+    "Both are strings.\n```\nString s = x;\nif (a) {\n}\n```\nSo, to answer your question, the operator should",
+    "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4",
+    "1. First, I open the box.\n2. Then I take it out.\n3. I close the box again.\n4. Do you",
+])  # fmt: skip
+def test_a_break_beside_code_in_a_table_and_after_two_words(text):
+    assert "cut_off" in flaws(text)
+    assert "cut_off" not in flaws(text.rpartition("\n")[0])

@@ -125,6 +125,7 @@ def _longest_run(equal: NDArray[np.bool_]) -> int:
 _TAIL = 20_000  # characters at the end of a text that show whether it breaks off
 _FENCE = re.compile(r"^[ \t]*(?:[-*•>]|\d+[.)])?[ \t]*(```|~~~)", re.MULTILINE)
 _ENDED = re.compile(r"""(?:[.!?…。．！？؟۔।॥։።]|[:：])[\]"'”’»›」』)）}*_`~ \t]*$""")
+_CODE = re.compile(r"^[ \t]*```[^`]*^[ \t]*```[ \t]*$", re.MULTILINE)
 _OPEN_WORDS = """
 a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been has have
 had will would can could should may might must their its your his her our my this these those if because while when
@@ -156,8 +157,9 @@ def cut_off(text: str) -> bool:
         return True
     if text.startswith(("{", "[")) and _is_json_start(text):
         return True
-    lines = [line.strip() for line in text[-_TAIL:].splitlines() if line.strip()]
-    return bool(lines) and _breaks_off(lines[-1], lines[:-1])
+    prose = _CODE.sub("\n", text[-_TAIL:])
+    lines = [line.strip() for line in prose.splitlines() if line.strip()]
+    return bool(lines) and not text.endswith(("```", "~~~")) and _breaks_off(lines[-1], lines[:-1])
 
 
 def _is_json_start(text: str) -> bool:
@@ -178,6 +180,8 @@ def _breaks_off(last: str, before: Sequence[str]) -> bool:
     item = bool(_ITEM.match(last))
     if before and _ITEM.fullmatch(last):
         return last[:-1].isdigit() and int(last[:-1]) > 1
+    if last.startswith("|") and before and before[-1].startswith("|"):
+        return before[-1].endswith("|") and not last.endswith("|")
     if _ENDED.search(last) or last.startswith(_NO_PROSE):
         return False
     words = last.split()
@@ -200,6 +204,8 @@ def _breaks_off(last: str, before: Sequence[str]) -> bool:
         return True
     if not like or ended < _LIKE * len(like):
         return False
+    if ended == len(like) > 2 and word.islower():
+        return True
     # A short line may be a signature, a title or a result.
     enough = 8 if len(like) == 1 or end[-1:].isdigit() or end != word or end[0].isupper() else 4
     return open_word or len(words) >= enough
