@@ -35,13 +35,13 @@ class Variation:
     temperature: float
 
 
-# A model of 135 M parameters is most often right where it is nearly greedy, and loses the thread above 0.6 or so.
+# A model of 135 M parameters is most often right where it is nearly greedy, and loses the thread in long answers.
 _STYLES = (
     Variation(None, 0.1),
-    Variation("You are a helpful assistant. Answer the question directly and correctly.", 0.4),
+    Variation("You are a helpful assistant. Be brief.", 0.4),
     Variation("Answer in a few short, clear sentences. Be accurate and to the point.", 0.2),
-    Variation("You are a careful expert. Answer with a short, well-organised list of concrete points.", 0.5),
-    Variation("You are a friendly teacher. Explain clearly, with one simple example.", 0.5),
+    Variation("You are a careful expert. Answer in one short paragraph.", 0.4),
+    Variation("You are a friendly teacher. Answer in one or two simple sentences.", 0.4),
 )
 
 
@@ -62,13 +62,15 @@ _DECODING = MappingProxyType(
         # Only tokens at least a tenth as likely as the likeliest (min-p, arXiv 2407.01082).
         "min_p": 0.1,
         # Models this small fall into loops. DRY ("don't repeat yourself") makes a token less likely that would continue
-        # a repeated sequence of `dry_allowed_length` tokens or more. A penalty on each token that occurred, as
-        # `repeat_penalty` is, makes them avoid the names, numbers and words of the question instead.
+        # a repeated sequence of `dry_allowed_length` tokens or more, and `frequency_penalty` one that occurred often.
+        # `repeat_penalty` would make them avoid the names, numbers and words of the question, however rare.
         "dry_multiplier": 0.8,
         "dry_base": 1.75,
-        "dry_allowed_length": 4,
+        "dry_allowed_length": 3,
         "dry_penalty_last_n": 1024,
         "dry_sequence_breakers": ['"'],  # keys and values of JSON may be repeated
+        "frequency_penalty": 0.2,
+        "repeat_last_n": 128,
     }
 )
 """Options of llama.cpp for every call of `EmbeddedLLM.generate`."""
