@@ -13,6 +13,7 @@ import typer
 from llm_blender.config import Config
 from llm_blender.data import parse_row
 from llm_blender.ensemble import Limits
+from llm_blender.rankers.checkpoints import find_checkpoint, weights_hash
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "src/llm_blender/bundled/ranker/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,6 +45,22 @@ def test_configurations_are_valid(text: str) -> None:
 def test_rows_are_valid(text: str) -> None:
     row = parse_row(json.loads(text))
     assert len(row.candidates) == 2
+
+
+MEASURED = ("README.md", "docs/evidence.md", "docs/pays.md", "docs/priors.md", "docs/rankers.md")
+"""Pages with figures of the bundled ranker, beside its own card."""
+
+
+@pytest.mark.parametrize("page", [*MEASURED, "src/llm_blender/bundled/ranker/README.md"])
+def test_figures_are_of_the_bundled_weights(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"weights `([0-9a-f]{12})`", text))
+    assert named == {weights_hash(find_checkpoint("bundled"))[:12]}
+
+
+def test_pages_with_a_table_of_the_bundled_ranker_name_its_weights() -> None:
+    tables = [page for page in PAGES if re.search(r"^\| *bundled[ ,|]|^\|.*\| bundled", page.read_text("utf-8"), re.M)]
+    assert {str(page.relative_to(ROOT)) for page in tables} <= {*MEASURED, "src/llm_blender/bundled/ranker/README.md"}
 
 
 def test_readme_blend_commands_exist() -> None:

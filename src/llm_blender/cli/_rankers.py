@@ -152,11 +152,15 @@ class LoadedRankers:
 
 def load_rankers(options: BenchOptions) -> LoadedRankers:
     """Load the rankers of ``--ranker``, with the cache of ``--comparisons`` if it is given."""
+    from llm_blender.rankers.checkpoints import weights_hash
+
     names = options.rankers or ["bundled"]
     judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
     for name in names:
         ranker = judges.get(name) or options.load(name, evidence=not options.model_only)
+        if isinstance(folder := getattr(ranker, "folder", None), Path):
+            note(f"{name}: weights {weights_hash(folder)[:12]}")
         rankers[name] = cached_ranker(ranker, name, options.comparisons)
     return LoadedRankers(rankers, judges)
 
