@@ -575,6 +575,7 @@ class Ranker(Protocol):
     ) -> list[Ranking]:
         """Return one `Ranking` per instruction; lists of candidates may differ in length.
 
+        With the strategy ``duel`` the first two candidates of each list are compared, and the others are evidence only.
         A pointwise ranker accepts and ignores `strategy`, `seed` and `budget`.
         """
         ...

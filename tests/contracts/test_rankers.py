@@ -20,7 +20,7 @@ import llm_blender
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.llm_judge import LLMJudge
-from llm_blender.ranking import STRATEGIES
+from llm_blender.ranking import DUEL, STRATEGIES
 from llm_blender.testing import FakeLLM, FakeRanker
 from llm_blender.types import Message, Ranker, Ranking, Sampling
 
@@ -266,6 +266,14 @@ def test_each_strategy_gives_a_whole_ranking(ranker: Any, entry: Entry, together
             check_close(ranking, other, entry.unit)
         elif entry.pairwise and strategy != "auto":
             assert ranking.strategy == strategy
+
+
+def test_a_duel_compares_the_first_two_among_all(ranker: Any, entry: Entry) -> None:
+    (ranking,) = ranker.rank_many([PROMPT], [TEXTS], strategy=DUEL)
+    assert 0 <= ranking.probability(0, 1) <= 1
+    assert ranking.probability(0, 1) + ranking.probability(1, 0) == pytest.approx(1)
+    if entry.pairwise:
+        assert ranking.comparisons == 2
 
 
 def test_an_unknown_strategy_is_refused(ranker: Any, entry: Entry) -> None:

@@ -57,7 +57,7 @@ class BaseRanker(ABC):
         Args:
             instructions: prompts or conversations.
             candidates: texts of each; lists may differ in length.
-            strategy: one of `llm_blender.ranking.STRATEGIES`.
+            strategy: one of `llm_blender.ranking.STRATEGIES`, or `llm_blender.ranking.DUEL`.
             seed: of the strategies, and of a ranker that draws.
             budget: comparisons per instruction for ``auto`` and ``active``.
             k: number of candidates that ``top_k`` puts in order.

@@ -49,7 +49,7 @@ def rank_with(
     Args:
         candidates: texts of each prompt; lists may differ in length.
         compare: the ranker.
-        strategy: one of `STRATEGIES`.
+        strategy: one of `STRATEGIES`, or `DUEL`.
         seed: of the strategies; the same for every prompt, so that no ranking depends on other prompts.
         budget: comparisons per prompt for ``auto`` and ``active``.
         k: number of candidates that ``top_k`` puts in order.
