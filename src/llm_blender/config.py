@@ -116,7 +116,7 @@ class OpenAIConfig(_LLMConfig):
         model: name of the model on the server.
         base_url: URL of the API, up to and including ``/v1``.
         api_key_env: environment variable that holds the API key; None for a server without keys.
-        samples: number of answers; 0 for an LLM that only fuses.
+        samples: number of answers; 0 for an LLM that only fuses or judges.
         temperature: sampling temperature; None leaves it to the server, as for the next two.
         top_p: share of the probability mass to sample from.
         max_tokens: maximum number of tokens of an answer.
@@ -146,7 +146,7 @@ class EmbeddedConfig(_LLMConfig):
     Attributes:
         name: name of the LLM in the ensemble.
         model: a name in ``blend models list``, ``repo/file.gguf`` on the Hub, or a local file.
-        samples: number of answers; 0 for an LLM that only fuses.
+        samples: number of answers; 0 for an LLM that only fuses or judges.
         temperature: sampling temperature; None leaves it to the LLM, as for the next two.
         top_p: share of the probability mass to sample from.
         max_tokens: maximum number of tokens of an answer.
@@ -211,12 +211,25 @@ class RankerConfig(_Section):
         strategy: pairs to compare; ``auto`` chooses by the budget.
         budget: maximum number of comparisons for one prompt.
         priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; None adds none.
+        judge: an ``[[llm]]``, or another ranker, that compares the candidates that the evidence does not tell apart;
+            None is no judge.
+        judge_margin: it compares the best candidate with the next one if P(the best is better) is within this of ½.
+        judge_pairs: maximum number of pairs that it compares for one prompt, each in both orders.
     """
 
     name: Name = "bundled"
     strategy: Name = "auto"
     budget: int = Field(default=40, ge=1)
     priors: Name | None = None
+    judge: Name | None = None
+    judge_margin: float = Field(default=0.25, ge=0, le=0.5)
+    judge_pairs: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _another_ranker(self) -> Self:
+        if self.judge == self.name:
+            raise ValueError(f'the judge "{self.judge}" is the ranker itself: name an [[llm]] or another ranker')
+        return self
 
 
 class FuserConfig(_Section):

@@ -375,6 +375,48 @@ class Comparison(Record):
 
 
 @dataclass(frozen=True)
+class Verdict(Record):
+    """Verdict of a judge on two candidates that it read in both orders.
+
+    Attributes:
+        a: 0-based index of a candidate.
+        b: 0-based index of the other one.
+        value: from 1, a is better in both orders, to −1, b is; 0 for a tie, or for orders that contradict each other.
+    """
+
+    a: int
+    b: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Judging(Record):
+    """The work of a judge on the close calls of one ranking (`llm_blender.ranking.close_calls`).
+
+    Attributes:
+        judge: name of the LLM or the ranker.
+        member: whether the judge is an LLM that wrote one of the candidates; LLMs prefer their own answers.
+        verdicts: in the order of the comparisons.
+        failure: why a verdict is missing; the ranking is the one without it. None if none is.
+    """
+
+    judge: str
+    member: bool = False
+    verdicts: tuple[Verdict, ...] = ()
+    failure: Failure | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild the work of a judge from the result of `to_dict`."""
+        failure = values.get("failure")
+        nested = {
+            "verdicts": tuple(map(Verdict.from_dict, values.get("verdicts", ()))),
+            "failure": None if failure is None else Failure.from_dict(failure),
+        }
+        return super().from_dict({**values, **nested})
+
+
+@dataclass(frozen=True)
 class Evidence(Record):
     """Evidence on the N candidates of a prompt beside the ranker's comparisons (`llm_blender.ranking.evidence`).
 
@@ -386,6 +428,7 @@ class Evidence(Record):
         answers: final answer of each candidate, None for one without; empty where candidates have none to agree on.
         flaws: names of each candidate's flaws of form; empty if no candidate has one.
         agreement: weight of the share of the others with the same final answer.
+        judging: verdicts of a judge; None if it compared nothing.
     """
 
     situation: str = "two"
@@ -394,6 +437,7 @@ class Evidence(Record):
     answers: tuple[str | None, ...] = ()
     flaws: tuple[tuple[str, ...], ...] = ()
     agreement: float = 0.0
+    judging: Judging | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -402,6 +446,7 @@ class Evidence(Record):
             "parts": {name: tuple(part) for name, part in dict(values.get("parts", {})).items()},
             "answers": tuple(values.get("answers", ())),
             "flaws": tuple(tuple(of_one) for of_one in values.get("flaws", ())),
+            "judging": None if values.get("judging") is None else Judging.from_dict(values["judging"]),
         }
         return super().from_dict({**values, **nested})
 

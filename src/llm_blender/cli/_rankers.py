@@ -21,14 +21,17 @@ from llm_blender.cli._options import (
     split_names,
 )
 from llm_blender.cli._output import note, print_json, print_table
-from llm_blender.errors import InputError, unknown_name
+from llm_blender.errors import InputError, describe_failures, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.bench import Table
     from llm_blender.bench.report import Result
+    from llm_blender.cli._rows import RankableRow
+    from llm_blender.config import Config
+    from llm_blender.ensemble import Judge
     from llm_blender.rankers.llm_judge import LLMJudge
     from llm_blender.ranking import Priors
-    from llm_blender.types import Ranker
+    from llm_blender.types import Ranker, Ranking
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
@@ -59,6 +62,51 @@ def load_judges(names: Sequence[str], config: Path | None) -> dict[str, LLMJudge
             raise unknown_name("LLM", llm, llms)
         judges[name] = LLMJudge(llms[llm], concurrency=_CONCURRENCY, store=Store())
     return judges
+
+
+def load_close_judge(config: Config) -> Judge | None:
+    """Load the judge of close calls, and no other LLM, of a configuration; None if it names none."""
+    if config.ranker.judge is None:
+        return None
+    from llm_blender.cli.ask import fetch_model
+    from llm_blender.config import EmbeddedConfig
+    from llm_blender.ensemble import load_judge
+    from llm_blender.llms import load_llm
+    from llm_blender.store import Store
+
+    entries = [entry for entry in config.llm if entry.name == config.ranker.judge.removeprefix(JUDGE)]
+    for entry in entries:
+        if isinstance(entry, EmbeddedConfig):
+            fetch_model(entry.model)
+    judge = load_judge(config.ranker.judge, [load_llm(entry, config.folder) for entry in entries], Store())
+    _ = judge.ranker  # its errors come before the work
+    return judge
+
+
+def judge_rows(
+    judge: Judge,
+    rankings: Sequence[Ranking],
+    rows: Sequence[RankableRow],
+    models: Sequence[Sequence[str | None]],
+    config: Config,
+) -> list[Ranking]:
+    """Add the verdicts of a judge to the rankings of rows, within the maximum cost of each."""
+    from llm_blender.calls import Budget, run_to_end
+    from llm_blender.ranking import CloseCalls
+    from llm_blender.store import Store
+
+    limits, rule = config.limits, CloseCalls(config.ranker.judge_margin, config.ranker.judge_pairs)
+    return run_to_end(
+        lambda: judge.judge(
+            rankings,
+            [row.prompt for row in rows],
+            [row.texts for row in rows],
+            rule,
+            models=models,
+            budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced) for _ in rows],
+            store=Store(),
+        )
+    )
 
 
 def note_judges(judges: Mapping[str, LLMJudge]) -> None:
@@ -176,6 +224,25 @@ def note_other_ranker(priors: Priors | None, ranker: str) -> None:
     """Print a warning if the priors' weight was fitted for another ranker."""
     if priors is not None and priors.ranker not in (None, ranker):
         note(f"the priors were fitted for the ranker {priors.ranker}: their weight may not suit {ranker}")
+
+
+def note_judge(judge: Judge | None, models: Iterable[str | None]) -> None:
+    """Print a warning if a judge of close calls is one of the LLMs that answer."""
+    if judge is not None and judge.is_among(models):
+        note(f"the judge {judge.name} is also one of the LLMs that answer: LLMs prefer their own answers")
+
+
+def judge_failures(rankings: Iterable[Ranking]) -> list[str]:
+    """Return why close calls of rankings have no verdict."""
+    judgings = [ranking.evidence.judging for ranking in rankings if ranking.evidence is not None]
+    return [describe_failures([judging.failure]) for judging in judgings if judging is not None and judging.failure]
+
+
+def note_failed_judge(reasons: Sequence[str]) -> None:
+    """Print how many close calls have no verdict because the judge failed, and the first reason."""
+    if reasons:
+        calls = "a close call has" if len(reasons) == 1 else f"{len(reasons):,} close calls have"
+        note(f"{calls} no verdict of the judge: {reasons[0]}")
 
 
 def note_unknown(priors: Priors | None, models: Iterable[str | None]) -> None:

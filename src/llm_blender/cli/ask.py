@@ -55,7 +55,7 @@ def ask(
     prompt = read_text(prompt)
     if not prompt.strip():
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
-    from llm_blender.cli._rankers import note_other_ranker, note_unknown
+    from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
     from llm_blender.cli._watch import watched
 
     loaded = options.load_config()
@@ -66,10 +66,12 @@ def ask(
     ensemble = load_ensemble(loaded, options)
     note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
     note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
+    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
     stored = [observer.stored[call] for call in sorted(observer.stored)]
     _remark(answer, sum(stored))
+    note_failed_judge(judge_failures([answer.ranking]))
     if as_json:
         print_json(answer.to_dict())
     elif show:
@@ -106,6 +108,9 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     chat, _, fusing = fuser.partition(":")
     if chat == "chat" and fusing in configured and fusing not in names and names:
         entries.append(configured[fusing].model_copy(update={"samples": 0}))  # it fuses, and writes no candidate
+    judge = (config.ranker.judge or "").removeprefix("judge:")
+    if judge in configured and judge not in [entry.name for entry in entries]:
+        entries.append(configured[judge].model_copy(update={"samples": 0}))
     models = [entry.model for entry in entries if isinstance(entry, EmbeddedConfig)]
     if (base := base_model(fuser)) is not None:
         models.append(base)
@@ -197,6 +202,8 @@ def _show(answer: Answer, stored: Sequence[bool]) -> None:
         note("P(win): how likely a judge prefers this answer to another one of these, on average; not that it is right")
     if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
         note(f"{most.count} of {most.total} agree on {most.answer}")
+    for line in _verdicts(ranking):
+        note(line)
     tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
     cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
     note(
@@ -215,6 +222,19 @@ def _form(ranking: Ranking, i: int) -> str:
     parts = [] if answer is None else [f"answers {answer}"]
     parts += [FLAWS[flaw] for flaw in flaws]
     return f"  ({'; '.join(parts)})" if parts else ""
+
+
+def _verdicts(ranking: Ranking) -> list[str]:
+    """Describe the verdicts of a judge; candidates have the numbers of their ranks."""
+    judging = None if ranking.evidence is None else ranking.evidence.judging
+    lines = []
+    for verdict in () if judging is None else judging.verdicts:
+        a, b = ranking.ranks[verdict.a], ranking.ranks[verdict.b]
+        better, worse = (a, b) if verdict.value > 0 else (b, a)
+        orders = "both orders" if abs(verdict.value) == 1 else "one order, a tie in the other"
+        text = f"preferred {better} to {worse} ({orders})" if verdict.value else f"preferred neither of {a} and {b}"
+        lines.append(f"judge: {judging.judge if judging else ''} {text}")
+    return lines
 
 
 def _work(candidate: Candidate, *, stored: bool) -> str:

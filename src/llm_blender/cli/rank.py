@@ -48,10 +48,10 @@ def rank(
 
     A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where prompt, question or messages may
     stand for instruction. It comes out with all its keys and `ranking`: {best, ranks, scores, strategy, comparisons,
-    lead, truncated?}, where best counts from 0 and ranks from 1, lead is the probability that the best is better than
+    lead, truncated?, evidence?}, where best counts from 0 and ranks from 1, lead is the probability that the best is better than
     the next one (null where that is not known), and truncated the share of the text that the ranker did not read. The
     file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not given are
-    those of [ranker] in the configuration.
+    those of [ranker] in the configuration; its judge compares the candidates that the evidence does not tell apart.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
@@ -59,9 +59,20 @@ def rank(
 
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
-    from llm_blender.cli._rankers import load_priors, note_other_ranker, note_unknown
+    from llm_blender.cli._rankers import (
+        judge_failures,
+        judge_rows,
+        load_close_judge,
+        load_priors,
+        note_failed_judge,
+        note_judge,
+        note_judges,
+        note_other_ranker,
+        note_unknown,
+    )
     from llm_blender.config import load_config
     from llm_blender.data import RowWriter
+    from llm_blender.rankers.llm_judge import LLMJudge
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
@@ -70,22 +81,30 @@ def rank(
     ranker = ranker or loaded.ranker.name
     strengths, seen = load_priors(priors or loaded.priors_path), set[str | None]()
     note_other_ranker(strengths, ranker)
+    judge, failures = load_close_judge(loaded), list[str]()
     summary, started = RankSummary(), time.monotonic()
     with source.open() as rows:
         summary.skipped = len(rows.bad)
         by_model = ranking_by(backend.load(ranker), options.settings(loaded.ranker))
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
+                models = [[candidate.model for candidate in row.example.candidates] for row in chunk]
+                seen.update(*models)
                 if strengths is not None:
-                    models = [[candidate.model for candidate in row.example.candidates] for row in chunk]
-                    seen.update(*models)
                     rankings = list(map(strengths.apply, rankings, models))
+                if judge is not None:
+                    rankings = judge_rows(judge, rankings, chunk, models, loaded)
+                    failures += judge_failures(rankings)
                 for row, ranking in zip(chunk, rankings, strict=True):
                     writer.write(shape(row, ranking))
                 summary.add(rankings)
         summary.seconds = round(time.monotonic() - started, 3)
     remark(summary, rows.bad)
     note_unknown(strengths, seen)
+    note_judge(judge, seen)
+    if judge is not None and isinstance(judge.ranker, LLMJudge):
+        note_judges({judge.name: judge.ranker})
+    note_failed_judge(failures)
     output.print_summary(asdict(summary))
 
 

@@ -65,6 +65,7 @@ def run(
     the degraded ones to retry; cost counts every answer that was paid for in all runs of the job; truncated is the
     share of the text that the ranker did not read; the seconds of an LLM are the mean of an answer.
     """
+    from llm_blender.cli._rankers import note_judge
     from llm_blender.cli.ask import load_ensemble
     from llm_blender.ensemble import fuser_name
     from llm_blender.ensemble.run import run_prompts, run_settings
@@ -75,6 +76,7 @@ def run(
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
     rows, bad = _read(file, skip_bad)
     ensemble = load_ensemble(loaded, options)
+    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     settings = run_settings(ensemble, rows, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
     with (
         _job_folder(out) as folder,
@@ -131,6 +133,8 @@ def _job_folder(out: str) -> Iterator[Path]:
 
 
 def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
+    from llm_blender.cli._rankers import note_failed_judge
+
     rows = ran.rows
     resumed = f", {rows.resumed:,} of them by earlier runs" if rows.resumed else ""
     fused = f", {ran.fused:,} answers fused" if ran.fused else ""
@@ -150,6 +154,7 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
         note(f"{quorum:,} rows are degraded and not retried, as their quorum of LLMs had answered")
     if ran.cut_off:
         note(f"{ran.cut_off:,} answers are cut off; raise the LLMs' max_tokens")
+    note_failed_judge(list(ran.unjudged.values()))
     note_unread(ran.truncated)
     if ran.failures and out != STDIO:
         note(f"rows without an answer are in {out}.failed.jsonl")

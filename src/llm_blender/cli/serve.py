@@ -36,6 +36,7 @@ def serve(
     Clients change only their base_url. Keys come from the environment variable LLM_BLENDER_KEYS, separated by commas,
     or from a file of hashes. On SIGTERM, new requests are refused and running ones are drained.
     """
+    from llm_blender.cli._rankers import note_judge
     from llm_blender.cli.ask import load_ensemble
     from llm_blender.server import most_at_once
     from llm_blender.server import serve as run
@@ -61,6 +62,7 @@ def serve(
             )
 
     ensemble = load_ensemble(loaded, options)
+    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     run(
         ensemble,
         server,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
+from llm_blender.ensemble.judge import Judge, load_judge, rank_beside
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
 from llm_blender.fusers import (
@@ -30,7 +29,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
-from llm_blender.ranking import Advance, BaseRanker, PairwiseRanker, Pool, RankOptions, rank_with
+from llm_blender.ranking import Advance, PairwiseRanker, Pool, RankerOptions, rank_with
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -48,8 +47,6 @@ DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
 
 _SETTINGS = EnsembleSettings()
-_QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
-_RANKING = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")  # store and history never wait for rankers
 _FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
@@ -74,6 +71,7 @@ class Ensemble:
         store: cache of the LLMs' answers, which makes a repeated prompt with the same seed free; None caches nothing.
         fuser: the fuser, or a function that loads it, called while the LLMs write; None for an ensemble that only
             picks.
+        judge: compares the candidates that the evidence does not tell apart; None for an ensemble without one.
         changes: fields of `settings` by name, e.g. ``mode="fuse"``.
 
     Raises:
@@ -89,6 +87,7 @@ class Ensemble:
         settings: EnsembleSettings = _SETTINGS,
         store: Store | None = None,
         fuser: Fuser | Callable[[], Fuser] | None = None,
+        judge: Judge | None = None,
         **changes: Any,
     ) -> None:
         if not members:
@@ -96,7 +95,7 @@ class Ensemble:
         names = [member.llm.name for member in members]
         if len(set(names)) < len(names):
             raise InputError(f"Two LLMs have the same name: {', '.join(sorted(names))}.")
-        self.members, self.store = tuple(members), store
+        self.members, self.store, self.judge = tuple(members), store, judge
         self._ranker, self._fuser = ranker, fuser
         self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
         self._loading = threading.Lock()
@@ -128,6 +127,7 @@ class Ensemble:
             raise ConfigError(f"{config.path or 'The configuration'} names no LLM: add an [[llm]].")
         store = Store() if store is None else store
         members = [Member(load_llm(entry, config.folder), entry.samples) for entry in config.llm]
+        llms, judge = [member.llm for member in members], config.ranker.judge
         settings = EnsembleSettings.from_config(config)
         return cls(
             [member for member in members if member.samples],
@@ -136,10 +136,11 @@ class Ensemble:
             store=store,
             fuser=_fuser(
                 fuser_name(config),
-                [member.llm for member in members],
+                llms,
                 store,
                 check=config.fuser.name is not None or settings.mode != "pick",
             ),
+            judge=None if judge is None else load_judge(judge, llms, store),
         )
 
     @classmethod
@@ -171,6 +172,8 @@ class Ensemble:
         llms: list[object] = [member.llm for member in self.members]
         if isinstance(self._fuser, ChatFuser | EmbeddedFuser) and self._fuser.llm not in llms:
             llms.append(self._fuser.llm)
+        if self.judge is not None and self.judge.llm is not None and self.judge.llm not in llms:
+            llms.append(self.judge.llm)
         return [llm for llm in llms if isinstance(llm, AbstractAsyncContextManager)]
 
     @property
@@ -183,7 +186,15 @@ class Ensemble:
             return self._ready
 
     async def _loaded_ranker(self) -> Ranker:
-        return await asyncio.to_thread(lambda: self.ranker) if self._ready is None else self._ready
+        if self._ready is None or (self.judge is not None and not self.judge.loaded):
+            await asyncio.to_thread(self.load)
+        return self.ranker
+
+    def load(self) -> None:
+        """Load the ranker and the judge, which otherwise load on first use."""
+        _ = self.ranker
+        if self.judge is not None:
+            _ = self.judge.ranker
 
     @property
     def fuses(self) -> bool:
@@ -232,8 +243,9 @@ class Ensemble:
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
-        Answers that were cut off at the maximum of tokens rank behind the whole ones. A fuser that fails or is late
-        does not cost the answer: it is the best candidate then, and `degraded`.
+        Answers that were cut off at the maximum of tokens rank behind the whole ones. A judge that fails, is late or
+        costs too much costs only its verdict, and `Evidence.judging` records why. A fuser that fails or is late does
+        not cost the answer: it is the best candidate then, and `degraded`.
 
         Args:
             prompt: a text or a conversation.
@@ -282,9 +294,22 @@ class Ensemble:
             reasons = sentence(describe_failures(failures))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}", failures, cost=budget.cost, usage=budget.usage)
         texts = [candidate.text for candidate in gathered.candidates.values()]
-        ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
+        models = [candidate.model for candidate in gathered.candidates.values()]
+        ranking = await self._rank(prompt, texts, settings, seed, observer)
         if settings.priors is not None:
-            ranking = settings.priors.apply(ranking, [candidate.model for candidate in gathered.candidates.values()])
+            ranking = settings.priors.apply(ranking, models)
+        if self.judge is not None:
+            seconds = limits.for_judge(time.perf_counter() - started, fusing=fusing)
+            (ranking,) = await self.judge.judge(
+                [ranking],
+                [prompt],
+                [texts],
+                settings.close_calls,
+                models=[models],
+                seconds=seconds,
+                budgets=[budget],
+                store=store,
+            )
         ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
         report = None
         if loading is not None:
@@ -303,34 +328,37 @@ class Ensemble:
         settings: EnsembleSettings | None = None,
         observer: Observer | None = None,
     ) -> Ranking:
-        """Rank texts, without the priors of the settings.
+        """Rank texts, and have the judge compare close ones, without the priors of the settings.
 
-        A ranker runs in a thread, of a pool for rankers alone; cancelling ends its work. Short texts of a quick ranker
-        need no thread, and a lone text no ranker of pairs.
+        Ranker and judge together have the time of the limits; a judge that is late costs only its verdict.
         """
-        strategy, budget = (settings or self.settings).strategy, (settings or self.settings).budget
-        watched, cancelled = observer or Observer(), threading.Event()
+        settings, observer, started = settings or self.settings, observer or Observer(), time.perf_counter()
+        ranking = await self._rank(prompt, texts, settings, seed, observer)
+        if self.judge is not None:
+            limits = replace(settings.limits, total=settings.limits.total or settings.limits.deadline)
+            (ranking,) = await self.judge.judge(
+                [ranking],
+                [prompt],
+                [texts],
+                settings.close_calls,
+                seconds=limits.for_judge(time.perf_counter() - started, fusing=False),
+                budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)],
+                store=self.store,
+            )
+        return ranking
 
-        def progress(done: int, total: int) -> None:
-            if cancelled.is_set():
-                raise RuntimeError("cancelled")  # ends the thread, whose result is not awaited any more
-            watched.comparing(done, total)
-
-        def rank() -> list[Ranking]:
-            return ranker.rank_many([prompt], [texts], strategy=strategy, seed=seed, budget=budget, progress=progress)
-
+    async def _rank(
+        self, prompt: Instruction, texts: Sequence[str], settings: EnsembleSettings, seed: int, observer: Observer
+    ) -> Ranking:
+        """Rank texts by the ranker alone; a lone text needs no ranker of pairs."""
         ranker = await self._loaded_ranker()
+        options = RankerOptions(
+            strategy=settings.strategy, seed=seed, budget=settings.budget, progress=observer.comparing
+        )
         if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
-            options = RankOptions(strategy=strategy, seed=seed, budget=budget, progress=progress)
             (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
-        elif isinstance(ranker, BaseRanker) and ranker.quick and sum(map(len, texts)) <= _QUICK_CHARS:
-            (ranking,) = rank()
         else:
-            try:
-                work = contextvars.copy_context().run
-                (ranking,) = await asyncio.get_running_loop().run_in_executor(_RANKING, work, rank)
-            finally:
-                cancelled.set()
+            (ranking,) = await rank_beside(ranker, [prompt], [texts], **options)
         return ranking
 
     async def afuse(

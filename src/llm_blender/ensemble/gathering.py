@@ -51,14 +51,14 @@ class Limits:
     """Limits of time and cost for one prompt.
 
     Attributes:
-        deadline: maximum seconds of the LLMs, and then of the fuser.
+        deadline: maximum seconds of the LLMs, then of the judge, and then of the fuser.
         quorum: number of LLMs whose answers suffice; an LLM counts with its first answer. None waits for all, up to the
             deadline.
         grace: seconds that the other calls get once the quorum has answered; None is as long again as the quorum took,
             and at least `LEAST_GRACE`.
         answers: minimum number of answers of a quorum.
-        total: maximum seconds from prompt to answer: LLMs and fuser get a share of it, at most their deadline, and the
-            ranker the rest; None gives both their deadline.
+        total: maximum seconds from prompt to answer: LLMs, judge and fuser get a share of it, at most their deadline,
+            and the ranker the rest; None gives each the deadline.
         max_cost: maximum cost in dollars; an LLM is not called if its answer may cost more than is left.
         allow_unpriced: call LLMs of unknown price in spite of `max_cost`, and count them as free.
     """
@@ -81,6 +81,13 @@ class Limits:
     def grace_after(self, elapsed: float) -> float:
         """Return the seconds for the other calls, when the quorum has answered after `elapsed` seconds."""
         return max(LEAST_GRACE, elapsed) if self.grace is None else self.grace
+
+    def for_judge(self, elapsed: float, *, fusing: bool) -> float:
+        """Return the maximum seconds of the judge, `elapsed` seconds after the prompt."""
+        if self.total is None:
+            return self.deadline
+        share = _SHARE_BEFORE_FUSING if fusing else _SHARE
+        return max(0.0, min(self.deadline, round(share * (self.total - elapsed), 3)))
 
     def for_fuser(self, elapsed: float) -> float:
         """Return the maximum seconds of the fuser, `elapsed` seconds after the prompt."""

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _EARLY = 5  # calls of an LLM that all fail before a warning
 _LASTING = frozenset({"auth", "connection", "not_found", "rate_limit", "server", "timeout"})
 _FUSED_CHARS = 20_000  # assumed length of a fuser's prompt without max_chars, for its maximum cost
+_JUDGED_CHARS = 20_000  # assumed length of a judge's prompt, likewise
 
 
 @dataclass
@@ -123,6 +124,7 @@ class Ran:
         degraded: number of rows whose answer lacks an LLM or the fuser, including those with a quorum.
         cut_off: number of rows whose answer was cut off at the LLM's maximum of tokens.
         truncated: mean share of a row's text that the ranker did not read.
+        unjudged: reasons why close calls have no verdict of the judge, by id; not retried.
         llms: the calls of each LLM, by name.
     """
 
@@ -135,6 +137,7 @@ class Ran:
     degraded: int
     cut_off: int
     truncated: float
+    unjudged: dict[str, str]
     llms: dict[str, Tally]
 
     @property
@@ -200,6 +203,7 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
     texts = json.dumps([[row.id, row.prompt] for row in rows])
     settings = asdict(ensemble.settings)
     fusing = {"name": fuser, **{name: settings[name] for name in ("top_k", "guard", "rule")}}
+    judge = None if ensemble.judge is None else {"name": ensemble.judge.name, **settings["close_calls"]}
     return {
         "prompts": len(rows),
         "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
@@ -209,6 +213,7 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
             for member in ensemble.members
         },
         "ranker": {"name": ranker, "strategy": settings["strategy"], "budget": settings["budget"]},
+        **({} if judge is None else {"judge": judge}),
         "priors": settings["priors"] is not None,
         "mode": settings["mode"],
         "fuser": None if settings["mode"] == "pick" else fusing,
@@ -264,7 +269,7 @@ def run_prompts(
     journal = job.journal("rows")
     items = [Item(row.id or "", row, most_cost=_most_cost(ensemble, row, max_cost, allow_unpriced)) for row in rows]
     if any(journal.status(item.key) != "done" for item in items):
-        _ = ensemble.ranker  # its errors come before any call
+        ensemble.load()  # its errors come before any call
         if ensemble.settings.mode != "pick":
             _ = ensemble.fuser
     watch = _Watch(job)
@@ -298,6 +303,7 @@ def run_prompts(
         reasons = "; ".join(tally.describe() for tally in llms.values() if tally.failed)
         raise WorkError(f"No prompt has an answer. {sentence(reasons or 'None was tried')}")
     fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
+    unjudged: dict[str, str] = {}
     with RowWriter(out) as writer:
         for item in items:
             if item.key not in failures:
@@ -307,11 +313,13 @@ def run_prompts(
                 best = Candidate.from_dict(record["candidates"][record["ranking"]["best"]])
                 cut_off += record["mode"] == "pick" and best.cut_off
                 truncated += record["ranking"].get("truncated", 0.0)
+                if failure := record["ranking"].get("evidence", {}).get("judging", {}).get("failure"):
+                    unjudged[item.key] = describe_failures([Failure.from_dict(failure)])
                 writer.write(record)
     if out != STDIO:
         _write_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
     truncated /= max(len(items) - len(failures), 1)
-    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, llms)
+    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, unjudged, llms)
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:
@@ -347,6 +355,9 @@ def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_u
     if ensemble.settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
         texts: Message = {"role": "user", "content": "x" * (fuser.max_chars or _FUSED_CHARS)}
         calls.append((fuser.llm, [*messages, texts], 0))
+    if ensemble.judge is not None and ensemble.judge.llm is not None:
+        both: Message = {"role": "user", "content": "x" * _JUDGED_CHARS}
+        calls += [(ensemble.judge.llm, [*messages, both], 0)] * (2 * ensemble.settings.close_calls.pairs)
     total = 0.0
     for llm, prompt, sample in calls:
         most = most_cost(llm, prompt, Sampling(sample=sample))

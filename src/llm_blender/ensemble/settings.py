@@ -9,7 +9,7 @@ from llm_blender.config import Config
 from llm_blender.ensemble.gathering import Limits
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule
-from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count
+from llm_blender.ranking import DEFAULT_BUDGET, CloseCalls, Priors, comparison_count
 
 Mode = Literal["pick", "fuse", "auto"]
 """What happens to the candidates."""
@@ -25,6 +25,7 @@ class EnsembleSettings:
         budget: maximum number of comparisons for one prompt, for ``auto`` and ``active``.
         limits: when to stop waiting, and the maximum cost of one prompt.
         priors: strengths of the LLMs by name, added to the ranker's evidence; None adds none.
+        close_calls: pairs that the judge of the ensemble compares, if it has one.
         mode: ``pick`` returns the best candidate, ``fuse`` a text that the fuser makes from the best ones, ``auto``
             fuses where `rule` says so; a fused text is returned only if the guard prefers it, see `GuardedFuser`.
         top_k: maximum number of candidates to fuse.
@@ -39,6 +40,7 @@ class EnsembleSettings:
     budget: int = DEFAULT_BUDGET
     limits: Limits = field(default_factory=Limits)
     priors: Priors | None = None
+    close_calls: CloseCalls = field(default_factory=CloseCalls)
     mode: Mode = "pick"
     top_k: int = DEFAULT_TOP_K
     guard: bool = True
@@ -65,5 +67,6 @@ class EnsembleSettings:
             **config.fuser.model_dump(include={"top_k", "guard"}),
             limits=Limits(**config.limits.model_dump()),
             priors=None if config.priors_path is None else Priors.load(config.priors_path),
+            close_calls=CloseCalls(config.ranker.judge_margin, config.ranker.judge_pairs),
             rule=FusionRule(**config.fuser.thresholds),
         )

@@ -14,7 +14,7 @@ from llm_blender.calls import Caller, CallStore, call_many, run_to_end
 from llm_blender.errors import InputError
 from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
-from llm_blender.types import LLM, Candidate, Instruction, Message, Sampling, Usage, instruction_text
+from llm_blender.types import LLM, Candidate, Comparison, Instruction, Message, Sampling, Usage, instruction_text
 
 
 @dataclass(frozen=True)
@@ -174,27 +174,55 @@ class LLMJudge(PairwiseRanker):
         if concurrency < 1:
             raise InputError(f"A judge needs at least one call at a time, not {concurrency}.")
         self.llm, self.criteria, self.sampling = llm, criteria, sampling
-        self.certainty, self.concurrency = certainty, concurrency
+        self.certainty, self.concurrency, self.store = certainty, concurrency, store
         self._verdict_logit = math.log(certainty / (1 - certainty))
         self._caller = Caller(llm, store)
         self._known: dict[str, Candidate] = {}
-        self._paid: list[Candidate] = []
+        self._calls, self._usage = 0, Usage()
+        self._cost: float | None = 0.0
         self._recalled = 0
         self._unreadable: dict[str, str] = {}
 
     @property
     def totals(self) -> JudgeTotals:
         """Calls, tokens and dollars so far, and replies without a verdict."""
-        costs = [reply.cost for reply in self._paid]
-        known = [cost for cost in costs if cost is not None]
         return JudgeTotals(
-            calls=len(self._paid),
+            calls=self._calls,
             recalled=self._recalled,
             unreadable=len(self._unreadable),
             example=next(iter(self._unreadable.values()), None),
-            usage=sum((reply.usage for reply in self._paid if reply.usage), Usage()),
-            cost=sum(known) if len(known) == len(costs) else None,
+            usage=self._usage,
+            cost=self._cost,
         )
+
+    def _pay(self, reply: Candidate) -> None:
+        self._calls += 1
+        self._usage += reply.usage or Usage()
+        self._cost = None if self._cost is None or reply.cost is None else self._cost + reply.cost
+
+    async def acompare(self, instruction: Instruction, a: str, b: str, *, caller: Caller | None = None) -> Comparison:
+        """Compare `a` with `b` in both orders, both calls at once; only the store keeps the replies.
+
+        Args:
+            instruction: a prompt or a conversation.
+            a: one answer.
+            b: the other one.
+            caller: makes the calls, for example within a budget; None takes the judge's own.
+
+        Raises:
+            LLMError: a call failed.
+        """
+        prompt, first, second = clean(instruction_text(instruction)), clean(a), clean(b)
+        orders = [judge_messages(prompt, *order, self.criteria) for order in ((first, second), (second, first))]
+        calls = caller or self._caller
+
+        async def call(messages: Sequence[Message]) -> float:
+            reply = await calls.call(messages, self.sampling, on_new=self._pay)
+            self._recalled += reply.stored
+            return self._logit(str(messages), reply.candidate.text)
+
+        forward, backward = await call_many(orders, call, concurrency=2)
+        return Comparison.from_logits(forward, backward, self.temperature)
 
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:
         prompts = [clean(instruction_text(instruction)) for instruction in instructions]
@@ -230,7 +258,7 @@ class LLMJudge(PairwiseRanker):
             done(len(keys) - sum(times[key] for key in missing))
 
         async def call(key: str) -> None:
-            reply = await self._caller.call(wanted[key], self.sampling, on_new=self._paid.append)
+            reply = await self._caller.call(wanted[key], self.sampling, on_new=self._pay)
             self._known[key] = reply.candidate
             self._recalled += reply.stored
             done(times[key])

@@ -18,6 +18,7 @@ from llm_blender.ranking.aggregation import (
 from llm_blender.ranking.agreement import Majority, agreement, final_answer, final_answers, majority
 from llm_blender.ranking.answers import normal_form
 from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions, model_alone
+from llm_blender.ranking.close_calls import CloseCalls, add_verdicts, closest_pair, verdict_of
 from llm_blender.ranking.confidence import (
     CalibrationBin,
     Interval,
@@ -90,6 +91,7 @@ __all__ = [
     "Aggregation",
     "BaseRanker",
     "CalibrationBin",
+    "CloseCalls",
     "Compare",
     "EvidenceFit",
     "EvidenceWeights",
@@ -112,6 +114,7 @@ __all__ = [
     "Weights",
     "active",
     "add_evidence",
+    "add_verdicts",
     "agreement",
     "bootstrap_interval",
     "both_orders",
@@ -119,6 +122,7 @@ __all__ = [
     "brier_score",
     "bubble",
     "calibration_bins",
+    "closest_pair",
     "comparison_count",
     "consensus",
     "duel",
@@ -154,5 +158,6 @@ __all__ = [
     "reliability",
     "single",
     "top_k",
+    "verdict_of",
     "win_probabilities",
 ]

@@ -46,7 +46,7 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with ensemble:
-            await asyncio.to_thread(lambda: ensemble.ranker)
+            await asyncio.to_thread(ensemble.load)
             service.loaded = True
             yield
             await service.admission.drain(0)

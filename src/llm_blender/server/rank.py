@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from llm_blender.ensemble import EnsembleSettings
+from llm_blender.ensemble import EnsembleSettings, Observer
 from llm_blender.ranking.aggregation import sigmoid
 from llm_blender.server.errors import RefusedError, StrictRoute
 from llm_blender.server.request import override, read_seed
@@ -28,13 +28,23 @@ from llm_blender.server.schemas import (
     ScoredText,
 )
 from llm_blender.server.service import Service, unless_gone
+from llm_blender.types import Candidate, FusionReport, Instruction, Ranking
 from llm_blender.types import Comparison as Compared
-from llm_blender.types import FusionReport, Instruction, Ranking
 
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
 _META = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}  # as Cohere's clients read it
+
+
+class _Paid(Observer):
+    """Observer that counts what a judge costs."""
+
+    def __init__(self, service: Service) -> None:
+        self._metrics = service.metrics
+
+    def paid(self, candidate: Candidate) -> None:
+        self._metrics.paid(candidate.usage, candidate.cost)
 
 
 @router.post("/v1/rank", responses={200: {"model": Ranked}})
@@ -73,7 +83,7 @@ async def fuse(body: FuseRequest, request: Request) -> Response:
     settings = replace(settings, limits=limits)
 
     async def work() -> tuple[Ranking, FusionReport]:
-        ranking = await ensemble.arank(prompt, texts, seed=seed)
+        ranking = await ensemble.arank(prompt, texts, seed=seed, observer=_Paid(service))
         return ranking, await ensemble.afuse(prompt, texts, ranking, seed=seed, settings=settings)
 
     ranking, report = await _admit(request, work)
@@ -96,6 +106,7 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     """Put documents in order, best first, with the API of Cohere, Jina or TEI; of many, only the best ones are sure."""
     texts, prompt, service = _documents(body), body.query, Service.of(request)
     settings, most = service.ensemble.settings, service.config.max_documents
+    settings = replace(settings, close_calls=replace(settings.close_calls, pairs=0))  # documents are no answers
     if len(texts) > service.config.max_candidates:
         settings = replace(settings, strategy="knockout")  # whose comparisons grow with the number, not its square
     param = "documents" if body.texts is None else "texts"
@@ -140,7 +151,7 @@ async def _rank(
     service.check_texts(texts, param, most)
 
     def work() -> Awaitable[Ranking]:
-        return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings)
+        return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings, observer=_Paid(service))
 
     return await _admit(request, work)
 

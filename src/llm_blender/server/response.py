@@ -91,7 +91,15 @@ def usage(answer: Answer) -> dict[str, int]:
 
 def ranking_json(ranking: Ranking) -> dict[str, Any]:
     """Render a ranking with the probability that one candidate is better than another; null if not compared."""
-    return {**ranking.summary(), "probabilities": _probabilities(ranking)}
+    return {**_public(ranking.summary(), ranking), "probabilities": _probabilities(ranking)}
+
+
+def _public(summary: dict[str, Any], ranking: Ranking) -> dict[str, Any]:
+    """Replace the failure of a judge by what a client may read of it."""
+    judging = None if ranking.evidence is None else ranking.evidence.judging
+    if judging is not None and judging.failure is not None:
+        summary["evidence"]["judging"]["failure"] = public_failure(judging.failure)
+    return summary
 
 
 def _probabilities(ranking: Ranking) -> list[list[float | None]]:
@@ -112,7 +120,7 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
         owner: name of the client.
     """
     values = {**answer.to_dict(), "seed": question.seed}
-    values["ranking"]["probabilities"] = _probabilities(answer.ranking)
+    values["ranking"] = ranking_json(answer.ranking)
     values["failures"] = [public_failure(failure) for failure in answer.failures]
     del values["text"]
     if question.ignored:
