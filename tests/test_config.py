@@ -82,7 +82,7 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "max_cost = 1", 'unknown key "max_cost"'),
         ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
         ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
-        ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, name, priors, strategy'),
+        ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, name, priors, record, strategy'),
         ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker, server'),
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
         ("[fuser]\ntop_k = 1", '[fuser]: "top_k" should be at least 2'),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "AUTO",
     "CONFIG_NAME",
     "Config",
     "EmbeddedConfig",
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 CONFIG_NAME = "blend.toml"
+AUTO = "auto"
+"""Value of ``[ranker] priors`` that means the record."""
 
 
 def _http_url(value: str) -> str:
@@ -210,13 +213,16 @@ class RankerConfig(_Section):
         name: ``bundled``, a checkpoint on the Hub, or a folder.
         strategy: pairs to compare; ``auto`` chooses by the budget.
         budget: maximum number of comparisons for one prompt.
-        priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; None adds none.
+        priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; ``auto`` learns them
+            from the ensemble's own record once it is large enough; None adds none.
+        record: keep the outcome of each ranking in the store, without texts.
     """
 
     name: Name = "bundled"
     strategy: Name = "auto"
     budget: int = Field(default=40, ge=1)
     priors: Name | None = None
+    record: bool = True
 
 
 class FuserConfig(_Section):
@@ -355,8 +361,8 @@ class Config(_Section):
 
     @property
     def priors_path(self) -> Path | None:
-        """The file that ``[ranker] priors`` names; None without priors."""
-        if self.ranker.priors is None:
+        """The file that ``[ranker] priors`` names; None for ``auto`` and without priors."""
+        if self.ranker.priors in (None, AUTO):
             return None
         return self.folder / Path(self.ranker.priors).expanduser()
 

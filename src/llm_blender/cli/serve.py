@@ -36,7 +36,7 @@ def serve(
     Clients change only their base_url. Keys come from the environment variable LLM_BLENDER_KEYS, separated by commas,
     or from a file of hashes. On SIGTERM, new requests are refused and running ones are drained.
     """
-    from llm_blender.cli.ask import load_ensemble
+    from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.server import most_at_once
     from llm_blender.server import serve as run
 
@@ -61,6 +61,7 @@ def serve(
             )
 
     ensemble = load_ensemble(loaded, options)
+    learned_priors(ensemble)
     run(
         ensemble,
         server,

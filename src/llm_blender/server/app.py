@@ -25,6 +25,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": Problem, "description": "The LLMs, or the service, failed."},
 }
 
+_LEARN_EVERY = 600.0  # seconds
+
 
 def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Keys | None = None) -> FastAPI:
     """Make the service of an ensemble, for any ASGI server; `serve` runs it with graceful shutdown.
@@ -48,7 +50,10 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         async with ensemble:
             await asyncio.to_thread(lambda: ensemble.ranker)
             service.loaded = True
+            learning = asyncio.create_task(_learn_again(ensemble)) if ensemble.settings.priors == "auto" else None
             yield
+            if learning is not None:
+                learning.cancel()
             await service.admission.drain(0)
 
     app = FastAPI(
@@ -69,3 +74,10 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
     add_handlers(app)
     app.add_middleware(AuthMiddleware, service=service, keys=keys or Keys())
     return app
+
+
+async def _learn_again(ensemble: Ensemble) -> None:
+    """Learn the priors ``auto`` anew from time to time, as the record grows."""
+    while True:
+        await asyncio.to_thread(ensemble.learn)
+        await asyncio.sleep(_LEARN_EVERY)
