@@ -160,7 +160,12 @@ def test_resolved_shows_defaults_and_no_key(monkeypatch: pytest.MonkeyPatch, tmp
     assert "sk-very-secret" not in json.dumps(shown)
     monkeypatch.delenv("LLAMA_KEY")
     assert load_config(path).resolved()["llm"][0]["api_key_set"] is False
-    assert Config().resolved()["ranker"] == {"name": "bundled", "strategy": "auto", "budget": 40}
+    assert Config().resolved()["ranker"] == {
+        "name": "bundled",
+        "strategy": "auto",
+        "budget": 40,
+        "record": True,
+    }
 
 
 def test_priors_lie_beside_the_file(tmp_path: Path) -> None:

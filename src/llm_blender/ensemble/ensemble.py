@@ -217,14 +217,22 @@ class Ensemble:
         if settings.mode != "pick" and not self.fuses:
             raise InputError(f"The mode {settings.mode} needs a fuser: give the ensemble one.")
 
+    def recorded(self) -> Learned:
+        """Read the record about this ensemble's LLMs.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        llms = models_of([member.llm for member in self.members])
+        return Learned() if self.store is None else Record(self.store).learn(llms)
+
     def learn(self) -> Learned:
-        """Learn priors from the record of this ensemble's LLMs; from now on they are those of the priors ``auto``.
+        """Read the record, and take its priors as ``auto`` from now on.
 
         A store that cannot be read is a warning: it costs no answer.
         """
         try:
-            llms = models_of([member.llm for member in self.members])
-            learned = Learned() if self.store is None else Record(self.store).learn(llms)
+            learned = self.recorded()
         except StoreError as error:
             logger.warning("the record was not read: %s", error)
             learned = Learned()

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError
-from llm_blender.server import chat, completions, history, playground, rank, responses, status
+from llm_blender.server import chat, completions, history, playground, rank, responses, standings, status
 from llm_blender.server.auth import AuthMiddleware, Keys
 from llm_blender.server.errors import add_handlers
 from llm_blender.server.paths import unknown_path
@@ -66,7 +66,7 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         responses=_ERRORS,
     )
     app.state.service = service
-    for part in (chat, responses, completions, rank, history, status):
+    for part in (chat, responses, completions, rank, history, standings, status):
         app.include_router(part.router)
     if service.config.playground:
         app.include_router(playground.router)
