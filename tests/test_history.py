@@ -174,6 +174,6 @@ def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
         History(store).keep("one", QUESTION, "A.", REPORT)
         assert len(store) == 1
     other = sqlite3.connect(path)
-    assert other.execute("PRAGMA user_version").fetchone() == (3,)
+    assert other.execute("PRAGMA user_version").fetchone() == (4,)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "AUTO",
     "CONFIG_NAME",
     "Config",
     "EmbeddedConfig",
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 CONFIG_NAME = "blend.toml"
+AUTO = "auto"
+"""Value of ``[ranker] priors`` that means the record."""
 
 
 def _http_url(value: str) -> str:
@@ -210,7 +213,9 @@ class RankerConfig(_Section):
         name: ``bundled``, a checkpoint on the Hub, or a folder.
         strategy: pairs to compare; ``auto`` chooses by the budget.
         budget: maximum number of comparisons for one prompt.
-        priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; None adds none.
+        priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; ``auto`` learns them
+            from the ensemble's own record once it is large enough; None adds none.
+        record: keep the outcome of each ranking in the store, without texts.
         judge: an ``[[llm]]``, or another ranker, that compares the candidates that the evidence does not tell apart;
             None is no judge.
         judge_margin: it compares the best candidate with the next one if P(the best is better) is within this of ½.
@@ -221,6 +226,7 @@ class RankerConfig(_Section):
     strategy: Name = "auto"
     budget: int = Field(default=40, ge=1)
     priors: Name | None = None
+    record: bool = True
     judge: Name | None = None
     judge_margin: float = Field(default=0.25, ge=0, le=0.5)
     judge_pairs: int = Field(default=1, ge=1)
@@ -368,8 +374,8 @@ class Config(_Section):
 
     @property
     def priors_path(self) -> Path | None:
-        """The file that ``[ranker] priors`` names; None without priors."""
-        if self.ranker.priors is None:
+        """The file that ``[ranker] priors`` names; None for ``auto`` and without priors."""
+        if self.ranker.priors in (None, AUTO):
             return None
         return self.folder / Path(self.ranker.priors).expanduser()
 

@@ -1,7 +1,7 @@
 """A cache of every answer of an LLM, by the key of its call, in one SQLite file.
 
-The file also holds the tables of `llm_blender.history`: questions and answers of the playground, and votes. Several
-processes and threads may use it at once.
+The file also holds the tables of `llm_blender.history`, questions and answers of the playground and votes, and that of
+`llm_blender.record`, the outcomes of rankings. Several processes and threads may use it at once.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ _MIGRATIONS = (
         created_at TEXT NOT NULL,
         PRIMARY KEY (answer, a, b)
     ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE rankings (
+        number INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        llms TEXT NOT NULL,
+        best INTEGER NOT NULL,
+        wins BLOB NOT NULL
+    )
     """,
 )
 

@@ -21,7 +21,13 @@ from llm_blender.bench.fusion import (
 )
 from llm_blender.bench.fusion_page import fusion_page
 from llm_blender.bench.judged_pairs import JudgedPairs, implied_pairs, labelled_pairs
-from llm_blender.bench.learn_priors import named_rows, priors_from_judgements, priors_from_ranker, weigh_priors
+from llm_blender.bench.learn_priors import (
+    named_rows,
+    priors_from_judgements,
+    priors_from_ranker,
+    voted_rows,
+    weigh_priors,
+)
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.report import Table, write_page
 from llm_blender.bench.resampling import Difference
@@ -69,6 +75,7 @@ __all__ = [
     "require_matplotlib",
     "scored_rows",
     "selection_table",
+    "voted_rows",
     "weigh_priors",
     "write_page",
 ]

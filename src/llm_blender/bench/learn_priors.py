@@ -11,6 +11,7 @@ import numpy as np
 from llm_blender.bench.methods import rank_rows
 from llm_blender.bench.rows import BenchRow, check_names, group_ids
 from llm_blender.errors import InputError
+from llm_blender.history import KeptAnswer
 from llm_blender.ranking import Priors, RankerOptions, WeightFit
 from llm_blender.ranking import priors as fitting
 from llm_blender.types import Example, Ranker
@@ -32,6 +33,22 @@ def named_rows(rows: Iterable[Example], models: Sequence[str] = (), score: str |
     if not kept:
         raise InputError("There is no row with candidates of two LLMs: candidates need a `model`.")
     return kept
+
+
+def voted_rows(answers: Iterable[KeptAnswer], models: Sequence[str] = ()) -> list[BenchRow]:
+    """Select the answers of the playground with votes on two LLMs, as `named_rows`; a fused text is of no LLM.
+
+    Raises:
+        InputError: there is none, or no answer has one of the models.
+    """
+    examples = []
+    for answer in answers:
+        example, own = answer.example, len(answer.report["candidates"])
+        candidates = tuple(replace(c, model=c.model if i < own else None) for i, c in enumerate(example.candidates))
+        examples.append(replace(example, candidates=candidates))
+    if not examples:
+        raise InputError("The history holds no vote: the playground of `blend serve` takes them.")
+    return named_rows(examples, models)
 
 
 def _named(example: Example, models: Sequence[str], score: str | None) -> BenchRow:

@@ -26,6 +26,7 @@ from llm_blender.errors import InputError, NotFoundError, describe_failures, gro
 if TYPE_CHECKING:
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
+    from llm_blender.record import Learned
     from llm_blender.types import Answer, Candidate, Ranking
 
 
@@ -50,13 +51,15 @@ def ask(
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
     comparisons, lead, truncated?}, failures, usage, cost, seconds}, and, unless the mode is pick,
-    fusion: {asked, returned, reason, answer, probability?, text?, fuser?, used?, …}.
+    fusion: {asked, returned, reason, answer, probability?, text?, fuser?, used?, …}; where `[ranker] priors` is "auto",
+    priors: {used, rankings, missing}.
     """
     prompt = read_text(prompt)
     if not prompt.strip():
         raise InputError("The prompt is empty: give the text that the LLMs should answer.")
     from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
     from llm_blender.cli._watch import watched
+    from llm_blender.ranking import Priors
 
     loaded = options.load_config()
     if priors is not None:  # relative to this folder, not to the configuration's
@@ -64,8 +67,10 @@ def ask(
             update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
         )
     ensemble = load_ensemble(loaded, options)
-    note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
-    note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
+    learned = learned_priors(ensemble)
+    if isinstance(ensemble.settings.priors, Priors):
+        note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
+        note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     with watched() as observer:
         answer = ensemble.ask(prompt, seed=seed, observer=observer)
@@ -73,13 +78,27 @@ def ask(
     _remark(answer, sum(stored))
     note_failed_judge(judge_failures([answer.ranking]))
     if as_json:
-        print_json(answer.to_dict())
+        print_json({**answer.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     elif show:
         _show(answer, stored)
+        if learned is not None and learned.missing:
+            note(learned.message)
     else:
         typer.echo(answer.text)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def learned_priors(ensemble: Ensemble) -> Learned | None:
+    """Learn the priors ``auto`` of an ensemble, and print a line if they count; None if it has other priors."""
+    from llm_blender.config import AUTO
+
+    if ensemble.settings.priors != AUTO:
+        return None
+    learned = ensemble.learn()
+    if learned.usable is not None:
+        note(learned.message)
+    return learned
 
 
 def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble:

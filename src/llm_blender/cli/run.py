@@ -63,10 +63,11 @@ def run(
     JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cut_off, cost,
     unpriced_rows, truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are
     the degraded ones to retry; cost counts every answer that was paid for in all runs of the job; truncated is the
-    share of the text that the ranker did not read; the seconds of an LLM are the mean of an answer.
+    share of the text that the ranker did not read; the seconds of an LLM are the mean of an answer. Where `[ranker]
+    priors` is "auto", also priors: {used, rankings, missing}.
     """
     from llm_blender.cli._rankers import note_judge
-    from llm_blender.cli.ask import load_ensemble
+    from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.ensemble import fuser_name
     from llm_blender.ensemble.run import run_prompts, run_settings
     from llm_blender.jobs import Job
@@ -77,6 +78,7 @@ def run(
     rows, bad = _read(file, skip_bad)
     ensemble = load_ensemble(loaded, options)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
+    learned = learned_priors(ensemble)
     settings = run_settings(ensemble, rows, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
     with (
         _job_folder(out) as folder,
@@ -96,7 +98,7 @@ def run(
             on_stopping=stopping,
         )
     _remark(ran, bad, out)
-    output.print_summary(ran.to_dict())
+    output.print_summary({**ran.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     if strict and not ran.complete:
         raise typer.Exit(DEGRADED)
 

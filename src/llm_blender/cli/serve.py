@@ -37,7 +37,7 @@ def serve(
     or from a file of hashes. On SIGTERM, new requests are refused and running ones are drained.
     """
     from llm_blender.cli._rankers import note_judge
-    from llm_blender.cli.ask import load_ensemble
+    from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.server import most_at_once
     from llm_blender.server import serve as run
 
@@ -63,6 +63,7 @@ def serve(
 
     ensemble = load_ensemble(loaded, options)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
+    learned_priors(ensemble)
     run(
         ensemble,
         server,

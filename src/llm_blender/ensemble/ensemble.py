@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.judge import Judge, load_judge, rank_beside
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
-from llm_blender.errors import ConfigError, InputError, NoAnswerError, describe_failures, sentence
+from llm_blender.errors import ConfigError, InputError, NoAnswerError, StoreError, describe_failures, sentence
 from llm_blender.fusers import (
     CHAT,
     CONSENSUS,
@@ -29,7 +30,8 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
-from llm_blender.ranking import Advance, PairwiseRanker, Pool, RankerOptions, rank_with
+from llm_blender.ranking import Advance, PairwiseRanker, Pool, Priors, RankerOptions, rank_with
+from llm_blender.record import Learned, Record, models_of
 from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
@@ -45,6 +47,8 @@ from llm_blender.types import (
 
 DEFAULT_SAMPLES = 5
 """Number of answers by the embedded model if nothing else is configured: best-of-n."""
+
+logger = logging.getLogger(__name__)
 
 _SETTINGS = EnsembleSettings()
 _FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
@@ -99,6 +103,7 @@ class Ensemble:
         self._ranker, self._fuser = ranker, fuser
         self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
         self._loading = threading.Lock()
+        self._learned: Learned | None = None
         self.settings = replace(settings, **changes)
         self.check(self.settings)
 
@@ -224,6 +229,34 @@ class Ensemble:
         if settings.mode != "pick" and not self.fuses:
             raise InputError(f"The mode {settings.mode} needs a fuser: give the ensemble one.")
 
+    def recorded(self) -> Learned:
+        """Read the record about this ensemble's LLMs.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        llms = models_of([member.llm for member in self.members])
+        return Learned() if self.store is None else Record(self.store).learn(llms)
+
+    def learn(self) -> Learned:
+        """Read the record, and take its priors as ``auto`` from now on.
+
+        A store that cannot be read is a warning: it costs no answer.
+        """
+        try:
+            learned = self.recorded()
+        except StoreError as error:
+            logger.warning("the record was not read: %s", error)
+            learned = Learned()
+        self._learned = learned
+        return learned
+
+    async def _priors(self, settings: EnsembleSettings) -> Priors | None:
+        if settings.priors != "auto":
+            return settings.priors
+        learned = await asyncio.to_thread(self.learn) if self._learned is None else self._learned
+        return learned.usable
+
     def ask(self, prompt: Instruction, *, seed: int = 0, observer: Observer | None = None, **options: Any) -> Answer:
         """Answer a prompt; see `aask` for the options. Works inside a running event loop (a notebook), too."""
         return run_to_end(lambda: self.aask(prompt, seed=seed, observer=observer, **options))
@@ -255,7 +288,8 @@ class Ensemble:
             settings: in place of the ensemble's own, for this prompt.
             members: LLMs to ask in place of the ensemble's own.
             fuser: loads a fuser in place of the ensemble's own.
-            cache: False neither reads nor fills the store.
+            cache: False neither looks answers up in the store nor keeps them there; `EnsembleSettings.record`, which
+                keeps no text, is a setting of its own.
             form: form that an answer must have to be ranked; None requires none. A fused text is not checked.
 
         Raises:
@@ -296,8 +330,11 @@ class Ensemble:
         texts = [candidate.text for candidate in gathered.candidates.values()]
         models = [candidate.model for candidate in gathered.candidates.values()]
         ranking = await self._rank(prompt, texts, settings, seed, observer)
-        if settings.priors is not None:
-            ranking = settings.priors.apply(ranking, models)
+        if settings.record and self.store is not None:
+            asked = models_of([call.caller.llm for call in calls])
+            await asyncio.to_thread(_keep, Record(self.store), prompt, asked, ranking, models, texts)
+        if (priors := await self._priors(settings)) is not None:
+            ranking = priors.apply(ranking, models)
         if self.judge is not None:
             seconds = limits.for_judge(time.perf_counter() - started, fusing=fusing)
             (ranking,) = await self.judge.judge(
@@ -402,6 +439,13 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+
+
+def _keep(record: Record, *outcome: Any) -> None:
+    try:
+        record.keep(*outcome)
+    except StoreError as error:
+        logger.warning("the ranking was not recorded: %s", error)
 
 
 def _no_pairs(pool: Pool, advance: Advance) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
-from llm_blender.config import Config
+from llm_blender.config import AUTO, Config
 from llm_blender.ensemble.gathering import Limits
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.fusers import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule
@@ -24,7 +24,9 @@ class EnsembleSettings:
         strategy: pairs to compare, see `llm_blender.ranking.STRATEGIES`.
         budget: maximum number of comparisons for one prompt, for ``auto`` and ``active``.
         limits: when to stop waiting, and the maximum cost of one prompt.
-        priors: strengths of the LLMs by name, added to the ranker's evidence; None adds none.
+        priors: strengths of the LLMs by name, added to the ranker's evidence; ``auto`` learns them from the record,
+            None adds none.
+        record: keep the outcome of each ranking in the store, without texts, see `llm_blender.record`.
         close_calls: pairs that the judge of the ensemble compares, if it has one.
         mode: ``pick`` returns the best candidate, ``fuse`` a text that the fuser makes from the best ones, ``auto``
             fuses where `rule` says so; a fused text is returned only if the guard prefers it, see `GuardedFuser`.
@@ -39,7 +41,8 @@ class EnsembleSettings:
     strategy: str = "auto"
     budget: int = DEFAULT_BUDGET
     limits: Limits = field(default_factory=Limits)
-    priors: Priors | None = None
+    priors: Priors | Literal["auto"] | None = None
+    record: bool = True
     close_calls: CloseCalls = field(default_factory=CloseCalls)
     mode: Mode = "pick"
     top_k: int = DEFAULT_TOP_K
@@ -61,12 +64,14 @@ class EnsembleSettings:
             NotFoundError: the file of priors does not exist.
             InputError: the strategy is unknown, or the file holds no priors.
         """
+        path = config.priors_path
+        priors: Priors | Literal["auto"] | None = None if path is None else Priors.load(path)
         return cls(
             **config.ensemble.model_dump(),
-            **config.ranker.model_dump(include={"strategy", "budget"}),
+            **config.ranker.model_dump(include={"strategy", "budget", "record"}),
             **config.fuser.model_dump(include={"top_k", "guard"}),
             limits=Limits(**config.limits.model_dump()),
-            priors=None if config.priors_path is None else Priors.load(config.priors_path),
+            priors="auto" if config.ranker.priors == AUTO else priors,
             close_calls=CloseCalls(config.ranker.judge_margin, config.ranker.judge_pairs),
             rule=FusionRule(**config.fuser.thresholds),
         )

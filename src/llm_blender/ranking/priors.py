@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError, NotFoundError
-from llm_blender.ranking.aggregation import Floats, fit_strengths, sigmoid
+from llm_blender.ranking.aggregation import Floats, Strengths, fit_strengths, sigmoid
 from llm_blender.ranking.confidence import Interval, fit_temperature, log_loss, probability_matrix
 from llm_blender.ranking.evidence import add_evidence, agreeing
 from llm_blender.types import LabelledPair, Ranking
@@ -254,11 +254,16 @@ def fit_priors(games: Iterable[Game], *, source: str = "") -> Priors:
         a, b = place[game.a], place[game.b]
         wins[a, b] += game.weight * game.share
         wins[b, a] += game.weight * (1 - game.share)
-    strengths = _shrunk(wins).round(_DECIMALS) + 0.0
+    strengths = shrunk_strengths(wins).mean.round(_DECIMALS) + 0.0
     return Priors(dict(zip(names, strengths.tolist(), strict=True)), dict(sorted(count.items())), source=source)
 
 
-def _shrunk(wins: Floats) -> Floats:
+def shrunk_strengths(wins: Floats) -> Strengths:
+    """Fit the strengths of `fit_priors`, and their covariance.
+
+    Args:
+        wins: ``[N, N]``, weighted number of wins of i over j.
+    """
     variance, strengths = 0.0, fit_strengths(wins, penalty=1 / (2 * _SPREAD**2))
     for _ in range(1000):  # about ten steps, but hundreds if a hundred LLMs have one game each
         spread = (strengths.mean**2 + np.diag(strengths.covariance)).sum()
@@ -266,7 +271,7 @@ def _shrunk(wins: Floats) -> Floats:
         if abs(variance - before) < 1e-7 * variance:
             break
         strengths = fit_strengths(wins, penalty=1 / (2 * variance))
-    return strengths.mean
+    return strengths
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError
-from llm_blender.server import chat, completions, history, playground, rank, responses, status
+from llm_blender.server import chat, completions, history, playground, rank, responses, standings, status
 from llm_blender.server.auth import AuthMiddleware, Keys
 from llm_blender.server.errors import add_handlers
 from llm_blender.server.paths import unknown_path
@@ -24,6 +24,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request is wrong, or above a limit."},
     "5XX": {"model": Problem, "description": "The LLMs, or the service, failed."},
 }
+
+_LEARN_EVERY = 600.0  # seconds
 
 
 def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Keys | None = None) -> FastAPI:
@@ -48,7 +50,10 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         async with ensemble:
             await asyncio.to_thread(ensemble.load)
             service.loaded = True
+            learning = asyncio.create_task(_learn_again(ensemble)) if ensemble.settings.priors == "auto" else None
             yield
+            if learning is not None:
+                learning.cancel()
             await service.admission.drain(0)
 
     app = FastAPI(
@@ -61,7 +66,7 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
         responses=_ERRORS,
     )
     app.state.service = service
-    for part in (chat, responses, completions, rank, history, status):
+    for part in (chat, responses, completions, rank, history, standings, status):
         app.include_router(part.router)
     if service.config.playground:
         app.include_router(playground.router)
@@ -69,3 +74,10 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
     add_handlers(app)
     app.add_middleware(AuthMiddleware, service=service, keys=keys or Keys())
     return app
+
+
+async def _learn_again(ensemble: Ensemble) -> None:
+    """Learn the priors ``auto`` anew from time to time, as the record grows."""
+    while True:
+        await asyncio.to_thread(ensemble.learn)
+        await asyncio.sleep(_LEARN_EVERY)

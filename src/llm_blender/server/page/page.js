@@ -2,6 +2,7 @@
 
 import { connectHistory } from "./past.js";
 import { Card, element, facts, fusedText, matrix, source } from "./results.js";
+import { connectStandings } from "./standings.js";
 import { ask, forgetKey, hasKey, json, onKeyWanted } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,7 +36,7 @@ async function begin() {
     radio.checked = radio.value === info.mode;
   }
   $("no-fuser").hidden = info.modes.includes("fuse");
-  $("open-history").hidden = !info.history;
+  $("open-history").hidden = $("open-standings").hidden = !info.history;
   $("forget-key").hidden = !hasKey();
   const id = location.hash.slice(1);
   if (info.history && id.startsWith("chatcmpl-")) await openKept(id);
@@ -297,4 +298,5 @@ function stages(now) {
 }
 
 connectHistory(openKept, attempt);
+connectStandings(attempt);
 attempt(begin);
