@@ -439,6 +439,10 @@ class Evidence(Record):
     agreement: float = 0.0
     judging: Judging | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; what is empty is left out."""
+        return {name: value for name, value in super().to_dict().items() if value}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild evidence from the result of `to_dict`."""

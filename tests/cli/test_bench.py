@@ -96,7 +96,7 @@ def test_select_json(blend, ranker):
     ]  # fmt: skip
     assert found["bundled, full"] == {
         "method": "bundled, full", "rows": 3, "quality": 1.0, "ci95": [1.0, 1.0], "vs_random_ci95": [0.5, 0.5],
-        "comparisons": 6,
+        "comparisons": 6, "vs_single": 0.0, "vs_single_ci95": [0.0, 0.0],
     }  # fmt: skip
     assert found["random"]["vs_random_ci95"] is None
 

@@ -34,6 +34,7 @@ FEATURES = ("consensus", "agreement", "form", "length")
 """Numbers per candidate beside the model's logit."""
 
 _DECIMALS = 9
+_DECIMALS_OF_PARTS = 6
 # Log-odds that a candidate without the flaw is preferred to one with it, on training and development rows: items 79 of
 # 92 pairs, too_long 44 of 52, too_short 36 of 53, language 20 of 27, not_yes_or_no 7 of 10. The others have too few.
 _COSTS = {
@@ -176,7 +177,7 @@ class Features:
         for name, column in zip(FEATURES, self.values.T, strict=True):
             offsets = getattr(own, name) * (column - column.mean())
             if np.ptp(offsets):
-                parts[name] = tuple((offsets.round(_DECIMALS) + 0.0).tolist())
+                parts[name] = tuple((offsets.round(_DECIMALS_OF_PARTS) + 0.0).tolist())
         return Evidence(
             situation=self.situation,
             model=own.model,
@@ -211,14 +212,14 @@ def add_evidence(ranking: Ranking, parts: Mapping[str, ArrayLike], *, temperatur
     change = np.zeros(n)
     for name, values in centred.items():
         change += values - np.asarray(known.parts.get(name, np.zeros(n)))
-    if not np.ptp(change.round(_DECIMALS)):
+    if not np.ptp(change.round(_DECIMALS_OF_PARTS)):
         return ranking
     logits = ranking.logits + change[:, None] - change[None, :]
     if np.isnan(both_orders(logits)).any():
         scores = (2 * (Posterior.of(ranking.logits).mean + change)).round(_DECIMALS) + 0.0
     else:
         scores = max_logits(logits)
-    new = {name: tuple((values.round(_DECIMALS) + 0.0).tolist()) for name, values in centred.items()}
+    new = {name: tuple((values.round(_DECIMALS_OF_PARTS) + 0.0).tolist()) for name, values in centred.items()}
     return replace(
         ranking_from_scores(ranking.strategy, scores, logits),
         comparisons=ranking.comparisons,
@@ -297,8 +298,8 @@ def fit_evidence(files: Sequence[JudgedFeatures], *, seed: int = 0, resamples: i
 
     P(a is better than b) = sigmoid(evidence(a, b) / temperature). One logistic regression for each situation, by
     Newton's method. That of two candidates is fitted on the pairs of several, too, as if there were no others, and its
-    weight of the model gives the temperature. Only the length may have a weight below 0. The costs of flaws are not fitted here. All instructions of a file have equal weight, and
-    those of a large file no more than fifty.
+    weight of the model gives the temperature. Only the length may have a weight below 0. The costs of flaws are not
+    fitted here. All instructions of a file have equal weight, and those of a large file no more than fifty.
 
     Args:
         files: the pairs of each file.
