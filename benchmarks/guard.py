@@ -4,7 +4,7 @@ r"""The guard of fused texts with and without the other candidates in view.
       --fused gpt35_turbo_instruct --fused minichat-3b --metric rougeL --metric bertscore=DIR
 
 The candidates are those of `--models`. A fused text is that of the consensus fuser, or the recorded text of an LLM that
-is none of them: it stands for a fuser that writes a text of its own. A row counts if the text differs from the best
+is none of them, in the place of a fuser that writes its own. A row counts if the text differs from the best
 candidate. `rank` is the share of the pairs (a text that gains, one that loses) in which the guard gives the first one
 the higher probability: 0.5 knows nothing.
 """
