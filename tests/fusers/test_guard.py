@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_blender.errors import InputError, LLMError, WorkError
-from llm_blender.fusers import FusionRule, GuardedFuser, LongestFuser
+from llm_blender.fusers import ConsensusFuser, FusionRule, GuardedFuser, LongestFuser
 from llm_blender.rankers.heuristics import Consensus, First
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Fuser, Fusion, FusionReport, Usage
@@ -104,6 +104,15 @@ def test_the_evidence_of_the_other_candidates_counts() -> None:
         guarded = GuardedFuser(FakeFuser(text), Consensus())
         (got,) = guarded.fuse_many(["q"], [candidates], [ranking])
         assert (got.reason, asyncio.run(guarded.afuse("q", candidates, ranking)).reason) == (reason, reason)
+
+
+def test_a_fuser_that_maximises_agreement_is_not_checked_by_it() -> None:
+    ranker, texts = Seeing(), ["short", "the longest of all", "a longer one"]
+    fuser = FakeFuser("a new one")
+    fuser.maximises_agreement = True  # type: ignore[attr-defined]
+    asyncio.run(GuardedFuser(fuser, ranker).afuse("q", texts, ranker.rank("q", texts, strategy="full")))
+    assert ranker.seen == ["the longest of all", "a new one"]
+    assert ConsensusFuser().maximises_agreement
 
 
 def test_the_other_candidates_are_not_compared_again() -> None:

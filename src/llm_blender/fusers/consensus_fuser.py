@@ -158,8 +158,8 @@ class ConsensusFuser(SelectingFuser):
     """
 
     name = "consensus"
-    reads_all = True
-    """Marks a fuser that reads all candidates, best first, regardless of `top_k`."""
+    maximises_agreement = True
+    """Marks a fuser that reads all candidates, best first, and writes what they agree on."""
 
     def __init__(self, sources: int = 3, gain: float = 0.0015, most: int = 8) -> None:
         if sources < 1 or most < 1 or not 0 < gain < 1:

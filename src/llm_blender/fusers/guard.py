@@ -175,6 +175,7 @@ class GuardedFuser:
         if top_k < 1:
             raise InputError(f"At least one candidate is fused, not {top_k}: raise top_k.")
         self.fuser, self.ranker = fuser, ranker
+        self._agrees = bool(getattr(fuser, "maximises_agreement", False))
         self.mode: Literal["fuse", "auto"] = mode
         self.top_k, self.order, self.guard, self.rule = top_k, order, guard, rule
 
@@ -226,7 +227,7 @@ class GuardedFuser:
         started = time.perf_counter()
         verdicts = self._verdicts(
             [given[i].prompt for i in doubtful],
-            [_beside(candidates[i], plans[i].best, written[i].text) for i in doubtful],
+            [self._in_view(candidates[i], plans[i].best, written[i].text) for i in doubtful],
         )
         each = (time.perf_counter() - started) / max(len(doubtful), 1)
         compared = dict(zip(doubtful, verdicts, strict=True))
@@ -278,7 +279,7 @@ class GuardedFuser:
         fusion = replace(_as_given(fusion, plan), seconds=time.perf_counter() - started)
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
-            texts = _beside(candidates, plan.best, fusion.text)
+            texts = self._in_view(candidates, plan.best, fusion.text)
             (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [texts])
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
@@ -294,7 +295,7 @@ class GuardedFuser:
         decision = decide(ranking, texts, self.rule, self.top_k)
         if self.mode == "auto" and not decision.fuse:
             return _Plan(filled[0], reason="clear", decision=decision)
-        if getattr(self.fuser, "reads_all", False):
+        if self._agrees:
             return _Plan(filled[0], tuple(different), decision=decision)
         return _Plan(filled[0], tuple(self._in_order(different[: self.top_k], texts, seed)), decision=decision)
 
@@ -310,6 +311,16 @@ class GuardedFuser:
 
     def _is_doubtful(self, fusion: Fusion, best: str) -> bool:
         return self.guard and fusion.flaw is None and fusion.text != best.strip()
+
+    def _in_view(self, candidates: Sequence[str], best: int, fused: str) -> list[str]:
+        """Return the best candidate, the fused text, and the other candidates as evidence, without copies.
+
+        A fuser that maximises the agreement with the candidates cannot be checked by it: there are no others then.
+        """
+        if self._agrees:
+            return [candidates[best], fused]
+        others = (text for i, text in enumerate(candidates) if i != best and text.strip() != fused)
+        return [candidates[best], fused, *others]
 
     def _verdicts(self, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Ranking]:
         return self.ranker.rank_many(prompts, texts, strategy=DUEL) if texts else []
@@ -341,12 +352,6 @@ class GuardedFuser:
             seconds=(0.0 if fusion is None else fusion.seconds) + (0.0 if verdict is None else seconds),
             fusion=fusion,
         )
-
-
-def _beside(candidates: Sequence[str], best: int, fused: str) -> list[str]:
-    """Return the best candidate, the fused text and the other candidates, without a copy of the fused text."""
-    others = (text for i, text in enumerate(candidates) if i != best and text.strip() != fused)
-    return [candidates[best], fused, *others]
 
 
 def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from llm_blender.ranking.form import cut_off, loops
+from llm_blender.ranking.form import cut_off as breaks_off
+from llm_blender.ranking.form import loops
 from llm_blender.types import FusionFlaw
 
 _MARK = r"(?:(\d+)[.)]|[-*•])[ \t]+"
@@ -25,7 +26,7 @@ def sentences(text: str) -> list[str]:
 
 def without_torn_end(text: str) -> str:
     """Return a text without its last sentence, if it breaks off in that; unchanged if it has no other."""
-    if not cut_off(text):
+    if not breaks_off(text):
         return text
     return "".join(sentences(text)[:-1]).rstrip() or text
 
@@ -48,7 +49,7 @@ def find_flaw(
         instruction: as one text.
         candidates: input of the fuser.
         marks: delimiters of the fuser's prompt that no answer may contain.
-        cut_off: whether the fuser stopped in the middle, at its maximum number of tokens.
+        cut_off: whether the fuser stopped in the middle, at its maximum number of tokens; otherwise the text shows it.
     """
     if not text.strip():
         return "empty"
@@ -56,7 +57,7 @@ def find_flaw(
         return "echo"
     if _repeats(text) and not any(map(_repeats, candidates)):
         return "repeats"
-    return "cut_off" if cut_off else None
+    return "cut_off" if cut_off or (breaks_off(text) and not any(map(breaks_off, candidates))) else None
 
 
 def _echoes(text: str, instruction: str, candidates: Sequence[str], marks: Sequence[str]) -> bool:
