@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.bench import BenchRow, CachedRanker, Table, scored_rows
-from llm_blender.bench.plots import headline, new_figure, point_axis, save_figures
+from llm_blender.bench.plots import headline, new_figure, outer_legend, point_axis, save_figures
 from llm_blender.bench.report import Theme
 from llm_blender.bench.resampling import Resampling
 from llm_blender.cli._progress import progress
@@ -249,7 +249,7 @@ def draw(found: dict[str, dict[str, Quality]], theme: Theme) -> Figure:
         alone = 100 * of_split["judge alone"].mean
         axis.axhline(alone, color=colour, linewidth=0.8, dashes=(4, 3))
     axis.set(xlabel="pairs that the judge compares, %, closest first", ylabel="agreement with the truth, %")
-    axis.legend(loc="lower right", frameon=False, fontsize=8)
+    outer_legend(axis)
     headline(axis, "A judge for close calls", "dashed: the judge alone; bars are 95 % intervals", theme)
     return figure
 
