@@ -82,7 +82,10 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "max_cost = 1", 'unknown key "max_cost"'),
         ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
         ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
-        ("[ranker]\nmodel = 1", '[ranker]: unknown key "model"; known: budget, judge, judge_margin, judge_pairs, name, priors, record, strategy'),
+        (
+            "[ranker]\nmodel = 1",
+            '[ranker]: unknown key "model"; known: budget, judge, judge_margin, judge_pairs, name, priors, record, strategy',
+        ),
         ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker, server'),
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
         ("[fuser]\ntop_k = 1", '[fuser]: "top_k" should be at least 2'),
@@ -110,7 +113,7 @@ def test_a_price_makes_a_cost() -> None:
             "a quorum of 2, but only 1 [[llm]] give answers; it counts LLMs, not samples",
         ),
         ("[limits\n", "not TOML"),
-        ('[ranker]\njudge = "bundled"', '[ranker]'),
+        ('[ranker]\njudge = "bundled"', 'the judge "bundled" is the ranker itself'),
         ("[ranker]\njudge_margin = 0.6", '[ranker]: "judge_margin" should be at most 0.5'),
     ],
 )
@@ -167,6 +170,8 @@ def test_resolved_shows_defaults_and_no_key(monkeypatch: pytest.MonkeyPatch, tmp
         "strategy": "auto",
         "budget": 40,
         "record": True,
+        "judge_margin": 0.25,
+        "judge_pairs": 1,
     }
 
 

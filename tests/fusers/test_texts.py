@@ -11,8 +11,8 @@ GIVEN = ["Air scatters blue light most.", "The sea mirrors the sky."]
 
 
 def test_cut_off() -> None:
-    assert find_flaw("Air scatters blue light, and", INSTRUCTION, GIVEN, cut_off=True) == "cut_off"
-    assert find_flaw("Air scatters blue light, and", INSTRUCTION, GIVEN) is None
+    assert find_flaw("Air scatters blue light", INSTRUCTION, GIVEN, cut_off=True) == "cut_off"
+    assert find_flaw("Air scatters blue light", INSTRUCTION, GIVEN) is None
     torn = "Air scatters blue light. It does so because the"
     assert find_flaw(torn, INSTRUCTION, GIVEN) == "cut_off"
     assert find_flaw(torn, INSTRUCTION, [*GIVEN, torn]) is None  # a candidate breaks off likewise
