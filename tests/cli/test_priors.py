@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-from llm_blender.ranking import Priors
+from llm_blender.history import History
+from llm_blender.ranking import Priors, ranking_from_scores
+from llm_blender.record import Record
+from llm_blender.store import Store
 
 
 def row(prompt, *wins, texts=("aaa", "bb", "c"), models=("ann", "bob", "cy")):
@@ -160,3 +164,75 @@ def test_bench_select_shows_both(blend, ranker, favour_cy):
     assert informed["vs_random_ci95"][0] > 0
     assert informed["comparisons"] == alone["comparisons"] == ranker.comparisons
     assert random["method"] == "random"
+
+
+MODELS = {"ann": "m1", "bob": "m2", "cy": "m3"}
+
+
+def recorded(path, count=4, models=MODELS):
+    scores = [2.0, 1.0, 0.0]
+    ranking = ranking_from_scores("full", scores, np.subtract.outer(scores, scores))
+    with Store(path) as store:
+        for i in range(count):
+            Record(store).keep(f"{i} {models}", models, ranking, list(models), ["x", "y", "z"])
+
+
+def test_strengths_from_the_record_need_no_rows_and_no_ranker(blend, ranker, tmp_path):
+    recorded(tmp_path / "blend.db")
+    result = blend("priors", "fit", "--from", "record", "--store", "blend.db", "-o", "priors.json", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (list(found["strengths"]), found["rows"], found["weight"]) == (["ann", "bob", "cy"], 4, 1)
+    assert found["source"] == "4 recorded rankings"
+    assert Priors.load(tmp_path / "priors.json").games == {"ann": 8, "bob": 8, "cy": 8}
+    assert not ranker.comparisons
+    some = ["--from", "record", "--store", "blend.db", "--models", "ann,cy", "-o", "two.json"]
+    assert blend("priors", "fit", *some).exit_code == 0
+    assert set(Priors.load(tmp_path / "two.json").strengths) == {"ann", "cy"}
+
+
+def test_the_newest_model_of_a_name_counts(blend, tmp_path):
+    recorded(tmp_path / "blend.db")
+    recorded(tmp_path / "blend.db", 1, {"bob": "m2", "cy": "m3", "ann": "new"})
+    result = blend("priors", "fit", "--from", "record", "--store", "blend.db", "-o", "priors.json")
+    assert result.exit_code == 0, result.stderr
+    strengths = Priors.load(tmp_path / "priors.json").strengths
+    assert min(strengths, key=strengths.__getitem__) == "ann"
+
+
+def test_strengths_from_votes(blend, tmp_path):
+    report = {
+        "candidates": [{"text": t, "model": t} for t in ("ann", "bob")],
+        "fusion": {"text": "F", "fuser": "chat:f"},
+    }
+    with Store(tmp_path / "blend.db") as store:
+        for i in range(3):
+            History(store).keep(str(i), [{"role": "user", "content": f"Q{i}"}], "ann", report)
+            History(store).vote(str(i), 1)
+    result = blend("priors", "fit", "--from", "votes", "--store", "blend.db", "-o", "priors.json", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (list(found["strengths"]), found["rows"], found["source"]) == (["bob", "ann"], 3, "votes")
+    assert found["games"] == {"bob": 3, "ann": 3}  # not of the fused text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train.jsonl", "--from", "record"], "reads the store and no files: leave train.jsonl out"),
+        (["--from", "pairs"], "reads files of rows: name one"),
+        (["train.jsonl", "--from", "pairs", "--store", "x.db"], "no --store"),
+        (["--from", "votes", "--store", "none.db"], "There is no file none.db"),
+        (["--from", "record", "--store", "empty.db"], "The record is empty"),
+        (["--from", "votes", "--store", "empty.db"], "holds no vote"),
+        (["--from", "record", "--store", "full.db", "--models", "an"], "ann"),
+        (["--from", "record", "--store", "full.db", "--models", "ann"], "no comparison of two"),
+    ],
+)
+def test_what_the_store_cannot_teach_is_named(blend, tmp_path, args, message):
+    with Store(tmp_path / "empty.db") as store:
+        assert len(Record(store)) == 0
+    recorded(tmp_path / "full.db")
+    result = blend("priors", "fit", *args, "-o", "priors.json")
+    assert result.exit_code != 0
+    assert message in result.stderr
