@@ -4,8 +4,8 @@
 
 All rows of train, dev and test, in five folds: the best single LLM is chosen on the other folds, and priors are learned
 there, from the scores or, without them, from the ranker's own rankings. The ranker's model was trained on pairs of the
-training rows, and its evidence weights on the development rows; the test rows are a fifth of all. Comparisons are stored,
-so that an interrupted run continues.
+training rows, and its evidence weights on the development rows; the test rows are a fifth of all. Comparisons are
+stored, so that an interrupted run continues.
 """
 
 from __future__ import annotations

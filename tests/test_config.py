@@ -84,7 +84,8 @@ def test_a_price_makes_a_cost() -> None:
         ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
         (
             "[ranker]\nmodel = 1",
-            '[ranker]: unknown key "model"; known: budget, judge, judge_margin, judge_pairs, name, priors, record, strategy',
+            '[ranker]: unknown key "model"; known: budget, judge, judge_margin, judge_pairs, name, priors, record, '
+            "strategy",
         ),
         ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker, server'),
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),

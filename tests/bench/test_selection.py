@@ -94,7 +94,9 @@ def test_to_dict_is_plain():
 class TestFolds:
     """Eight instructions; ann writes the better answer in six, and the ranker cannot tell."""
 
-    rows = [row(f"q{i}", (1, 0, 0) if i < 6 else (0, 1, 0), texts=("one answer", "one more", "no")) for i in range(8)]
+    rows = tuple(
+        row(f"q{i}", (1, 0, 0) if i < 6 else (0, 1, 0), texts=("one answer", "one more", "no")) for i in range(8)
+    )
 
     def folded(self, ranker=None, **options):
         rankings = (ranker or FakeRanker(lambda text: 0.0)).rank_many(
