@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py $DATA/dev
 
-The two pools and the tasks with a final answer, with 3 to 11 of their LLMs drawn for each row, and what people and GPT-4
-labelled: `blend train calibrate` does the same with rows of your own. Prints the table of what each part is worth; with
+The two pools and the tasks with a final answer, with 3 to 11 of their LLMs drawn for each row, and what people and
+GPT-4 labelled: `blend train calibrate` does the same with rows of your own. Prints what each part is worth; with
 ``--write``, the weights are in config.json afterwards.
 """
 
