@@ -36,8 +36,8 @@ FEATURES = ("consensus", "agreement", "form", "length")
 _DECIMALS = 9
 _DECIMALS_OF_PARTS = 6
 # Log-odds that a candidate without the flaw is preferred to one with it, on training and development rows: items 79 of
-# 92 pairs, too_long 44 of 52, too_short 36 of 53, language 20 of 27, not_yes_or_no 7 of 10. The others are set: too few pairs have them, and a
-# program that reads JSON has no use for anything else.
+# 92 pairs, too_long 44 of 52, too_short 36 of 53, language 20 of 27, not_yes_or_no 7 of 10. The others are set: too few
+# pairs have them, and a program that reads JSON has no use for anything else.
 _COSTS = {
     "empty": 4.0,
     "loop": 4.0,
