@@ -48,10 +48,11 @@ def rank(
 
     A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where prompt, question or messages may
     stand for instruction. It comes out with all its keys and `ranking`: {best, ranks, scores, strategy, comparisons,
-    lead, truncated?, evidence?}, where best counts from 0 and ranks from 1, lead is the probability that the best is better than
-    the next one (null where that is not known), and truncated the share of the text that the ranker did not read. The
-    file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not given are
-    those of [ranker] in the configuration; its judge compares the candidates that the evidence does not tell apart.
+    lead, truncated?, evidence?}, where best counts from 0 and ranks from 1, lead is the probability that the best is
+    better than the next one (null where that is not known), and truncated the share of the text that the ranker did not
+    read. The file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not
+    given are those of [ranker] in the configuration; its judge compares the candidates that the evidence does not tell
+    apart.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
