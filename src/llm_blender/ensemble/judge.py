@@ -100,10 +100,10 @@ class Judge:
         writers: see above; empty for a ranker.
 
     Example:
-        >>> from llm_blender.testing import FakeLLM, FakeRanker
-        >>> judge = Judge("strong", LLMJudge(FakeLLM("strong", "A")))
+        >>> from llm_blender.testing import FakeLLM
+        >>> judge = Judge("strong", LLMJudge(FakeLLM("strong", "A")), {"strong"})
         >>> judge.is_among(["weak", "strong"])
-        False
+        True
     """
 
     def __init__(self, name: str, ranker: Ranker | Callable[[], Ranker], writers: Collection[str] = ()) -> None:
