@@ -363,3 +363,22 @@ def test_a_killed_run_goes_on_and_knows_what_it_has_paid(server, prompts, tmp_pa
     assert len(server.requests) - calls == 12 - stored
     assert [row["id"] for row in rows()] == [f"p{i}" for i in range(6)]
     assert json.loads(again.stdout)["cost"] == pytest.approx((7 + len(server.requests) - calls) * PRICE)
+
+
+def test_the_record_becomes_the_priors_of_the_next_run(blend, ranker, server, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr("llm_blender.record.LEAST", 6)
+    configure(server, ending='[ranker]\npriors = "auto"\n')
+    first = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert first.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["priors"] == {"used": False, "rankings": 0, "missing": 6}
+    assert "priors" not in first.stderr
+    asked = blend("ask", "Question 0?", "--show")
+    assert "priors from 6 recorded rankings" in asked.stderr
+    second = blend("run", prompts, "-o", "again.jsonl", "--json")
+    assert json.loads(second.stdout)["priors"] == {"used": True, "rankings": 6, "missing": 0}
+    assert second.stderr.count("priors from 6 recorded rankings") == 1
+    assert "priors" in rows("again.jsonl")[0]["ranking"]["evidence"]["parts"]
+    monkeypatch.setattr("llm_blender.record.LEAST", 8)
+    asked = blend("ask", "Question 7?", "--show")  # the same prompts, run twice, are six
+    assert "no priors: 6 rankings of these LLMs are recorded, 2 more are needed" in asked.stderr
+    assert json.loads(blend("ask", "Question 7?", "--json").stdout)["priors"]["missing"] == 1
