@@ -270,7 +270,9 @@ def test_show_prints_all_candidates_best_first(blend, ranker, servers):
         "1.  b  P(win) 1.00  0.0 s, 12 + 1,200 tokens\nlonger [b]one[/b]\nof two lines\n\n"
         "2.  a  P(win) 0.00  0.0 s, 3 + 2 tokens\nshort\n\n"
     )
-    assert without_times(result.stderr) == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown\n"
+    explained, work = without_times(result.stderr).splitlines()
+    assert explained.startswith("P(win): how likely a judge prefers this answer")
+    assert work == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown"
 
 
 def test_show_of_one_candidate_has_no_probability(blend, ranker, servers):

@@ -53,6 +53,11 @@ def next_tokens(llama: Llama, ids: list[int], adapter: Path | None) -> dict[int,
     return seen
 
 
+_ROUNDING = (
+    0.05  # of log probabilities: llama.cpp keeps keys and values in float16; an adapter changes them by 1 or more
+)
+
+
 def largest_difference(ours: list[dict[int, float]], reference: list[dict[int, float]]) -> float:
     return max(
         abs(mine.get(token, -100.0) - value)
@@ -71,8 +76,8 @@ def test_llama_cpp_computes_what_torch_does(
     write_gguf_adapter(adapter, Model.read(tiny_gguf), written)
     bare, adapted = by_torch(tiny_llama, None), by_torch(tiny_llama, adapter)
     assert largest_difference(bare, adapted) > 1
-    assert largest_difference(by_llama_cpp(tiny_gguf, [written], written), adapted) < 0.02
-    assert largest_difference(by_llama_cpp(tiny_gguf, [written], None), bare) < 0.02
+    assert largest_difference(by_llama_cpp(tiny_gguf, [written], written), adapted) < _ROUNDING
+    assert largest_difference(by_llama_cpp(tiny_gguf, [written], None), bare) < _ROUNDING
 
 
 def test_several_adapters_of_one_model(
@@ -87,7 +92,7 @@ def test_several_adapters_of_one_model(
         write_gguf_adapter(tmp_path / str(rank), Model.read(tiny_gguf), written[-1])
     for rank, file in zip((2, 3), written, strict=True):
         reference = by_torch(tiny_llama, tmp_path / str(rank))
-        assert largest_difference(by_llama_cpp(tiny_gguf, written, file), reference) < 0.02
+        assert largest_difference(by_llama_cpp(tiny_gguf, written, file), reference) < _ROUNDING
 
 
 def test_an_adapter_of_the_size_asked_for(adapter: Path, tiny_gguf: Path, tmp_path: Path) -> None:
