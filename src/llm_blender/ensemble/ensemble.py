@@ -318,8 +318,8 @@ class Ensemble:
         ranking = await self.arank(prompt, texts, seed=seed, settings=settings, observer=observer)
         names = [candidate.model for candidate in gathered.candidates.values()]
         if settings.record and self.store is not None:
-            asked = models_of([call.caller.llm for call in calls])
-            await asyncio.to_thread(_keep, Record(self.store), prompt, asked, ranking, names, texts)
+            models = models_of([call.caller.llm for call in calls])
+            await asyncio.to_thread(_keep, Record(self.store), prompt, models, ranking, names, texts)
         if (priors := await self._priors(settings)) is not None:
             ranking = priors.apply(ranking, names)
         ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
