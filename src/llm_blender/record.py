@@ -121,7 +121,7 @@ class Record:
     def keep(
         self,
         prompt: Instruction,
-        members: Mapping[str, str],
+        models: Mapping[str, str],
         ranking: Ranking,
         names: Sequence[str | None],
         texts: Sequence[str],
@@ -132,7 +132,7 @@ class Record:
 
         Args:
             prompt: a text or a conversation; only its digest is kept.
-            members: model by name of every LLM of the ensemble, see `models_of`.
+            models: model of every LLM of the prompt by its name, with or without an answer, see `models_of`.
             ranking: of the candidates, without priors.
             names: LLM of each candidate.
             texts: the candidates, which decide on the kind.
@@ -147,9 +147,9 @@ class Record:
             wins[place[game.a], place[game.b]] += game.weight * game.share
             wins[place[game.b], place[game.a]] += game.weight * (1 - game.share)
         row = (
-            _digest(prompt, members),
+            _digest(prompt, models),
             _kind(ranking, texts),
-            json.dumps([(name, members.get(name, name)) for name in llms]),
+            json.dumps([(name, models.get(name, name)) for name in llms]),
             llms.index(names[ranking.best] or ""),
             wins.astype(_WINS).tobytes(),
         )
@@ -238,9 +238,9 @@ def _fit(names: Sequence[str], wins: Floats, games: NDArray[np.int64], source: s
     return priors, dict(zip(chosen, ends, strict=True))
 
 
-def _digest(prompt: Instruction, members: Mapping[str, str]) -> bytes:
-    """Return 16 bytes of the sha256 of a prompt and the LLMs of the ensemble."""
-    text = json.dumps([to_messages(prompt), sorted(members.items())], sort_keys=True, separators=(",", ":"))
+def _digest(prompt: Instruction, models: Mapping[str, str]) -> bytes:
+    """Return 16 bytes of the sha256 of a prompt and its LLMs."""
+    text = json.dumps([to_messages(prompt), sorted(models.items())], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).digest()[:16]
 
 

@@ -196,8 +196,9 @@ def test_the_newest_model_of_a_name_counts(blend, tmp_path):
     recorded(tmp_path / "blend.db", 1, {"bob": "m2", "cy": "m3", "ann": "new"})
     result = blend("priors", "fit", "--from", "record", "--store", "blend.db", "-o", "priors.json")
     assert result.exit_code == 0, result.stderr
-    strengths = Priors.load(tmp_path / "priors.json").strengths
-    assert min(strengths, key=strengths.__getitem__) == "ann"
+    priors = Priors.load(tmp_path / "priors.json")
+    assert priors.games == {"ann": 2, "bob": 6, "cy": 6}  # two of the new ann, none of the old one
+    assert priors.strengths["ann"] < priors.strengths["bob"]
 
 
 def test_strengths_from_votes(blend, tmp_path):

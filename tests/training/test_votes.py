@@ -12,7 +12,7 @@ from llm_blender.data import read_rows
 from llm_blender.errors import CheckpointError, InputError, NotFoundError, WorkError
 from llm_blender.history import History
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
-from llm_blender.ranking import Interval, LogitWeights
+from llm_blender.ranking import EvidenceWeights, Interval, Weights
 from llm_blender.store import Store
 from llm_blender.training import votes as module
 from llm_blender.types import Candidate, Example, LabelledPair
@@ -102,7 +102,7 @@ class TestSplitting:
 def init(tiny_ranker, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "ranker"
     shutil.copytree(tiny_ranker(), folder)
-    weights = LogitWeights(consensus=1.5, model=0.5)
+    weights = EvidenceWeights(several=Weights(consensus=1.5, model=0.5))
     dataclasses.replace(PairRankerConfig.load(folder), temperature=2.0, evidence_weights=weights).save(folder)
     return folder
 
