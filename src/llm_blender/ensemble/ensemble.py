@@ -331,8 +331,8 @@ class Ensemble:
         models = [candidate.model for candidate in gathered.candidates.values()]
         ranking = await self._rank(prompt, texts, settings, seed, observer)
         if settings.record and self.store is not None:
-            members = models_of([call.caller.llm for call in calls])
-            await asyncio.to_thread(_keep, Record(self.store), prompt, members, ranking, models, texts)
+            by_name = models_of([call.caller.llm for call in calls])
+            await asyncio.to_thread(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
         if (priors := await self._priors(settings)) is not None:
             ranking = priors.apply(ranking, models)
         if self.judge is not None:
