@@ -94,7 +94,7 @@ def rows_of(task: Pool, folder: Path) -> list[BenchRow]:
 
 def draw(found: dict[str, list[Selection]], ranker: str, weights: str, theme: Theme) -> Figure:
     """Draw the difference to the best single LLM, with its interval, for each task."""
-    figure = new_figure(7.2, 3.4)
+    figure = new_figure(8.4, 3.6)
     axis = figure.add_subplot()
     names = []
     for number, (task, selections) in enumerate(found.items()):
@@ -112,8 +112,8 @@ def draw(found: dict[str, list[Selection]], ranker: str, weights: str, theme: Th
                           fontsize=7, color=theme.quiet)  # fmt: skip
     bar_axis(axis, names, theme)
     axis.axvline(0, color=theme.ink, linewidth=1)
-    axis.set_xlabel("points above the best single LLM, which was chosen on other rows (95 % interval)")
-    axis.set_title(f"Asking several and picking, by weights {weights}", loc="left", fontsize=10)
+    axis.set_xlabel("points above the best single LLM, with 95 % interval")
+    axis.set_title(f"Several LLMs and a pick, against the best single one (weights {weights})", loc="left", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
