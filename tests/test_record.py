@@ -114,6 +114,7 @@ def test_an_llm_with_another_model_is_another_llm(record: Record) -> None:
 def test_only_decided_games_of_two_llms_count(record: Record) -> None:
     record.keep("one LLM", {"a": "m-a"}, ranked([1, 0, -1]), ["a"] * 3, TEXTS)
     record.keep("a tie", LLMS, ranked([0, 0, 0]), list(LLMS), TEXTS)
+    record.keep("a winner without a name", LLMS, ranked([0, 2, 1, 3]), ["a", "b", "c", None], (*TEXTS, "Four."))
     assert len(record) == 0
     fill(record, 3)
     learned = record.learn({"a": "m-a", "z": "m-z"})

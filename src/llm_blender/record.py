@@ -128,7 +128,8 @@ class Record:
     ) -> None:
         """Keep the outcome of a ranking, in place of an earlier one of the same prompt and the same LLMs.
 
-        A ranking without a decided comparison of two LLMs has no outcome and is not kept.
+        A ranking without a decided comparison of two LLMs has no outcome and is not kept, nor is one whose best
+        candidate has no LLM.
 
         Args:
             prompt: a text or a conversation; only its digest is kept.
@@ -137,8 +138,8 @@ class Record:
             names: LLM of each candidate.
             texts: the candidates, which decide on the kind.
         """
-        games = games_from_ranking(ranking, names)
-        if not games:
+        games, first = games_from_ranking(ranking, names), names[ranking.best]
+        if not games or first is None:
             return
         llms = sorted({name for name in names if name is not None})
         place = {name: i for i, name in enumerate(llms)}
@@ -150,7 +151,7 @@ class Record:
             _digest(prompt, models),
             _kind(ranking, texts),
             json.dumps([(name, models.get(name, name)) for name in llms]),
-            llms.index(names[ranking.best] or ""),
+            llms.index(first),
             wins.astype(_WINS).tobytes(),
         )
         with self._store.connection() as connection:

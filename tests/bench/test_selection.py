@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from llm_blender.bench import BenchRow, baseline_selections, folded_selections, ranker_selections
@@ -125,3 +127,10 @@ class TestFolds:
     def test_too_few_instructions(self, folds):
         with pytest.raises(InputError, match="give 2 to 8"):
             folded_selections(self.rows, {}, folds=folds)
+
+    def test_rows_that_cannot_be_folded_are_named(self):
+        with pytest.raises(InputError, match="at least two instructions"):
+            folded_selections(self.rows[:1], {}, folds=2)
+        nameless = [replace(row, candidates=tuple(Candidate(text) for text in row.texts)) for row in self.rows]
+        with pytest.raises(InputError, match="No candidate has a `model`"):
+            folded_selections(nameless, {}, folds=2)

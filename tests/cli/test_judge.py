@@ -120,3 +120,25 @@ def test_rank_goes_on_without_a_judge_that_fails(blend, server, rows):
     close = json.loads(result.stdout.splitlines()[0])["ranking"]
     assert (close["best"], close["evidence"]["judging"]["failure"]["reason"]) == (1, "not_found")
     assert "a close call has no verdict of the judge: strong: " in result.stderr
+
+
+def test_rank_flags_another_name_of_the_same_model(blend, server, rows):
+    configure(server, judge="twin")
+    same = Path("blend.toml").read_text().replace('name = "a"\nmodel = "a"', 'name = "twin"\nmodel = "strong"')
+    Path("blend.toml").write_text(same)
+    result = blend("rank", rows)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["ranking"]["evidence"]["judging"]["member"] is True
+
+
+def test_another_model_of_the_judge_is_another_job(blend, server):
+    configure(server)
+    Path("new.jsonl").write_text('{"prompt": "One."}\n')
+    assert blend("run", "new.jsonl", "-o", "out.jsonl").exit_code == 0
+    changed = (
+        Path("blend.toml").read_text().replace('name = "strong"\nmodel = "strong"', 'name = "strong"\nmodel = "a"')
+    )
+    Path("blend.toml").write_text(changed)
+    again = blend("run", "new.jsonl", "-o", "out.jsonl")
+    assert again.exit_code == 2
+    assert "judge" in again.stderr

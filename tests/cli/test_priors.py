@@ -222,7 +222,7 @@ def test_strengths_from_votes(blend, tmp_path):
     [
         (["train.jsonl", "--from", "record"], "reads the store and no files: leave train.jsonl out"),
         (["--from", "pairs"], "reads files of rows: name one"),
-        (["train.jsonl", "--from", "pairs", "--store", "x.db"], "no --store"),
+        (["train.jsonl", "--from", "pairs", "--store", "x.db"], "reads no store: leave --store out"),
         (["--from", "votes", "--store", "none.db"], "There is no file none.db"),
         (["--from", "record", "--store", "empty.db"], "The record is empty"),
         (["--from", "votes", "--store", "empty.db"], "holds no vote"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from llm_blender.config import Config
 from llm_blender.ensemble import Ensemble, Judge, Limits, Member, load_judge
 from llm_blender.errors import NotFoundError, WorkError
+from llm_blender.llms import OpenAICompatibleLLM
 from llm_blender.rankers.heuristics import Longest
 from llm_blender.rankers.llm_judge import LLMJudge
 from llm_blender.ranking import CloseCalls, Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
-from llm_blender.types import LLM, Answer, Judging, Message, Ranking, Sampling, Usage, Verdict
+from llm_blender.types import LLM, Answer, Candidate, Judging, Message, Ranking, Sampling, Usage, Verdict
 
 PROMPT = "Say something."
 STRENGTHS = {"first": 0.3, "second": 0.2, "third": -3.0}
@@ -120,6 +122,50 @@ def test_replies_of_an_llm_come_from_the_store(store: Store) -> None:
     again = blender(judge, store=store).ask(PROMPT)
     assert (first.text, again.text, len(judge.calls)) == ("second", "second", 2)
     assert again.cost == 0
+
+
+def test_an_answer_that_was_cut_off_is_not_judged() -> None:
+    class CutOff(FakeLLM):
+        async def generate(self, *args: Any, **options: Any) -> Candidate:
+            return replace(await super().generate(*args, **options), finish_reason="length")
+
+    judge = FakeLLM("judge", prefers("third"))
+    members = [CutOff("first", "first"), FakeLLM("second", "second"), FakeLLM("third", "third")]
+    answer = blender(judge, members=members, close_calls=CloseCalls(margin=0.5, accuracy=0.99)).ask(PROMPT)
+    assert (answer.text, answer.ranking.order) == ("third", (2, 1, 0))
+    assert judging(answer.ranking).verdicts == (Verdict(1, 2, -1.0),)
+    all_cut = [CutOff("first", "first"), CutOff("second", "second")]
+    assert blender(FakeLLM("judge", prefers("second")), members=all_cut).ask(PROMPT).text == "second"
+
+
+@pytest.mark.parametrize(
+    ("finish", "fix"), [("stop", "holds no verdict: 'Both have merits.'; choose another"), ("length", "raise its max")]
+)
+def test_a_judge_without_a_verdict_is_a_failure_with_its_cost(finish: str, fix: str) -> None:
+    class Vague(FakeLLM):
+        async def generate(self, *args: Any, **options: Any) -> Candidate:
+            return replace(await super().generate(*args, **options), finish_reason=finish)
+
+    answer = blender(Vague("judge", "Both have merits.", cost=0.1)).ask(PROMPT)
+    failure = judging(answer.ranking).failure
+    assert failure is not None
+    assert (failure.reason, answer.text, answer.cost) == ("bad_response", "first", pytest.approx(0.95))
+    assert fix in failure.message
+
+
+def test_one_reply_without_a_verdict_leaves_half_of_it() -> None:
+    answer = blender(FakeLLM("judge", ["A", "Both have merits."])).ask(PROMPT)
+    assert abs(judging(answer.ranking).verdicts[0].value) == 0.5
+
+
+def test_a_judge_that_reasons_has_its_own_maximum_of_tokens() -> None:
+    def most(own: int | None) -> int | None:
+        llm = OpenAICompatibleLLM("judge", "judge", "http://127.0.0.1:9/v1", sampling=Sampling(max_tokens=own))
+        judge = load_judge("judge", [llm], None).ranker
+        assert isinstance(judge, LLMJudge)
+        return judge.sampling.max_tokens
+
+    assert (most(None), most(100), most(4000)) == (512, 512, 4000)
 
 
 def test_another_ranker_is_a_judge_as_well() -> None:

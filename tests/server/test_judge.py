@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_blender.ensemble import Judge
+from llm_blender.ensemble import Judge, Limits
 from llm_blender.errors import LLMError
+from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.rankers.llm_judge import LLMJudge
 from llm_blender.testing import FakeLLM, FakeRanker
 
@@ -51,3 +52,21 @@ def test_clients_read_no_address_in_the_failure_of_a_judge(serve):
     for ranking in answers:
         failure = ranking["evidence"]["judging"]["failure"]
         assert (failure["reason"], failure["message"]) == ("connection", "strong: no connection")
+
+
+def test_a_slow_judge_leaves_the_fuser_its_time(serve):
+    fuser = ChatFuser(FakeLLM("f", "The first and the second.", delay=0.2))
+    service = serve(
+        FakeLLM("a", "first"),
+        FakeLLM("b", "second"),
+        ranker=FakeRanker(STRENGTHS),
+        judge=judge(delay=60),
+        fuser=fuser,
+        limits=Limits(deadline=2.0),
+    )
+    fused = service.http.post(
+        "/v1/fuse", json={"instruction": "Which?", "candidates": CANDIDATES, "guard": False}, timeout=30
+    )
+    assert fused.status_code == 200, fused.text
+    assert fused.json()["text"] == "The first and the second."
+    assert fused.json()["ranking"]["evidence"]["judging"]["failure"]["reason"] == "timeout"

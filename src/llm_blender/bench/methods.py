@@ -120,9 +120,11 @@ def order_models(rows: Sequence[BenchRow], known: Sequence[BenchRow]) -> list[st
     """Return the LLMs of `rows` by their mean score on other rows, best first and ties by name.
 
     Raises:
-        InputError: `known` has none of the LLMs of `rows`.
+        InputError: `rows` name no LLM, or `known` has none of theirs.
     """
     here, there = ({model for row in part for model in row.models if model} for part in (rows, known))
+    if not here:
+        raise InputError("No candidate has a `model`, so there is no single LLM: name the LLMs in the rows.")
     if not here & there:
         raise InputError("The rows to choose the best single LLM on name none of the LLMs of these rows.")
     grid = CandidateGrid(known)

@@ -122,6 +122,8 @@ def folded_selections(
     """
     groups = np.array(group_ids(row.prompt for row in rows))
     instructions = int(groups.max()) + 1
+    if instructions < 2:
+        raise InputError("Folds need at least two instructions: give more rows.")
     if not 2 <= folds <= instructions:
         raise InputError(f"{instructions} instructions cannot be divided into {folds} folds: give 2 to {instructions}.")
     fold_of = (np.random.default_rng(seed).permutation(instructions) % folds)[groups]

@@ -70,7 +70,7 @@ def load_close_judge(config: Config) -> Judge | None:
         return None
     from llm_blender.cli.ask import fetch_model
     from llm_blender.config import EmbeddedConfig
-    from llm_blender.ensemble import load_judge
+    from llm_blender.ensemble import Judge, load_judge
     from llm_blender.llms import load_llm
     from llm_blender.store import Store
 
@@ -79,8 +79,9 @@ def load_close_judge(config: Config) -> Judge | None:
         if isinstance(entry, EmbeddedConfig):
             fetch_model(entry.model)
     judge = load_judge(config.ranker.judge, [load_llm(entry, config.folder) for entry in entries], Store())
-    _ = judge.ranker  # its errors come before the work
-    return judge
+    models = [entry.model for entry in entries]
+    alike = [entry.name for entry in config.llm if entry.model in models]  # the same model under other names
+    return Judge(judge.name, judge.ranker, {*judge.writers, *alike})
 
 
 def judge_rows(

@@ -99,7 +99,8 @@ def fit(
         if store is not None and not store.is_file():
             raise NotFoundError(f"There is no file {store}: name a store, or leave --store out.")
     elif not files or store is not None:
-        raise InputError(f"--from {learn_from} reads files of rows{'' if files else ': name one'}, and no --store.")
+        wrong = "no store: leave --store out" if files else "files of rows: name one"
+        raise InputError(f"--from {learn_from} reads {wrong}.")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
     comparison_count(strategy, 2)  # reject an unknown strategy before reading

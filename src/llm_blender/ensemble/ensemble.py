@@ -329,6 +329,7 @@ class Ensemble:
             raise NoAnswerError(f"No LLM gave an answer: {reasons}", failures, cost=budget.cost, usage=budget.usage)
         texts = [candidate.text for candidate in gathered.candidates.values()]
         models = [candidate.model for candidate in gathered.candidates.values()]
+        cut = [candidate.cut_off for candidate in gathered.candidates.values()]
         ranking = await self._rank(prompt, texts, settings, seed, observer)
         if settings.record and self.store is not None:
             by_name = models_of([call.caller.llm for call in calls])
@@ -343,11 +344,12 @@ class Ensemble:
                 [texts],
                 settings.close_calls,
                 models=[models],
+                cut=[cut],
                 seconds=seconds,
                 budgets=[budget],
                 store=store,
             )
-        ranking = _whole_first(ranking, [candidate.cut_off for candidate in gathered.candidates.values()])
+        ranking = _whole_first(ranking, cut)
         report = None
         if loading is not None:
             seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
@@ -367,7 +369,8 @@ class Ensemble:
     ) -> Ranking:
         """Rank texts, and have the judge compare close ones, without the priors of the settings.
 
-        Ranker and judge together have the time of the limits; a judge that is late costs only its verdict.
+        Ranker and judge together have the time of the limits, less the share of a fuser unless the mode is ``pick``; a
+        judge that is late costs only its verdict.
         """
         settings, observer, started = settings or self.settings, observer or Observer(), time.perf_counter()
         ranking = await self._rank(prompt, texts, settings, seed, observer)
@@ -378,7 +381,7 @@ class Ensemble:
                 [prompt],
                 [texts],
                 settings.close_calls,
-                seconds=limits.for_judge(time.perf_counter() - started, fusing=False),
+                seconds=limits.for_judge(time.perf_counter() - started, fusing=settings.mode != "pick"),
                 budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)],
                 store=self.store,
             )

@@ -12,7 +12,7 @@ from typing import Unpack, cast
 
 from llm_blender.calls import Budget, Caller, CallStore, call_many
 from llm_blender.errors import Failure, LLMBlenderError, LLMError, NotFoundError
-from llm_blender.rankers.llm_judge import LLMJudge
+from llm_blender.rankers.llm_judge import SAMPLING, LLMJudge
 from llm_blender.ranking import BaseRanker, CloseCalls, RankerOptions, add_verdicts, closest_pair, verdict_of
 from llm_blender.types import LLM, Comparison, Instruction, Judging, Ranker, Ranking, Verdict
 
@@ -141,6 +141,7 @@ class Judge:
         rule: CloseCalls,
         *,
         models: Sequence[Sequence[str | None]] = (),
+        cut: Sequence[Sequence[bool]] = (),
         seconds: float | None = None,
         budgets: Sequence[Budget] = (),
         store: CallStore | None = None,
@@ -156,6 +157,7 @@ class Judge:
             texts: candidates of each.
             rule: which pairs to compare.
             models: LLM of each candidate; empty if unknown.
+            cut: which candidates were cut off, and rank behind the whole ones; empty for none.
             seconds: maximum time for all of them together; None is no limit.
             budgets: limit of the cost of each prompt, for an LLM judge; empty for none.
             store: cache of an LLM judge's replies; None caches none.
@@ -163,7 +165,8 @@ class Judge:
         found, work = list(rankings), _Work(prompts, texts, budgets, store)
 
         def close_pairs() -> list[_Pair]:
-            close = [closest_pair(*given, rule) for given in zip(found, texts, strict=True)]
+            given = zip(found, texts, cut or [()] * len(found), strict=True)
+            close = [closest_pair(ranking, own, rule, broken) for ranking, own, broken in given]
             return [_Pair(row, *pair) for row, pair in enumerate(close) if pair is not None]
 
         def record(pair: _Pair, result: Comparison | Failure) -> None:
@@ -233,7 +236,13 @@ def load_judge(name: str, llms: Sequence[LLM], store: CallStore | None) -> Judge
         return Judge(name, lambda: _load_ranker(name, by_name))
     model = llm.identity.get("model")
     writers = {llm.name} if model is None else {str(model), llm.name, *_names(llms, model)}
-    return Judge(llm.name, LLMJudge(llm, concurrency=_CONCURRENCY, store=store), writers)
+    sampling = replace(SAMPLING, max_tokens=max(SAMPLING.max_tokens or 0, _most_tokens(llm)))
+    return Judge(llm.name, LLMJudge(llm, sampling=sampling, concurrency=_CONCURRENCY, store=store), writers)
+
+
+def _most_tokens(llm: LLM) -> int:
+    """Return the LLM's own maximum of tokens, which an LLM that reasons first needs; 0 without one."""
+    return (llm.identity.get("sampling") or {}).get("max_tokens") or 0
 
 
 def _names(llms: Sequence[LLM], model: object) -> list[str]:

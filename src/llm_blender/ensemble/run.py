@@ -204,6 +204,8 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
     settings = asdict(ensemble.settings)
     fusing = {"name": fuser, **{name: settings[name] for name in ("top_k", "guard", "rule")}}
     judge = None if ensemble.judge is None else {"name": ensemble.judge.name, **settings["close_calls"]}
+    if judge is not None and ensemble.judge is not None and ensemble.judge.llm is not None:
+        judge["identity"] = dict(ensemble.judge.llm.identity)
     return {
         "prompts": len(rows),
         "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),

@@ -11,7 +11,7 @@ from typing import Literal
 
 from llm_blender._inputs import clean, fence_code, quote_texts
 from llm_blender.calls import Caller, CallStore, call_many, run_to_end
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, LLMError
 from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Comparison, Instruction, Message, Sampling, Usage, instruction_text
@@ -126,7 +126,17 @@ def read_verdict(reply: str) -> Verdict | None:
     return found.pop() if len(found) == 1 else None
 
 
-_SAMPLING = Sampling(temperature=0.0, max_tokens=512)
+SAMPLING = Sampling(temperature=0.0, max_tokens=512)
+"""Default options of a judge's calls."""
+
+
+def _no_verdict(reply: Candidate, sampling: Sampling) -> str:
+    """Describe a reply without a verdict, and what to do."""
+    start = " ".join(reply.text.split())[:80]
+    if reply.cut_off:
+        limit = "" if sampling.max_tokens is None else f" after {sampling.max_tokens} tokens"
+        return f"its reply was cut off{limit}, before a verdict: {start!r}; raise its max_tokens"
+    return f"its reply holds no verdict: {start!r}; choose another judge"
 
 
 class LLMJudge(PairwiseRanker):
@@ -164,7 +174,7 @@ class LLMJudge(PairwiseRanker):
         llm: LLM,
         *,
         criteria: str = CRITERIA,
-        sampling: Sampling = _SAMPLING,
+        sampling: Sampling = SAMPLING,
         certainty: float = 0.75,
         concurrency: int = 4,
         store: CallStore | None = None,
@@ -210,18 +220,23 @@ class LLMJudge(PairwiseRanker):
             caller: makes the calls, for example within a budget; None takes the judge's own.
 
         Raises:
-            LLMError: a call failed.
+            LLMError: a call failed, or neither reply holds a verdict.
         """
         prompt, first, second = clean(instruction_text(instruction)), clean(a), clean(b)
         orders = [judge_messages(prompt, *order, self.criteria) for order in ((first, second), (second, first))]
         calls = caller or self._caller
 
-        async def call(messages: Sequence[Message]) -> float:
+        async def call(messages: Sequence[Message]) -> Candidate:
             reply = await calls.call(messages, self.sampling, on_new=self._pay)
             self._recalled += reply.stored
-            return self._logit(str(messages), reply.candidate.text)
+            return reply.candidate
 
-        forward, backward = await call_many(orders, call, concurrency=2)
+        replies = await call_many(orders, call, concurrency=2)
+        forward, backward = (
+            self._logit(str(messages), reply.text) for messages, reply in zip(orders, replies, strict=True)
+        )
+        if all(read_verdict(reply.text) is None for reply in replies):
+            raise LLMError(self.llm.name, "bad_response", _no_verdict(replies[0], self.sampling))
         return Comparison.from_logits(forward, backward, self.temperature)
 
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:

@@ -55,23 +55,28 @@ class CloseCalls:
         return math.log(self.accuracy / (1 - self.accuracy))
 
 
-def closest_pair(ranking: Ranking, texts: Sequence[str], rule: CloseCalls) -> tuple[int, int] | None:
+def closest_pair(
+    ranking: Ranking, texts: Sequence[str], rule: CloseCalls, cut: Sequence[bool] = ()
+) -> tuple[int, int] | None:
     """Return the best candidate and its closest opponent; None if there is no close pair.
 
     An opponent was compared with the best candidate, has another text, and has no verdict against it yet. There is no
-    pair once the budget is spent, or the judge has failed.
+    pair once the budget is spent, or the judge has failed. A candidate that was cut off ranks behind the whole ones
+    whatever a judge prefers, so it is in no pair, unless all of them were cut off.
 
     Args:
         ranking: of N candidates.
         texts: of the candidates.
         rule: what is close, and the budget.
+        cut: which candidates were cut off; empty for none.
     """
     judging = ranking.evidence.judging if ranking.evidence is not None else None
     known = {frozenset((verdict.a, verdict.b)) for verdict in judging.verdicts} if judging is not None else set()
     if len(known) >= rule.pairs or (judging is not None and judging.failure is not None):
         return None
-    best = ranking.best
-    others = [i for i in ranking.order if texts[i] != texts[best] and frozenset((best, i)) not in known]
+    order = [i for i in ranking.order if not (cut and cut[i])] or ranking.order
+    best = order[0]
+    others = [i for i in order if texts[i] != texts[best] and frozenset((best, i)) not in known]
     distances = [abs(ranking.probability(best, i) - 0.5) for i in others]
     close = [(distance, place) for place, distance in enumerate(distances) if distance <= rule.margin]  # NaN is not
     return (best, others[min(close)[1]]) if close else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -79,12 +80,13 @@ async def fuse(body: FuseRequest, request: Request) -> Response:
     texts = [candidate.text for candidate in body.candidates]
     service.check_texts(texts, "candidates")
     settings = override(ensemble.settings, body)
-    limits = replace(settings.limits, total=settings.limits.deadline)  # leaves the ranker its share
-    settings = replace(settings, limits=limits)
 
     async def work() -> tuple[Ranking, FusionReport]:
-        ranking = await ensemble.arank(prompt, texts, seed=seed, observer=_Paid(service))
-        return ranking, await ensemble.afuse(prompt, texts, ranking, seed=seed, settings=settings)
+        started, limits = time.perf_counter(), settings.limits
+        ranking = await ensemble.arank(prompt, texts, seed=seed, settings=settings, observer=_Paid(service))
+        left = max(0.0, limits.deadline - (time.perf_counter() - started))
+        rest = replace(settings, limits=replace(limits, total=left))  # leaves the ranker its share
+        return ranking, await ensemble.afuse(prompt, texts, ranking, seed=seed, settings=rest)
 
     ranking, report = await _admit(request, work)
     answer = {"text": report.answer, "mode": report.returned}
@@ -149,6 +151,7 @@ async def _rank(
     """Rank texts, at most `most`, that come in the key `param` of a request."""
     service = Service.of(request)
     service.check_texts(texts, param, most)
+    settings = replace(settings, mode="pick")  # leaves no time to a fuser
 
     def work() -> Awaitable[Ranking]:
         return service.ensemble.arank(prompt, texts, seed=read_seed(seed), settings=settings, observer=_Paid(service))
