@@ -58,6 +58,9 @@ YES_NO = "Is 91 a prime number? Answer yes or no."
         ["1, 2", "2, 1", r"\{1, 2\}", "x = 1 or x = 2", "2 and 1"],
         ["x^2/3", r"\frac{x^2}{3}", r"\frac{x^{2}}{3}", "y = x^2 / 3"],
         ["(x+1)/2", r"\frac{x+1}{2}", r"\dfrac{x + 1}{2}"],
+        ["1969-07-20", "July 20, 1969", "20 July 1969", "20th of July, 1969", "Jul 20 1969"],
+        ["1:30 pm", "13:30", "1:30 P.M.", "1:30pm"],
+        ["√144", "12", r"\sqrt{144}"],
         [r"(-\infty, 3]", "(-∞,3]", r"\left(-\infty,3\right]"],
         ["21st", "21", "twenty-one"],
         ["2:00 pm", "2 pm", "2"],
@@ -296,6 +299,100 @@ def test_short_questions_about_a_fact(question, texts):
     assert set(answers[:-1]) == {answers[0]}
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "texts"),
+    [
+        (
+            SUM,
+            "15",
+            [
+                "It is 15 because 7 + 8 = 15.",
+                "15 (because 7 + 8 is 15)",
+                "= 15",
+                "15, since 7 and 8 make 15",
+                "15\n\nShe had 7 and bought 8.",
+                "7 + 8 = 15, so Ann has 15.",
+            ],
+        ),
+        (
+            "What is 17 * 23?",
+            "391",
+            [
+                "391",
+                "17 * 23 = 391",
+                "17 times 23 is 391.",
+                "17*23 = 340 + 51 = 391",
+                "The product of 17 and 23 is 391.",
+            ],
+        ),
+        ("17 x 23 =", "391", ["391", "17 × 23 is 391."]),
+        ("What's 15% of 80?", "12", ["12", "15% of 80 is 12.", "0.15 × 80 = 12"]),
+        ("What is 7 minus 12?", "-5", ["-5", "Negative 5.", "7 - 12 = -5"]),
+        ("What is the square root of 144?", "12", ["√144 = 12", "12, because 12 × 12 = 144.", "It is 12."]),
+        ("What is the square of 1000?", "1000000", ["One million.", "1,000,000", "The square of 1000 is 1,000,000."]),
+        ("What is the probability of a six?", "1/6", ["The probability is 1/6.", "1/6", r"$\frac16$"]),
+        (
+            "A hat costs $25, now 20% less. What is the final price?",
+            "20",
+            [
+                "The discount is $5, so the final price is $20.",
+                "$20.00",
+                "25 × 0.2 = $5\nFinal price: 25 - 5 = **$20**",
+            ],
+        ),
+        ("A pen and a cap cost $1.10. How much is the cap?", "0.05", ["5 cents", "The cap costs 5 cents.", "$0.05"]),
+        ("How many continents are there?", "7", ["7", "There are seven continents: Asia, Africa, and so on. " * 3]),
+        ("How many students are in the class of 12 girls and 13 boys?", "25", ["25", "12 + 13 = 25 students"]),
+        ("What is 100 degrees Celsius in Fahrenheit?", "212", ["212°F", "100°C is 212°F."]),
+        ("Solve x^2 = 9", "-3, 3", ["x = ±3", "x = 3 or x = -3", "x = 3 and x = -3"]),
+        (
+            "Wie viele Äpfel hat Anna, wenn sie 7 hat und 8 kauft?",
+            "15",
+            ["Anna hat 15 Äpfel.", "15", "7 + 8 = 15 Äpfel"],
+        ),
+        ("Combien font 7 plus 8 ?", "15", ["15", "Cela fait 15.", "7 + 8 = 15"]),
+        ("¿Cuántas manzanas tiene Ana si tiene 7 y compra 8?", "15", ["Ana tiene 15 manzanas.", "15 manzanas"]),
+        (
+            "Capital of France?",
+            "paris",
+            [
+                "Paris.",
+                "It's Paris.",
+                "Paris is the capital of France, a large city on the Seine.",
+                "The capital of France is Paris. It has a tower.",
+                "Sure! The capital of France is Paris, which lies on the Seine.",
+                "Paris is the capital and largest city of France.",
+            ],
+        ),
+        ("What's the capital of Japan", "tokyo", ["Tokyo", "The capital of Japan is Tokyo."]),
+        ("Can you tell me the capital of Japan?", "tokyo", ["Tokyo", "The capital of Japan is Tokyo."]),
+        ("Was ist die Hauptstadt von Italien?", "rom", ["Rom", "Die Hauptstadt von Italien ist Rom."]),
+        ("Quelle est la capitale de l'Italie ?", "rome", ["Rome", "C'est Rome.", "La capitale de l'Italie est Rome."]),
+        (
+            "Who wrote Hamlet?",
+            "william shakespeare",
+            ["William Shakespeare", "Hamlet was written by William Shakespeare around 1600."],
+        ),
+        ("What color is the sky?", "blue", ["Blue", "The sky is blue."]),
+        ("When did the war end?", "1945", ["1945", "The war ended in 1945.", "1945, with a surrender."]),
+        ("When was the landing?", "1969", ["July 20, 1969", "20 July 1969", "on the 20th of July 1969"]),
+        ("What time is it 3 hours after 10:30 am?", "1:30 pm", ["1:30 PM", "It is 1:30 p.m.", "13:30"]),
+        ("True or false: the sun is a star.", "true", ["True", "The statement is true."]),
+        ("Ist 7 eine Primzahl? Ja oder nein?", "yes", ["Ja", "Ja, 7 ist prim.", "Yes."]),
+        (
+            CHOICE,
+            "B",
+            ["Paris (B)", "It's B.", "The capital of France is B) Paris.", "The capital of France is Paris."],
+        ),
+        ("Classify as positive or negative: 'I love it.'", "positive", ["Positive", "The text is positive."]),
+        ("What does len('hello') return?", "5", ["5", "`len('hello')` returns 5."]),
+    ],
+    ids=lambda part: part[:30] if isinstance(part, str) else "",
+)
+def test_everyday_questions(question, answer, texts):
+    assert final_answers(texts, question) == (answer,) * len(texts)
+
+
 def test_names_count_only_where_two_are_equal():
     assert final_answers(["Rome", "Paris"], "Where was it found?") == (None, None)
 
@@ -342,6 +439,13 @@ def test_a_sentence_that_denies_an_answer_has_none():
         ("Fix this code: print('Answer is:', 3)", ["```python\nprint('Answer is:', 3)\nx = 1\n```"] * 3),
         ("Answer all:\n1. 2+2?\n2. 3+3?\n3. 4+4?", ["Answer: 4\nAnswer: 6\nAnswer: 8"] * 3),
         ("Are there any free tools for this?", ["Yes, many.", "Yes, some.", "Yes, three."]),
+        ("How much should I save?", ["You should save 15%.", "Aim for 15%.", "Experts say 15% of what you have."]),
+        ("Translate to German: The answer is 42.", ["Die Antwort ist 42."] * 2),
+        ("Is it better to learn Python or Java?", ["Python is easier.", "Python.", "Java."]),
+        ("Write a class Person with age 5", ["class Person: age = 5", "Person = 5"]),
+        ("Explain what the difference of the two is.", ["There are 2 differences.", "It has 2 parts.", "2"]),
+        ("Give a formula for the nth term in 5, 14, 23", ["It has 5 parts.", "There are 5.", "9n - 4"]),
+        ("What is the Vectrex?", ["It was made by Western Tech.", "A console by Western Tech.", "A console."]),
         ("How does it work?", ["The answer is that it depends on the weather.", "The answer is not simple."]),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.ranking.answers import canonical, json_value, normal_form, numbers_in
+from llm_blender.ranking.questions import STEM, Question, sentences
 
 _LEAST = 2  # candidates with a final answer from which on they can agree
 _LEAST_SHARE = 0.5  # of the candidates that must have one
@@ -27,8 +28,6 @@ _MOST_PHRASES = 2  # different answers among them; a text with more answers seve
 _READ = 8_000  # characters at the end of a text that are read
 _TAIL = 1_000  # characters at the end where an answer in words can be
 _LONGEST_ANSWER = 300
-_LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are read
-_SHORT_QUESTION = 200
 _SHORT = 100  # characters of a text that is an answer as a whole
 
 _FENCE = re.compile(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -65,7 +64,38 @@ _MARKED_CHOICE = re.compile(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|(
 _BARE = re.compile(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
 _DENIAL = re.compile(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
 _ENUMERATOR = re.compile(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
-_YES_NO = re.compile(r"(yes|no|true|false)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE)
+_YES_NO = re.compile(
+    r"(yes|no|true|false|ja|nein|nee|oui|non|s[íì]|sim|não)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE
+)
+_NEGATIVE = frozenset({"no", "false", "nein", "nee", "non", "não"})
+_ENDS_YES_NO = re.compile(
+    r"\b(?:answer|statement|claim|sentence|that|it|this) (?:is |: ?)(yes|no|true|false)\W*$", re.IGNORECASE
+)
+_OPTION_LETTER = re.compile(
+    r"(?:\(([A-J])\)|\b([A-J])\)|\b(?:is|[Ii]t's|choose|pick|select|option|answer) ([A-J])(?=[\s.,]|$))"
+)
+_REASON = re.compile(r",? \(?(?:because|since|as)\b")
+_RESULT = re.compile(r"\b(?:so|therefore|thus|hence|which means|leaving)\b", re.IGNORECASE)
+_LEADING = re.compile(
+    r"([$€£]?-?\d[\d.,]*\d|[$€£]?-?\d)(?:%|[^\S\n][^\W\d]+)?(?: [-–—] |, | \(|[^\S\n]*\n\s*)(?=[^\W\d])"
+)
+_WORDY = re.compile(r"[^\W\d_]{2}")
+_YIELDS = re.compile(r"\b(?:outputs?|prints?|returns?|displays?|evaluates to):?\s+(.+)$")
+_CLAIMS = re.compile(r"\b(?:is|are|has|have|there|ist|hat|haben|gibt|a|y|hay|tiene)\b", re.IGNORECASE)
+_CENTS = re.compile(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
+_INTERJECTION = re.compile(
+    r"^(?:sure|certainly|of course|great question|okay|ok|hello|hi)\b[^.!:,\n]{0,40}[.!:,]\s+", re.IGNORECASE
+)
+_TIME = re.compile(r"\b\d{1,2}:\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
+_YEAR = re.compile(r"\b(?:1\d|20)\d{2}\b")
+_NAME = r"[^\W\d_a-zß-ÿ][\w'’.-]*"
+_NAMES = rf"({_NAME}(?: (?:(?:d[aeiou]|von|van|of|the|de la) )?{_NAME}){{0,4}})"
+_SUBJECT = re.compile(
+    rf"{_NAMES} (?:is|was|are|were|wrote|painted|invented|discovered|founded|became|composed|directed|ist|war|est|es)\b"
+)
+_AGENT = re.compile(rf"\b(?:is|was|were|are|by|ist|war|von|est|par|es|por) (?:by )?{_NAMES}")
+_COMPLEMENT = re.compile(rf"\b(?:is|was|were|are|ist|war|est|es) (?:the city of )?{_NAMES}")
+_STATED = re.compile(r"\b(?:is|was|are|were|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
 _COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
 
 
@@ -84,7 +114,7 @@ def final_answer(text: str, instruction: str = "") -> str | None:
     Returns:
         The answer in normal form; None if there is none.
     """
-    return _answer(text, _Question.of(instruction))
+    return _answer(text, Question.of(instruction))
 
 
 def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | None, ...]:
@@ -99,10 +129,12 @@ def final_answers(texts: Sequence[str], instruction: str = "") -> tuple[str | No
         empty, have a final answer. Names and words count only where two are equal, and *yes* or *no* to a question that
         does not name them only where four of five begin with it.
     """
-    question = _Question.of(instruction)
+    question = Question.of(instruction)
+    if question.rewriting:
+        return (None,) * len(texts)
     answers = tuple(_answer(text, question) for text in texts)
     found = sum(answer is not None for answer in answers)
-    if question.fact and len(set(answers) - {None}) == found:
+    if (question.fact or (question.number and not question.numbers)) and len(set(answers) - {None}) == found:
         return (None,) * len(answers)
     share = _POLAR_SHARE if question.open_polar and set(answers) & {"yes", "no"} else _LEAST_SHARE
     if found < max(_LEAST, share * sum(bool(text.strip()) for text in texts)):
@@ -163,141 +195,15 @@ def majority(answers: Sequence[str | None]) -> Majority | None:
     return Majority(answer, count, found.total())
 
 
-_TURN = re.compile(r"(?:^|\n\s{0,9})(?:User|Human) ?: ?")
-_NEXT_TURN = re.compile(r"\n\s{0,9}Assistant ?:")
-_SENTENCE = re.compile(r"(?<=[.?!])\s+|\n+")
-_OPTION = re.compile(
-    r"(?:(?<![A-Z])([A-J])([.)])\s*|(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+|^([A-J])\s+)(?=\S)", re.MULTILINE
-)
-_CHOOSING = re.compile(
-    r"_{3}|\.{3}|…"
-    r"|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
-    re.IGNORECASE,
-)
-_YES_OR_NO = re.compile(r"\byes\b\W+(?:or\W+)?no\b", re.IGNORECASE)
-_TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
-_POLAR = re.compile(
-    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s"
-    r"(?!(?:you|we|there (?:an?|any|some|ways?))\b)",
-    re.IGNORECASE,
-)
-_QUANTITY = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
-    r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|"
-    r"mean|median|area|volume|perimeter|least|smallest|largest|greatest|remainder|product|cost|price|length|distance|"
-    r"difference|ratio)\b",
-    re.IGNORECASE,
-)
-_SHARE = re.compile(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
-_CODE = re.compile(
-    r"```|[{};]\s*$|\b(?:code|script|program|function|regex|python|javascript|java|sql|html|class|api)\b",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FACT = re.compile(
-    r"(?:(?:in|on|at|to|from|for|of|by|after) )?(?:who|whom|whose|which|where|when|what (?:is|was|were|are) the|"
-    r"what (?!is|was|are|were|do|does|did|can|could|should|would|will|to|if|about|kind|kinds|type|types)\w+)\b",
-    re.IGNORECASE,
-)
-_OPINION = re.compile(
-    r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
-    r"differences?|reasons?|benefits?|advantages?|list|names?|two|three|four|five|ten|meaning|purpose)\b",
-    re.IGNORECASE,
-)
-_BRIEF = re.compile(
-    r"\b(?:(?:one|single|1) word|(?:only|just) (?:with )?(?:the|a|an|its|one) (?:\w+ )?(?:answer|name|word|number|"
-    r"letter|label|category|value|result)|answer only|only answer|what (?:is|will be|would be|does)\b[^.?!\n]{0,60}"
-    r"\b(?:output|print|return|evaluate))\b",
-    re.IGNORECASE,
-)
 _FUNCTION_WORDS = """
 a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had called i i'm known located named we written you sorry unfortunately apologize
+have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately apologize
+der die das ist war von la le les est de du el es fue en
 """
-_STEM = 5  # letters of a word by which it is known in another form
 _FEW_WORDS = 4  # of a sentence that are not in the question
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A kind of answer that an instruction wants.
-
-    Attributes:
-        options: the choices by letter, in normal form.
-        polar: the two answers to a yes-or-no question.
-        open_polar: whether it is a yes-or-no question that does not name these answers.
-        number: whether it wants one number.
-        numbers: the numbers in it, in normal form, if it wants one.
-        fact: whether it wants one fact, or a word.
-        words: the first letters of its words, which an answer in a sentence repeats.
-        share: whether it wants a probability or the like, and no percentage.
-    """
-
-    options: dict[str, str]
-    polar: tuple[str, str] | None
-    open_polar: bool
-    number: bool
-    numbers: frozenset[str]
-    fact: bool
-    words: frozenset[str]
-    share: bool
-
-    @classmethod
-    def of(cls, instruction: str) -> _Question:
-        text = _NEXT_TURN.split(_TURN.split(instruction[-_LONGEST_QUESTION:])[-1])[0].strip()
-        sentences = [part.strip() for part in _SENTENCE.split(text) if part.strip()]
-        questions = [part for part in sentences if part.endswith("?")]
-        is_one, is_short = len(questions) <= 1, len(text) <= _SHORT_QUESTION
-        open_polar = is_one and is_short and any(_POLAR.match(part) for part in questions)
-        polar = None
-        if _TRUE_OR_FALSE.search(text):
-            polar = ("true", "false")
-        elif open_polar or _YES_OR_NO.search(text):
-            polar = ("yes", "no")
-        is_fact = (
-            is_one
-            and is_short
-            and any(_FACT.match(part) for part in questions or sentences[:1])
-            and not _OPINION.search(text)
-        )
-        words = {word[:_STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
-        number = is_one and bool(_QUANTITY.search(text)) and not _CODE.search(text)
-        return cls(
-            options=_options(text),
-            polar=polar,
-            open_polar=open_polar and not _YES_OR_NO.search(text) and polar == ("yes", "no"),
-            number=number,
-            numbers=frozenset(numbers_in(text) if number else ()),
-            fact=is_fact or bool(_BRIEF.search(text)),
-            words=frozenset(words) if "or" not in words else frozenset(),
-            share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
-        )
-
-    def wants(self, line: str) -> bool:
-        """Check whether it wants an answer as short as a line."""
-        return self.fact or bool(self.options) or (self.number and bool(numbers_in(line)))
-
-
-def _options(text: str) -> dict[str, str]:
-    """Return the choices of an instruction by letter; empty if it has none."""
-    marks = [(mark, (mark[1] or mark[3] or mark[5]).upper()) for mark in _OPTION.finditer(text)]
-    starts = [place for place, (_, letter) in enumerate(marks) if letter == "A"]
-    if not starts:
-        return {}
-    run = [marks[starts[-1]]]
-    for mark, letter in marks[starts[-1] + 1 :]:
-        if ord(letter) == ord(run[-1][1]) + 1 and (mark[2] or mark[4]) == (run[0][0][2] or run[0][0][4]):
-            run.append((mark, letter))
-    rest = text[: run[0][0].start()] + text[run[-1][0].end() :]
-    if len(run) < 2 or not (_CHOOSING.search(rest) or ("?" in rest and run[0][0][0].strip("( \n")[0] == "A")):
-        return {}
-    ends = [mark.start() for mark, _ in run[1:]] + [len(text)]
-    lines = [text[mark.end() : end].strip().split("\n")[0] for (mark, _), end in zip(run, ends, strict=True)]
-    if any(line.endswith("?") for line in lines):
-        return {}
-    return {letter: normal_form(line.rstrip("( ")) or "" for (_, letter), line in zip(run, lines, strict=True)}
-
-
-def _answer(text: str, question: _Question) -> str | None:
+def _answer(text: str, question: Question) -> str | None:
     text = text.strip()
     for found in _places(text, question):
         if normal := _in_question(found, question):
@@ -305,7 +211,7 @@ def _answer(text: str, question: _Question) -> str | None:
     return None
 
 
-def _in_question(found: str, question: _Question) -> str | None:
+def _in_question(found: str, question: Question) -> str | None:
     """Write an answer in normal form, as the kind of answer that the instruction wants."""
     if json_value(found) is not None:
         return normal_form(found)
@@ -315,29 +221,77 @@ def _in_question(found: str, question: _Question) -> str | None:
         return choice[1].upper()
     if choice := _MARKED_CHOICE.match(plain):
         return (choice[1] or choice[2]).upper()
-    if question.polar and (word := _YES_NO.match(plain)):
-        return question.polar[word[1].lower() in ("no", "false")]
+    if question.polar and (word := _YES_NO.match(plain) or _ENDS_YES_NO.search(plain)):
+        return question.polar[word[1].casefold() in _NEGATIVE]
     normal = normal_form(found, share=question.share)
-    if chosen := [letter for letter, option in question.options.items() if option and option == normal]:
-        return chosen[0]
-    if question.number and (normal is None or not normal[-1:].isdigit()):
-        return _only_number(plain, question) or normal
+    if question.options:
+        return _chosen(plain, normal, question.options) or normal
+    if question.number:
+        return _stated_number(plain, normal, question)
     if question.words and not _BARE.fullmatch(plain):
         return _new_words(plain, question) or normal
     return normal
 
 
-def _new_words(sentence: str, question: _Question) -> str | None:
-    """Return the names and numbers of a sentence that are not in the question; None if it has other new words."""
-    known = _FUNCTION_WORDS.split()
-    words = [word.rstrip(".-'’") for word in re.findall(r"[^\W_][\w'’.-]*", sentence)]
-    new = [word for word in words if word.casefold() not in known and word.casefold()[:_STEM] not in question.words]
-    if not 0 < len(new) <= _FEW_WORDS or any(word[0].islower() for word in new):
+def _chosen(plain: str, normal: str | None, options: Mapping[str, str]) -> str | None:
+    """Return the one option that a short text names, by its letter or in its words."""
+    if equal := [name for name, option in options.items() if option and option == normal]:
+        return equal[0]
+    if len(plain) > _SHORT or _DENIAL.search(plain):
         return None
-    return normal_form(" ".join(new))
+    marked = {letter for found in _OPTION_LETTER.findall(plain) for letter in found if letter in options}
+    text = plain.casefold()
+    named = {
+        name for name, option in options.items() if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text)
+    }
+    found = marked or named
+    return found.pop() if len(found) == 1 else None
 
 
-def _only_number(sentence: str, question: _Question) -> str | None:
+def _stated_number(plain: str, normal: str | None, question: Question) -> str | None:
+    """Return the number of a short text, without its reason; the text in normal form if it is not clear."""
+    result = _REASON.split(plain)[0]
+    number = normal
+    if leading := _LEADING.match(plain):
+        number = normal_form(leading[1], share=question.share)
+    elif result != plain and numbers_in(result):
+        number = normal_form(result, share=question.share)
+    if number is None or not number[-1:].isdigit() or _WORDY.search(number):
+        last = _RESULT.split(result)[-1]
+        number = (_only_number(last, question) if last != result else None) or _only_number(result, question) or normal
+    if number and question.dollars and number.isdigit() and _CENTS.search(plain) and "$" not in plain:
+        return normal_form(f"{number}/100")
+    return number
+
+
+def _new_words(text: str, question: Question) -> str | None:
+    """Return the names and numbers of a first sentence that are not in the question; None if they are not clear."""
+    sentence = re.split(r"(?<!\b[A-Z])[.!?](?=\s|$)|\n", _INTERJECTION.sub("", text))[0]
+    if question.dated and len(times := {normal_form(found) for found in _TIME.findall(sentence)}) == 1:
+        return times.pop()
+    if question.dated and len(years := set(_YEAR.findall(sentence))) == 1:
+        return years.pop()
+    new = _unknown(sentence, question)
+    if 0 < len(new) <= _FEW_WORDS and not any(word[0].islower() for word in new):
+        return normal_form(" ".join(new))
+    if question.dated:
+        return None
+    complement = _AGENT if question.maker else _COMPLEMENT
+    for pattern in (_SUBJECT.match(sentence), complement.search(sentence)):
+        if pattern and (names := _unknown(pattern[1], question)):
+            return normal_form(" ".join(names))
+    stated = _STATED.search(sentence)
+    return normal_form(stated[1]) if stated and new == [stated[1]] else None
+
+
+def _unknown(sentence: str, question: Question) -> list[str]:
+    """List the words of a sentence that are neither in the question nor function words."""
+    known = _FUNCTION_WORDS.split()
+    words = [word.rstrip(".-'’") for word in re.findall(r"[^\W_][\w'’.-]*", sentence.replace("’", "'"))]
+    return [word for word in words if word.casefold() not in known and word.casefold()[:STEM] not in question.words]
+
+
+def _only_number(sentence: str, question: Question) -> str | None:
     """Return the one number that a sentence has, or has besides those of the instruction; None if it denies it."""
     if _DENIAL.search(sentence):
         return None
@@ -348,7 +302,7 @@ def _only_number(sentence: str, question: _Question) -> str | None:
     return None
 
 
-def _places(text: str, question: _Question) -> Iterator[str]:
+def _places(text: str, question: Question) -> Iterator[str]:
     """Yield what may be the final answer, the surest first."""
     if (structured := _structured(text)) is not None:
         yield structured
@@ -367,18 +321,30 @@ def _places(text: str, question: _Question) -> Iterator[str]:
     start = _MARKS.sub("", text[:_SHORT]).strip()
     if (choice := _CHOICE.match(start)) and choice[1].upper() in question.options:
         yield choice[1]
-    if question.polar and (word := _YES_NO.match(start)):
+    if question.polar and (word := _YES_NO.match(start) or _ENDS_YES_NO.search(start)):
         yield word[1]
+    if question.number and _LEADING.match(start):
+        yield start
     line = prose.strip()
     if len(line) <= _SHORT and "\n" not in line and question.wants(line):
         yield line
     elif _BARE.fullmatch(text[:_SHORT]) and len(text) <= _SHORT:
         yield text
-    if question.words and (words := _new_words(re.split(r"[.!?](?=\s|$)|\n", start)[0], question)):
+    if (
+        question.words
+        and not question.number
+        and (words := _new_words(_MARKS.sub("", text[: 2 * _SHORT]).strip(), question))
+    ):
         yield words
-    if question.number and len(question.numbers) >= _LEAST_NUMBERS:
-        sentences = [part for part in _SENTENCE.split(prose) if part.strip()]
-        yield from _concluded(sentences[-1][-_LONGEST_ANSWER:] if sentences else "", question)
+    if question.fact and (yielded := _YIELDS.search(line[:_SHORT])):
+        yield yielded[1]
+    if question.number:
+        last = (sentences(prose) or [""])[-1]
+        if len(question.numbers) >= _LEAST_NUMBERS or _RESULT.match(last):
+            yield from _concluded(last[-_LONGEST_ANSWER:], question)
+        first = re.split(r"[.:!](?=\s|$)|\n", _INTERJECTION.sub("", start))[0]
+        if not question.numbers and _CLAIMS.search(first) and (number := _only_number(first, question)):
+            yield number
 
 
 def _without_code(fence: re.Match[str]) -> str:
@@ -387,7 +353,7 @@ def _without_code(fence: re.Match[str]) -> str:
     return body if fence[1].casefold() in _NO_CODE or "\n" not in body else "\n"
 
 
-def _concluded(sentence: str, question: _Question) -> Iterator[str]:
+def _concluded(sentence: str, question: Question) -> Iterator[str]:
     """Yield the number that a last sentence ends in, if it is in words."""
     if "\\" in sentence.replace("\\$", ""):
         return

@@ -51,7 +51,7 @@ _SYMBOL = re.compile(
 _SPACING = re.compile(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[,;:!> ])(?![A-Za-z])|\\[()\[\]]|~")
 _WORDS_IN_LATEX = re.compile(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
-_ROOT = re.compile(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\w))")
+_ROOT = re.compile(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\d+|\w))")
 _SCRIPT = re.compile(r"([\^_])\((\w+)\)")
 _DEGREE = re.compile(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
 
@@ -87,6 +87,18 @@ _NEEDLESS = re.compile(
 _PHRASE = re.compile(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
 _FUNCTIONS = "sin cos tan cot sec csc log ln exp arcsin arccos arctan theta alpha beta gamma omega lambda"
 _NAMES = frozenset(_FUNCTIONS.split())
+_TIME = re.compile(r"(\d{1,2}):(\d\d)(?::00)?(?: ?([ap])\.?m\.?)?")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_MONTH = (
+    "(?P<month>january|february|march|april|may|june|july|august|september|october|november|december|"
+    f"{'|'.join(_MONTHS)})"
+)
+_DAY, _IN_YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?P<year>\d{4})"
+_DATES = (
+    re.compile(rf"(?:on )?{_MONTH}\.? (?:the )?{_DAY},? {_IN_YEAR}"),
+    re.compile(rf"(?:on )?(?:the )?{_DAY} (?:of )?{_MONTH}\.?,? {_IN_YEAR}"),
+    re.compile(rf"{_IN_YEAR}-(?P<month>0[1-9]|1[0-2])-{_DAY}"),
+)
 _NOTHING = frozenset({"null", "n/a", "nan", "unknown"})
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _ENDS = ".,;:!?*_`\"'“”‘’« »\n\t"
@@ -116,6 +128,8 @@ def _form(answer: str, share: bool) -> str | None:
     text = _plain(answer)
     if not text or text in _NOTHING:
         return None
+    if (moment := _moment(text)) is not None:
+        return moment
     if (number := _quantity(text, share)) is not None:
         return number
     if choice := re.fullmatch(r"\(?([a-j])\)?", text):
@@ -129,6 +143,23 @@ def _form(answer: str, share: bool) -> str | None:
     if _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
         return numbers.pop()
     return text if _PHRASE.fullmatch(text) else None
+
+
+def _moment(text: str) -> str | None:
+    """Return the date of a text as 1969-07-20, or its time of day as 1:30 pm; None if it is neither."""
+    if time := _TIME.fullmatch(text):
+        hour, minute, half = int(time[1]), time[2], time[3] or ""
+        if minute == "00" or hour > 23 or minute > "59":
+            return None
+        if hour > 12:
+            hour, half = hour - 12, "p"
+        return f"{hour}:{minute}" + (f" {half}m" if half else "")
+    for pattern in _DATES:
+        if date := pattern.fullmatch(text):
+            month = date["month"]
+            number = int(month) if month.isdigit() else _MONTHS.index(month[:3]) + 1
+            return f"{date['year']}-{number:02}-{int(date['day']):02}"
+    return None
 
 
 def canonical(value: Any) -> str:
@@ -204,6 +235,7 @@ def _plain(answer: str) -> str:
         text = re.sub(r"([\^_]|\w)\s*\{([^{}]*)\}", r"\1(\2)", text) if before == text else text
         if before == text:
             break
+    text = re.sub(r"^\W*(?:negative|minus) (?=\d)", "-", text, flags=re.IGNORECASE)
     text = _DEGREE.sub("°", text).replace("\1", "{").replace("\2", "}").replace("\\", "")
     text = _SCRIPT.sub(r"\1\2", re.sub(r"\s+", " ", text).strip().casefold())
     for _ in range(3):
@@ -232,6 +264,8 @@ def _quantity(text: str, share: bool = False) -> str | None:
     if "=" in text:
         label, _, text = text.rpartition("=")
         label = label.strip()
+        if "=" in label and re.search(r"\b(?:and|or)\b", label):
+            return None
         if not (
             _LABEL.match(label) or _WORD.search(label) or all(_value(part) is not None for part in label.split("="))
         ):
@@ -296,6 +330,8 @@ def _written(value: Fraction | float) -> str:
 
 def _list(text: str, share: bool) -> str | None:
     """Write a list of numbers: in its order if it is a pair, an interval or the like, otherwise sorted."""
+    if len(text) > 1 and text[0] == "±" and (number := _quantity(text[1:], share)) is not None:
+        return _list(f"{number}, -{number}", share)
     ordered = bool(re.fullmatch(r"[(\[].*[)\]]", text))
     inner = text[1:-1] if ordered or re.fullmatch(r"\{.*\}", text) else text
     parts = [part.strip() for part in re.split(r",\s*(?:and |or )?| and | or |;", inner)]

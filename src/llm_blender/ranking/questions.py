@@ -1,0 +1,244 @@
+"""Kinds of final answer that an instruction wants."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from llm_blender.ranking.answers import normal_form, numbers_in
+
+_LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are read
+_SHORT_QUESTION = 200
+STEM = 5
+"""Number of letters of a word by which it is known in another form."""
+
+_TURN = re.compile(r"(?:^|\n\s{0,9})(?:User|Human) ?: ?")
+_NEXT_TURN = re.compile(r"\n\s{0,9}Assistant ?:")
+_SENTENCE = re.compile(r"(?<=[.?!])\s+|\n+")
+_OPTION = re.compile(
+    r"(?:(?<![A-Z])([A-J])([.)])\s*|(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+|^([A-J])\s+)(?=\S)", re.MULTILINE
+)
+_CHOOSING = re.compile(
+    r"_{3}|\.{3}|…"
+    r"|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
+    re.IGNORECASE,
+)
+_YES_OR_NO = re.compile(
+    r"\b(?:yes\W+(?:or\W+)?no|ja\W+(?:oder\W+|of\W+)?ne(?:in|e)|oui\W+(?:ou\W+)?non|s[íìi]\W+(?:o\W+)?no|sim\W+(?:ou\W+)?não)\b",
+    re.IGNORECASE,
+)
+_TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
+_POLAR = re.compile(
+    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s"
+    r"(?!(?:you|we|there (?:an?|any|some|ways?))\b)",
+    re.IGNORECASE,
+)
+_QUANTITY = re.compile(
+    r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
+    r"\bwie ?viele?\b|\bwie (?:alt|lang|weit|hoch|schwer)\b|\bcombien\b|\bcuánt[oa]s?\b|\bquant[eio]\b|"
+    r"\bconvert \d|\bsolve\b[^.?!\n]{0,60}=|\bwhat is -?\d[^.?!\n]{0,30} in [a-z]+\?|"
+    r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|"
+    r"mean|median|area|volume|perimeter|remainder|product|cost|price|length|distance|"
+    r"difference|ratio|root|speed|perimeter|angle)\b",
+    re.IGNORECASE,
+)
+_EXTREME = re.compile(
+    r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:least|smallest|largest|greatest)\b", re.IGNORECASE
+)
+_OPEN = re.compile(r"\b(?:i|my|me|you|your|should|explain|describe|why|formula)\b", re.IGNORECASE)
+_REWRITING = re.compile(
+    r"(?:please )?(?:translate|paraphrase|rewrite|rephrase|summari[sz]e|proofread)\b", re.IGNORECASE
+)
+_SHARE = re.compile(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
+_CODE = re.compile(
+    r"```|[{};]\s*$|\b(?:code|script|regex|python|javascript|java|sql|html|api)\b"
+    r"|\b(?:write|create|implement|define)\b[^.?!\n]{0,40}\b(?:function|program|class)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FACT = re.compile(
+    r"(?:(?:in|on|at|to|from|for|of|by|after) )?(?:who|whom|whose|which|where|when|what(?: is| was| were| are|'s) the|"
+    r"what (?!is|was|are|were|do|does|did|can|could|should|would|will|to|if|about|kind|kinds|type|types)\w+"
+    r"|(?:in )?welche[mnrs]?|wer|wen|wo|wann|was (?:ist|war) (?:der|die|das)|wie heißt"
+    r"|(?:dans |en )?quel(?:le)?s?|qui|où|quand|(?:en )?qu[eé] año|quién|dónde|cuándo|cuál (?:es|fue)|chi|dove|quando|"
+    r"qual è)\b",
+    re.IGNORECASE,
+)
+_NAMED_FACT = re.compile(
+    r"(?:(?:the|current|largest|first|official) )*"
+    r"(?:capital|currency|author|inventor|founder|president|director|composer|language|population|symbol)(?: city)? "
+    r"(?:of|for) [\w' -]{2,40}\W*",
+    re.IGNORECASE,
+)
+_LEAD_IN = re.compile(
+    r"^[¿¡\W]*(?:(?:please|(?:can|could|would) you(?: please)? (?:tell|give) me|tell me|do you know|name(?= the ))"
+    r"[, ]+)*",
+    re.IGNORECASE,
+)
+_ARITHMETIC = re.compile(
+    r"(?:(?:what(?:'s| is| are| does)|how much (?:is|are)|calculate|compute|evaluate|simplify|work out|solve|find|"
+    r"was (?:ist|sind|ergibt)|wie ?viel (?:ist|sind)|berechne|combien font|calcule|cuánto es|quanto fa)\b:?)?"
+    r"(?: the (?:result|value|answer) of)?",
+    re.IGNORECASE,
+)
+_OPERATORS = {
+    "plus": "+", "minus": "-", "moins": "-", "menos": "-", "times": "*", "multiplied by": "*", "mal": "*", "fois": "*",
+    "divided by": "/", "geteilt durch": "/", "over": "/", "percent of": "/100*", "% of": "/100*", "% von": "/100*",
+    "x": "*", "to the power of": "^", "squared": "^2", "cubed": "^3",
+}  # fmt: skip
+_OPERATOR = re.compile("|".join(rf"(?<=[\d\s)]){name}(?![a-z])" for name in _OPERATORS), re.IGNORECASE)
+_MAKER = re.compile(r"(?:by )?(?:who|wer|qui|quién|chi)\b", re.IGNORECASE)
+_DATED = re.compile(
+    r"(?:in )?(?:when|wann|quand|cuándo|quando|(?:what|which) (?:year|time|date)|at what time|welchem jahr)\b",
+    re.IGNORECASE,
+)
+_LABELS = re.compile(
+    r"(?:\b(?:classify|categori[sz]e|label|sentiment)\b[^.?!\n]{0,80}?|^(?:is|are|was|were)\s[^.?!\n]{0,80}?)\s"
+    r"(?:as |an? )?((?:[a-z]+, ){0,6}[a-z]+),? or (?:an? )?([a-z]+)\s?(?=[?.:)]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+_OPINION = re.compile(
+    r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
+    r"differences?|reasons?|benefits?|advantages?|list|names?|two|three|four|five|ten|meaning|purpose|ich|du|mein\w*|"
+    r"dein\w*|beste\w*|gute\w*|sollte\w*|unterschied\w*|je|mon|tu|votre|meilleur\w*|mejor\w*|debo|tú)\b",
+    re.IGNORECASE,
+)
+_BRIEF = re.compile(
+    r"\b(?:(?:one|single|1) word|(?:only|just) (?:with )?(?:the|a|an|its|one) (?:\w+ )?(?:answer|name|word|number|"
+    r"letter|label|category|value|result)|answer only|only answer|what (?:is|will be|would be|does)\b[^.?!\n]{0,60}"
+    r"\b(?:output|print|return|evaluate))\b",
+    re.IGNORECASE,
+)
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text into sentences and lines, without the empty ones."""
+    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A kind of answer that an instruction wants.
+
+    Attributes:
+        options: the choices in normal form, by letter, or by their own name if they are labels.
+        polar: the two answers to a yes-or-no question.
+        open_polar: whether it is a yes-or-no question that does not name these answers.
+        number: whether it wants one number.
+        numbers: the numbers in it, in normal form, if it wants one.
+        fact: whether it wants one fact, or a word.
+        rewriting: whether it wants a given text in other words, whatever that text answers.
+        maker: whether this fact is who did something.
+        dated: whether this fact is a date or a year.
+        words: the first letters of its words, which an answer in a sentence repeats.
+        share: whether it wants a probability or the like, and no percentage.
+        dollars: whether it counts money in dollars, so that 5 cents are 0.05.
+    """
+
+    options: dict[str, str]
+    polar: tuple[str, str] | None
+    open_polar: bool
+    number: bool
+    numbers: frozenset[str]
+    fact: bool
+    rewriting: bool
+    maker: bool
+    dated: bool
+    words: frozenset[str]
+    share: bool
+    dollars: bool
+
+    @classmethod
+    def of(cls, instruction: str) -> Question:
+        """Read the last turn of the user in an instruction."""
+        text = _NEXT_TURN.split(_TURN.split(instruction[-_LONGEST_QUESTION:])[-1])[0].replace("’", "'").strip()
+        parts = [_LEAD_IN.sub("", part) for part in sentences(text)]
+        questions = [part for part in parts if part.endswith("?")]
+        is_one, is_short = len(questions) <= 1, len(text) <= _SHORT_QUESTION
+        labels = _labels(text) if is_one else {}
+        open_polar = is_one and is_short and not labels and any(_POLAR.match(part) for part in questions)
+        polar = None
+        if _TRUE_OR_FALSE.search(text):
+            polar = ("true", "false")
+        elif open_polar or _YES_OR_NO.search(text):
+            polar = ("yes", "no")
+        asked = questions or parts[:1]
+        is_fact = (
+            is_one
+            and is_short
+            and any(_FACT.match(part) or _NAMED_FACT.fullmatch(part) for part in asked)
+            and not any(_OPINION.search(part) for part in parts)
+        )
+        words = {word[:STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
+        numbers = frozenset(numbers_in(text))
+        number = (
+            is_one
+            and bool(
+                _QUANTITY.search(text)
+                or (numbers and _EXTREME.search(text))
+                or (is_short and any(map(_is_arithmetic, parts)))
+            )
+            and bool(numbers or not _OPEN.search(text))
+            and not _CODE.search(text)
+        )
+        return cls(
+            options=_options(text) or labels,
+            polar=polar,
+            open_polar=open_polar and not _YES_OR_NO.search(text) and polar == ("yes", "no"),
+            number=number,
+            numbers=numbers if number else frozenset(),
+            fact=is_fact or bool(_BRIEF.search(text)),
+            rewriting=not number and any(map(_REWRITING.match, parts)),
+            maker=is_fact and any(_MAKER.match(part) for part in asked),
+            dated=is_fact and any(_DATED.match(part) for part in asked),
+            words=frozenset(words) if "or" not in words else frozenset(),
+            share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
+            dollars=("$" in text or "dollar" in text) and "cent" not in text.casefold(),
+        )
+
+    def wants(self, line: str) -> bool:
+        """Check whether it wants an answer as short as a line."""
+        return self.fact or bool(self.options) or (self.number and bool(numbers_in(line) or normal_form(line)))
+
+
+def _is_arithmetic(sentence: str) -> bool:
+    """Check whether a sentence is a sum to calculate, and nothing else."""
+    rest = sentence[_found_end(_ARITHMETIC, sentence) :].rstrip("=?!. ").removesuffix("equal").removesuffix("equals")
+    plain = _OPERATOR.sub(lambda found: _OPERATORS[found[0].lower()], rest).strip()
+    number = normal_form(plain) if plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain) else None
+    return bool(
+        number and number[-1].isdigit() and "," not in number and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1
+    )
+
+
+def _found_end(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.match(text)
+    return found.end() if found else 0
+
+
+def _labels(text: str) -> dict[str, str]:
+    """Return the words that an instruction offers for a classification; empty if it has none."""
+    found = _LABELS.search(text)
+    if not found or (_POLAR.match(found[0]) and _OPINION.search(found[0])):
+        return {}
+    return {label: label for label in [*found[1].casefold().split(", "), found[2].casefold()] if label != "not"}
+
+
+def _options(text: str) -> dict[str, str]:
+    """Return the choices of an instruction by letter; empty if it has none."""
+    marks = [(mark, (mark[1] or mark[3] or mark[5]).upper()) for mark in _OPTION.finditer(text)]
+    starts = [place for place, (_, letter) in enumerate(marks) if letter == "A"]
+    if not starts:
+        return {}
+    run = [marks[starts[-1]]]
+    for mark, letter in marks[starts[-1] + 1 :]:
+        if ord(letter) == ord(run[-1][1]) + 1 and (mark[2] or mark[4]) == (run[0][0][2] or run[0][0][4]):
+            run.append((mark, letter))
+    rest = text[: run[0][0].start()] + text[run[-1][0].end() :]
+    if len(run) < 2 or not (_CHOOSING.search(rest) or ("?" in rest and run[0][0][0].strip("( \n")[0] == "A")):
+        return {}
+    ends = [mark.start() for mark, _ in run[1:]] + [len(text)]
+    lines = [text[mark.end() : end].strip().split("\n")[0] for (mark, _), end in zip(run, ends, strict=True)]
+    if any(line.endswith("?") for line in lines):
+        return {}
+    return {letter: normal_form(line.rstrip("( ")) or "" for (_, letter), line in zip(run, lines, strict=True)}
