@@ -443,7 +443,7 @@ def test_a_sentence_that_denies_an_answer_has_none():
         ("Translate to German: The answer is 42.", ["Die Antwort ist 42."] * 2),
         ("Is it better to learn Python or Java?", ["Python is easier.", "Python.", "Java."]),
         ("Write a class Person with age 5", ["class Person: age = 5", "Person = 5"]),
-        ("Explain what the difference of the two is.", ["There are 2 differences.", "It has 2 parts.", "2"]),
+        ("Explain what the difference of both is.", ["There are 2 differences.", "It has 2 parts.", "2"]),
         ("Give a formula for the nth term in 5, 14, 23", ["It has 5 parts.", "There are 5.", "9n - 4"]),
         ("What is the Vectrex?", ["It was made by Western Tech.", "A console by Western Tech.", "A console."]),
         ("How does it work?", ["The answer is that it depends on the weather.", "The answer is not simple."]),
