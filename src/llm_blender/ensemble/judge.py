@@ -242,7 +242,8 @@ def load_judge(name: str, llms: Sequence[LLM], store: CallStore | None) -> Judge
 
 def _most_tokens(llm: LLM) -> int:
     """Return the LLM's own maximum of tokens, which an LLM that reasons first needs; 0 without one."""
-    return (llm.identity.get("sampling") or {}).get("max_tokens") or 0
+    most: int | None = (llm.identity.get("sampling") or {}).get("max_tokens")
+    return most or 0
 
 
 def _names(llms: Sequence[LLM], model: object) -> list[str]:
