@@ -271,7 +271,7 @@ def test_show_prints_all_candidates_best_first(blend, ranker, servers):
         "2.  a  P(win) 0.00  0.0 s, 3 + 2 tokens\nshort\n\n"
     )
     explained, work = without_times(result.stderr).splitlines()
-    assert explained.startswith("P(win): how likely a judge prefers this answer")
+    assert explained.startswith("P(win): how often a judge prefers it")
     assert work == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown"
 
 

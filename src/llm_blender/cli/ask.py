@@ -218,7 +218,7 @@ def _show(answer: Answer, stored: Sequence[bool]) -> None:
         typer.secho(f"fused by {by}" if answer.mode == "fuse" else f"not used, by {by}", bold=True)
         typer.echo(f"{answer.fusion.fusion.text}\n")
     if not np.isnan(wins).all():
-        note("P(win): how likely a judge prefers this answer to another one of these, on average; not that it is right")
+        note("P(win): how often a judge prefers it to another one of these, on average")
     if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
         note(f"{most.count} of {most.total} agree on {most.answer}")
     for line in _verdicts(ranking):

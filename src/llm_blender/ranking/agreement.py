@@ -270,7 +270,7 @@ def _new_words(text: str, question: Question) -> str | None:
     if question.dated and len(times := {normal_form(found) for found in _TIME.findall(sentence)}) == 1:
         return times.pop()
     if question.dated and len(years := set(_YEAR.findall(sentence))) == 1:
-        return years.pop()
+        return str(years.pop())
     new = _unknown(sentence, question)
     if 0 < len(new) <= _FEW_WORDS and not any(word[0].islower() for word in new):
         return normal_form(" ".join(new))
