@@ -162,11 +162,11 @@ class Question:
             polar = ("true", "false")
         elif open_polar or _YES_OR_NO.search(text):
             polar = ("yes", "no")
-        candidates = questions or parts[:1]
+        clauses = questions or parts[:1]
         is_fact = (
             is_one
             and is_short
-            and any(_FACT.match(part) or _NAMED_FACT.fullmatch(part) for part in candidates)
+            and any(_FACT.match(part) or _NAMED_FACT.fullmatch(part) for part in clauses)
             and not any(_OPINION.search(part) for part in parts)
         )
         words = {word[:STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
@@ -189,8 +189,8 @@ class Question:
             numbers=numbers if number else frozenset(),
             fact=is_fact or bool(_BRIEF.search(text)),
             rewriting=not number and any(map(_REWRITING.match, parts)),
-            maker=is_fact and any(_MAKER.match(part) for part in candidates),
-            dated=is_fact and any(_DATED.match(part) for part in candidates),
+            maker=is_fact and any(_MAKER.match(part) for part in clauses),
+            dated=is_fact and any(_DATED.match(part) for part in clauses),
             words=frozenset(words) if "or" not in words else frozenset(),
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
             dollars=("$" in text or "dollar" in text) and "cent" not in text.casefold(),
