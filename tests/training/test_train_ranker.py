@@ -179,6 +179,22 @@ class TestEncoders:
         with pytest.raises(InputError, match="reads 160 tokens: max_length cannot be 384"):
             new_pair_ranker(Recipe(), str(tiny_encoder))
 
+    def test_a_late_ranker_learns_more_positions(self, tiny_ranker):
+        from llm_blender.training.checkpoints import new_pair_ranker
+
+        def positions(**changes):
+            recipe = Recipe.model_validate(BASE | {"init": str(tiny_ranker()), "alone_layers": 1} | changes)
+            model, form, _ = new_pair_ranker(recipe, "")
+            return model.pretrained_model.embeddings.position_embeddings.weight, form.config.backbone
+
+        first, _ = positions()
+        more, backbone = positions(max_length=len(first) + 100)
+        assert more.shape[0] == backbone["max_position_embeddings"] == len(first) + 100
+        assert (more[: len(first)] == first).all()
+        assert (
+            more[len(first) :] == first[len(first) // 2 :][[i % (len(first) - len(first) // 2) for i in range(100)]]
+        ).all()
+
     @pytest.mark.parametrize("kind", ["distilbert", "electra", "roberta", "mpnet", "deberta-v2", "modernbert"])
     def test_freezing_knows_other_architectures(self, kind):
         import torch
