@@ -10,6 +10,13 @@ ANNA = '{"name": "Anna", "age": 31}'
 # Instruction, candidates that satisfy it, candidates that do not, and the flaw of these.
 CASES = [
     (
+        "What is 17 * 23?",
+        ["17 * 23 = 391.", "The answer is 391.", "I do not know."],
+        ["381", "17 * 23 = 349."],
+        "miscalculated",
+    ),
+    ("Calculate 17/3.", ["5.67", "17/3 = 5.6667", "It is about 5.7."], ["5.5", "The answer is 6."], "miscalculated"),
+    (
         "Return only JSON with the name Anna and the age 31.",
         [ANNA, f"```json\n{ANNA}\n```", f"  {ANNA}\n"],
         ["import json\nprint(1)", f"Here it is:\n{ANNA}", "Anna, 31", '{"name": Anna}'],
@@ -150,3 +157,8 @@ def test_the_system_and_the_last_turn_of_the_user_count(conversation: str, found
 
 def test_every_flaw_has_words() -> None:
     assert {case[3] for case in CASES} == FLAWS.keys() - {"empty", "loop", "cut_off"}
+
+
+@pytest.mark.parametrize("instruction", ["What is 9/11?", "What is 24/7?", "What's 7-11?", "What is 10/5/2024?"])
+def test_a_date_or_a_name_is_no_sum(instruction):
+    assert flaws("On that day 2,977 people died, and 7 stores opened.", instruction) == ()

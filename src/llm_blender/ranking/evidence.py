@@ -45,6 +45,7 @@ _COSTS = {
     "items": 1.8,
     "too_long": 1.7,
     "language": 1.0,
+    "miscalculated": 4.0,
     "not_json": 3.0,
     "too_short": 0.75,
     "not_yes_or_no": 0.85,

@@ -26,6 +26,7 @@ FLAWS: Mapping[str, str] = {
     "too_long": "is longer than required",
     "too_short": "is shorter than required",
     "language": "is not in the language required",
+    "miscalculated": "calculates wrongly",
 }
 """Words for each flaw that `flaws` may find, to follow the name of a candidate."""
 

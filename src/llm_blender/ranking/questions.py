@@ -86,6 +86,7 @@ _OPERATORS = {
     "x": "*", "to the power of": "^", "squared": "^2", "cubed": "^3",
 }  # fmt: skip
 _OPERATOR = re.compile("|".join(rf"(?<=[\d\s)]){name}(?![a-z])" for name in _OPERATORS), re.IGNORECASE)
+_IDIOM = re.compile(r"what(?:'s| is| does)\D*\d+(?:[/-]\d+)+\W*(?:mean\W*)?", re.IGNORECASE)  # 9/11, 24/7, 7-11, dates
 _MAKER = re.compile(r"(?:by )?(?:who|wer|qui|quién|chi)\b", re.IGNORECASE)
 _DATED = re.compile(
     r"(?:in )?(?:when|wann|quand|cuándo|quando|(?:what|which) (?:year|time|date)|at what time|welchem jahr)\b",
@@ -133,6 +134,7 @@ class Question:
         words: the first letters of its words, which an answer in a sentence repeats.
         share: whether it wants a probability or the like, and no percentage.
         dollars: whether it counts money in dollars, so that 5 cents are 0.05.
+        result: the result of a sum, in normal form, if the question is nothing but this sum.
     """
 
     options: dict[str, str]
@@ -147,6 +149,7 @@ class Question:
     words: frozenset[str]
     share: bool
     dollars: bool
+    result: str | None
 
     @classmethod
     def of(cls, instruction: str) -> Question:
@@ -174,9 +177,7 @@ class Question:
         number = (
             is_one
             and bool(
-                _QUANTITY.search(text)
-                or (numbers and _EXTREME.search(text))
-                or (is_short and any(map(_is_arithmetic, parts)))
+                _QUANTITY.search(text) or (numbers and _EXTREME.search(text)) or (is_short and any(map(_result, parts)))
             )
             and bool(numbers or not _OPEN.search(text))
             and not _CODE.search(text)
@@ -194,6 +195,7 @@ class Question:
             words=frozenset(words) if "or" not in words else frozenset(),
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
             dollars=("$" in text or "dollar" in text) and "cent" not in text.casefold(),
+            result=_result(parts[0]) if len(parts) == 1 and not _IDIOM.fullmatch(parts[0]) else None,
         )
 
     def wants(self, line: str) -> bool:
@@ -201,14 +203,14 @@ class Question:
         return self.fact or bool(self.options) or (self.number and bool(numbers_in(line) or normal_form(line)))
 
 
-def _is_arithmetic(sentence: str) -> bool:
-    """Check whether a sentence is a sum to calculate, and nothing else."""
+def _result(sentence: str) -> str | None:
+    """Return the result of a sentence that is a sum to calculate, and nothing else; None if it is something else."""
     rest = sentence[_found_end(_ARITHMETIC, sentence) :].rstrip("=?!. ").removesuffix("equal").removesuffix("equals")
     plain = _OPERATOR.sub(lambda found: _OPERATORS[found[0].lower()], rest).strip()
     number = normal_form(plain) if plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain) else None
-    return bool(
-        number and number[-1].isdigit() and "," not in number and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1
-    )
+    if number and number[-1].isdigit() and "," not in number and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1:
+        return number
+    return None
 
 
 def _found_end(pattern: re.Pattern[str], text: str) -> int:

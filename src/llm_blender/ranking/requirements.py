@@ -10,15 +10,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 
 from pydantic_core import from_json
+
+from llm_blender.ranking.agreement import final_answer
+from llm_blender.ranking.questions import Question
 
 _ENDS = 700  # characters at either end of a long instruction; what lies between them is material
 _LONGEST = 20_000  # characters of a candidate that a check reads
 _TURN = re.compile(r"(?:\A|\n)(User|Human|Assistant|System): ?")
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|`[^`\n]{1,300}`", re.DOTALL)
 _WORD = re.compile(r"\w+")
+_ROUNDING = Fraction(1, 100)  # of a result that is no whole number
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 _NUMBERS: Mapping[str, int] = {
@@ -63,7 +68,7 @@ def requirements(instruction: str) -> list[Requirement]:
         instruction: as one text; a conversation as `llm_blender.conversations.instruction_text` renders it.
     """
     words = _request(instruction)
-    return [found for rule in _RULES for found in rule(words)]
+    return [found for rule in _RULES for found in rule(words)] + _calculation(instruction)
 
 
 def _request(instruction: str) -> str:
@@ -78,6 +83,23 @@ def _request(instruction: str) -> str:
         instruction = f"{instruction[:_ENDS]}\n\n{instruction[-_ENDS:]}"
     words = _QUOTED.sub('""', instruction).lower().replace("’", "'")
     return re.sub(r"(?: ?\n)+ ?", "\n", re.sub(r"[^\S\n]+", " ", words)).strip()
+
+
+def _calculation(instruction: str) -> list[Requirement]:
+    """Require the result of a sum, if the instruction is nothing else."""
+    result = Question.of(instruction).result
+    if result is None:
+        return []
+    return [Requirement("miscalculated", lambda text: _has_result(final_answer(text, instruction), Fraction(result)))]
+
+
+def _has_result(answer: str | None, result: Fraction) -> bool:
+    """Check whether an answer is a result, rounded if it is no whole number; one that is no number is not checked."""
+    try:
+        difference = abs(Fraction(answer or "") - result)
+    except (ValueError, ZeroDivisionError):
+        return True
+    return difference == 0 or (result.denominator != 1 and difference <= _ROUNDING * abs(result))
 
 
 def _number(word: str) -> int:
