@@ -10,6 +10,16 @@ ANNA = '{"name": "Anna", "age": 31}'
 # Instruction, candidates that satisfy it, candidates that do not, and the flaw of these.
 CASES = [
     (
+        "Write a haiku about autumn.",
+        [
+            "Red leaves\nfall on\nthe pond",
+            "Here is one:\n\nRed leaves\nfall on\nthe pond\n\nEnjoy!",
+            "Red leaves / fall / on it",
+        ],
+        ["Red leaves fall on the pond.", "Red\nleaves\nfall\ndown"],
+        "not_haiku",
+    ),
+    (
         "What is 17 * 23?",
         ["17 * 23 = 391.", "The answer is 391.", "I do not know."],
         ["381", "17 * 23 = 349."],

@@ -46,6 +46,7 @@ _COSTS = {
     "too_long": 1.7,
     "language": 1.0,
     "miscalculated": 4.0,
+    "not_haiku": 1.0,
     "not_json": 3.0,
     "too_short": 0.75,
     "not_yes_or_no": 0.85,

@@ -27,6 +27,7 @@ FLAWS: Mapping[str, str] = {
     "too_short": "is shorter than required",
     "language": "is not in the language required",
     "miscalculated": "calculates wrongly",
+    "not_haiku": "has not the three lines of a haiku",
 }
 """Words for each flaw that `flaws` may find, to follow the name of a candidate."""
 

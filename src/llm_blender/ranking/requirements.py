@@ -451,4 +451,20 @@ def _is_in(text: str, language: str) -> bool:
     return counts["english"] < 4 or 20 * own >= words.total() or bool(_QUOTES.search(text))
 
 
-_RULES: Sequence[Callable[[str], list[Requirement]]] = (_json, _yes_or_no, _items, _lengths, _language)
+_WRITE_HAIKU = re.compile(
+    r"\b(?:write|compose|create|generate|craft|make|give me|come up with)\b(?![^.!?\n]*\b(?:one|single)[- ]line)"
+    r"[^.!?\n]{0,50}\bhaiku\b"
+)
+
+
+def _haiku(words: str) -> list[Requirement]:
+    return [Requirement("not_haiku", _has_three_lines)] if _WRITE_HAIKU.search(words) else []
+
+
+def _has_three_lines(text: str) -> bool:
+    """Check whether a part of a text, or all of it, is three lines; a slash divides lines, too."""
+    parts = [part for part in _BLANK_LINES.split(text[:_LONGEST].strip()) if part]
+    return any(len([line for line in re.split(r"\n|/", part) if line.strip()]) == 3 for part in parts)
+
+
+_RULES: Sequence[Callable[[str], list[Requirement]]] = (_json, _yes_or_no, _items, _lengths, _language, _haiku)
