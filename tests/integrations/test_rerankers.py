@@ -14,6 +14,7 @@ from rerankers.results import RankedResults
 
 from llm_blender import InputError, PairRanker
 from llm_blender.integrations.rerankers import PairReranker
+from llm_blender.ranking import EvidenceWeights, Weights
 from llm_blender.testing import FakeRanker
 
 DOCS = ["bb", "dddd", "a", "ccc"]  # FakeRanker prefers the longer
@@ -119,3 +120,11 @@ def test_a_name_loads_and_a_wrong_one_says_so():
 def test_the_pages_example_runs(run_examples):
     names = run_examples("rerankers")
     assert names["results"][0].text == "Air scatters blue light more than red."
+
+
+def test_documents_do_not_vote_for_each_other():
+    fake = FakeRanker({"x y": 2.0, "a b": 0.0, "a b c": 1.0})
+    fake.evidence_weights = EvidenceWeights(several=Weights(consensus=100))
+    docs = ["a b", "a b c", "x y"]
+    assert fake.rank("Why?", docs).best == 1
+    assert PairReranker(fake).rank("Why?", docs)[0].text == "x y"

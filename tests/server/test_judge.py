@@ -8,6 +8,7 @@ from llm_blender.ensemble import Judge, Limits
 from llm_blender.errors import LLMError
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.rankers.llm_judge import LLMJudge
+from llm_blender.ranking import EvidenceWeights, Weights
 from llm_blender.testing import FakeLLM, FakeRanker
 
 STRENGTHS = {"first": 0.3, "second": 0.2}
@@ -38,6 +39,15 @@ def test_documents_are_not_judged(serve):
     service = serve(ranker=FakeRanker(STRENGTHS), judge=judge())
     found = service.http.post("/rerank", json={"query": "Which?", "documents": list(STRENGTHS)}).json()
     assert [result["index"] for result in found["results"]] == [0, 1]
+
+
+def test_documents_do_not_vote_for_each_other(serve):
+    ranker = FakeRanker({"x y": 2.0, "a b": 0.0, "a b c": 1.0})
+    ranker.evidence_weights = EvidenceWeights(several=Weights(consensus=100))
+    service, documents = serve(ranker=ranker), ["a b", "a b c", "x y"]
+    ranked = service.http.post("/v1/rank", json={"instruction": "Which?", "candidates": documents}).json()
+    reranked = service.http.post("/rerank", json={"query": "Which?", "documents": documents}).json()
+    assert (ranked["best"], reranked["results"][0]["index"]) == (1, 2)
 
 
 def test_clients_read_no_address_in_the_failure_of_a_judge(serve):

@@ -30,7 +30,7 @@ from llm_blender.fusers import (
 from llm_blender.fusers.chat_fuser import ChatFuser, within_budget
 from llm_blender.fusers.embedded_fuser import AdaptableLLM, EmbeddedFuser
 from llm_blender.llms import load_llm
-from llm_blender.ranking import Advance, PairwiseRanker, Pool, Priors, RankerOptions, rank_with
+from llm_blender.ranking import Advance, PairwiseRanker, Pool, Priors, RankerOptions, model_alone, rank_with
 from llm_blender.record import Learned, Record, models_of
 from llm_blender.store import Store
 from llm_blender.types import (
@@ -392,6 +392,8 @@ class Ensemble:
     ) -> Ranking:
         """Rank texts by the ranker alone; a lone text needs no ranker of pairs."""
         ranker = await self._loaded_ranker()
+        if not settings.evidence:
+            ranker = model_alone(ranker)
         options = RankerOptions(
             strategy=settings.strategy, seed=seed, budget=settings.budget, progress=observer.comparing
         )

@@ -27,6 +27,7 @@ class EnsembleSettings:
         priors: strengths of the LLMs by name, added to the ranker's evidence; ``auto`` learns them from the record,
             None adds none.
         record: keep the outcome of each ranking in the store, without texts, see `llm_blender.record`.
+        evidence: whether what the texts show beside the ranker's model counts, such as what most of them say.
         close_calls: pairs that the judge of the ensemble compares, if it has one.
         mode: ``pick`` returns the best candidate, ``fuse`` a text that the fuser makes from the best ones, ``auto``
             fuses where `rule` says so; a fused text is returned only if the guard prefers it, see `GuardedFuser`.
@@ -43,6 +44,7 @@ class EnsembleSettings:
     limits: Limits = field(default_factory=Limits)
     priors: Priors | Literal["auto"] | None = None
     record: bool = True
+    evidence: bool = True
     close_calls: CloseCalls = field(default_factory=CloseCalls)
     mode: Mode = "pick"
     top_k: int = DEFAULT_TOP_K

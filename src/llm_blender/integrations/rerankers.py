@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_blender.errors import InputError, MissingLibraryError
 from llm_blender.rankers import as_ranker
-from llm_blender.ranking import DEFAULT_BUDGET
+from llm_blender.ranking import DEFAULT_BUDGET, model_alone
 from llm_blender.types import Ranker
 
 try:
@@ -47,7 +47,7 @@ class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no type
         strategy: str = "auto",
         budget: int = DEFAULT_BUDGET,
     ) -> None:
-        self.ranker = as_ranker(model_name_or_path)
+        self.ranker = model_alone(as_ranker(model_name_or_path))  # documents do not vote for each other
         self.verbose, self.strategy, self.budget = verbose, strategy, budget
         self.ranking_type = "pairwise"
 

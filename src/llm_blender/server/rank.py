@@ -108,7 +108,8 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     """Put documents in order, best first, with the API of Cohere, Jina or TEI; of many, only the best ones are sure."""
     texts, prompt, service = _documents(body), body.query, Service.of(request)
     settings, most = service.ensemble.settings, service.config.max_documents
-    settings = replace(settings, close_calls=replace(settings.close_calls, pairs=0))  # documents are no answers
+    # Documents are no answers: they do not vote for each other, and no judge compares them.
+    settings = replace(settings, close_calls=replace(settings.close_calls, pairs=0), evidence=False)
     if len(texts) > service.config.max_candidates:
         settings = replace(settings, strategy="knockout")  # whose comparisons grow with the number, not its square
     param = "documents" if body.texts is None else "texts"
