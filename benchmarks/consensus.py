@@ -6,13 +6,12 @@ python benchmarks/consensus.py $DATA/train $DATA/dev
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 from ranker_quality import POOLS, rows_of
 
-from llm_blender.bench import BenchRow, Table, agreements, baseline_predictions, implied_pairs
+from llm_blender.bench import Table, agreements, baseline_predictions, draw_candidates, implied_pairs
 
 DRAWS = 3  # of the candidates of each row
 
@@ -28,25 +27,13 @@ def main() -> None:
     for count in (3, 4, 5, 8, 11):
         cells = [str(count)]
         for name, of_pool in pools.items():
-            judged = implied_pairs(name, drawn(of_pool, count))
+            judged = implied_pairs(name, draw_candidates(of_pool, count, draws=DRAWS))
             found = {result.method: result for result in agreements(judged, baseline_predictions(judged))}
             for method in ("consensus", "longest"):
                 low, high = found[method].ci95 or (np.nan, np.nan)
                 cells.append(f"{100 * found[method].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})")
         rows.append(tuple(cells))
     print(Table(tuple(columns), tuple(rows), names=0).markdown())
-
-
-def drawn(rows: list[BenchRow], count: int) -> list[BenchRow]:
-    """Draw `count` candidates of each row, several times."""
-    rng = np.random.default_rng(0)
-    result = []
-    for row in rows:
-        for _ in range(DRAWS if count < len(row.texts) else 1):
-            kept = rng.permutation(len(row.texts))[:count].tolist()
-            candidates, qualities = (tuple(values[i] for i in kept) for values in (row.candidates, row.qualities))
-            result.append(dataclasses.replace(row, candidates=candidates, qualities=qualities))
-    return result
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from llm_blender.bench.agreement import (
     agreement_table,
     agreements,
     baseline_predictions,
+    evidence_table,
     ranker_predictions,
 )
 from llm_blender.bench.cache import CachedRanker
-from llm_blender.bench.evidence import draw_candidates, evidence_table
 from llm_blender.bench.fusion import (
     FusedRow,
     FusionWins,
@@ -31,7 +31,7 @@ from llm_blender.bench.learn_priors import (
 from llm_blender.bench.plots import plot_agreements, require_matplotlib
 from llm_blender.bench.report import Table, write_page
 from llm_blender.bench.resampling import Difference
-from llm_blender.bench.rows import BenchRow, scored_rows
+from llm_blender.bench.rows import BenchRow, draw_candidates, scored_rows
 from llm_blender.bench.selection import (
     Selection,
     baseline_selections,

@@ -14,7 +14,15 @@ from llm_blender.bench.judged_pairs import JudgedPairs, compare_pairs, evidence_
 from llm_blender.bench.report import NOTHING, Result, Table, format_interval, format_number
 from llm_blender.bench.resampling import Difference, Floats, Resampling
 from llm_blender.rankers.heuristics import Consensus, First, Heuristic, Longest, Random
-from llm_blender.ranking import FEATURES, Interval, brier_score, calibration_bins, expected_calibration_error
+from llm_blender.ranking import (
+    FEATURES,
+    SITUATIONS,
+    EvidenceFit,
+    Interval,
+    brier_score,
+    calibration_bins,
+    expected_calibration_error,
+)
 from llm_blender.types import OnProgress, Ranker
 
 
@@ -265,3 +273,34 @@ def _judges_cells(result: Agreement) -> tuple[str, ...]:
     counts = (f"{result.pairs:,}", f"{result.ties:,}")
     longest = format_number(result.longest, ".1f", 100)
     return ("judges", *counts, *(NOTHING,) * 4, longest, NOTHING, NOTHING, f"{result.brier_base_rate:.3f}")
+
+
+def evidence_table(fit: EvidenceFit) -> Table:
+    """Return the weights of each situation, their intervals, and what each part is worth.
+
+    ``gain`` is how much the log loss rises, in thousandths of a nat, with the best weights without this part.
+    """
+    rows: list[Sequence[str]] = []
+    for situation in SITUATIONS:
+        found = fit.situations.get(situation)
+        if found is None:
+            continue
+        for name in ("model", *FEATURES):
+            if name in found.without:
+                low, high = found.ci95[name]
+                weight = getattr(fit.weights[situation], name)
+                gain = 1000 * (found.without[name] - found.log_loss)
+                known = abs(weight) > 1e-6 or name == "length"
+                rows.append(
+                    (
+                        situation,
+                        f"{found.pairs:,}",
+                        f"{found.log_loss:.4f}",
+                        name,
+                        f"{weight:.3f}" if known else NOTHING,
+                        f"{low:.3f} to {high:.3f}",
+                        f"{gain:+.1f}",
+                    )
+                )
+    columns = ("situation", "pairs", "log loss", "part", "weight", "95 %", "gain")
+    return Table(columns, tuple(tuple(row) for row in rows), names=1)

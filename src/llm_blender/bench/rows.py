@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair
@@ -152,3 +154,15 @@ def _subset_name(key: str, value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise InputError(f"{key!r} cannot name a subset: it must be a text or a number, not {type(value).__name__}.")
     return str(value) or REST
+
+
+def draw_candidates(rows: Iterable[BenchRow], count: int, *, draws: int = 1, seed: int = 0) -> list[BenchRow]:
+    """Draw `count` candidates of each row, `draws` times; a row with no more candidates than that is kept once."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for row in rows:
+        for _ in range(draws if count < len(row.candidates) else 1):
+            kept = rng.permutation(len(row.candidates))[:count].tolist()
+            candidates = tuple(row.candidates[i] for i in kept)
+            result.append(replace(row, candidates=candidates, qualities=tuple(row.qualities[i] for i in kept)))
+    return result
