@@ -223,6 +223,16 @@ class TestFit:
         fit = fit_evidence([self.drawn(2_000, consensus=2), self.drawn(250, consensus=14, seed=1)], resamples=5)
         assert 5 < fit.weights.several.consensus / fit.weights.several.model < 11
 
+    def test_earlier_weights_stay_where_there_are_no_pairs(self):
+        fit = fit_evidence([self.drawn(1_000, 2, situation="two", length=1)], resamples=5)
+        before = EvidenceWeights(several=Weights(0.5, consensus=10), agreeing=Weights(agreement=6))
+        after = fit.over(before, 4.0)
+        assert after.weights.two == fit.weights.two
+        scale = fit.temperature / 4
+        assert after.weights.agreeing == Weights(scale, agreement=6 * scale)
+        assert after.weights.several == Weights(0.5 * scale, consensus=10 * scale)
+        assert fit.over(EvidenceWeights(), 4.0) is fit
+
     def test_nothing_to_learn_from(self):
         with pytest.raises(InputError, match="no judged pair"):
             fit_evidence([JudgedFeatures([], [], np.zeros((0, 4)), [], [])])

@@ -290,14 +290,13 @@ def evidence_table(fit: EvidenceFit) -> Table:
                 low, high = found.ci95[name]
                 weight = getattr(fit.weights[situation], name)
                 gain = 1000 * (found.without[name] - found.log_loss)
-                known = abs(weight) > 1e-6 or name == "length"
                 rows.append(
                     (
                         situation,
                         f"{found.pairs:,}",
                         f"{found.log_loss:.4f}",
                         name,
-                        f"{weight:.3f}" if known else NOTHING,
+                        f"{weight:.3f}",
                         f"{low:.3f} to {high:.3f}",
                         f"{gain:+.1f}",
                     )

@@ -151,9 +151,10 @@ def calibrate(
     """Fit a PairRanker's temperature and the weights of its evidence, and write them to its config.json.
 
     P(a is better) = sigmoid(evidence / temperature), with the weights that make the judges' preferences likeliest, for
-    prompts with two candidates, with several, and with several that agree on final answers. Every FILE and score has
-    the same weight. Use rows like those that will be ranked, with as many candidates. The table shows what each part of
-    the evidence is worth: how much the log loss rises without it, in thousandths of a nat.
+    prompts with two candidates, with several, and with several that agree on final answers; a kind of prompt that no
+    FILE has keeps its weights. All instructions of a FILE and score have the same weight, at most fifty of them.
+    Use rows like those that will be ranked, with as many candidates. The table shows what each part of the evidence
+    is worth: how much the log loss rises without it, in thousandths of a nat.
 
     JSON: {temperature, weights: {two, several, agreeing: {model, consensus, agreement, form, length}}, situations: {…:
     {pairs, log_loss, without, ci95}}}.
@@ -191,8 +192,8 @@ def calibrate(
     for part in judged:
         with progress(part.file, "comparisons") as report:
             evidence.append(part.features(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits))
-    fit = fit_evidence(evidence, seed=seed)
     config = PairRankerConfig.load(checkpoint)
+    fit = fit_evidence(evidence, seed=seed).over(config.evidence_weights, config.temperature)
     weights = fit.weights.rounded()
     dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
     if as_json:

@@ -128,10 +128,10 @@ def reliability(n: int) -> float:
     return (n - 1) / (n + 1)
 
 
-def agreeing(answers: Sequence[str | None], voices: ArrayLike | None = None) -> Floats:
+def agreeing(answers: Sequence[str | None], weights: ArrayLike | None = None) -> Floats:
     """Return ``[N]`` the agreement of candidates, see `agreement`; one without an answer is behind all others."""
     answered = np.array([answer is not None for answer in answers], bool)
-    return np.where(answered, agreement(answers, voices), _NO_ANSWER)
+    return np.where(answered, agreement(answers, weights), _NO_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,23 @@ class EvidenceFit:
     temperature: float
     weights: EvidenceWeights
     situations: Mapping[Situation, SituationFit]
+
+    def over(self, weights: EvidenceWeights, temperature: float) -> Self:
+        """Return the fit with earlier weights where it has no pairs, so that these keep their probabilities.
+
+        Args:
+            weights: fitted before; the default ones are not kept.
+            temperature: to which they belong.
+        """
+        if weights == EvidenceWeights():
+            return self
+        scale = self.temperature / temperature
+        kept = {
+            name: Weights(**{part: scale * value for part, value in asdict(weights[name]).items()})
+            for name in SITUATIONS
+            if name not in self.situations
+        }
+        return replace(self, weights=replace(self.weights, **kept))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -164,7 +164,7 @@ class Priors:
 
         Every known logit increases by temperature · weight · (strength_i − strength_j), and the probabilities with it;
         the temperature becomes that of the priors, if they have one. Where candidates agree on final answers, each
-        voice counts exp(weight · strength): its LLM's odds to be right (Rasch, 1960). If weight or strengths add
+        vote counts exp(weight · strength): its LLM's odds to be right (Rasch, 1960). If weight or strengths add
         nothing, the ranking does not change.
 
         Args:
