@@ -112,7 +112,7 @@ class _Layers(nn.Module):
     def forward(self, states: Tensor, attention_mask: Tensor, wanted: Tensor | None) -> Tensor:
         table = self.LayerNorm(self.rel_embeddings.weight)
         # Not -inf: a row of only padding would be NaN.
-        hidden = (attention_mask == 0)[None, :, None, :] * torch.finfo(states.dtype).min
+        hidden = (attention_mask == 0)[:, None, :] * torch.finfo(states.dtype).min
         windows = _Windows.of(states.shape[1], self._config, states.device)
         *layers, last = self.layer
         for layer in layers:
@@ -135,21 +135,24 @@ class _Windows(NamedTuple):
     places: Tensor | None
     length: int
     config: DebertaConfig
+    alone: bool = False
 
     @classmethod
     def of(cls, length: int, config: DebertaConfig, device: torch.device) -> _Windows:
         """Return the windows of all T × T tokens."""
         # Views of a fixed stride cannot be exported for variable lengths.
-        if not torch.onnx.is_in_onnx_export() and 2 * length - 1 <= 2 * config.position_buckets:
-            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config)
+        alone = device.type == "cpu" and length >= ALONE
+        if not torch.onnx.is_in_onnx_export() and (alone or length <= config.position_buckets):
+            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config, alone)
         whole = cls(None, None, length, config)
         return whole.at(torch.arange(length, device=device))
 
     def at(self, queries: Tensor) -> _Windows:
         """Return the windows of some tokens as queries, by their positions ``[…, Q]``, and all as keys."""
         distances = queries[..., None] - torch.arange(self.length, device=queries.device)
-        rows = _row_of(distances, self.config) if self.rows is None else self.length - 1 - distances
-        return self._replace(places=rows)
+        if self.rows is None or self.length > self.config.position_buckets:
+            return self._replace(rows=None, places=_row_of(distances, self.config), alone=False)
+        return self._replace(places=self.length - 1 - distances, alone=False)
 
     def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
         """Compute c2p + p2c, ``[heads, B, Q, T]``.
@@ -172,19 +175,25 @@ class _Windows(NamedTuple):
         """Compute `terms` of all tokens in parts: each part needs only the rows of its distances."""
         length = self.length
         terms = query.new_empty((*query.shape[:-1], length))
-        size = length if length < _FEW else -(-length // 3)
-        parts = [slice(start, min(start + size, length)) for start in range(0, length, size)]
-        for part in parts:
-            near = slice(length - part.stop, 2 * length - 1 - part.start)
-            terms[:, :, part] = _slide(query[:, :, part], of_keys[:, near])
+        parts = [slice(start, min(start + self.part, length)) for start in range(0, length, self.part)]
         of_queries = of_queries.flip(-2)
         for part in parts:
             near = slice(length - part.stop, 2 * length - 1 - part.start)
-            terms[..., part] += _slide(key[:, :, part], of_queries[:, near]).transpose(-1, -2)
+            terms[..., part] = _slide(key[:, :, part], of_queries[:, near]).transpose(-1, -2)
+        for part in parts:
+            near = slice(length - part.stop, 2 * length - 1 - part.start)
+            terms[:, :, part] += _slide(query[:, :, part], of_keys[:, near])
         return terms
+
+    @property
+    def part(self) -> int:
+        if self.alone: return PART
+        return self.length if self.length < _FEW else -(-self.length // 3)
 
 
 _FEW = 48  # tokens below which splitting does not pay
+PART = 64
+ALONE = 257
 
 
 def _product(states: Tensor, table: Tensor) -> Tensor:
@@ -219,7 +228,11 @@ class _Layer(nn.Module):
 
     def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
         states = self.attention(states, context, table, hidden, windows)
-        return self.output(functional.gelu(self.intermediate.dense(states)), states)  # type: ignore[no-any-return]
+        return self.output(_gelu(self.intermediate.dense(states)), states)  # type: ignore[no-any-return]
+
+
+def _gelu(states: Tensor) -> Tensor:
+    return functional.gelu(states) if torch.is_grad_enabled() else torch.ops.aten.gelu_(states)
 
 
 class Dense(nn.Module):
@@ -263,14 +276,24 @@ class _DisentangledAttention(nn.Module):
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
-        query = self._split(self.query_proj(states))
-        key, value = self._split(self.key_proj(context)), self._split(self.value_proj(context))
-        of_keys, of_queries = self._projected(table)
+        query, key, value = self.query_proj(states), self.key_proj(context), self.value_proj(context)
+        tables = self._projected(table)
         if windows.rows is not None:
-            of_keys, of_queries = of_keys[:, windows.rows], of_queries[:, windows.rows]
-        bias = windows.terms(query, key, of_keys, of_queries).add_(hidden)
+            tables = tables[0].index_select(1, windows.rows), tables[1].index_select(1, windows.rows)
+        size = 1 if windows.alone else len(states)
+        return torch.cat(
+            [
+                self._attend(q, k, v, h, tables, windows)
+                for q, k, v, h in zip(*(x.split(size) for x in (query, key, value, hidden)), strict=True)
+            ]
+        )
+
+    def _attend(self, query, key, value, hidden, tables, windows):
+        query, key, value = self._split(query), self._split(key), self._split(value)
+        bias = windows.terms(query, key, *tables).add_(hidden[None])
+        query, key, value, bias = (x.transpose(0, 1) for x in (query, key, value, bias))
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self._scale)
-        return mixed.permute(1, 2, 0, 3).flatten(2)
+        return mixed.transpose(1, 2).flatten(2)
 
     def _projected(self, table: Tensor) -> tuple[Tensor, Tensor]:
         """Return the table as keys and as queries ``[heads, rows, d]``, scaled; cached until the weights change."""
@@ -287,7 +310,7 @@ class _DisentangledAttention(nn.Module):
     def _split(self, states: Tensor) -> Tensor:
         """Reshape ``[B, T, H]`` to ``[heads, B, T, d]``."""
         batch, length, width = states.shape
-        return states.view(batch, length, self._heads, width // self._heads).permute(2, 0, 1, 3).contiguous()
+        return states.view(batch, length, self._heads, width // self._heads).permute(2, 0, 1, 3)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # moved, or another dtype
         self._tables = None
