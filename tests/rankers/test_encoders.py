@@ -20,19 +20,29 @@ VALUES = {
 }
 
 
-@pytest.fixture(scope="module")
-def twins():
-    """The same weights in transformers' model and in ours."""
+def make_twins(values):
+    """Build transformers' model and ours with the same random weights."""
     import torch
 
     from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 
     torch.manual_seed(0)
-    theirs = make_encoder(VALUES, own=False).eval()
-    ours = make_encoder(VALUES).eval()
+    theirs = make_encoder(values, own=False).eval()
+    ours = make_encoder(values).eval()
     assert isinstance(ours, DebertaEncoder)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return make_twins(VALUES)
+
+
+@pytest.fixture(scope="module")
+def published_twins():
+    """Twins with the table of the published models: 256 buckets for distances up to 512."""
+    return make_twins({**VALUES, "position_buckets": 256, "max_position_embeddings": 512, "num_hidden_layers": 2})
 
 
 def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,17 +55,62 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(60, (rows, length)), mask
 
 
-# The table has 32 rows: up to 16 tokens the terms slide, above they are gathered, above 64 distances are clipped.
-@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40, 130])
-def test_states_are_those_of_transformers(twins, length):
+def difference(twins, rows: int, length: int) -> float:
     import torch
 
     theirs, ours = twins
-    ids, mask = batch(4, length)
+    ids, mask = batch(rows, length)
     with torch.inference_mode():
         wanted = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
         states = ours(ids, mask).last_hidden_state
-    assert (wanted - states)[mask.bool()].abs().max() < 3e-5
+    return (wanted - states)[mask.bool()].abs().max().item()
+
+
+# The table has 32 rows: above 16 tokens sequences run one by one, above 64 distances are clipped and parts are several.
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40, 64, 65, 130])
+def test_states_are_those_of_transformers(twins, length):
+    assert difference(twins, 4, length) < 3e-5
+
+
+@pytest.mark.parametrize("length", [257, 300, 511, 600])
+def test_long_states_are_those_of_transformers(published_twins, length):
+    assert difference(published_twins, 2, length) < 1e-5
+
+
+@pytest.mark.parametrize("length", [5, 16, 40])
+def test_gathered_states_are_those_that_slide(twins, length, monkeypatch):
+    """Exporting, and other devices for long sequences, gather."""
+    import torch
+
+    _, ours = twins
+    ids, mask = batch(3, length)
+    with torch.inference_mode():
+        slid = ours(ids, mask).last_hidden_state
+        monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+        monkeypatch.setattr("llm_blender.rankers.encoders.deberta._slide", None)
+        gathered = ours(ids, mask).last_hidden_state
+    assert (gathered - slid)[mask.bool()].abs().max() < 3e-5
+
+
+def test_long_sequences_are_neither_gathered_nor_computed_together(twins, monkeypatch):
+    import torch
+
+    from llm_blender.rankers.encoders import deberta
+
+    _, ours = twins
+    batches = set()
+    slide = deberta._slide
+
+    def recorded(states, table):
+        batches.add(states.shape[1])
+        return slide(states, table)
+
+    monkeypatch.setattr(deberta, "_slide", recorded)
+    with torch.inference_mode():
+        ours(*batch(3, 17))
+        assert batches == {1}
+        ours(*batch(3, 16))
+        assert batches == {1, 3}
 
 
 @pytest.mark.parametrize("length", [5, 16, 40])
@@ -104,11 +159,12 @@ def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
         assert (halved.float() - after).abs().max() < 0.3
 
 
-def test_gradients_reach_the_table_of_positions(twins):
+@pytest.mark.parametrize("length", [10, 20])
+def test_gradients_reach_the_table_of_positions(length):
     from llm_blender.rankers.encoders import make_encoder
 
     ours = make_encoder(VALUES)
-    ids, mask = batch(2, 10)
+    ids, mask = batch(2, length)
     for _ in range(2):  # twice: the first graph is not kept
         ours.zero_grad()
         ours(ids, mask).last_hidden_state.square().sum().backward()

@@ -6,8 +6,10 @@ with the key's relative position (c2p) and the key with the query's (p2c). How t
 - The projections of the table of relative positions depend only on the weights: they are computed once, not for each
   batch.
 - Both terms depend only on the distance i − j, so row i of the one and column j of the other are windows that slide
-  over one product: strided views replace the gathers, up to the length at which the table has fewer rows.
-- Heads are the first dimension, so a product with the table is one matrix product per head for any batch.
+  over one product: strided views replace the gathers. Where a sequence is longer than the table, the rows of far
+  distances repeat, which costs less than gathering on a CPU; other devices gather then.
+- Heads are the first dimension, so a product with the table is one matrix product per head for any batch. On a CPU,
+  long sequences run one by one: their terms are large, and smaller ones stay in the caches.
 - The sum of both terms is the mask of one fused attention.
 - The last layer computes only the states of the tokens that are read.
 """
@@ -124,35 +126,41 @@ class _Layers(nn.Module):
 
 
 class _Windows(NamedTuple):
-    """Rows of the table of relative positions for each query and key.
+    """Rows of the table of relative positions for each query and key: by distance for sliding, or gathered.
 
     Attributes:
-        rows: the part of the table that is multiplied, by distance T − 1, …, −(T − 1); None for the whole table.
-        places: ``[Q, T]`` or ``[B, Q, T]``, row in that part for a query and a key; None for sliding windows.
+        rows: ``[2T − 1]``, row for distance T − 1, …, −(T − 1); None for gathering.
+        places: ``[Q, T]`` or ``[B, Q, T]``, row for a query and a key; None for sliding windows.
     """
 
     rows: Tensor | None
     places: Tensor | None
     length: int
     config: DebertaConfig
-    alone: bool = False
 
     @classmethod
     def of(cls, length: int, config: DebertaConfig, device: torch.device) -> _Windows:
         """Return the windows of all T × T tokens."""
         # Views of a fixed stride cannot be exported for variable lengths.
-        alone = device.type == "cpu" and length >= ALONE
-        if not torch.onnx.is_in_onnx_export() and (alone or length <= config.position_buckets):
-            return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config, alone)
-        whole = cls(None, None, length, config)
-        return whole.at(torch.arange(length, device=device))
+        if torch.onnx.is_in_onnx_export() or (device.type != "cpu" and length > config.position_buckets):
+            return cls(None, None, length, config).at(torch.arange(length, device=device))
+        return cls(_row_of(torch.arange(length - 1, -length, -1, device=device), config), None, length, config)
 
     def at(self, queries: Tensor) -> _Windows:
         """Return the windows of some tokens as queries, by their positions ``[…, Q]``, and all as keys."""
         distances = queries[..., None] - torch.arange(self.length, device=queries.device)
-        if self.rows is None or self.length > self.config.position_buckets:
-            return self._replace(rows=None, places=_row_of(distances, self.config), alone=False)
-        return self._replace(places=self.length - 1 - distances, alone=False)
+        return self._replace(rows=None, places=_row_of(distances, self.config))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether sequences run one by one."""
+        return self.rows is not None and self.length > self.config.position_buckets
+
+    def tables(self, of_keys: Tensor, of_queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tables ``[heads, rows, d]`` that `terms` takes."""
+        if self.rows is None:
+            return of_keys, of_queries
+        return of_keys.index_select(1, self.rows), of_queries.index_select(1, self.rows.flip(0))
 
     def terms(self, query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
         """Compute c2p + p2c, ``[heads, B, Q, T]``.
@@ -160,14 +168,16 @@ class _Windows(NamedTuple):
         Args:
             query: ``[heads, B, Q, d]``.
             key: ``[heads, B, T, d]``.
-            of_keys: the table as keys, ``[heads, rows, d]``.
-            of_queries: the table as queries.
+            of_keys: the table as keys, from `tables`.
+            of_queries: the table as queries, from `tables`.
         """
         if self.places is None:
             return self._slid(query, key, of_keys, of_queries)
         heads, batch, count, _ = query.shape
         places = self.places.expand(heads, batch, count, self.length)
         c2p = torch.gather(_product(query, of_keys), -1, places)
+        if self.places.dim() == 3:  # few queries: only their rows
+            return c2p + (of_queries[:, self.places] * key.unsqueeze(2)).sum(-1)
         p2c = torch.gather(_product(key, of_queries), -1, places.transpose(-1, -2))
         return c2p + p2c.transpose(-1, -2)
 
@@ -175,8 +185,8 @@ class _Windows(NamedTuple):
         """Compute `terms` of all tokens in parts: each part needs only the rows of its distances."""
         length = self.length
         terms = query.new_empty((*query.shape[:-1], length))
-        parts = [slice(start, min(start + self.part, length)) for start in range(0, length, self.part)]
-        of_queries = of_queries.flip(-2)
+        size = _PART if self.one_by_one else length if length < _FEW else -(-length // 3)
+        parts = [slice(start, min(start + size, length)) for start in range(0, length, size)]
         for part in parts:
             near = slice(length - part.stop, 2 * length - 1 - part.start)
             terms[..., part] = _slide(key[:, :, part], of_queries[:, near]).transpose(-1, -2)
@@ -185,15 +195,9 @@ class _Windows(NamedTuple):
             terms[:, :, part] += _slide(query[:, :, part], of_keys[:, near])
         return terms
 
-    @property
-    def part(self) -> int:
-        if self.alone: return PART
-        return self.length if self.length < _FEW else -(-self.length // 3)
-
 
 _FEW = 48  # tokens below which splitting does not pay
-PART = 64
-ALONE = 257
+_PART = 64  # tokens of a part where sequences run one by one
 
 
 def _product(states: Tensor, table: Tensor) -> Tensor:
@@ -232,7 +236,8 @@ class _Layer(nn.Module):
 
 
 def _gelu(states: Tensor) -> Tensor:
-    return functional.gelu(states) if torch.is_grad_enabled() else torch.ops.aten.gelu_(states)
+    """Return GELU(states), in their place where no gradient needs them."""
+    return functional.gelu(states) if torch.is_grad_enabled() else torch.ops.aten.gelu_(states)  # type: ignore[no-any-return]
 
 
 class Dense(nn.Module):
@@ -276,22 +281,26 @@ class _DisentangledAttention(nn.Module):
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def forward(self, states: Tensor, context: Tensor, table: Tensor, hidden: Tensor, windows: _Windows) -> Tensor:
-        query, key, value = self.query_proj(states), self.key_proj(context), self.value_proj(context)
-        tables = self._projected(table)
-        if windows.rows is not None:
-            tables = tables[0].index_select(1, windows.rows), tables[1].index_select(1, windows.rows)
-        size = 1 if windows.alone else len(states)
-        return torch.cat(
-            [
-                self._attend(q, k, v, h, tables, windows)
-                for q, k, v, h in zip(*(x.split(size) for x in (query, key, value, hidden)), strict=True)
-            ]
-        )
+        inputs = self.query_proj(states), self.key_proj(context), self.value_proj(context), hidden
+        tables = windows.tables(*self._projected(table))
+        if not windows.one_by_one:
+            return self._mix(*inputs, tables, windows)
+        sequences = zip(*(part.split(1) for part in inputs), strict=True)
+        return torch.cat([self._mix(*sequence, tables, windows) for sequence in sequences])
 
-    def _attend(self, query, key, value, hidden, tables, windows):
+    def _mix(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        windows: _Windows,
+    ) -> Tensor:
+        """Attend from queries ``[B, Q, H]`` to values ``[B, T, H]``, with `hidden` ``[B, 1, T]`` added to the terms."""
         query, key, value = self._split(query), self._split(key), self._split(value)
-        bias = windows.terms(query, key, *tables).add_(hidden[None])
-        query, key, value, bias = (x.transpose(0, 1) for x in (query, key, value, bias))
+        bias = windows.terms(query, key, *tables).add_(hidden)
+        query, key, value, bias = (part.transpose(0, 1) for part in (query, key, value, bias))
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self._scale)
         return mixed.transpose(1, 2).flatten(2)
 
@@ -308,7 +317,7 @@ class _DisentangledAttention(nn.Module):
         return self._tables
 
     def _split(self, states: Tensor) -> Tensor:
-        """Reshape ``[B, T, H]`` to ``[heads, B, T, d]``."""
+        """View ``[B, T, H]`` as ``[heads, B, T, d]``."""
         batch, length, width = states.shape
         return states.view(batch, length, self._heads, width // self._heads).permute(2, 0, 1, 3)
 
