@@ -103,7 +103,7 @@ def make_peers(
     shape = write_model(folder)
     peers: list[Peer] = []
     for kind in wanted:
-        counts = lambda kind=kind: Counting(clock, paired=kind == "pairs")  # noqa: B023, E731
+        counts = partial(Counting, clock, paired=kind == "pairs")
         if kind in ("pointwise", "pairs"):
             longest = 2 * tokens if kind == "pairs" else tokens
             for name, count, score in cross_encoders(folder, threads, longest, counts, notes):
@@ -120,7 +120,9 @@ def write_model(folder: Path) -> Shape:
     import torch
     from safetensors.torch import load_file
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers.utils import logging as quiet
 
+    quiet.disable_progress_bar()
     source = find_checkpoint(BUNDLED)
     config = PairRankerConfig.load(source)
     torch.manual_seed(0)
