@@ -199,7 +199,7 @@ def chat_texts(
 
 
 _WORDS = """
-the answer depends on how many people are asked because light from the sun is scattered in air and water while a good
+the answer depends on how many people are tested because light from the sun is scattered in air and water while a good
 night of sleep needs a dark room, no coffee after lunch and the same hour every day; however, this is only one of
 several explanations that have been given by those who study it. Photosynthesis, (carbohydrates) encyclopedias,
 1,250 misinterpreted "recommendations" unquestionably: reproducibility
