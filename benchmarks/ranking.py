@@ -404,7 +404,8 @@ def draw(found: Sequence[Measured], remark: str, theme: Theme) -> Figure:
     axes = figure.subplots(len(drawn), squeeze=False, sharex=True)[:, 0]
     for axis, result in zip(axes, drawn, strict=True):
         headline(axis, result.name, f"{result.second:.3f} s a prompt", theme)
-        bar_axis(axis, ["peak of float32 products", *(f"− {name}" for name in FACTORS), "reaches the user"], theme)
+        losses = ("products slower than the peak", *FACTORS[1:])
+        bar_axis(axis, ["peak of float32 products", *losses, "reaches the user"], theme)
         left, rate = 100.0, 1 / result.second / (result.of_peak() or 1)
         bars = [(0.0, left, theme.baseline)]
         for factor in result.factors().values():
@@ -415,13 +416,15 @@ def draw(found: Sequence[Measured], remark: str, theme: Theme) -> Figure:
         for row, (start, end, colour) in enumerate(bars):
             axis.barh(row, end - start, left=start, height=0.66, color=colour)
             ends = row in (0, len(bars) - 1)
-            words = f"{end:.0f} %, {rate * end / 100:.2g} prompts/s" if ends else f"{start - end:+.0f}"
+            words = (
+                f"{end:.0f} %, {rate * end / 100:.2g} prompts/s" if ends else f"{start - end:+.0f}".replace("-", "−")
+            )
             axis.annotate(
                 words, (max(start, end), row), (4, 0), textcoords="offset points", va="center", fontsize=7.5,
                 color=theme.ink if ends else theme.quiet,
             )  # fmt: skip
     axes[-1].set_xlabel(f"% of the peak. {remark}")
-    axes[-1].set_xlim(0, 125)
+    axes[-1].set_xlim(0, 128)
     return figure
 
 
@@ -480,7 +483,7 @@ def main() -> None:
         peers, notes = make_peers(options.peers, Path(folder), options.threads, options.peer_tokens, read_clock)
         found = measure([*runners, *peers], prompts, texts, options.rounds, bare, read_clock)
     peak = statistics.median(value for result in found for value in result.peaks)
-    machine = Machine()
+    machine, threads = Machine(), f"{options.threads} thread{'s' * (options.threads > 1)}"
     about = {
         "processor": machine.processor,
         "threads": options.threads,
@@ -497,13 +500,13 @@ def main() -> None:
         print(json.dumps(values, indent=1, ensure_ascii=False))
     else:
         print(
-            f"{machine.processor}; {options.threads} threads of {machine.processors}; {clock} time, median of "
+            f"{machine.processor}; {threads} of {machine.processors}; {clock} time, median of "
             f"{options.rounds} rounds; {len(prompts)} prompts of {options.candidates} candidates; float32 peak "
             f"{peak / 1e9:.0f} GFLOP/s ({bare.library})\n"
         )
         print(table(found).markdown(), details(found).markdown(), *notes, sep="\n\n")
     if options.picture is not None:
-        remark = f"{options.threads} threads, {peak / 1e9:.0f} GFLOP/s, {options.candidates} candidates"
+        remark = f"{threads}, {peak / 1e9:.0f} GFLOP/s, {options.candidates} candidates"
         save_figures({"ranking": lambda theme: draw(found, remark, theme)}, options.picture)
 
 

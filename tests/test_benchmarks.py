@@ -61,8 +61,11 @@ def test_a_deberta_has_terms_of_positions_and_three_queries_at_the_end(accountin
 
 
 def test_the_accounting_adds_up(accounting, monkeypatch, capsys):
+    import torch
+
     monkeypatch.setattr(accounting.Products, "peak", lambda self: 1e11)
-    arguments = ["--rows", "2", "--candidates", "3", "--words", "8", "--rounds", "1", "--json"]
+    arguments = ["--rows", "2", "--candidates", "3", "--words", "8", "--rounds", "1", "--json", "--clock", "cpu"]
+    arguments += ["--threads", str(torch.get_num_threads())]  # those of the other tests
     arguments += ["--run", "one=strategy=full", "--run", "baseline=ranker=longest"]
     monkeypatch.setattr(sys, "argv", ["ranking.py", *arguments])
     importlib.import_module("ranking").main()
