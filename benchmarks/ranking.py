@@ -19,7 +19,8 @@ the product of four factors, which the picture shows:
 - outside the model: time of the model over that of the whole call.
 
 Outside the model, ``tokenising`` includes the cuts to length, ``evidence`` is what the texts themselves show,
-``packing`` makes batches and collects results, and the rest, ``engine``, is strategies and results.
+``packing`` makes batches and collects results, and the rest, ``engine``, is strategies and results. Times inside the
+model are those of one device: with several, its batches overlap, and these shares are wrong.
 
 ``--peers`` adds other libraries with the weights of the bundled ranker's encoder and a random head (`_peers`).
 """

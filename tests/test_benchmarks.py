@@ -60,17 +60,18 @@ def test_a_deberta_has_terms_of_positions_and_three_queries_at_the_end(accountin
     assert accounting.Shape.of(unknown) is None
 
 
-def test_the_accounting_adds_up(accounting, monkeypatch, capsys):
+def test_the_accounting_adds_up(accounting, tiny_ranker, monkeypatch, capsys):
     import torch
 
     monkeypatch.setattr(accounting.Products, "peak", lambda self: 1e11)
     arguments = ["--rows", "2", "--candidates", "3", "--words", "8", "--rounds", "1", "--json", "--clock", "cpu"]
     arguments += ["--threads", str(torch.get_num_threads())]  # those of the other tests
     arguments += ["--run", "one=strategy=full", "--run", "baseline=ranker=longest"]
+    arguments += ["--run", f"joint=ranker={tiny_ranker()},backend=torch,strategy=full,prompts=0"]
     monkeypatch.setattr(sys, "argv", ["ranking.py", *arguments])
     importlib.import_module("ranking").main()
     runs = json.loads(capsys.readouterr().out)["runs"]
-    one = runs["one"]
+    one, joint = runs["one"], runs["joint"]
     assert (one["pairs_a_prompt"], one["pairs_of_all"]) == (3, 1)
     assert one["work"]["compare"]["pairs"] == 6
     assert sum(one["outside_parts"].values()) == pytest.approx(one["outside"])
@@ -80,5 +81,7 @@ def test_the_accounting_adds_up(accounting, monkeypatch, capsys):
         product *= factor
     assert one["of_peak"] == pytest.approx(product)
     assert one["of_peak"] == pytest.approx(one["useful_flops_a_prompt"] / one["seconds_a_prompt"] / 1e11)
+    assert (joint["work"]["pairs"]["pairs"], joint["pairs_of_all"]) == (12, 2)  # it has a position bias
+    assert joint["padding"]["pairs"] == joint["work"]["pairs"]["tokens"] / joint["work"]["pairs"]["computed"]
     assert runs["baseline"]["pairs_a_prompt"] == 0
     assert runs["baseline"]["outside"] is None
