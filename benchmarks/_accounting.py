@@ -20,13 +20,11 @@ whatever the precision.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -160,23 +158,13 @@ class Products:
         return self._clock() - started
 
 
-class Machine:
-    """Names of what the numbers were measured on."""
-
-    @cached_property
-    def processor(self) -> str:
-        """Model of the CPU, and those of its instructions that speed up products."""
-        information = Path("/proc/cpuinfo")
-        if not information.exists():
-            return platform.processor() or platform.machine()
-        lines = dict(line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)
-        values = {name.strip(): value.strip() for name, value in lines.items()}
-        known = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-        flags = [flag for flag in known if flag in values.get("flags", "").split()]
-        return f"{values.get('model name', platform.machine())} ({', '.join(flags)})"
-
-    @property
-    def processors(self) -> int:
-        """Number of processors available to this process."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+def processor() -> str:
+    """Return the model of the CPU, and those of its instructions that speed up products."""
+    information = Path("/proc/cpuinfo")
+    if not information.exists():
+        return platform.processor() or platform.machine()
+    lines = (line.partition(":") for line in information.read_text().splitlines())
+    values = {name.strip(): value.strip() for name, _, value in lines}
+    known = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    flags = [flag for flag in known if flag in values.get("flags", "").split()]
+    return f"{values.get('model name', platform.machine())} ({', '.join(flags)})"

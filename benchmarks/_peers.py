@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from _accounting import Machine, Shape
+from _accounting import Shape, processor
 
 from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker import PairRankerConfig
@@ -168,7 +168,7 @@ def onnx_models(folder: Path) -> dict[str, Path]:
             dynamo=False,
         )
     # optimum's AutoQuantizationConfig: per channel; signed weights for VNNI, unsigned ones for AVX2.
-    signed = "vnni" in Machine().processor
+    signed = "vnni" in processor()
     quantize_dynamic(
         paths["fp32"],
         paths["int8"],

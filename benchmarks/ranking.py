@@ -35,21 +35,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from _accounting import Machine, Products, Shape
+from _accounting import Products, Shape, processor
 from _peers import PEERS, make_peers
 
 from llm_blender.bench import Table
-from llm_blender.bench.plots import bar_axis, headline, new_figure, save_figures
+from llm_blender.bench.plots import bar_axis, headline, new_figure, require_matplotlib, save_figures
 from llm_blender.bench.report import NOTHING, Theme, format_number
 from llm_blender.data import read_rows
 from llm_blender.errors import CheckpointError, NotFoundError
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.pair_ranker import PairRanker
+from llm_blender.rankers.pair_ranker.backends import available_processors
 from llm_blender.ranking.evidence import Features
 from llm_blender.testing import CountedBatch, CountingBackend, chat_texts, work_of
 from llm_blender.types import Ranker
@@ -443,7 +443,9 @@ def read_texts(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]
         if len(of) >= options.candidates:
             prompts.append(row.prompt)
             texts.append(of[: options.candidates])
-    return list(islice(prompts, options.rows)), texts[: options.rows]
+    if not prompts:
+        raise SystemExit(f"{options.file} has no row with {options.candidates} different candidates: see --candidates.")
+    return prompts[: options.rows], texts[: options.rows]
 
 
 def main() -> None:
@@ -473,6 +475,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--picture", type=Path, help="folder of ranking.svg and ranking.png")
     options = parser.parse_args()
+    if options.picture is not None:
+        require_matplotlib()
     clock = options.clock or ("cpu" if options.threads == 1 else "wall")
     read_clock: Clock = time.process_time if clock == "cpu" else time.perf_counter
     defaults = {name: getattr(options, name) for name in ("ranker", "backend", "precision", "strategy", "prompts")}
@@ -484,9 +488,9 @@ def main() -> None:
         peers, notes = make_peers(options.peers, Path(folder), options.threads, options.peer_tokens, read_clock)
         found = measure([*runners, *peers], prompts, texts, options.rounds, bare, read_clock)
     peak = statistics.median(value for result in found for value in result.peaks)
-    machine, threads = Machine(), f"{options.threads} thread{'s' * (options.threads > 1)}"
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
     about = {
-        "processor": machine.processor,
+        "processor": processor(),
         "threads": options.threads,
         "clock": clock,
         "rounds": options.rounds,
@@ -501,7 +505,7 @@ def main() -> None:
         print(json.dumps(values, indent=1, ensure_ascii=False))
     else:
         print(
-            f"{machine.processor}; {threads} of {machine.processors}; {clock} time, median of "
+            f"{about['processor']}; {threads} of {available_processors()}; {clock} time, median of "
             f"{options.rounds} rounds; {len(prompts)} prompts of {options.candidates} candidates; float32 peak "
             f"{peak / 1e9:.0f} GFLOP/s ({bare.library})\n"
         )
