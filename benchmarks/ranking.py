@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -313,6 +314,7 @@ def measure(
     for runner in runners:
         runner.rank(prompts, texts)
     for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         turns = list(zip(runners, found, strict=True))
         for runner, result in turns[:: -1 if number % 2 else 1]:
             result.peaks.append(bare.peak())
