@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _T = TypeVar("_T")
 
 MAX_TOKENS = 2_048
-"""Tokens of a batch on a CPU, padding included: larger ones pad more (benchmarks/ranker_speed.py)."""
+"""Tokens of a batch on a CPU, padding included: larger ones pad more (benchmarks/ranking.py)."""
 
 _OVERHEAD = 40
 """Cost of one more batch, in tokens computed.
