@@ -144,6 +144,18 @@ class TestComparing:
             (found,) = ranker.pair_logits([PROMPT], [TEXTS], [pair])
             assert found == pytest.approx(logits[pair[1:]], abs=1e-5)
 
+    @pytest.mark.parametrize("name", ["tiny", BUNDLED])
+    def test_onnx_results_depend_on_neither_neighbours_nor_threads(self, folder, name):
+        checkpoint = folder if name == "tiny" else BUNDLED
+        one, several = (PairRanker.from_pretrained(checkpoint, threads=threads) for threads in (1, 3))
+        pairs = [(0, i, j) for i in range(len(TEXTS)) for j in range(i)]
+        together = several.pair_logits([PROMPT], [TEXTS], pairs)
+        shuffled = np.random.default_rng(0).permutation(len(pairs))
+        others = one.pair_logits([PROMPT], [TEXTS], [pairs[i] for i in shuffled])
+        alone = [one.pair_logits([PROMPT], [TEXTS], [pair])[0] for pair in pairs]
+        assert (together[shuffled] == others).all()  # to the last bit
+        assert (together == alone).all()
+
     def test_each_text_is_read_once_over_all_rounds(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
         counts = count(ranker, monkeypatch)
@@ -172,7 +184,7 @@ class TestComparing:
         def compare(**options):
             counts["read"] = 0
             fitted = FittedTexts(ranker.input_format, prompts, candidates, [0.0, 0.0])
-            comparer = LateComparer(ranker.backend, fitted, ranker.input_format.pad_id, ranker.max_tokens, **options)
+            comparer = LateComparer(ranker.backend, fitted, ranker.max_tokens, **options)
             return comparer(pool, lambda done: None), counts["read"]
 
         wanted, once = compare()
@@ -211,13 +223,13 @@ def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
     counts = {"read": 0, "compared": 0}
     read, compare = ranker.backend.read, ranker.backend.compare
 
-    def reading(batch):
-        counts["read"] += len(batch.input_ids)
-        return read(batch)
+    def reading(sequences):
+        counts["read"] += len(sequences)
+        return read(sequences)
 
-    def comparing(reading):
-        counts["compared"] += len(reading[0]) // 2
-        return compare(reading)
+    def comparing(pairs):
+        counts["compared"] += len(pairs)
+        return compare(pairs)
 
     monkeypatch.setattr(ranker.backend, "read", reading)
     monkeypatch.setattr(ranker.backend, "compare", comparing)

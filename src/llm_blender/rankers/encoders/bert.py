@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from llm_blender.rankers.encoders.deberta import Dense, Encoded, Residual
 
-_OTHER_BIAS = -2.0
+OTHER_BIAS = -2.0
 """Added to attention logits of the other text, so that an untrained model stays close to its pretraining.
 
 A constant, since a bias with a gradient would rule out fused attention. The keys learn which tokens get more weight.
@@ -104,18 +104,24 @@ class _Embeddings(nn.Module):
 class _Layers(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
 
-class _Layer(nn.Module):
+class BertLayer(nn.Module):
+    """A layer: attention, then `transform`."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.attention = _Attention(config)
+        self.attention = BertAttention(config)
         self.intermediate = Dense(config.hidden_size, config.intermediate_size)
         self.output = _residual(config.intermediate_size, config)
 
     def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None = None) -> Tensor:
-        states = self.attention(states, hidden, other_key)
+        """Return the next states ``[B, T, H]``; `hidden` is added to attention logits."""
+        return self.transform(self.attention(states, hidden, other_key))
+
+    def transform(self, states: Tensor) -> Tensor:
+        """Return the states ``[B, T, H]`` after the layer's attention and feed-forward network."""
         return cast(Tensor, self.output(functional.gelu(self.intermediate.dense(states)), states))
 
 
@@ -123,27 +129,35 @@ def _residual(inputs: int, config: BertConfig) -> Residual:
     return Residual(inputs, config.hidden_size, config.layer_norm_eps, config.hidden_dropout_prob)
 
 
-class _Attention(nn.Module):
+class BertAttention(nn.Module):
+    """Attention of all heads.
+
+    Attributes:
+        heads: number of heads.
+        width: numbers of a head.
+    """
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         width = config.hidden_size
         self.self = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
         self.output = _residual(config.hidden_size, config)
-        self._heads = config.num_attention_heads
+        self.heads, self.width = config.num_attention_heads, width // config.num_attention_heads
 
     def forward(self, states: Tensor, hidden: Tensor, other_key: Tensor | None) -> Tensor:
+        """Return the states after attention ``[B, T, H]``, before the feed-forward network."""
         query, key, value = (self._split(project(states)) for project in self.self.values())
         mask = hidden
         if other_key is not None:
-            key = torch.cat([key, _swap(key) + other_key.view(1, self._heads, 1, -1)], 2)
+            key = torch.cat([key, _swap(key) + other_key.view(1, self.heads, 1, -1)], 2)
             value = torch.cat([value, _swap(value)], 2)
-            mask = torch.cat([hidden, _swap(hidden) + _OTHER_BIAS], -1)
+            mask = torch.cat([hidden, _swap(hidden) + OTHER_BIAS], -1)
         mixed = functional.scaled_dot_product_attention(query, key, value, mask.to(query.dtype))
         return cast(Tensor, self.output(mixed.transpose(1, 2).flatten(2), states))
 
     def _split(self, states: Tensor) -> Tensor:
         batch, length, _ = states.shape
-        return states.view(batch, length, self._heads, -1).transpose(1, 2)
+        return states.view(batch, length, self.heads, -1).transpose(1, 2)
 
 
 def _swap(values: Tensor) -> Tensor:

@@ -77,7 +77,10 @@ def load_session(
         raise CheckpointError(f"{path} cannot be loaded as an ONNX model: {error}") from error
     names = {value.name for value in session.get_inputs()}
     if names != inputs:
-        raise CheckpointError(f"{path} is not this PairRanker: its inputs are {', '.join(sorted(names))}.")
+        raise CheckpointError(
+            f"{path} is not this PairRanker: its inputs are {', '.join(sorted(names))}. "
+            "Write it again with `blend export`."
+        )
     _sessions.add(session)
     return session
 

@@ -1,13 +1,15 @@
 """Export of a PairRanker to the ONNX files that the core runs, in float32 and int8.
 
 ONNX Runtime's dynamic quantisation takes one activation scale over the whole batch: a pair's logits would change with
-the rest of the batch. Here weights are int8 in blocks, and ``MatMulNBits`` multiplies them with float32 activations.
-The embedding table is int8 with one scale per token.
+the rest of the batch. Here each row of activations has its own scale, and two int8 numbers for each activation: one
+for its value, one for what that rounds away (docs/decisions/0001-int8-weights.md). Weights are int8 with one scale per
+output. The embedding table is int8 with one scale per token.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ from torch import Tensor, nn
 from llm_blender.rankers.checkpoints import copy_checkpoint, find_checkpoint, read_config
 from llm_blender.rankers.pair_ranker.backends import load_torch
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
+from llm_blender.rankers.pair_ranker.late import COMPARER_INPUTS, READINGS
+from llm_blender.rankers.pair_ranker.late_onnx import Comparer, Reader, example
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRankerModel
 from llm_blender.rankers.published import Backbone, is_published
 
-_BLOCK = 128  # weights per scale; 32 gains nothing here and costs 1 MB more
 _LARGE = 100_000  # entries from which a table of embeddings is worth quantising
+_RANGE = 127  # a weight and an activation are integers from -127 to 127
+_ZERO = 128  # of an activation, as unsigned integer
+_FINER = 2 * _RANGE  # how much finer the second integer of an activation is: the first one is half a step off at most
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -35,69 +41,104 @@ def quantize(source: Path, target: Path) -> None:
     Matrix products with constant weights and large embedding tables become int8; the rest stays as it is.
     """
     model = onnx.load(str(source))
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    nodes: list[Any] = []
-    for node in graph.node:
-        weight = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-        table = constants.get(node.input[0]) if node.op_type == "Gather" else None
-        if weight is not None and len(weight.dims) == 2 and weight.dims[0] % _BLOCK == 0:
-            nodes.append(_matmul(graph, node, numpy_helper.to_array(weight)))
+    graph = _Quantized(model.graph)
+    for node in model.graph.node:
+        weight = graph.constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        table = graph.constants.get(node.input[0]) if node.op_type == "Gather" else None
+        if weight is not None and len(weight.dims) == 2:
+            graph.matmul(node, numpy_helper.to_array(weight))
         elif table is not None and np.prod(table.dims) >= _LARGE:
-            nodes += _gather(graph, node, numpy_helper.to_array(table))
+            graph.gather(node, numpy_helper.to_array(table))
         else:
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+            graph.nodes.append(node)
+    used = {name for node in graph.nodes for name in node.input}
+    kept = [tensor for tensor in graph.constants.values() if tensor.name in used]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(graph.nodes)
+    model.graph.initializer.extend(kept)
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, str(target))
 
 
-def _constant(graph: Any, name: str, values: NDArray[Any]) -> str:
-    graph.initializer.append(numpy_helper.from_array(values, name))
-    return name
+class _Quantized:
+    """Nodes and constants of the int8 version of a graph.
 
+    Attributes:
+        constants: by name.
+        nodes: in order.
+    """
 
-def _matmul(graph: Any, node: Any, weight: NDArray[np.float32]) -> Any:
-    """Make a ``MatMulNBits`` node for ``x @ weight``, weight ``[K, N]``: blocks along K, zero at 128."""
-    k, n = weight.shape
-    blocks = weight.T.reshape(n, k // _BLOCK, _BLOCK)
-    scales = np.maximum(np.abs(blocks).max(axis=-1), 1e-12) / 127
-    values = np.clip(np.rint(blocks / scales[..., None]) + 128, 1, 255).astype(np.uint8)
-    name = node.input[1]
-    return helper.make_node(
-        "MatMulNBits",
-        [
-            node.input[0],
-            _constant(graph, f"{name}.int8", values),
-            _constant(graph, f"{name}.scales", scales.astype(np.float32)),
-        ],
-        list(node.output),
-        name=node.name,
-        domain="com.microsoft",
-        K=k,
-        N=n,
-        bits=8,
-        block_size=_BLOCK,
-        accuracy_level=0,  # activations stay float32: see docs/decisions/0001-int8-weights.md
-    )
+    def __init__(self, graph: Any) -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.nodes: list[Any] = []
+        self._rows: dict[str, tuple[str, str, str, str]] = {}
 
+    def matmul(self, node: Any, weight: NDArray[np.float32]) -> None:
+        """Add nodes for ``x @ weight``, x ``[..., K]`` and weight ``[K, N]``."""
+        x, name = node.input[0], node.input[1]
+        if x not in self._rows:
+            self._rows[x] = self._quantize(x)
+        value, rest, scale, shape = self._rows[x]
+        steps = np.maximum(np.abs(weight).max(axis=0), 1e-12) / _RANGE
+        integers = self._constant(f"{name}.int8", np.rint(weight / steps).astype(np.int8))
+        products = [
+            self._node(
+                "MatMulIntegerToFloat",
+                [
+                    rows,
+                    integers,
+                    self._constant("one", np.float32(1)),
+                    self._constant(f"{name}.scales{finer}", (steps / finer).astype(np.float32)),
+                    self._constant("zero.activation", np.uint8(_ZERO)),
+                    self._constant("zero.weight", np.int8(0)),
+                ],
+                domain="com.microsoft",
+            )
+            for rows, finer in ((value, 1), (rest, _FINER))
+        ]
+        whole = self._node("Mul", [self._node("Add", products), scale])
+        size = self._constant(f"size.{weight.shape[1]}", np.array([weight.shape[1]]))
+        shape = self._node("Concat", [shape, size], axis=0)
+        self._node("Reshape", [whole, shape], output=node.output[0])
 
-def _gather(graph: Any, node: Any, table: NDArray[np.float32]) -> list[Any]:
-    """Make nodes that read rows of an embedding table: int8 rows, one scale each."""
-    name, ids, output = node.input[0], node.input[1], node.output[0]
-    scales = np.maximum(np.abs(table).max(axis=-1, keepdims=True), 1e-12) / 127
-    rows = _constant(graph, f"{name}.int8", np.rint(table / scales).astype(np.int8))
-    factors = _constant(graph, f"{name}.scales", scales.astype(np.float32))
-    return [
-        helper.make_node("Gather", [rows, ids], [f"{output}.int8"]),
-        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.unscaled"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Gather", [factors, ids], [f"{output}.scale"]),
-        helper.make_node("Mul", [f"{output}.unscaled", f"{output}.scale"], [output]),
-    ]
+    def gather(self, node: Any, table: NDArray[np.float32]) -> None:
+        """Add nodes that read rows of an embedding table: int8 rows, one scale each."""
+        name, ids = node.input[0], node.input[1]
+        steps = np.maximum(np.abs(table).max(axis=-1, keepdims=True), 1e-12) / _RANGE
+        rows = self._constant(f"{name}.int8", np.rint(table / steps).astype(np.int8))
+        scales = self._constant(f"{name}.scales", steps.astype(np.float32))
+        integers = self._node("Cast", [self._node("Gather", [rows, ids])], to=onnx.TensorProto.FLOAT)
+        self._node("Mul", [integers, self._node("Gather", [scales, ids])], output=node.output[0])
+
+    def _quantize(self, x: str) -> tuple[str, str, str, str]:
+        """Add nodes for activations ``[..., K]``; return the names of two integers each, of scales, and of the shape.
+
+        The integers are ``[R, K]``, the scales ``[R, 1]``, one for each row; the shape is that of the leading axes.
+        """
+        width = self._node("Shape", [x], start=-1)
+        rows = self._node("Reshape", [x, self._node("Concat", [self._constant("any", np.array([-1])), width], axis=0)])
+        largest = self._node("ReduceMax", [self._node("Abs", [rows])], axes=[1], keepdims=1)
+        scale = self._node("Mul", [largest, self._constant("step", np.float32(1 / _RANGE))])
+        scale = self._node("Max", [scale, self._constant("tiny", np.float32(1e-12))])
+        steps = self._node("Reshape", [scale, self._constant("any", np.array([-1]))])
+        zero = self._constant("zero.activation", np.uint8(_ZERO))
+        zeros = self._node("Expand", [zero, self._node("Shape", [steps])])
+        value = self._node("QuantizeLinear", [rows, steps, zeros], axis=0)
+        rest = self._node("Sub", [rows, self._node("DequantizeLinear", [value, steps, zeros], axis=0)])
+        finer = self._node("Mul", [steps, self._constant("finer", np.float32(1 / _FINER))])
+        rest = self._node("QuantizeLinear", [rest, finer, zeros], axis=0)
+        return value, rest, scale, self._node("Shape", [x], end=-1)
+
+    def _constant(self, name: str, values: Any) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(values), name)
+        return name
+
+    def _node(self, kind: str, inputs: list[str], *, output: str | None = None, **attributes: Any) -> str:
+        output = output or f"int8.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
 
 
 _OPSET = 17
@@ -137,37 +178,33 @@ def export_onnx(model: AnyPairRanker, folder: Path) -> list[Path]:
 
     A `PairRankerModel` becomes ``onnx/model_*.onnx``, whose inputs are those of `PairBatch`, int64
     ``[batch, tokens]``, and whose output ``logits`` is ``[batch, tasks]``. A `LatePairRankerModel` becomes
-    ``onnx/reader_*.onnx``, from ids and mask to ``states`` ``[batch, tokens, width]``, and ``onnx/comparer_*.onnx``,
-    from these, mask, segments and ``lengths`` ``[batch]`` of an even batch (`LateBackend`) to ``logits``.
+    ``onnx/reader_*.onnx`` and ``onnx/comparer_*.onnx`` (`llm_blender.rankers.pair_ranker.late_onnx`).
     """
     model.eval().float().cpu()
-    ids, mask = torch.arange(4, 20).repeat(2, 1), torch.ones(2, 16, dtype=torch.long)
     if isinstance(model, LatePairRankerModel):
-        segments = torch.tensor([[0, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 0]] * 4)
-        width = model.pretrained_model.config.hidden_size
-        read = {"states": torch.randn(4, 16, width), "attention_mask": mask.repeat(2, 1), "segment_ids": segments}
-        read["lengths"] = torch.tensor([9, 9, 40, 9])
-        reader = _export(_Reader(model), {"input_ids": ids, "attention_mask": mask}, "states", folder, "reader")
-        return [*reader, *_export(model, read, "logits", folder, "comparer")]
+        ids, readings = example(model)
+        axes = {name: {1: "tokens"} for name in ("input_ids", *READINGS)}
+        reader = _export(Reader(model), {"input_ids": ids}, READINGS, axes, folder, "reader")
+        inputs = dict(zip(COMPARER_INPUTS, readings, strict=True))
+        axes = {name: {1: name.partition("_")[0]} for name in inputs if name != "lengths"}
+        return [*reader, *_export(Comparer(model), inputs, ["logits"], axes, folder, "comparer")]
+    ids, mask = torch.arange(4, 20).repeat(2, 1), torch.ones(2, 16, dtype=torch.long)
     segments = torch.tensor([[0, 1, 1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3, 0]] * 2)
     inputs = {"input_ids": ids, "attention_mask": mask, "segment_ids": segments}
-    return _export(model, inputs, "logits", folder, "model")
+    axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {"logits": {0: "batch"}}
+    return _export(model, inputs, ["logits"], axes, folder, "model")
 
 
-class _Reader(nn.Module):
-    def __init__(self, model: LatePairRankerModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.encode(input_ids, attention_mask)
-
-
-def _export(model: nn.Module, inputs: dict[str, Tensor], output: str, folder: Path, name: str) -> list[Path]:
+def _export(
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: Sequence[str],
+    axes: dict[str, dict[int, str]],
+    folder: Path,
+    name: str,
+) -> list[Path]:
     float32, int8 = (folder / "onnx" / f"{name}_{precision}.onnx" for precision in ("fp32", "int8"))
     float32.parent.mkdir(parents=True, exist_ok=True)
-    axes = {key: dict(enumerate(("batch", "tokens")[: values.dim()])) for key, values in inputs.items()}
-    axes[output] = {0: "pairs"} if output == "logits" else {0: "batch", 1: "tokens"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's warnings about shapes that are constant here
         torch.onnx.export(
@@ -175,9 +212,10 @@ def _export(model: nn.Module, inputs: dict[str, Tensor], output: str, folder: Pa
             tuple(inputs.values()),
             str(float32),
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_axes=axes,
             opset_version=_OPSET,
+            custom_opsets={"com.microsoft": 1},
             dynamo=False,  # needs no onnxscript, and gives a graph that ONNX Runtime can fuse
         )
     quantize(float32, int8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,70 +12,118 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.rankers.batching import side_by_side, token_batches
-from llm_blender.rankers.pair_ranker.backends import load_session, load_torch
+from llm_blender.rankers.pair_ranker.backends import available_processors, load_session, load_torch
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
-from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch, PairSequence
+from llm_blender.rankers.pair_ranker.input_format import LEFT, SOURCE, FittedTexts, PairBatch, PairSequence
 from llm_blender.ranking import Advance, Pool
 
-Reading = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-"""States ``[2 P, T, H]``, mask and segments ``[2 P, T]``, whole lengths ``[2 P]``: P left candidates, P right ones."""
+
+@dataclass(frozen=True)
+class ReadText:
+    """An instruction with one candidate, as a `LateBackend` read it.
+
+    Attributes:
+        sequence: what the model reads.
+        length: of the whole candidate, in tokens.
+        reading: what the backend keeps of it.
+    """
+
+    sequence: PairSequence
+    length: int
+    reading: Any
 
 
 class LateBackend(Protocol):
-    """Backend in two steps: read batches of texts, then compare pairs of their states."""
+    """Backend in two steps: read texts, then compare pairs of what was read."""
 
     parallel: int
     """Number of batches that run at the same time, each called from its own thread."""
+    singly: bool
+    """Whether a batch of one is best."""
 
-    def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Return the states ``[B, T, H]`` of sequences with one candidate each."""
+    def read(self, sequences: Sequence[PairSequence]) -> list[Any]:
+        """Return the reading of each sequence, which holds one candidate."""
         ...
 
-    def compare(self, reading: Reading) -> NDArray[np.float32]:
+    def compare(self, pairs: Sequence[tuple[ReadText, ReadText]]) -> NDArray[np.float32]:
         """Return logits ``[P, tasks]``."""
         ...
 
 
+READINGS = ("states", "query", "key", "value")
+"""Outputs of the reader in ONNX, ``[1, T, …]`` each (`llm_blender.rankers.pair_ranker.late_onnx`)."""
+COMPARER_INPUTS = (*(f"{side}_{name}" for side in ("left", "right") for name in READINGS), "sides", "means", "lengths")
+"""Inputs of the comparer in ONNX."""
+
+
 class LateOnnxBackend:
-    """ONNX Runtime backend, on the two models of `export_onnx`.
+    """ONNX Runtime backend, on the two models of `export_onnx`: one text or pair at a time in each thread.
+
+    Without neighbours there is no padding, and a result cannot depend on them, nor on the number of threads.
+
+    Args:
+        reader: the model that reads a text.
+        comparer: the model that compares two.
+        threads: number of threads; None takes all processors available to this process.
 
     Raises:
         CheckpointError: a file is missing or holds another model.
     """
 
-    parallel = 1
+    singly = True
 
     def __init__(self, reader: Path, comparer: Path, *, threads: int | None = None) -> None:
-        self._reader = load_session(reader, {"input_ids", "attention_mask"}, threads=threads)
-        self._comparer = load_session(comparer, {"states", "attention_mask", "segment_ids", "lengths"}, threads=threads)
+        self.parallel = threads or available_processors()
+        self._reader = load_session(reader, {"input_ids"}, threads=1)
+        self._comparer = load_session(comparer, set(COMPARER_INPUTS), threads=1)
 
-    def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Return states ``[B, T, H]``."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        (states,) = self._reader.run(["states"], inputs)
-        return np.asarray(states, np.float32)
+    def read(self, sequences: Sequence[PairSequence]) -> list[Any]:
+        """Return the `READINGS` of each sequence."""
+        return [self._reader.run(READINGS, {"input_ids": np.array([sequence.ids])}) for sequence in sequences]
 
-    def compare(self, reading: Reading) -> NDArray[np.float32]:
+    def compare(self, pairs: Sequence[tuple[ReadText, ReadText]]) -> NDArray[np.float32]:
         """Return logits ``[P, tasks]``."""
-        names = ("states", "attention_mask", "segment_ids", "lengths")
-        (logits,) = self._comparer.run(["logits"], dict(zip(names, reading, strict=True)))
+        return np.concatenate([self._logits(*pair) for pair in pairs])
+
+    def _logits(self, left: ReadText, right: ReadText) -> NDArray[np.float32]:
+        start, end = len(left.sequence), len(left.sequence) + len(right.sequence)
+        sides = np.ones((1, end, 1), np.float32)
+        sides[:, start:] = -1
+        means = np.zeros((4, end), np.float32)
+        for text, rows, columns in ((left, means[:2], slice(start)), (right, means[2:], slice(start, end))):
+            for row, segment in zip(rows, (SOURCE, LEFT), strict=True):
+                chosen = np.asarray(text.sequence.segments) == segment
+                row[columns] = chosen / max(1, chosen.sum())
+        lengths = np.array([[left.length], [right.length]], np.float32)
+        inputs = (*left.reading, *right.reading, sides, means, lengths)
+        (logits,) = self._comparer.run(["logits"], dict(zip(COMPARER_INPUTS, inputs, strict=True)))
         return np.asarray(logits, np.float32)
 
 
 class LateTorchBackend:
     """PyTorch backend; for arguments and errors see `TorchBackend`."""
 
+    singly = False
+
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         self.model, self._replicas = load_torch(folder, config, device, dtype)
         self.parallel = self._replicas.parallel
 
-    def read(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Return states ``[B, T, H]``, computed by the first free device."""
-        return self._replicas(batch.input_ids, batch.attention_mask, method="encode")
+    def read(self, sequences: Sequence[PairSequence]) -> list[Any]:
+        """Return the states ``[T, H]`` of each sequence, computed by the first free device."""
+        batch = PairBatch.pad(sequences)
+        states = self._replicas(batch.input_ids, batch.attention_mask, method="encode")
+        return [state[: len(sequence)].copy() for state, sequence in zip(states, sequences, strict=True)]
 
-    def compare(self, reading: Reading) -> NDArray[np.float32]:
+    def compare(self, pairs: Sequence[tuple[ReadText, ReadText]]) -> NDArray[np.float32]:
         """Return logits ``[P, tasks]``, computed by the first free device."""
-        return self._replicas(*reading)
+        texts = [left for left, _ in pairs] + [right for _, right in pairs]
+        batch = PairBatch.pad([text.sequence for text in texts])
+        states = np.zeros((*batch.input_ids.shape, texts[0].reading.shape[-1]), np.float32)
+        for row, text in zip(states, texts, strict=True):
+            row[: len(text.sequence)] = text.reading
+        lengths = np.array([text.length for text in texts], np.int64)
+        return self._replicas(states, batch.attention_mask, batch.segment_ids, lengths)
 
 
 _Text = tuple[int, int, int]
@@ -89,18 +138,15 @@ class LateComparer:
     Args:
         backend: runs the model.
         texts: of the call.
-        pad_id: of the tokenizer.
-        max_tokens: of a batch.
-        kept: number of tokens whose states are kept; the default takes 100 MB at 384 floats each.
+        max_tokens: of a batch, if the backend takes more than one text or pair.
+        kept: number of tokens whose readings are kept; the default takes 200 MB at 1,560 floats each.
     """
 
-    def __init__(
-        self, backend: LateBackend, texts: FittedTexts, pad_id: int, max_tokens: int, *, kept: int = 65_536
-    ) -> None:
+    def __init__(self, backend: LateBackend, texts: FittedTexts, max_tokens: int, *, kept: int = 32_768) -> None:
         self.texts = texts
-        self._backend, self._pad_id, self._max_tokens = backend, pad_id, max_tokens
+        self._backend, self._max_tokens = backend, 1 if backend.singly else max_tokens
         self._kept = kept
-        self._states: OrderedDict[_Text, NDArray[np.float32]] = OrderedDict()
+        self._read_texts: OrderedDict[_Text, ReadText] = OrderedDict()
         self._sequences: dict[_Text, PairSequence] = {}
 
     def __call__(self, pool: Pool, advance: Advance) -> NDArray[np.float64]:
@@ -147,43 +193,33 @@ class LateComparer:
             yield chunk
 
     def _read(self, texts: Iterable[_Text]) -> None:
-        """Compute missing states of these texts; drop the least recently used ones that exceed `kept` tokens."""
-        wanted = list(dict.fromkeys(texts))
+        """Read those of these texts that are missing; drop the least recently used ones that exceed `kept` tokens."""
+        wanted = dict.fromkeys(texts)
         for text in wanted:
-            if text in self._states:
-                self._states.move_to_end(text)
-        missing = [text for text in wanted if text not in self._states]
-        kept = sum(map(len, self._states.values())) + sum(len(self._sequences[text]) for text in missing)
-        for text in [text for text in self._states if text not in set(wanted)]:
+            if text in self._read_texts:
+                self._read_texts.move_to_end(text)
+        missing = [text for text in wanted if text not in self._read_texts]
+        kept = sum(len(self._sequences[text]) for text in (*self._read_texts, *missing))
+        for text in [text for text in self._read_texts if text not in wanted]:
             if kept > self._kept:
-                kept -= len(self._states.pop(text))
+                kept -= len(self._read_texts.pop(text).sequence)
 
         def run(batch: NDArray[np.intp]) -> None:
             rows = [missing[number] for number in batch]
-            states = self._backend.read(PairBatch.pad([self._sequences[text] for text in rows], self._pad_id))
-            for text, state in zip(rows, states, strict=True):
-                self._states[text] = state[: len(self._sequences[text])].copy()
+            sequences = [self._sequences[text] for text in rows]
+            for text, sequence, reading in zip(rows, sequences, self._backend.read(sequences), strict=True):
+                self._read_texts[text] = ReadText(sequence, text[-1], reading)
 
         lengths = [len(self._sequences[text]) for text in missing]
         for _ in side_by_side(run, token_batches(lengths, self._max_tokens), self._backend.parallel):
             pass
 
     def _compare(self, pairs: Sequence[tuple[_Text, _Text]]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        # Both sequences of a pair are padded to the longer one.
+        # A batch pads both sequences of a pair to the longer one.
         lengths = [2 * max(len(self._sequences[text]) for text in pair) for pair in pairs]
 
         def run(batch: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-            rows = [pairs[number] for number in batch]
-            reading = self._pad([left for left, _ in rows] + [right for _, right in rows])
-            return batch, self._backend.compare(reading).mean(axis=-1)
+            rows = [(self._read_texts[left], self._read_texts[right]) for left, right in map(pairs.__getitem__, batch)]
+            return batch, self._backend.compare(rows).mean(axis=-1)
 
         yield from side_by_side(run, token_batches(lengths, self._max_tokens), self._backend.parallel)
-
-    def _pad(self, texts: Sequence[_Text]) -> Reading:
-        batch = PairBatch.pad([self._sequences[text] for text in texts], self._pad_id)
-        width = self._states[texts[0]].shape[-1]
-        states = np.zeros((*batch.input_ids.shape, width), np.float32)
-        for row, text in enumerate(texts):
-            states[row, : len(self._sequences[text])] = self._states[text]
-        whole = np.array([length for _, _, length in texts], np.int64)
-        return states, batch.attention_mask, batch.segment_ids, whole

@@ -101,11 +101,11 @@ class LatePairRankerModel(nn.Module):
         self.head_layer = make_head(bert.hidden_size, config)
         self.length_weight = nn.Parameter(torch.zeros(len(config.tasks)))
         self.other_key = nn.Parameter(torch.zeros(layers, bert.hidden_size))
-        self._alone = config.alone_layers
+        self.alone_layers = config.alone_layers
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the states ``[B, T, H]`` of sequences, ids and mask int64 ``[B, T]``, for `forward` and `alone`."""
-        return self.pretrained_model.lower(input_ids, attention_mask, self._alone)
+        return self.pretrained_model.lower(input_ids, attention_mask, self.alone_layers)
 
     def forward(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
         """Return logits ``[P, tasks]`` of P pairs; for the arguments see `scores`."""
@@ -123,8 +123,7 @@ class LatePairRankerModel(nn.Module):
             segment_ids: ``[2 P, T]``, 1 for tokens of the instruction's vector, 2 for those of the candidate's.
             lengths: ``[2 P]``, number of tokens of the whole candidate.
         """
-        keys = [_STRIDE * key for key in self.other_key]
-        left, right = self._scores(states, attention_mask, segment_ids, lengths, keys).chunk(2)
+        left, right = self._scores(states, attention_mask, segment_ids, lengths, self.other_keys()).chunk(2)
         return left, right
 
     def alone(self, states: Tensor, attention_mask: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -140,11 +139,18 @@ class LatePairRankerModel(nn.Module):
         other_keys: Sequence[Tensor] | None,
     ) -> Tensor:
         states = states.to(self.length_weight.dtype)
-        states = self.pretrained_model.upper(states, attention_mask, self._alone, other_keys)
+        states = self.pretrained_model.upper(states, attention_mask, self.alone_layers, other_keys)
         vectors = [segment_mean(states, segment_ids == segment) for segment in (SOURCE, LEFT)]
-        usual = torch.log1p(lengths.to(states.dtype)) - 5
-        score: Tensor = self.head_layer(torch.cat(vectors, -1))
-        return score + _STRIDE * self.length_weight * usual.unsqueeze(-1)
+        return self.head(torch.cat(vectors, -1), lengths.to(states.dtype).unsqueeze(-1))
+
+    def head(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return scores ``[B, tasks]`` of the vectors ``[B, 2 H]`` and whole lengths ``[B, 1]`` of candidates."""
+        score: Tensor = self.head_layer(vectors)
+        return score + _STRIDE * self.length_weight * (torch.log1p(lengths) - 5)
+
+    def other_keys(self) -> list[Tensor]:
+        """Return for each comparing layer what it adds to the keys of the other text, ``[H]``."""
+        return [_STRIDE * key for key in self.other_key]
 
 
 AnyPairRanker = PairRankerModel | LatePairRankerModel

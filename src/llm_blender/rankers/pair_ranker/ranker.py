@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,9 +178,9 @@ class PairRanker(PairwiseRanker):
         tails = [self._tail(instruction) for instruction in instructions]
         prompts = [instruction_text(instruction) for instruction in instructions]
         texts = FittedTexts(self.input_format, prompts, candidates, tails, legacy_batch)
-        make: Any = LateComparer if self.config.alone_layers else PairComparer
-        comparer: PairComparer | LateComparer = make(self.backend, texts, self.input_format.pad_id, self.max_tokens)
-        return comparer
+        if self.config.alone_layers:
+            return LateComparer(cast(LateBackend, self.backend), texts, self.max_tokens)
+        return PairComparer(cast(Backend, self.backend), texts, self.input_format.pad_id, self.max_tokens)
 
     def _finish(self, rankings: list[Ranking], compare: Any) -> list[Ranking]:
         truncated: list[float] = compare.texts.truncated
