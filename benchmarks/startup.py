@@ -7,7 +7,8 @@ Each case starts a process that does little work, and counts its user and system
 than the time on the clock. ``python`` alone is the floor. `blend ask` asks two replayed LLMs, so that no model but the
 ranker runs. With ``--against``, the sources in that folder run in turns with these. The cache of the models begins
 empty and is filled by a first round, which is printed as ``first`` and not counted. A table goes to standard error, one
-line of JSON (medians, in milliseconds) to standard output. Runs on Unix.
+line of JSON (medians, in milliseconds) to standard output. The bytecode of the sources is kept beside them, as that of
+an installed package is. Runs on Unix.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def cpu_seconds(arguments: list[str], folder: Path, source: Path) -> float:
     """Run Python on a source tree, and return the user and system time of the process."""
     places = {"LLM_BLENDER_STORE": "blend.db", "LLM_BLENDER_CACHE": "cache", "XDG_CONFIG_HOME": "none"}
     environment = {**os.environ, **{name: str(folder / place) for name, place in places.items()}}
-    environment |= {"PYTHONPATH": str(source), "LLM_BLENDER_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": str(source), "LLM_BLENDER_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

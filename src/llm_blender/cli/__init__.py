@@ -8,6 +8,7 @@ its own help is fast too.
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from importlib import import_module
@@ -97,6 +98,7 @@ def _blend(
 def main() -> None:
     """Run ``blend`` with the arguments of this process, and exit."""
     signal.signal(signal.SIGTERM, terminate)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # a search of all installed packages
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Output is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
