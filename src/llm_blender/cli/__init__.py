@@ -7,6 +7,8 @@ its own help is fast too.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import signal
@@ -30,7 +32,7 @@ _COMMANDS = {
     "fuse": "Fuse the best candidates of each row of FILE into one answer.",
     "run": "Generate, rank, and pick or fuse for every prompt of FILE.",
     "serve": "Serve the ensemble behind an OpenAI-compatible API.",
-    "export": "Convert a ranker to ONNX, or a LoRA adapter to an embedded LLM's format.",
+    "export": "Convert a ranker to ONNX, or a LoRA adapter to an embedded fuser, to run without torch.",
     "train": "Train rankers and fusers.",
     "bench": "Measure rankers and fused answers against baselines on the same rows.",
     "data": "Build, import and check data; make preferences.",
@@ -99,6 +101,8 @@ def main() -> None:
     """Run ``blend`` with the arguments of this process, and exit."""
     signal.signal(signal.SIGTERM, terminate)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # a search of all installed packages
+    gc.set_threshold(50_000)  # what is imported is no garbage
+    atexit.register(gc.freeze)  # nor is it searched for garbage when the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Output is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
