@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import CheckpointError, MissingExtraError
 from llm_blender.rankers.batching import side_by_side, token_batches
+from llm_blender.rankers.optimised_models import open_session
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch
 from llm_blender.ranking import Advance, Pool
@@ -59,20 +60,23 @@ class OnnxBackend:
 def load_session(
     path: Path, inputs: set[str], *, threads: int | None = None, providers: list[str] | None = None
 ) -> Any:
-    """Load an `onnxruntime.InferenceSession`; for the arguments see `OnnxBackend`.
+    """Load an `onnxruntime.InferenceSession`, optimised in an earlier process or now; for arguments see `OnnxBackend`.
 
     Raises:
         CheckpointError: the file is not an ONNX model, or has other inputs.
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or available_processors()
-    # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
-    options.enable_mem_pattern = False
+    def make_options() -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or available_processors()
+        # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
+        options.enable_mem_pattern = False
+        return options
+
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
+        session = open_session(path, make_options, providers)
     except Exception as error:  # ONNX Runtime has no specific error for this
         raise CheckpointError(f"{path} cannot be loaded as an ONNX model: {error}") from error
     names = {value.name for value in session.get_inputs()}
