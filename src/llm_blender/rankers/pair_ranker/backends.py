@@ -73,6 +73,8 @@ def load_session(
         options.intra_op_num_threads = threads or available_processors()
         # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
         options.enable_mem_pattern = False
+        # Idle threads wait instead of spinning, which takes the processor from other work, such as another session's.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
     try:
