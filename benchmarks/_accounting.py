@@ -80,7 +80,7 @@ class Shape:
 
     def computed(self, batches: Iterable[CountedBatch]) -> float:
         """Count the operations of the tokens and the padding."""
-        return sum(self._part(batch, np.full(len(batch.lengths), batch.width)) for batch in batches)
+        return sum(self._part(batch, np.array(batch.widths)) for batch in batches)
 
     def least(self, batches: Iterable[CountedBatch]) -> float:
         """Count the useful operations, query, key and value of the first comparing layer once a text."""
@@ -137,10 +137,10 @@ class Products:
 
         Batches of one shape are measured once, in one layer, and multiplied by their number and that of the layers.
         """
-        sizes = Counter((batch.part, len(batch.lengths), batch.width) for batch in batches)
+        sizes = Counter((batch.part, *_product(batch)) for batch in batches)
         return sum(
-            count * shape.layers[part] * self._layer(shape, rows, width, 2 * width if part == "compare" else width)
-            for (part, rows, width), count in sizes.items()
+            count * shape.layers[part] * self._layer(shape, rows, tokens, keys)
+            for (part, rows, tokens, keys), count in sizes.items()
         )
 
     def _layer(self, shape: Shape, rows: int, tokens: int, keys: int) -> float:
@@ -168,3 +168,11 @@ def processor() -> str:
     known = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
     flags = [flag for flag in known if flag in values.get("flags", "").split()]
     return f"{values.get('model name', platform.machine())} ({', '.join(flags)})"
+
+
+def _product(batch: CountedBatch) -> tuple[int, int, int]:
+    """Return the rows of a batch, their tokens and their keys; a pair without padding is one row of both texts."""
+    if len(set(batch.widths)) > 1:
+        return 1, sum(batch.widths), sum(batch.widths)
+    width = batch.widths[0]
+    return len(batch.widths), width, 2 * width if batch.part == "compare" else width

@@ -232,7 +232,7 @@ class Measured:
     def padding(self, *parts: str) -> float | None:
         """Return tokens over computed tokens of some parts."""
         of = [batch for batch in self.batches if batch.part in parts]
-        computed = sum(len(batch.lengths) * batch.width for batch in of)
+        computed = sum(sum(batch.widths) for batch in of)
         return sum(sum(batch.lengths) for batch in of) / computed if computed else None
 
     def share_outside(self, name: str | None = None) -> float | None:

@@ -41,6 +41,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[_COLLECTED] = frozenset(sys.modules)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_BLENDER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
     """The names of all modules that were imported when collection ended."""

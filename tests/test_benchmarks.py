@@ -35,17 +35,17 @@ def test_useful_operations_are_those_of_torch(accounting, tiny_encoder):
     counter, head = FlopCounterMode(display=False), 4 * 2 * (2 * 128 * 128 + 128)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         model(model.encode(ids, mask), mask, mask, torch.full((4,), 9))
-    batches = [CountedBatch(part, (50,) * 4, 50) for part in ("read", "compare")]
+    batches = [CountedBatch(part, (50,) * 4, (50,) * 4) for part in ("read", "compare")]
     assert shape.useful(batches) == counter.get_total_flops() - head
 
 
 def test_padding_is_computed_and_not_useful(accounting):
     shape = accounting.Shape({"read": 2, "compare": 1}, width=4, inner=8, heads=2)
-    batches = [CountedBatch("read", (3, 1), 3), CountedBatch("compare", (3, 1), 3)]
+    batches = [CountedBatch("read", (3, 1), (3, 3)), CountedBatch("compare", (3, 1), (3, 3))]
     read, compare = 2 * (256 * 4 + 16 * (9 + 1)), 256 * 4 + 16 * (3 * 4 + 1 * 4)
     assert shape.useful(batches) == read + compare
     assert shape.computed(batches) == 2 * (256 * 6 + 16 * 18) + 256 * 6 + 16 * (3 * 6 + 3 * 6)
-    assert shape.least([*batches, CountedBatch("compare", (3, 1), 3)]) == read + 2 * compare - 6 * 16 * 4
+    assert shape.least([*batches, CountedBatch("compare", (3, 1), (3, 3))]) == read + 2 * compare - 6 * 16 * 4
 
 
 def test_a_deberta_has_terms_of_positions_and_three_queries_at_the_end(accounting):
@@ -55,7 +55,7 @@ def test_a_deberta_has_terms_of_positions_and_three_queries_at_the_end(accountin
     config = PairRankerConfig(backbone=backbone | {"intermediate_size": 8}, pooling="marker")
     shape = accounting.Shape.of(config)
     whole, last = 256 * 10 + 2 * 16 * 100, 64 * 10 + (64 + 128) * 3 + 2 * 16 * 30
-    assert shape.useful([CountedBatch("pairs", (10,), 10)]) == 2 * whole + last
+    assert shape.useful([CountedBatch("pairs", (10,), (10,))]) == 2 * whole + last
     unknown = PairRankerConfig(backbone=backbone | {"model_type": "modernbert"})
     assert accounting.Shape.of(unknown) is None
 

@@ -52,6 +52,18 @@ def offline() -> bool:
     )
 
 
+def cache_dir() -> Path:
+    """Return the folder of downloads and optimised models.
+
+    It is ``$LLM_BLENDER_CACHE``, else the platform's user cache directory.
+    """
+    if chosen := os.environ.get("LLM_BLENDER_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llm-blender"))
+
+
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -77,7 +77,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Most commands need few of the sections: each is built when it is first used.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Price(_Section):
@@ -140,7 +141,7 @@ class OpenAIConfig(_LLMConfig):
     rpm: float | None = Field(default=None, gt=0)
     tpm: float | None = Field(default=None, gt=0)
     price: Price | None = None
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: dict[str, Any] = Field(default={})
 
 
 class EmbeddedConfig(_LLMConfig):
@@ -318,7 +319,7 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, ge=0, le=65535)
     keys_env: Name = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
-    origins: list[str] = Field(default_factory=list)
+    origins: list[str] = Field(default=[])
     concurrency: int = Field(default=32, ge=1)
     queue: int = Field(default=64, ge=0)
     max_body: int = Field(default=4 * 1024 * 1024, ge=1024)

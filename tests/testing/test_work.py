@@ -15,15 +15,16 @@ JOINT = SimpleNamespace(backbone={"num_hidden_layers": 6}, alone_layers=0)
 
 class Backend:
     parallel = 3
+    singly = False
 
     def __call__(self, batch):
         return "logits"
 
-    def read(self, batch):
+    def read(self, sequences):
         return "states"
 
-    def compare(self, reading):
-        if reading[0] == "broken":
+    def compare(self, pairs):
+        if not pairs:
             raise RuntimeError("broken")
         return "logits"
 
@@ -35,23 +36,29 @@ def test_its_example_runs():
 def test_it_passes_on_what_it_counts():
     counting = CountingBackend(Backend(), iter([0, 0.5, 1, 3, 4, 5]).__next__)
     batch = SimpleNamespace(attention_mask=MASK)
-    assert (counting.read(batch), counting.compare(("states", MASK)), counting(batch)) == ("states", "logits", "logits")
+    texts = [SimpleNamespace(sequence=[0] * length) for length in (4, 2)]
+    found = counting.read([text.sequence for text in texts]), counting.compare([tuple(texts)]), counting(batch)
+    assert found == ("states", "logits", "logits")
     assert counting.parallel == 3
     assert counting.batches == [
-        CountedBatch("read", (4, 2), 4, 0.5),
-        CountedBatch("compare", (4, 2), 4, 2),
-        CountedBatch("pairs", (4, 2), 4, 1),
+        CountedBatch("read", (4, 2), (4, 4), 0.5),
+        CountedBatch("compare", (4, 2), (4, 4), 2),
+        CountedBatch("pairs", (4, 2), (4, 4), 1),
     ]
     assert [batch.pairs for batch in counting.batches] == [0, 1, 2]
 
 
 def test_work_is_the_sum_of_each_part():
-    batches = [CountedBatch("read", (4, 2), 4), CountedBatch("read", (9,), 9), CountedBatch("compare", (4, 2), 4)]
+    batches = [
+        CountedBatch("read", (4, 2), (4, 4)),
+        CountedBatch("read", (9,), (9,)),
+        CountedBatch("compare", (4, 2), (4, 4)),
+    ]
     assert work_of(batches, LATE) == {
         "read": Work(batches=2, rows=3, pairs=0, tokens=15, computed=17, layer_sequences=12),
         "compare": Work(batches=1, rows=2, pairs=1, tokens=6, computed=8, layer_sequences=4),
     }
-    assert work_of([CountedBatch("pairs", (4, 2), 4)], JOINT) == {
+    assert work_of([CountedBatch("pairs", (4, 2), (4, 4))], JOINT) == {
         "pairs": Work(batches=1, rows=2, pairs=2, tokens=6, computed=8, layer_sequences=12)
     }
 
@@ -60,7 +67,7 @@ def test_the_backend_comes_back_after_an_error():
     backend = Backend()
     ranker = SimpleNamespace(backend=backend, config=LATE)
     with pytest.raises(RuntimeError), counted(ranker):
-        ranker.backend.compare(("broken", MASK))
+        ranker.backend.compare([])
     assert ranker.backend is backend
 
 

@@ -232,13 +232,14 @@ class BackendOptions:
     """Backend of a ranker. The fields are arguments of `load_ranker`."""
 
     backend: Annotated[
-        Literal["onnx", "torch"] | None,
-        typer.Option(help="Run the ranker on ONNX Runtime or on torch, an extra.", show_default="onnx"),
+        Literal["onnx", "openvino", "torch"] | None,
+        typer.Option(help="Run the ranker on ONNX Runtime, OpenVINO or torch; two are extras.", show_default="onnx"),
     ] = None
     device: DeviceOption = None
-    precision: Annotated[Literal["int8", "fp32"], typer.Option(help="Choose the precision of the onnx backend.")] = (
-        "int8"
-    )
+    precision: Annotated[
+        Literal["int8", "fp32", "bf16"] | None,
+        typer.Option(help="Choose the precision: int8 or fp32 on onnx, fp32 or bf16 on openvino.", show_default="int8"),
+    ] = None
 
     def load(self, name: str, *, evidence: bool = True) -> PairRanker | PointwiseRanker | Heuristic:
         """Load a ranker; without `evidence`, the logits of a PairRanker's model alone count."""

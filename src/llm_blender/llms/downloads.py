@@ -43,15 +43,6 @@ _FRUITLESS_ATTEMPTS = 3
 """Limit of consecutive connections without a byte of progress."""
 
 
-def cache_dir() -> Path:
-    """Return the folder for downloaded files: ``$LLM_BLENDER_CACHE``, else the platform's user cache directory."""
-    if chosen := os.environ.get("LLM_BLENDER_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("llm-blender"))
-
-
 def fetch(
     url: str,
     target: Path,

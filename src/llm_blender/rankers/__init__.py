@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_ranker", "load_ranker"]
 
-Backend = Literal["onnx", "torch"]
-Precision = Literal["int8", "fp32"]
+Backend = Literal["onnx", "openvino", "torch"]
+Precision = Literal["int8", "fp32", "bf16"]
 
 TORCH_RANKERS = {
     "MLMScoring": "mlm_scoring",
@@ -40,7 +40,7 @@ _CLASS_OF = {
 class _LoadOptions(TypedDict, total=False):
     backend: Backend | None
     device: Any
-    precision: Precision
+    precision: Precision | None
     evidence: bool
 
 
@@ -57,7 +57,7 @@ def load_ranker(
     *,
     backend: Backend | None = None,
     device: Any = None,
-    precision: Precision = "int8",
+    precision: Precision | None = None,
     evidence: bool = True,
 ) -> PairRanker | PointwiseRanker | Heuristic:
     """Load a ranker by name; the checkpoint's ``config.json`` decides which class.
@@ -71,16 +71,17 @@ def load_ranker(
         backend: of a PairRanker; None takes ``torch`` if a device is given or there is no ONNX model, else ``onnx``.
             The other rankers run on torch only.
         device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
-        precision: of the ``onnx`` backend.
+        precision: of the ``onnx`` or the ``openvino`` backend; see `PairRanker.from_pretrained`.
         evidence: whether a PairRanker's evidence counts beside its model's logits.
 
     Raises:
         NotFoundError: there is no such checkpoint; the message lists the places searched.
         CheckpointError: it is no ranker, or lacks the files of the backend.
-        MissingExtraError: ``torch`` is not installed.
-        InputError: a device is given for ``onnx``, or ``onnx`` for a ranker that runs on torch only.
+        MissingExtraError: ``torch`` or ``openvino`` is not installed.
+        InputError: a device is given for another backend than ``torch``, or such a backend for a ranker that runs on
+            torch only.
     """
-    if device is not None and backend == "onnx":
+    if device is not None and backend in ("onnx", "openvino"):
         raise InputError(f"The device {device!r} is for the torch backend: omit it, or use that backend.")
     from llm_blender.rankers.checkpoints import find_checkpoint, read_config
     from llm_blender.rankers.heuristics import HEURISTICS
@@ -109,7 +110,7 @@ def load_ranker(
 
 
 def _load_on_torch(kind: str, name: object, place: str | Path, backend: str | None, device: Any) -> PointwiseRanker:
-    if backend == "onnx":
+    if backend in ("onnx", "openvino"):
         raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
     ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, device=device)
     return ranker

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,10 +96,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         remedy = f"; create it with transformers 4, AutoTokenizer.from_pretrained({here}).save_pretrained({here})"
         raise CheckpointError(f"{folder} holds no tokenizer.json{remedy if any(folder.glob('*.model')) else ''}.")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        for token in values.get("added_tokens") or []:
-            token["special"] = True
-        tokenizer = Tokenizer.from_str(json.dumps(values))
+        # Only an added token has this key: the file is parsed once, by the library.
+        text = re.sub(r'("special"\s*:\s*)false', r"\1true", path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
     tokenizer.no_truncation()

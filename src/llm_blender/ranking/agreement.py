@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
-from llm_blender.ranking.answers import canonical, json_value, normal_form, numbers_in
+from llm_blender.ranking.answers import canonical, json_value, normal_form, numbers_in, regex
 from llm_blender.ranking.questions import STEM, Question, sentences
 
 _LEAST = 2  # candidates with a final answer from which on they can agree
@@ -30,15 +30,15 @@ _TAIL = 1_000  # characters at the end where an answer in words can be
 _LONGEST_ANSWER = 300
 _SHORT = 100  # characters of a text that is an answer as a whole
 
-_FENCE = re.compile(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = regex(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NO_CODE = frozenset({"json", "text", "txt", "markdown", "md", "latex", "tex"})
-_FIELD = re.compile(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
-_FIELD_NAME = re.compile(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
-_STRING = re.compile(r'"((?:[^"\\\n]|\\.){0,400})"')
-_LATEX_COMMAND = re.compile(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\\ ])")
-_BOXED = re.compile(r"\\f?box(?:ed)?\s?\{")
-_HASHES = re.compile(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
-_PHRASE = re.compile(
+_FIELD = regex(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
+_FIELD_NAME = regex(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
+_STRING = regex(r'"((?:[^"\\\n]|\\.){0,400})"')
+_LATEX_COMMAND = regex(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\\ ])")
+_BOXED = regex(r"\\f?box(?:ed)?\s?\{")
+_HASHES = regex(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
+_PHRASE = regex(
     r"(?:\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b[^\S\n]?(?:(?:(?:is|are|was|would be|will be|equals|"
     r"lautet|ist|est|es|è|é)\b|:|=)\s*)+"
     r"|\b(?:result|output|choice|option|ergebnis|lösung|résultat|resultado)\b[^\S\n]?"
@@ -46,57 +46,55 @@ _PHRASE = re.compile(
     r"|(?:答案|答え|正确选项|ответ)\s?[是为為は:：—-]+\s*)\s*:?\s*(?=\S)",
     re.IGNORECASE,
 )
-_MATH = re.compile(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
-_SENTENCE_END = re.compile(
+_MATH = regex(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+_SENTENCE_END = regex(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|[。！？\n]"
     r"|, not |,? (?:because|since|as|which|so|but|where)\b"
 )
-_NO_ANSWER = re.compile(
+_NO_ANSWER = regex(
     r"(?:that|to|not|because|if|how|what|(?:in)?correct|wrong|right|given|provided|based|shown|below|above|"
     r"as follows)\b",
     re.IGNORECASE,
 )
-_MARKS = re.compile(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
-_CHOICE = re.compile(
+_MARKS = regex(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
+_CHOICE = regex(
     r"(?:(?:option|choice|answer)\s+)?[(\[]?([a-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s[-–—]\s)|(?=[.,]))", re.IGNORECASE
 )
-_MARKED_CHOICE = re.compile(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
-_BARE = re.compile(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
-_DENIAL = re.compile(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
-_ENUMERATOR = re.compile(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
-_YES_NO = re.compile(
+_MARKED_CHOICE = regex(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
+_BARE = regex(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
+_DENIAL = regex(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
+_ENUMERATOR = regex(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
+_YES_NO = regex(
     r"(yes|no|true|false|ja|nein|nee|oui|non|s[íì]|sim|não)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE
 )
 _NEGATIVE = frozenset({"no", "false", "nein", "nee", "non", "não"})
-_ENDS_YES_NO = re.compile(
+_ENDS_YES_NO = regex(
     r"\b(?:answer|statement|claim|sentence|that|it|this) (?:is |: ?)(yes|no|true|false)\W*$", re.IGNORECASE
 )
-_OPTION_LETTER = re.compile(
+_OPTION_LETTER = regex(
     r"(?:\(([A-J])\)|\b([A-J])\)|\b(?:is|[Ii]t's|choose|pick|select|option|answer) ([A-J])(?=[\s.,]|$))"
 )
-_REASON = re.compile(r",? \(?(?:because|since|as)\b")
-_RESULT = re.compile(r"\b(?:so|therefore|thus|hence|which means|leaving)\b", re.IGNORECASE)
-_LEADING = re.compile(
-    r"([$€£]?-?\d[\d.,]*\d|[$€£]?-?\d)(?:%|[^\S\n][^\W\d]+)?(?: [-–—] |, | \(|[^\S\n]*\n\s*)(?=[^\W\d])"
-)
-_WORDY = re.compile(r"[^\W\d_]{2}")
-_YIELDS = re.compile(r"\b(?:outputs?|prints?|returns?|displays?|evaluates to):?\s+(.+)$")
-_CLAIMS = re.compile(r"\b(?:is|are|has|have|there|ist|hat|haben|gibt|a|y|hay|tiene)\b", re.IGNORECASE)
-_CENTS = re.compile(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
-_INTERJECTION = re.compile(
+_REASON = regex(r",? \(?(?:because|since|as)\b")
+_RESULT = regex(r"\b(?:so|therefore|thus|hence|which means|leaving)\b", re.IGNORECASE)
+_LEADING = regex(r"([$€£]?-?\d[\d.,]*\d|[$€£]?-?\d)(?:%|[^\S\n][^\W\d]+)?(?: [-–—] |, | \(|[^\S\n]*\n\s*)(?=[^\W\d])")
+_WORDY = regex(r"[^\W\d_]{2}")
+_YIELDS = regex(r"\b(?:outputs?|prints?|returns?|displays?|evaluates to):?\s+(.+)$")
+_CLAIMS = regex(r"\b(?:is|are|has|have|there|ist|hat|haben|gibt|a|y|hay|tiene)\b", re.IGNORECASE)
+_CENTS = regex(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
+_INTERJECTION = regex(
     r"^(?:sure|certainly|of course|great question|okay|ok|hello|hi)\b[^.!:,\n]{0,40}[.!:,]\s+", re.IGNORECASE
 )
-_TIME = re.compile(r"\b\d{1,2}:\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
-_YEAR = re.compile(r"\b(?:1\d|20)\d{2}\b")
+_TIME = regex(r"\b\d{1,2}:\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
+_YEAR = regex(r"\b(?:1\d|20)\d{2}\b")
 _NAME = r"[^\W\d_a-zß-ÿ][\w'’.-]*"
 _NAMES = rf"({_NAME}(?: (?:(?:d[aeiou]|von|van|of|the|de la) )?{_NAME}){{0,4}})"
-_SUBJECT = re.compile(
+_SUBJECT = regex(
     rf"{_NAMES} (?:is|was|are|were|wrote|painted|invented|discovered|founded|became|composed|directed|ist|war|est|es)\b"
 )
-_AGENT = re.compile(rf"\b(?:is|was|were|are|by|ist|war|von|est|par|es|por) (?:by )?{_NAMES}")
-_COMPLEMENT = re.compile(rf"\b(?:is|was|were|are|ist|war|est|es) (?:the city of )?{_NAMES}")
-_STATED = re.compile(r"\b(?:is|was|are|were|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
-_COPULA = re.compile(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
+_AGENT = regex(rf"\b(?:is|was|were|are|by|ist|war|von|est|par|es|por) (?:by )?{_NAMES}")
+_COMPLEMENT = regex(rf"\b(?:is|was|were|are|ist|war|est|es) (?:the city of )?{_NAMES}")
+_STATED = regex(r"\b(?:is|was|are|were|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
+_COPULA = regex(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
 
 
 def final_answer(text: str, instruction: str = "") -> str | None:

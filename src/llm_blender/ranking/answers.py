@@ -11,7 +11,27 @@ import math
 import re
 import unicodedata
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
+
+
+class _Regex:
+    def __init__(self, pattern: str, flags: int) -> None:
+        self._arguments = pattern, flags
+
+    def __getattr__(self, name: str) -> Any:
+        compiled = re.compile(*self._arguments)
+        for method in ("search", "match", "fullmatch", "split", "findall", "finditer", "sub"):
+            setattr(self, method, getattr(compiled, method))
+        return getattr(compiled, name)
+
+
+def regex(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a regular expression that is compiled when it is first used.
+
+    A text needs few of those in these modules, and compiling all of them takes half as long as importing numpy.
+    """
+    return cast("re.Pattern[str]", _Regex(pattern, flags))
+
 
 _LONGEST = 200  # characters of a final answer
 _LONGEST_JSON = 20_000
@@ -33,7 +53,7 @@ _SPELLED = {word: value for value, word in enumerate(_ONES.split())} | {
     word: 10 * value for value, word in enumerate(_TENS.split(), 2)
 }
 
-_COUNT = re.compile(rf"\b(?:{'|'.join(list(_SPELLED)[2:])})\b(?!-)", re.IGNORECASE)  # "one" has other senses
+_COUNT = regex(rf"\b(?:{'|'.join(list(_SPELLED)[2:])})\b(?!-)", re.IGNORECASE)  # "one" has other senses
 
 _SYMBOLS = {
     "−": "-", "–": "-", "⁄": "/", "÷": "/", "×": "*", "·": "*", "⋅": "*", "∙": "*", "²": "^2", "³": "^3", "º": "°",
@@ -42,52 +62,50 @@ _SYMBOLS = {
     "\\circ": "°", "\\degree": "°", "\\sqrt": "√", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\Rightarrow": "=",
     "\\implies": "=",
 }  # fmt: skip
-_SYMBOL = re.compile(
+_SYMBOL = regex(
     "|".join(
         re.escape(symbol) + ("(?![A-Za-z])" if symbol[0] == "\\" else "")
         for symbol in sorted(_SYMBOLS, key=len, reverse=True)
     )
 )
-_SPACING = re.compile(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[,;:!> ])(?![A-Za-z])|\\[()\[\]]|~")
-_WORDS_IN_LATEX = re.compile(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
-_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
-_ROOT = re.compile(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\d+|\w))")
-_SCRIPT = re.compile(r"([\^_])\((\w+)\)")
-_DEGREE = re.compile(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
+_SPACING = regex(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[,;:!> ])(?![A-Za-z])|\\[()\[\]]|~")
+_WORDS_IN_LATEX = regex(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
+_FRACTION = regex(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
+_ROOT = regex(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\d+|\w))")
+_SCRIPT = regex(r"([\^_])\((\w+)\)")
+_DEGREE = regex(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
 
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)")
-_COMMA_DECIMAL = re.compile(
+_GROUPED = regex(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)")
+_COMMA_DECIMAL = regex(
     r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,2})(?![\d,])"
     r"|(?<![\d.,])(\d+),(\d{1,2})(?=\s*(?:[%€°]|[^\W\d]))"
 )
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2}(?![\w.]))?|\.\d+|\^|[-+*/()√π]|sqrt|pi)")
-_LABEL = re.compile(r"^(?:[a-z]\w?(?:_\w+)?(?:\([\w,]+\))?|[^\W\d_]{3,}(?: [^\W\d_]+){0,5})$")
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_REMARK = re.compile(r"(?<=\S) \([^()]*[^\W\d_]{2}[^()]*\)$")
+_TOKEN = regex(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2}(?![\w.]))?|\.\d+|\^|[-+*/()√π]|sqrt|pi)")
+_LABEL = regex(r"^(?:[a-z]\w?(?:_\w+)?(?:\([\w,]+\))?|[^\W\d_]{3,}(?: [^\W\d_]+){0,5})$")
+_WORD = regex(r"[^\W\d_]{3,}")
+_REMARK = regex(r"(?<=\S) \([^()]*[^\W\d_]{2}[^()]*\)$")
 _FEW_LETTERS = "cm|mm|km|kg|mg|ml|lbs?|oz|ft|mi|hrs?|mins?|secs?|mph|kmh|am|pm|st|nd|rd|th|usd|eur"
-_UNIT = re.compile(
+_UNIT = regex(
     rf"^([-+]?)\s*(?:(?:us|ca|au?|hk)?[$€£¥₹]|usd|eur|rs\.?)?\s*([-+(]?[\d.][^a-z%°€£¥₹$]*?)\s*[$€£¥₹]?"
     rf"(?:°\s*[cf]?|({_FEW_LETTERS})\b|(?<=[\s)])\s*((?:[/-]?\s*\(?[^\W\d_]{{2,}}\)?[.,]?\s*){{1,5}}|[mgshlcf]))?"
     r"(?:\^\s?[23])?(?:\s*(?:/|per)\s*[^\W\d_]+(?:\^[23])?)?$"
 )
-_CLAIM = re.compile(
-    r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]"
-)
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,30}(?:\.\d{1,30})?(?:/\d{1,30})?|\.\d{1,30})(?![\w^])")
-_LEAD = re.compile(
+_CLAIM = regex(r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]")
+_NUMBER = regex(r"(?<![\w.])-?(?:\d{1,30}(?:\.\d{1,30})?(?:/\d{1,30})?|\.\d{1,30})(?![\w^])")
+_LEAD = regex(
     r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+=]\s*)+"
 )
-_FORMULA = re.compile(r"[\^=+*/(){}\[\]√π∞∪|<>≤≥±]|\d[a-z]|\w_\w")
-_LABELLED = re.compile(r"^[a-z]\w?(?:\([a-z]\))?=(?=[^=]+$)")
-_TIMES = re.compile(r"(?<=\d)\*(?=[a-z(√π])")
-_NEEDLESS = re.compile(
+_FORMULA = regex(r"[\^=+*/(){}\[\]√π∞∪|<>≤≥±]|\d[a-z]|\w_\w")
+_LABELLED = regex(r"^[a-z]\w?(?:\([a-z]\))?=(?=[^=]+$)")
+_TIMES = regex(r"(?<=\d)\*(?=[a-z(√π])")
+_NEEDLESS = regex(
     r"(?<![\w^)])\((\w+(?:\^\w+)?)\)(?![\w^(])|(?:(?<=^)|(?<=[+=]))\((\w[\w^*/]*)\)(?=[-+=]|$)"
     r"|^\(((?:[^(),]|\([^(),]*\))*)\)$"
 )
-_PHRASE = re.compile(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
+_PHRASE = regex(r"(?=.*[^\W_])[\w\s'’.,&/:;$€£¥₹%°+-]+")
 _FUNCTIONS = "sin cos tan cot sec csc log ln exp arcsin arccos arctan theta alpha beta gamma omega lambda"
 _NAMES = frozenset(_FUNCTIONS.split())
-_TIME = re.compile(r"(\d{1,2}):(\d\d)(?::00)?(?: ?([ap])\.?m\.?)?")
+_TIME = regex(r"(\d{1,2}):(\d\d)(?::00)?(?: ?([ap])\.?m\.?)?")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = (
     "(?P<month>january|february|march|april|may|june|july|august|september|october|november|december|"
@@ -95,9 +113,9 @@ _MONTH = (
 )
 _DAY, _IN_YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?P<year>\d{4})"
 _DATES = (
-    re.compile(rf"(?:on )?{_MONTH}\.? (?:the )?{_DAY},? {_IN_YEAR}"),
-    re.compile(rf"(?:on )?(?:the )?{_DAY} (?:of )?{_MONTH}\.?,? {_IN_YEAR}"),
-    re.compile(rf"{_IN_YEAR}-(?P<month>0[1-9]|1[0-2])-{_DAY}"),
+    regex(rf"(?:on )?{_MONTH}\.? (?:the )?{_DAY},? {_IN_YEAR}"),
+    regex(rf"(?:on )?(?:the )?{_DAY} (?:of )?{_MONTH}\.?,? {_IN_YEAR}"),
+    regex(rf"{_IN_YEAR}-(?P<month>0[1-9]|1[0-2])-{_DAY}"),
 )
 _NOTHING = frozenset({"null", "n/a", "nan", "unknown"})
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}

@@ -6,7 +6,6 @@ A ranker that reads two candidates at a time cannot see this; an ensemble gets i
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_blender.ranking.answers import regex
 from llm_blender.ranking.form import is_degenerate
 
 _LONGEST = 20_000  # characters of a text that count
@@ -22,7 +22,7 @@ _LEAST = 3  # number of different candidates from which on there is a consensus
 
 # Scripts without spaces between words: each character counts as one.
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_TOKENS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_TOKENS = regex(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 
 
 def consensus(texts: Sequence[str]) -> NDArray[np.float64]:

@@ -176,8 +176,8 @@ class _Prompt:
             return replace(ranking, comparisons=self._comparisons)
         first, second = self._requested = tuple(self._canonical[np.array(pairs, dtype=np.intp).reshape(-1, 2).T])
         missing = np.isnan(self._known[self._requested])
-        codes = np.unique(first[missing] * len(self._known) + second[missing])
-        self.unknown = [divmod(code, len(self._known)) for code in codes.tolist()]
+        codes = set((first[missing] * len(self._known) + second[missing]).tolist())  # np.unique imports numpy.ma
+        self.unknown = [divmod(code, len(self._known)) for code in sorted(codes)]
         return None
 
     def learn(self, logits: NDArray[np.float64]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from llm_blender.ranking.answers import regex
 from llm_blender.ranking.requirements import Requirement, requirements
 
 FLAWS: Mapping[str, str] = {
@@ -59,7 +60,7 @@ def _flaws(text: str, required: Sequence[Requirement]) -> tuple[str, ...]:
     return tuple(name for name in FLAWS if name in found)
 
 
-_CONTENT = re.compile(r"[^\s.…,;:!?'\"*_#`|\\~-]")
+_CONTENT = regex(r"[^\s.…,;:!?'\"*_#`|\\~-]")
 
 
 def is_empty(text: str) -> bool:
@@ -77,7 +78,7 @@ _LOOP = 60  # least characters of all copies of a loop
 _LONGEST_PERIOD = 400
 _LONGEST_TEXT = 10_000  # characters searched at the end of a text: a loop continues to the end
 _LINE = 15  # least characters of a line that counts as repeated
-_NUMBERED = re.compile(r"^\W*(?:\d+\W+)?")
+_NUMBERED = regex(r"^\W*(?:\d+\W+)?")
 _GRAM, _STRIDE = 24, 16  # every run of _GRAM + _STRIDE - 1 characters has a gram that begins at a multiple of _STRIDE
 _FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 2**64) for i in range(_GRAM)], np.uint64)
 
@@ -125,9 +126,9 @@ def _longest_run(equal: NDArray[np.bool_]) -> int:
 
 
 _TAIL = 20_000  # characters at the end of a text that show whether it breaks off
-_FENCE = re.compile(r"^[ \t]*(?:[-*•>]|\d+[.)])?[ \t]*(```|~~~)", re.MULTILINE)
-_ENDED = re.compile(r"""(?:[.!?…。．！？؟۔।॥։።]|[:：])[\]"'”’»›」』)）}*_`~ \t]*$""")
-_CODE = re.compile(r"^[ \t]*```[^`]*^[ \t]*```[ \t]*$", re.MULTILINE)
+_FENCE = regex(r"^[ \t]*(?:[-*•>]|\d+[.)])?[ \t]*(```|~~~)", re.MULTILINE)
+_ENDED = regex(r"""(?:[.!?…。．！？؟۔।॥։።]|[:：])[\]"'”’»›」』)）}*_`~ \t]*$""")
+_CODE = regex(r"^[ \t]*```[^`]*^[ \t]*```[ \t]*$", re.MULTILINE)
 _OPEN_WORDS = """
 a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been has have
 had will would can could should may might must their its your his her our my this these those if because while when
@@ -139,8 +140,8 @@ il gli di che è sono per non nel della
 """
 """Words that end no sentence, in English, German, French, Spanish and Italian."""
 _OPEN = frozenset(_OPEN_WORDS.split())
-_ITEM = re.compile(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
-_INNER_END = re.compile(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
+_ITEM = regex(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
+_INNER_END = regex(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
 _NO_PROSE = ("#", "|", "$", "\\")  # a line that begins so
 _NO_WORD = ("#", "@", "http", "www.", "doi", "$", "\\")  # a last word that begins so
 _QUOTES = '"”’»`'

@@ -5,35 +5,35 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llm_blender.ranking.answers import normal_form, numbers_in
+from llm_blender.ranking.answers import normal_form, numbers_in, regex
 
 _LONGEST_QUESTION = 4_000  # characters at the end of an instruction that are read
 _SHORT_QUESTION = 200
 STEM = 5
 """Number of letters of a word by which it is known in another form."""
 
-_TURN = re.compile(r"(?:^|\n\s{0,9})(?:User|Human) ?: ?")
-_NEXT_TURN = re.compile(r"\n\s{0,9}Assistant ?:")
-_SENTENCE = re.compile(r"(?<=[.?!])\s+|\n+")
-_OPTION = re.compile(
+_TURN = regex(r"(?:^|\n\s{0,9})(?:User|Human) ?: ?")
+_NEXT_TURN = regex(r"\n\s{0,9}Assistant ?:")
+_SENTENCE = regex(r"(?<=[.?!])\s+|\n+")
+_OPTION = regex(
     r"(?:(?<![A-Z])([A-J])([.)])\s*|(?:^|(?<=[\s(]))([A-Ja-j])([.):])\)?\s+|^([A-J])\s+)(?=\S)", re.MULTILINE
 )
-_CHOOSING = re.compile(
+_CHOOSING = regex(
     r"_{3}|\.{3}|…"
     r"|\b(?:which|choose|select|options?|choices?|correct|multiple[- ]choice|pick|best (?:answer|describes))\b",
     re.IGNORECASE,
 )
-_YES_OR_NO = re.compile(
+_YES_OR_NO = regex(
     r"\b(?:yes\W+(?:or\W+)?no|ja\W+(?:oder\W+|of\W+)?ne(?:in|e)|oui\W+(?:ou\W+)?non|s[íìi]\W+(?:o\W+)?no|sim\W+(?:ou\W+)?não)\b",
     re.IGNORECASE,
 )
-_TRUE_OR_FALSE = re.compile(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
-_POLAR = re.compile(
+_TRUE_OR_FALSE = regex(r"\btrue\b\W+(?:or\W+)?false\b", re.IGNORECASE)
+_POLAR = regex(
     r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must|may)\s"
     r"(?!(?:you|we|there (?:an?|any|some|ways?))\b)",
     re.IGNORECASE,
 )
-_QUANTITY = re.compile(
+_QUANTITY = regex(
     r"\bhow (?:many|much|old|far|long|tall|fast|high|heavy|often)\b|\b(?:calculate|compute|evaluate)\b|"
     r"\bwie ?viele?\b|\bwie (?:alt|lang|weit|hoch|schwer)\b|\bcombien\b|\bcuánt[oa]s?\b|\bquant[eio]\b|"
     r"\bconvert \d|\bsolve\b[^.?!\n]{0,60}=|\bwhat is -?\d[^.?!\n]{0,30} in [a-z]+\?|"
@@ -42,20 +42,16 @@ _QUANTITY = re.compile(
     r"difference|ratio|root|speed|perimeter|angle)\b",
     re.IGNORECASE,
 )
-_EXTREME = re.compile(
-    r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:least|smallest|largest|greatest)\b", re.IGNORECASE
-)
-_OPEN = re.compile(r"\b(?:i|my|me|you|your|should|explain|describe|why|formula)\b", re.IGNORECASE)
-_REWRITING = re.compile(
-    r"(?:please )?(?:translate|paraphrase|rewrite|rephrase|summari[sz]e|proofread)\b", re.IGNORECASE
-)
-_SHARE = re.compile(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
-_CODE = re.compile(
+_EXTREME = regex(r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:least|smallest|largest|greatest)\b", re.IGNORECASE)
+_OPEN = regex(r"\b(?:i|my|me|you|your|should|explain|describe|why|formula)\b", re.IGNORECASE)
+_REWRITING = regex(r"(?:please )?(?:translate|paraphrase|rewrite|rephrase|summari[sz]e|proofread)\b", re.IGNORECASE)
+_SHARE = regex(r"\b(?:probability|chance|likelihood|fraction|ratio|decimal)s?\b", re.IGNORECASE)
+_CODE = regex(
     r"```|[{};]\s*$|\b(?:code|script|regex|python|javascript|java|sql|html|api)\b"
     r"|\b(?:write|create|implement|define)\b[^.?!\n]{0,40}\b(?:function|program|class)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_FACT = re.compile(
+_FACT = regex(
     r"(?:(?:in|on|at|to|from|for|of|by|after) )?(?:who|whom|whose|which|where|when|what(?: is| was| were| are|'s) the|"
     r"what (?!is|was|are|were|do|does|did|can|could|should|would|will|to|if|about|kind|kinds|type|types)\w+"
     r"|(?:in )?welche[mnrs]?|wer|wen|wo|wann|was (?:ist|war) (?:der|die|das)|wie heißt"
@@ -63,18 +59,18 @@ _FACT = re.compile(
     r"qual è)\b",
     re.IGNORECASE,
 )
-_NAMED_FACT = re.compile(
+_NAMED_FACT = regex(
     r"(?:(?:the|current|largest|first|official) )*"
     r"(?:capital|currency|author|inventor|founder|president|director|composer|language|population|symbol)(?: city)? "
     r"(?:of|for) [\w' -]{2,40}\W*",
     re.IGNORECASE,
 )
-_LEAD_IN = re.compile(
+_LEAD_IN = regex(
     r"^[¿¡\W]*(?:(?:please|(?:can|could|would) you(?: please)? (?:tell|give) me|tell me|do you know|name(?= the ))"
     r"[, ]+)*",
     re.IGNORECASE,
 )
-_ARITHMETIC = re.compile(
+_ARITHMETIC = regex(
     r"(?:(?:what(?:'s| is| are| does)|how much (?:is|are)|calculate|compute|evaluate|simplify|work out|solve|find|"
     r"was (?:ist|sind|ergibt)|wie ?viel (?:ist|sind)|berechne|combien font|calcule|cuánto es|quanto fa)\b:?)?"
     r"(?: the (?:result|value|answer) of)?",
@@ -85,26 +81,26 @@ _OPERATORS = {
     "divided by": "/", "geteilt durch": "/", "over": "/", "percent of": "/100*", "% of": "/100*", "% von": "/100*",
     "x": "*", "to the power of": "^", "squared": "^2", "cubed": "^3",
 }  # fmt: skip
-_OPERATOR = re.compile("|".join(rf"(?<=[\d\s)]){name}(?![a-z])" for name in _OPERATORS), re.IGNORECASE)
-_IDIOM = re.compile(r"what(?:'s| is| does)\D*\d+(?:[/-]\d+)+\W*(?:mean\W*)?", re.IGNORECASE)  # 9/11, 24/7, 7-11, dates
-_MAKER = re.compile(r"(?:by )?(?:who|wer|qui|quién|chi)\b", re.IGNORECASE)
-_DATED = re.compile(
+_OPERATOR = regex("|".join(rf"(?<=[\d\s)]){name}(?![a-z])" for name in _OPERATORS), re.IGNORECASE)
+_IDIOM = regex(r"what(?:'s| is| does)\D*\d+(?:[/-]\d+)+\W*(?:mean\W*)?", re.IGNORECASE)  # 9/11, 24/7, 7-11, dates
+_MAKER = regex(r"(?:by )?(?:who|wer|qui|quién|chi)\b", re.IGNORECASE)
+_DATED = regex(
     r"(?:in )?(?:when|wann|quand|cuándo|quando|(?:what|which) (?:year|time|date)|at what time|welchem jahr)\b",
     re.IGNORECASE,
 )
-_LABELS = re.compile(
+_LABELS = regex(
     r"(?:\b(?:classify|categori[sz]e|label|sentiment)\b[^.?!\n]{0,80}?|^(?:is|are|was|were)\s[^.?!\n]{0,80}?)\s"
     r"(?:as |an? )?((?:[a-z]+, ){0,6}[a-z]+),? or (?:an? )?([a-z]+)\s?(?=[?.:)]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 
-_OPINION = re.compile(
+_OPINION = regex(
     r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
     r"differences?|reasons?|benefits?|advantages?|list|names?|two|three|four|five|ten|meaning|purpose|ich|du|mein\w*|"
     r"dein\w*|beste\w*|gute\w*|sollte\w*|unterschied\w*|je|mon|tu|votre|meilleur\w*|mejor\w*|debo|tú)\b",
     re.IGNORECASE,
 )
-_BRIEF = re.compile(
+_BRIEF = regex(
     r"\b(?:(?:one|single|1) word|(?:only|just) (?:with )?(?:the|a|an|its|one) (?:\w+ )?(?:answer|name|word|number|"
     r"letter|label|category|value|result)|answer only|only answer|what (?:is|will be|would be|does)\b[^.?!\n]{0,60}"
     r"\b(?:output|print|return|evaluate))\b",

@@ -16,15 +16,16 @@ from functools import partial
 from pydantic_core import from_json
 
 from llm_blender.ranking.agreement import final_answer
+from llm_blender.ranking.answers import regex
 from llm_blender.ranking.questions import Question
 
 _ENDS = 700  # characters at either end of a long instruction; what lies between them is material
 _LONGEST = 20_000  # characters of a candidate that a check reads
-_TURN = re.compile(r"(?:\A|\n)(User|Human|Assistant|System): ?")
-_QUOTED = re.compile(r"```.*?(?:```|\Z)|\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|`[^`\n]{1,300}`", re.DOTALL)
-_WORD = re.compile(r"\w+")
+_TURN = regex(r"(?:\A|\n)(User|Human|Assistant|System): ?")
+_QUOTED = regex(r"```.*?(?:```|\Z)|\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|`[^`\n]{1,300}`", re.DOTALL)
+_WORD = regex(r"\w+")
 _ROUNDING = Fraction(1, 100)  # of a result that is no whole number
-_BLANK_LINES = re.compile(r"\n\s*\n")
+_BLANK_LINES = regex(r"\n\s*\n")
 
 _NUMBERS: Mapping[str, int] = {
     "a single": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
@@ -35,13 +36,13 @@ _NUMBERS: Mapping[str, int] = {
 _NUMBER = rf"(?:\d{{1,2}},\d{{3}}|\d{{1,5}}|{'|'.join(_NUMBERS)})"
 
 # An instruction to write code, or another instruction: the wording is about what that does.
-_WRITES_CODE = re.compile(
+_WRITES_CODE = regex(
     r"\b(?:write|create|generate|make|build|develop|implement|design|need|want|fix|optimi[sz]e|refactor|modify|add|"
     r"come up with|give me|show me)\b[^.!?\n]{0,60}\b(?:code|scripts?|functions?|programs?|class|methods?|prompts?|api|"
     r"endpoint|command|regex|quer(?:y|ies)|apps?|passwords?|usernames?)\b"
 )
 # A refusal has another fault than its form, or none.
-_REFUSAL = re.compile(
+_REFUSAL = regex(
     r"\W*(?:(?:i['’]m|i am) (?:(?:very |so )?sorry|unable|not (?:able|comfortable))|sorry|as an ai|unfortunately|"
     r"i (?:can(?:['’]?t|not)|won['’]?t|will not|do not|don['’]t|apologi[sz]e))\b",
     re.IGNORECASE,
@@ -109,7 +110,7 @@ def _number(word: str) -> int:
 _NAMED_JSON = (
     r"(?:(?:a|an|the|this|one|in|with|as|return|output|valid|raw|plain|pure|single|strict|minified)\s+){0,4}json\b"
 )
-_ONLY_JSON = re.compile(
+_ONLY_JSON = regex(
     rf"\b(?:only|just|nothing but|solely|exclusively|nothing else than|nothing other than)\s+{_NAMED_JSON}"
     r"|\bjson(?: (?:object|array|string|format|output|response|data))?,? (?:only\b|alone\b|(?:and )?nothing else"
     r"|(?:with no|with nothing|without|without any) (?:any |other |additional |further |extra )*"
@@ -117,12 +118,12 @@ _ONLY_JSON = re.compile(
     r"|\bjson(?: (?:object|array|format))?[.,;:] (?:and )?(?:nothing else|no (?:other |additional |extra |further )?"
     r"(?:explanations?|prose|text|comments?|words)|(?:do not|don't) (?:add|include|write|explain))"
 )
-_AS_JSON = re.compile(
+_AS_JSON = regex(
     r"(?:\A|[.!?:;,\n]\s*|\b(?:please|then|and|must|should)\s+)(?:be )?(?:answer|respond|reply|return|output|formatted|"
     r"format|give|express|present|print|convert|encode|represent)\s(?:[^.!?\n]{0,60}\s)?(?:in|as|into|to|with|using)\s+"
     r"(?:a |an |valid |the )*json\b(?! (?:file|files|database|schema|parser|web|api))"
 )
-_BLOCK = re.compile(r"^[ \t]*(?:```|~~~)[^\n`{\[]*\n?(.*?)(?:^[ \t]*(?:```|~~~)|\Z)", re.DOTALL | re.MULTILINE)
+_BLOCK = regex(r"^[ \t]*(?:```|~~~)[^\n`{\[]*\n?(.*?)(?:^[ \t]*(?:```|~~~)|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def _json(words: str) -> list[Requirement]:
@@ -156,20 +157,18 @@ def _has_json(text: str) -> bool:
     return any(0 <= start < end and _reads(text[start : end + 1]) for start, end in pairs)
 
 
-_YES_NO = re.compile(
+_YES_NO = regex(
     r"(?:\b(?:answer|respond|reply|output|say|state|indicate|return|write|answers)\b[^.!?\n]{0,40}?[\s:,(]"
     r"|[.?!,;\n(]\s*|(?:please|just|only|simply|strictly)[,:]?\s+)"
     r"[\"']?yes[\"']?(?:\s*/\s*|,? or )[\"']?no[\"']?(?=\s*(?:[.?!)\n]|\Z|only\b|respectively))"
 )
-_ONLY_YES_NO = re.compile(
+_ONLY_YES_NO = regex(
     r"\b(?:only|just|strictly|nothing else|nothing but|one word|single word|one-word|no explanation|"
     r"without explanation|(?:answer|respond|reply|output)(?: with| in)?(?: a)?(?: simple)? [\"']?yes)\b"
 )
-_REASONS = re.compile(
-    r"\b(?:explain|why|reasons?|reasoning|justify|justification|elaborate|because|details?|confidence)\b"
-)
-_BEGINS_YES_NO = re.compile(r"\W*(?:(?:the )?(?:final )?answer(?: is)?\W+)?(?:yes|no)\b", re.IGNORECASE)
-_ENDS_YES_NO = re.compile(r"\b(?:yes|no)\W*\Z", re.IGNORECASE)
+_REASONS = regex(r"\b(?:explain|why|reasons?|reasoning|justify|justification|elaborate|because|details?|confidence)\b")
+_BEGINS_YES_NO = regex(r"\W*(?:(?:the )?(?:final )?answer(?: is)?\W+)?(?:yes|no)\b", re.IGNORECASE)
+_ENDS_YES_NO = regex(r"\b(?:yes|no)\W*\Z", re.IGNORECASE)
 
 
 def _yes_or_no(words: str) -> list[Requirement]:
@@ -189,7 +188,7 @@ _UNIT_WORDS = (
     r"words?|sentences?|paragraphs?|pages?|lines?|characters?|letters?|syllables?|stanzas?|verses?|minutes?|hours?|"
     r"days?|weeks?|months?|years?|seconds?|percent|dollars?|digits?|bits?|bytes?|tokens?|times|chapters?|acts?"
 )
-_ITEMS = re.compile(
+_ITEMS = regex(
     r"(?:\A|[.!?:;\n]\s*|\b(?:please|you|then)\s+)"
     r"(?:(?:make|create|generate|write|give|provide|compile|prepare|produce)(?: me| us)? a "
     r"(?:numbered |bulleted |short )?list of|list(?: out)?|name|give(?: me| us)?|provide(?: me| us)?(?: with)?|"
@@ -199,12 +198,12 @@ _ITEMS = re.compile(
     rf"(?P<n>{_NUMBER})\s+(?:(?:other|different|more|new)\s+)?(?!(?:{_UNIT_WORDS}|hundred|thousand|million)\b)"
     r"(?!(?:or|to|and|of|more|x)\b|[-–])(?=[a-z])"
 )
-_MATERIAL = re.compile(r"\b(?:following|questions?|sentences?|text|passage|article)\b[^\n]*\n")
-_ALSO_ITEMS = re.compile(rf"[^.!?\n]*\b(?:each|every|per|respectively|(?:and|or|to|by|with) {_NUMBER})\b")
-_SEQUENCE = re.compile(r"(?:^|(?<=[\s|(*#]))(\d{1,3})[.):](?=[\s*_]|$)", re.MULTILINE)
-_ROW = re.compile(r"^\s*\|.*\|\s*$")
-_MARKED = re.compile(r"[\s>(]*(?:[-*•+–#_|]+|\d{1,3}[.):])")
-_BULLET = re.compile(r"([ \t]*)([-*•+–]|#{1,6}|\*\*)[ \t]*(?=\S)")
+_MATERIAL = regex(r"\b(?:following|questions?|sentences?|text|passage|article)\b[^\n]*\n")
+_ALSO_ITEMS = regex(rf"[^.!?\n]*\b(?:each|every|per|respectively|(?:and|or|to|by|with) {_NUMBER})\b")
+_SEQUENCE = regex(r"(?:^|(?<=[\s|(*#]))(\d{1,3})[.):](?=[\s*_]|$)", re.MULTILINE)
+_ROW = regex(r"^\s*\|.*\|\s*$")
+_MARKED = regex(r"[\s>(]*(?:[-*•+–#_|]+|\d{1,3}[.):])")
+_BULLET = regex(r"([ \t]*)([-*•+–]|#{1,6}|\*\*)[ \t]*(?=\S)")
 
 
 def _items(words: str) -> list[Requirement]:
@@ -244,7 +243,7 @@ def _has_items(text: str, number: int) -> bool:
     return number in readings
 
 
-_SEPARATOR = re.compile(r"[,;/|&+:\n、，；・]|\b(?:and|or|und|et|y|e|o|ou|oder|with|then|while)\b|[.!?](?=\s)| [-–—] ")
+_SEPARATOR = regex(r"[,;/|&+:\n、，；・]|\b(?:and|or|und|et|y|e|o|ou|oder|with|then|while)\b|[.!?](?=\s)| [-–—] ")
 
 
 def _most(text: str) -> int:
@@ -262,7 +261,7 @@ def _fewest(text: str) -> int:
 
 
 _UNIT = r"(?P<unit>word|sentence|paragraph|character)(?P<plural>s?)"
-_LENGTHS = re.compile(
+_LENGTHS = regex(
     r"(?P<least>at least|(?:a )?minimum(?: of)?|min\.?|no fewer than|no less than|not less than|more than|over)?"
     r"(?P<most>no more than|not more than|at most|fewer than|less than|under|up to|(?:a )?maximum(?: of)?|max\.?|"
     r"no longer than|not longer than|(?:not |to )?exceed(?:ing)?|within)?"
@@ -272,33 +271,33 @@ _LENGTHS = re.compile(
     r"(?P<or_more>,? (?:or more|minimum|at least))?"
 )
 # What the length is of: “in”, “write”, or “a 100-word” before it, a kind of text after it.
-_IN = re.compile(
+_IN = regex(
     r"\b(?:in|into|within|to|using|with|is|be|are|has|have|of|contain(?:s|ing)?|it)\s+(?:a |an |the |just |only )*\Z"
 )
-_WRITE = re.compile(
+_WRITE = regex(
     r"\b(?:write|compose|generate|create|construct|give|provide|produce|make|use)(?: me| us)?\s+"
     r"(?:a |an |just |only )*\Z"
 )
-_KIND = re.compile(
+_KIND = regex(
     r"(?:\s+(?:short|long|brief|concise|creative|funny|detailed|persuasive|formal|informative|descriptive|simple))*\s+"
     r"(?:summary|summery|story|description|paragraph|response|answer|explanation|narrative|essay|article|poem|review|"
     r"report|letter|email|speech|definition|overview|introduction|biography|bio|dialogue|dialog|blog|post|tweet|pitch|"
     r"reply|abstract|analysis|synopsis|passage|text|note|message|statement|argument|opinion|haiku|plot|monologue)\b"
 )
-_IMPERATIVE = re.compile(
+_IMPERATIVE = regex(
     r"(?:\A|[.,:(]\s*|\b(?:please|should|must)\s+)(?:write|compose|generate|create|summari[sz]e|describe|explain|give|"
     r"provide|be|have|answer|respond|reply|use|keep|limit|tell|make|rewrite|paraphrase|translate|define|express|"
     r"condense|shorten|state|name|craft|draft)\b"
 )
 # Words before or after a length that is not the answer's.
-_OF_ANOTHER = re.compile(
+_OF_ANOTHER = regex(
     r"\b(?:each|every|per|titles?|headings?|both|these|those|following|given|original|first|last|there (?:is|are)|"
     r"the (?:two|three|four)|combine|merge|join|questions?|options?|between|list of)\b"
 )
-_TO_ANOTHER = re.compile(
+_TO_ANOTHER = regex(
     r"\s*(?::|that\b|(?:phrase|sentence|title|name|word|line|caption|slogan|headline)s?\b)|[^.!?\n]{0,60}\b(?:each|every|per)\b"
 )
-_ABOUT_A_TASK = re.compile(
+_ABOUT_A_TASK = regex(
     r"\b(?:in this task|definition of a task|you(?:'re| are| will be) given|example (?:in|out)put|structure|ooc)\b"
 )
 _SLACK = 1.1  # for words and characters: how they are counted differs, by hyphens, numbers and mark-up
@@ -349,11 +348,11 @@ def _length(found: re.Match[str]) -> list[Requirement]:
     return required
 
 
-_PREFACE = re.compile(r"\A[^\n]{1,200}:\s*\n")
-_JOINED = re.compile(r"(?<=\w)['’.,-](?=\w)")
-_FULL_STOP = re.compile(r"(?<![A-Z.])(?<=[^\W\d_]{3})[)\"”’]*[.!?][)\"”’*]*\s+(?=[\"“‘(*]*[A-ZÀ-Þ])|[。！？]")
+_PREFACE = regex(r"\A[^\n]{1,200}:\s*\n")
+_JOINED = regex(r"(?<=\w)['’.,-](?=\w)")
+_FULL_STOP = regex(r"(?<![A-Z.])(?<=[^\W\d_]{3})[)\"”’]*[.!?][)\"”’*]*\s+(?=[\"“‘(*]*[A-ZÀ-Þ])|[。！？]")
 _STOPS = ".!?…。！？;:\n"  # that may end a sentence
-_ITEM = re.compile(r"\s*(?:\d+[.)]|[-*•])[ \t]")
+_ITEM = regex(r"\s*(?:\d+[.)]|[-*•])[ \t]")
 
 
 def _word_counts(text: str) -> tuple[int, int]:
@@ -408,7 +407,7 @@ _STOP_WORDS: Mapping[str, frozenset[str]] = {
 }
 _OTHERS = "vietnamese turkish polish swedish norwegian danish finnish czech romanian hungarian indonesian latin tagalog"
 _LANGUAGE = rf"(?P<language>{'|'.join([*_SCRIPTS, *_STOP_WORDS, *_OTHERS.split()])})"
-_IN_LANGUAGE = re.compile(
+_IN_LANGUAGE = regex(
     r"(?:\A|[.!?:;,\n]\s*|\b(?:please|you|then|and|must|should)\s+)(?:always |only )*"
     r"(?:translate\b[^.!?:\n]{0,100}?\s(?:in|to|into)|(?:answer|respond|reply|speak)\b[^.!?\n]{0,40}?\sin"
     r"|(?:write|compose)\s+(?!\"|it\b|this\b|down\b)[^.!?\n\"]{3,60}?\sin)\s+"
@@ -416,12 +415,10 @@ _IN_LANGUAGE = re.compile(
     r"(?!\s*(?:cuisine|cooking|culture|class|history|literature|food|war|mythology|font|restaurant|parliament|characters|"
     r"and|or|[,/&]))"
 )
-_OTHER_SCRIPT = re.compile(
-    r"\b(?:romani[sz]\w+|transliterat\w+|pinyin|romaji|latin (?:letters|alphabet|script)|font)\b"
-)
-_LETTER = re.compile(r"[^\W\d_]")
-_LATIN_LETTER = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
-_QUOTES = re.compile(r"[\"“”«»„*=`]")
+_OTHER_SCRIPT = regex(r"\b(?:romani[sz]\w+|transliterat\w+|pinyin|romaji|latin (?:letters|alphabet|script)|font)\b")
+_LETTER = regex(r"[^\W\d_]")
+_LATIN_LETTER = regex(r"[A-Za-zÀ-ɏḀ-ỿ]")
+_QUOTES = regex(r"[\"“”«»„*=`]")
 
 
 def _language(words: str) -> list[Requirement]:
@@ -451,7 +448,7 @@ def _is_in(text: str, language: str) -> bool:
     return counts["english"] < 4 or 20 * own >= words.total() or bool(_QUOTES.search(text))
 
 
-_WRITE_HAIKU = re.compile(
+_WRITE_HAIKU = regex(
     r"\b(?:write|compose|create|generate|craft|make|give me|come up with)\b(?![^.!?\n]*\b(?:one|single)[- ]line)"
     r"[^.!?\n]{0,50}\bhaiku\b"
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
-
-from numpy.typing import NDArray
 
 Part = Literal["read", "compare", "pairs"]
 """What a batch computes: states of texts, comparisons of their states, or sequences that hold both candidates."""
@@ -24,19 +22,14 @@ class CountedBatch:
         part: what it computes.
         lengths: tokens of each row, without padding; in a ``compare`` batch of P pairs, those of the P left candidates,
             then those of the P right ones.
-        width: tokens of a row, padding included.
+        widths: tokens of each row, padding included.
         seconds: taken by the backend, on the clock of its `CountingBackend`.
     """
 
     part: Part
     lengths: tuple[int, ...]
-    width: int
+    widths: tuple[int, ...]
     seconds: float = 0.0
-
-    @classmethod
-    def of(cls, part: Part, mask: NDArray[Any], seconds: float = 0.0) -> Self:
-        """Count a batch by its mask ``[B, T]``, 1 for a token and 0 for padding."""
-        return cls(part, tuple(mask.sum(axis=-1).tolist()), mask.shape[-1], seconds)
 
     @property
     def pairs(self) -> int:
@@ -74,7 +67,7 @@ class Work:
             rows=rows,
             pairs=sum(batch.pairs for batch in counted),
             tokens=sum(sum(batch.lengths) for batch in counted),
-            computed=sum(len(batch.lengths) * batch.width for batch in counted),
+            computed=sum(sum(batch.widths) for batch in counted),
             layer_sequences=rows * layers,
         )
 
@@ -96,24 +89,31 @@ class CountingBackend:
         self.batches: list[CountedBatch] = []
 
     def __call__(self, batch: Any) -> Any:
-        """Return the logits of pairs that stand in one sequence each."""
-        return self._count("pairs", self.backend, batch)
-
-    def read(self, batch: Any) -> Any:
-        """Return what the reading layers compute for texts."""
-        return self._count("read", self.backend.read, batch)
-
-    def compare(self, reading: Any) -> Any:
-        """Return the logits of pairs of texts that were read."""
-        return self._count("compare", self.backend.compare, reading)
-
-    def _count(self, part: Part, run: Callable[[Any], Any], batch: Any) -> Any:
-        started = self._clock()
-        result = run(batch)
-        seconds = self._clock() - started
-        mask = batch[1] if isinstance(batch, tuple) else batch.attention_mask
-        self.batches.append(CountedBatch.of(part, mask, seconds))
+        """Return the logits of a `PairBatch`."""
+        result, seconds = self._timed(self.backend, batch)
+        self._add("pairs", batch.attention_mask.sum(axis=-1).tolist(), True, seconds)
         return result
+
+    def read(self, sequences: Sequence[Any]) -> Any:
+        """Return what the reading layers compute for sequences."""
+        result, seconds = self._timed(self.backend.read, sequences)
+        self._add("read", list(map(len, sequences)), not self.backend.singly, seconds)
+        return result
+
+    def compare(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
+        """Return the logits of pairs of texts that were read."""
+        result, seconds = self._timed(self.backend.compare, pairs)
+        lengths = [len(text.sequence) for side in zip(*pairs, strict=True) for text in side]
+        self._add("compare", lengths, not self.backend.singly, seconds)
+        return result
+
+    def _timed(self, run: Callable[[Any], Any], batch: Any) -> tuple[Any, float]:
+        started = self._clock()
+        return run(batch), self._clock() - started
+
+    def _add(self, part: Part, lengths: list[int], padded: bool, seconds: float) -> None:
+        widths = [max(lengths)] * len(lengths) if padded else lengths
+        self.batches.append(CountedBatch(part, tuple(lengths), tuple(widths), seconds))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from llm_blender._hub import offline
+from llm_blender._hub import cache_dir, offline
 from llm_blender.errors import DownloadError
 from llm_blender.llms import downloads
-from llm_blender.llms.downloads import cache_dir, fetch
+from llm_blender.llms.downloads import fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

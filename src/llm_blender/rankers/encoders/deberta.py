@@ -237,7 +237,7 @@ class _Layer(nn.Module):
 
 def _gelu(states: Tensor) -> Tensor:
     """Return GELU(states), in their place where no gradient needs them."""
-    return functional.gelu(states) if torch.is_grad_enabled() else torch.ops.aten.gelu_(states)  # type: ignore[no-any-return]
+    return functional.gelu(states) if torch.is_grad_enabled() else cast(Tensor, torch.ops.aten.gelu_(states))
 
 
 class Dense(nn.Module):
@@ -285,8 +285,8 @@ class _DisentangledAttention(nn.Module):
         tables = windows.tables(*self._projected(table))
         if not windows.one_by_one:
             return self._mix(*inputs, tables, windows)
-        sequences = zip(*(part.split(1) for part in inputs), strict=True)
-        return torch.cat([self._mix(*sequence, tables, windows) for sequence in sequences])
+        each = zip(*(part.split(1) for part in inputs), strict=True)
+        return torch.cat([self._mix(query, key, value, gone, tables, windows) for query, key, value, gone in each])
 
     def _mix(
         self,

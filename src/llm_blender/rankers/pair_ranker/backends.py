@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import CheckpointError, MissingExtraError
 from llm_blender.rankers.batching import side_by_side, token_batches
+from llm_blender.rankers.optimised_models import open_session
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch
 from llm_blender.ranking import Advance, Pool
@@ -32,6 +36,32 @@ class Backend(Protocol):
         ...
 
 
+class OnnxModel(Protocol):
+    """Model in ONNX that some library runs."""
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], /) -> Sequence[NDArray[Any]]:
+        """Return these outputs; any thread may call it."""
+        ...
+
+
+class LoadModel(Protocol):
+    """Function that loads an `OnnxModel`, such as `load_session`."""
+
+    def __call__(self, path: Path, inputs: set[str], /, *, threads: int | None, parallel: int = 1) -> OnnxModel:
+        """Load the model at a path.
+
+        Args:
+            path: the file.
+            inputs: names that the model's inputs must have.
+            threads: of one call; None takes all processors available to this process.
+            parallel: number of calls at the same time.
+
+        Raises:
+            CheckpointError: the file is not an ONNX model, or has other inputs.
+        """
+        ...
+
+
 class OnnxBackend:
     """ONNX Runtime backend.
 
@@ -39,6 +69,7 @@ class OnnxBackend:
         path: the model.
         threads: number of threads; None takes all processors available to this process.
         providers: ONNX Runtime's execution providers, e.g. ``["CUDAExecutionProvider"]``.
+        load: `load_session`, or another function that loads the model.
 
     Raises:
         CheckpointError: the file is not a PairRanker in ONNX.
@@ -46,9 +77,17 @@ class OnnxBackend:
 
     parallel = 1
 
-    def __init__(self, path: Path, *, threads: int | None = None, providers: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        providers: list[str] | None = None,
+        load: LoadModel | None = None,
+    ) -> None:
         wanted = {"input_ids", "attention_mask", "segment_ids"}
-        self._session = load_session(path, wanted, threads=threads, providers=providers)
+        load = load or partial(load_session, providers=providers)
+        self._session = load(path, wanted, threads=threads)
 
     def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
         """Return logits ``[B, tasks]``."""
@@ -57,32 +96,84 @@ class OnnxBackend:
 
 
 def load_session(
-    path: Path, inputs: set[str], *, threads: int | None = None, providers: list[str] | None = None
+    path: Path,
+    inputs: set[str],
+    /,
+    *,
+    threads: int | None = None,
+    parallel: int = 1,
+    providers: list[str] | None = None,
 ) -> Any:
-    """Load an `onnxruntime.InferenceSession`; for the arguments see `OnnxBackend`.
+    """Load an `onnxruntime.InferenceSession`, optimised in an earlier process or now; for arguments see `LoadModel`.
 
     Raises:
         CheckpointError: the file is not an ONNX model, or has other inputs.
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or available_processors()
-    # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
-    options.enable_mem_pattern = False
+    def make_options() -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or available_processors()
+        # Batches come in all lengths; a memory plan for each shape would grow and rarely be used again.
+        options.enable_mem_pattern = False
+        # Idle threads wait instead of spinning, which takes the processor from other work, such as another session's.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
+        session = open_session(path, make_options, providers)
     except Exception as error:  # ONNX Runtime has no specific error for this
         raise CheckpointError(f"{path} cannot be loaded as an ONNX model: {error}") from error
-    names = {value.name for value in session.get_inputs()}
-    if names != inputs:
+    _check_inputs(path, {value.name for value in session.get_inputs()}, inputs)
+    _sessions.add(session)
+    return session
+
+
+def _check_inputs(path: Path, names: set[str], wanted: set[str]) -> None:
+    if names != wanted:
         raise CheckpointError(
             f"{path} is not this PairRanker: its inputs are {', '.join(sorted(names))}. "
             "Write it again with `blend export`."
         )
-    _sessions.add(session)
-    return session
+
+
+class OpenVinoModel:
+    """Model in ONNX that OpenVINO runs on the CPU; `LoadModel` describes the arguments.
+
+    Args:
+        precision: of the computation, ``f32`` or ``bf16``.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    def __init__(
+        self, path: Path, inputs: set[str], /, *, threads: int | None = None, parallel: int = 1, precision: str = "f32"
+    ) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("The openvino backend", "openvino") from error
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": parallel * (threads or available_processors()),
+            "NUM_STREAMS": parallel,
+        }
+        try:
+            model = openvino.Core().compile_model(path, "CPU", options)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} cannot be loaded as an ONNX model: {error}") from error
+        _check_inputs(path, {value.any_name for value in model.inputs}, inputs)
+        self._model, self._requests = model, threading.local()
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], /) -> list[NDArray[Any]]:
+        """Return these outputs; each thread has a request of its own."""
+        request = getattr(self._requests, "request", None)
+        if request is None:
+            request = self._requests.request = self._model.create_infer_request()
+        found = request.infer(inputs, share_inputs=True)
+        return [found[name].copy() for name in outputs]
 
 
 # Closing a session waits for its threads, which a forked process lacks: there, sessions are never closed.

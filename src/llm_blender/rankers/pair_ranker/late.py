@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.rankers.batching import side_by_side, token_batches
-from llm_blender.rankers.pair_ranker.backends import available_processors, load_session, load_torch
+from llm_blender.rankers.pair_ranker.backends import LoadModel, available_processors, load_session, load_torch
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import LEFT, SOURCE, FittedTexts, PairBatch, PairSequence
 from llm_blender.ranking import Advance, Pool
@@ -65,6 +65,7 @@ class LateOnnxBackend:
         reader: the model that reads a text.
         comparer: the model that compares two.
         threads: number of threads; None takes all processors available to this process.
+        load: `load_session`, or another function that loads a model.
 
     Raises:
         CheckpointError: a file is missing or holds another model.
@@ -72,10 +73,12 @@ class LateOnnxBackend:
 
     singly = True
 
-    def __init__(self, reader: Path, comparer: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, reader: Path, comparer: Path, *, threads: int | None = None, load: LoadModel = load_session
+    ) -> None:
         self.parallel = threads or available_processors()
-        self._reader = load_session(reader, {"input_ids"}, threads=1)
-        self._comparer = load_session(comparer, set(COMPARER_INPUTS), threads=1)
+        self._reader = load(reader, {"input_ids"}, threads=1, parallel=self.parallel)
+        self._comparer = load(comparer, set(COMPARER_INPUTS), threads=1, parallel=self.parallel)
 
     def read(self, sequences: Sequence[PairSequence]) -> list[Any]:
         """Return the `READINGS` of each sequence."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -16,7 +17,15 @@ from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
-from llm_blender.rankers.pair_ranker.backends import Backend, OnnxBackend, PairComparer, TorchBackend
+from llm_blender.rankers.pair_ranker.backends import (
+    Backend,
+    LoadModel,
+    OnnxBackend,
+    OpenVinoModel,
+    PairComparer,
+    TorchBackend,
+    load_session,
+)
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
@@ -25,6 +34,8 @@ from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
 Truncation = Literal["auto", "right", "left", "middle"]
 
+_PRECISIONS = {"onnx": ("int8", "fp32"), "openvino": ("fp32", "bf16"), "torch": ()}
+"""Precisions of each backend, its default first."""
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
@@ -70,8 +81,8 @@ class PairRanker(PairwiseRanker):
         cls,
         name: str | os.PathLike[str] = BUNDLED,
         *,
-        backend: Literal["onnx", "torch"] | None = None,
-        precision: Literal["int8", "fp32"] = "int8",
+        backend: Literal["onnx", "openvino", "torch"] | None = None,
+        precision: Literal["int8", "fp32", "bf16"] | None = None,
         device: Any = None,
         dtype: Any = None,
         threads: int | None = None,
@@ -85,13 +96,15 @@ class PairRanker(PairwiseRanker):
 
         Args:
             name: ``bundled``, a folder, or a Hub repository.
-            backend: ``onnx`` (the core) or ``torch`` (the extra; accelerators). None takes ``torch`` if `device` or
-                `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
-            precision: of the ``onnx`` backend.
+            backend: ``onnx`` (the core), ``openvino`` (an extra) or ``torch`` (an extra; accelerators). None takes
+                ``torch`` if `device` or `dtype` is given or the checkpoint holds no ONNX model, else ``onnx``.
+            precision: of ``onnx``: ``int8`` (None) or ``fp32``. Of ``openvino``, which reads the float32 models that
+                `blend export` writes: ``fp32`` (None), or ``bf16``, which changes logits by some 0.03 where the
+                processor has bfloat16.
             device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the
                 work; None picks one.
             dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``.
-            threads: of the ``onnx`` backend; None takes all processors available to this process.
+            threads: of ``onnx`` and ``openvino``; None takes all processors available to this process.
             revision: branch, tag or commit on the Hub.
             max_tokens: of a batch.
             truncation: part that a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
@@ -102,7 +115,7 @@ class PairRanker(PairwiseRanker):
         Raises:
             NotFoundError: there is no such checkpoint; the message lists the places searched.
             CheckpointError: it is not a PairRanker, or lacks the files of the backend.
-            MissingExtraError: ``torch`` is not installed.
+            MissingExtraError: ``torch`` or ``openvino`` is not installed.
             InputError: an argument is unknown, or there is no such device.
         """
         folder = find_checkpoint(name, revision)
@@ -110,17 +123,25 @@ class PairRanker(PairwiseRanker):
         if backend is None:
             wants_torch = device is not None or dtype is not None or not has_onnx(folder)
             backend = "torch" if wants_torch else "onnx"
-        if backend not in ("onnx", "torch"):
-            raise InputError(f"Unknown backend {backend!r}: onnx or torch.")
+        if backend not in _PRECISIONS:
+            raise unknown_name("backend", backend, _PRECISIONS)
+        if precision not in (None, *_PRECISIONS[backend]):
+            known = " or ".join(_PRECISIONS[backend]) or "none, but a dtype"
+            raise InputError(f"The {backend} backend has no precision {precision!r}: {known}.")
         runner: Backend | LateBackend
         if backend == "torch":
             make = LateTorchBackend if config.alone_layers else TorchBackend
             runner = make(folder, config, device=device, dtype=dtype or "float32")
-        elif config.alone_layers:
-            parts = (onnx_file(folder, precision, part) for part in ("reader", "comparer"))
-            runner = LateOnnxBackend(*parts, threads=threads)
         else:
-            runner = OnnxBackend(onnx_file(folder, precision), threads=threads)
+            load: LoadModel = load_session
+            kind = precision or _PRECISIONS[backend][0]
+            if backend == "openvino":
+                load, kind = partial(OpenVinoModel, precision="bf16" if kind == "bf16" else "f32"), "fp32"
+            if config.alone_layers:
+                parts = (onnx_file(folder, kind, part) for part in ("reader", "comparer"))
+                runner = LateOnnxBackend(*parts, threads=threads, load=load)
+            else:
+                runner = OnnxBackend(onnx_file(folder, kind), threads=threads, load=load)
         form = InputFormat.load(folder, config)
         return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, evidence=evidence)
 
