@@ -13,10 +13,11 @@ from llm_blender.errors import CheckpointError
 from llm_blender.rankers import optimised_models
 from llm_blender.rankers.checkpoints import find_checkpoint
 from llm_blender.rankers.pair_ranker.backends import load_session
+from llm_blender.rankers.pair_ranker.late import COMPARER_INPUTS
 
 PROMPT, ANSWERS = "Why is the sky blue?", ["Air scatters blue light most.", "I do not know.", "Because of the sea."]
 PAIRS = [(0, 0, 1), (0, 1, 2), (0, 2, 0)]
-COMPARER = {"states", "attention_mask", "segment_ids", "lengths"}
+COMPARER = set(COMPARER_INPUTS)
 
 
 @pytest.fixture

@@ -156,8 +156,20 @@ class TestNames:
         assert load_ranker(str(checkpoint)).rank(PROMPT, TEXTS).scores == scores
 
     def test_unknown_backend(self, checkpoint):
-        with pytest.raises(InputError, match="Unknown backend 'tpu': onnx or torch"):
+        with pytest.raises(InputError, match=r"Unknown backend 'tpu'\. Known: onnx, openvino, torch"):
             PairRanker.from_pretrained(checkpoint, backend="tpu")
+
+    @pytest.mark.parametrize(
+        ("options", "known"),
+        [
+            ({"precision": "bf16"}, "onnx backend has no precision 'bf16': int8 or fp32"),
+            ({"backend": "openvino", "precision": "int8"}, "openvino backend has no precision 'int8': fp32 or bf16"),
+            ({"backend": "torch", "precision": "fp32"}, "torch backend has no precision 'fp32': none, but a dtype"),
+        ],
+    )
+    def test_a_precision_of_another_backend(self, checkpoint, options, known):
+        with pytest.raises(InputError, match=known):
+            PairRanker.from_pretrained(checkpoint, **options)
 
     @pytest.mark.parametrize("name", ["nowhere", "/no/where", "./a/b", "~/no-such-folder"])
     def test_what_can_only_be_a_folder_is_not_sought_on_the_hub(self, name):

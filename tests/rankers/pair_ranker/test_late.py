@@ -247,3 +247,31 @@ def test_the_encoder_of_a_pair_reader_is_that_of_transformers():
     from llm_blender.rankers.encoders import make_encoder
 
     assert type(make_encoder({"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 12})).__name__ == "BertModel"
+
+
+class TestOpenVino:
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("openvino")
+
+    def test_it_gives_the_logits_of_onnx_runtime(self, folder):
+        openvino, onnx = (
+            PairRanker.from_pretrained(folder, backend=backend, precision="fp32") for backend in ("openvino", "onnx")
+        )
+        found, expected = matrix(openvino, TEXTS), matrix(onnx, TEXTS)
+        assert np.ptp(expected) > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_neighbours_and_threads_do_not_matter(self, folder, precision):
+        one, several = (
+            PairRanker.from_pretrained(folder, backend="openvino", precision=precision, threads=threads)
+            for threads in (1, 3)
+        )
+        pairs = [(0, i, j) for i in range(len(TEXTS)) for j in range(i)]
+        together = several.pair_logits([PROMPT], [TEXTS], pairs)
+        assert (together == [one.pair_logits([PROMPT], [TEXTS], [pair])[0] for pair in pairs]).all()
+
+    def test_the_bundled_ranker_must_be_exported_first(self):
+        with pytest.raises(CheckpointError, match=r"no onnx/reader_fp32\.onnx: create it with `blend export"):
+            PairRanker.from_pretrained(backend="openvino")
