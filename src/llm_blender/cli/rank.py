@@ -86,7 +86,10 @@ def rank(
     summary, started = RankSummary(), time.monotonic()
     with source.open() as rows:
         summary.skipped = len(rows.bad)
-        by_model = ranking_by(backend.load(ranker), options.settings(loaded.ranker))
+        later = strengths is not None or judge is not None  # they can lift any candidate
+        by_model = ranking_by(
+            backend.load(ranker), options.settings(loaded.ranker), 1 if best_of_n and not later else None
+        )
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
                 models = [[candidate.model for candidate in row.example.candidates] for row in chunk]
