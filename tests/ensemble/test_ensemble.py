@@ -120,6 +120,8 @@ def test_what_counts_later_needs_all_pairs() -> None:
     assert (judged.ranking.strategy, judged.ranking.comparisons) == ("full", 15)
     with_priors = ensemble(*llms, ranker=ranker, priors=Priors({"1": 50.0, "2": -50.0})).ask(PROMPT)
     assert (with_priors.ranking.strategy, with_priors.text) == ("full", "x")
+    learning = ensemble(*llms, ranker=ranker, priors="auto").ask(PROMPT)
+    assert learning.ranking.strategy == "full"
 
 
 def test_the_best_whole_answer_is_found_behind_those_that_were_cut_off() -> None:

@@ -330,15 +330,15 @@ class Ensemble:
         texts = [candidate.text for candidate in gathered.candidates.values()]
         models = [candidate.model for candidate in gathered.candidates.values()]
         cut = [candidate.cut_off for candidate in gathered.candidates.values()]
-        priors = await self._priors(settings)
-        # Priors and a judge can lift any candidate, and those that were cut off make room at the top.
-        later = priors is not None or self.judge is not None
+        # Priors and a judge can lift any candidate (and priors from the record learn more from all pairs); those that
+        # were cut off make room at the top.
+        later = settings.priors is not None or self.judge is not None
         wanted = None if later else _wanted(settings) + sum(cut)
         ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
         if settings.record and self.store is not None:
             by_name = models_of([call.caller.llm for call in calls])
             await asyncio.to_thread(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
-        if priors is not None:
+        if (priors := await self._priors(settings)) is not None:
             ranking = priors.apply(ranking, models)
         if self.judge is not None:
             seconds = limits.for_judge(time.perf_counter() - started, fusing=fusing)
