@@ -146,7 +146,7 @@ def _stored(chunk: Sequence[RankableRow], *, with_lead: bool) -> dict[int, Ranki
 def _ranked(
     chunk: Sequence[RankableRow], known: dict[int, Ranking], ranker: Ranker, k: int, **options: Any
 ) -> list[Ranking]:
-    """Rank the rows without a known ranking, k candidates of which are wanted, and return the rankings of all."""
+    """Rank the rows without a known ranking, where the k best are wanted, and return the rankings of all."""
     from llm_blender.ranking import rank_best
 
     missing = [i for i in range(len(chunk)) if i not in known]

@@ -402,7 +402,7 @@ class Ensemble:
         observer: Observer,
         k: int | None,
     ) -> Ranking:
-        """Rank texts, of which the k best are wanted, by the ranker alone; a lone text needs no ranker of pairs."""
+        """Rank texts, where the k best are wanted, by the ranker alone; a lone text needs no ranker of pairs."""
         ranker = await self._loaded_ranker()
         if not settings.evidence:
             ranker = model_alone(ranker)

@@ -204,8 +204,8 @@ def make_strategy(
         n: number of candidates.
         seed: of all draws.
         budget: comparisons that ``auto`` and ``active`` may spend.
-        k: number of candidates wanted in order: 1 for only the best; None for an order of all, of which ``top_k`` makes
-            `DEFAULT_TOP_K` sure.
+        k: number of candidates wanted in order: 1 for only the best; None for an order of all, where ``top_k`` makes
+            the first `DEFAULT_TOP_K` sure.
         aggregation: of ``full`` and ``single``.
         position_bias: whether the ranker has one; without it a comparison is one unordered pair, and ``single`` is
             `full`.
