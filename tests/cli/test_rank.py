@@ -97,7 +97,7 @@ def test_strategy_budget_and_seed_reach_the_ranker(blend, tmp_path, ranker):
     for options, strategy, comparisons in (
         (["--strategy", "bubble"], "bubble", 10),
         (["--budget", "10", "--best-of-n"], "knockout", 10),
-        (["--budget", "18"], "top_k", 18),
+        (["--budget", "18"], "top_k", 16),
         (["--budget", "30"], "full", 30),
         (["--strategy", "active", "--budget", "12", "--seed", "3"], "active", 12),
     ):
