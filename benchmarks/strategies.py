@@ -152,7 +152,7 @@ def draw(points: Sequence[Point], theme: Theme) -> Figure:
     axes = figure.subplots(1, 2, sharey=True)
     titles = {True: "with the evidence, as bundled", False: "model alone"}
     for axis, (evidence, title) in zip(axes, titles.items(), strict=True):
-        for place, label in enumerate(STRATEGIES):
+        for place, label in enumerate(label for label in STRATEGIES if label != "bubble"):  # which lies on the knockout
             own = [p for p in points if p.strategy == label and p.evidence == evidence]
             x, y = [p.comparisons for p in own], [100 * p.same for p in own]
             colour = theme.accents[place]
