@@ -212,7 +212,7 @@ class RankerConfig(_Section):
 
     Attributes:
         name: ``bundled``, a checkpoint on the Hub, or a folder.
-        strategy: pairs to compare; ``auto`` chooses by the budget.
+        strategy: pairs to compare; ``auto`` chooses by what is wanted, the best one or an order, and by the budget.
         budget: maximum number of comparisons for one prompt.
         priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; ``auto`` learns them
             from the ensemble's own record once it is large enough; None adds none.

@@ -466,7 +466,7 @@ class Ranking(Record):
         scores: per candidate, higher is better.
         logits: ``[N, N]``; ``[i, j]`` is l(i, j), above zero if i, read first, is better than j; NaN if not compared.
         strategy: name of the strategy, or of the pointwise ranker.
-        comparisons: ordered pairs that the model computed.
+        comparisons: pairs that the model computed: ordered ones, or unordered ones if it has no position bias.
         temperature: temperature of `probability`.
         truncated: share of the tokens of instruction and candidates that was cut.
         evidence: what counted beside the ranker's comparisons; it is in `logits` already. None if nothing did.

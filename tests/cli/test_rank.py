@@ -96,7 +96,8 @@ def test_strategy_budget_and_seed_reach_the_ranker(blend, tmp_path, ranker):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Q", "candidates": ["a" * n for n in range(6)]}))
     for options, strategy, comparisons in (
         (["--strategy", "bubble"], "bubble", 10),
-        (["--budget", "10"], "knockout", 10),
+        (["--budget", "10", "--best-of-n"], "knockout", 10),
+        (["--budget", "18"], "top_k", 16),
         (["--budget", "30"], "full", 30),
         (["--strategy", "active", "--budget", "12", "--seed", "3"], "active", 12),
     ):
@@ -106,8 +107,10 @@ def test_strategy_budget_and_seed_reach_the_ranker(blend, tmp_path, ranker):
 
 def test_200_candidates_are_not_all_compared(blend, tmp_path, ranker):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Q", "candidates": ["a" * n for n in range(200)]}))
-    (row,) = read(blend("rank", "rows.jsonl").stdout)
+    (row,) = read(blend("rank", "rows.jsonl", "--best-of-n").stdout)
     assert (row["ranking"]["strategy"], row["ranking"]["comparisons"]) == ("knockout", 398)
+    (row,) = read(blend("rank", "rows.jsonl").stdout)
+    assert row["ranking"]["strategy"] == "top_k"
     assert row["ranking"]["best"] == 199
 
 

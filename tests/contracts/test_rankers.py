@@ -65,6 +65,7 @@ ENTRIES = [
     Entry(
         "FakeRanker", lambda get: FakeRanker(noise=2.0, order_bias=1.0, seed=3, temperature=2.0), "noisy", pairwise=True
     ),
+    Entry("FakeRanker", lambda get: FakeRanker(noise=2.0, position_bias=False), "unbiased", pairwise=True),
     Entry("SimCLS", published("SimCLS"), unit=1e-6, torch=True),
     Entry("SummaReranker", published("SummaReranker"), torch=True),
     Entry("RewardModel", REWARD, torch=True),
@@ -261,7 +262,7 @@ def test_each_strategy_gives_a_whole_ranking(ranker: Any, entry: Entry, together
     rankings = ranker.rank_many(PROMPTS[2:], CANDIDATES[2:], strategy=strategy, seed=1, budget=12)
     for ranking, other, texts in zip(rankings, together[2:], CANDIDATES[2:], strict=True):
         check(ranking, len(texts))
-        assert ranking.comparisons <= len(texts) * (len(texts) - 1)
+        assert ranking.comparisons <= len(texts) * (len(texts) - 1) // (1 if ranker.position_bias else 2)
         if not entry.pairwise and entry.cls != "Random":
             check_close(ranking, other, entry.unit)
         elif entry.pairwise and strategy != "auto":
@@ -273,7 +274,15 @@ def test_a_duel_compares_the_first_two_among_all(ranker: Any, entry: Entry) -> N
     assert 0 <= ranking.probability(0, 1) <= 1
     assert ranking.probability(0, 1) + ranking.probability(1, 0) == pytest.approx(1)
     if entry.pairwise:
-        assert ranking.comparisons == 2
+        assert ranking.comparisons == (2 if ranker.position_bias else 1)
+
+
+def test_without_position_bias_an_order_does_not_matter(ranker: Any, entry: Entry) -> None:
+    assert ranker.position_bias or entry.cls != "LLMJudge"
+    assert not ranker.position_bias or entry.label not in ("bundled", "unbiased")
+    if entry.pairwise and not ranker.position_bias:
+        (forward,), (backward,) = (ranker.rank_many([PROMPT], [texts]) for texts in (TEXTS, TEXTS[::-1]))
+        np.testing.assert_allclose(forward.logits, backward.logits[::-1, ::-1], atol=1e-6)
 
 
 def test_an_unknown_strategy_is_refused(ranker: Any, entry: Entry) -> None:

@@ -8,13 +8,15 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_blender.calls import run_to_end
 from llm_blender.config import Config, Price
-from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Limits, Member, Observer, fuser_name
+from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, Judge, Limits, Member, Observer, fuser_name
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, NotFoundError, WorkError
 from llm_blender.fusers import ConsensusFuser
 from llm_blender.llms.embedded import EmbeddedLLM
@@ -86,8 +88,70 @@ def test_strategy_budget_and_seed_reach_the_ranker() -> None:
     llms = [FakeLLM(str(i), "x" * i) for i in range(1, 5)]
     assert ensemble(*llms).ask(PROMPT).ranking.strategy == "full"
     assert ensemble(*llms, budget=6).ask(PROMPT).ranking.strategy == "knockout"
+    fused = ensemble(*llms, budget=6, fuser=ConsensusFuser(), mode="fuse").ask(PROMPT)
+    assert fused.ranking.strategy == "top_k"
     answer = ensemble(*llms, strategy="bubble").ask(PROMPT)
     assert (answer.ranking.strategy, answer.ranking.comparisons) == ("bubble", 6)
+
+
+def test_a_knockout_finds_the_best_where_nothing_else_is_wanted() -> None:
+    llms = [FakeLLM(str(i), "x" * i) for i in range(1, 12)]
+    ranker = FakeRanker(position_bias=False)
+    blender = ensemble(*llms, ranker=ranker, fuser=ConsensusFuser())
+    picked = blender.ask(PROMPT)
+    assert (picked.text, picked.ranking.strategy, picked.ranking.comparisons) == ("x" * 11, "knockout", 10)
+    assert ranker.comparisons == 10
+    assert picked.ranking.lead is not None
+    assert picked.ranking.ranks[10] == 1
+    fused = blender.ask(PROMPT, mode="fuse")
+    assert (fused.ranking.strategy, fused.ranking.order[:3]) == ("top_k", (10, 9, 8))
+    several = blender.ask(PROMPT, settings=replace(blender.settings, limits=Limits(answers=5)))
+    assert (several.ranking.strategy, several.ranking.order[:5]) == ("top_k", (10, 9, 8, 7, 6))
+    assert blender.ask(PROMPT, settings=replace(blender.settings, strategy="full")).ranking.strategy == "full"
+    ranked = run_to_end(lambda: blender.arank(PROMPT, ["x" * i for i in range(1, 8)]))
+    assert (ranked.strategy, ranked.comparisons) == ("full", 21)
+
+
+def test_what_counts_later_needs_all_pairs() -> None:
+    llms = [FakeLLM(str(i), "x" * i) for i in range(1, 7)]
+    ranker = FakeRanker(position_bias=False)
+    assert ensemble(*llms, ranker=ranker).ask(PROMPT).ranking.strategy == "knockout"
+    judged = ensemble(*llms, ranker=ranker, judge=Judge("judge", Longest())).ask(PROMPT)
+    assert (judged.ranking.strategy, judged.ranking.comparisons) == ("full", 15)
+    with_priors = ensemble(*llms, ranker=ranker, priors=Priors({"1": 50.0, "2": -50.0})).ask(PROMPT)
+    assert (with_priors.ranking.strategy, with_priors.text) == ("full", "x")
+    learning = ensemble(*llms, ranker=ranker, priors="auto").ask(PROMPT)
+    assert learning.ranking.strategy == "full"
+
+
+def test_the_best_whole_answer_is_found_behind_those_that_were_cut_off() -> None:
+    class CutOff(FakeLLM):
+        async def generate(self, *args: Any, **options: Any) -> Candidate:
+            return replace(await super().generate(*args, **options), finish_reason="length")
+
+    ranker = FakeRanker(position_bias=False)
+    for order in (range(1, 12), range(11, 0, -1)):
+        llms = [(CutOff if n > 9 else FakeLLM)(str(n), "x" * n) for n in order]
+        found = ensemble(*llms, ranker=ranker).ask(PROMPT)
+        assert (found.text, found.ranking.strategy) == ("x" * 9, "top_k")
+
+
+def test_a_ranker_of_another_class_needs_no_k() -> None:
+    class Plain:
+        def rank_many(
+            self,
+            instructions: Any,
+            candidates: Any,
+            *,
+            strategy: str = "",
+            seed: int = 0,
+            budget: int = 0,
+            progress: Any = None,
+        ) -> list[Ranking]:
+            return Longest().rank_many(instructions, candidates)
+
+    llms = [FakeLLM(str(i), "x" * i) for i in range(1, 6)]
+    assert ensemble(*llms, ranker=Plain()).ask(PROMPT).text == "xxxxx"
 
 
 def test_costs_and_tokens_are_summed() -> None:

@@ -74,6 +74,21 @@ def test_equal_texts_tie_in_full(candidates):
         assert ranking.scores[i] == ranking.scores[candidates.index(text)]
 
 
+def test_without_position_bias_one_order_is_asked_and_counted():
+    candidates = [["b", "a", "b", "cc"], texts(3)]
+    spy = Spy(candidates, lambda a, b: float(len(a) - len(b)))
+    calls = []
+    rankings = rank_with(
+        candidates, spy, strategy="full", position_bias=False, progress=lambda *call: calls.append(call)
+    )
+    assert spy.pools == [[(0, 0, 1), (0, 0, 3), (0, 1, 3), (1, 0, 1), (1, 0, 2), (1, 1, 2)]]
+    assert [ranking.comparisons for ranking in rankings] == [3, 3]
+    assert calls[-1] == (6, 6)
+    assert rankings[0].logits[3, 0] == rankings[0].logits[3, 2] == 1
+    assert rankings[0].logits[0, 3] == -1
+    assert not np.signbit(rankings[0].logits[1, 0])  # no -0.0
+
+
 def test_all_texts_equal_need_no_ranker():
     candidates = [["same"] * 4, ["alone"]]
     first, second = rank_with(candidates, lambda pool, advance: pytest.fail("compared"), strategy="full")

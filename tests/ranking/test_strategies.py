@@ -97,9 +97,9 @@ def test_comparisons_are_as_many_as_promised(n, world, name, budget, k):
 
 
 def test_the_formulas():
-    counts = {name: comparison_count(name, 11, budget=41, k=3) for name in STRATEGIES}
-    assert counts == {
-        "auto": 20,
+    ordered = {name: comparison_count(name, 11, budget=41, k=3) for name in STRATEGIES}
+    assert ordered == {
+        "auto": 32,
         "full": 110,
         "single": 55,
         "bubble": 20,
@@ -107,6 +107,17 @@ def test_the_formulas():
         "top_k": 32,
         "active": 40,
     }
+    unordered = {name: comparison_count(name, 11, budget=41, k=3, position_bias=False) for name in STRATEGIES}
+    assert unordered == {
+        "auto": 16,
+        "full": 55,
+        "single": 55,
+        "bubble": 10,
+        "knockout": 10,
+        "top_k": 16,
+        "active": 41,
+    }
+    assert comparison_count(DUEL, 3) == 2 * comparison_count(DUEL, 3, position_bias=False) == 2
 
 
 @SETTINGS
@@ -256,11 +267,75 @@ def test_no_candidates_is_an_error_by_hand_too(strategy):
         next(strategy(0))
 
 
-@pytest.mark.parametrize(("n", "budget", "chosen"), [(6, 40, "full"), (7, 40, "knockout"), (7, 42, "full")])
-def test_auto_is_full_where_it_fits_the_budget(n, budget, chosen):
-    ranking, _ = rank(make_strategy("auto", n, budget=budget), random_logits(n, 0))
+@pytest.mark.parametrize(
+    ("n", "budget", "k", "position_bias", "chosen"),
+    [
+        (6, 40, None, True, "full"),
+        (7, 40, None, True, "top_k"),
+        (7, 42, None, True, "full"),
+        (6, 40, 1, True, "full"),
+        (7, 40, 1, True, "knockout"),
+        (7, 40, 2, True, "top_k"),
+        (9, 40, None, False, "full"),
+        (10, 40, None, False, "top_k"),
+        (10, 45, None, False, "full"),
+        (3, 40, 1, False, "full"),
+        (4, 40, 1, False, "knockout"),
+        (3, 2, 1, False, "knockout"),
+        (10, 40, 5, False, "top_k"),
+    ],
+)
+def test_auto_chooses_by_what_is_wanted_and_by_the_budget(n, budget, k, position_bias, chosen):
+    options = {"budget": budget, "k": k, "position_bias": position_bias}
+    ranking, _ = rank(make_strategy("auto", n, **options), random_logits(n, 0))
     assert ranking.strategy == chosen
-    assert comparison_count("auto", n, budget=budget) == comparison_count(chosen, n)
+    assert comparison_count("auto", n, **options) == comparison_count(chosen, n, **options)
+
+
+def test_auto_puts_as_many_in_order_as_are_wanted():
+    logits, order = consistent_logits(30, 1)
+    for k in (2, 6):
+        ranking, _ = rank(make_strategy("auto", 30, k=k, position_bias=False), logits)
+        assert list(ranking.order[:k]) == order[:k]
+
+
+@SETTINGS
+@given(st.integers(1, 16), seeds, st.sampled_from([*NAMES, "auto"]), st.integers(2, 100), st.integers(1, 5))
+def test_without_position_bias_comparisons_are_unordered_pairs(n, world, name, budget, k):
+    logits = random_logits(n, world)
+    logits -= logits.T
+    asked = []
+
+    def compare(pool, advance):
+        asked.extend((left, right) for _, left, right in pool)
+        return [logits[left, right] for _, left, right in pool]
+
+    options = {"strategy": name, "budget": budget, "k": k, "seed": 2}
+    texts = [[str(i) for i in range(n)]]
+    (ranking,) = rank_with(texts, compare, position_bias=False, **options)
+    assert all(i < j for i, j in asked)
+    assert len(set(asked)) == len(asked) == ranking.comparisons
+    promised = comparison_count(name, n, budget=budget, k=k, position_bias=False)
+    assert len(asked) <= promised if ranking.strategy == "top_k" else len(asked) == promised
+    np.testing.assert_array_equal(ranking.logits, -ranking.logits.T)
+    if name not in ("auto", "active", "single"):  # which compare other pairs where each costs two
+        (ordered,) = rank_with(texts, compare_any(logits), **options)
+        assert ordered.to_dict() | {"comparisons": 0} == ranking.to_dict() | {"comparisons": 0}
+        assert ordered.comparisons == 2 * ranking.comparisons
+
+
+def compare_any(logits):
+    return lambda pool, advance: [logits[left, right] for _, left, right in pool]
+
+
+def test_single_without_position_bias_is_full():
+    logits = random_logits(6, 4)
+    logits -= logits.T
+    one, whole = (
+        rank_with([list("abcdef")], compare_any(logits), strategy=name, position_bias=False)[0]
+        for name in ("single", "full")
+    )
+    assert one.to_dict() == whole.to_dict() | {"strategy": "single"}
 
 
 @pytest.mark.parametrize("aggregation", ["max_logits", "max_wins", "bradley_terry"])

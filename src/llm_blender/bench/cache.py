@@ -14,7 +14,7 @@ from typing import Any
 from llm_blender.bench.judged_pairs import TextPair, evidence_weights, rank_pairs
 from llm_blender.errors import InputError, unknown_name
 from llm_blender.metrics import METRICS
-from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool
+from llm_blender.ranking import Advance, Compare, PairwiseRanker, Pool, has_position_bias
 from llm_blender.types import Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 _BLOCK = 128  # pairs between two writes: seconds of work to lose, and still well-filled batches
@@ -80,6 +80,7 @@ class CachedRanker(PairwiseRanker):
         self._ranker, self._name = ranker, name
         self._cache = _Cache(path, "comparisons", ("pair", "logit"))
         self._trusted, self._temperature = False, 1.0
+        self.position_bias = has_position_bias(ranker)
         self.evidence_weights = evidence_weights(ranker)  # applied anew: the cache holds the model's own logits
 
     def _comparer(self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]]) -> Compare:

@@ -14,7 +14,7 @@ from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import BenchRow
 from llm_blender.errors import InputError
 from llm_blender.rankers.heuristics import Heuristic
-from llm_blender.ranking import RankerOptions
+from llm_blender.ranking import RankerOptions, rank_best
 from llm_blender.types import Ranker, Ranking
 
 
@@ -27,7 +27,7 @@ class Method:
         kind: ``LLM``, ``baseline``, ``oracle`` or ``ranker``.
         shares: ``[n, c]``: 1 for the candidate selected, equal parts where several are equally good to the method
             (the expectation of a draw among them); a row of zeros where it selects nothing.
-        comparisons: ordered pairs that went through a model, over all rows.
+        comparisons: pairs that went through a model, over all rows.
     """
 
     name: str
@@ -133,7 +133,9 @@ def order_models(rows: Sequence[BenchRow], known: Sequence[BenchRow]) -> list[st
     return sorted(worth, key=lambda model: (-worth[model], model))
 
 
-def rank_rows(rows: Sequence[BenchRow], ranker: Ranker, **options: Unpack[RankerOptions]) -> list[Ranking]:
-    """Rank the candidates of each row, by the full matrix (``full``) unless a strategy is named."""
+def rank_rows(
+    rows: Sequence[BenchRow], ranker: Ranker, *, k: int | None = None, **options: Unpack[RankerOptions]
+) -> list[Ranking]:
+    """Rank the candidates of each row, by the full matrix (``full``) unless a strategy is named; see `rank_best`."""
     options.setdefault("strategy", "full")
-    return ranker.rank_many([row.prompt for row in rows], [row.texts for row in rows], **options)
+    return rank_best(ranker, [row.prompt for row in rows], [row.texts for row in rows], k, **options)

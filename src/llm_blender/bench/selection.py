@@ -65,7 +65,8 @@ def ranker_selections(
     With `priors`, learned from other rows, measure also what the same comparisons and the LLMs' strengths select. With
     `train`, other rows, compare with the LLM that did best there.
     """
-    rankings = rank_rows(rows, ranker, strategy=strategy, seed=seed, progress=progress)
+    k = 1 if priors is None else None  # priors can lift any candidate
+    rankings = rank_rows(rows, ranker, k=k, strategy=strategy, seed=seed, progress=progress)
     grid = CandidateGrid(rows)
     methods = [grid.ranker(f"{name}, {strategy}", rankings)]
     if priors is not None:

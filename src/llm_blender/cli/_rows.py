@@ -36,7 +36,7 @@ class RankSummary:
     Attributes:
         rows: rows ranked.
         skipped: malformed rows left out.
-        comparisons: ordered pairs that went through the model.
+        comparisons: pairs that went through the model.
         seconds: wall time, the check of the file included.
         truncated: mean share of a row's text that the ranker cut off.
     """
@@ -59,10 +59,12 @@ class RankSummary:
         return f"{self.rows:,} rows ranked with {self.comparisons:,} comparisons in {self.seconds:.1f} s"
 
 
-def ranking_by(ranker: Ranker, settings: Mapping[str, Any]) -> Rank:
-    """Make the function that `rank_rows` takes from a ranker and arguments of its `rank_many`."""
-    return lambda rows, report: ranker.rank_many(
-        [row.prompt for row in rows], [row.texts for row in rows], progress=report, **settings
+def ranking_by(ranker: Ranker, settings: Mapping[str, Any], k: int | None = None) -> Rank:
+    """Make the function that `rank_rows` takes from a ranker and arguments of `llm_blender.ranking.rank_best`."""
+    from llm_blender.ranking import rank_best
+
+    return lambda rows, report: rank_best(
+        ranker, [row.prompt for row in rows], [row.texts for row in rows], k, progress=report, **settings
     )
 
 

@@ -205,9 +205,11 @@ def _show(answer: Answer, stored: Sequence[bool]) -> None:
     """Print all candidates, best first, the fused text, and the totals."""
     import numpy as np
 
-    from llm_blender.ranking import majority, win_probabilities
+    from llm_blender.ranking import majority, probability_matrix, win_probabilities
 
     ranking, wins = answer.ranking, win_probabilities(answer.ranking)
+    whole = ~np.isnan(probability_matrix(ranking)).any(axis=1)
+    wins = np.where(whole, wins, np.nan)  # a mean over few opponents is not comparable
     for i in ranking.order:
         win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
         work = _work(answer.candidates[i], stored=stored[i])
@@ -219,6 +221,8 @@ def _show(answer: Answer, stored: Sequence[bool]) -> None:
         typer.echo(f"{answer.fusion.fusion.text}\n")
     if not np.isnan(wins).all():
         note("P(win): how often a judge prefers it to another one of these, on average")
+    if not whole.all():
+        note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
     if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
         note(f"{most.count} of {most.total} agree on {most.answer}")
     for line in _verdicts(ranking):

@@ -97,7 +97,7 @@ def fuse(
         with RowWriter(output.out) as writer, progress("fusing", "rows", show=output.show_progress) as show:
             for chunk in rows.chunks(_CHUNK):
                 known = {} if ranker else _stored(chunk, with_lead=mode == "auto")
-                rankings = _ranked(chunk, known, judge, **options.settings(loaded.ranker))
+                rankings = _ranked(chunk, known, judge, guarded.top_k, **options.settings(loaded.ranker))
                 before = len(reports)
                 reports += guarded.fuse_many(
                     [row.example.instruction for row in chunk],
@@ -143,10 +143,14 @@ def _stored(chunk: Sequence[RankableRow], *, with_lead: bool) -> dict[int, Ranki
     return rankings
 
 
-def _ranked(chunk: Sequence[RankableRow], known: dict[int, Ranking], ranker: Ranker, **options: Any) -> list[Ranking]:
-    """Rank the rows without a known ranking, and return the rankings of all."""
+def _ranked(
+    chunk: Sequence[RankableRow], known: dict[int, Ranking], ranker: Ranker, k: int, **options: Any
+) -> list[Ranking]:
+    """Rank the rows without a known ranking, where the k best are wanted, and return the rankings of all."""
+    from llm_blender.ranking import rank_best
+
     missing = [i for i in range(len(chunk)) if i not in known]
-    ranked = ranker.rank_many([chunk[i].prompt for i in missing], [chunk[i].texts for i in missing], **options)
+    ranked = rank_best(ranker, [chunk[i].prompt for i in missing], [chunk[i].texts for i in missing], k, **options)
     rankings = {**known, **dict(zip(missing, ranked, strict=True))}
     return [rankings[i] for i in range(len(chunk))]
 

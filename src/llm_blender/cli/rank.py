@@ -52,11 +52,11 @@ def rank(
     better than the next one (null where that is not known), and truncated the share of the text that the ranker did not
     read. The file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not
     given are those of [ranker] in the configuration; its judge compares the candidates that the evidence does not tell
-    apart.
+    apart. A comparison is an unordered pair, or each order of it if the ranker has a position bias.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
-    who wrote it, and ranking counts the candidates as they stand in FILE.
+    who wrote it, and ranking counts the candidates as they stand in FILE; the strategy auto finds only the best then.
 
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
@@ -86,7 +86,10 @@ def rank(
     summary, started = RankSummary(), time.monotonic()
     with source.open() as rows:
         summary.skipped = len(rows.bad)
-        by_model = ranking_by(backend.load(ranker), options.settings(loaded.ranker))
+        later = strengths is not None or judge is not None  # they can lift any candidate
+        by_model = ranking_by(
+            backend.load(ranker), options.settings(loaded.ranker), 1 if best_of_n and not later else None
+        )
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):
                 models = [[candidate.model for candidate in row.example.candidates] for row in chunk]

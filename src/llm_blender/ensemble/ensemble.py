@@ -330,7 +330,11 @@ class Ensemble:
         texts = [candidate.text for candidate in gathered.candidates.values()]
         models = [candidate.model for candidate in gathered.candidates.values()]
         cut = [candidate.cut_off for candidate in gathered.candidates.values()]
-        ranking = await self._rank(prompt, texts, settings, seed, observer)
+        # Priors and a judge can lift any candidate (and priors from the record learn more from all pairs); those that
+        # were cut off make room at the top.
+        later = settings.priors is not None or self.judge is not None
+        wanted = None if later else _wanted(settings) + sum(cut)
+        ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
         if settings.record and self.store is not None:
             by_name = models_of([call.caller.llm for call in calls])
             await asyncio.to_thread(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
@@ -369,11 +373,13 @@ class Ensemble:
     ) -> Ranking:
         """Rank texts, and have the judge compare close ones, without the priors of the settings.
 
+        An order of all is wanted in the mode ``pick``, of the texts to fuse in the others.
         Ranker and judge together have the time of the limits, less the share of a fuser unless the mode is ``pick``; a
         judge that is late costs only its verdict.
         """
         settings, observer, started = settings or self.settings, observer or Observer(), time.perf_counter()
-        ranking = await self._rank(prompt, texts, settings, seed, observer)
+        wanted = None if settings.mode == "pick" or self.judge is not None else _wanted(settings)
+        ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
         if self.judge is not None:
             limits = replace(settings.limits, total=settings.limits.total or settings.limits.deadline)
             (ranking,) = await self.judge.judge(
@@ -388,9 +394,15 @@ class Ensemble:
         return ranking
 
     async def _rank(
-        self, prompt: Instruction, texts: Sequence[str], settings: EnsembleSettings, seed: int, observer: Observer
+        self,
+        prompt: Instruction,
+        texts: Sequence[str],
+        settings: EnsembleSettings,
+        seed: int,
+        observer: Observer,
+        k: int | None,
     ) -> Ranking:
-        """Rank texts by the ranker alone; a lone text needs no ranker of pairs."""
+        """Rank texts, where the k best are wanted, by the ranker alone; a lone text needs no ranker of pairs."""
         ranker = await self._loaded_ranker()
         if not settings.evidence:
             ranker = model_alone(ranker)
@@ -400,7 +412,7 @@ class Ensemble:
         if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
             (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
         else:
-            (ranking,) = await rank_beside(ranker, [prompt], [texts], **options)
+            (ranking,) = await rank_beside(ranker, [prompt], [texts], k, **options)
         return ranking
 
     async def afuse(
@@ -444,6 +456,11 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+
+
+def _wanted(settings: EnsembleSettings) -> int:
+    """Return the number of answers, from the first, whose order matters: those to fuse, or those to return."""
+    return settings.limits.answers if settings.mode == "pick" else max(settings.top_k, settings.limits.answers)
 
 
 def _keep(record: Record, *outcome: Any) -> None:

@@ -56,7 +56,7 @@ class Limits:
             deadline.
         grace: seconds that the other calls get once the quorum has answered; None is as long again as the quorum took,
             and at least `LEAST_GRACE`.
-        answers: minimum number of answers of a quorum.
+        answers: number of answers that are returned, best first; a quorum has at least as many.
         total: maximum seconds from prompt to answer: LLMs, judge and fuser get a share of it, at most their deadline,
             and the ranker the rest; None gives each the deadline.
         max_cost: maximum cost in dollars; an LLM is not called if its answer may cost more than is left.

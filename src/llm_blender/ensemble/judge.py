@@ -13,7 +13,7 @@ from typing import Unpack, cast
 from llm_blender.calls import Budget, Caller, CallStore, call_many
 from llm_blender.errors import Failure, LLMBlenderError, LLMError, NotFoundError
 from llm_blender.rankers.llm_judge import SAMPLING, LLMJudge
-from llm_blender.ranking import BaseRanker, CloseCalls, RankerOptions, add_verdicts, closest_pair, verdict_of
+from llm_blender.ranking import BaseRanker, CloseCalls, RankerOptions, add_verdicts, closest_pair, rank_best, verdict_of
 from llm_blender.types import LLM, Comparison, Instruction, Judging, Ranker, Ranking, Verdict
 
 _QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
@@ -26,9 +26,10 @@ async def rank_beside(
     ranker: Ranker,
     prompts: Sequence[Instruction],
     texts: Sequence[Sequence[str]],
+    k: int | None = None,
     **options: Unpack[RankerOptions],
 ) -> list[Ranking]:
-    """Rank in a thread beside the event loop; short texts of a quick ranker need none.
+    """Rank in a thread beside the event loop, see `rank_best`; short texts of a quick ranker need none.
 
     The threads are a pool for rankers alone. Cancelling ends a ranker's work at its next report of progress.
     """
@@ -43,7 +44,7 @@ async def rank_beside(
     options["progress"] = report
 
     def rank() -> list[Ranking]:
-        return ranker.rank_many(prompts, texts, **options)
+        return rank_best(ranker, prompts, texts, k, **options)
 
     if (
         isinstance(ranker, BaseRanker)

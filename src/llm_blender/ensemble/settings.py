@@ -21,7 +21,8 @@ class EnsembleSettings:
     """The settings of an ensemble; `dataclasses.replace` makes other ones of them, for one prompt or for all.
 
     Attributes:
-        strategy: pairs to compare, see `llm_blender.ranking.STRATEGIES`.
+        strategy: pairs to compare, see `llm_blender.ranking.STRATEGIES`. For ``auto``, only the best is wanted in the
+            mode ``pick``, and the `top_k` best in the others; an order of all if there are priors or a judge.
         budget: maximum number of comparisons for one prompt, for ``auto`` and ``active``.
         limits: when to stop waiting, and the maximum cost of one prompt.
         priors: strengths of the LLMs by name, added to the ranker's evidence; ``auto`` learns them from the record,

@@ -27,9 +27,10 @@ class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no type
     Args:
         model_name_or_path: a name (``bundled``, a folder, a Hub repository), or any `Ranker`.
         verbose: part of the interface, without effect.
-        strategy: one of `llm_blender.ranking.STRATEGIES`. ``full`` orders all documents with N(N − 1) comparisons;
-            ``active`` stays within the budget; ``auto`` is ``full`` if that fits the budget, else a knockout that
-            finds the best document and orders the others by the round of their elimination.
+        strategy: one of `llm_blender.ranking.STRATEGIES`. ``full`` orders all documents with N(N − 1)/2 comparisons,
+            or twice as many by a ranker with a position bias; ``active`` stays within the budget; ``auto`` is ``full``
+            if that fits the budget, else ``top_k``, which finds the best three documents and orders the others by the
+            round of their elimination.
         budget: maximum number of comparisons per query for ``auto`` and ``active``.
 
     Example:

@@ -95,8 +95,9 @@ class WinProbabilityReward:
 
     Args:
         ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
-        strategy: ``full`` compares every pair in both orders, N(N − 1) comparisons for N completions of a prompt;
-            ``single`` compares it in one random order: half the work, with noise from the position bias.
+        strategy: ``full`` compares every pair, N(N − 1)/2 comparisons for N completions of a prompt, or each of its two
+            orders if the ranker has a position bias; ``single`` compares it in one random order then: half the work,
+            with noise from the bias.
 
     Example:
         >>> reward = WinProbabilityReward()

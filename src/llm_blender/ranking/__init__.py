@@ -17,7 +17,15 @@ from llm_blender.ranking.aggregation import (
 )
 from llm_blender.ranking.agreement import Majority, agreement, final_answer, final_answers, majority
 from llm_blender.ranking.answers import normal_form
-from llm_blender.ranking.base import BaseRanker, PairwiseRanker, RankerOptions, RankOptions, model_alone
+from llm_blender.ranking.base import (
+    BaseRanker,
+    PairwiseRanker,
+    RankerOptions,
+    RankOptions,
+    has_position_bias,
+    model_alone,
+    rank_best,
+)
 from llm_blender.ranking.close_calls import CloseCalls, add_verdicts, closest_pair, verdict_of
 from llm_blender.ranking.confidence import (
     CalibrationBin,
@@ -139,6 +147,7 @@ __all__ = [
     "full",
     "games_from_pairs",
     "games_from_ranking",
+    "has_position_bias",
     "knockout",
     "log_loss",
     "majority",
@@ -150,6 +159,7 @@ __all__ = [
     "pairs_from_scores",
     "probability",
     "probability_matrix",
+    "rank_best",
     "rank_many",
     "rank_with",
     "ranking_from_elimination",

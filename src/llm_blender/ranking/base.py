@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypedDict, Unpack, cast
 from llm_blender._inputs import check_inputs
 from llm_blender.ranking.engine import Compare, rank_with
 from llm_blender.ranking.evidence import EvidenceWeights
-from llm_blender.ranking.strategies import DEFAULT_BUDGET, DEFAULT_TOP_K
+from llm_blender.ranking.strategies import DEFAULT_BUDGET
 from llm_blender.types import Comparison, Instruction, OnProgress, Ranker, Ranking, instruction_text
 
 
@@ -26,7 +26,7 @@ class RankerOptions(TypedDict, total=False):
 class RankOptions(RankerOptions, total=False):
     """Options of `BaseRanker.rank` and `BaseRanker.rank_many`."""
 
-    k: int
+    k: int | None
 
 
 class BaseRanker(ABC):
@@ -34,9 +34,12 @@ class BaseRanker(ABC):
 
     Attributes:
         quick: whether it ranks short texts in microseconds, so that no thread is worth it.
+        position_bias: whether a logit depends on which candidate is read first. If False, l(j, i) is −l(i, j) by
+            construction: a pairwise ranker computes each pair once then, and a comparison is one unordered pair.
     """
 
     quick: ClassVar[bool] = False
+    position_bias: bool = False
 
     def rank_many(
         self,
@@ -46,7 +49,7 @@ class BaseRanker(ABC):
         strategy: str = "auto",
         seed: int = 0,
         budget: int = DEFAULT_BUDGET,
-        k: int = DEFAULT_TOP_K,
+        k: int | None = None,
         progress: OnProgress | None = None,
     ) -> list[Ranking]:
         """Rank the candidates of many instructions.
@@ -60,7 +63,8 @@ class BaseRanker(ABC):
             strategy: one of `llm_blender.ranking.STRATEGIES`, or `llm_blender.ranking.DUEL`.
             seed: of the strategies, and of a ranker that draws.
             budget: comparisons per instruction for ``auto`` and ``active``.
-            k: number of candidates that ``top_k`` puts in order.
+            k: number of candidates wanted in order, for ``auto`` and ``top_k``: 1 for only the best; None for an order
+                of all, see `make_strategy`.
             progress: called with (done, total), in comparisons or texts.
 
         Returns:
@@ -100,14 +104,42 @@ def model_alone(ranker: Ranker) -> Ranker:
     return cast(Ranker, other)
 
 
+def has_position_bias(ranker: Ranker) -> bool:
+    """Return whether a ranker's logits depend on which candidate is read first; True if it does not say."""
+    return bool(getattr(ranker, "position_bias", True))
+
+
+def rank_best(
+    ranker: Ranker,
+    instructions: Sequence[Instruction],
+    candidates: Sequence[Sequence[str]],
+    k: int | None,
+    **options: Unpack[RankerOptions],
+) -> list[Ranking]:
+    """Rank where only the k best are wanted, in order, see `BaseRanker.rank_many`; any other `Ranker` ranks as it does.
+
+    Args:
+        ranker: any ranker; `k` is no part of the protocol.
+        instructions: prompts or conversations.
+        candidates: texts of each.
+        k: number of candidates wanted in order; None for an order of all.
+        **options: of `Ranker.rank_many`.
+    """
+    if isinstance(ranker, BaseRanker):
+        return ranker.rank_many(instructions, candidates, k=k, **options)
+    return ranker.rank_many(instructions, candidates, **options)
+
+
 class PairwiseRanker(BaseRanker):
     """Base of rankers that compare ordered pairs; a subclass implements `_comparer`.
 
     Attributes:
+        position_bias: True unless a subclass knows better, see `BaseRanker`.
         temperature: of probabilities.
         evidence_weights: of the subclass's logits and of what else the candidates' texts show.
     """
 
+    position_bias: bool = True
     temperature: float = 1.0
     evidence_weights: EvidenceWeights = EvidenceWeights()
 
@@ -131,6 +163,7 @@ class PairwiseRanker(BaseRanker):
         rankings = rank_with(
             candidates,
             compare,
+            position_bias=self.position_bias,
             temperature=self.temperature,
             evidence_weights=self.evidence_weights,
             instructions=[instruction_text(instruction) for instruction in instructions],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +13,6 @@ from llm_blender.errors import InputError, WorkError
 from llm_blender.ranking.evidence import EvidenceWeights, Features, offsets_of
 from llm_blender.ranking.strategies import (
     DEFAULT_BUDGET,
-    DEFAULT_TOP_K,
     Pairs,
     Strategy,
     comparison_count,
@@ -30,6 +30,14 @@ Compare = Callable[[Pool, Advance], ArrayLike]
 _DECIMALS = 4
 
 
+class _Counted(TypedDict):
+    """Options on which the number of comparisons depends."""
+
+    budget: int
+    k: int | None
+    position_bias: bool
+
+
 def rank_with(
     candidates: Sequence[Sequence[str]],
     compare: Compare,
@@ -37,8 +45,9 @@ def rank_with(
     strategy: str = "auto",
     seed: int = 0,
     budget: int = DEFAULT_BUDGET,
-    k: int = DEFAULT_TOP_K,
+    k: int | None = None,
     aggregation: str = "max_logits",
+    position_bias: bool = True,
     temperature: float = 1.0,
     evidence_weights: EvidenceWeights | None = None,
     instructions: Sequence[str] | None = None,
@@ -52,8 +61,9 @@ def rank_with(
         strategy: one of `STRATEGIES`, or `DUEL`.
         seed: of the strategies; the same for every prompt, so that no ranking depends on other prompts.
         budget: comparisons per prompt for ``auto`` and ``active``.
-        k: number of candidates that ``top_k`` puts in order.
+        k: number of candidates wanted in order, for ``auto`` and ``top_k``; see `make_strategy`.
         aggregation: of ``full`` and ``single``.
+        position_bias: whether the ranker has one; see `rank_many`.
         temperature: of the rankings' probabilities.
         evidence_weights: of the ranker's logits and of the features of the texts (`llm_blender.ranking.evidence`);
             None uses the logits only.
@@ -64,18 +74,19 @@ def rank_with(
         InputError: a prompt has no candidates, a name is unknown or an option out of range.
         WorkError: see `rank_many`.
     """
-    sizes = _sizes(candidates)
+    sizes, counted = _sizes(candidates), _Counted(budget=budget, k=k, position_bias=position_bias)
     found: list[Evidence] = []
     if evidence_weights is not None and evidence_weights != EvidenceWeights():
         prompts = instructions or [""] * len(candidates)
         found = [Features.read(*texts).weigh(evidence_weights) for texts in zip(candidates, prompts, strict=True)]
     rankings = rank_many(
         candidates,
-        [make_strategy(strategy, n, seed=seed, budget=budget, k=k, aggregation=aggregation) for n in sizes],
+        [make_strategy(strategy, n, seed=seed, aggregation=aggregation, **counted) for n in sizes],
         _with_evidence(compare, found, sizes) if found else compare,
+        position_bias=position_bias,
         temperature=temperature,
         progress=progress,
-        expected=sum(comparison_count(strategy, n, budget=budget, k=k) for n in sizes),
+        expected=sum(comparison_count(strategy, n, **counted) for n in sizes),
     )
     if found:
         rankings = [replace(ranking, evidence=of_prompt) for ranking, of_prompt in zip(rankings, found, strict=True)]
@@ -100,6 +111,7 @@ def rank_many(
     strategies: Sequence[Strategy],
     compare: Compare,
     *,
+    position_bias: bool = True,
     temperature: float = 1.0,
     progress: OnProgress | None = None,
     expected: int = 0,
@@ -107,13 +119,15 @@ def rank_many(
     """Rank every prompt; call `compare` once per round with the pairs that all strategies request.
 
     Within a prompt equal texts are one candidate: they are never compared (their logit is 0), and no ordered
-    pair of texts is compared twice. Logits are rounded to 4 decimals before a strategy receives them, so that
-    float noise, which depends on the batch, cannot turn a rank.
+    pair of texts is compared twice. Without position bias only the order (i, j) with i < j is compared, and l(j, i)
+    is −l(i, j); `Ranking.comparisons` counts what `compare` got. Logits are rounded to 4 decimals before a strategy
+    receives them, so that float noise, which depends on the batch, cannot turn a rank.
 
     Args:
         candidates: texts of each prompt; lists may differ in length.
         strategies: one per prompt, not started.
         compare: the ranker.
+        position_bias: whether a logit depends on which candidate is read first.
         temperature: of the rankings' probabilities.
         progress: called with (done, expected) in comparisons; at the end the two are equal.
         expected: estimate of all comparisons, if known.
@@ -127,7 +141,8 @@ def rank_many(
     if not temperature > 0:
         raise InputError(f"The temperature must be above zero, not {temperature}.")
     _sizes(candidates)
-    waiting = {i: _Prompt(*given) for i, given in enumerate(zip(candidates, strategies, strict=True))}
+    given = zip(candidates, strategies, strict=True)
+    waiting = {i: _Prompt(*of_prompt, position_bias) for i, of_prompt in enumerate(given)}
     rankings: dict[int, Ranking] = {}
     meter = _Meter(progress, expected)
     while True:
@@ -157,12 +172,12 @@ class _Prompt:
         unknown: pairs of different texts, each as its first index, to compare in this round.
     """
 
-    def __init__(self, texts: Sequence[str], strategy: Strategy) -> None:
+    def __init__(self, texts: Sequence[str], strategy: Strategy, position_bias: bool) -> None:
         first: dict[str, int] = {}
         self._canonical = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])
         self._known = np.full((len(texts), len(texts)), np.nan)
         np.fill_diagonal(self._known, 0)
-        self._strategy = strategy
+        self._strategy, self._position_bias = strategy, position_bias
         self._requested: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
         self._comparisons = 0
         self.unknown: Pairs = []
@@ -176,7 +191,10 @@ class _Prompt:
             return replace(ranking, comparisons=self._comparisons)
         first, second = self._requested = tuple(self._canonical[np.array(pairs, dtype=np.intp).reshape(-1, 2).T])
         missing = np.isnan(self._known[self._requested])
-        codes = set((first[missing] * len(self._known) + second[missing]).tolist())  # np.unique imports numpy.ma
+        first, second = first[missing], second[missing]
+        if not self._position_bias:
+            first, second = np.minimum(first, second), np.maximum(first, second)
+        codes = set((first * len(self._known) + second).tolist())  # np.unique imports numpy.ma
         self.unknown = [divmod(code, len(self._known)) for code in sorted(codes)]
         return None
 
@@ -185,6 +203,8 @@ class _Prompt:
         if self.unknown:
             first, second = np.array(self.unknown).T
             self._known[first, second] = logits
+            if not self._position_bias:
+                self._known[second, first] = 0.0 - logits  # no -0.0
             self._comparisons += len(logits)
 
 

@@ -7,8 +7,10 @@ independent of models; `engine.rank_many` runs many at a time. One runs by hand 
     pairs = next(strategy)                  # [(2, 0), (0, 2)]
     pairs = strategy.send(logits_of(pairs)) # until StopIteration, whose value is the ranking
 
-A logit l(i, j) above zero means that candidate i, read first, is better than j. Rankers have a position bias, so all
-strategies but `single` read each pair in both orders and use (l(i,j) − l(j,i)) / 2.
+A logit l(i, j) above zero means that candidate i, read first, is better than j. Most rankers have a position bias, so
+all strategies but `single` read each pair in both orders and use (l(i,j) − l(j,i)) / 2. A ranker without one, whose
+l(j, i) is −l(i, j) by construction, computes each pair once: the engine fills in the other order, and a comparison is
+one unordered pair.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ Strategy = Generator[Pairs, NDArray[np.float64], Ranking]
 """Yields pairs, receives their logits in the same order, returns the ranking."""
 
 DEFAULT_BUDGET = 40
-"""Comparisons that `auto` and `active` may spend on one instruction."""
+"""Comparisons that `auto` and `active` may spend on one instruction: ordered pairs, or unordered ones without position
+bias."""
 DEFAULT_TOP_K = 3
 """Number of candidates that `top_k` puts in order: as many as the paper gives to the fuser."""
+_KNOCKOUT_FROM = 4
+"""Number of candidates from which `auto` runs a knockout where only the best is wanted, see ``docs/speed.md``."""
 
 
 def full(n: int, *, aggregation: str = "max_logits") -> Strategy:
@@ -155,7 +160,7 @@ def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
     _check_budget(budget)
     logits = _nothing_compared(n)
     if budget >= n * (n - 1):
-        return replace((yield from full(n)), strategy="active")
+        return (yield from _renamed("active", full(n)))
     opening = _matches(_permutation(n, seed))[0][: budget // 2]
     yield from _play(logits, opening)
     for _ in range(budget // 2 - len(opening)):
@@ -187,38 +192,54 @@ def make_strategy(
     *,
     seed: int = 0,
     budget: int = DEFAULT_BUDGET,
-    k: int = DEFAULT_TOP_K,
+    k: int | None = None,
     aggregation: str = "max_logits",
+    position_bias: bool = True,
 ) -> Strategy:
     """Make a strategy by name for n candidates; it uses the options it needs.
 
     Args:
-        name: one of `STRATEGIES`, or `DUEL`; ``auto`` is `full` where N(N − 1) fits the budget, else `knockout`.
+        name: one of `STRATEGIES`, or `DUEL`. ``auto`` is `full` where that fits the budget; beyond, `top_k`, or
+            `knockout` if `k` is 1. Without position bias and with `k` = 1 it is `knockout` from four candidates on.
         n: number of candidates.
         seed: of all draws.
         budget: comparisons that ``auto`` and ``active`` may spend.
-        k: number of candidates that ``top_k`` puts in order.
+        k: number of candidates wanted in order: 1 for only the best; None for an order of all, where ``top_k`` makes
+            the first `DEFAULT_TOP_K` sure.
         aggregation: of ``full`` and ``single``.
+        position_bias: whether the ranker has one; without it a comparison is one unordered pair, and ``single`` is
+            `full`.
 
     Raises:
         InputError: the name is unknown, there are no candidates, or an option is out of range.
     """
     find_aggregation(aggregation)
-    comparison_count(name, n, budget=budget, k=k)  # raises errors now, not when the generator starts
+    # Raise errors now, not when the generator starts.
+    comparison_count(name, n, budget=budget, k=k, position_bias=position_bias)
+    podium = DEFAULT_TOP_K if k is None else k
     makers: dict[str, Callable[[], Strategy]] = {
         "full": lambda: full(n, aggregation=aggregation),
-        "single": lambda: single(n, seed=seed, aggregation=aggregation),
+        "single": lambda: (
+            single(n, seed=seed, aggregation=aggregation)
+            if position_bias
+            else _renamed("single", full(n, aggregation=aggregation))
+        ),
         "bubble": lambda: bubble(n, seed=seed),
         "knockout": lambda: knockout(n, seed=seed),
-        "top_k": lambda: top_k(n, k=k, seed=seed),
-        "active": lambda: active(n, budget=budget, seed=seed),
+        "top_k": lambda: top_k(n, k=podium, seed=seed),
+        "active": lambda: active(n, budget=budget if position_bias else 2 * budget, seed=seed),
         DUEL: lambda: duel(n),
     }
-    return makers[_resolve(name, n, budget)]()
+    return makers[_resolve(name, n, budget, k, position_bias)]()
 
 
-def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int = DEFAULT_TOP_K) -> int:
+def comparison_count(
+    name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int | None = None, position_bias: bool = True
+) -> int:
     """Return the number of comparisons of a strategy for n different texts; for ``top_k`` an upper bound.
+
+    A comparison is an ordered pair if the ranker has a position bias, else an unordered one; for the arguments see
+    `make_strategy`.
 
     Raises:
         InputError: the name is unknown, there are no candidates, or an option is out of range.
@@ -226,31 +247,41 @@ def comparison_count(name: str, n: int, *, budget: int = DEFAULT_BUDGET, k: int 
     if name not in (*STRATEGIES, DUEL):
         raise unknown_name("strategy", name, STRATEGIES)
     _check_candidates(n)
-    every_pair = n * (n - 1)
-    match _resolve(name, n, budget):
+    every_pair, orders = n * (n - 1) // 2, 2 if position_bias else 1
+    match _resolve(name, n, budget, k, position_bias):
         case "full":
-            return every_pair
+            return orders * every_pair
         case "single":
-            return every_pair // 2
+            return every_pair
         case "top_k":
-            _check_k(k)
+            podium = DEFAULT_TOP_K if k is None else k
+            _check_k(podium)
             rounds = (n - 1).bit_length()  # ⌈log₂ n⌉
-            return min(2 * (n - 1 + (min(k, n) - 1) * max(rounds - 1, 0)), every_pair)
+            return orders * min(n - 1 + (min(podium, n) - 1) * max(rounds - 1, 0), every_pair)
         case "active":
-            _check_budget(budget)
-            return min(budget // 2 * 2, every_pair)
+            _check_budget(budget if position_bias else 2 * budget)
+            return orders * min(budget // orders, every_pair)
         case "duel":
             if n < 2:
                 raise InputError("A duel is between two candidates: give at least two.")
-            return 2
+            return orders
         case _:
-            return 2 * (n - 1)
+            return orders * (n - 1)
 
 
-def _resolve(name: str, n: int, budget: int) -> str:
+def _resolve(name: str, n: int, budget: int, k: int | None, position_bias: bool) -> str:
     if name != "auto":
         return name
-    return "full" if n * (n - 1) <= budget else "knockout"
+    if k == 1 and not position_bias and n >= _KNOCKOUT_FROM:
+        return "knockout"
+    if n * (n - 1) // (1 if position_bias else 2) <= budget:
+        return "full"
+    return "knockout" if k == 1 else "top_k"
+
+
+def _renamed(name: str, strategy: Strategy) -> Strategy:
+    """Run a strategy under the name of another one that it is equal to."""
+    return replace((yield from strategy), strategy=name)
 
 
 def _check_candidates(n: int) -> None:

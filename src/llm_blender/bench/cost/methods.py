@@ -240,7 +240,8 @@ def _pick(
         for row, of_row in zip(rows, places, strict=True)
     ]
     begun = time.perf_counter()
-    rankings = rank_rows(answered, picker.ranker, strategy=picker.strategy, seed=picker.seed, progress=progress)
+    k = 1 if picker.priors is None else None  # priors can lift any candidate
+    rankings = rank_rows(answered, picker.ranker, k=k, strategy=picker.strategy, seed=picker.seed, progress=progress)
     clock = (time.perf_counter() - begun) / len(rows) if picker.timed else math.nan
     comparisons = np.array([ranking.comparisons for ranking in rankings], np.float64)
     price = picker.price

@@ -14,6 +14,7 @@ from llm_blender.bench.resampling import Floats
 from llm_blender.bench.table.pool import FUSED, TablePool
 from llm_blender.errors import CheckpointError, MissingExtraError, NotFoundError, WorkError
 from llm_blender.metrics import METRICS, ROUGE, TIES_AS_HALF, TIES_AS_WINS, Reading, selected_ranks, versus
+from llm_blender.ranking import has_position_bias
 from llm_blender.types import OnProgress, Ranker, Ranking
 
 GPT_RANK = "gpt_rank"
@@ -189,15 +190,23 @@ def _fused(pool: TablePool, values: Floats, own: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A ranker's rankings of n rows, and their ranks as ``[n, c]``: 1 is best, NaN where an LLM has no candidate."""
+    """A ranker's rankings of n rows.
+
+    Attributes:
+        name: of the ranker.
+        rankings: one of each row.
+        ranks: ``[n, c]``, 1 is best; NaN where an LLM has no candidate.
+        position_bias: whether a comparison is an ordered pair, see `PairwiseRanker`.
+    """
 
     name: str
     rankings: tuple[Ranking, ...]
     ranks: Floats
+    position_bias: bool = True
 
     @property
     def comparisons(self) -> int:
-        """Ordered pairs that went through a model."""
+        """Pairs that went through a model."""
         return sum(ranking.comparisons for ranking in self.rankings)
 
 
@@ -221,4 +230,5 @@ def rank_pool(
 ) -> Ranked:
     """Rank all rows by the full matrix (``full``); a pointwise ranker by its scores."""
     rankings = rank_rows(pool.rows, ranker, seed=seed, progress=progress)
-    return Ranked(name, tuple(rankings), pool.grid.fill(ranking.ranks for ranking in rankings))
+    ranks = pool.grid.fill(ranking.ranks for ranking in rankings)
+    return Ranked(name, tuple(rankings), ranks, has_position_bias(ranker))

@@ -11,7 +11,7 @@ from llm_blender.bench.report import Result
 from llm_blender.bench.resampling import Floats, Resampling
 from llm_blender.bench.table.columns import Column, Ranked
 from llm_blender.bench.table.pool import TablePool
-from llm_blender.ranking import Advance, Interval, Pool, rank_with
+from llm_blender.ranking import Advance, Interval, Pool, comparison_count, rank_with
 from llm_blender.types import OnProgress, Ranking
 
 _SEEDS = 3
@@ -57,7 +57,7 @@ def tradeoff(
         return TradeoffPoint(ranked.name, strategy, aggregation, made, float(np.nanmean(values)), ci95)
 
     found = [point("random", None, 0.0, pool.grid.random().expect(column.values))]
-    plans = list(_plans(max(len(row.candidates) for row in pool.rows)))
+    plans = list(_plans(max(len(row.candidates) for row in pool.rows), ranked.position_bias))
     for done, (strategy, aggregation, budget) in enumerate(plans, 1):
         runs = [
             _replayed(pool, ranked, strategy, aggregation, budget, seed + more)
@@ -72,14 +72,14 @@ def tradeoff(
     return found
 
 
-def _plans(most: int) -> Iterator[tuple[str, str, int]]:
-    whole = most * (most - 1)
+def _plans(most: int, position_bias: bool) -> Iterator[tuple[str, str, int]]:
+    whole = comparison_count("full", most, position_bias=position_bias)
     for strategy in ("knockout", "bubble", "top_k"):
         yield strategy, _AGGREGATIONS[0], whole
     for strategy in ("single", "full"):
         for aggregation in _AGGREGATIONS:
             yield strategy, aggregation, whole
-    least = 2 * (most - 1)  # below that, some candidates are not compared
+    least = max(2, comparison_count("knockout", most, position_bias=position_bias))  # below, some are not compared
     for budget in sorted({max(least, round(part * whole)) for part in _BUDGETS}):
         yield "active", _AGGREGATIONS[0], budget
 
@@ -91,4 +91,12 @@ def _replayed(
         return [float(ranked.rankings[row].logits[left, right]) for row, left, right in pairs]
 
     texts = [row.texts for row in pool.rows]
-    return rank_with(texts, compare, strategy=strategy, aggregation=aggregation, budget=budget, seed=seed)
+    return rank_with(
+        texts,
+        compare,
+        strategy=strategy,
+        aggregation=aggregation,
+        budget=budget,
+        seed=seed,
+        position_bias=ranked.position_bias,
+    )

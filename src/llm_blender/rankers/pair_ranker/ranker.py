@@ -73,6 +73,7 @@ class PairRanker(PairwiseRanker):
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
+        self.position_bias = not self.config.alone_layers  # comparing late is antisymmetric
         self.temperature = self.config.temperature
         self.evidence_weights = self.config.evidence_weights if evidence else EvidenceWeights()
 

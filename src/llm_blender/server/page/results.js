@@ -161,7 +161,7 @@ export function matrix(ranking, cards) {
     element("th", { scope: "row" }, element("span", { className: "letter" }, cards[i].letter), ` ${cards[i].model}`),
     ...places.map((j) => (i === j ? element("td", { className: "self" }, element("span", { className: "unseen" }, "itself"))
       : heat(ranking.probabilities[i][j]))),
-    element("td", { className: "mean" }, mean(ranking.probabilities[i].filter((p, j) => j !== i && p !== null)))));
+    element("td", { className: "mean" }, mean(ranking.probabilities[i].filter((p, j) => j !== i)))));
   return [
     element("caption", {}, "How probable it is that the candidate of the row is better than that of the column, as the ranker sees it."),
     element("thead", {}, head),
@@ -179,6 +179,7 @@ function heat(value) {
   return cell;
 }
 
+/** The mean probability; none of a candidate that was not compared with all others, whose mean would be another's. */
 function mean(values) {
-  return values.length ? probability(values.reduce((sum, value) => sum + value, 0) / values.length) : "–";
+  return values.length && !values.includes(null) ? probability(values.reduce((sum, value) => sum + value, 0) / values.length) : "–";
 }
