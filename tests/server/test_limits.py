@@ -173,6 +173,69 @@ def test_a_request_does_not_wait_for_an_llm_without_room_in_time():
     asyncio.run(run())
 
 
+def slow_work(admission, rest=0.0, **seconds):
+    """Make work whose calls end after some seconds by LLM, and which takes `rest` seconds more."""
+
+    async def work():
+        passed = 0.0
+        for name, end in sorted(seconds.items(), key=lambda item: item[1]):
+            await asyncio.sleep(end - passed)
+            passed = end
+            admission.call_ended(name, usual=end < 0.5)  # the others hang
+        await asyncio.sleep(rest)
+
+    return work
+
+
+def test_a_request_is_judged_by_its_llms_and_not_by_requests_that_waited_for_others():
+    async def run():
+        admission = Admission(9, 9, {"a": 1, "b": 1, "c": 1})
+        await admission.begin(slow_work(admission, a=0.02, b=0.6), 9, {"a": 1, "b": 1})  # the mean of both is long
+        busy = [admission.begin(slow_work(admission, **{name: 0.6}), 9, {name: 1}) for name in "abc"]
+        quick = admission.begin(slow_work(admission, a=0.02), 0.5, {"a": 1, "b": 1})  # the mean of a is short
+        with pytest.raises(RefusedError) as caught:
+            admission.begin(slow_work(admission), 0.5, {"b": 1, "c": 1})  # whose calls have no mean
+        assert caught.value.code == "too_busy"
+        busy[0].cancel()
+        await quick
+        for task in busy:
+            task.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_the_time_after_the_calls_counts():
+    async def run():
+        admission = Admission(9, 9, {"a": 1})
+        work = slow_work(admission, a=0.02, rest=0.3)
+        await admission.begin(work, 9, {"a": 1})
+        busy = [admission.begin(work, 9, {"a": 1}) for _ in range(2)]
+        with pytest.raises(RefusedError) as caught:
+            admission.begin(work, 0.3, {"a": 1})
+        assert caught.value.code == "too_busy"
+        await asyncio.gather(*busy, admission.begin(work, 0.7, {"a": 1}))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("age", [0.0, 0.7])
+def test_a_request_does_not_wait_for_an_llm_whose_calls_hang(age):
+    async def run():
+        admission = Admission(9, 9, {"a": 1, "b": 1})
+        work, both = slow_work(admission, a=0.02, b=0.02), {"a": 1, "b": 1}
+        await admission.begin(work, 9, both)
+        hangs = admission.begin(slow_work(admission, a=5), 9, {"a": 1})
+        await asyncio.sleep(age)  # nothing happens from here to the deadline
+        began = time.monotonic()
+        await admission.begin(work, 0.6, both)
+        assert time.monotonic() - began < (0.1 if age else 0.6)
+        hangs.cancel()
+        await asyncio.gather(hangs, return_exceptions=True)
+
+    asyncio.run(run())
+
+
 def test_waiting_requests_are_refused_as_soon_as_they_would_be_late():
     async def run():
         admission = Admission(1, 100)

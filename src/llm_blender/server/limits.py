@@ -7,7 +7,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,6 +19,7 @@ from llm_blender.types import Failure
 _T = TypeVar("_T")
 _MEMORY = 0.9  # weight of the earlier requests in the mean duration, once there are many
 _MARGIN = 1.5  # of the mean duration: the LLMs have 80 % of the time that is left, and some take longer
+_PAUSE = 0.05  # minimum seconds from one review of the queue to the next where nothing ends in between
 
 
 @dataclass(eq=False)
@@ -32,6 +33,7 @@ class _Place:
         kind: the kind of work, for its mean duration: one LLM by its name, several LLMs, or none.
         turn: is done when the request may run; its exception refuses the request.
         started: when it began to run.
+        called: when its last call was over.
     """
 
     calls: dict[str, int]
@@ -40,6 +42,7 @@ class _Place:
     kind: str
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     started: float = math.nan
+    called: float = math.nan
 
 
 class _Means:
@@ -68,9 +71,10 @@ class Admission:
     """Admission of requests: some run at a time, some wait in a queue, and further ones are refused at once.
 
     A request runs as soon as the service and the LLMs that it calls have places for it; it is not overtaken at an LLM
-    that it waits for. A request that finds the queue full is refused at once, and so is one that, by the mean durations
-    of requests and calls, would not be answered by its deadline; a waiting one is refused as soon as the means show
-    that. Where only some of its LLMs have no place in time, a request does not wait for them.
+    that it waits for. A request that finds the queue full is refused at once, and so is one that no LLM would answer by
+    its deadline: by the mean duration of the LLM's calls, and the mean time that requests take after their last call. A
+    waiting one is refused as soon as the means show that. Where only some of its LLMs have no place in time, or a call
+    before it takes too long, a request does not wait for them.
 
     Args:
         concurrency: maximum number of running requests.
@@ -88,6 +92,8 @@ class Admission:
         self._calls: Counter[str] = Counter()  # of the running requests
         self._usual = _Means()  # by kind of request
         self._usual_call = _Means()  # by LLM
+        self._usual_rest = _Means()  # after the last call, by kind of request
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self.closed = False
 
@@ -163,9 +169,10 @@ class Admission:
         if place is None or not place.calls.get(name) or place not in self._running:
             return
         place.calls[name] -= 1
+        place.called = asyncio.get_running_loop().time()
         self._calls[name] -= 1
         if usual:
-            self._usual_call.add(name, asyncio.get_running_loop().time() - place.started)
+            self._usual_call.add(name, place.called - place.started)
         if self._waiting:
             self._update()
 
@@ -188,6 +195,7 @@ class Admission:
                 try:
                     result = await work()
                 except NoAnswerError:
+                    place.called = math.nan  # nothing followed the calls
                     self._learn(place, answered=False)
                     raise
                 self._learn(place)
@@ -203,7 +211,10 @@ class Admission:
             raise RefusedError(504, "deadline", f"There was no answer within {deadline:g} s.") from None
 
     def _learn(self, place: _Place, *, answered: bool = True) -> None:
-        self._usual.add(place.kind, asyncio.get_running_loop().time() - place.started, answered=answered)
+        now = asyncio.get_running_loop().time()
+        self._usual.add(place.kind, now - place.started, answered=answered)
+        if not math.isnan(place.called):
+            self._usual_rest.add(place.kind, now - place.called, answered=answered)
 
     def _end(self, place: _Place) -> None:
         """Free the places of a request, and let others run."""
@@ -222,6 +233,11 @@ class Admission:
         starts, eased = self._review()
         if eased:
             self._start()
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        if self._waiting and (next_start := min(starts.values(), default=None)) is not None:
+            self._timer = loop.call_at(max(next_start, loop.time() + _PAUSE), self._update)  # its estimate was wrong
         return starts
 
     def _start(self) -> None:
@@ -263,17 +279,20 @@ class Admission:
             usual = self._usual.get(place.kind)
             counts = {name: min(count, self._places[name]) for name, count in place.calls.items() if name in calls}
             rooms = sorted(
-                max(requests[0], heapq.nsmallest(counts[name], calls[name])[-1] if name in counts else now)
-                for name in place.calls
+                (max(requests[0], heapq.nsmallest(counts[name], calls[name])[-1] if name in counts else now), name)
+                for name in place.calls or [""]
             )
-            start = rooms[place.enough - 1] if place.enough else requests[0]
-            if usual is not None and start > now and start + _MARGIN * usual > place.end:
-                soon = [room for room in rooms if room <= now or room + _MARGIN * usual <= place.end]
-                if not soon:
+            wanted = max(place.enough, 1)
+            if usual is not None and rooms[wanted - 1][0] > now:
+                takes = [self._takes(place.kind, name, usual) for _, name in rooms]
+                if not (enough := _awaited([room for room, _ in rooms[:wanted]], takes, now, place.end)):
                     self._waiting.remove(place)
-                    place.turn.set_exception(_too_busy(start + _MARGIN * usual - place.end))
+                    soonest = min(room + seconds for (room, _), seconds in zip(rooms, takes, strict=True))
+                    place.turn.set_exception(_too_busy(soonest - place.end))
                     continue
-                place.enough, start, eased = len(soon), soon[-1], True
+                if enough < wanted:
+                    place.enough, wanted, eased = enough, enough, True
+            start = rooms[wanted - 1][0]
             starts[place] = start
             heapq.heapreplace(requests, start + (usual or 0.0))
             for name, count in counts.items():
@@ -282,20 +301,57 @@ class Admission:
                     heapq.heapreplace(calls[name], begun + (self._usual_call.get(name) or usual or 0.0))
         return starts, eased
 
+    def _takes(self, kind: str, llm: str, usual: float) -> float:
+        """Estimate the seconds from the call of an LLM to the end of a request; `usual` is the mean of whole ones."""
+        call = self._usual_call.get(llm)
+        return _MARGIN * usual if call is None else _MARGIN * call + (self._usual_rest.get(kind) or 0.0)
+
     def _ends(self, now: float) -> tuple[list[float], dict[str, list[float]]]:
         """Estimate when each place becomes free: those of the service, and those of the LLMs; as heaps."""
         requests = [now] * (self._concurrency - len(self._running))
         calls = {name: [now] * most for name, most in self._places.items()}
         for place in self._running:
             usual = self._usual.get(place.kind) or 0.0
-            requests.append(max(now, place.started + usual))
+            requests.append(_expected_end(now, place.started, usual, place.end))
             for name, count in place.calls.items():
                 length = self._usual_call.get(name) or usual
                 for _ in range(count if name in calls else 0):
                     begun = max(place.started, calls[name][0]) if calls[name][0] > now else place.started
-                    heapq.heapreplace(calls[name], max(now, begun + length))
+                    heapq.heapreplace(calls[name], _expected_end(now, begun, length, place.end))
         heapq.heapify(requests)
         return requests, calls
+
+
+def _awaited(rooms: Sequence[float], takes: Sequence[float], now: float, end: float) -> int:
+    """Return for how many LLMs a request should wait, so that as many as possible answer in time; 0 if none can.
+
+    Args:
+        rooms: when each LLM has room, ascending.
+        takes: seconds from the call of each LLM to the end of the request.
+        now: the time; a request never waits in vain while an LLM has room.
+        end: the deadline.
+    """
+
+    def in_time(count: int) -> int:
+        return sum(rooms[count - 1] + seconds <= end for seconds in takes[:count])
+
+    if in_time(len(rooms)) == len(rooms):
+        return len(rooms)
+    best = max(range(1, len(rooms) + 1), key=in_time)
+    return best if in_time(best) else sum(room <= now for room in rooms)
+
+
+def _expected_end(now: float, begun: float, usual: float, end: float) -> float:
+    """Estimate when a request or call will end; one that took longer than usual takes as long again as it has so far.
+
+    Args:
+        now: the time.
+        begun: its begin.
+        usual: the mean duration.
+        end: the deadline of the request.
+    """
+    expected = begun + usual if begun + usual > now else 2 * now - begun
+    return max(now, min(expected, end))
 
 
 def _refusal(place: _Place) -> BaseException | None:
