@@ -28,6 +28,7 @@ from .members import REFUSAL, SCHEMA, TOOLS, Members, answer
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 IMPATIENT = 1.5  # seconds; the deadline of some clients
+STALLED = 0.05  # maximum share of the impatient clients that a machine which stalls for a second may refuse
 SLACK = 3.0  # seconds that the event loops of a busy machine may be late
 BLEND = [sys.executable, "-W", "ignore", "-c", "from llm_blender.cli import main; main()"]
 CONFIG = """
@@ -98,13 +99,20 @@ class Question:
             words = (self.error or {}).get("message")
             if not isinstance(words, str) or not words or self.status == 500:
                 return f"an error without words, status {self.status}: {self.error}"
-            return f"refused, status {self.status}: {words}" if self.sure else None
+            return f"refused, status {self.status}: {words}" if self.sure and not self.hurried else None
         if any(self._right(answer(llm, self.name, self.form)) for llm in self.llms):
             return None
         refused = REFUSAL in (self.message.get("refusal"), self.message.get("content"))
         if refused and not self.sure:
             return None
         return f"wrong: {json.dumps(self.message)[:300]}"
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the question was refused because the client's own deadline was too near, as it says."""
+        error = self.error or {}
+        wait = error.get("code") == "too_busy" and error.get("retry_after", 0) >= 1
+        return self.impatient and (wait or error.get("code") == "deadline")
 
     def _right(self, wanted: dict[str, Any]) -> bool:
         text = (self.message.get("content") or "").replace("\ufffd", "")
@@ -341,6 +349,8 @@ def chaos(tmp_path: Path, *, llms: int, bad: int, count: int, rate: float, deadl
     sys.stdout.write(report.summary())
     problems = report.problems()
     assert not problems, "\n".join(f"{count} x {problem}" for problem, count in problems.most_common())
+    impatient = [question for question in questions if question.impatient and question.sure and question.leave is None]
+    assert sum(question.hurried for question in impatient) <= 1 + STALLED * len(impatient)
     assert report.followed == 0
     assert report.set_aside <= members.bad
     assert not any(report.left.values()), report.left
