@@ -30,9 +30,14 @@ from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, LatePairRank
 from llm_blender.rankers.published import Backbone, is_published
 
 _LARGE = 100_000  # entries from which a table of embeddings is worth quantising
-_RANGE = 127  # a weight and an activation are integers from -127 to 127
-_ZERO = 128  # of an activation, as unsigned integer
-_FINER = 2 * _RANGE  # how much finer the second integer of an activation is: the first one is half a step off at most
+_WEIGHT = 127  # weights are integers from -127 to 127
+_ACTIVATION = 63
+"""Activations are integers from -63 to 63, stored as 1 to 127.
+
+Processors with AVX2 and without VNNI add two products in 16 bits, which must not overflow: 2 * 127 * 127 < 2**15.
+"""
+_ZERO = 64
+_FINER = 2 * _ACTIVATION  # how much finer the second integer of an activation is: the first is at most half a step off
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -80,7 +85,7 @@ class _Quantized:
         if x not in self._rows:
             self._rows[x] = self._quantize(x)
         value, rest, scale, shape = self._rows[x]
-        steps = np.maximum(np.abs(weight).max(axis=0), 1e-12) / _RANGE
+        steps = np.maximum(np.abs(weight).max(axis=0), 1e-12) / _WEIGHT
         integers = self._constant(f"{name}.int8", np.rint(weight / steps).astype(np.int8))
         products = [
             self._node(
@@ -105,7 +110,7 @@ class _Quantized:
     def gather(self, node: Any, table: NDArray[np.float32]) -> None:
         """Add nodes that read rows of an embedding table: int8 rows, one scale each."""
         name, ids = node.input[0], node.input[1]
-        steps = np.maximum(np.abs(table).max(axis=-1, keepdims=True), 1e-12) / _RANGE
+        steps = np.maximum(np.abs(table).max(axis=-1, keepdims=True), 1e-12) / _WEIGHT
         rows = self._constant(f"{name}.int8", np.rint(table / steps).astype(np.int8))
         scales = self._constant(f"{name}.scales", steps.astype(np.float32))
         integers = self._node("Cast", [self._node("Gather", [rows, ids])], to=onnx.TensorProto.FLOAT)
@@ -119,7 +124,7 @@ class _Quantized:
         width = self._node("Shape", [x], start=-1)
         rows = self._node("Reshape", [x, self._node("Concat", [self._constant("any", np.array([-1])), width], axis=0)])
         largest = self._node("ReduceMax", [self._node("Abs", [rows])], axes=[1], keepdims=1)
-        scale = self._node("Mul", [largest, self._constant("step", np.float32(1 / _RANGE))])
+        scale = self._node("Mul", [largest, self._constant("step", np.float32(1 / _ACTIVATION))])
         scale = self._node("Max", [scale, self._constant("tiny", np.float32(1e-12))])
         steps = self._node("Reshape", [scale, self._constant("any", np.array([-1]))])
         zero = self._constant("zero.activation", np.uint8(_ZERO))
