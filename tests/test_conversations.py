@@ -274,3 +274,8 @@ def test_the_key_of_a_prompt():
     assert prompt_key({"prompt": "P", "instruction": "I"}, "instruction") == "instruction"
     assert prompt_key({"prompt": "P"}, "instruction") == "prompt"
     assert prompt_key({"x": 1}) is None
+
+
+def test_calls_with_half_a_character_can_be_written():
+    call = {"function": {"name": "f", "arguments": '{"a": "\\udc00"}'}}
+    assert tool_calls_text([call]).encode() == b'[{"name": "f", "arguments": {"a": "?"}}]'

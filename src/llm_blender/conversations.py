@@ -155,7 +155,8 @@ def instruction_text(instruction: Instruction, input: str = "") -> str:
 
 def tool_calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
     """Render calls of tools as text: their names and arguments as JSON."""
-    return json.dumps([_readable_call(call) for call in calls], ensure_ascii=False)
+    text = json.dumps([_readable_call(call) for call in calls], ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode("utf-8")  # arguments can escape a lone surrogate
 
 
 def prompt_key(record: Mapping[str, Any], first: str = PROMPT_KEYS[0]) -> str | None:

