@@ -77,7 +77,9 @@ class Counting:
         """Run one batch of this mask."""
         started = self._clock()
         result = work()
-        self.batches.append(CountedBatch.of(self._part, np.asarray(mask), self._clock() - started))  # type: ignore[arg-type]
+        seconds, rows = self._clock() - started, np.asarray(mask)
+        lengths, widths = tuple(rows.sum(axis=-1).tolist()), (rows.shape[-1],) * len(rows)
+        self.batches.append(CountedBatch(self._part, lengths, widths, seconds))  # type: ignore[arg-type]
         return result
 
 

@@ -162,6 +162,21 @@ class TestComparing:
         ranking = ranker.rank(PROMPT, TEXTS, strategy="knockout")
         assert counts == {"read": len(TEXTS), "compared": ranking.comparisons}
 
+    def test_many_prompts_are_read_once_and_ranked_as_each_alone(self, folder, monkeypatch):
+        ranker = PairRanker.from_pretrained(folder)
+        monkeypatch.setattr("llm_blender.rankers.pair_ranker.ranker.KEPT_TOKENS", 12 * 96)
+        prompts = [f"{PROMPT} {number}" for number in range(5)]
+        alone = [ranker.rank(prompt, TEXTS, strategy="knockout") for prompt in prompts]
+        counts, reported = count(ranker, monkeypatch), []
+        together = ranker.rank_many(
+            prompts, [TEXTS] * 5, strategy="knockout", progress=lambda *done: reported.append(done)
+        )
+        assert [ranking.to_dict() for ranking in together] == [ranking.to_dict() for ranking in alone]
+        assert counts == {"read": 5 * len(TEXTS), "compared": 5 * (len(TEXTS) - 1)}
+        assert [done for done, _ in reported] == sorted(done for done, _ in reported)
+        assert reported[-1] == (25, 25)
+        assert {total for _, total in reported} == {25}
+
     def test_both_orders_are_one_computation(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
         counts = count(ranker, monkeypatch)

@@ -129,6 +129,9 @@ class LateTorchBackend:
         return self._replicas(states, batch.attention_mask, batch.segment_ids, lengths)
 
 
+KEPT_TOKENS = 32_768
+"""Tokens whose readings a `LateComparer` keeps: 200 MB of the bundled ranker, at 1,560 floats each."""
+
 _Text = tuple[int, int, int]
 """Numbers of an instruction and a candidate, and the whole candidate's length in tokens (`FittedTexts.text_key`)."""
 
@@ -142,10 +145,10 @@ class LateComparer:
         backend: runs the model.
         texts: of the call.
         max_tokens: of a batch, if the backend takes more than one text or pair.
-        kept: number of tokens whose readings are kept; the default takes 200 MB at 1,560 floats each.
+        kept: number of tokens whose readings are kept.
     """
 
-    def __init__(self, backend: LateBackend, texts: FittedTexts, max_tokens: int, *, kept: int = 32_768) -> None:
+    def __init__(self, backend: LateBackend, texts: FittedTexts, max_tokens: int, *, kept: int = KEPT_TOKENS) -> None:
         self.texts = texts
         self._backend, self._max_tokens = backend, 1 if backend.singly else max_tokens
         self._kept = kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -28,8 +28,14 @@ from llm_blender.rankers.pair_ranker.backends import (
 )
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
-from llm_blender.rankers.pair_ranker.late import LateBackend, LateComparer, LateOnnxBackend, LateTorchBackend
-from llm_blender.ranking import EvidenceWeights, PairwiseRanker
+from llm_blender.rankers.pair_ranker.late import (
+    KEPT_TOKENS,
+    LateBackend,
+    LateComparer,
+    LateOnnxBackend,
+    LateTorchBackend,
+)
+from llm_blender.ranking import EvidenceWeights, PairwiseRanker, RankOptions, comparison_count
 from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
 
 Truncation = Literal["auto", "right", "left", "middle"]
@@ -194,6 +200,35 @@ class PairRanker(PairwiseRanker):
 
         return np.asarray(compare(list(pairs), advance), np.float32)
 
+    def _rank_many(
+        self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
+    ) -> list[Ranking]:
+        if not getattr(self.backend, "singly", False):
+            return super()._rank_many(instructions, candidates, options)
+        # More prompts at a time would fill no batch, and their texts would have to be read again in each round.
+        groups = list(_groups([len(texts) for texts in candidates], KEPT_TOKENS // self.config.max_length))
+        progress = options["progress"]
+
+        def count(n: int) -> int:
+            return comparison_count(
+                options["strategy"], n, budget=options["budget"], k=options["k"], position_bias=self.position_bias
+            )
+
+        counts = [sum(count(len(texts)) for texts in candidates[group]) for group in groups]
+        rankings: list[Ranking] = []
+        done = 0
+        for number, group in enumerate(groups):
+            later = sum(counts[number + 1 :])
+
+            def report(now: int, total: int, before: int = done, later: int = later) -> None:
+                nonlocal done
+                done = before + now
+                if progress is not None:
+                    progress(done, before + total + later)
+
+            rankings += super()._rank_many(instructions[group], candidates[group], {**options, "progress": report})
+        return rankings
+
     def _comparer(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], legacy_batch: int = 0
     ) -> PairComparer | LateComparer:
@@ -214,3 +249,14 @@ class PairRanker(PairwiseRanker):
             return _TAILS[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
+
+
+def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Split prompts with so many candidates into groups of at most `most` candidates; a larger one stays alone."""
+    start = total = 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > most:
+            yield slice(start, number)
+            start, total = number, 0
+        total += size
+    yield slice(start, len(sizes))
