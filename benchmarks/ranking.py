@@ -405,6 +405,7 @@ def draw(found: Sequence[Measured], remark: str, theme: Theme) -> Figure:
     drawn = [result for result in found if result.shape is not None]
     figure = new_figure(7.6, 0.5 + 1.75 * len(drawn))
     axes = figure.subplots(len(drawn), squeeze=False, sharex=True)[:, 0]
+    widest = 100.0
     for axis, result in zip(axes, drawn, strict=True):
         headline(axis, result.name, f"{result.second:.3f} s a prompt", theme)
         losses = ("products slower than the peak", *FACTORS[1:])
@@ -415,6 +416,7 @@ def draw(found: Sequence[Measured], remark: str, theme: Theme) -> Figure:
             after = left * factor
             bars.append((after, left, theme.accents[1 if after <= left else 2]))
             left = after
+            widest = max(widest, left)
         bars.append((0.0, left, theme.accents[0]))
         for row, (start, end, colour) in enumerate(bars):
             axis.barh(row, end - start, left=start, height=0.66, color=colour)
@@ -427,7 +429,7 @@ def draw(found: Sequence[Measured], remark: str, theme: Theme) -> Figure:
                 color=theme.ink if ends else theme.quiet,
             )  # fmt: skip
     axes[-1].set_xlabel(f"% of the peak. {remark}")
-    axes[-1].set_xlim(0, 128)
+    axes[-1].set_xlim(0, 1.28 * widest)
     return figure
 
 
