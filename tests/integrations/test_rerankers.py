@@ -74,7 +74,7 @@ def test_strategy_and_budget_reach_the_ranker():
     fake = FakeRanker()
     docs = ["x" * n for n in range(1, 21)]
     PairReranker(fake).rank("Why?", docs)
-    assert fake.comparisons == 2 * 19  # auto: 20 documents are too many for all pairs
+    assert 2 * 19 < fake.comparisons <= 2 * (19 + 2 * 4)  # auto: the best three of 20 documents
     fake = FakeRanker()
     assert PairReranker(fake, strategy="full").rank("Why?", docs)[19].text == "x"
     assert fake.comparisons == 20 * 19
