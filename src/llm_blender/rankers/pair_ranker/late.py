@@ -160,7 +160,9 @@ class LateComparer:
         places: dict[tuple[_Text, _Text], list[tuple[int, int]]] = {}
         for number, (prompt, left, right) in enumerate(pool):
             pair = self._text(prompt, left), self._text(prompt, right)
-            sign = 1 if pair[0] <= pair[1] else -1
+            # By what the texts are: so even the last bit does not depend on the order of the candidates.
+            first, second = ((self._sequences[text].ids, text[-1]) for text in pair)
+            sign = 1 if first <= second else -1
             places.setdefault(pair if sign > 0 else pair[::-1], []).append((number, sign))
         logits = np.empty(len(pool))
         for pairs in self._chunks(places):
