@@ -148,12 +148,13 @@ def test_another_number_of_answers_by_name(first, fresh):
 @needs_model
 @posix
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_stops_the_embedded_model(tmp_path):
+@pytest.mark.parametrize("seconds", [0.5, 1, 2])  # loading, reading, writing
+def test_an_interrupt_stops_the_embedded_model(tmp_path, seconds):
     env = {**os.environ, "GOMP_SPINCOUNT": "1000"}
     process = start("ask", "Tell a very long story.", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     assert process.stderr is not None
     process.stderr.readline()  # which model answers; Python has started
-    time.sleep(2)
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
     out, err = finish(process, 60)

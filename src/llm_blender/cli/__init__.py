@@ -7,7 +7,6 @@ its own help is fast too.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import io
 import os
@@ -102,7 +101,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # a search of all installed packages
     gc.set_threshold(50_000)  # what is imported is no garbage
-    atexit.register(gc.freeze)  # nor is it searched for garbage when the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Output is UTF-8 whatever the locale; file names may hold other bytes, which are kept.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -56,7 +56,7 @@ def rank(
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
-    who wrote it, and ranking counts the candidates as they stand in FILE; the strategy auto finds only the best then.
+    who wrote it, and ranking counts the candidates that FILE has; the strategy auto finds only the best then.
 
     JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
     """
