@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from unittest import mock
 
 import httpx
 import pytest
@@ -198,6 +199,24 @@ def test_a_request_is_judged_by_its_llms_and_not_by_requests_that_waited_for_oth
         assert caught.value.code == "too_busy"
         busy[0].cancel()
         await quick
+        for task in busy:
+            task.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_place_that_was_taken_in_this_tick_of_the_clock_is_not_free():
+    async def run():
+        admission = Admission(9, 9, {"a": 1, "b": 1})
+        await admission.begin(slow_work(admission, a=0.02, b=0.6), 9, {"a": 1, "b": 1})  # the mean of both is long
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        with mock.patch("asyncio.get_running_loop", return_value=mock.Mock(wraps=loop, time=lambda: now)):
+            busy = [admission.begin(slow_work(admission, **{name: 0.6}), 9, {name: 1}) for name in "ab"]
+            with pytest.raises(RefusedError) as caught:
+                admission.begin(slow_work(admission), 0.02, {"a": 1, "b": 1})
+        assert caught.value.code == "too_busy"
         for task in busy:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)

@@ -345,13 +345,13 @@ def _expected_end(now: float, begun: float, usual: float, end: float) -> float:
     """Estimate when a request or call will end; one that took longer than usual takes as long again as it has so far.
 
     Args:
-        now: the time.
+        now: the time; what has not ended ends later, also where it began in this tick of the clock.
         begun: its begin.
         usual: the mean duration.
         end: the deadline of the request.
     """
     expected = begun + usual if begun + usual > now else 2 * now - begun
-    return max(now, min(expected, end))
+    return max(math.nextafter(now, math.inf), min(expected, end))
 
 
 def _refusal(place: _Place) -> BaseException | None:
