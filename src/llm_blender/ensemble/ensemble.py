@@ -16,7 +16,8 @@ from llm_blender.calls import Budget, Caller, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
-from llm_blender.ensemble.judge import Judge, load_judge, rank_beside
+from llm_blender.ensemble.judge import Judge, load_judge
+from llm_blender.ensemble.rank_batcher import rank_beside
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, StoreError, describe_failures, sentence
 from llm_blender.fusers import (
@@ -102,6 +103,7 @@ class Ensemble:
         self.members, self.store, self.judge = tuple(members), store, judge
         self._ranker, self._fuser = ranker, fuser
         self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
+        self._without_evidence: Ranker | None = None  # one for all prompts, whose batches they share
         self._loading = threading.Lock()
         self._learned: Learned | None = None
         self.settings = replace(settings, **changes)
@@ -273,6 +275,7 @@ class Ensemble:
         fuser: Callable[[], Fuser] | None = None,
         cache: bool = True,
         form: Form | None = None,
+        strategy_seed: int | None = None,
     ) -> Answer:
         """Ask all LLMs, rank their answers, return the best or what the fuser makes of the best ones.
 
@@ -291,6 +294,7 @@ class Ensemble:
             cache: False neither looks answers up in the store nor keeps them there; `EnsembleSettings.record`, which
                 keeps no text, is a setting of its own.
             form: form that an answer must have to be ranked; None requires none. A fused text is not checked.
+            strategy_seed: seed of the strategy; None takes `seed`. Only prompts with the same one share batches.
 
         Raises:
             InputError: the prompt is empty, a setting is wrong, the mode needs a fuser and there is none, or there is a
@@ -330,11 +334,12 @@ class Ensemble:
         texts = [candidate.text for candidate in gathered.candidates.values()]
         models = [candidate.model for candidate in gathered.candidates.values()]
         cut = [candidate.cut_off for candidate in gathered.candidates.values()]
+        draw = seed if strategy_seed is None else strategy_seed
         # Priors and a judge can lift any candidate (and priors from the record learn more from all pairs); those that
         # were cut off make room at the top.
         later = settings.priors is not None or self.judge is not None
         wanted = None if later else _wanted(settings) + sum(cut)
-        ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
+        ranking = await self._rank(prompt, texts, settings, draw, observer, wanted)
         if settings.record and self.store is not None:
             by_name = models_of([call.caller.llm for call in calls])
             await asyncio.to_thread(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
@@ -405,7 +410,7 @@ class Ensemble:
         """Rank texts, where the k best are wanted, by the ranker alone; a lone text needs no ranker of pairs."""
         ranker = await self._loaded_ranker()
         if not settings.evidence:
-            ranker = model_alone(ranker)
+            ranker = self._without_evidence = self._without_evidence or model_alone(ranker)
         options = RankerOptions(
             strategy=settings.strategy, seed=seed, budget=settings.budget, progress=observer.comparing
         )

@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Unpack, cast
+from typing import cast
 
 from llm_blender.calls import Budget, Caller, CallStore, call_many
+from llm_blender.ensemble.rank_batcher import rank_beside
 from llm_blender.errors import Failure, LLMBlenderError, LLMError, NotFoundError
 from llm_blender.rankers.llm_judge import SAMPLING, LLMJudge
-from llm_blender.ranking import BaseRanker, CloseCalls, RankerOptions, add_verdicts, closest_pair, rank_best, verdict_of
+from llm_blender.ranking import CloseCalls, add_verdicts, closest_pair, verdict_of
 from llm_blender.types import LLM, Comparison, Instruction, Judging, Ranker, Ranking, Verdict
 
-_QUICK_CHARS = 20_000  # characters that a quick ranker reads in a millisecond or few
-_RANKING = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")  # store and history never wait for rankers
 _CONCURRENCY = 32  # of a judge's calls; an LLM's own `concurrency` is the limit
 _PREFIX = "judge:"  # of an LLM among the names of rankers
-
-
-async def rank_beside(
-    ranker: Ranker,
-    prompts: Sequence[Instruction],
-    texts: Sequence[Sequence[str]],
-    k: int | None = None,
-    **options: Unpack[RankerOptions],
-) -> list[Ranking]:
-    """Rank in a thread beside the event loop, see `rank_best`; short texts of a quick ranker need none.
-
-    The threads are a pool for rankers alone. Cancelling ends a ranker's work at its next report of progress.
-    """
-    cancelled, progress = threading.Event(), options.get("progress")
-
-    def report(done: int, total: int) -> None:
-        if cancelled.is_set():
-            raise RuntimeError("cancelled")  # ends the thread, whose result is not awaited any more
-        if progress is not None:
-            progress(done, total)
-
-    options["progress"] = report
-
-    def rank() -> list[Ranking]:
-        return rank_best(ranker, prompts, texts, k, **options)
-
-    if (
-        isinstance(ranker, BaseRanker)
-        and ranker.quick
-        and sum(len(text) for row in texts for text in row) <= _QUICK_CHARS
-    ):
-        return rank()
-    try:
-        work = contextvars.copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(_RANKING, work, rank)
-    finally:
-        cancelled.set()
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ async def answer_question(service: Service, question: Question, events: Events) 
             fuser=question.fuser,
             cache=question.cache,
             form=question.form,
+            strategy_seed=None if question.cache else 0,  # a random one would put each request in a batch of its own
         )
     except NoAnswerError as error:
         service.metrics.paid(error.usage, error.cost)
