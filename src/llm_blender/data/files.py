@@ -63,33 +63,41 @@ class Records:
             InputError: the file is not readable in the format of its extension.
             MissingExtraError: Parquet without pyarrow.
         """
-        with reading(self.path):
-            if self._kind == ".parquet":
-                self.unit = "row"
-                yield from _parquet(self.path)
-            else:
-                yield from self._lines()
+        for number, row in self.raw():
+            yield number, self.parse(number, row) if isinstance(row, bytes) else row
 
     def error(self, number: int, reason: str) -> RowError:
         """Make the error of a record of this file."""
         return RowError(self.path, number, reason, unit=self.unit)
 
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-        begun = False
-        with open_plain(self.path) as lines:
-            for number, line in enumerate(lines, 1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.strip():
-                    continue
-                if self._kind == ".txt":
-                    yield number, self._prompt(number, line)
-                    continue
-                if not begun and _LIST.match(line):
-                    yield from self._list(line + lines.read())
-                    return
-                begun = True
-                yield number, self._parse(number, line)
+    def raw(self) -> Iterator[tuple[int, bytes | dict[str, Any] | RowError]]:
+        """Yield the same as by iteration, but lines as they are in the file, for `parse`.
+
+        Raises:
+            InputError: the file is not readable in the format of its extension.
+            MissingExtraError: Parquet without pyarrow.
+        """
+        with reading(self.path):
+            if self._kind == ".parquet":
+                self.unit = "row"
+                yield from _parquet(self.path)
+                return
+            begun = False
+            with open_plain(self.path) as lines:
+                for number, line in enumerate(lines, 1):
+                    if number == 1:
+                        line = line.removeprefix(codecs.BOM_UTF8)
+                    if not line.strip():
+                        continue
+                    if not begun and self._kind != ".txt" and _LIST.match(line):
+                        yield from self._list(line + lines.read())
+                        return
+                    begun = True
+                    yield number, line
+
+    def parse(self, number: int, line: bytes) -> dict[str, Any] | RowError:
+        """Parse a line of `raw`."""
+        return self._prompt(number, line) if self._kind == ".txt" else self._json(number, line)
 
     def _prompt(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         try:
@@ -97,7 +105,7 @@ class Records:
         except UnicodeDecodeError as error:
             return self.error(number, f"not UTF-8 (byte {error.start}); convert the file")
 
-    def _parse(self, number: int, line: bytes) -> dict[str, Any] | RowError:
+    def _json(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         try:
             record = json.loads(line.decode())
         except UnicodeDecodeError as error:
