@@ -23,6 +23,7 @@ from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.config import Config, LLMConfig, RankerConfig
+    from llm_blender.jobs import Backend
     from llm_blender.rankers.heuristics import Heuristic
     from llm_blender.rankers.pair_ranker import PairRanker
     from llm_blender.rankers.pointwise import PointwiseRanker
@@ -241,12 +242,16 @@ class BackendOptions:
         typer.Option(help="Choose the precision: int8 or fp32 on onnx, fp32 or bf16 on openvino.", show_default="int8"),
     ] = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `load_ranker`."""
+        return {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
+
     def load(self, name: str, *, evidence: bool = True) -> PairRanker | PointwiseRanker | Heuristic:
         """Load a ranker; without `evidence`, the logits of a PairRanker's model alone count."""
         from llm_blender.rankers import load_ranker
 
-        settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
-        return load_ranker(name, evidence=evidence, **settings)
+        return load_ranker(name, evidence=evidence, **self.arguments)
 
 
 def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker:
@@ -362,6 +367,57 @@ class JobOptions:
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard what an earlier run did; the store still holds its answers.")
     ] = False
+
+
+@dataclass(frozen=True)
+class RowJobOptions:
+    """A resumable job on the rows of files, and where it works."""
+
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what an earlier run did.")] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Work again on the chunks in which a row failed.")
+    ] = False
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Work in this process, or in actors of a Ray cluster (the extra `ray`)."),
+    ] = "local"
+    actors: Annotated[int | None, typer.Option(min=1, help="Start N actors.", show_default="1")] = None
+    cpus: Annotated[
+        float | None,
+        typer.Option("--cpus-per-actor", min=0.1, help="Give each actor N processors.", show_default="1"),
+    ] = None
+    gpus: Annotated[
+        float | None,
+        typer.Option("--gpus-per-actor", min=0, help="Give each actor N accelerators.", show_default="0"),
+    ] = None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Use this Ray cluster: auto, or ray://HOST:PORT.",
+            show_default="one on this machine",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        given = {
+            "--actors": self.actors,
+            "--cpus-per-actor": self.cpus,
+            "--gpus-per-actor": self.gpus,
+            "--address": self.address,
+        }
+        if self.engine == "local" and (names := [name for name, value in given.items() if value is not None]):
+            raise InputError(f"{' and '.join(names)} need --engine ray.")
+
+    def backend(self) -> Backend:
+        """Make the backend of the job."""
+        from llm_blender.jobs.backends import LocalBackend
+
+        if self.engine == "local":
+            return LocalBackend()
+        from llm_blender.jobs.ray_backend import RayBackend
+
+        return RayBackend(self.actors or 1, self.cpus or 1.0, self.gpus or 0.0, self.address)
 
 
 @dataclass(frozen=True)

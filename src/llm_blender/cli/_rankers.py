@@ -26,11 +26,11 @@ from llm_blender.errors import InputError, describe_failures, unknown_name
 if TYPE_CHECKING:
     from llm_blender.bench import Table
     from llm_blender.bench.report import Result
-    from llm_blender.cli._rows import RankableRow
     from llm_blender.config import Config
     from llm_blender.ensemble import Judge
     from llm_blender.rankers.llm_judge import LLMJudge
-    from llm_blender.ranking import Priors
+    from llm_blender.ranking import CloseCalls, Priors
+    from llm_blender.stages import RankableRow
     from llm_blender.types import Ranker, Ranking
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
@@ -84,6 +84,13 @@ def load_close_judge(config: Config) -> Judge | None:
     return Judge(judge.name, judge.ranker, {*judge.writers, *alike})
 
 
+def close_calls(config: Config) -> CloseCalls:
+    """Return which pairs the judge of a configuration compares."""
+    from llm_blender.ranking import CloseCalls
+
+    return CloseCalls(config.ranker.judge_margin, config.ranker.judge_pairs)
+
+
 def judge_rows(
     judge: Judge,
     rankings: Sequence[Ranking],
@@ -93,10 +100,9 @@ def judge_rows(
 ) -> list[Ranking]:
     """Add the verdicts of a judge to the rankings of rows, within the maximum cost of each."""
     from llm_blender.calls import Budget, run_to_end
-    from llm_blender.ranking import CloseCalls
     from llm_blender.store import Store
 
-    limits, rule = config.limits, CloseCalls(config.ranker.judge_margin, config.ranker.judge_pairs)
+    limits, rule = config.limits, close_calls(config)
     return run_to_end(
         lambda: judge.judge(
             rankings,

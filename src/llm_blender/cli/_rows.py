@@ -5,22 +5,31 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_blender.cli._options import STDIO, ModelsOption, SkipBadOption, split_names
+from llm_blender.cli._options import (
+    STDIO,
+    ModelsOption,
+    RequiredOutputOptions,
+    RowJobOptions,
+    SkipBadOption,
+    split_names,
+)
 from llm_blender.cli._output import note, note_unread
-from llm_blender.cli._progress import Report
-from llm_blender.conversations import prompt_key
-from llm_blender.errors import InputError, RowError, unknown_name
+from llm_blender.cli._progress import Report, progress
+from llm_blender.errors import InputError, RowError, WorkError, unknown_name
 
 if TYPE_CHECKING:
+    from llm_blender.jobs import Part, Tally
+    from llm_blender.stages import RankableRow, Stage
     from llm_blender.types import Example, OnProgress, Ranker, Ranking
 
 Rank = Callable[["list[RankableRow]", "OnProgress"], "list[Ranking]"]
@@ -94,16 +103,6 @@ def note_bad(bad: Sequence[RowError]) -> None:
         note(f"{len(bad):,} bad rows left out, the first: {bad[0]}")
 
 
-@dataclass(frozen=True)
-class RankableRow:
-    """Row of a file: the record to write back, its example, and the texts that the ranker reads."""
-
-    record: Mapping[str, Any]
-    example: Example
-    prompt: str
-    texts: Sequence[str]
-
-
 class RankableRows:
     """Well-formed rows of a file; see `RowOptions.open`.
 
@@ -145,23 +144,13 @@ class RankableRows:
             raise InputError(first)
 
     def _parse(self, record: dict[str, Any]) -> RankableRow:
-        from llm_blender.data import keep_candidates, parse_row
+        from llm_blender.stages import RankableRow
 
-        example = parse_row(record)
-        self._seen.update((candidate.model, None) for candidate in example.candidates if candidate.model)
-        if not example.prompt.strip():
-            raise ValueError(f"`{prompt_key(record, 'instruction')}` is empty")
-        if not example.candidates:
-            raise ValueError("`candidates` is empty: give at least one")
-        if self._models:
-            kept = [i for i, candidate in enumerate(example.candidates) if candidate.model in self._models]
-            if not kept:
-                raise ValueError(f"no candidate is by {' or '.join(self._models)}")
-            record = keep_candidates(record, kept)
-            example = parse_row(record)
+        row = RankableRow.parse(record, self._models)
+        self._seen.update(dict.fromkeys(model for model in row.models if model))
         if self._check_example:
-            self._check_example(example)
-        return RankableRow(record, example, example.prompt, [candidate.text for candidate in example.candidates])
+            self._check_example(row.example)
+        return row
 
 
 @dataclass(frozen=True)
@@ -203,3 +192,161 @@ def rereadable(file: str) -> Iterator[Path]:
         with copy.open("wb") as target:
             shutil.copyfileobj(sys.stdin.buffer, target)
         yield copy
+
+
+@dataclass
+class Worked:
+    """The work of a job on the rows of files.
+
+    Attributes:
+        tally: what was done.
+        bad: errors of the malformed rows, which were left out.
+        models: LLMs of the candidates that this run read.
+        seconds: wall time.
+    """
+
+    tally: Tally
+    bad: list[RowError]
+    models: set[str | None]
+    seconds: float
+
+    def summary(self, **counts: Any) -> dict[str, Any]:
+        """Return the JSON of the command, with its own counts."""
+        return {
+            "rows": self.tally.rows,
+            "skipped": len(self.bad),
+            "resumed": self.tally.resumed,
+            "failed": len(self.tally.failed),
+            **counts,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def mean(self, name: str, of: float | None = None) -> float:
+        """Return the mean of a count over the rows, or over another number."""
+        return self.tally.counts.get(name, 0.0) / max(self.tally.rows if of is None else of, 1)
+
+    def remark(self, headline: str) -> None:
+        """Print a line on the work, and others on rows that were left out or failed, to standard error."""
+        resumed = f", {self.tally.resumed:,} of them by earlier runs" if self.tally.resumed else ""
+        note(f"{self.tally.rows:,} rows{resumed} {headline} in {self.seconds:.1f} s")
+        note_bad(self.bad)
+        if failed := self.tally.failed:
+            note(f"{len(failed):,} rows failed, the first: {_failure(failed[0])}; --retry-failed tries them again")
+
+
+def work_on_rows(
+    source: RowOptions,
+    stage: Stage[Any],
+    settings: Mapping[str, Any],
+    output: RequiredOutputOptions,
+    job: RowJobOptions,
+    *,
+    kind: str,
+    label: str,
+) -> Worked:
+    """Work on the rows of files as a resumable job, and write what comes out, whole or not at all.
+
+    The job is in the folder OUT.job. Rows on standard output are written as they come; such work cannot be resumed.
+
+    Args:
+        source: the files.
+        stage: the work.
+        settings: all that results depend on.
+        output: where the rows go.
+        job: whether to begin again, and where to work.
+        kind: kind of the job.
+        label: of the progress.
+
+    Raises:
+        RowError: the first malformed row, unless they are skipped.
+        InputError: there is no row, all rows are malformed, or no row has a candidate by one of the LLMs.
+        WorkError: no row has a result.
+    """
+    from llm_blender.data import RowWriter, input_files, output_files
+    from llm_blender.jobs import FileWork, Job, Parts, work_through_files
+
+    started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
+    files = input_files(source.file)
+    outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))
+    seen = dict[str | None, None]()
+    written: dict[str, list[Part]] = {out: [] for out in outs.values()}
+
+    def parse(record: Mapping[str, Any]) -> None:
+        found = stage.parse(record)
+        given = record["candidates"] if models else ()  # also those of other LLMs, for "did you mean"
+        seen.update(dict.fromkeys([*found.models, *(one.get("model") for one in given if isinstance(one, Mapping))]))
+
+    def on_bad(error: RowError) -> None:
+        if not source.skip_bad:
+            raise error
+        bad.append(error)
+
+    def check(rows: int) -> None:
+        if not rows:
+            first = f"No row of {source.file} can be used. The first: {bad[0]}" if bad else f"{source.file} holds no row."
+            raise InputError(first)
+        for model in models:
+            if model not in seen and seen:
+                raise unknown_name("model", model, [name for name in seen if name])
+
+    def on_part(file: str, part: Part) -> None:
+        if output.out != STDIO:
+            written[outs[file]].append(replace(part, failed=(), counts={}))
+            return
+        for line in parts.lines(part):
+            sys.stdout.write(line.decode())
+        sys.stdout.flush()
+
+    work = FileWork(stage, parse, on_bad, retry_failed=job.retry_failed, on_checked=check)
+    with (
+        _job_folder(output.out) as folder,
+        Job(folder, kind, settings, restart=job.restart) as opened,
+        Parts(opened) as parts,
+        progress(label, "rows", show=output.show_progress) as report,
+    ):
+        tally = work_through_files(files, work, parts, job.backend(), on_part=on_part, on_rows=report)
+        if not tally.rows:
+            if not tally.failed:
+                check(0)
+            raise WorkError(f"No row has a result. The first: {_failure(tally.failed[0])}")
+        if output.out != STDIO:
+            for out, made in written.items():
+                with RowWriter(out) as writer:
+                    for part in made:
+                        for line in parts.lines(part):
+                            writer.write_line(line)
+            _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
+    return Worked(tally, bad, set(seen), time.monotonic() - started)
+
+
+@contextmanager
+def _job_folder(out: str) -> Iterator[Path]:
+    """Yield the folder of a job, which a job that has kept nothing does not leave behind."""
+    if out == STDIO:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary) / "job"
+        return
+    folder = Path(f"{out.rstrip('/')}.job")
+    try:
+        yield folder
+    finally:
+        if folder.is_dir() and not any(path.stat().st_size for path in folder.glob("*.jsonl")):
+            shutil.rmtree(folder)
+
+
+def _write_failed(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from llm_blender.data import RowWriter
+
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    """Return why a row failed, after its id."""
+    reasons = (row[key]["error"] for key in ("ranking", "fusion") if "error" in row.get(key, ()))
+    name = f"{row['id']}: " if row.get("id") is not None else ""
+    return name + next(reasons, "unknown")

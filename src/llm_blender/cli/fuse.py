@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,21 +12,15 @@ from llm_blender.cli._options import (
     EnsembleOptions,
     FuserOption,
     OutputOptions,
+    RowJobOptions,
     StrategyOptions,
+    StrictOption,
+    split_names,
     with_options,
 )
-from llm_blender.cli._output import note
-from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import RowOptions, note_bad
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_blender.cli._rows import RankableRow
-    from llm_blender.config import Config
-    from llm_blender.types import Fuser, FusionReport, Ranker, Ranking
-
-_CHUNK = 64  # rows fused together: enough to fill the batches, few enough to show progress
+from llm_blender.cli._output import DEGRADED, note
+from llm_blender.cli._rows import RowOptions, Worked, work_on_rows
+from llm_blender.errors import InputError
 
 
 @with_options
@@ -64,124 +55,92 @@ def fuse(
     options: StrategyOptions,
     config: ConfigOption = None,
     device: DeviceOption = None,
+    job: RowJobOptions,
+    strict: StrictOption = False,
     output: OutputOptions,
 ) -> None:
     """Fuse the best candidates of each row of FILE into one answer.
 
-    A row is {instruction, input?, candidates: [{text, model?}] or [text], ranking?, …}. Its output has all its keys,
-    `ranking`, and `fusion`: {answer, returned, reason, probability?, text?, fuser?, used?, …}. answer is the fused
-    text, or the best candidate if that is better or the fused text is unusable; text is what the fuser wrote, and used
-    are the candidates that it read. The whole file is checked before the work begins; OUT is written whole or not at
-    all. Answers of an LLM are stored, so a second run costs nothing.
+    FILE is a file, a folder of files, or a quoted pattern such as 'rows/*.jsonl'; OUT then is a file for all rows, or a
+    folder (out/) for a file each. A row is {instruction, input?, candidates: [{text, model?}] or [text], ranking?, …}.
+    Its output has all its keys, `ranking`, and `fusion`: {answer, returned, reason, probability?, text?, fuser?, used?,
+    …}. answer is the fused text, or the best candidate if that is better or the fused text is unusable; text is what
+    the fuser wrote, and used are the candidates that it read.
 
-    JSON, unless the rows go to standard output: {rows, skipped, fused, reasons, usage, cost, truncated, seconds}.
+    Files are checked to their ends before the work begins; standard input is fused as it comes. OUT appears whole or
+    not at all. The work can be interrupted at any time, and the same command resumes it: OUT.job holds what is done,
+    and new rows may be appended to FILE. Answers of an LLM are stored, and not paid for twice. With --retry-failed, the
+    fuser is called again for chunks of rows in which it failed. With --engine ray, actors of a Ray cluster run a
+    model of one's own; calls of an LLM stay in this process.
+
+    JSON, unless the rows go to standard output: {rows, skipped, resumed, failed, fused, reasons, usage, cost,
+    truncated, seconds}.
     """
-    from llm_blender.data import RowWriter
-    from llm_blender.fusers import FusionRule, GuardedFuser
-    from llm_blender.rankers import load_ranker
-
-    loaded, started = EnsembleOptions(fuser=fuser, config=config).load_config(), time.monotonic()
-    settings = loaded.fuser
-    with source.open() as rows:
-        judge = load_ranker(ranker or loaded.ranker.name)
-        guarded = GuardedFuser(
-            _load(loaded, device),
-            judge,
-            mode=mode,
-            top_k=top_k or settings.top_k,
-            order=order,
-            guard=settings.guard if guard is None else guard,
-            rule=FusionRule(**settings.thresholds),
-        )
-        reports: list[FusionReport] = []
-        with RowWriter(output.out) as writer, progress("fusing", "rows", show=output.show_progress) as show:
-            for chunk in rows.chunks(_CHUNK):
-                known = {} if ranker else _stored(chunk, with_lead=mode == "auto")
-                rankings = _ranked(chunk, known, judge, guarded.top_k, **options.settings(loaded.ranker))
-                before = len(reports)
-                reports += guarded.fuse_many(
-                    [row.example.instruction for row in chunk],
-                    [row.texts for row in chunk],
-                    rankings,
-                    inputs=[row.example.input for row in chunk],
-                    seed=options.seed,
-                    progress=lambda done, total, before=before: show(before + done, rows.count),  # type: ignore[misc]
-                )
-                show(len(reports), rows.count)
-                for i, (row, report) in enumerate(zip(chunk, reports[before:], strict=True)):
-                    ranking = {} if i in known else {"ranking": rankings[i].summary()}
-                    writer.write({**row.record, **ranking, "fusion": report.to_dict()})
-    summary = _summary(reports, skipped=len(rows.bad), seconds=time.monotonic() - started)
-    _remark(summary, reports, guarded.fuser)
-    note_bad(rows.bad)
-    output.print_summary(summary)
-
-
-def _load(config: Config, device: str | None) -> Fuser:
-    """Load the fuser of a configuration."""
     from llm_blender.cli.ask import fetch_model, load_ensemble
     from llm_blender.ensemble import fuser_name
     from llm_blender.fusers import CHAT, load_fuser
     from llm_blender.llms import EmbeddedLLM
+    from llm_blender.rankers.checkpoints import ranker_identity
+    from llm_blender.stages import FuseRows
 
-    name = fuser_name(config)
-    if name.partition(":")[0] != CHAT or device is not None:
-        return load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model)))
-    return load_ensemble(config).fuser
-
-
-def _stored(chunk: Sequence[RankableRow], *, with_lead: bool) -> dict[int, Ranking]:
-    """Read the valid rankings that rows hold, by index; with `with_lead` only those whose lead is known."""
-    from llm_blender.data import stored_ranking
-
-    rankings = {}
-    for i, row in enumerate(chunk):
-        with suppress(ValueError):
-            ranking = stored_ranking(row.example)
-            if not with_lead or len(ranking) < 2 or ranking.lead is not None:
-                rankings[i] = ranking
-    return rankings
-
-
-def _ranked(
-    chunk: Sequence[RankableRow], known: dict[int, Ranking], ranker: Ranker, k: int, **options: Any
-) -> list[Ranking]:
-    """Rank the rows without a known ranking, where the k best are wanted, and return the rankings of all."""
-    from llm_blender.ranking import rank_best
-
-    missing = [i for i in range(len(chunk)) if i not in known]
-    ranked = rank_best(ranker, [chunk[i].prompt for i in missing], [chunk[i].texts for i in missing], k, **options)
-    rankings = {**known, **dict(zip(missing, ranked, strict=True))}
-    return [rankings[i] for i in range(len(chunk))]
-
-
-def _summary(reports: Sequence[FusionReport], *, skipped: int, seconds: float) -> dict[str, Any]:
-    from llm_blender.types import Usage
-
-    fusions = [report.fusion for report in reports if report.fusion is not None]
-    new = [fusion for fusion in fusions if not fusion.stored]
-    costs = [fusion.cost for fusion in new]
-    return {
-        "rows": len(reports),
-        "skipped": skipped,
-        "fused": sum(report.returned == "fuse" for report in reports),
-        "reasons": dict(Counter(report.reason for report in reports).most_common()),
-        "usage": sum((fusion.usage for fusion in new), Usage()).to_dict(),
-        "cost": None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
-        "truncated": sum(fusion.truncated for fusion in fusions) / max(len(fusions), 1),
-        "seconds": round(seconds, 3),
+    loaded = EnsembleOptions(fuser=fuser, config=config).load_config()
+    name, judge = fuser_name(loaded), ranker or loaded.ranker.name
+    stage = FuseRows(
+        name,
+        judge,
+        rerank=ranker is not None,
+        mode=mode,
+        top_k=top_k or loaded.fuser.top_k,
+        order=order,
+        guard=loaded.fuser.guard if guard is None else guard,
+        rule=loaded.fuser.thresholds,
+        models=split_names(source.models),
+        device=device,
+        **options.settings(loaded.ranker),
+    )
+    calls_llm = name.partition(":")[0] == CHAT
+    if calls_llm and job.engine != "local":
+        raise InputError(f"The calls of the fuser {name} stay in one process: use --engine local, or another fuser.")
+    identity: object = None
+    if calls_llm and device is None:
+        llms = load_ensemble(loaded)
+        stage.using(lambda: llms.fuser)
+        identity = {member.llm.name: dict(member.llm.identity) for member in llms.members}
+    elif job.engine == "local":
+        stage.using(lambda: load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model))))
+    if job.engine == "local":
+        stage.load()
+    settings = {
+        **stage.settings,
+        "llms": identity,
+        "checkpoint": ranker_identity(judge),
+        "skip_bad": source.skip_bad,
     }
+    worked = work_on_rows(source, stage, settings, output, job, kind="fuse", label="fusing")
+    summary = _summary(worked)
+    _remark(worked, summary, name)
+    output.print_summary(summary)
+    if strict and (worked.tally.failed or worked.tally.counts.get("incomplete")):
+        raise typer.Exit(DEGRADED)
 
 
-def _remark(summary: dict[str, Any], reports: Sequence[FusionReport], fuser: Fuser) -> None:
+def _summary(worked: Worked) -> dict[str, Any]:
+    counts, reason = worked.tally.counts, "reason "
+    reasons = {name.removeprefix(reason): int(n) for name, n in counts.items() if name.startswith(reason)}
+    return worked.summary(
+        fused=int(counts.get("fused", 0)),
+        reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
+        usage={name: int(counts.get(name, 0)) for name in ("prompt_tokens", "completion_tokens")},
+        cost=None if counts.get("unpriced") else counts.get("cost", 0.0),
+        truncated=worked.mean("truncated", counts.get("fusions", 0)),
+    )
+
+
+def _remark(worked: Worked, summary: dict[str, Any], fuser: str) -> None:
     """Print the summary of the fusions to standard error."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
-    note(
-        f"{summary['rows']:,} rows in {summary['seconds']:.1f} s: {summary['fused']:,} fused answers by {fuser.name} "
-        f"returned ({reasons})"
-    )
-    failed = next((report for report in reports if report.fusion is not None and report.fusion.error is not None), None)
-    if failed is not None:
-        note(f"the first failure: {failed.message}")
+    worked.remark(f"fused, and {summary['fused']:,} fused answers by {fuser} returned ({reasons}),")
+    if failed := worked.tally.counts.get("incomplete"):
+        note(f"the fuser failed in {int(failed):,} rows; --retry-failed tries them again")
     if summary["truncated"]:
         note(f"{summary['truncated']:.1%} of the text was too long for the fuser to read")

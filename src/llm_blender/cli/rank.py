@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +13,18 @@ from llm_blender.cli._options import (
     OutputOptions,
     PriorsOption,
     RankerOption,
+    RowJobOptions,
     StrategyOptions,
+    StrictOption,
+    split_names,
     with_options,
 )
-from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
-from llm_blender.conversations import prompt_key
+from llm_blender.cli._output import DEGRADED, note_unread
+from llm_blender.cli._rows import RowOptions, work_on_rows
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.cli._rows import RankableRow
+    from llm_blender.stages import RankableRow
     from llm_blender.types import Ranking
 
 
@@ -42,25 +43,35 @@ def rank(
     best_of_n: Annotated[
         bool, typer.Option("--best-of-n", help="Write only the best candidate, as the row's `output`.")
     ] = False,
+    job: RowJobOptions,
+    strict: StrictOption = False,
     output: OutputOptions,
 ) -> None:
     """Rank the candidates of each row of FILE.
 
-    A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where prompt, question or messages may
-    stand for instruction. It comes out with all its keys and `ranking`: {best, ranks, scores, strategy, comparisons,
-    lead, truncated?, evidence?}, where best counts from 0 and ranks from 1, lead is the probability that the best is
-    better than the next one (null where that is not known), and truncated the share of the text that the ranker did not
-    read. The file is checked to its end before the work begins; OUT appears whole or not at all. Options that are not
-    given are those of [ranker] in the configuration; its judge compares the candidates that the evidence does not tell
-    apart. A comparison is an unordered pair, or each order of it if the ranker has a position bias.
+    FILE is a file, a folder of files, or a quoted pattern such as 'rows/*.jsonl'; OUT then is a file for all rows, or a
+    folder (out/) for a file each. A row is {instruction, input?, candidates: [{text, model?}] or [text], …}, where
+    prompt, question or messages may stand for instruction. It comes out with all its keys and `ranking`: {best, ranks,
+    scores, strategy, comparisons, lead, truncated?, evidence?}, where best counts from 0 and ranks from 1, lead is the
+    probability that the best is better than the next one (null where that is not known), and truncated the share of the
+    text that the ranker did not read. Options that are not given are those of [ranker] in the configuration; its judge
+    compares the candidates that the evidence does not tell apart. A comparison is an unordered pair, or each order of
+    it if the ranker has a position bias.
+
+    Files are checked to their ends before the work begins; standard input is ranked as it comes. OUT appears whole or
+    not at all. The work can be interrupted at any time, and the same command resumes it: OUT.job holds what is done,
+    and new rows may be appended to FILE. A row that cannot be ranked is left out, and is in OUT.failed.jsonl with the
+    reason. With --engine ray, actors of a Ray cluster do the work; the result is the same.
 
     With --sorted, `candidates` and all that refers to them (`ranking`, `pairs`) follow the ranking. With --best-of-n,
     a row is {id?, instruction, input?, output, model?, ranking}: output is the text of the best candidate, model
     who wrote it, and ranking counts the candidates that FILE has; the strategy auto finds only the best then.
 
-    JSON, where the rows do not go to standard output: {rows, skipped, comparisons, seconds, truncated}.
+    JSON, where the rows do not go to standard output: {rows, skipped, resumed, failed, comparisons, truncated,
+    seconds}.
     """
     from llm_blender.cli._rankers import (
+        close_calls,
         judge_failures,
         judge_rows,
         load_close_judge,
@@ -72,60 +83,50 @@ def rank(
         note_unknown,
     )
     from llm_blender.config import load_config
-    from llm_blender.data import RowWriter
+    from llm_blender.rankers.checkpoints import ranker_identity
     from llm_blender.rankers.llm_judge import LLMJudge
+    from llm_blender.stages import RankRows
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
-    shape = _sorted if best_first else _best_of_n if best_of_n else _ranked
     loaded = load_config(config)
     ranker = ranker or loaded.ranker.name
-    strengths, seen = load_priors(priors or loaded.priors_path), set[str | None]()
+    strengths = load_priors(priors or loaded.priors_path)
     note_other_ranker(strengths, ranker)
     judge, failures = load_close_judge(loaded), list[str]()
-    summary, started = RankSummary(), time.monotonic()
-    with source.open() as rows:
-        summary.skipped = len(rows.bad)
-        later = strengths is not None or judge is not None  # they can lift any candidate
-        by_model = ranking_by(
-            backend.load(ranker), options.settings(loaded.ranker), 1 if best_of_n and not later else None
-        )
-        with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
-            for chunk, rankings in rank_rows(rows, by_model, report):
-                models = [[candidate.model for candidate in row.example.candidates] for row in chunk]
-                seen.update(*models)
-                if strengths is not None:
-                    rankings = list(map(strengths.apply, rankings, models))
-                if judge is not None:
-                    rankings = judge_rows(judge, rankings, chunk, models, loaded)
-                    failures += judge_failures(rankings)
-                for row, ranking in zip(chunk, rankings, strict=True):
-                    writer.write(shape(row, ranking))
-                summary.add(rankings)
-        summary.seconds = round(time.monotonic() - started, 3)
-    remark(summary, rows.bad)
-    note_unknown(strengths, seen)
-    note_judge(judge, seen)
+    if judge is not None and job.engine != "local":
+        raise InputError(f"The calls of the judge {judge.name} stay in one process: use --engine local, or no judge.")
+    stage = RankRows(
+        ranker,
+        form="sorted" if best_first else "best_of_n" if best_of_n else "ranked",
+        models=split_names(source.models),
+        priors=strengths,
+        whole=judge is not None,
+        loading=backend.arguments,
+        **options.settings(loaded.ranker),
+    )
+    if judge is not None:
+
+        def add_verdicts(rankings: list[Ranking], rows: Sequence[RankableRow]) -> list[Ranking]:
+            judged = judge_rows(judge, rankings, rows, [row.models for row in rows], loaded)
+            failures.extend(judge_failures(judged))
+            return judged
+
+        stage.then(add_verdicts)
+    if job.engine == "local":
+        stage.load()
+    judging = None if judge is None else {"name": judge.name, **vars(close_calls(loaded))}
+    settings = {**stage.settings, "judge": judging, "checkpoint": ranker_identity(ranker), "skip_bad": source.skip_bad}
+    worked = work_on_rows(source, stage, settings, output, job, kind="rank", label="ranking")
+    comparisons, unread = int(worked.tally.counts.get("comparisons", 0)), worked.mean("truncated")
+    worked.remark(f"ranked with {comparisons:,} comparisons")
+    note_unread(unread)
+    note_unknown(strengths, worked.models)
+    note_judge(judge, worked.models)
     if judge is not None and isinstance(judge.ranker, LLMJudge):
         note_judges({judge.name: judge.ranker})
     note_failed_judge(failures)
-    output.print_summary(asdict(summary))
+    output.print_summary(worked.summary(comparisons=comparisons, truncated=unread))
+    if strict and worked.tally.failed:
+        raise typer.Exit(DEGRADED)
 
-
-def _ranked(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    return {**row.record, "ranking": ranking.summary()}
-
-
-def _sorted(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    from llm_blender.data import keep_candidates
-
-    followed = {"best": 0, "ranks": ranking.sorted(ranking.ranks), "scores": ranking.sorted(ranking.scores)}
-    return {**keep_candidates(row.record, ranking.order), "ranking": {**ranking.summary(), **followed}}
-
-
-def _best_of_n(row: RankableRow, ranking: Ranking) -> dict[str, Any]:
-    prompt = prompt_key(row.record, "instruction") or "instruction"
-    kept = {key: row.record[key] for key in ("id", prompt, "input") if key in row.record}
-    best = row.example.candidates[ranking.best]
-    model = {} if best.model is None else {"model": best.model}
-    return {**kept, "output": best.text, **model, "ranking": ranking.summary()}

@@ -21,29 +21,21 @@ class Chunk:
     """Successive rows of a file, parsed when they are needed.
 
     Attributes:
-        file: the file, or ``-``.
-        start: number of the file's rows before it.
+        key: its place: the name of the file and its first row, counted from 0.
         size: number of its rows, malformed ones included.
         digest: sha256 of their content, as hex.
+        error: makes the error of a row from its number and a reason.
+        records: parses the rows.
     """
 
-    file: str
-    start: int
+    key: str
     size: int
     digest: str
-    _read: Callable[[], Sequence[Numbered]] = field(repr=False, compare=False)
-
-    @property
-    def key(self) -> str:
-        """Place of the chunk: its file and first row."""
-        return f"{self.file}:{self.start}"
-
-    def records(self) -> Sequence[Numbered]:
-        """Return the rows."""
-        return self._read()
+    error: Callable[[int, str], RowError] = field(repr=False, compare=False)
+    records: Callable[[], Sequence[Numbered]] = field(repr=False, compare=False)
 
 
-def read_chunks(path: str, size: int, *, first: int | None = None) -> Iterator[Chunk]:
+def read_chunks(path: str, size: int, *, first: int | None = None, name: str = "") -> Iterator[Chunk]:
     """Yield the rows of a file in chunks; JSON Lines are read without being parsed.
 
     Args:
@@ -51,6 +43,7 @@ def read_chunks(path: str, size: int, *, first: int | None = None) -> Iterator[C
         size: maximum number of rows of a chunk.
         first: rows of the first chunk; each chunk has twice as many as the one before, up to `size`, so that a stream
             begins at once. None takes `size`.
+        name: of the file in the keys.
 
     Raises:
         NotFoundError: there is no such file.
@@ -64,11 +57,9 @@ def read_chunks(path: str, size: int, *, first: int | None = None) -> Iterator[C
             digest.update(row if isinstance(row, bytes) else _canonical(row))
 
         def read(found: list[tuple[int, Any]] = found) -> list[Numbered]:
-            return [
-                (number, records.parse(number, row) if isinstance(row, bytes) else row) for number, row in found
-            ]
+            return [(number, records.parse(number, row) if isinstance(row, bytes) else row) for number, row in found]
 
-        yield Chunk(path, start, len(found), digest.hexdigest(), read)
+        yield Chunk(f"{name}:{start}", len(found), digest.hexdigest(), records.error, read)
         start += len(found)
         wanted = min(2 * wanted, size)
 

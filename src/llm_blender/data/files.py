@@ -269,6 +269,7 @@ class RowWriter:
         self.path = str(path)
         self._stack = contextlib.ExitStack()
         self._write: Callable[[Mapping[str, Any]], object]
+        self._write_line: Callable[[bytes], object] | None = None
         self._part: Path | None = None
 
     def __enter__(self) -> Self:
@@ -301,6 +302,14 @@ class RowWriter:
         with self._disk_errors():
             self._write(record)
 
+    def write_line(self, line: bytes) -> None:
+        """Write one record that is a line of JSON Lines already."""
+        if self._write_line is None:
+            self.write(json.loads(line))
+            return
+        with self._disk_errors():
+            self._write_line(line)
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             with self._disk_errors():
@@ -330,7 +339,8 @@ class RowWriter:
             import zstandard
 
             file = self._stack.enter_context(zstandard.ZstdCompressor(level=10).stream_writer(file))
-        return lambda record: file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._write_line = file.write
+        return lambda record: file.write(row_line(record))
 
     def _parquet_sink(self, parquet: Any, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
         import pyarrow
@@ -350,6 +360,11 @@ class RowWriter:
         return records.append
 
 
+def row_line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line of JSON Lines."""
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
 def _to_stdout(record: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.write(row_line(record).decode())
     sys.stdout.flush()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from llm_blender.calls import Budget
+from llm_blender.jobs.backends import Backend, LocalBackend, Stage
+from llm_blender.jobs.chunks import FileWork, Part, Parts, Tally, work_through_files
 from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through, work_through_batches
 from llm_blender.jobs.job import Job, settings_digest
 from llm_blender.jobs.journal import Entry, Journal, Status
 
 __all__ = [
+    "Backend",
     "Budget",
     "Entry",
+    "FileWork",
     "Item",
     "Job",
     "Journal",
+    "LocalBackend",
     "OnRows",
+    "Part",
+    "Parts",
     "Result",
     "Rows",
+    "Stage",
     "Status",
+    "Tally",
     "settings_digest",
     "work_through",
     "work_through_batches",
+    "work_through_files",
 ]

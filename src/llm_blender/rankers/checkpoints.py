@@ -163,6 +163,29 @@ def weights_hash(folder: Path) -> str:
     return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
 
+def ranker_identity(name: str) -> str | None:
+    """Identify a ranker's checkpoint at little cost, by its configuration and the sizes of its files.
+
+    Args:
+        name: for `llm_blender.rankers.load_ranker`.
+
+    Returns:
+        A sha256 as hex; None for a ranker without a checkpoint.
+
+    Raises:
+        NotFoundError: there is no such checkpoint.
+    """
+    from llm_blender.rankers.heuristics import HEURISTICS
+
+    if name in HEURISTICS:
+        return None
+    folder = find_checkpoint(name.removeprefix("mlm:"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".onnx"))
+    config = folder / "config.json"
+    parts = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
+    return hashlib.sha256("\n".join([config.read_text("utf-8") if config.is_file() else "", *parts]).encode()).hexdigest()
+
+
 def copy_checkpoint(folder: Path, target: Path) -> None:
     """Copy the files of a checkpoint, and no others in its folder.
 

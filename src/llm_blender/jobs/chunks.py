@@ -1,0 +1,296 @@
+"""Work through files of rows, a chunk at a time; what is done is kept, so that a killed process loses one chunk."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from llm_blender.data.chunks import Chunk, read_chunks
+from llm_blender.data.files import STDIO, row_line
+from llm_blender.errors import RowError, WorkError
+from llm_blender.jobs.backends import Backend, Stage
+from llm_blender.jobs.job import Job
+from llm_blender.jobs.journal import Entry, Status
+from llm_blender.types import Record
+
+Row = Mapping[str, Any]
+INCOMPLETE = "incomplete"
+"""Name of the count of rows that were written, but should be tried again, as what failed may work later."""
+
+
+@dataclass(frozen=True)
+class Part(Record):
+    """A chunk that is done.
+
+    Attributes:
+        digest: of the chunk's rows.
+        rows: number of rows written.
+        start: position of their first byte in the file of the job.
+        size: number of their bytes.
+        failed: rows without a result, each with its ``error``.
+        counts: what was counted, by name.
+    """
+
+    digest: str
+    rows: int
+    start: int
+    size: int
+    failed: Sequence[Row] = ()
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+class Parts(AbstractContextManager["Parts"]):
+    """The rows that a job has made so far, a part for each chunk.
+
+    The rows are in one file, as JSON Lines; a journal says which part is where. A part counts once both are written.
+
+    Args:
+        job: the open job.
+
+    Raises:
+        WorkError: by ``with``: the job's folder cannot be written to.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._journal, self._path = job.journal("chunks"), job.folder / "rows.jsonl"
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._path.open("a+b", buffering=0)
+        except OSError as error:
+            raise WorkError(f"{self._path} cannot be written to: {error.strerror}.") from error
+        if not len(self._journal):
+            self._file.truncate(0)  # of a job that was restarted
+        self._size = self._file.seek(0, os.SEEK_END)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def find(self, chunk: Chunk, *, complete: bool = False) -> Part | None:
+        """Return the part of a chunk; None if it is not done, or its rows have changed.
+
+        Args:
+            chunk: the chunk.
+            complete: return only a part in which no row failed. A part in which all rows failed is never returned.
+        """
+        status = self._journal.status(chunk.key)
+        if status is None or status == "failed" or (complete and status != "done"):
+            return None
+        part = self.get(chunk.key)
+        return part if part.digest == chunk.digest and part.start + part.size <= self._size else None
+
+    def get(self, key: str) -> Part:
+        """Return the part of a chunk that is done."""
+        return Part.from_dict(self._journal.value(key))
+
+    def add(self, chunk: Chunk, rows: Sequence[Row], stage: Stage) -> Part:
+        """Keep the rows that a stage made of a chunk.
+
+        Raises:
+            WorkError: they cannot be written, such as on a full disk.
+        """
+        good: list[Row] = []
+        failed: list[Row] = []
+        counts: dict[str, float] = {}
+        for row in rows:
+            (good if stage.error(row) is None else failed).append(row)
+        for row in good:
+            _add(counts, stage.count(row))
+        lines = b"".join(map(row_line, good))
+        part = Part(chunk.digest, len(good), self._size, len(lines), failed, counts)
+        try:
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            self._file.truncate(self._size)
+            raise WorkError(
+                f"{self._path} cannot be written: {error.strerror}; free disk space and run the same command again."
+            ) from error
+        self._size += len(lines)
+        status: Status = "done" if not (failed or counts.get(INCOMPLETE)) else "partial" if good else "failed"
+        self._journal.add(Entry(chunk.key, status, part.to_dict()))
+        return part
+
+    def lines(self, part: Part) -> Iterator[bytes]:
+        """Yield the rows of a part, as lines."""
+        self._file.seek(part.start)
+        yield from self._file.read(part.size).splitlines(keepends=True)
+
+
+@dataclass
+class Tally:
+    """What a job has done.
+
+    Attributes:
+        rows: rows written.
+        resumed: those of them that earlier runs made.
+        failed: rows without a result, each with its ``error``.
+        counts: what was counted, by name.
+    """
+
+    rows: int = 0
+    resumed: int = 0
+    failed: list[Row] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, part: Part, *, resumed: bool = False) -> None:
+        """Count a part."""
+        self.rows += part.rows
+        self.resumed += part.rows if resumed else 0
+        self.failed += part.failed
+        _add(self.counts, part.counts)
+
+
+@dataclass(frozen=True)
+class FileWork:
+    """The work on files of rows.
+
+    Attributes:
+        stage: works on rows.
+        parse: checks a row; raises ValueError if it is malformed.
+        on_bad: called with the error of each malformed row, which is then left out, unless it raises.
+        size: maximum rows of a chunk.
+        retry_failed: work again on chunks in which a row failed.
+        on_checked: called once with the number of rows, before the work begins; not for standard input.
+    """
+
+    stage: Stage
+    parse: Callable[[Row], object]
+    on_bad: Callable[[RowError], None]
+    size: int = 64
+    retry_failed: bool = False
+    on_checked: Callable[[int], None] | None = None
+
+
+def work_through_files(
+    files: Sequence[str],
+    work: FileWork,
+    parts: Parts,
+    backend: Backend,
+    *,
+    on_part: Callable[[str, Part], None] | None = None,
+    on_rows: Callable[[float, float, float], None] | None = None,
+) -> Tally:
+    """Work on all rows of files that no earlier run has done.
+
+    All files are checked before the work begins, and so read twice; standard input is worked on as it comes. A chunk is
+    done again if its rows have changed, so that rows may be appended to files, and files to the others.
+
+    Args:
+        files: the files, or ``-``.
+        work: what to do.
+        parts: keep what is done.
+        backend: where it is done.
+        on_part: called with the file and each of its parts, in order.
+        on_rows: called with the rows done, of all (0 if unknown), and those of them that earlier runs did.
+
+    Raises:
+        RowError: the first malformed row, if `work.on_bad` raises it.
+    """
+    tally, names = Tally(), _names(files)
+    streams = list(files) == [STDIO]
+    ready: set[str] = set()  # keys of chunks that earlier runs did
+    bad: set[tuple[str, int]] = set()  # key and number of malformed rows
+    total = resumed = pending = 0
+
+    def chunks() -> Iterator[tuple[str, Chunk]]:
+        for file, name in zip(files, names, strict=True):
+            for chunk in read_chunks(file, work.size, first=1 if streams else None, name=name):
+                yield file, chunk
+
+    def check(chunk: Chunk) -> None:
+        nonlocal total, resumed, pending
+        part = parts.find(chunk, complete=work.retry_failed)
+        if part is not None and part.rows + len(part.failed) == chunk.size:
+            ready.add(chunk.key)
+            resumed += chunk.size
+            total += chunk.size
+            return
+        good = 0
+        for number, record in chunk.records():
+            error = _malformed(chunk, number, record, work.parse)
+            good += error is None
+            if error is not None:
+                bad.add((chunk.key, number))
+                work.on_bad(error)
+        if part is not None:
+            ready.add(chunk.key)
+            resumed += good
+        total += good
+        pending += part is None
+
+    under_way: deque[tuple[str, Chunk]] = deque()
+    done = 0
+
+    def rows_under_way() -> Iterator[list[Row]]:
+        for file, chunk in chunks():
+            if streams:
+                check(chunk)
+            under_way.append((file, replace(chunk, records=tuple)))  # without its rows
+            if chunk.key not in ready:
+                rows = chunk.records()
+                yield [row for number, row in rows if not isinstance(row, RowError) and (chunk.key, number) not in bad]
+
+    def report(within: float = 0.0) -> None:
+        if on_rows is not None:
+            on_rows(done + within, 0 if streams else total, resumed)
+
+    def finish(file: str, part: Part, *, earlier: bool) -> None:
+        nonlocal done
+        tally.add(part, resumed=earlier)
+        done += part.rows + len(part.failed)
+        if on_part is not None:
+            on_part(file, part)
+        report()
+
+    def finish_ready() -> None:
+        while under_way and under_way[0][1].key in ready:
+            file, chunk = under_way.popleft()
+            finish(file, parts.get(chunk.key), earlier=True)
+
+    def progress(units: int, all_units: int) -> None:
+        report(under_way[-1][1].size * units / max(all_units, 1))
+
+    for _, chunk in () if streams else chunks():
+        check(chunk)
+    if work.on_checked is not None and not streams:
+        work.on_checked(total)
+    for made in backend.map(work.stage, rows_under_way(), pending, progress):
+        finish_ready()
+        file, chunk = under_way.popleft()
+        finish(file, parts.add(chunk, made, work.stage), earlier=False)
+    finish_ready()
+    return tally
+
+
+def _add(counts: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, count in more.items():
+        if count:
+            counts[name] = counts.get(name, 0) + count
+
+
+def _malformed(chunk: Chunk, number: int, record: Row | RowError, parse: Callable[[Row], object]) -> RowError | None:
+    if isinstance(record, RowError):
+        return record
+    try:
+        parse(record)
+    except ValueError as error:
+        return chunk.error(number, str(error))
+    return None
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Name files by their paths from the folder that holds them all, so that it may be moved."""
+    if len(files) == 1:
+        return [""]
+    paths = [Path(file).resolve() for file in files]
+    common = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(common).as_posix() for path in paths]
