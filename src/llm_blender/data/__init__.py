@@ -1,6 +1,6 @@
 """Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
-from llm_blender.data.files import STDIO, RowWriter, check_output, read_records
+from llm_blender.data.files import STDIO, RowWriter, check_output, input_files, output_files, read_records
 from llm_blender.data.instructions import (
     NO_LENGTHS,
     PAPER_LENGTHS,
@@ -65,9 +65,11 @@ __all__ = [
     "choose_instructions",
     "choose_pairs",
     "compare_chosen",
+    "input_files",
     "keep_candidates",
     "make_preferences",
     "normalized_key",
+    "output_files",
     "parse_candidate",
     "parse_mix_instruct_row",
     "parse_row",
