@@ -24,6 +24,8 @@ from llm_blender.types import Example, Fuser, FusionReport, OnProgress, Ranker, 
 Row = dict[str, Any]
 RankedForm = Literal["ranked", "sorted", "best_of_n"]
 """Form of a ranked row: as it was with its ranking, its candidates sorted, or only the best one as its output."""
+FAILURE = "failure: "
+"""What begins the name of a count of failures of one kind."""
 _T = TypeVar("_T")
 
 
@@ -274,7 +276,7 @@ class RankRows(Stage[Ranking]):
 
 @dataclass(frozen=True)
 class _Fused:
-    """What became of a row.
+    """Result of a row.
 
     Attributes:
         ranking: of its candidates; None where it held one.
@@ -409,7 +411,7 @@ class FuseRows(Stage[_Fused]):
             "fusions": "text" in fusion,
             "fused": fusion["returned"] == "fuse",
             f"reason {fusion['reason']}": 1,
-            "incomplete": fusion["reason"] == "failed",
+            **({"incomplete": 1, FAILURE + fusion.get("error", "")[:200]: 1} if fusion["reason"] == "failed" else {}),
             **usage,
             "cost": fusion.get("cost", 0.0) if paid else 0.0,
             "unpriced": paid and "cost" not in fusion,

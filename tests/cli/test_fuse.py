@@ -80,7 +80,7 @@ def test_each_row_comes_out_with_all_its_keys_and_its_fusion(blend, rows, ranker
     assert (out[2]["fusion"]["reason"], out[2]["fusion"]["answer"]) == ("one_candidate", "only")
     assert out[0]["ranking"]["best"] == 1
     assert any("Say something.\nLoudly." in body["messages"][1]["content"] for body in server.requests)
-    assert "3 rows in " in result.stderr
+    assert "3 rows fused in " in result.stderr
     assert "2 fused answers by chat:llama returned (better 2, one_candidate 1)" in result.stderr
 
 
@@ -94,7 +94,7 @@ def test_answers_are_found_again(blend, rows, ranker, server, tmp_path):
     summary = json.loads(again.stdout)
     assert summary.pop("seconds") >= 0
     assert summary == {
-        "rows": 3, "skipped": 0, "fused": 2, "reasons": {"better": 2, "one_candidate": 1},
+        "rows": 3, "skipped": 0, "resumed": 0, "failed": 0, "fused": 2, "reasons": {"better": 2, "one_candidate": 1},
         "usage": {"prompt_tokens": 0, "completion_tokens": 0}, "cost": 0, "truncated": 0.0,
     }  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_a_row_that_the_fuser_refuses(blend, tmp_path, rows, ranker):
     assert [row["fusion"]["reason"] for row in out] == ["failed", "better", "one_candidate"]
     assert out[0]["fusion"]["answer"] == "a longer one"
     assert "not this" in out[0]["fusion"]["error"]
-    assert "the first failure: the fuser failed: a: the server refuses the request (400): not this" in result.stderr
+    assert "the first failure: a: the server refuses the request (400): not this" in result.stderr
 
 
 def test_a_fuser_that_cannot_be_reached(blend, tmp_path, rows, ranker):

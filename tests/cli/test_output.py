@@ -56,17 +56,18 @@ def rows(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")], ids=["INT", "TERM"]
 )
-def test_interrupted_leaves_nothing_behind(rows, number, code, line):
+def test_interrupted_leaves_what_is_done_and_no_output(rows, number, code, line):
     process = start(
         "rank", rows, "-o", rows.parent / "out.jsonl", before="time.sleep(0.01 if not self.batches else 60)"
     )
     until = time.monotonic() + 20
-    while not list(rows.parent.glob(".out.jsonl.*.part")) and time.monotonic() < until:
+    done = rows.parent / "out.jsonl.job" / "rows.jsonl"
+    while not (done.exists() and done.stat().st_size) and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(number)
     assert finish(process) == (code, "", line)
-    assert [path.name for path in rows.parent.iterdir()] == ["rows.jsonl"]
+    assert sorted(path.name for path in rows.parent.iterdir()) == ["out.jsonl.job", "rows.jsonl"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")

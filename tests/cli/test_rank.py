@@ -85,7 +85,7 @@ def test_json_is_a_summary_when_the_rows_go_to_a_file(blend, rows, ranker):
     result = blend("rank", rows, "-o", "out.jsonl", "--json")
     summary = json.loads(result.stdout)
     assert summary.pop("seconds") >= 0
-    assert summary == {"rows": 3, "skipped": 0, "comparisons": 8, "truncated": 0.0}
+    assert summary == {"rows": 3, "skipped": 0, "resumed": 0, "failed": 0, "comparisons": 8, "truncated": 0.0}
 
 
 def test_json_leaves_the_rows_alone_on_standard_output(blend, rows, ranker):
@@ -118,7 +118,7 @@ def test_more_rows_than_a_chunk_keep_their_order(blend, tmp_path, ranker):
     rows = [{"id": i, "instruction": f"Q{i}", "candidates": ["a", "b" * (i % 5)]} for i in range(1_000)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["id"] for row in read(blend("rank", "rows.jsonl").stdout)] == list(range(1_000))
-    assert len(ranker.batches) == 4  # 256 rows each, but the last
+    assert len(ranker.batches) == 16  # 64 rows each, but the last
 
 
 @pytest.mark.parametrize("command", ["rank", "fuse", "data preferences", "run"])
@@ -162,7 +162,7 @@ def test_a_prompt_under_each_of_its_names_and_a_json_list(blend, tmp_path, ranke
         ("rows.json", '[{"prompt": " ", "candidates": ["a"]}]', "row 1: `prompt` is empty"),
         ("rows.json", '[{"prompt": "a"}]', "row 1: `candidates` is missing"),
         ("rows.json", '[{"prompt": "a"', "rows.json is not JSON"),
-        ("rows.csv", "prompt,answer\nQ,a\n", "rows.csv: CSV is not read. Make JSON Lines of it: python"),
+        ("rows.csv", "prompt,answer\nQ,a\n", "rows.csv, line 2: `candidates` is missing: a list of texts"),
         ("rows.txt", "One?\n", "rows.txt, line 1: `candidates` is missing"),
     ],
 )
@@ -313,7 +313,7 @@ class TestBadRows:
         (tmp_path / "rows.jsonl").write_text(json.dumps(BAD))
         result = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--skip-bad")
         assert result.exit_code == 2
-        assert "No row of rows.jsonl can be ranked" in result.stderr
+        assert "rows.jsonl holds no well-formed row. The first" in result.stderr
         assert left_over(tmp_path) == []
 
     def test_standard_input_is_called_so(self, blend, ranker):
@@ -430,12 +430,12 @@ def test_a_broken_configuration_is_noticed(blend, rows, ranker, command):
     assert 'blend.toml: [ranker]: unknown key "nmae"; did you mean "name"?' in result.stderr
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.tsv.gz", "out.jsonl.bz2", "out.txt.zst", "out.xlsx"])
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl.bz2", "out.txt.zst", "out.xlsx"])
 def test_rows_are_not_written_in_a_format_that_the_name_denies(blend, rows, ranker, name):
     result = blend("rank", rows, "-o", name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Rows cannot be written to {name}" in result.stderr
-    assert "name the file .jsonl, .jsonl.gz, .jsonl.zst or .parquet" in result.stderr
+    assert "name the file .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .csv" in result.stderr
     assert left_over(rows.parent) == []
     assert ranker.comparisons == 0
 

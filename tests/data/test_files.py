@@ -145,12 +145,6 @@ class TestBadFiles:
         with pytest.raises(NotFoundError, match=f"no file rows.jsonl .looked in {tmp_path}"):
             list(read_records("rows.jsonl"))
 
-    @pytest.mark.parametrize("name", ["a.csv", "a.CSV.gz", "a.tsv"])
-    def test_csv_names_a_way_out(self, tmp_path, name):
-        (tmp_path / name).write_text("instruction,answer\n")
-        with pytest.raises(InputError, match=r"CSV is not read\. Make JSON Lines of it: python -c"):
-            list(read_records(tmp_path / name))
-
     @pytest.mark.parametrize("name", FORMATS[1:])
     def test_not_what_the_name_says(self, tmp_path, name):
         (tmp_path / name).write_bytes(LINES)

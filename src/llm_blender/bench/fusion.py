@@ -232,7 +232,7 @@ class FusionEffort(Result):
         asked: rows for which the fuser was called.
         let_through: rows whose fused text was returned.
         reasons: rows by the reason of their answer; see `llm_blender.types.FusionReason`.
-        seconds: fusing and guarding.
+        seconds: fusing and guarding; None where the rows have no times, such as those of `blend fuse`.
         cost: dollars of all; None where a price is unknown.
         truncated: share of the texts that the fuser could not read.
     """
@@ -243,7 +243,7 @@ class FusionEffort(Result):
     reasons: Mapping[str, int]
     prompt_tokens: float
     completion_tokens: float
-    seconds: float
+    seconds: float | None
     cost: float | None
     truncated: float
 
@@ -268,6 +268,7 @@ def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
     fused = [row.fusion for row in rows if row.fusion.get("fuser")]
     usage = [fusion.get("usage") or {} for fusion in fused]
     costs = [fusion.get("cost") for fusion in fused]
+    times = [fusion["seconds"] for fusion in fused if "seconds" in fusion]
 
     def mean(values: Iterable[float]) -> float:
         return float(np.mean([*values] or [0.0]))
@@ -279,7 +280,7 @@ def fusion_effort(rows: Sequence[FusedRow]) -> FusionEffort:
         reasons=dict(Counter(str(row.fusion.get("reason", "unknown")) for row in rows).most_common()),
         prompt_tokens=mean(of_row.get("prompt_tokens", 0) for of_row in usage),
         completion_tokens=mean(of_row.get("completion_tokens", 0) for of_row in usage),
-        seconds=mean(fusion.get("seconds", 0.0) for fusion in fused),
+        seconds=mean(times) if times else None,
         cost=None if any(cost is None for cost in costs) else float(sum(cost for cost in costs if cost is not None)),
         truncated=mean(fusion.get("truncated", 0.0) for fusion in fused),
     )
@@ -350,7 +351,7 @@ def fusion_effort_table(efforts: Mapping[str, FusionEffort], wins: Mapping[str, 
                 f"{effort.let_through:,}",
                 f"{effort.prompt_tokens:,.0f}",
                 f"{effort.completion_tokens:,.0f}",
-                f"{effort.seconds:,.2f}",
+                "" if effort.seconds is None else f"{effort.seconds:,.2f}",
                 format_number(effort.cost, ".4f"),
                 format_number(effort.truncated, ".1f", 100),
                 f"{100 * won.share:.1f} ({format_interval(won.ci95, '.1f', 100)}) of {won.rows:,}" if won else NOTHING,

@@ -225,10 +225,10 @@ class Worked:
         """Return the mean of a count over the rows, or over another number."""
         return self.tally.counts.get(name, 0.0) / max(self.tally.rows if of is None else of, 1)
 
-    def remark(self, headline: str) -> None:
+    def remark(self, headline: str, result: str = "") -> None:
         """Print a line on the work, and others on rows that were left out or failed, to standard error."""
         resumed = f", {self.tally.resumed:,} of them by earlier runs" if self.tally.resumed else ""
-        note(f"{self.tally.rows:,} rows{resumed} {headline} in {self.seconds:.1f} s")
+        note(f"{self.tally.rows:,} rows{resumed} {headline} in {self.seconds:.1f} s{result}")
         note_bad(self.bad)
         if failed := self.tally.failed:
             note(f"{len(failed):,} rows failed, the first: {_failure(failed[0])}; --retry-failed tries them again")
@@ -262,12 +262,12 @@ def work_on_rows(
         InputError: there is no row, all rows are malformed, or no row has a candidate by one of the LLMs.
         WorkError: no row has a result.
     """
-    from llm_blender.data import RowWriter, input_files, output_files
+    from llm_blender.data import RowWriter, input_files, is_folder, is_table, output_files
     from llm_blender.jobs import FileWork, Job, Parts, work_through_files
 
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
     files = input_files(source.file)
-    outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))
+    outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))  # one for all, or one each
     seen = dict[str | None, None]()
     written: dict[str, list[Part]] = {out: [] for out in outs.values()}
 
@@ -283,8 +283,8 @@ def work_on_rows(
 
     def check(rows: int) -> None:
         if not rows:
-            first = f"No row of {source.file} can be used. The first: {bad[0]}" if bad else f"{source.file} holds no row."
-            raise InputError(first)
+            first = f" The first: {bad[0]}" if bad else ""
+            raise InputError(f"{source.file} holds no {'well-formed ' if bad else ''}row.{first}")
         for model in models:
             if model not in seen and seen:
                 raise unknown_name("model", model, [name for name in seen if name])
@@ -292,16 +292,15 @@ def work_on_rows(
     def on_part(file: str, part: Part) -> None:
         if output.out != STDIO:
             written[outs[file]].append(replace(part, failed=(), counts={}))
-            return
-        for line in parts.lines(part):
-            sys.stdout.write(line.decode())
-        sys.stdout.flush()
+        else:
+            with RowWriter(STDIO) as writer:
+                parts.copy(part, writer)
 
     work = FileWork(stage, parse, on_bad, retry_failed=job.retry_failed, on_checked=check)
     with (
         _job_folder(output.out) as folder,
         Job(folder, kind, settings, restart=job.restart) as opened,
-        Parts(opened) as parts,
+        Parts(opened, as_lines=not any(map(is_table, written))) as parts,
         progress(label, "rows", show=output.show_progress) as report,
     ):
         tally = work_through_files(files, work, parts, job.backend(), on_part=on_part, on_rows=report)
@@ -311,10 +310,11 @@ def work_on_rows(
             raise WorkError(f"No row has a result. The first: {_failure(tally.failed[0])}")
         if output.out != STDIO:
             for out, made in written.items():
+                if is_folder(output.out):
+                    Path(out).parent.mkdir(parents=True, exist_ok=True)
                 with RowWriter(out) as writer:
                     for part in made:
-                        for line in parts.lines(part):
-                            writer.write_line(line)
+                        parts.copy(part, writer)
             _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
     return Worked(tally, bad, set(seen), time.monotonic() - started)
 

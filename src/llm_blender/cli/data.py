@@ -25,9 +25,9 @@ from llm_blender.cli.data_import import import_data
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.cli._rows import RankableRow
     from llm_blender.data import Preferences, RowsReport
     from llm_blender.errors import RowError
+    from llm_blender.stages import RankableRow
     from llm_blender.types import OnProgress, Ranking
 
 _SHOWN = 10

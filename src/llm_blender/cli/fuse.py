@@ -118,7 +118,7 @@ def fuse(
     }
     worked = work_on_rows(source, stage, settings, output, job, kind="fuse", label="fusing")
     summary = _summary(worked)
-    _remark(worked, summary, name)
+    _remark(worked, summary, stage.guarded.fuser.name if job.engine == "local" else name)
     output.print_summary(summary)
     if strict and (worked.tally.failed or worked.tally.counts.get("incomplete")):
         raise typer.Exit(DEGRADED)
@@ -138,9 +138,12 @@ def _summary(worked: Worked) -> dict[str, Any]:
 
 def _remark(worked: Worked, summary: dict[str, Any], fuser: str) -> None:
     """Print the summary of the fusions to standard error."""
+    from llm_blender.stages import FAILURE
+
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
-    worked.remark(f"fused, and {summary['fused']:,} fused answers by {fuser} returned ({reasons}),")
+    worked.remark("fused", f": {summary['fused']:,} fused answers by {fuser} returned ({reasons})")
     if failed := worked.tally.counts.get("incomplete"):
-        note(f"the fuser failed in {int(failed):,} rows; --retry-failed tries them again")
+        first = next(name.removeprefix(FAILURE) for name in worked.tally.counts if name.startswith(FAILURE))
+        note(f"the fuser failed in {int(failed):,} rows, the first failure: {first}; --retry-failed calls it again")
     if summary["truncated"]:
         note(f"{summary['truncated']:.1%} of the text was too long for the fuser to read")

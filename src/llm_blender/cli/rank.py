@@ -129,4 +129,3 @@ def rank(
     output.print_summary(worked.summary(comparisons=comparisons, truncated=unread))
     if strict and worked.tally.failed:
         raise typer.Exit(DEGRADED)
-

@@ -1,6 +1,15 @@
 """Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
-from llm_blender.data.files import STDIO, RowWriter, check_output, read_records
+from llm_blender.data.files import (
+    STDIO,
+    RowWriter,
+    check_output,
+    input_files,
+    is_folder,
+    is_table,
+    output_files,
+    read_records,
+)
 from llm_blender.data.instructions import (
     NO_LENGTHS,
     PAPER_LENGTHS,
@@ -65,9 +74,13 @@ __all__ = [
     "choose_instructions",
     "choose_pairs",
     "compare_chosen",
+    "input_files",
+    "is_folder",
+    "is_table",
     "keep_candidates",
     "make_preferences",
     "normalized_key",
+    "output_files",
     "parse_candidate",
     "parse_mix_instruct_row",
     "parse_row",

@@ -1,9 +1,10 @@
-"""Read and write files of records: JSON Lines and JSON lists, compressed or not, Parquet, and prompts as lines."""
+"""Read and write files of records: JSON Lines and JSON lists, compressed or not, Parquet, CSV, and prompts as lines."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import glob
 import gzip
 import io
 import json
@@ -12,55 +13,150 @@ import re
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
+from llm_blender.data.tables import (
+    CSVError,
+    CSVWriter,
+    ParquetWriter,
+    TableWriter,
+    import_parquet,
+    read_csv,
+    read_parquet,
+)
+from llm_blender.errors import InputError, NotFoundError, RowError, WorkError
 
 STDIO = "-"
 """File name of standard input and standard output."""
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _LIST = re.compile(rb"\s*\[\s*(\{|\]|$)")
-_CSV_TO_JSON = (
-    "python -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]' "
-    "<rows.csv >rows.jsonl"
-)
+_KINDS = {
+    ".jsonl": "JSON",
+    ".ndjson": "JSON",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".txt": "lines of text",
+}
+_WRITABLE = (".jsonl", ".ndjson", ".csv", ".tsv")  # and Parquet, which is not compressed once more
+_FAILURES = ".failed.jsonl"  # what `blend run` writes beside its rows
+_PATTERN = re.compile(r"[*?[]")
+
+
+def _uncompressed(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".zst")
+
+
+def _kind(path: str) -> str:
+    """Return the extension of a file, in lower case and without that of its compression."""
+    return Path(_uncompressed(path)).suffix.lower()
+
+
+def input_files(spec: str | Path) -> list[str]:
+    """List the files of an input: a file or ``-``, the files of rows in a folder, or the matches of a glob pattern.
+
+    Files of a folder are sorted by name; its subfolders, hidden files, unfinished files, and the ``.failed.jsonl`` of
+    `blend run` are left out. A file whose name is a pattern is that file.
+
+    Args:
+        spec: path or pattern, such as ``rows/*.jsonl``.
+
+    Raises:
+        NotFoundError: there is no such file or folder, or no match.
+        InputError: the folder holds no rows, or several kinds of files; or a match is no file of rows.
+    """
+    text, path = str(spec), Path(spec)
+    if text == STDIO or path.is_file():
+        return [text]
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if _is_shard(file))
+        if not names:
+            raise InputError(f"The folder {text} holds no file of rows: {', '.join(_KINDS)} (.gz, .zst) are read.")
+        if len({_KINDS[_kind(name)] for name in names}) > 1:
+            kinds = ", ".join(sorted({_kind(name) for name in names}))
+            raise InputError(
+                f"The folder {text} holds several kinds of files, {kinds}: give a pattern, '{path}/*{_kind(names[0])}'."
+            )
+        return [str(path / name) for name in names]
+    if not _PATTERN.search(text):
+        raise NotFoundError(f"There is no file {text} (looked in {Path.cwd()}).")
+    found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())  # noqa: PTH207 - absolute, too
+    if not found:
+        raise NotFoundError(f"No file matches {text} (looked in {Path.cwd()}).")
+    for name in found:
+        if _kind(name) not in _KINDS:
+            raise InputError(f"{text} matches {name}, which is no file of rows: narrow the pattern.")
+    return found
+
+
+def _is_shard(file: Path) -> bool:
+    hidden = file.name.startswith(".") or file.name.endswith((".part", _FAILURES))
+    return not hidden and _kind(file.name) in _KINDS and file.is_file()
+
+
+def output_files(inputs: Sequence[str | Path], out: str | Path) -> list[str]:
+    """Return the outputs of `input_files`: one for each in the folder `out`, or `out` itself.
+
+    `out` is a folder if it ends with ``/`` or is one; it is not made here. An output has the name of its input, and
+    so its format; ``.jsonl`` replaces or follows an extension that names no format that is written.
+
+    Raises:
+        InputError: two outputs have one name, or an output is an input.
+    """
+    if str(out) == STDIO or not is_folder(out):
+        return [str(out)]
+    outputs: dict[str, str | Path] = {}
+    for given in inputs:
+        output = str(Path(out) / _output_name("stdin.jsonl" if str(given) == STDIO else Path(given).name))
+        if output in outputs:
+            raise InputError(f"{outputs[output]} and {given} would both be written to {output}: write them one by one.")
+        if Path(output).resolve() == Path(given).resolve():
+            raise InputError(f"{output} would replace its input: give another folder.")
+        outputs[output] = given
+    return [*outputs]
+
+
+def is_folder(out: str | Path) -> bool:
+    """Return whether an output is a folder: it ends with ``/``, or is one."""
+    return str(out).endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def _output_name(name: str) -> str:
+    plain = _uncompressed(name)
+    if name.endswith(".parquet") or Path(plain).suffix in ("", *_WRITABLE):
+        return name
+    stem = Path(plain).stem if _kind(plain) in _KINDS else plain
+    return f"{stem}.jsonl{name.removeprefix(plain)}"
 
 
 class Records:
-    """Iterable over the records of a file, as (1-based line or row, record or `RowError`); see `read_records`.
+    """Iterable over the records of files, as (1-based line or row, record or `RowError`); see `read_records`.
 
     Attributes:
-        path: path of the file, or ``-``.
+        path: path of the file that is being read, or ``-``.
         unit: what the numbers count, ``line`` or ``row``; of a JSON list known once it is read.
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: it is CSV, or Git LFS has not downloaded it.
+        InputError: Git LFS has not downloaded a file, or as for `input_files`.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        if self.path != STDIO and not Path(path).is_file():
-            raise NotFoundError(f"There is no file {self.path} (looked in {Path.cwd()}).")
-        self._kind = Path(self.path.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
-        if self._kind in (".csv", ".tsv"):
-            raise InputError(f"{self.path}: CSV is not read. Make JSON Lines of it: {_CSV_TO_JSON}")
-        self.unit = "line"
-        if self.path != STDIO:
-            with reading(self.path), Path(path).open("rb") as file:
-                if file.read(len(_LFS)) == _LFS:
-                    raise InputError(
-                        f"{self.path} is a pointer of Git LFS in the file's place: run `git lfs pull` there."
-                    )
+        self._files = input_files(path)
+        self.path, self.unit = self._files[0], "line"
+        for file in self._files:
+            if file != STDIO:
+                _check_downloaded(file)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-        """Yield the 1-based line or row, and its record or error.
+        """Yield the 1-based line or row of its file, and its record or error.
 
         Raises:
-            InputError: the file is not readable in the format of its extension.
+            InputError: a file is not readable in the format of its extension.
             MissingExtraError: Parquet without pyarrow.
         """
         for number, row in self.raw():
@@ -74,30 +170,47 @@ class Records:
         """Yield the same as by iteration, but lines as they are in the file, for `parse`.
 
         Raises:
-            InputError: the file is not readable in the format of its extension.
+            InputError: a file is not readable in the format of its extension.
             MissingExtraError: Parquet without pyarrow.
         """
-        with reading(self.path):
-            if self._kind == ".parquet":
-                self.unit = "row"
-                yield from _parquet(self.path)
-                return
-            begun = False
-            with open_plain(self.path) as lines:
-                for number, line in enumerate(lines, 1):
-                    if number == 1:
-                        line = line.removeprefix(codecs.BOM_UTF8)
-                    if not line.strip():
-                        continue
-                    if not begun and self._kind != ".txt" and _LIST.match(line):
-                        yield from self._list(line + lines.read())
-                        return
-                    begun = True
-                    yield number, line
+        for file in self._files:
+            self.path, self.unit = file, "line"
+            kind = _kind(file)
+            with reading(self.path):
+                if kind == ".parquet":
+                    self.unit = "row"
+                    yield from enumerate(read_parquet(self.path), 1)
+                elif kind in (".csv", ".tsv"):
+                    yield from self._table(tabs=kind == ".tsv")
+                else:
+                    yield from self._lines(prompts=kind == ".txt")
 
     def parse(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         """Parse a line of `raw`."""
-        return self._prompt(number, line) if self._kind == ".txt" else self._json(number, line)
+        return self._prompt(number, line) if _kind(self.path) == ".txt" else self._json(number, line)
+
+    def _table(self, *, tabs: bool) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+        with open_plain(self.path) as lines:
+            try:
+                for number, record in read_csv(lines, tabs=tabs):
+                    wrong = isinstance(record, CSVError)
+                    yield number, self.error(number, str(record)) if wrong else self._checked(number, record, True)
+            except CSVError as error:
+                raise self.error(error.line, str(error)) from error
+
+    def _lines(self, *, prompts: bool) -> Iterator[tuple[int, bytes | dict[str, Any] | RowError]]:
+        begun = False
+        with open_plain(self.path) as lines:
+            for number, line in enumerate(lines, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if not line.strip():
+                    continue
+                if not begun and not prompts and _LIST.match(line):
+                    yield from self._list(line + lines.read())
+                    return
+                begun = True
+                yield number, line
 
     def _prompt(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         try:
@@ -136,19 +249,28 @@ class Records:
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """Yield the records of a file: JSON Lines or a JSON list of objects (``.gz``, ``.zst``), Parquet, or ``.txt``.
+    """Yield the records of a file: JSON Lines or a JSON list of objects, CSV, ``.txt`` (``.gz``, ``.zst``), or Parquet.
 
-    A line of ``.txt`` is the record {instruction}.
+    A line of ``.txt`` is the record {instruction}. JSON Lines from standard input are yielded as they arrive.
+
+    Args:
+        path: a file, or several as `input_files` lists them: a folder, or a glob pattern.
 
     Yields:
-        The 1-based line (Parquet, JSON list: row) and the record, or the `RowError` of a malformed one.
+        The 1-based line (Parquet, JSON list: row) in its file and the record, or the `RowError` of a malformed one.
 
     Raises:
         NotFoundError: there is no such file.
-        InputError: the file is not readable in the format of its extension.
+        InputError: a file is not readable in the format of its extension.
         MissingExtraError: Parquet without pyarrow.
     """
     yield from Records(path)
+
+
+def _check_downloaded(path: str) -> None:
+    with reading(path), Path(path).open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise InputError(f"{path} is a pointer of Git LFS in the file's place: run `git lfs pull` there.")
 
 
 @contextlib.contextmanager
@@ -215,25 +337,6 @@ def _holds_half_a_character(record: Mapping[str, Any]) -> bool:
     return False
 
 
-def _parquet(path: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    parquet = _pyarrow()
-    try:
-        file = parquet.ParquetFile(path)
-    except ValueError as error:  # pyarrow's ArrowInvalid
-        raise InputError(f"{path} is not a Parquet file: {error}") from error
-    with file:
-        records = (record for batch in file.iter_batches(batch_size=256) for record in batch.to_pylist())
-        yield from enumerate(records, 1)
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Parquet", "parquet") from error
-    return pyarrow.parquet
-
-
 def _zstd_error() -> type[Exception]:
     import zstandard
 
@@ -241,20 +344,28 @@ def _zstd_error() -> type[Exception]:
     return error
 
 
+def is_table(path: str | Path) -> bool:
+    """Return whether a file's format has columns: Parquet or CSV."""
+    return _kind(str(path)) in (".parquet", ".csv", ".tsv")
+
+
 def check_output(path: str | Path) -> None:
-    """Check that rows can be written in the format that the extension of a file names.
+    """Check that rows can be written to a file, in the format that its extension names.
 
     Raises:
-        InputError: they cannot: it is another format.
+        NotFoundError: there is no such folder.
+        InputError: it is another format.
     """
     target = Path(path)
-    if str(path) == STDIO or (target.exists() and not target.is_file()):
+    if str(path) == STDIO or is_folder(path) or (target.exists() and not target.is_file()):
         return
-    plain = target.name.removesuffix(".gz").removesuffix(".zst")
-    if target.suffix != ".parquet" and Path(plain).suffix not in ("", ".jsonl", ".ndjson"):
+    if not target.parent.is_dir():
+        raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
+    plain = _uncompressed(target.name)
+    if target.suffix != ".parquet" and Path(plain).suffix not in ("", *_WRITABLE):
         raise InputError(
             f"Rows cannot be written to {target.name}, as {Path(plain).suffix}: name the file .jsonl, .jsonl.gz, "
-            f".jsonl.zst or .parquet."
+            f".jsonl.zst, .parquet or .csv."
         )
 
 
@@ -262,7 +373,8 @@ class RowWriter:
     """Writer of a file of records that appears whole or not at all.
 
     The records go to a temporary file in the target's folder, renamed when the ``with`` block succeeds. The extension
-    decides the format, as in `read_records`. Standard output gets each record at once.
+    decides the format, as in `read_records`. Standard output gets each record at once. Memory holds a few megabytes of
+    records in every format.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -270,6 +382,7 @@ class RowWriter:
         self._stack = contextlib.ExitStack()
         self._write: Callable[[Mapping[str, Any]], object]
         self._write_line: Callable[[bytes], object] | None = None
+        self._finish: Callable[[], None] = lambda: None
         self._part: Path | None = None
 
     def __enter__(self) -> Self:
@@ -277,17 +390,16 @@ class RowWriter:
             self._write = _to_stdout
             return self
         target = Path(self.path)
-        if not target.parent.is_dir():
-            raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
         if target.is_dir():
             raise InputError(f"{target} is a folder: give the name of a file.")
         check_output(target)
-        parquet = _pyarrow() if target.suffix == ".parquet" else None
+        if target.suffix == ".parquet":
+            import_parquet()  # it may be missing
         try:
             file = self._stack.enter_context(self._open(target))
+            self._write, self._finish = self._sink(target, file)
         except OSError as error:
             raise InputError(f"Cannot write to {target.parent}: {error.strerror}.") from error
-        self._write = self._parquet_sink(parquet, file) if parquet else self._json_sink(file)
         return self
 
     def _open(self, target: Path) -> IO[bytes]:
@@ -313,7 +425,9 @@ class RowWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             with self._disk_errors():
-                self._stack.close()
+                with self._stack:
+                    if kind is None:
+                        self._finish()
                 if kind is None and self._part:
                     umask = os.umask(0)
                     os.umask(umask)
@@ -332,37 +446,30 @@ class RowWriter:
         except OSError as error:
             raise WorkError(f"Writing {self.path} failed: {error.strerror}. Nothing was left behind.") from error
 
-    def _json_sink(self, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
-        if self.path.endswith(".gz"):
+    def _sink(self, target: Path, file: IO[bytes]) -> tuple[Callable[[Mapping[str, Any]], object], Callable[[], None]]:
+        """Return what writes a record, and what writes the rest."""
+        if target.name.endswith(".gz"):
             file = cast(IO[bytes], self._stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
-        elif self.path.endswith(".zst"):
+        elif target.name.endswith(".zst"):
             import zstandard
 
             file = self._stack.enter_context(zstandard.ZstdCompressor(level=10).stream_writer(file))
-        self._write_line = file.write
-        return lambda record: file.write(row_line(record))
-
-    def _parquet_sink(self, parquet: Any, file: IO[bytes]) -> Callable[[Mapping[str, Any]], object]:
-        import pyarrow
-
-        records: list[Mapping[str, Any]] = []
-
-        def flush() -> None:
-            # One table: only all rows together determine the schema, as a key may first appear in the last one.
-            keys = dict.fromkeys(key for record in records for key in record)
-            try:
-                columns = {key: [record.get(key) for record in records] for key in keys}
-                parquet.write_table(pyarrow.Table.from_pydict(columns), file)
-            except pyarrow.ArrowException as error:
-                raise WorkError(f"These rows do not fit into Parquet: {error}. Write JSON Lines instead.") from error
-
-        self._stack.callback(flush)
-        return records.append
+        if not is_table(target.name):
+            self._write_line = file.write
+            return lambda record: file.write(row_line(record)), lambda: None
+        kind = _kind(target.name)
+        table: TableWriter
+        if kind == ".parquet":
+            table = ParquetWriter(file, target.parent)
+        else:
+            table = CSVWriter(file, target.parent, "\t" if kind == ".tsv" else ",")
+        self._stack.callback(table.close)
+        return table.write, table.finish
 
 
 def row_line(record: Mapping[str, Any]) -> bytes:
     """Return a record as a line of JSON Lines."""
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(record, ensure_ascii=False, default=str).encode() + b"\n"
 
 
 def _to_stdout(record: Mapping[str, Any]) -> None:

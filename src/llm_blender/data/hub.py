@@ -12,6 +12,7 @@ from llm_blender.errors import NotFoundError
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz", ".json.zst")
+_FILES = (*_SUFFIXES, ".ndjson", ".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".txt")
 _CONVERTED = "refs/convert/parquet"
 """Branch of the Hub's Parquet copy of every public data set: CONFIG/SPLIT/0000.parquet."""
 _PATIENCE = 3  # seconds for the Hub's first response
@@ -21,7 +22,7 @@ _DESCRIPTIONS = {"dataset_infos.json", "dataset_info.json", "state.json"}
 
 def is_hub_name(source: str) -> bool:
     """Return whether a text is ``owner/name``, and no file or folder has that name."""
-    return bool(_NAME.fullmatch(source)) and not source.endswith(_SUFFIXES) and not Path(source).exists()
+    return bool(_NAME.fullmatch(source)) and not source.endswith(_FILES) and not Path(source).exists()
 
 
 def hub_files(name: str, split: str | None = None) -> list[Path]:

@@ -24,7 +24,7 @@ class Stage(Protocol):
 
 
 class Backend(Protocol):
-    """Where a stage works."""
+    """The place where a stage works."""
 
     def map(
         self, stage: Stage, chunks: Iterable[Sequence[Row]], count: int, progress: OnProgress | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from llm_blender.data.chunks import Chunk, read_chunks
-from llm_blender.data.files import STDIO, row_line
+from llm_blender.data.files import STDIO, RowWriter, row_line
 from llm_blender.errors import RowError, WorkError
 from llm_blender.jobs.backends import Backend, Stage
 from llm_blender.jobs.job import Job
@@ -47,17 +48,19 @@ class Part(Record):
 class Parts(AbstractContextManager["Parts"]):
     """The rows that a job has made so far, a part for each chunk.
 
-    The rows are in one file, as JSON Lines; a journal says which part is where. A part counts once both are written.
+    The rows are in one file; a journal says which part is where. A part counts once both are written.
 
     Args:
         job: the open job.
+        as_lines: keep rows as JSON Lines, which are written as they are; else pickled, as those of tables hold more.
 
     Raises:
         WorkError: by ``with``: the job's folder cannot be written to.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._journal, self._path = job.journal("chunks"), job.folder / "rows.jsonl"
+    def __init__(self, job: Job, *, as_lines: bool = True) -> None:
+        self._journal, self._as_lines = job.journal("chunks"), as_lines
+        self._path = job.folder / ("rows.jsonl" if as_lines else "rows.pickle")
 
     def __enter__(self) -> Self:
         try:
@@ -103,10 +106,10 @@ class Parts(AbstractContextManager["Parts"]):
             (good if stage.error(row) is None else failed).append(row)
         for row in good:
             _add(counts, stage.count(row))
-        lines = b"".join(map(row_line, good))
-        part = Part(chunk.digest, len(good), self._size, len(lines), failed, counts)
+        data = b"".join(map(row_line, good)) if self._as_lines else pickle.dumps(good, pickle.HIGHEST_PROTOCOL)
+        part = Part(chunk.digest, len(good), self._size, len(data), failed, counts)
         try:
-            left = memoryview(lines)
+            left = memoryview(data)
             while left:
                 left = left[self._file.write(left) or 0 :]
         except OSError as error:
@@ -114,20 +117,26 @@ class Parts(AbstractContextManager["Parts"]):
             raise WorkError(
                 f"{self._path} cannot be written: {error.strerror}; free disk space and run the same command again."
             ) from error
-        self._size += len(lines)
+        self._size += len(data)
         status: Status = "done" if not (failed or counts.get(INCOMPLETE)) else "partial" if good else "failed"
         self._journal.add(Entry(chunk.key, status, part.to_dict()))
         return part
 
-    def lines(self, part: Part) -> Iterator[bytes]:
-        """Yield the rows of a part, as lines."""
+    def copy(self, part: Part, writer: RowWriter) -> None:
+        """Write the rows of a part."""
         self._file.seek(part.start)
-        yield from self._file.read(part.size).splitlines(keepends=True)
+        data = self._file.read(part.size)
+        if self._as_lines:
+            for line in data.splitlines(keepends=True):
+                writer.write_line(line)
+        else:
+            for row in pickle.loads(data):
+                writer.write(row)
 
 
 @dataclass
 class Tally:
-    """What a job has done.
+    """Totals of a job.
 
     Attributes:
         rows: rows written.
@@ -288,7 +297,7 @@ def _malformed(chunk: Chunk, number: int, record: Row | RowError, parse: Callabl
 
 
 def _names(files: Sequence[str]) -> list[str]:
-    """Name files by their paths from the folder that holds them all, so that it may be moved."""
+    """Return the paths of files from the folder that holds them all, so that it may be moved."""
     if len(files) == 1:
         return [""]
     paths = [Path(file).resolve() for file in files]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tokenizers import Tokenizer
 
 from llm_blender._hub import FILES, PICKLED_FILES, file_sha256, find_folder, from_hub
-from llm_blender.errors import CheckpointError, InputError
+from llm_blender.errors import CheckpointError, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,20 +170,22 @@ def ranker_identity(name: str) -> str | None:
         name: for `llm_blender.rankers.load_ranker`.
 
     Returns:
-        A sha256 as hex; None for a ranker without a checkpoint.
-
-    Raises:
-        NotFoundError: there is no such checkpoint.
+        A sha256 as hex; None for a ranker without a checkpoint here.
     """
     from llm_blender.rankers.heuristics import HEURISTICS
 
     if name in HEURISTICS:
         return None
-    folder = find_checkpoint(name.removeprefix("mlm:"))
+    try:
+        folder = find_checkpoint(name.removeprefix("mlm:"))
+    except NotFoundError:
+        return None
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".onnx"))
     config = folder / "config.json"
     parts = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
-    return hashlib.sha256("\n".join([config.read_text("utf-8") if config.is_file() else "", *parts]).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join([config.read_text("utf-8") if config.is_file() else "", *parts]).encode()
+    ).hexdigest()
 
 
 def copy_checkpoint(folder: Path, target: Path) -> None:
