@@ -228,7 +228,7 @@ class Worked:
     def remark(self, headline: str, result: str = "") -> None:
         """Print a line on the work, and others on rows that were left out or failed, to standard error."""
         resumed = f", {self.tally.resumed:,} of them by earlier runs" if self.tally.resumed else ""
-        note(f"{self.tally.rows:,} rows{resumed} {headline} in {self.seconds:.1f} s{result}")
+        note(f"{self.tally.rows:,} rows {headline} in {self.seconds:.1f} s{resumed}{result}")
         note_bad(self.bad)
         if failed := self.tally.failed:
             note(f"{len(failed):,} rows failed, the first: {_failure(failed[0])}; --retry-failed tries them again")

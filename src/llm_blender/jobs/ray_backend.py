@@ -7,10 +7,12 @@ import logging
 import math
 import os
 import pickle
+import re
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO, cast
 
 from llm_blender.errors import InputError, LLMBlenderError, MissingExtraError, WorkError
 from llm_blender.jobs.backends import Row, Stage
@@ -59,6 +61,8 @@ class RayBackend:
         if not count:
             return
         own = not ray.is_initialized()
+        stdout = sys.stdout
+        sys.stdout = cast(TextIO, _WithoutRay(stdout))
         try:
             if own:
                 self._connect()
@@ -68,6 +72,7 @@ class RayBackend:
         finally:
             if own:
                 ray.shutdown()
+            sys.stdout = stdout
 
     def _connect(self) -> None:
         import ray
@@ -105,7 +110,21 @@ class RayBackend:
                 if giver.error is not None:
                     raise giver.error
                 feed.taken.remote(i)
-                yield pickle.loads(block["rows"][0])
+                rows = pickle.loads(block["rows"][0])
+                if isinstance(rows, LLMBlenderError):
+                    raise rows
+                yield rows
+
+
+class _WithoutRay:
+    """Standard output, which holds rows: what Ray's own thread prints there goes to standard error."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def __getattr__(self, name: str) -> Any:
+        rays = threading.current_thread().name.startswith("ray_")
+        return getattr(sys.stderr if rays else self._stdout, name)
 
 
 class _Feed:
@@ -182,15 +201,16 @@ class _Worker:
         made = []
         for number in batch["id"]:
             rows = ray.get(self._feed.get.remote(int(number)))
-            made.append(pickle.dumps([] if rows is None else self._stage(rows)))
+            try:
+                made.append(pickle.dumps([] if rows is None else self._stage(rows)))
+            except LLMBlenderError as error:  # with its own message, and without more attempts
+                raised = InputError(str(error)) if isinstance(error, InputError) else WorkError(str(error))
+                made.append(pickle.dumps(raised))
         return {"rows": made}
 
 
 def _cause(error: BaseException) -> str:
-    """Return the message of what a worker raised, or of Ray's own error."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, LLMBlenderError):
-            return str(inner)
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return next(iter(str(error).strip().splitlines()[-1:]), type(error).__name__)
+    """Return the last error that Ray's report names."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
+    return next(reversed(named or lines), type(error).__name__)

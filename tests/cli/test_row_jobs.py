@@ -1,0 +1,296 @@
+"""Jobs on files of rows: each chunk is done once, whatever is killed, appended or changed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from llm_blender.data.chunks import read_chunks
+from llm_blender.jobs.chunks import _names
+from llm_blender.testing import FakeRanker
+
+Blend = Callable[..., Result]
+
+
+def make(count: int, first: int = 0) -> list[dict[str, Any]]:
+    draw = random.Random(first)
+    return [
+        {"id": i, "instruction": f"Q{i}", "candidates": ["x" * draw.randint(1, 30) for _ in range(3)]}
+        for i in range(first, first + count)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]], mode: str = "w") -> None:
+    with path.open(mode) as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def work(ranker: FakeRanker) -> int:
+    """Return the number of chunks that were ranked since the last call."""
+    count = len(ranker.batches)
+    ranker.batches.clear()
+    return count
+
+
+def ranked(blend: Blend, *args: object) -> dict[str, Any]:
+    result = blend("rank", *args, "--json")
+    assert result.exit_code == 0, result.stderr
+    summary: dict[str, Any] = json.loads(result.stdout)
+    return summary
+
+
+# Chunks
+
+
+def test_lines_are_chunked_without_being_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}\n\n{"a": 2}\nnot json\n[1]\n{"a": 3}')
+    chunks = [*read_chunks(str(path), 3)]
+    assert [(chunk.key, chunk.size) for chunk in chunks] == [(":0", 3), (":3", 2)]
+    (one, two, bad), (list_, last) = (chunk.records() for chunk in chunks)
+    assert (one, two, last) == ((1, {"a": 1}), (3, {"a": 2}), (6, {"a": 3}))
+    assert [str(error[1]).split(" (")[0] for error in (bad, list_)] == [
+        f"{path}, line 4: not JSON",
+        f"{path}, line 5: a JSON object is wanted, not list",
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz", "rows.parquet", "rows.csv"])
+def test_a_digest_is_that_of_the_rows(tmp_path: Path, name: str) -> None:
+    def digests(rows: list[dict[str, Any]]) -> list[str]:
+        path = tmp_path / name
+        text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+        if name.endswith(".parquet"):
+            parquet = pytest.importorskip("pyarrow.parquet")
+            parquet.write_table(__import__("pyarrow").Table.from_pylist(rows), path)
+        elif name.endswith(".csv"):
+            path.write_text("n,text\n" + "".join(f"{row['n']},{row['text']}\n" for row in rows))
+        elif name.endswith(".gz"):
+            path.write_bytes(gzip.compress(text.encode()))
+        else:
+            path.write_text(text)
+        return [chunk.digest for chunk in read_chunks(str(path), 2)]
+
+    rows = [{"n": n, "text": f"é{n}"} for n in range(5)]
+    before = digests(rows)
+    assert len(set(before)) == 3
+    assert digests(rows) == before
+    assert digests([*rows, {"n": 9, "text": "more"}])[:2] == before[:2]
+    rows[2]["text"] = "changed"
+    assert [new == old for new, old in zip(digests(rows), before, strict=True)] == [True, False, True]
+
+
+def test_a_stream_begins_with_one_row(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", make(20))
+    assert [chunk.size for chunk in read_chunks(str(tmp_path / "rows.jsonl"), 8, first=1)] == [1, 2, 4, 8, 5]
+
+
+def test_files_are_named_from_their_common_folder(tmp_path: Path) -> None:
+    assert _names([f"{tmp_path}/a/x.jsonl", f"{tmp_path}/b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
+    assert _names(["anywhere/x.jsonl"]) == [""]
+
+
+# Jobs
+
+
+def test_a_finished_job_is_not_done_again_and_rows_may_be_appended(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(150))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 0
+    assert work(ranker) == 3
+    first = Path("out.jsonl").read_bytes()
+    Path("out.jsonl").unlink()
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 150
+    assert (work(ranker), Path("out.jsonl").read_bytes()) == (0, first)
+    write(Path("rows.jsonl"), make(100, 150), "a")
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 128
+    assert work(ranker) == 2
+    assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(250)]
+    assert Path("out.jsonl").read_bytes().startswith(first)
+    fresh = blend("rank", "rows.jsonl", "-o", "fresh.jsonl")
+    assert fresh.exit_code == 0
+    assert Path("fresh.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
+
+
+def test_changed_rows_are_ranked_again_and_no_others(blend: Blend, ranker: FakeRanker) -> None:
+    rows = make(200)
+    write(Path("rows.jsonl"), rows)
+    ranked(blend, "rows.jsonl", "-o", "out.jsonl")
+    work(ranker)
+    rows[70]["candidates"][0] = "y" * 99
+    write(Path("rows.jsonl"), rows)
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 200 - 64
+    assert work(ranker) == 1
+    assert read(Path("out.jsonl"))[70]["ranking"]["best"] == 0
+
+
+def test_other_settings_are_another_job(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(5))
+    ranked(blend, "rows.jsonl", "-o", "out.jsonl")
+    other = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--strategy", "single")
+    assert other.exit_code == 2
+    assert 'other settings (strategy: "auto" then, "single" now)' in other.stderr
+    work(ranker)
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--strategy", "single", "--restart")["resumed"] == 0
+    assert work(ranker) == 1
+    assert len(read(Path("out.jsonl"))) == 5
+    assert len(Path("out.jsonl.job/rows.jsonl").read_text().splitlines()) == 5
+
+
+def test_failed_rows_are_left_out_and_tried_again_when_wanted(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FakeRanker._comparer
+
+    def picky(self: FakeRanker, instructions: Any, candidates: Any) -> Any:
+        if any(len(text) > 900 for row in candidates for text in row):
+            raise ValueError("too long for this one")
+        return whole(self, instructions, candidates)
+
+    monkeypatch.setattr(FakeRanker, "_comparer", picky)
+    rows = make(100)
+    rows[3]["candidates"][1] = "z" * 1_000
+    write(Path("rows.jsonl"), rows)
+    result = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--strict")
+    assert result.exit_code == 3
+    assert "1 rows failed, the first: 3: ValueError: too long for this one; --retry-failed" in result.stderr
+    assert len(read(Path("out.jsonl"))) == 99
+    (failed,) = read(Path("out.jsonl.failed.jsonl"))
+    assert failed == {**rows[3], "ranking": {"error": "ValueError: too long for this one"}}
+    monkeypatch.setattr(FakeRanker, "_comparer", whole)
+    work(ranker)
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["failed"] == 1
+    assert work(ranker) == 0
+    summary = ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--retry-failed")
+    assert (summary["failed"], summary["resumed"], work(ranker)) == (0, 36, 1)
+    assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(100)]
+    assert not Path("out.jsonl.failed.jsonl").exists()
+
+
+def test_shards_come_out_as_shards_or_as_one_file(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    for i in range(3):
+        write(Path(f"in/{i}.jsonl"), make(10, 10 * i))
+    assert ranked(blend, "in", "-o", "all.jsonl")["rows"] == 30
+    assert [row["id"] for row in read(Path("all.jsonl"))] == [*range(30)]
+    ranked(blend, "in", "-o", "out/")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    joined = b"".join(Path(f"out/{i}.jsonl").read_bytes() for i in range(3))
+    assert joined == Path("all.jsonl").read_bytes()
+    work(ranker)
+    write(Path("in/3.jsonl"), make(10, 30))
+    assert ranked(blend, "in/*.jsonl", "-o", "all.jsonl")["resumed"] == 30
+    assert work(ranker) == 1
+
+
+def test_tables_keep_what_json_has_no_type_for(blend: Blend, ranker: FakeRanker) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import datetime
+
+    rows = [{**row, "when": datetime(2026, 1, 1 + i)} for i, row in enumerate(make(3))]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "rows.parquet")
+    assert ranked(blend, "rows.parquet", "-o", "out.parquet")["rows"] == 3
+    assert [row["when"] for row in pyarrow.parquet.read_table("out.parquet").to_pylist()] == [
+        row["when"] for row in rows
+    ]
+    assert ranked(blend, "rows.parquet", "-o", "out.parquet")["resumed"] == 3
+    assert ranked(blend, "rows.parquet", "-o", "out.jsonl")["rows"] == 3
+    assert read(Path("out.jsonl"))[2]["when"] == "2026-01-03 00:00:00"
+
+
+def test_malformed_rows_stay_out_in_each_run(blend: Blend, ranker: FakeRanker) -> None:
+    rows = make(70)
+    write(Path("rows.jsonl"), [*rows[:5], {"no": "row"}, *rows[5:]])
+    for resumed in (0, 70):
+        summary = ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--skip-bad")
+        assert (summary["rows"], summary["skipped"], summary["resumed"]) == (70, 1, resumed)
+    assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(70)]
+
+
+SLOW = """
+import sys, time
+import llm_blender.rankers
+from llm_blender.testing import FakeRanker
+
+class Slow(FakeRanker):
+    def _rank_many(self, *given):
+        time.sleep(0.01)
+        with open("work.log", "a") as log:
+            log.write("chunk\\n")
+        return super()._rank_many(*given)
+
+llm_blender.rankers.load_ranker = lambda *args, **options: Slow()
+from llm_blender.cli import main
+main()
+"""
+
+
+def start(*args: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SLOW, *args], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_killed_twenty_times_the_rows_are_the_same_and_little_is_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("rows.jsonl"), make(64 * 150 + 7))
+    assert start("rank", "rows.jsonl", "-o", f"whole-{name}").wait() == 0
+    chunks = len(Path("work.log").read_text().splitlines())
+    Path("work.log").unlink()
+    draw, kills = random.Random(0), 0
+    while True:
+        process = start("rank", "rows.jsonl", "-o", name)
+        journal = Path(f"{name}.job/chunks.journal.jsonl")
+        size = journal.stat().st_size if journal.exists() else 0
+        if kills == 20:
+            assert process.wait() == 0
+            break
+        until = time.monotonic() + 30
+        while not journal.exists() or journal.stat().st_size == size:  # it has begun to work
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.03)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        assert not Path(name).exists()
+    assert Path(name).read_bytes() == Path(f"whole-{name}").read_bytes()
+    again = len(Path("work.log").read_text().splitlines()) - chunks
+    assert 0 <= again <= 20
+
+
+def test_standard_input_is_ranked_as_it_comes(tmp_path: Path) -> None:
+    program = SLOW.replace('open("work.log", "a")', 'open("/dev/null", "a")')
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "rank", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        for row in make(3):
+            process.stdin.write(json.dumps(row).encode() + b"\n")
+            process.stdin.flush()
+            if row["id"] == 0:
+                assert json.loads(process.stdout.readline())["id"] == 0  # before the next one was written
+        process.stdin.close()
+        assert [json.loads(line)["id"] for line in process.stdout] == [1, 2]
+    assert process.returncode == 0
