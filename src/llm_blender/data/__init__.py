@@ -1,6 +1,6 @@
 """Rows in MixInstruct's format: read, check and write them, and make preference data from them."""
 
-from llm_blender.data.files import STDIO, RowWriter, check_output, input_files, output_files, read_records
+from llm_blender.data.files import STDIO, RowWriter, check_output, input_files, input_sha256, output_files, read_records
 from llm_blender.data.instructions import (
     NO_LENGTHS,
     PAPER_LENGTHS,
@@ -66,6 +66,7 @@ __all__ = [
     "choose_pairs",
     "compare_chosen",
     "input_files",
+    "input_sha256",
     "keep_candidates",
     "make_preferences",
     "normalized_key",

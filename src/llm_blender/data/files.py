@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import glob
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -96,6 +97,16 @@ def input_files(spec: str | Path) -> list[str]:
 def _is_shard(file: Path) -> bool:
     hidden = file.name.startswith(".") or file.name.endswith((".part", _FAILURES))
     return not hidden and _kind(file.name) in _KINDS and file.is_file()
+
+
+def input_sha256(spec: str | Path) -> str:
+    """Return the sha256 of the bytes of `input_files`, one file after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in input_files(spec):
+        with Path(file).open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def output_files(inputs: Sequence[str | Path], out: str | Path) -> list[str]:
