@@ -73,7 +73,7 @@ def test_standard_format_is_texts(blend, rows, ranker):
     assert (second["prompt"], *texts_of(second)) == ("Hi", "bb", "a")
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet", "out.csv"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
 def test_the_name_says_the_format_of_the_file(blend, rows, ranker, name):
     from llm_blender.data import read_records
 

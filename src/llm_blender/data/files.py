@@ -110,7 +110,7 @@ def input_sha256(spec: str | Path) -> str:
 
 
 def output_files(inputs: Sequence[str | Path], out: str | Path) -> list[str]:
-    """Name the outputs of `input_files`: one a file in the folder `out`, or `out` itself.
+    """List the outputs of `input_files`: one for each, in the folder `out`; or `out` itself.
 
     `out` is a folder if it ends with ``/`` or is one; it is not made here. An output has the name of its input, and
     so its format; ``.jsonl`` replaces or follows an extension that names no format that is written.
