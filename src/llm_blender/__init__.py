@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llm_blender.rankers.simcls import SimCLS
     from llm_blender.rankers.summa_reranker import SummaReranker
     from llm_blender.ranking import Priors
+    from llm_blender.stages import FuseRows, RankRows
     from llm_blender.store import Store
     from llm_blender.types import (
         LLM,
@@ -79,6 +80,7 @@ __all__ = [
     "EnsembleSettings",
     "Example",
     "Failure",
+    "FuseRows",
     "Fuser",
     "Fusion",
     "FusionReport",
@@ -102,6 +104,7 @@ __all__ = [
     "OpenAICompatibleLLM",
     "PairRanker",
     "Priors",
+    "RankRows",
     "Ranker",
     "RankerConfig",
     "Ranking",
@@ -141,6 +144,7 @@ _HOMES = {
     "rankers.llm_judge": ("LLMJudge",),
     "rankers.pair_ranker": ("PairRanker",),
     "ranking": ("Priors",),
+    "stages": ("FuseRows", "RankRows"),
     "store": ("Store",),
     "types": (
         "LLM",

@@ -136,7 +136,7 @@ class RowError(InputError):
 
     Attributes:
         path: path of the file, or ``-`` for standard input.
-        line: 1-based line (JSON Lines) or row (Parquet, a JSON list).
+        line: 1-based line (JSON Lines; CSV: where the row begins) or row (Parquet, a JSON list).
         reason: the problem.
         unit: what `line` counts, ``line`` or ``row``.
     """

@@ -5,19 +5,22 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from llm_blender.data import RowWriter, read_records, read_rows
+from llm_blender.data import RowWriter, read_records, read_rows, tables
 from llm_blender.errors import InputError, MissingExtraError, NotFoundError, RowError, WorkError
 
 RECORDS = [{"instruction": f"Question {i}: قل شيئًا 👋", "candidates": ["a", "b" * i]} for i in range(3)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
 FORMATS = ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"]
+WRITTEN = [*FORMATS, "rows.csv", "rows.tsv.zst"]
 
 
 def records(path: Path | str) -> list:
@@ -67,6 +70,17 @@ class TestReading:
     def test_standard_input(self, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
         assert records("-") == RECORDS
+
+    def test_standard_input_is_read_as_it_arrives(self):
+        read = "from llm_blender.data import read_records\nfor n, row in read_records('-'): print(n, row, flush=True)"
+        process = subprocess.Popen([sys.executable, "-c", read], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with process as running:
+            for number in (1, 2):
+                running.stdin.write(b'{"n": %d}\n' % number)
+                running.stdin.flush()
+                assert running.stdout.readline() == b"%d {'n': %d}\n" % (number, number)
+            running.stdin.close()
+            assert running.stdout.read() == b""
 
     @pytest.mark.parametrize("indent", [None, 1])
     @pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n \n"])
@@ -173,7 +187,7 @@ class TestBadFiles:
 
 
 class TestWriting:
-    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("name", WRITTEN)
     def test_the_file_is_not_there_before_the_end(self, tmp_path, name):
         with RowWriter(tmp_path / name) as writer:
             writer.write(RECORDS[0])
@@ -181,7 +195,7 @@ class TestWriting:
         assert left(tmp_path) == [name]
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("name", WRITTEN)
     def test_work_cut_short_leaves_the_old_file_as_it_was(self, tmp_path, name, error):
         (tmp_path / name).write_text("old")
 
@@ -194,7 +208,7 @@ class TestWriting:
         assert left(tmp_path) == [name]
         assert (tmp_path / name).read_text() == "old"
 
-    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("name", WRITTEN)
     def test_a_full_disk(self, tmp_path, name, monkeypatch):
         class Full(io.RawIOBase):
             def writable(self):
@@ -246,6 +260,40 @@ class TestWriting:
     def test_a_parquet_key_may_first_appear_in_the_last_row(self, tmp_path):
         write(tmp_path / "a.parquet", [{"a": 1}, {"a": 2, "b": "late"}])
         assert records(tmp_path / "a.parquet") == [{"a": 1, "b": None}, {"a": 2, "b": "late"}]
+
+    @pytest.mark.parametrize(
+        "rows", [[{"a": 1}] * 9 + [{"a": "x"}], [{"a": 2**70}], [{"a": [{"b": 1}]}, {"a": [{"b": "x"}]}]]
+    )
+    def test_rows_of_several_batches_that_parquet_cannot_hold(self, tmp_path, rows, monkeypatch):
+        monkeypatch.setattr(tables, "_BATCH", 1)
+        with pytest.raises(WorkError, match=r"These rows do not fit into Parquet: .* Write JSON Lines instead"):
+            write(tmp_path / "a.parquet", rows)
+        assert left(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [],
+            [{}, {}],
+            [{"a": 1}, {"a": 2.5}, {"a": None}],
+            [{"a": None}, {"a": None, "b": []}, {"b": [{"x": None}]}, {"b": [{"x": [1]}, {"w": True}]}],
+            [{"a": {}}, {"a": {"z": 1}}, {"a": {"b": {"late": "x"}, "z": 0.5}}, {"c": "x"}],
+            [{"scores": {"s": 1}}, {"scores": {"t": 0.5}}, {"scores": {}}, {}],
+            [{"at": datetime(2026, 1, 2, 3, 4, 5)}, {"at": None}, {"raw": b"\xff"}],  # as rows of Parquet may have
+        ],
+    )
+    def test_batches_of_parquet_have_the_types_of_the_whole(self, tmp_path, rows, monkeypatch):
+        import pyarrow
+        from pyarrow import parquet
+
+        keys = dict.fromkeys(key for row in rows for key in row)
+        whole = pyarrow.Table.from_pydict({key: [row.get(key) for row in rows] for key in keys})
+        monkeypatch.setattr(tables, "_BATCH", 1)
+        write(tmp_path / "a.parquet", rows)
+        found = parquet.read_table(tmp_path / "a.parquet")
+        assert found.schema == whole.schema
+        assert found.to_pylist() == whole.to_pylist()
+        assert parquet.ParquetFile(tmp_path / "a.parquet").num_row_groups == len(rows)
 
     def test_the_same_rows_give_the_same_bytes(self, tmp_path):
         for name in ("a.jsonl.gz", "b.jsonl.gz"):

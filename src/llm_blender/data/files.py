@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import glob
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -98,8 +99,18 @@ def _is_shard(file: Path) -> bool:
     return not hidden and _kind(file.name) in _KINDS and file.is_file()
 
 
+def input_sha256(spec: str | Path) -> str:
+    """Return the sha256 of the bytes of `input_files`, one file after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in input_files(spec):
+        with Path(file).open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def output_files(inputs: Sequence[str | Path], out: str | Path) -> list[str]:
-    """Return the outputs of `input_files`: one for each in the folder `out`, or `out` itself.
+    """List the outputs of `input_files`: one for each, in the folder `out`; or `out` itself.
 
     `out` is a folder if it ends with ``/`` or is one; it is not made here. An output has the name of its input, and
     so its format; ``.jsonl`` replaces or follows an extension that names no format that is written.

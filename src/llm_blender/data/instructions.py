@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import file_sha256
 from llm_blender.conversations import PROMPT_KEYS
-from llm_blender.data.files import STDIO
+from llm_blender.data.files import STDIO, input_files
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import read_prompt
 from llm_blender.data.records import SkipRecord
@@ -79,7 +80,8 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
     """Find the files of sources, with their names in cards and identifiers.
 
     Args:
-        sources: files, or data sets on the Hub: ``owner/name``, or ``owner/name:split``.
+        sources: files, folders and patterns, as for `input_files`; or data sets on the Hub: ``owner/name``, or
+            ``owner/name:split``.
 
     Raises:
         NotFoundError: there is no such file, data set or split.
@@ -87,15 +89,15 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for source in sources:
         name, _, split = source.partition(":")
-        if Path(source).is_file():
-            found.append((Path(source).name, Path(source)))
-        elif is_hub_name(name):
+        if is_hub_name(name) and not Path(source).is_file():
             found += [(f"{name}/{path.name}", path) for path in hub_files(name, split or None)]
-        else:
+            continue
+        try:
+            found += [(Path(file).name, Path(file)) for file in input_files(source)]
+        except NotFoundError as error:
             raise NotFoundError(
-                f"There is no file {source} (looked in {Path.cwd()}), and it is no data set on the Hub (owner/name, "
-                f"or owner/name:split)."
-            )
+                f"{str(error).rstrip('.')}, and it is no data set on the Hub (owner/name, or owner/name:split)."
+            ) from None
     return found
 
 
@@ -105,21 +107,21 @@ def read_instructions(
     """Yield the instructions of a file, without candidates.
 
     Args:
-        path: JSON Lines, a JSON list or Parquet, whose records hold ``instruction``, ``prompt``, ``question`` or
+        path: files that `read_records` reads, whose records hold ``instruction``, ``prompt``, ``question`` or
             ``messages``, and optionally ``input``, ``system``, ``id`` and a reference; or ``.txt``, a prompt a line.
-        name: prefix of the ids of rows without an ``id``; by default the file's name.
+        name: prefix of the ids of rows without an ``id``; by default the name of the row's file.
         on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Raises:
         RowError: the first malformed row.
         NotFoundError: there is no such file.
     """
-    path = Path(path)
-    name = name or path.name.partition(".")[0]
-    return parse_records(path, lambda number, record: _example(record, f"{name}-{number}"), on_bad=on_bad)
+    for file in input_files(path):
+        parse = partial(_example, name or Path(file).name.partition(".")[0])
+        yield from parse_records(file, parse, on_bad=on_bad)
 
 
-def _example(record: Mapping[str, Any], name: str) -> Example:
+def _example(name: str, number: int, record: Mapping[str, Any]) -> Example:
     try:
         prompt = read_prompt(record)
     except SkipRecord as error:
@@ -135,7 +137,7 @@ def _example(record: Mapping[str, Any], name: str) -> Example:
         instruction=prompt.instruction,
         input=prompt.input,
         reference=next((text for text in references if isinstance(text, str) and text), None),
-        id=name if record.get("id") is None else str(record["id"]),
+        id=f"{name}-{number}" if record.get("id") is None else str(record["id"]),
         extra=extra if licence is None else {**extra, "licence": licence},
     )
 

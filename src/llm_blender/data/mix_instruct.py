@@ -34,7 +34,7 @@ def read_mix_instruct(
     """Yield the rows of MixInstruct, or of a file in its format; memory holds one row.
 
     Args:
-        source: a file (JSON Lines, ``.gz``, ``.zst``, Parquet, ``-``), or the name of a data set on the Hub, such as
+        source: a file, a folder or a pattern, as for `read_records`, or the name of a data set on the Hub, such as
             `MIX_INSTRUCT`, which is downloaded once.
         split: split of a data set on the Hub, such as ``test``; None reads all splits. For a file, None.
         on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.

@@ -29,7 +29,7 @@ def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Exam
     """Yield the rows of a file.
 
     Args:
-        path: a file that `read_records` reads, or ``-`` for standard input.
+        path: files that `read_records` reads, or ``-`` for standard input.
         on_bad: called with the error of each malformed row, which is then skipped; None raises the first error.
 
     Raises:

@@ -113,7 +113,9 @@ def read_parquet(path: str) -> Iterator[dict[str, Any]]:
     except ValueError as error:  # pyarrow's ArrowInvalid
         raise InputError(f"{path} is not a Parquet file: {error}") from error
     with file:
-        for batch in file.iter_batches(batch_size=256, use_threads=False):
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        size = _BATCH * file.metadata.num_rows // (sum(group.total_byte_size for group in groups) or 1)
+        for batch in file.iter_batches(batch_size=min(max(size, 1), 256), use_threads=False):
             yield from batch.to_pylist()
 
 
@@ -161,6 +163,7 @@ _TEXTS = re.compile(
     rf"({'|'.join(PROMPT_KEYS)}|id|model|system|input|output|reference|chosen|rejected|text|answer|response)_?\d*"
 )
 """Keys whose values are texts, even where they look like numbers."""
+_CONVERSATIONS = {*PROMPT_KEYS, "chosen", "rejected"}  # which may be messages, too
 
 _CANDIDATE = re.compile(r"candidate(?:[ _]?(?P<number>\d+)(?:\.(?P<key>.+))?|:\s*(?P<model>.+))", re.IGNORECASE)
 _OWN_NAMES = {*PROMPT_KEYS, "id", "input", "output", "reference", "candidates"}
@@ -194,10 +197,10 @@ def read_csv(lines: Iterable[bytes], *, tabs: bool = False) -> Iterator[tuple[in
     """
     csv.field_size_limit(2**31 - 1)
     texts = _decoded(lines)
-    first = next(texts, "")
+    skipped, first = next(((n, text) for n, text in enumerate(texts) if text.strip(" ,;\t\r\n")), (0, ""))
     counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in ("\t" if tabs else _DELIMITERS)}
     rows = csv.reader(chain([first], texts), delimiter=max(counts, key=lambda mark: counts[mark]), strict=True)
-    line, columns = 1, None
+    line, columns = skipped + 1, None
     while True:
         try:
             cells = next(rows, None)
@@ -207,13 +210,13 @@ def read_csv(lines: Iterable[bytes], *, tabs: bool = False) -> Iterator[tuple[in
             return
         if any(cells):
             if columns is None:
-                columns = _columns(cells)
+                columns = _columns(line, cells)
             else:
                 try:
                     yield line, _record(columns, cells)
                 except ValueError as error:
                     yield line, CSVError(line, str(error))
-        line = rows.line_num + 1
+        line = skipped + rows.line_num + 1
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
@@ -234,7 +237,7 @@ class _Column:
     model: str = ""
 
 
-def _columns(header: Sequence[str]) -> list[_Column | None]:
+def _columns(line: int, header: Sequence[str]) -> list[_Column | None]:
     """Read the names of the columns; None is left out."""
     columns: list[_Column | None] = []
     for name in map(str.strip, header):
@@ -247,7 +250,7 @@ def _columns(header: Sequence[str]) -> list[_Column | None]:
     for column in named:
         if named.count(column) > 1:
             where = f"the candidate {column.candidate.removeprefix(':')}" if column.candidate else f"`{column.key}`"
-            raise CSVError(1, f"two columns are {where}")
+            raise CSVError(line, f"two columns are {where}")
     if _Column("ranking") in named:
         return [None if column in (_Column(_BEST), _Column(_BEST_MODEL)) else column for column in columns]
     return columns
@@ -276,8 +279,11 @@ def _record(columns: Sequence[_Column | None], cells: Sequence[str]) -> dict[str
     if candidates:
         if record["candidates"] is not candidates:
             raise ValueError("`candidates` is given beside columns of candidates: give one of them")
-        given = [candidate for candidate in candidates.values() if "text" in candidate]
-        record["candidates"] = [candidate if len(candidate) > 1 else candidate["text"] for candidate in given]
+        record["candidates"] = [
+            {"text": candidate.pop("text"), **candidate} if len(candidate) > 1 else candidate["text"]
+            for candidate in candidates.values()
+            if "text" in candidate
+        ]
     return record
 
 
@@ -291,9 +297,10 @@ def _value(key: str, cell: str) -> Any:
         return cell
     if isinstance(value, str):
         return value if _cell(key, value) == cell else cell
+    if key in _CONVERSATIONS and isinstance(value, list) and value:
+        return value if all(isinstance(turn, dict) and "role" in turn for turn in value) else cell
     if _TEXTS.fullmatch(key):
-        conversation = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value)
-        return value if conversation and value else cell
+        return cell
     # 007 and 1.50 are texts, since they are not what JSON writes.
     return value if isinstance(value, list | dict) or json.dumps(value) == cell else cell
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_blender._hub import file_sha256
-from llm_blender.data.files import RowWriter
+from llm_blender.data.files import RowWriter, input_sha256
 from llm_blender.data.instructions import fraction
 from llm_blender.data.records import short_names
 from llm_blender.data.rows import normalized_key, read_rows
@@ -251,7 +251,7 @@ def import_rows(plan: ImportPlan, out: str, *, progress: OnProgress | None = Non
         plan=plan,
         format=reading.format,
         inputs={file.name: file_sha256(file.path) for file in reading.inputs.files},
-        excluded={name: file_sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
+        excluded={name: input_sha256(path) for path, name in zip(plan.exclude, short_names(plan.exclude), strict=True)},
         records=reading.records,
         skipped=dict(sorted(reading.skipped.items())),
         bad=str(reading.bad[0]) if reading.bad else "",

@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from llm_blender._hub import file_sha256
+from llm_blender.data import input_sha256
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
@@ -109,7 +109,7 @@ def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str
                 f"[{name}]({count.source.url})" if count.source.url else name,
                 count.source.licence or "unknown",
                 *(cell(count) for cell in columns.values()),
-                f"`{file_sha256(count.path)}`",
+                f"`{input_sha256(count.path)}`",
             ]
         )
     return table(("source", "licence", *columns, digest), lines)
