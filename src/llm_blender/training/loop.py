@@ -30,7 +30,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
-from llm_blender.training.processes import check_processes, is_main_process, number_of_processes
+from llm_blender.training.processes import check_processes, is_main_process, number_of_processes, on_cpu
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
@@ -151,15 +151,17 @@ class _LearnerTrainer(Trainer):
         own = []
         for batch in map(self._prepare_inputs, dataloader):
             with torch.inference_mode(), self._precision(batch):
-                loss, found, targets = self.learner.step(batch)
-            own.append((loss.item(), found.float().cpu().numpy(), targets.cpu().numpy()))
+                output = self.learner.step(batch)
+            predictions, targets = output.predictions.float(), output.targets
+            own.append((output.loss.item(), predictions.cpu().numpy(), targets.cpu().numpy()))
         # Batches are dealt in turn; the first ones come again where none are left.
         dealt = itertools.chain.from_iterable(zip(*gather_object([own]), strict=True))
         count = len(dataloader.dataset)
-        losses, predictions, targets = zip(*itertools.islice(dealt, count), strict=True)
-        every = np.concatenate(predictions), np.concatenate(targets)
-        figures = {"loss": float(np.mean(losses)), **self.learner.evaluate(*every)}
-        return EvalLoopOutput(*every, {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}, count)
+        losses, *others = zip(*itertools.islice(dealt, count), strict=True)
+        every = tuple(np.concatenate(arrays) for arrays in others)
+        found = {"loss": float(np.mean(losses)), **self.learner.evaluate(*every)}
+        figures = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        return EvalLoopOutput(every[0], every[1], figures, count)
 
     def _precision(self, batch: Batch) -> torch.autocast:
         return torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -261,6 +263,8 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
         report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=on_cpu(),
+        ddp_backend="gloo" if on_cpu() else None,
         ddp_find_unused_parameters=True,
         **settings,
     )
