@@ -479,6 +479,13 @@ class TrainingOptions:
         typer.Option(metavar="NAME", help="Start from this model: a Hub name or a folder [default: the recipe's]."),
     ] = None
     epochs: Annotated[int | None, typer.Option(min=1, help="Set the number of passes over the training data.")] = None
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Set the number of batches per step, a multiple of the number of processes [default: the recipe's].",
+        ),
+    ] = None
     seed: Annotated[int | None, typer.Option(min=0, help="Seed everything that is drawn at random.")] = None
 
     def __post_init__(self) -> None:

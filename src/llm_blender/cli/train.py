@@ -257,6 +257,7 @@ def ranker(
     new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
     """
     try:
+        from llm_blender.training.processes import is_main_process
         from llm_blender.training.recipes import RANKERS
         from llm_blender.training.run import train_ranker
     except ModuleNotFoundError as error:
@@ -273,16 +274,17 @@ def ranker(
             "--dev": options.dev,
         }
         others |= {"--score": score, "--max-groups": max_groups, "--backbone": options.backbone}
+        others |= {"--accumulate": options.accumulate}
         refused = [name for name, value in others.items() if value]
         train_on(votes, output, refused, exclude=exclude, epochs=epochs, seed=seed or 0, as_json=as_json)
         return
     if kind is not None and kind not in RANKERS:
         raise unknown_name("ranker", kind, RANKERS)
     plan = _plan(files or [], options, score or [], pairs, max_groups)
-    changes = {"epochs": epochs, "seed": seed, "ranker": kind}
+    changes = {"epochs": epochs, "accumulate": options.accumulate, "seed": seed, "ranker": kind}
     plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading weights takes a moment
-    with progress("training", "steps") as report:
+    with progress("training", "steps", show=is_main_process()) as report:
         run = train_ranker(
             plan,
             options.data,
@@ -293,6 +295,8 @@ def ranker(
             progress=report,
             note=note,
         )
+    if not is_main_process():
+        return
     result: dict[str, Any] = {
         "output": str(output),
         "pairs": sum(count.pairs for count in run.sources),

@@ -63,15 +63,17 @@ def fuser(
     """
     try:
         from llm_blender.training.fuser import train_fuser
+        from llm_blender.training.processes import is_main_process
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "train") from error
 
     plan = _plan(files or [], options, score)
     changes: dict[str, Any] = {"lora_rank": lora_rank, "epochs": options.epochs, "steps": steps, "seed": options.seed}
+    changes["accumulate"] = options.accumulate
     if options.recipe is None:
         changes["backbone"] = options.backbone
     plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    with progress("training", "steps") as report:
+    with progress("training", "steps", show=is_main_process()) as report:
         run = train_fuser(
             plan,
             options.data,
@@ -82,6 +84,8 @@ def fuser(
             progress=report,
             note=note,
         )
+    if not is_main_process():
+        return
     result: dict[str, Any] = {
         "output": str(output),
         "rows": sum(count.used for count in run.sources) - run.too_long,

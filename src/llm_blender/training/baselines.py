@@ -113,7 +113,7 @@ class PointwiseLearner(BaselineLearner):
         """See `Learner`."""
         return PackedGroups(examples, self.read, self.pad_id, self._recipe.batch_tokens)
 
-    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
+    def step(self, batch: Batch) -> StepOutput:
         """See `Learner`; predictions are logits of preferences, targets their probabilities."""
         loss, scores = self.score(batch)
         columns = [_columns(scored, of_texts) for scored, of_texts in zip(batch["groups"], scores, strict=True)]
@@ -362,7 +362,7 @@ class MLMHeadLearner(BaselineLearner):
         texts = dict.fromkeys(text for scored in examples for text in scored.group.texts)
         return MaskedTexts(list(texts), self._format, self._recipe, 1 if evaluation else self._recipe.epochs)
 
-    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
+    def step(self, batch: Batch) -> StepOutput:
         """See `Learner`; predictions are the likeliest tokens behind the masks, targets the original ones."""
         if not any(weight.requires_grad for weight in self._encoder.parameters()):
             self._encoder.eval()  # only the head learns, from the states that the encoder has in use

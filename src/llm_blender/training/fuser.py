@@ -35,6 +35,7 @@ from llm_blender.training.loop import (
     lower_layers,
     train,
 )
+from llm_blender.training.processes import check_processes, is_main_process
 from llm_blender.training.recipes import FuserRecipe
 
 
@@ -93,11 +94,15 @@ class FuserLearner(Learner[_SizedRow]):
             fixed=evaluation,
         )
 
-    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
+    def step(self, batch: Batch) -> StepOutput:
         """See `Learner`; predictions are the sums of each answer's losses, targets its numbers of tokens."""
         losses = answer_losses(self.model, batch, self._loaded.seq2seq)
         counts = (batch["labels"] != IGNORED).sum(1)
-        return StepOutput(losses.sum() / (counts.sum() if items is None else items), losses.sum(1), counts)
+        return StepOutput(losses.sum() / counts.sum(), losses.sum(1), counts)
+
+    def weight(self, batch: Batch) -> int:
+        """See `Learner`: the number of answer tokens."""
+        return int((batch["labels"] != IGNORED).sum())
 
     def evaluate(self, predictions: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """See `Learner`: mean loss of an answer token, with its interval over rows."""
@@ -217,7 +222,8 @@ def train_fuser(
 
     It learns to write the reference of a row from the row's instruction and best candidates; only the answer's tokens
     count. An interrupted run of the same recipe on the same rows resumes from its last checkpoint in
-    ``output/trainer``; checkpoints of another run are refused.
+    ``output/trainer``; checkpoints of another run are refused. Of several processes that share the run, the main one
+    writes.
 
     Args:
         recipe: settings of the run.
@@ -233,9 +239,10 @@ def train_fuser(
         RowError: a row cannot be used.
         CheckpointError: the model is none that writes.
         InputError: no rows have reference and candidates, none fits into `recipe.max_length`, the model reads fewer
-            tokens than that, or `output` holds another run.
+            tokens than that, `output` holds another run, or the processes cannot share this one.
         MissingExtraError: the recipe has an adapter and ``lora`` is not installed.
     """
+    check_processes(recipe.accumulate)
     if not recipe.sources:
         raise InputError("Nothing to learn from: the recipe names no [[sources]].")
     keys = excluded_keys(exclude)
@@ -248,9 +255,7 @@ def train_fuser(
     folder = output / "trainer" / "fuser"
     resumed = checkpoints(folder)[-1:]
     started = time.perf_counter()
-    log = train(
-        learner, recipe, fitting, learner.fit(dev), folder, accumulate=recipe.accumulate, evaluate_first=True, **reports
-    )
+    log = train(learner, recipe, fitting, learner.fit(dev), folder, evaluate_first=True, **reports)
     run = FuserRun(
         recipe,
         tuple(counts),
@@ -261,6 +266,7 @@ def train_fuser(
         seconds=time.perf_counter() - started,
         resumed=int(resumed[0].name.rpartition("-")[2]) if resumed else 0,
     )
-    learner.save(output)
-    (output / "README.md").write_text(fuser_card(run, output), encoding="utf-8")
+    if is_main_process():
+        learner.save(output)
+        (output / "README.md").write_text(fuser_card(run, output), encoding="utf-8")
     return run

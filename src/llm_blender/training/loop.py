@@ -2,11 +2,15 @@
 
 Each kind of model brings a `Learner`. `train` packs examples into its batches, minimises its loss, evaluates on
 development examples, and saves checkpoints; an interrupted run resumes from the last one, to the same weights.
+
+Several processes share a run as one process would do it alone: the batches of each step are the same, dealt to the
+processes in turn, and so are the loss and what evaluation reads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,14 +20,17 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from llm_blender._torch import without_bars
 from llm_blender.errors import InputError
+from llm_blender.training.processes import check_processes, is_main_process, number_of_processes, on_cpu
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
 
@@ -78,13 +85,12 @@ class Learner(ABC, Generic[_Example]):
         """Pack examples into batches, for training or, in one pass, for evaluation."""
 
     @abstractmethod
-    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
-        """Compute the loss of one batch.
+    def step(self, batch: Batch) -> StepOutput:
+        """Compute the loss of one batch, an item of `batches` on the model's device."""
 
-        Args:
-            batch: an item of `batches`, on the model's device.
-            items: labels of all batches of the optimisation step, where batches have ``labels``.
-        """
+    def weight(self, batch: Batch) -> int:
+        """Weigh a batch's loss in the mean over all batches of an optimisation step."""
+        return 1
 
     @abstractmethod
     def evaluate(self, predictions: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
@@ -98,6 +104,18 @@ class Learner(ABC, Generic[_Example]):
         """Write a checkpoint that the package loads."""
 
 
+class _Step(nn.Module):
+    """The loss as a forward pass, so that what wraps this module averages the gradients over processes."""
+
+    def __init__(self, learner: Learner[Any]) -> None:
+        super().__init__()
+        self.model, self._learner = learner.model, learner
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute the loss of a batch."""
+        return self._learner.step(batch).loss
+
+
 class _LearnerTrainer(Trainer):
     learner: Learner[Any]
     bfloat16: bool
@@ -105,16 +123,51 @@ class _LearnerTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self.bfloat16):
-            output = self.learner.step(inputs, num_items_in_batch)
-        return (output.loss, output) if return_outputs else output.loss
+        share = inputs.pop("share")
+        with self._precision(inputs):
+            return model(inputs) * share
 
-    def prediction_step(
-        self, model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.inference_mode():
-            loss, output = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
-        return loss, output.predictions.float(), output.targets
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Batch], Tensor]:
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        weights = [self.learner.weight(batch) for batch in batches]
+        state, processes = self.accelerator.gradient_state, self.args.world_size
+        if state.end_of_dataloader and 0 < state.remainder <= self.args.process_index:
+            weights[-1] = 0  # no batch was left for this process, and it was dealt one from the beginning again
+        total = self.accelerator.reduce(torch.tensor(sum(weights), device=device), "sum")
+        # The shares of all processes add up to their number, by which the average of the gradients divides them.
+        shares = [weight * processes / int(total) for weight in weights]
+        return [{**batch, "share": share} for batch, share in zip(batches, shares, strict=True)], total
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: Any = None,
+        ignore_keys: Any = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        # The trainer's own loop gathers rows of one width, and an item here is a whole batch of any size.
+        self.learner.model.eval()
+        own = []
+        for batch in map(self._prepare_inputs, dataloader):
+            with torch.inference_mode(), self._precision(batch):
+                output = self.learner.step(batch)
+            predictions, targets = output.predictions.float(), output.targets
+            own.append((output.loss.item(), predictions.cpu().numpy(), targets.cpu().numpy()))
+        # Batches are dealt in turn; the first ones come again where none are left.
+        dealt = itertools.chain.from_iterable(zip(*gather_object([own]), strict=True))
+        count = len(dataloader.dataset)
+        losses, *others = zip(*itertools.islice(dealt, count), strict=True)
+        every = tuple(np.concatenate(arrays) for arrays in others)
+        found = {"loss": float(np.mean(losses)), **self.learner.evaluate(*every)}
+        figures = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        return EvalLoopOutput(every[0], every[1], figures, count)
+
+    def _precision(self, batch: Batch) -> torch.autocast:
+        return torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        return self.accelerator.prepare(_Step(self.learner)) if training else model
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.learner.ordered:
@@ -130,7 +183,6 @@ def train(
     output: Path,
     *,
     steps: int | None = None,
-    accumulate: int = 1,
     evaluate_first: bool = False,
     done: int = 0,
     **reports: Unpack[Reports],
@@ -139,19 +191,23 @@ def train(
 
     Args:
         learner: holds the trained weights afterwards.
-        recipe: optimisation settings.
+        recipe: optimisation settings; the processes of the run share its `accumulate` batches per step.
         examples: training examples.
         dev: development examples; empty for no evaluation.
         output: folder of the trainer's checkpoints.
         steps: optimisation steps, in place of the recipe's epochs.
-        accumulate: batches per optimisation step.
         evaluate_first: evaluate before the first step as well.
         done: steps of earlier stages, added to the reported progress.
-        **reports: see `Reports`.
+        **reports: see `Reports`; the main process alone reports.
 
     Returns:
         The trainer's log: stage, step, loss, and figures of `Learner.evaluate` as ``eval_NAME``.
+
+    Raises:
+        InputError: the run cannot be shared by its processes, see `check_processes`, or they do not see the same
+            checkpoints.
     """
+    check_processes(recipe.accumulate)
     saved = checkpoints(output)
     trainer = _LearnerTrainer(
         model=learner.model,
@@ -161,18 +217,21 @@ def train(
             # What is not -1 counts in place of the epochs.
             max_steps=steps or -1,
             num_train_epochs=1 if learner.draws else recipe.epochs,
-            gradient_accumulation_steps=accumulate,
+            gradient_accumulation_steps=recipe.accumulate // number_of_processes(),
             eval_strategy="steps" if dev else "no",
             eval_on_start=bool(dev) and evaluate_first and not saved,
         ),
         train_dataset=learner.batches(examples),
         eval_dataset=learner.batches(dev, evaluation=True) if dev else None,
         data_collator=itemgetter(0),  # an item is a whole batch
-        compute_metrics=lambda found: learner.evaluate(np.asarray(found.predictions), np.asarray(found.label_ids)),
     )
     trainer.learner, trainer.bfloat16 = learner, recipe.bf16
-    # A loss over labels is a mean over the step already; the trainer must not divide it by the batches.
+    # Losses have their share in the step already; the trainer must not divide them by the batches.
     trainer.model_accepts_loss_kwargs = True
+    if len(set(gather_object([saved[-1].name if saved else None]))) > 1:
+        raise InputError(f"{output} is not the same folder for all processes: share it between the machines.")
+    if trainer.args.process_index:
+        set_seed(recipe.seed + trainer.args.process_index)  # dropout of its own
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     trainer.add_callback(_Reporter(learner.name, done, **reports))
@@ -185,7 +244,7 @@ def train(
 def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingArguments:
     """Translate a recipe, for data sets whose items are whole batches."""
     output.mkdir(parents=True, exist_ok=True)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
@@ -204,8 +263,14 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
         report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=on_cpu(),
+        ddp_backend="gloo" if on_cpu() else None,
+        ddp_find_unused_parameters=True,
         **settings,
     )
+    # A process trains on one GPU: several would make the trainer deal it as many batches at a time.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class _Reporter(TrainerCallback):
@@ -217,11 +282,11 @@ class _Reporter(TrainerCallback):
         self._stage, self._done, self._progress, self._note = stage, done, progress, note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._progress:
+        if self._progress and state.is_world_process_zero:
             self._progress(self._done + state.global_step, self._done + state.max_steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        if self._note and metrics:
+        if self._note and metrics and state.is_world_process_zero:
             names = [name for name in ("loss", "agreement", "accuracy") if f"eval_{name}" in metrics]
             found = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in names)
             self._note(f"{self._stage}, step {state.global_step} of {state.max_steps}: {found}")
@@ -250,8 +315,9 @@ def check_fingerprint(folder: Path, *parts: Any) -> None:
         raise InputError(
             f"{folder} belongs to a run with another recipe or other data: remove it, or choose another output."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(fingerprint)
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(fingerprint)
 
 
 def freeze(backbone: nn.Module, layers: int) -> None:

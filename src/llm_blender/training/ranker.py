@@ -91,7 +91,7 @@ class PairLearner(Learner[TrainingGroup]):
         reading: ReadingMode = "one" if evaluation and self._reading == "both" else self._reading
         return PairBatches(examples, self._format, reading, self._recipe.batch_tokens, self._recipe.soft_labels)
 
-    def step(self, batch: Batch, items: Tensor | None = None) -> StepOutput:
+    def step(self, batch: Batch) -> StepOutput:
         """See `Learner`; predictions are logits of preferences, targets their probabilities."""
         left, right = (scores.float() for scores in pair_scores(self.model, batch, self._reading))
         targets = batch["targets"].unsqueeze(-1).expand_as(left)

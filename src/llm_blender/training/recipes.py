@@ -97,6 +97,7 @@ class Optimisation(_Strict):
         warmup: share of the steps.
         weight_decay: of AdamW.
         batch_tokens: tokens per batch, padding included.
+        accumulate: batches per step. The processes of a run share them, so that their number must divide it.
         epochs: passes over the data, each in another order.
         steps: steps of the whole run, whatever the amount of data; None for as many as the epochs make.
         bf16: compute in bfloat16: faster on accelerators and on CPUs with AVX512-BF16 or AMX. Trained weights stay
@@ -109,6 +110,7 @@ class Optimisation(_Strict):
     warmup: float = Field(default=0.06, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     batch_tokens: int = Field(default=8_192, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     epochs: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
     bf16: bool = False
@@ -148,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
 class Recipe(Optimisation):
     """Training run of a ranker; its fields, and those of `Optimisation`, are the options of ``blend train ranker``.
 
-    A batch is a step. A PairRanker's pointwise and pairwise stage share `steps` as `alone` divides the groups.
+    A PairRanker's pointwise and pairwise stage share `steps` as `alone` divides the groups.
 
     **Data**
 
@@ -237,10 +239,6 @@ class FuserRecipe(Optimisation):
         lora_rank: rank of an adapter (arXiv 2106.09685) that is trained in place of the model; 0 trains the model.
         lora_alpha: scale of the adapter: its output is multiplied by `lora_alpha` / `lora_rank`.
         lora_targets: names of the layers with an adapter; empty for all linear ones but the last.
-
-    **Optimisation**
-
-        accumulate: batches per step.
     """
 
     sources: tuple[FuserSource, ...] = ()
@@ -261,7 +259,6 @@ class FuserRecipe(Optimisation):
 
     learning_rate: float = Field(default=1e-4, gt=0)
     batch_tokens: int = Field(default=4_096, ge=1)
-    accumulate: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _leave_room(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from llm_blender.training.card import Quality, Run, model_card
 from llm_blender.training.checkpoints import new_pair_ranker
 from llm_blender.training.groups import Judgements, ScoredGroup, TrainingGroup, excluded_keys, find_tasks, load_groups
 from llm_blender.training.loop import Reports, check_fingerprint
+from llm_blender.training.processes import check_processes, is_main_process
 from llm_blender.training.ranker import PairLearner
 from llm_blender.training.recipes import Recipe, Source
 
@@ -48,7 +50,8 @@ def train_ranker(
     """Train the ranker that `recipe.ranker` names, and write its checkpoint with its model card.
 
     An interrupted run of the same recipe on the same pairs resumes from its last checkpoint in ``output/trainer``;
-    checkpoints of another run are refused.
+    checkpoints of another run are refused. Of several processes that share the run, the main one writes and measures;
+    the others return at once, without `Run.quality`.
 
     Args:
         recipe: settings of the run.
@@ -63,10 +66,11 @@ def train_ranker(
         NotFoundError: a file or the encoder is missing.
         RowError: a row cannot be used.
         CheckpointError: the encoder's tokenizer has no fast form, or lacks a token that the ranker needs.
-        InputError: there are no pairs, the encoder reads fewer tokens than `recipe.max_length`, or `output` holds
-            another run.
+        InputError: there are no pairs, the encoder reads fewer tokens than `recipe.max_length`, `output` holds
+            another run, or the processes cannot share this one.
         MissingExtraError: ``onnx`` is not installed.
     """
+    check_processes(recipe.accumulate)
     keys = excluded_keys(exclude)
     groups, counts = load_groups(recipe.sources, data, keys, recipe.seed)
     dev, dev_counts = load_groups(recipe.dev_sources, dev_data, keys, recipe.seed)
@@ -83,13 +87,16 @@ def train_ranker(
         examples = _add_scores(groups, recipe.sources, data, kind)
         dev_examples = _add_scores(dev, recipe.dev_sources, dev_data, kind)
         tasks = [find_tasks(examples)] if kind is SummaRerankerLearner else []
-        learner = kind(recipe, name, trainer / "reader", *tasks)
+        with tempfile.TemporaryDirectory() as workspace:
+            learner = kind(recipe, name, Path(workspace), *tasks)
     log = learner.train(examples, dev_examples, trainer, **reports)
+    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(map(Path, exclude)), tuple(log), Quality())
+    if not is_main_process():
+        return run
     learner.save(output)
-    quality = _measure(output, recipe.ranker, dev)
-    if quality.temperature != 1:
-        learner.save_temperature(output, quality.temperature)
-    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(map(Path, exclude)), tuple(log), quality)
+    run = replace(run, quality=_measure(output, recipe.ranker, dev))
+    if run.quality.temperature != 1:
+        learner.save_temperature(output, run.quality.temperature)
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
 

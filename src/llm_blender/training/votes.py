@@ -26,6 +26,7 @@ from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_check
 from llm_blender.ranking import Interval, bootstrap_interval
 from llm_blender.store import Store
 from llm_blender.training.card import table
+from llm_blender.training.processes import number_of_processes
 from llm_blender.training.recipes import Recipe, Source
 from llm_blender.types import Example, OnProgress
 
@@ -154,11 +155,14 @@ def train_on_votes(
     Raises:
         NotFoundError: there is no such ranker.
         CheckpointError: it is no PairRanker.
-        InputError: it reads texts in a way that training does not support, or `output` holds another run.
+        InputError: it reads texts in a way that training does not support, `output` holds another run, or several
+            processes share this one.
     """
     from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.run import train_ranker
 
+    if number_of_processes() > 1:
+        raise InputError("Votes are few, and one process learns from them: start `blend train ranker --votes` alone.")
     config = PairRankerConfig.load(find_checkpoint(init))
     recipe = _recipe(init, config, len(votes.learnt), seed, epochs, settings)
     folder = output / "votes"
