@@ -66,7 +66,7 @@ def test_little_padding_on_a_realistic_mix(tiny_ranker, prompts, candidates):
         read.append(batch.attention_mask.sum())
         return real(batch)
 
-    count.parallel = 1
+    count.parallel, count.ahead = 1, 0
     ranker.backend = count
     rankings = ranker.rank_many(["Why is the sky blue?"] * len(texts), texts, strategy="single")
     assert sum(ranking.comparisons for ranking in rankings) >= 200

@@ -200,7 +200,7 @@ class TestComparing:
             counts["read"] = 0
             fitted = FittedTexts(ranker.input_format, prompts, candidates, [0.0, 0.0])
             comparer = LateComparer(ranker.backend, fitted, ranker.max_tokens, **options)
-            return comparer(pool, lambda done: None), counts["read"]
+            return comparer(pool, lambda *done: None), counts["read"]
 
         wanted, once = compare()
         found, read = compare(kept=150)
@@ -238,13 +238,13 @@ def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
     counts = {"read": 0, "compared": 0}
     read, compare = ranker.backend.read, ranker.backend.compare
 
-    def reading(sequences):
+    def reading(sequences, *device):
         counts["read"] += len(sequences)
-        return read(sequences)
+        return read(sequences, *device)
 
-    def comparing(pairs):
+    def comparing(pairs, *device):
         counts["compared"] += len(pairs)
-        return compare(pairs)
+        return compare(pairs, *device)
 
     monkeypatch.setattr(ranker.backend, "read", reading)
     monkeypatch.setattr(ranker.backend, "compare", comparing)
