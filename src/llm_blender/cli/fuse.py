@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm_blender.cli._options import (
+    BackendOptions,
     ConfigOption,
     DeviceOption,
     EnsembleOptions,
@@ -78,12 +79,11 @@ def fuse(
     """
     from llm_blender.data import RowWriter
     from llm_blender.fusers import FusionRule, GuardedFuser
-    from llm_blender.rankers import load_ranker
 
-    loaded, started = EnsembleOptions(fuser=fuser, config=config).load_config(), time.monotonic()
+    loaded, started = EnsembleOptions(fuser=fuser, device=device, config=config).load_config(), time.monotonic()
     settings = loaded.fuser
     with source.open() as rows:
-        judge = load_ranker(ranker or loaded.ranker.name)
+        judge = BackendOptions().load(ranker or loaded.ranker.name, loaded.ranker)
         guarded = GuardedFuser(
             _load(loaded, device),
             judge,

@@ -88,7 +88,7 @@ def rank(
         summary.skipped = len(rows.bad)
         later = strengths is not None or judge is not None  # they can lift any candidate
         by_model = ranking_by(
-            backend.load(ranker), options.settings(loaded.ranker), 1 if best_of_n and not later else None
+            backend.load(ranker, loaded.ranker), options.settings(loaded.ranker), 1 if best_of_n and not later else None
         )
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, by_model, report):

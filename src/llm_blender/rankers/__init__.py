@@ -128,9 +128,7 @@ def check_options(
         MissingExtraError: they need ``torch``, which is not installed.
         InputError: see `load_ranker`.
     """
-    from llm_blender.rankers.heuristics import HEURISTICS
-
-    if name in HEURISTICS:
+    if not runs_model(name):
         options = {
             "backend": backend,
             "device": device,
@@ -142,9 +140,19 @@ def check_options(
         if given:
             raise InputError(f"The ranker {name!r} runs no model, and has no {' or '.join(given)}: leave that out.")
         return
-    from llm_blender.rankers.pair_ranker.backends import torch_loading
+    from llm_blender.rankers.checkpoints import BUNDLED
+    from llm_blender.rankers.pair_ranker.backends import one_at_a_time, torch_loading
 
-    torch_loading(backend, device, dtype, max_tokens)
+    loading = torch_loading(backend, device, dtype, max_tokens)
+    if name == BUNDLED and loading is None and max_tokens is not None:
+        raise one_at_a_time(backend or "onnx")
+
+
+def runs_model(name: str | os.PathLike[str]) -> bool:
+    """Return whether the ranker of this name runs a model, unlike the baselines."""
+    from llm_blender.rankers.heuristics import HEURISTICS
+
+    return name not in HEURISTICS
 
 
 def _load_on_torch(

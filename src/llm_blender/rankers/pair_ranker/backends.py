@@ -243,6 +243,11 @@ def torch_loading(backend: str | None, device: Any, dtype: Any, max_tokens: int 
     return Loading.of(device=device, dtype=dtype, max_tokens=max_tokens)
 
 
+def one_at_a_time(backend: str) -> InputError:
+    """Make the error for batches where a backend computes one text or pair at a time."""
+    return InputError(f"The {backend} backend computes one text at a time: max_tokens needs a device, or torch.")
+
+
 def available_processors() -> int:
     """Return the number of processors available to this process."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows

@@ -25,6 +25,7 @@ from llm_blender.rankers.pair_ranker.backends import (
     PairComparer,
     TorchBackend,
     load_session,
+    one_at_a_time,
     torch_loading,
 )
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
@@ -150,7 +151,7 @@ class PairRanker(PairwiseRanker):
             max_tokens = loading.max_tokens
         else:
             if max_tokens is not None and config.alone_layers:
-                raise InputError(f"The {backend} backend computes one text at a time: max_tokens is for torch.")
+                raise one_at_a_time(backend)
             load: LoadModel = load_session
             kind = precision or _PRECISIONS[backend][0]
             if backend == "openvino":
