@@ -164,7 +164,7 @@ class TestComparing:
 
     def test_many_prompts_are_read_once_and_ranked_as_each_alone(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
-        monkeypatch.setattr("llm_blender.rankers.pair_ranker.ranker.KEPT_TOKENS", 12 * 96)
+        monkeypatch.setattr("llm_blender.rankers.pair_ranker.late.KEPT_TOKENS", 12 * 96)
         prompts = [f"{PROMPT} {number}" for number in range(5)]
         alone = [ranker.rank(prompt, TEXTS, strategy="knockout") for prompt in prompts]
         counts, reported = count(ranker, monkeypatch), []

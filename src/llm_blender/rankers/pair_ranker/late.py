@@ -155,6 +155,12 @@ KEPT_TOKENS = 32_768
 _KEPT_BATCHES = 8
 """Batches whose readings a device keeps, where these are more tokens: enough for full batches of their pairs."""
 
+
+def kept_tokens(backend: LateBackend, max_tokens: int) -> int:
+    """Return the number of tokens whose readings each device of a backend keeps, with batches of this size."""
+    return KEPT_TOKENS if backend.singly else max(KEPT_TOKENS, _KEPT_BATCHES * max_tokens)
+
+
 _Text = tuple[int, int, int]
 """Numbers of an instruction and a candidate, and the whole candidate's length in tokens (`FittedTexts.text_key`)."""
 _Pair = tuple[_Text, _Text]
@@ -174,7 +180,7 @@ class LateComparer:
         max_tokens: of a batch, if the backend takes more than one text or pair.
         layers: number of layers that read, and of those that compare: the cost of a token in each.
         kept: number of tokens whose readings a device keeps; copies for pairs of two devices come on top until the
-            next round. None is `KEPT_TOKENS`, or eight batches.
+            next round. None is what `kept_tokens` returns.
     """
 
     def __init__(
@@ -188,7 +194,7 @@ class LateComparer:
     ) -> None:
         self.texts = texts
         self._backend, self._max_tokens, self._layers = backend, 1 if backend.singly else max_tokens, layers
-        self._kept = max(KEPT_TOKENS, _KEPT_BATCHES * self._max_tokens) if kept is None else kept
+        self._kept = kept_tokens(backend, max_tokens) if kept is None else kept
         self._read_texts: list[OrderedDict[_Text, ReadText]] = [OrderedDict() for _ in range(backend.devices)]
         self._sequences: dict[_Text, PairSequence] = {}
 

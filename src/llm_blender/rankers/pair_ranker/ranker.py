@@ -31,11 +31,11 @@ from llm_blender.rankers.pair_ranker.backends import (
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import (
-    KEPT_TOKENS,
     LateBackend,
     LateComparer,
     LateOnnxBackend,
     LateTorchBackend,
+    kept_tokens,
 )
 from llm_blender.ranking import EvidenceWeights, PairwiseRanker, RankOptions, comparison_count
 from llm_blender.ranking.engine import Meter
@@ -218,10 +218,12 @@ class PairRanker(PairwiseRanker):
     def _rank_many(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        if not getattr(self.backend, "singly", False):
+        if not self.config.alone_layers:
             return super()._rank_many(instructions, candidates, options)
-        # More prompts at a time would fill no batch, and their texts would have to be read again in each round.
-        groups = list(_groups([len(texts) for texts in candidates], KEPT_TOKENS // self.config.max_length))
+        # Of more prompts at a time, the texts would have to be read again in each round of a strategy.
+        backend = cast(LateBackend, self.backend)
+        most = backend.devices * kept_tokens(backend, self.max_tokens) // self.config.max_length
+        groups = list(_groups([len(texts) for texts in candidates], most))
         progress = options["progress"]
 
         def count(n: int) -> int:
