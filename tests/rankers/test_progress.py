@@ -5,8 +5,6 @@ The clock is counted work: tokens of each batch, padding included, times the lay
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -53,7 +51,7 @@ def make(tiny_ranker):
     def make(kind):
         folder, backend = rankers[kind]
         form = InputFormat.load(folder, PairRankerConfig.load(folder))
-        return PairRanker(backend, form, folder, max_tokens=2_048)
+        return PairRanker(backend, form, folder, max_tokens=2_048, evidence=False)
 
     return make
 
@@ -75,20 +73,72 @@ def timed(ranker, run):
 
 def estimates(reports, end):
     """Return the whole time by extrapolation, over the real one, of the reports after a tenth of the work."""
-    return [time / share / end for time, share in reports if 0.1 <= share]
+    return [time / share / end for time, share in reports if share >= 0.1]
+
+
+STRATEGIES = [{}, {"k": 1}, {"strategy": "knockout"}, {"strategy": "top_k"}, {"strategy": "bubble"}]
 
 
 @pytest.mark.parametrize("kind", ["one at a time", "batches", "pairs"])
-@pytest.mark.parametrize(
-    "options", [{}, {"k": 1}, {"strategy": "knockout"}, {"strategy": "top_k"}, {"strategy": "bubble"}]
-)
-@pytest.mark.parametrize("candidates", [5, 11])
-def test_after_a_tenth_the_time_left_is_known_within_a_half(make, kind, options, candidates):
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_after_a_tenth_the_time_left_is_known_within_a_half(make, kind, options):
     ranker = make(kind)
-    texts = chat_texts(24, candidates)
-    reports, end = timed(ranker, lambda progress: ranker.rank_many(*texts, progress=progress, **options))
+    prompts, candidates = chat_texts(12, 6)
+    candidates = [[*texts, texts[0]] for texts in candidates]  # an equal text is not compared: less than expected
+    reports, end = timed(ranker, lambda progress: ranker.rank_many(prompts, candidates, progress=progress, **options))
     shares = [share for _, share in reports]
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    assert len([share for share in shares if share < 0.2]) >= 2  # also while the texts are read
-    assert all(0.5 <= estimate <= 1.5 for estimate in estimates(reports, end)), estimates(reports, end)
+    assert sum(0 < share < 0.3 for share in shares) >= 2  # also while the texts are read
+    assert all(0.5 <= estimate <= 1.5 for estimate in estimates(reports, end))
+
+
+@pytest.mark.parametrize("kind", ["one at a time", "batches"])
+def test_so_it_is_in_a_file_of_several_chunks(make, kind, monkeypatch):
+    from llm_blender.cli import _rows
+
+    class Rows:
+        count = 40
+
+        def chunks(self, size):
+            prompts, candidates = chat_texts(self.count, 3, words=40)
+            rows = list(zip(prompts, candidates, strict=True))
+            yield from (rows[start : start + size] for start in range(0, self.count, size))
+
+    monkeypatch.setattr(_rows, "_CHUNK", 16)
+    ranker = make(kind)
+
+    def rank(rows, report):
+        return ranker.rank_many(*map(list, zip(*rows, strict=True)), strategy="knockout", progress=report)
+
+    reports, end = timed(ranker, lambda progress: list(_rows.rank_rows(Rows(), rank, progress)))
+    assert reports[-1] == (end, 1)
+    assert all(0.5 <= estimate <= 1.5 for estimate in estimates(reports, end))
+
+
+def test_the_longest_texts_of_a_pointwise_ranker_come_first_and_count_more(tiny_reward_model, monkeypatch):
+    from llm_blender.rankers import load_ranker
+
+    ranker = load_ranker(tiny_reward_model("llama"), device="cpu", max_tokens=96)
+    clock, reports, run = 0, [], ranker.model.run
+
+    def counting(ids, *others, **options):
+        nonlocal clock
+        clock += ids.size
+        return run(ids, *others, **options)
+
+    monkeypatch.setattr(ranker.model, "run", counting)
+    texts = [f"the sky {'is blue ' * number}" for number in range(1, 25)]
+    ranker.rank_many(["Why?"], [texts], progress=lambda done, total: reports.append((clock, done / total)))
+    assert all(0.5 <= estimate <= 1.5 for estimate in estimates(reports, clock))
+    assert reports[-1] == (clock, 1)
+    assert reports[0][1] < 0.1
+
+
+def test_pairs_alone_report_reading_too(make):
+    ranker = make("batches")
+    prompts, candidates = chat_texts(1, 11)
+    pairs = [(0, i, j) for i in range(11) for j in range(i)]
+    reports, end = timed(ranker, lambda progress: ranker.pair_logits(prompts, candidates, pairs, progress=progress))
+    assert reports[-1] == (end, 1)
+    assert all(0.5 <= estimate <= 1.5 for estimate in estimates(reports, end))
