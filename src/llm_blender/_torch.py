@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,21 +17,54 @@ from llm_blender.errors import InputError, unknown_name
 
 
 def parse_devices(device: Any) -> list[torch.device]:
-    """Parse the name of a device or a list of names; None takes CUDA if available, else the CPU.
+    """Parse devices and check that this machine has them; None takes CUDA if available, else the CPU.
+
+    Args:
+        device: a name, e.g. ``cpu``, ``cuda:1`` or ``mps``; several of them separated by commas, or in a list.
 
     Raises:
-        InputError: a name is unknown, or the list is empty.
+        InputError: a name is unknown, the machine has no such device, or the list is empty.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    several = list(device) if isinstance(device, list | tuple) else [device]
+    names = device.split(",") if isinstance(device, str) else device
+    several = list(names) if isinstance(names, list | tuple) else [names]
     try:
-        places = [torch.device(place) for place in several]
+        places = [torch.device(place.strip() if isinstance(place, str) else place) for place in several]
     except (RuntimeError, TypeError, ValueError):
         places = []
-    if not places:
-        raise InputError(f"Unknown device {device!r}: cpu, cuda, cuda:1, mps, …, or a list of them.")
+    known = available_devices()
+    if not places or any(place.type == "meta" for place in places):  # "meta" computes nothing
+        raise InputError(f"Unknown device {device!r}: this machine has {_listed(known)}.")
+    for place in places:
+        if str(place) not in known and f"{place}:0" not in known and not _allocates(place):
+            raise InputError(f"There is no device {place} on this machine: it has {_listed(known)}.")
     return places
+
+
+def available_devices() -> list[str]:
+    """Return the names of this machine's devices, the CPU first."""
+    return [
+        "cpu",
+        *(f"cuda:{number}" for number in range(torch.cuda.device_count())),
+        *(f"xpu:{number}" for number in range(torch.xpu.device_count())),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return "the CPU only" if names == ["cpu"] else ", ".join(names)
+
+
+def _allocates(place: torch.device) -> bool:
+    """Return whether a device of a further kind, such as one of a plug-in of torch, can be used."""
+    if place.type in ("cuda", "xpu"):
+        return False
+    try:
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch raises either for a missing device
+        return False
+    return True
 
 
 def parse_dtype(name: Any) -> torch.dtype:
@@ -93,33 +126,41 @@ class DevicePool:
 
     Args:
         model: of torch.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of them; None takes CUDA if available, else the CPU.
+        device: see `parse_devices`.
         dtype: of the weights; None keeps the model's.
         placed: whether the model is on its only device already.
 
     Attributes:
+        devices: the devices.
         parallel: number of batches that run at the same time, each called from its own thread.
 
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device, or the model does not fit into its memory.
     """
 
     def __init__(self, model: Any, device: Any, *, dtype: torch.dtype | None = None, placed: bool = False) -> None:
-        places = parse_devices(device)[:1] if placed else parse_devices(device)
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for number, place in enumerate(places):
+        self.devices = parse_devices(device)[:1] if placed else parse_devices(device)
+        self.parallel = len(self.devices)
+        self._models = []
+        for number, place in enumerate(self.devices):
             copy = model if number == 0 else deepcopy(model)
             try:
-                self._idle.put(copy if placed else copy.to(place, dtype))
+                self._models.append(copy if placed else copy.to(place, dtype))
             except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
                 raise InputError(f"The device {place} cannot be used: {str(error).splitlines()[0]}") from error
-        self.parallel = len(places)
+        self._idle = list(range(self.parallel))
+        self._given_back = threading.Condition()
 
     @contextmanager
-    def free(self) -> Iterator[Any]:
-        """Wait for a free device, and lend its copy of the model."""
-        model = self._idle.get()
+    def free(self, number: int | None = None) -> Iterator[Any]:
+        """Wait for a free device, or for the one with this number, and lend its copy of the model."""
+        with self._given_back:
+            self._given_back.wait_for(lambda: self._idle if number is None else number in self._idle)
+            taken = self._idle[0] if number is None else number
+            self._idle.remove(taken)
         try:
-            yield model
+            yield self._models[taken]
         finally:
-            self._idle.put(model)
+            with self._given_back:
+                self._idle.append(taken)
+                self._given_back.notify_all()

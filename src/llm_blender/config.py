@@ -18,6 +18,7 @@ import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -70,7 +71,14 @@ def _name(value: str) -> str:
     return value
 
 
+def _joined(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value) else value
+
+
 Name = Annotated[str, AfterValidator(_name)]
+Devices = Annotated[str, BeforeValidator(_joined), AfterValidator(_name)]
+"""Names of devices, separated by commas; a list of them is joined."""
+DType = Literal["float32", "bfloat16", "float16"]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -221,6 +229,10 @@ class RankerConfig(_Section):
             None is no judge.
         judge_margin: it compares the best candidate with the next one if P(the best is better) is within this of ½.
         judge_pairs: maximum number of pairs that it compares for one prompt, each in both orders.
+        device: of the ranker's model, and of a judge that is a ranker: ``cpu``, ``cuda``, ``cuda:0,cuda:1``, …; with a
+            device or a dtype, it runs on torch. None picks one.
+        dtype: of the model's weights; None is ``float32``.
+        max_tokens: of a batch; None is 2,048 on a CPU and 32,768 on another device.
     """
 
     name: Name = "bundled"
@@ -231,12 +243,20 @@ class RankerConfig(_Section):
     judge: Name | None = None
     judge_margin: float = Field(default=0.25, ge=0, le=0.5)
     judge_pairs: int = Field(default=1, ge=1)
+    device: Devices | None = None
+    dtype: DType | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _another_ranker(self) -> Self:
         if self.judge == self.name:
             raise ValueError(f'the judge "{self.judge}" is the ranker itself: name an [[llm]] or another ranker')
         return self
+
+    @property
+    def on_torch(self) -> dict[str, Any]:
+        """The keys that the file sets of where and how the model runs, as arguments of `load_ranker`."""
+        return self.model_dump(include={"device", "dtype", "max_tokens"}, exclude_none=True)
 
 
 class FuserConfig(_Section):

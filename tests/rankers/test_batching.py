@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_blender.rankers.batching import _OVERHEAD, pad, token_batches
+from llm_blender.rankers.batching import _OVERHEAD, Tally, in_lanes, in_turn, pad, side_by_side, token_batches
 from llm_blender.rankers.pair_ranker import PairRanker
 
 
@@ -66,7 +69,7 @@ def test_little_padding_on_a_realistic_mix(tiny_ranker, prompts, candidates):
         read.append(batch.attention_mask.sum())
         return real(batch)
 
-    count.parallel = 1
+    count.parallel, count.ahead = 1, 0
     ranker.backend = count
     rankings = ranker.rank_many(["Why is the sky blue?"] * len(texts), texts, strategy="single")
     assert sum(ranking.comparisons for ranking in rankings) >= 200
@@ -78,3 +81,63 @@ def test_pad():
     ids, mask = pad([np.array([5, 6]), [7, 8, 9]], 1)
     assert ids.tolist() == [[5, 6, 1], [7, 8, 9]]
     assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+class TestSideBySide:
+    @pytest.mark.parametrize("parallel", [1, 3])
+    @pytest.mark.parametrize("ahead", [0, 2])
+    def test_each_batch_once(self, parallel, ahead):
+        found = side_by_side(lambda batch: lambda: batch * 2, range(50), parallel, ahead)
+        assert sorted(found) == [2 * batch for batch in range(50)]
+
+    def test_batches_are_begun_ahead_of_the_results(self):
+        events = []
+
+        def begin(batch):
+            events.append(f"begin {batch}")
+            return lambda: events.append(f"end {batch}")
+
+        list(in_turn(begin, range(4), ahead=2))
+        assert events == ["begin 0", "begin 1", "begin 2", "end 0", "begin 3", "end 1", "end 2", "end 3"]
+        events.clear()
+        list(in_turn(begin, range(2)))
+        assert events == ["begin 0", "end 0", "begin 1", "end 1"]
+
+    def test_the_work_goes_to_whoever_is_free(self):
+        slow, names = threading.Event(), set()
+
+        def begin(batch):
+            names.add(threading.current_thread().name)
+            assert batch or slow.wait(10)  # the first batch ends when all others have
+            return lambda: batch
+
+        found = side_by_side(begin, range(20), 2)
+        assert [next(found) for _ in range(19)] == list(range(1, 20))
+        slow.set()
+        assert list(found) == [0]
+        assert len(names) == 2
+
+    def test_an_error_ends_the_other_threads(self):
+        begun = []
+
+        def begin(batch):
+            begun.append(batch)
+            if batch == 3:
+                raise ValueError("broken")
+            return lambda: time.sleep(0.001)
+
+        with pytest.raises(ValueError, match="broken"):
+            list(side_by_side(begin, range(10_000), 2))
+        assert len(begun) < 5_000
+
+    def test_a_lane_runs_its_own_iterator(self):
+        found = in_lanes(lambda lane: iter([(lane, number) for number in range(3)]), 2)
+        assert sorted(found) == [(lane, number) for lane in range(2) for number in range(3)]
+
+
+def test_a_tally_ends_at_its_total():
+    calls = []
+    tally = Tally(lambda *call: calls.append(call), 3, 100)
+    for work in (10, 60, 30):
+        tally.advance(work)
+    assert calls == [(0, 3), (2, 3), (3, 3)]

@@ -73,7 +73,30 @@ RankerOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", help="Run the models on cpu, cuda, cuda:1, mps, …; a ranker then runs on torch."),
+    typer.Option(
+        "--device",
+        metavar="NAME,…",
+        help="Run the models on cpu, cuda, cuda:1, mps, …, or share the work among several (cuda:0,cuda:1); a ranker "
+        "then runs on torch.",
+    ),
+]
+DTypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(
+        "--dtype",
+        help="Run the ranker's model on torch in this precision; below float32, a logit depends on its batch by some "
+        "0.01.",
+        show_default="float32",
+    ),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        min=1,
+        help="Put at most so many tokens, padding included, into a batch of the ranker [default: 2048 on a CPU, 32768 "
+        "on another device].",
+    ),
 ]
 StrategyOption = Annotated[
     str,
@@ -237,21 +260,41 @@ class BackendOptions:
         typer.Option(help="Run the ranker on ONNX Runtime, OpenVINO or torch; two are extras.", show_default="onnx"),
     ] = None
     device: DeviceOption = None
+    dtype: DTypeOption = None
+    max_tokens: BatchOption = None
     precision: Annotated[
         Literal["int8", "fp32", "bf16"] | None,
         typer.Option(help="Choose the precision: int8 or fp32 on onnx, fp32 or bf16 on openvino.", show_default="int8"),
     ] = None
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `load_ranker`."""
-        return {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
+    def given(self) -> list[str]:
+        """Names of the options that are given."""
+        names = [field.name for field in fields(BackendOptions)]
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
-    def load(self, name: str, *, evidence: bool = True) -> PairRanker | PointwiseRanker | Heuristic:
-        """Load a ranker; without `evidence`, the logits of a PairRanker's model alone count."""
+    def arguments(self, name: str, configured: RankerConfig | None = None) -> dict[str, Any]:
+        """Return the arguments of `load_ranker`.
+
+        Args:
+            name: of the ranker.
+            configured: device, dtype and max_tokens for a model on torch, in place of missing options.
+        """
+        from llm_blender.rankers import runs_model
+
+        settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BackendOptions)}
+        if configured is not None and self.backend in (None, "torch") and self.precision is None and runs_model(name):
+            own = {key: value for key, value in settings.items() if value is not None}
+            settings |= {**configured.on_torch, **own}
+        return settings
+
+    def load(
+        self, name: str, configured: RankerConfig | None = None, *, evidence: bool = True
+    ) -> PairRanker | PointwiseRanker | Heuristic:
+        """Load a ranker; without `evidence`, the logits of a PairRanker's model alone count. See `arguments`."""
         from llm_blender.rankers import load_ranker
 
-        return load_ranker(name, evidence=evidence, **self.arguments)
+        return load_ranker(name, evidence=evidence, **self.arguments(name, configured))
 
 
 def cached_ranker(ranker: Ranker, name: str, comparisons: Path | None) -> Ranker:
@@ -278,19 +321,40 @@ class LLMOptions:
             autocompletion=complete_llm,
         ),
     ] = None
+    device: DeviceOption = None
+    dtype: DTypeOption = None
     config: ConfigOption = None
 
     def load_config(self) -> Config:
         """Load the configuration, with the options in place of its values."""
         from llm_blender.config import load_config
 
-        return load_config(self.config)
+        config = load_config(self.config)
+        given = {"device": self.device, "dtype": self.dtype, "max_tokens": self._batch}
+        changed = {key: value for key, value in given.items() if value is not None}
+        return config.model_copy(update={"ranker": config.ranker.model_copy(update=changed)}) if changed else config
+
+    @property
+    def _batch(self) -> int | None:
+        """Tokens of a batch of the ranker; None is as configured."""
+        return None
 
     def apply(self, entry: LLMConfig) -> LLMConfig:
         """Return an ``[[llm]]`` with the options in place of its values; one with 0 samples keeps them, as it fuses."""
         if self.samples is None or not entry.samples:
             return entry
         return entry.model_copy(update={"samples": self.samples})
+
+
+@dataclass(frozen=True)
+class ServeOptions(LLMOptions):
+    """The same, with the size of the ranker's batches."""
+
+    max_tokens: BatchOption = None
+
+    @property
+    def _batch(self) -> int | None:
+        return self.max_tokens
 
 
 @dataclass(frozen=True)

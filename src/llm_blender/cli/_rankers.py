@@ -78,7 +78,9 @@ def load_close_judge(config: Config) -> Judge | None:
     for entry in entries:
         if isinstance(entry, EmbeddedConfig):
             fetch_model(entry.model)
-    judge = load_judge(config.ranker.judge, [load_llm(entry, config.folder) for entry in entries], Store())
+    judge = load_judge(
+        config.ranker.judge, [load_llm(entry, config.folder) for entry in entries], Store(), config.ranker.on_torch
+    )
     models = [entry.model for entry in entries]
     alike = [entry.name for entry in config.llm if entry.model in models]  # the same model under other names
     return Judge(judge.name, judge.ranker, {*judge.writers, *alike})
@@ -207,13 +209,20 @@ class LoadedRankers:
 
 def load_rankers(options: BenchOptions) -> LoadedRankers:
     """Load the rankers of ``--ranker``, with the cache of ``--comparisons`` if it is given."""
+    from llm_blender.rankers import runs_model
     from llm_blender.rankers.checkpoints import weights_hash
 
     names = options.rankers or ["bundled"]
+    modelless = [name for name in names if name.startswith(JUDGE) or not runs_model(name)]
+    if options.given and modelless == names:
+        raise InputError(f"{', '.join(names)}: no model runs here, so leave out {' and '.join(options.given)}.")
+    if options.given and modelless:
+        note(f"{' and '.join(options.given)}: not for {', '.join(modelless)}")
     judges = load_judges([name for name in names if name.startswith(JUDGE)], options.config)
     rankers: dict[str, Ranker] = {}
     for name in names:
-        ranker = judges.get(name) or options.load(name, evidence=not options.model_only)
+        loading = BackendOptions() if name in modelless else options
+        ranker = judges.get(name) or loading.load(name, evidence=not options.model_only)
         if isinstance(folder := getattr(ranker, "folder", None), Path):
             note(f"{name}: weights {weights_hash(folder)[:12]}")
         rankers[name] = cached_ranker(ranker, name, options.comparisons)

@@ -49,7 +49,8 @@ def compare(
     if not instruction.strip():
         raise InputError("The instruction is empty: give the text that A and B answer.")
 
-    ranking = backend.load(ranker or load_config(config).ranker.name).rank(instruction, [a, b], strategy="full")
+    configured = load_config(config).ranker
+    ranking = backend.load(ranker or configured.name, configured).rank(instruction, [a, b], strategy="full")
     result = Comparison.from_ranking(ranking)
     note_unread(ranking.truncated)
     if as_json:

@@ -172,6 +172,8 @@ def preferences(
         raise InputError("A stored ranking is one of all candidates: leave out --models, or --use-ranking.")
     if use_ranking and (ranker or options.strategy or options.budget):
         raise InputError("--use-ranking compares nothing: leave out --ranker, --strategy and --budget.")
+    if use_ranking and backend.given:
+        raise InputError(f"--use-ranking compares nothing: leave out {' and '.join(backend.given)}.")
     configured = load_config(config).ranker
     settings = options.settings(configured)
     if pairs == "all" and settings["strategy"] == "auto":
@@ -179,7 +181,7 @@ def preferences(
     summary, started = PreferenceSummary(), time.monotonic()
     with source.open(stored_ranking if use_ranking else None) as rows:
         summary.skipped = len(rows.bad)
-        model = None if use_ranking else backend.load(ranker or configured.name)
+        model = None if use_ranking else backend.load(ranker or configured.name, configured)
         rank = _stored if model is None else ranking_by(model, settings)
         with RowWriter(output.out) as writer, progress("ranking", "rows", show=output.show_progress) as report:
             for chunk, rankings in rank_rows(rows, rank, report):

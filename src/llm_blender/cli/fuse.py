@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llm_blender.cli._options import (
+    BackendOptions,
     ConfigOption,
     DeviceOption,
     EnsembleOptions,
@@ -83,7 +84,7 @@ def fuse(
     from llm_blender.rankers.checkpoints import ranker_identity
     from llm_blender.stages import FuseRows
 
-    loaded = EnsembleOptions(fuser=fuser, config=config).load_config()
+    loaded = EnsembleOptions(fuser=fuser, device=device, config=config).load_config()
     name, judge = fuser_name(loaded), ranker or loaded.ranker.name
     stage = FuseRows(
         name,
@@ -96,6 +97,7 @@ def fuse(
         rule=loaded.fuser.thresholds,
         models=split_names(source.models),
         device=device,
+        loading=BackendOptions().arguments(judge, loaded.ranker),
         **options.settings(loaded.ranker),
     )
     calls_llm = name.partition(":")[0] == CHAT

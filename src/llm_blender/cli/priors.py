@@ -104,10 +104,11 @@ def fit(
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
     comparison_count(strategy, 2)  # reject an unknown strategy before reading
-    ranker = ranker or load_config(config).ranker.name
+    configured = load_config(config).ranker
+    ranker = ranker or configured.name
     names = split_names(models)
     dev_rows = None if dev is None else named_rows(_read([dev]), names, score)
-    load = functools.cache(lambda: cached_ranker(backend.load(ranker), ranker, comparisons))
+    load = functools.cache(lambda: cached_ranker(backend.load(ranker, configured), ranker, comparisons))
 
     if learn_from == "record":
         priors, count = _recorded(store, names)

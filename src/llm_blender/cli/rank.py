@@ -102,7 +102,7 @@ def rank(
         models=split_names(source.models),
         priors=strengths,
         whole=judge is not None,
-        loading=backend.arguments,
+        loading=backend.arguments(ranker, loaded.ranker),
         **options.settings(loaded.ranker),
     )
     if judge is not None:

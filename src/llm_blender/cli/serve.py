@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llm_blender.cli._options import LLMOptions, with_options
+from llm_blender.cli._options import ServeOptions, with_options
 from llm_blender.cli._output import note
 
 
@@ -28,7 +28,7 @@ def serve(
         bool | None,
         typer.Option("--playground/--no-playground", help="Serve the page at / [default: as configured; on]."),
     ] = None,
-    options: LLMOptions,
+    options: ServeOptions,
     logs: Annotated[bool, typer.Option("--logs", help="Log each request to standard error.")] = False,
 ) -> None:
     """Serve the ensemble behind an OpenAI-compatible API.

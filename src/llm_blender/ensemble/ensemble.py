@@ -126,8 +126,10 @@ class Ensemble:
         Raises:
             ConfigError: a key or a value in it is wrong, or the environment variable of an API key is not set.
             NotFoundError: the file, its priors, or an embedded model does not exist.
-            InputError: the strategy, the fuser or the file of priors is wrong.
+            InputError: the strategy, the fuser, the file of priors, or the ranker's device is wrong.
         """
+        from llm_blender.rankers import check_options
+
         if not isinstance(config, Config):
             config = load_config(Path(config))
         if not config.llm:
@@ -136,9 +138,11 @@ class Ensemble:
         members = [Member(load_llm(entry, config.folder), entry.samples) for entry in config.llm]
         llms, judge = [member.llm for member in members], config.ranker.judge
         settings = EnsembleSettings.from_config(config)
+        if config.ranker.on_torch:  # no device is missed only after the answers were paid for
+            check_options(config.ranker.name, **config.ranker.on_torch)
         return cls(
             [member for member in members if member.samples],
-            lambda: _load_ranker(config.ranker.name),
+            lambda: _load_ranker(config.ranker.name, **config.ranker.on_torch),
             settings=settings,
             store=store,
             fuser=_fuser(
@@ -147,7 +151,7 @@ class Ensemble:
                 store,
                 check=config.fuser.name is not None or settings.mode != "pick",
             ),
-            judge=None if judge is None else load_judge(judge, llms, store),
+            judge=None if judge is None else load_judge(judge, llms, store, config.ranker.on_torch),
         )
 
     @classmethod
@@ -543,7 +547,7 @@ def _embedded(model: str) -> AdaptableLLM:
     return EmbeddedLLM(model, model, parallel=1)
 
 
-def _load_ranker(name: str) -> Ranker:
+def _load_ranker(name: str, **options: Any) -> Ranker:
     from llm_blender.rankers import load_ranker
 
-    return load_ranker(name)
+    return load_ranker(name, **options)

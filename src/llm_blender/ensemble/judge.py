@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from llm_blender.calls import Budget, Caller, CallStore, call_many
 from llm_blender.ensemble.rank_batcher import rank_beside
@@ -183,18 +183,21 @@ class Judge:
             record(pair, result)
 
 
-def load_judge(name: str, llms: Sequence[LLM], store: CallStore | None) -> Judge:
+def load_judge(
+    name: str, llms: Sequence[LLM], store: CallStore | None, on_torch: Mapping[str, Any] | None = None
+) -> Judge:
     """Make the judge of a name: one of the LLMs, else a ranker that is loaded on first use.
 
     Args:
         name: of an LLM, or a name for `llm_blender.rankers.load_ranker`.
         llms: all LLMs of the configuration.
         store: cache of an LLM's replies.
+        on_torch: arguments of `llm_blender.rankers.load_ranker` for a ranker that runs on torch.
     """
     by_name = {llm.name: llm for llm in llms}
     llm = by_name.get(name.removeprefix(_PREFIX))
     if llm is None:
-        return Judge(name, lambda: _load_ranker(name, by_name))
+        return Judge(name, lambda: _load_ranker(name, by_name, on_torch or {}))
     model = llm.identity.get("model")
     writers = {llm.name} if model is None else {str(model), llm.name, *_names(llms, model)}
     sampling = replace(SAMPLING, max_tokens=max(SAMPLING.max_tokens or 0, _most_tokens(llm)))
@@ -212,11 +215,11 @@ def _names(llms: Sequence[LLM], model: object) -> list[str]:
     return [llm.name for llm in llms if llm.identity.get("model") == model]
 
 
-def _load_ranker(name: str, llms: Iterable[str]) -> Ranker:
-    from llm_blender.rankers import load_ranker
+def _load_ranker(name: str, llms: Iterable[str], on_torch: Mapping[str, Any]) -> Ranker:
+    from llm_blender.rankers import load_ranker, runs_model
 
     try:
-        return load_ranker(name)
+        return load_ranker(name, **(on_torch if runs_model(name) else {}))
     except NotFoundError as error:
         known = f" LLMs: {', '.join(llms)}." if llms else ""
         raise NotFoundError(f"The judge {name} is neither an [[llm]] nor a ranker: {error}{known}") from None

@@ -40,6 +40,8 @@ _CLASS_OF = {
 class _LoadOptions(TypedDict, total=False):
     backend: Backend | None
     device: Any
+    dtype: Any
+    max_tokens: int | None
     precision: Precision | None
     evidence: bool
 
@@ -57,6 +59,8 @@ def load_ranker(
     *,
     backend: Backend | None = None,
     device: Any = None,
+    dtype: Any = None,
+    max_tokens: int | None = None,
     precision: Precision | None = None,
     evidence: bool = True,
 ) -> PairRanker | PointwiseRanker | Heuristic:
@@ -68,9 +72,12 @@ def load_ranker(
             0.0.2. Or a baseline: ``longest``, ``shortest``, ``consensus``, ``first``, ``random``, or ``mlm:``
             followed by the folder or repository of a masked language model. A folder with such a name is
             ``./longest``.
-        backend: of a PairRanker; None takes ``torch`` if a device is given or there is no ONNX model, else ``onnx``.
-            The other rankers run on torch only.
-        device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices.
+        backend: of a PairRanker; None takes ``torch`` if a device or a dtype is given or there is no ONNX model, else
+            ``onnx``. The other rankers run on torch only, the baselines on none.
+        device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or several that share the work
+            (``cuda:0,cuda:1``, or a list).
+        dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16`` or ``float16``.
+        max_tokens: of a batch; see `PairRanker.from_pretrained`.
         precision: of the ``onnx`` or the ``openvino`` backend; see `PairRanker.from_pretrained`.
         evidence: whether a PairRanker's evidence counts beside its model's logits.
 
@@ -78,18 +85,17 @@ def load_ranker(
         NotFoundError: there is no such checkpoint; the message lists the places searched.
         CheckpointError: it is no ranker, or lacks the files of the backend.
         MissingExtraError: ``torch`` or ``openvino`` is not installed.
-        InputError: a device is given for another backend than ``torch``, or such a backend for a ranker that runs on
-            torch only.
+        InputError: there is no such device; an option is unknown, or for another backend or ranker.
     """
-    if device is not None and backend in ("onnx", "openvino"):
-        raise InputError(f"The device {device!r} is for the torch backend: omit it, or use that backend.")
+    check_options(name, backend=backend, device=device, dtype=dtype, max_tokens=max_tokens, precision=precision)
+    on_torch = {"device": device, "dtype": dtype, "max_tokens": max_tokens}
     from llm_blender.rankers.checkpoints import find_checkpoint, read_config
     from llm_blender.rankers.heuristics import HEURISTICS
 
     if isinstance(name, str) and name in HEURISTICS:
         return HEURISTICS[name]()
     if isinstance(name, str) and name.startswith(_MLM):
-        return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, device)
+        return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, on_torch)
     try:
         folder = find_checkpoint(name)
     except NotFoundError as error:
@@ -103,16 +109,58 @@ def load_ranker(
     if kind == "pairranker":
         from llm_blender.rankers.pair_ranker import PairRanker
 
-        return PairRanker.from_pretrained(
-            folder, backend=backend, precision=precision, device=device, evidence=evidence
-        )
-    return _load_on_torch(kind, folder, folder, backend, device)
+        return PairRanker.from_pretrained(folder, backend=backend, precision=precision, evidence=evidence, **on_torch)
+    return _load_on_torch(kind, folder, folder, backend, on_torch)
 
 
-def _load_on_torch(kind: str, name: object, place: str | Path, backend: str | None, device: Any) -> PointwiseRanker:
+def check_options(
+    name: str | os.PathLike[str],
+    *,
+    backend: Backend | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    max_tokens: int | None = None,
+    precision: Precision | None = None,
+) -> None:
+    """Check options of `load_ranker`, as far as they can be before anything is downloaded or loaded.
+
+    Raises:
+        MissingExtraError: they need ``torch``, which is not installed.
+        InputError: see `load_ranker`.
+    """
+    if not runs_model(name):
+        options = {
+            "backend": backend,
+            "device": device,
+            "dtype": dtype,
+            "max_tokens": max_tokens,
+            "precision": precision,
+        }
+        given = [option for option, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"The ranker {name!r} runs no model, and has no {' or '.join(given)}: leave that out.")
+        return
+    from llm_blender.rankers.checkpoints import BUNDLED
+    from llm_blender.rankers.pair_ranker.backends import one_at_a_time, torch_loading
+
+    loading = torch_loading(backend, device, dtype, max_tokens)
+    if name == BUNDLED and loading is None and max_tokens is not None:
+        raise one_at_a_time(backend or "onnx")
+
+
+def runs_model(name: str | os.PathLike[str]) -> bool:
+    """Return whether the ranker of this name runs a model, unlike the baselines."""
+    from llm_blender.rankers.heuristics import HEURISTICS
+
+    return name not in HEURISTICS
+
+
+def _load_on_torch(
+    kind: str, name: object, place: str | Path, backend: str | None, options: Mapping[str, Any]
+) -> PointwiseRanker:
     if backend in ("onnx", "openvino"):
         raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
-    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, device=device)
+    ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, **options)
     return ranker
 
 

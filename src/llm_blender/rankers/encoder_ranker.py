@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, Unp
 from torch import nn
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers._torch import Replicas, check_vocabulary
+from llm_blender.rankers._torch import Loading, LoadOptions, Replicas, check_vocabulary
 from llm_blender.rankers.batching import MAX_TOKENS
 from llm_blender.rankers.checkpoints import SpecialTokens, copy_checkpoint, find_checkpoint, read_config
-from llm_blender.rankers.pointwise import Loading, LoadOptions, PointwiseRanker
+from llm_blender.rankers.pointwise import PointwiseRanker
 from llm_blender.rankers.published import Backbone, PublishedConfig, is_published, parse_config
 
 FORMAT_VERSION = 1
@@ -155,12 +155,12 @@ class EncoderRanker(PointwiseRanker, Generic[Input]):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device or dtype.
         """
-        loading = Loading(**options)
+        loading = Loading.of(**options)
         folder = find_checkpoint(name, loading.revision)
         config = PointwiseConfig.load(folder, cls.name, backbone)
         form, module = cls._read(folder, config)
         check_vocabulary(folder, form.vocabulary, module)
-        replicas = Replicas(module, device=loading.device, dtype=loading.dtype or "float32")
+        replicas = Replicas(module, device=loading.devices, dtype=loading.dtype)
         return cls(replicas, folder, config, form, max_tokens=loading.max_tokens)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

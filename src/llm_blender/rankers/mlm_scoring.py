@@ -19,10 +19,10 @@ from transformers import AutoModelForMaskedLM
 from llm_blender._inputs import clean
 from llm_blender._torch import load_model
 from llm_blender.errors import CheckpointError, InputError, unknown_name
-from llm_blender.rankers._torch import Replicas, check_vocabulary
-from llm_blender.rankers.batching import MAX_TOKENS
+from llm_blender.rankers._torch import Loading, LoadOptions, Replicas, check_vocabulary
+from llm_blender.rankers.batching import MAX_TOKENS, Tally
 from llm_blender.rankers.checkpoints import SpecialTokens, find_checkpoint, load_tokenizer, token_id
-from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored
 from llm_blender.types import OnProgress
 
 
@@ -152,7 +152,7 @@ class MLMScoring(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or reduction, or the model cannot read so many tokens.
         """
-        loading = Loading(**options)
+        loading = Loading.of(**options)
         folder = find_checkpoint(name, loading.revision)
         form = MaskedInput(folder)
         model = load_masked_lm(folder, form.vocabulary)
@@ -160,7 +160,7 @@ class MLMScoring(PointwiseRanker):
         if max_length is not None and not 3 <= max_length <= longest:
             raise InputError(f"{folder} reads from 3 to {longest} tokens, not {max_length}.")
         return cls(
-            Replicas(MaskedTokens(model), device=loading.device, dtype=loading.dtype or "float32"),
+            Replicas(MaskedTokens(model), device=loading.devices, dtype=loading.dtype),
             folder,
             form,
             max_length or longest,
@@ -177,14 +177,14 @@ class MLMScoring(PointwiseRanker):
         return Scored.by(found, [texts[candidate] for _, candidate in pairs])
 
     def _pseudo_log_likelihoods(self, texts: Sequence[Reading], progress: OnProgress) -> list[float]:
-        """Return one score per text; progress counts masked tokens."""
-        total, done = sum(len(text.ids) for text in texts), 0
+        """Return one score per text; progress counts masked tokens, by the share of the tokens of all copies."""
+        lengths = [len(text.ids) for text in texts]
+        tally = Tally(progress, sum(lengths), sum(length * (length + 2) for length in lengths))
         # An empty text has no mean: it scores like a uniformly drawn token.
         scores = np.full(len(texts), 0.0 if self.reduction == "sum" else -math.log(self.input_format.vocabulary))
         for places in _portions(texts, self._copies):
             copies = [copy for place in places for copy in self.input_format.mask_each(texts[place])]
-            logs = self._run(copies, progress, before=done, total=total).astype(np.float64)
-            done += len(copies)
+            logs = self._run(copies, tally).astype(np.float64)
             ends = np.cumsum([len(texts[place].ids) for place in places])
             for place, part in zip(places, np.split(logs, ends[:-1]), strict=True):
                 scores[place] = part.sum() if self.reduction == "sum" else part.mean()

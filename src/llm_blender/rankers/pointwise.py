@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender._inputs import check_inputs
-from llm_blender.rankers.batching import MAX_TOKENS, pad, side_by_side, token_batches
+from llm_blender.rankers.batching import MAX_TOKENS, Tally, pad, side_by_side, token_batches
 from llm_blender.rankers.checkpoints import copy_checkpoint
 from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
 from llm_blender.types import Instruction, OnProgress, Ranking, text_messages
@@ -67,32 +67,6 @@ Pair = tuple[Instruction, str]
 """An instruction and one candidate."""
 
 
-class LoadOptions(TypedDict, total=False):
-    """Options with which every pointwise model is loaded.
-
-    Attributes:
-        device: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the work; None picks one.
-        dtype: ``float32`` (None), ``bfloat16``, ``float16``.
-        revision: branch, tag or commit on the Hub.
-        max_tokens: of a batch, padding included; more suits an accelerator.
-    """
-
-    device: Any
-    dtype: Any
-    revision: str | None
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Loading:
-    """`LoadOptions` with their defaults."""
-
-    device: Any = None
-    dtype: Any = None
-    revision: str | None = None
-    max_tokens: int = MAX_TOKENS
-
-
 class PointwiseRanker(BaseRanker):
     """Base of pointwise models; a subclass implements `_score` for pairs of an instruction and a candidate.
 
@@ -137,7 +111,7 @@ class PointwiseRanker(BaseRanker):
         Args:
             instructions: prompts or conversations.
             candidates: texts of each; lists may differ in length.
-            progress: called with (done, total) in texts.
+            progress: called with (done, total) in texts, by the share of their tokens.
 
         Raises:
             InputError: the lists differ in length, an instruction has no candidates, a candidate is not a string.
@@ -176,28 +150,23 @@ class PointwiseRanker(BaseRanker):
             places.append(np.array([row_of.setdefault(key, len(row_of)) for key in keys], np.intp))
         return self._score(list(pairs.values()), progress or _ignore), places
 
-    def _run(
-        self, readings: Sequence[Reading], progress: OnProgress, *, before: int = 0, total: int | None = None
-    ) -> NDArray[np.float32]:
+    def _run(self, readings: Sequence[Reading], tally: Tally) -> NDArray[np.float32]:
         """Run the model on sequences of any number and order; return ``[n, …]``, one row per sequence.
 
         Args:
             readings: the sequences.
-            progress: called with (done, total) in sequences.
-            before: number of sequences already done.
-            total: number of all sequences; None for those given here.
+            tally: progress, whose work is in tokens.
         """
-        done = before
         rows_of: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
 
-        def run(rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-            return rows, self.model(*self._pad([readings[row] for row in rows]))
+        def begin(rows: NDArray[np.intp]) -> Callable[[], tuple[NDArray[np.intp], NDArray[np.float32]]]:
+            output = self.model(*self._pad([readings[row] for row in rows]))
+            return lambda: (rows, np.asarray(output, np.float32))
 
         batches = token_batches([len(reading.ids) for reading in readings], self.max_tokens)
-        for rows, output in side_by_side(run, batches, self.model.parallel):
+        for rows, output in side_by_side(begin, batches, self.model.parallel, self.model.ahead):
             rows_of.append((rows, output))
-            done += len(rows)
-            progress(done, total or len(readings))
+            tally.advance(tokens_of([readings[row] for row in rows]))
         if not rows_of:
             return np.empty((0, 1), np.float32)
         order = np.concatenate([rows for rows, _ in rows_of])
@@ -209,6 +178,11 @@ class PointwiseRanker(BaseRanker):
         ids, mask = pad([reading.ids for reading in readings], self.pad_id)
         types = [reading.types for reading in readings if reading.types is not None]
         return [ids, mask, pad(types, 0)[0]] if types else [ids, mask]
+
+
+def tokens_of(readings: Sequence[Reading]) -> int:
+    """Return the number of tokens of sequences, the work of a `Tally`."""
+    return sum(len(reading.ids) for reading in readings)
 
 
 def _key(instruction: Instruction) -> object:

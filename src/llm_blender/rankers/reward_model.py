@@ -18,11 +18,11 @@ from transformers import AutoModelForSequenceClassification
 from llm_blender._inputs import clean, split_special
 from llm_blender._torch import load_model, parse_dtype
 from llm_blender.errors import CheckpointError, InputError
-from llm_blender.rankers._torch import Replicas, check_vocabulary, first_states
-from llm_blender.rankers.batching import MAX_TOKENS
+from llm_blender.rankers._torch import Loading, LoadOptions, Replicas, check_vocabulary, first_states
+from llm_blender.rankers.batching import MAX_TOKENS, Tally
 from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
-from llm_blender.rankers.pointwise import Loading, LoadOptions, Pair, PointwiseRanker, Reading, Scored
+from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored, tokens_of
 from llm_blender.types import Instruction, OnProgress, instruction_text, text_messages
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
@@ -332,20 +332,20 @@ class RewardModel(PointwiseRanker):
             MissingExtraError: ``torch`` is not installed.
             InputError: there is no such device, dtype or label, or several labels and none is given.
         """
-        loading = Loading(**options)
+        loading = Loading.of(**options)
         folder = find_checkpoint(name, loading.revision)
         config = ClassifierConfig.load(folder, label, max_length)
         tokenizer = load_tokenizer(folder)
-        dtype = loading.dtype if loading.dtype == "auto" else parse_dtype(loading.dtype or "float32")
+        dtype = loading.dtype if loading.dtype == "auto" else parse_dtype(loading.dtype)
         model = load_classifier(folder, config.label, dtype)
         check_vocabulary(folder, tokenizer.get_vocab_size(), model)
         form = make_format(folder, config, tokenizer, reference=reference)
-        replicas = Replicas(model, device=loading.device, dtype=None)
+        replicas = Replicas(model, device=loading.devices, dtype=None)
         return cls(replicas, folder, config, form, max_tokens=loading.max_tokens)
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
         readings = self.input_format.read(pairs)
-        return Scored.by(self._run(readings, progress), readings)
+        return Scored.by(self._run(readings, Tally(progress, len(readings), tokens_of(readings))), readings)
 
 
 class Classifier(nn.Module):

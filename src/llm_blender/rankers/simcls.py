@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
+from llm_blender.rankers.batching import Tally
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer, token_id
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
 from llm_blender.rankers.encoders import bare_encoder
-from llm_blender.rankers.pointwise import Pair, Reading, Scored
+from llm_blender.rankers.pointwise import Pair, Reading, Scored, tokens_of
 from llm_blender.types import OnProgress, instruction_text
 
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
@@ -83,9 +84,8 @@ class SimCLS(EncoderRanker[SimCLSInput]):
         texts, from_end = [text for text, _ in source_row], [end for _, end in source_row]
         sources = self.input_format.read_sources(texts, from_end)
         candidates = self.input_format.read_candidates(list(candidate_row))
-        total = len(sources) + len(candidates)
-        of_sources = self._run(sources, progress, total=total)
-        of_candidates = self._run(candidates, progress, before=len(sources), total=total)
+        tally = Tally(progress, len(sources) + len(candidates), tokens_of([*sources, *candidates]))
+        of_sources, of_candidates = self._run(sources, tally), self._run(candidates, tally)
         left = np.array([source_row[prompt] for prompt in prompts], np.intp)
         right = np.array([candidate_row[text] for _, text in pairs], np.intp)
         both = [(sources[s], candidates[c]) for s, c in zip(left, right, strict=True)]

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from llm_blender._inputs import clean
 from llm_blender.rankers._torch import first_states, load_module
+from llm_blender.rankers.batching import Tally
 from llm_blender.rankers.checkpoints import SpecialTokens, load_tokenizer
 from llm_blender.rankers.encoder_ranker import EncoderRanker, PointwiseConfig
 from llm_blender.rankers.encoders import bare_encoder
-from llm_blender.rankers.pointwise import Pair, Reading, Scored
+from llm_blender.rankers.pointwise import Pair, Reading, Scored, tokens_of
 from llm_blender.types import Instruction, OnProgress, instruction_text
 
 _SOURCE, _CANDIDATE = "<source>", "<candidate>"
@@ -96,7 +97,7 @@ class SummaReranker(EncoderRanker[SummaInput]):
 
     def _score(self, pairs: Sequence[Pair], progress: OnProgress) -> Scored:
         readings = self.input_format.read(pairs)
-        return Scored.by(self._run(readings, progress), readings)
+        return Scored.by(self._run(readings, Tally(progress, len(readings), tokens_of(readings))), readings)
 
 
 _NOISE_FLOOR = 1e-2  # lower bound of the learned standard deviation of the gates' noise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,22 @@ from llm_blender.types import Evidence, OnProgress, Ranking
 
 Pool = list[tuple[int, int, int]]
 """(prompt, left, right): 0-based prompt and its two candidates in reading order."""
-Advance = Callable[[int], None]
-"""Called with the number of comparisons in a finished batch, for the progress bar."""
+
+
+class Advance(Protocol):
+    """Callback of a ranker for the progress bar."""
+
+    def __call__(self, count: float, reading: float = 0.0, /) -> None:
+        """Report what has been done since the last call.
+
+        Args:
+            count: in comparisons: the work of all of a pool's comparisons counts as their number, also where some
+                of them take longer, or where the texts are read first.
+            reading: share of the pool's work that reads texts, below 1: later comparisons cost so much less.
+        """
+        ...
+
+
 Compare = Callable[[Pool, Advance], ArrayLike]
 """A ranker: returns one logit for each entry of the pool. Calling `Advance` is optional."""
 
@@ -68,7 +82,7 @@ def rank_with(
         evidence_weights: of the ranker's logits and of the features of the texts (`llm_blender.ranking.evidence`);
             None uses the logits only.
         instructions: the prompts as texts, which say what a final answer and the right form are.
-        progress: called with (done, expected) in comparisons.
+        progress: called with (done, expected) in comparisons; see `rank_many`.
 
     Raises:
         InputError: a prompt has no candidates, a name is unknown or an option out of range.
@@ -129,7 +143,8 @@ def rank_many(
         compare: the ranker.
         position_bias: whether a logit depends on which candidate is read first.
         temperature: of the rankings' probabilities.
-        progress: called with (done, expected) in comparisons; at the end the two are equal.
+        progress: called with (done, expected) in comparisons; `done` never falls, and at the end the two are equal.
+            Before, done / expected is the share of the work, reading included (`Advance`).
         expected: estimate of all comparisons, if known.
 
     Raises:
@@ -144,7 +159,7 @@ def rank_many(
     given = zip(candidates, strategies, strict=True)
     waiting = {i: _Prompt(*of_prompt, position_bias) for i, of_prompt in enumerate(given)}
     rankings: dict[int, Ranking] = {}
-    meter = _Meter(progress, expected)
+    meter = Meter(progress, expected)
     while True:
         for i, prompt in list(waiting.items()):
             ranking = prompt.resume()
@@ -208,31 +223,55 @@ class _Prompt:
             self._comparisons += len(logits)
 
 
-class _Meter:
-    """Progress in comparisons: by batch if the ranker reports batches, else by round."""
+class Meter:
+    """Progress in comparisons, by the share of the work that is done.
+
+    A pool's work is its number of comparisons, divided by 1 minus the share of reading: so a unit is a comparison of
+    texts that are read, and what is still expected is as many units as comparisons. Without reports of the ranker, a
+    pool is done at once.
+
+    Args:
+        progress: called with (done, total) in comparisons, where `done` never falls.
+        expected: estimate of all comparisons.
+    """
 
     def __init__(self, progress: OnProgress | None, expected: int) -> None:
         self._progress, self._expected = progress, expected
-        self._done = self._due = 0
+        self._due = self._reported = self._total = 0  # comparisons
+        self._worked = 0.0  # in units, of the pools that are done
+        self._in_pool = self._of_pool = 0.0  # in comparisons
+        self._reading = 0.0
 
     def start(self, count: int) -> None:
+        """Begin a pool of comparisons."""
         self._due += count
+        self._in_pool, self._of_pool, self._reading = 0.0, float(count), 0.0
 
-    def advance(self, count: int) -> None:
-        self._report(min(self._done + count, self._due), max(self._due, self._expected))
+    def advance(self, count: float, reading: float = 0.0) -> None:
+        """Report work of the pool; see `Advance`."""
+        self._in_pool, self._reading = min(self._in_pool + count, self._of_pool), reading
+        total = max(self._due, self._expected)
+        worked = self._worked + self._in_pool / (1 - reading)
+        left = (self._of_pool - self._in_pool) / (1 - reading) + total - self._due
+        # The tolerance is for sums of shares that end just below a whole number.
+        self._report(min(int(total * worked / (worked + left) + 1e-6), total), total)
 
     def finish(self) -> None:
-        if self._done < self._due:
-            self._report(self._due, max(self._due, self._expected))
+        """End the pool."""
+        if self._in_pool < self._of_pool:
+            self.advance(self._of_pool, self._reading)
+        self._worked += self._of_pool / (1 - self._reading)
 
     def end(self) -> None:
-        if self._done < self._expected:  # equal texts were not compared
-            self._report(self._done, self._done)
+        """Report that all is done, also where fewer comparisons were made than expected."""
+        done = max(self._due, self._reported)
+        if (done, done) != (self._reported, self._total):
+            self._report(done, done)
 
     def _report(self, done: int, total: int) -> None:
-        self._done = done
+        self._reported, self._total = max(done, self._reported), total
         if self._progress is not None:
-            self._progress(done, total)
+            self._progress(self._reported, total)
 
 
 def _sizes(candidates: Sequence[Sequence[str]]) -> list[int]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
+
 Part = Literal["read", "compare", "pairs"]
 """What a batch computes: states of texts, comparisons of their states, or sequences that hold both candidates."""
 
@@ -90,19 +92,19 @@ class CountingBackend:
 
     def __call__(self, batch: Any) -> Any:
         """Return the logits of a `PairBatch`."""
-        result, seconds = self._timed(self.backend, batch)
+        result, seconds = self._timed(lambda pairs: np.asarray(self.backend(pairs)), batch)
         self._add("pairs", batch.attention_mask.sum(axis=-1).tolist(), True, seconds)
         return result
 
-    def read(self, sequences: Sequence[Any]) -> Any:
-        """Return what the reading layers compute for sequences."""
-        result, seconds = self._timed(self.backend.read, sequences)
+    def read(self, sequences: Sequence[Any], *device: int) -> Any:
+        """Return what the reading layers compute for sequences; on CUDA, the seconds are those of beginning it."""
+        result, seconds = self._timed(lambda texts: self.backend.read(texts, *device), sequences)
         self._add("read", list(map(len, sequences)), not self.backend.singly, seconds)
         return result
 
-    def compare(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
+    def compare(self, pairs: Sequence[tuple[Any, Any]], *device: int) -> Any:
         """Return the logits of pairs of texts that were read."""
-        result, seconds = self._timed(self.backend.compare, pairs)
+        result, seconds = self._timed(lambda texts: np.asarray(self.backend.compare(texts, *device)), pairs)
         lengths = [len(text.sequence) for side in zip(*pairs, strict=True) for text in side]
         self._add("compare", lengths, not self.backend.singly, seconds)
         return result

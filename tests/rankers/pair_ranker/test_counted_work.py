@@ -49,15 +49,15 @@ IN_BATCHES = {"read": Work(8, 30, 0, 5119, 5273, 120), "compare": Work(15, 120, 
 class LongerWins:
     """The longer candidate is the better one; no model runs, so that winners, and with them the rounds, are fixed."""
 
-    parallel = 1
+    parallel, devices, ahead = 1, 1, 0
 
     def __init__(self, singly):
         self.singly = singly
 
-    def read(self, sequences):
+    def read(self, sequences, device=0):
         return [None for _ in sequences]
 
-    def compare(self, pairs):
+    def compare(self, pairs, device=0):
         return np.array([[(len(left.sequence) - len(right.sequence)) / 16] for left, right in pairs], np.float32)
 
 

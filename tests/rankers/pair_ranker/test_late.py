@@ -164,7 +164,7 @@ class TestComparing:
 
     def test_many_prompts_are_read_once_and_ranked_as_each_alone(self, folder, monkeypatch):
         ranker = PairRanker.from_pretrained(folder)
-        monkeypatch.setattr("llm_blender.rankers.pair_ranker.ranker.KEPT_TOKENS", 12 * 96)
+        monkeypatch.setattr("llm_blender.rankers.pair_ranker.late.KEPT_TOKENS", 12 * 96)
         prompts = [f"{PROMPT} {number}" for number in range(5)]
         alone = [ranker.rank(prompt, TEXTS, strategy="knockout") for prompt in prompts]
         counts, reported = count(ranker, monkeypatch), []
@@ -200,7 +200,7 @@ class TestComparing:
             counts["read"] = 0
             fitted = FittedTexts(ranker.input_format, prompts, candidates, [0.0, 0.0])
             comparer = LateComparer(ranker.backend, fitted, ranker.max_tokens, **options)
-            return comparer(pool, lambda done: None), counts["read"]
+            return comparer(pool, lambda *done: None), counts["read"]
 
         wanted, once = compare()
         found, read = compare(kept=150)
@@ -234,17 +234,102 @@ class TestComparing:
             PairRanker.from_pretrained(tmp_path)
 
 
+class TestDevices:
+    PROMPTS = (PROMPT, "Give three tips.", "what")
+    CANDIDATES = (TEXTS, TEXTS[::-1], ["the sea", "Because.", *TEXTS[2:5]])
+    PAIRS = tuple((p, i, j) for p, texts in enumerate(CANDIDATES) for i in range(len(texts)) for j in range(i))
+
+    @staticmethod
+    def load(folder, device="cpu", **options) -> PairRanker:
+        return PairRanker.from_pretrained(folder, device=device, max_tokens=96, **options)
+
+    @staticmethod
+    def places(ranker, monkeypatch) -> dict[str, list[int]]:
+        """Note the device of each text and pair."""
+        noted: dict[str, list[int]] = {"read": [], "compare": [], "move": []}
+        for name in noted:
+            real = getattr(ranker.backend, name)
+
+            def noting(rows, device, /, name=name, real=real):
+                noted[name] += [device] * (1 if name == "move" else len(rows))
+                return real(rows, device)
+
+            monkeypatch.setattr(ranker.backend, name, noting)
+        return noted
+
+    @pytest.mark.parametrize("strategy", ["full", "knockout"])
+    def test_two_share_the_work_and_give_the_logits_of_one(self, folder, monkeypatch, strategy):
+        one, two = self.load(folder), self.load(folder, "cpu,cpu")
+        assert (one.backend.devices, two.backend.devices) == (1, 2)
+        noted = self.places(two, monkeypatch)
+        for alone, shared in zip(
+            *(r.rank_many(self.PROMPTS, self.CANDIDATES, strategy=strategy) for r in (one, two)), strict=True
+        ):
+            assert shared.ranks == alone.ranks
+            np.testing.assert_allclose(shared.logits, alone.logits, atol=1.1e-4)
+        for part in ("read", "compare"):
+            first, second = noted[part].count(0), noted[part].count(1)
+            assert min(first, second) > 0.3 * (first + second)
+        texts = sum(len(texts) for texts in self.CANDIDATES)
+        assert len(noted["read"]) == texts  # each once, on one of them
+        assert len(noted["move"]) <= len(TEXTS)  # only those of a prompt that both have read
+
+    def test_the_texts_of_one_prompt_are_shared_too(self, folder, monkeypatch):
+        two = self.load(folder, ["cpu", "cpu"])
+        noted = self.places(two, monkeypatch)
+        pairs = [(0, i, j) for i in range(len(TEXTS)) for j in range(i)]
+        found = two.pair_logits([PROMPT], [TEXTS], pairs)
+        np.testing.assert_allclose(found, self.load(folder).pair_logits([PROMPT], [TEXTS], pairs), atol=1e-5)
+        assert {*noted["read"]} == {*noted["compare"]} == {0, 1}
+        assert 0 < len(noted["move"]) <= len(TEXTS)  # each text at most once
+
+    def test_a_device_keeps_no_more_than_its_share(self, folder):
+        two = self.load(folder, "cpu,cpu")
+        fitted = FittedTexts(two.input_format, self.PROMPTS, self.CANDIDATES, [0.0] * 3)
+        comparer = LateComparer(two.backend, fitted, two.max_tokens, kept=200)
+        found = comparer(list(self.PAIRS), lambda *done: None)
+        np.testing.assert_allclose(
+            found, self.load(folder).pair_logits(self.PROMPTS, self.CANDIDATES, self.PAIRS), atol=1e-5
+        )
+        comparer._read({}, lambda cost: None)  # what the next round keeps
+        for known in comparer._read_texts:
+            assert 0 < sum(len(text.sequence) for text in known.values()) <= 200
+
+    @pytest.mark.parametrize("part", ["encode", "forward"])
+    def test_an_error_of_one_reaches_the_caller(self, folder, monkeypatch, part):
+        two = self.load(folder, "cpu,cpu")
+
+        def fail(*inputs):
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(two.backend._replicas._models[1], part, fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            two.pair_logits(self.PROMPTS, self.CANDIDATES, self.PAIRS)
+        monkeypatch.undo()
+        assert len(two.pair_logits(self.PROMPTS, self.CANDIDATES, self.PAIRS)) == len(self.PAIRS)  # nothing is stuck
+
+    def test_states_keep_the_precision_of_the_model(self, folder):
+        import torch
+
+        half = self.load(folder, "cpu,cpu", dtype="bfloat16")
+        sequence = half.input_format.join([7, 8], [9, 10, 11], None)
+        (states,) = half.backend.read([sequence])
+        assert (states.dtype, states.shape[0]) == (torch.bfloat16, len(sequence))
+        exact, near = (r.pair_logits(self.PROMPTS, self.CANDIDATES, self.PAIRS) for r in (self.load(folder), half))
+        assert 0 < np.abs(exact - near).max() < 0.03 * np.abs(exact).max()
+
+
 def count(ranker: PairRanker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     counts = {"read": 0, "compared": 0}
     read, compare = ranker.backend.read, ranker.backend.compare
 
-    def reading(sequences):
+    def reading(sequences, *device):
         counts["read"] += len(sequences)
-        return read(sequences)
+        return read(sequences, *device)
 
-    def comparing(pairs):
+    def comparing(pairs, *device):
         counts["compared"] += len(pairs)
-        return compare(pairs)
+        return compare(pairs, *device)
 
     monkeypatch.setattr(ranker.backend, "read", reading)
     monkeypatch.setattr(ranker.backend, "compare", comparing)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from llm_blender.errors import CheckpointError, MissingExtraError
-from llm_blender.rankers.batching import side_by_side, token_batches
+from llm_blender.errors import CheckpointError, InputError, MissingExtraError
+from llm_blender.rankers.batching import check_max_tokens, side_by_side, token_batches
 from llm_blender.rankers.optimised_models import open_session
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, PairBatch
 from llm_blender.ranking import Advance, Pool
 
 if TYPE_CHECKING:
-    from llm_blender.rankers._torch import Replicas
+    from llm_blender.rankers._torch import Loading, Replicas
     from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker
 
 
@@ -31,8 +31,11 @@ class Backend(Protocol):
     parallel: int
     """Number of batches that run at the same time, each called from its own thread."""
 
-    def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Return logits ``[B, tasks]``."""
+    ahead: int
+    """Number of batches to begin before the result of an earlier one is awaited, see `side_by_side`."""
+
+    def __call__(self, batch: PairBatch) -> ArrayLike:
+        """Return logits ``[B, tasks]``, as an array or what `numpy.asarray` makes one of."""
         ...
 
 
@@ -75,7 +78,7 @@ class OnnxBackend:
         CheckpointError: the file is not a PairRanker in ONNX.
     """
 
-    parallel = 1
+    parallel, ahead = 1, 0
 
     def __init__(
         self,
@@ -189,8 +192,8 @@ class TorchBackend:
     Args:
         folder: the checkpoint, with its weights.
         config: of the checkpoint.
-        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or a list of devices, each with a copy of the model and a part of
-            the batches; None takes CUDA if available, else the CPU.
+        device: e.g. ``cpu``, ``cuda:1``, ``mps``, or several devices (``cuda:0,cuda:1``, or a list), each with a copy
+            of the model and a part of the batches; None takes CUDA if available, else the CPU.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
@@ -201,9 +204,9 @@ class TorchBackend:
 
     def __init__(self, folder: Path, config: PairRankerConfig, *, device: Any = None, dtype: str = "float32") -> None:
         self.model, self._replicas = load_torch(folder, config, device, dtype)
-        self.parallel = self._replicas.parallel
+        self.parallel, self.ahead = self._replicas.parallel, self._replicas.ahead
 
-    def __call__(self, batch: PairBatch) -> NDArray[np.float32]:
+    def __call__(self, batch: PairBatch) -> ArrayLike:
         """Return logits ``[B, tasks]``, computed by the first free device."""
         return self._replicas(batch.input_ids, batch.attention_mask, batch.segment_ids)
 
@@ -218,6 +221,31 @@ def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) 
     except ModuleNotFoundError as error:
         raise MissingExtraError("The torch backend", "torch") from error
     return model, Replicas(model, device=device, dtype=dtype)
+
+
+def torch_loading(backend: str | None, device: Any, dtype: Any, max_tokens: int | None) -> Loading | None:
+    """Check the options of the torch backend; None where neither they nor `backend` choose it.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InputError: an option is unknown or for another backend, or there is no such device.
+    """
+    for name, value in (("device", device), ("dtype", dtype)):
+        if value is not None and backend not in (None, "torch"):
+            raise InputError(f"The {name} {value!r} is for the torch backend: omit it, or use that backend.")
+    check_max_tokens(max_tokens)
+    if backend != "torch" and device is None and dtype is None:
+        return None
+    try:
+        from llm_blender.rankers._torch import Loading
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The torch backend", "torch") from error
+    return Loading.of(device=device, dtype=dtype, max_tokens=max_tokens)
+
+
+def one_at_a_time(backend: str) -> InputError:
+    """Make the error for batches where a backend computes one text or pair at a time."""
+    return InputError(f"The {backend} backend computes one text at a time: max_tokens needs a device, or torch.")
 
 
 def available_processors() -> int:
@@ -247,15 +275,22 @@ class PairComparer:
             places.setdefault(self.texts.key(*pair), []).append(number)
         rows_of = list(places.values())
         lengths = [self.texts.length(*pool[first]) for first, *_ in rows_of]
+        batches = list(token_batches(lengths, self._max_tokens))
+        costs = [lengths[batch[0]] * len(batch) for batch in batches]  # tokens: the first is the longest
         logits = np.empty(len(pool))
 
-        def run(batch: NDArray[np.intp]) -> int:
-            rows = [rows_of[number] for number in batch]
+        def begin(number: int) -> Callable[[], int]:
+            rows = [rows_of[row] for row in batches[number]]
             padded = PairBatch.pad([self.texts.sequence(*pool[first]) for first, *_ in rows], self._pad_id)
-            for same, logit in zip(rows, self._backend(padded).mean(axis=-1), strict=True):
-                logits[same] = logit
-            return sum(map(len, rows))
+            values = self._backend(padded)
 
-        for count in side_by_side(run, token_batches(lengths, self._max_tokens), self._backend.parallel):
-            advance(count)
+            def end() -> int:
+                for same, logit in zip(rows, np.asarray(values).mean(axis=-1), strict=True):
+                    logits[same] = logit
+                return number
+
+            return end
+
+        for number in side_by_side(begin, range(len(batches)), self._backend.parallel, self._backend.ahead):
+            advance(len(pool) * costs[number] / sum(costs))
         return logits

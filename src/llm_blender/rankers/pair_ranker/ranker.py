@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +25,24 @@ from llm_blender.rankers.pair_ranker.backends import (
     PairComparer,
     TorchBackend,
     load_session,
+    one_at_a_time,
+    torch_loading,
 )
 from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import FittedTexts, InputFormat
 from llm_blender.rankers.pair_ranker.late import (
-    KEPT_TOKENS,
     LateBackend,
     LateComparer,
     LateOnnxBackend,
     LateTorchBackend,
+    kept_tokens,
 )
 from llm_blender.ranking import EvidenceWeights, PairwiseRanker, RankOptions, comparison_count
+from llm_blender.ranking.engine import Meter
 from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
+
+if TYPE_CHECKING:
+    from llm_blender.rankers._torch import Loading
 
 Truncation = Literal["auto", "right", "left", "middle"]
 
@@ -94,7 +100,7 @@ class PairRanker(PairwiseRanker):
         dtype: Any = None,
         threads: int | None = None,
         revision: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
         truncation: Truncation = "auto",
         backbone: str | Mapping[str, Any] | None = None,
         evidence: bool = True,
@@ -108,12 +114,14 @@ class PairRanker(PairwiseRanker):
             precision: of ``onnx``: ``int8`` (None) or ``fp32``. Of ``openvino``, which reads the float32 models that
                 `blend export` writes: ``fp32`` (None), or ``bf16``, which changes logits by some 0.03 where the
                 processor has bfloat16.
-            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or a list of devices that share the
-                work; None picks one.
-            dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``.
+            device: of the ``torch`` backend: ``cpu``, ``cuda``, ``mps``, …, or several that share the work
+                (``cuda:0,cuda:1``, or a list); None picks one.
+            dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``. In half precision, a logit
+                depends on the batch by some 0.01.
             threads: of ``onnx`` and ``openvino``; None takes all processors available to this process.
             revision: branch, tag or commit on the Hub.
-            max_tokens: of a batch.
+            max_tokens: of a batch, padding included; None takes 2,048 on a CPU and 32,768 on another device. A ranker
+                that compares late computes one text at a time in ONNX, without batches.
             truncation: part that a too long instruction loses: ``auto``, ``right``, ``left`` or ``middle``.
             backbone: the encoder's configuration, or the folder or Hub name that holds it, for a published
                 checkpoint whose encoder is neither named nor a DeBERTa-v3.
@@ -123,13 +131,13 @@ class PairRanker(PairwiseRanker):
             NotFoundError: there is no such checkpoint; the message lists the places searched.
             CheckpointError: it is not a PairRanker, or lacks the files of the backend.
             MissingExtraError: ``torch`` or ``openvino`` is not installed.
-            InputError: an argument is unknown, or there is no such device.
+            InputError: an argument is unknown or not one of the backend, or there is no such device.
         """
+        loading = torch_loading(backend, device, dtype, max_tokens)  # before any download
         folder = find_checkpoint(name, revision)
         config = PairRankerConfig.load(folder, backbone)
         if backend is None:
-            wants_torch = device is not None or dtype is not None or not has_onnx(folder)
-            backend = "torch" if wants_torch else "onnx"
+            backend = "torch" if loading is not None or not has_onnx(folder) else "onnx"
         if backend not in _PRECISIONS:
             raise unknown_name("backend", backend, _PRECISIONS)
         if precision not in (None, *_PRECISIONS[backend]):
@@ -138,8 +146,12 @@ class PairRanker(PairwiseRanker):
         runner: Backend | LateBackend
         if backend == "torch":
             make = LateTorchBackend if config.alone_layers else TorchBackend
-            runner = make(folder, config, device=device, dtype=dtype or "float32")
+            loading = cast("Loading", loading or torch_loading(backend, device, dtype, max_tokens))
+            runner = make(folder, config, device=loading.devices, dtype=loading.dtype)
+            max_tokens = loading.max_tokens
         else:
+            if max_tokens is not None and config.alone_layers:
+                raise one_at_a_time(backend)
             load: LoadModel = load_session
             kind = precision or _PRECISIONS[backend][0]
             if backend == "openvino":
@@ -150,7 +162,14 @@ class PairRanker(PairwiseRanker):
             else:
                 runner = OnnxBackend(onnx_file(folder, kind), threads=threads, load=load)
         form = InputFormat.load(folder, config)
-        return cls(runner, form, folder, max_tokens=max_tokens, truncation=truncation, evidence=evidence)
+        return cls(
+            runner,
+            form,
+            folder,
+            max_tokens=max_tokens or MAX_TOKENS,
+            truncation=truncation,
+            evidence=evidence,
+        )
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
         """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
@@ -180,7 +199,7 @@ class PairRanker(PairwiseRanker):
             pairs: (instruction, left, right) by index; pairs with the same sequence are computed once.
             coupled: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
                 instructions: their budget depends on the longest instruction of their batch.
-            progress: called with (done, total) in comparisons.
+            progress: called with (done, total) in comparisons, by the share of the work, reading included.
 
         Returns:
             A logit for each of `pairs`; above zero, the left candidate is better.
@@ -190,23 +209,21 @@ class PairRanker(PairwiseRanker):
         """
         check_inputs(instructions, candidates)
         compare = self._comparer(instructions, candidates, coupled)
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, len(pairs))
-
-        return np.asarray(compare(list(pairs), advance), np.float32)
+        meter = Meter(progress, len(pairs))
+        meter.start(len(pairs))
+        logits = compare(list(pairs), meter.advance)
+        meter.finish()
+        return np.asarray(logits, np.float32)
 
     def _rank_many(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], options: RankOptions
     ) -> list[Ranking]:
-        if not getattr(self.backend, "singly", False):
+        if not self.config.alone_layers:
             return super()._rank_many(instructions, candidates, options)
-        # More prompts at a time would fill no batch, and their texts would have to be read again in each round.
-        groups = list(_groups([len(texts) for texts in candidates], KEPT_TOKENS // self.config.max_length))
+        # Of more prompts at a time, the texts would have to be read again in each round of a strategy.
+        backend = cast(LateBackend, self.backend)
+        most = backend.devices * kept_tokens(backend, self.max_tokens) // self.config.max_length
+        groups = list(_groups([len(texts) for texts in candidates], most))
         progress = options["progress"]
 
         def count(n: int) -> int:
@@ -236,7 +253,9 @@ class PairRanker(PairwiseRanker):
         prompts = [instruction_text(instruction) for instruction in instructions]
         texts = FittedTexts(self.input_format, prompts, candidates, tails, legacy_batch)
         if self.config.alone_layers:
-            return LateComparer(cast(LateBackend, self.backend), texts, self.max_tokens)
+            reading = self.config.alone_layers
+            layers = reading, int(self.config.backbone["num_hidden_layers"]) - reading
+            return LateComparer(cast(LateBackend, self.backend), texts, self.max_tokens, layers=layers)
         return PairComparer(cast(Backend, self.backend), texts, self.input_format.pad_id, self.max_tokens)
 
     def _finish(self, rankings: list[Ranking], compare: Any) -> list[Ranking]:
