@@ -133,7 +133,9 @@ def main() -> None:
         sources = {"old": options.against.absolute(), **sources}
     words = (_WORDS * (1 + options.pieces // len(_WORDS)))[: options.pieces]
     llms = subprocess.Popen(
-        [sys.executable, "-c", _LLMS, json.dumps(words), json.dumps(options.close), *NAMES], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _LLMS, json.dumps(words), json.dumps(options.close), *NAMES],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert llms.stdout is not None
     port = int(llms.stdout.readline())
@@ -151,7 +153,9 @@ def main() -> None:
         return ran
 
     def show(**values: Any) -> None:
-        print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}))
+        print(
+            json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()})
+        )
         sys.stdout.flush()
 
     try:
