@@ -6,7 +6,7 @@
     python benchmarks/run_load.py --finished 100000
 
 The LLMs are a server in a process of its own, which keeps connections open (unless ``--close``) and streams each answer
-in `--pieces` events, so that the figures are those of the client alone: user and system time of the command, and its peak of memory.
+in `--pieces` events, so that the figures are those of the client alone: user and system time, and peak of memory.
 Each case begins with an empty store. `ms_a_row` and `kb_a_row` are differences to a run of 10 rows, `rows_a_second` is
 the command's own figure. With ``--finished``, a finished job is made up, and `cpu_seconds` are those of resuming it.
 With ``--against``, the sources in that folder run in turns with these. One line of JSON for each run goes to standard
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -39,7 +40,8 @@ def event(delta, **more):
 def answer(model):
     events = [event({"content": word + " "}) for word in [f"Answer of {model}:", *words]]
     events.append(event({}, finish_reason="stop"))
-    events.append(b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9}}\\n\\ndata: [DONE]\\n\\n')
+    usage = {"prompt_tokens": 9, "completion_tokens": 9}
+    events += [b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\\n\\n", b"data: [DONE]\\n\\n"]
     body = b"".join(b"%x\\r\\n%b\\r\\n" % (len(each), each) for each in events) + b"0\\r\\n\\r\\n"
     head = b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\ntransfer-encoding: chunked\\r\\n"
     return head + b"connection: close\\r\\n" * close + b"\\r\\n" + body
@@ -66,7 +68,7 @@ async def main():
 
 asyncio.run(main())
 """
-_WORDS = "The air scatters blue light more than red light so that the sky looks blue in every direction".split()
+_ANSWER = "The air scatters blue light more than red light so that the sky looks blue in every direction"
 _BASE = 10  # rows
 
 
@@ -131,12 +133,9 @@ def main() -> None:
     sources = {"new": Path(llm_blender.__file__).parent.parent}
     if options.against is not None:
         sources = {"old": options.against.absolute(), **sources}
-    words = (_WORDS * (1 + options.pieces // len(_WORDS)))[: options.pieces]
-    llms = subprocess.Popen(
-        [sys.executable, "-c", _LLMS, json.dumps(words), json.dumps(options.close), *NAMES],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    words = [word for _, word in zip(range(options.pieces), itertools.cycle(_ANSWER.split()), strict=False)]
+    server = [sys.executable, "-c", _LLMS, json.dumps(words), json.dumps(options.close), *NAMES]
+    llms = subprocess.Popen(server, stdout=subprocess.PIPE, text=True)
     assert llms.stdout is not None
     port = int(llms.stdout.readline())
 
@@ -153,10 +152,8 @@ def main() -> None:
         return ran
 
     def show(**values: Any) -> None:
-        print(
-            json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()})
-        )
-        sys.stdout.flush()
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+        print(json.dumps(rounded), flush=True)
 
     try:
         for _ in range(options.rounds):
