@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.jobs.journal import Entry, Journal
+from llm_blender.jobs.journal import Journal, Payments
 from llm_blender.types import Candidate
 
 _MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
-_SUFFIX, _PAID = ".journal.jsonl", "paid"
+_SUFFIX = ".journal.jsonl"
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -49,6 +49,7 @@ class Job:
         self.folder, self.kind, self.settings = folder, kind, settings
         self._restart = restart
         self._journals: dict[str, Journal] = {}
+        self._payments: Payments | None = None
         self._stack = contextlib.ExitStack()
 
     @property
@@ -81,6 +82,7 @@ class Job:
 
     def __exit__(self, *exc_info: object) -> None:
         self._journals.clear()
+        self._payments = None
         self._stack.close()
 
     def paid(self, candidate: Candidate) -> None:
@@ -89,40 +91,36 @@ class Job:
         Raises:
             WorkError: the job's folder cannot be written to.
         """
-        self._paid.add(Entry(str(len(self._paid)), "done", {"llm": candidate.model}, cost=candidate.cost))
+        self._paid.add(candidate.model or "", candidate.cost)
 
     @property
     def cost(self) -> float:
         """Dollars of all answers that were paid for, as far as prices are known."""
-        return max(self._paid.cost, sum(journal.cost for journal in self._rows))
+        return max(self._paid.cost, sum(journal.cost for journal in self._journals.values()))
 
     @property
     def unpriced(self) -> int:
         """Answers of unknown cost."""
-        return max(self._paid.unpriced, sum(journal.unpriced for journal in self._rows))
+        return max(self._paid.unpriced, sum(journal.unpriced for journal in self._journals.values()))
 
     def cost_by_llm(self) -> dict[str, float | None]:
         """Return the dollars that the answers of each LLM cost; None where a price is unknown."""
-        costs: dict[str, float | None] = {}
-        for entry in self._paid.entries():
-            name, before = entry.value["llm"] or "", costs.get(entry.value["llm"] or "", 0.0)
-            costs[name] = None if before is None or entry.cost is None else before + entry.cost
-        return costs
+        return dict(self._paid.by_llm)
 
     @property
-    def _paid(self) -> Journal:
-        return self.journal(_PAID)
-
-    @property
-    def _rows(self) -> list[Journal]:
-        """The opened journals of rows, which hold the costs of a job that was begun without a record of answers."""
-        return [journal for name, journal in self._journals.items() if name != _PAID]
+    def _paid(self) -> Payments:
+        if self._payments is None:
+            self._payments = self._stack.enter_context(Payments(self._path("paid")))
+        return self._payments
 
     def journal(self, name: str) -> Journal:
         """Return one of its journals, opened with the first use and closed at the end."""
         if name not in self._journals:
-            self._journals[name] = self._stack.enter_context(Journal(self.folder / f"{name}{_SUFFIX}"))
+            self._journals[name] = self._stack.enter_context(Journal(self._path(name)))
         return self._journals[name]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{_SUFFIX}"
 
     def _holds_other_files(self) -> bool:
         if not self.folder.is_dir() or (self.folder / _MANIFEST).exists():
