@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
+from pydantic_core import from_json
+
 from llm_blender.errors import WorkError
 from llm_blender.types import Record
 
@@ -189,7 +191,7 @@ class Journal(_Entries):
             return None
         self._lines.seek(start)
         try:
-            return json.loads(self._lines.readline())["value"]
+            return _read(self._lines.readline())["value"]
         except ValueError:
             raise self._damaged(f"byte {start:,}") from None
 
@@ -276,14 +278,27 @@ def _parse(line: bytes) -> _Head | None:
             return _parse_whole(line)
         reason, cost = end.groups()
         return _Head(
-            json.loads(begin[1]),
+            _text(begin[1]),
             begin[2].decode(),  # type: ignore[arg-type]
-            json.loads(reason),
+            _text(reason),
             None if cost == b"null" else float(cost),
             line[begin.end() : at],
         )
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _text(string: bytes) -> str:
+    """Decode a string of JSON."""
+    return json.loads(string) if b"\\" in string else string[1:-1].decode()  # type: ignore[no-any-return]
+
+
+def _read(line: bytes) -> Any:
+    """Read JSON: quickly, unless it is nested too deeply for that."""
+    try:
+        return from_json(line)
+    except ValueError:
+        return json.loads(line)
 
 
 def _parse_whole(line: bytes) -> _Head | None:
