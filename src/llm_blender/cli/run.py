@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,8 +58,9 @@ def run(
     of OUT is {id, instruction, input?, output?, …} and what `blend ask --json` prints, in the order of FILE; other
     commands read it. OUT is written whole, after every row was tried. The work can be interrupted at any time, and the
     same command resumes it: OUT.job holds the finished rows, and no answer is paid for twice. Resuming retries rows in
-    which something failed, unless a quorum of LLMs had answered. OUT.failed.jsonl holds those without any answer, with
-    the reason. With --strict, the exit status is 3 if a row failed, or an LLM or the fuser in one, quorum or not.
+    which something failed, unless a quorum of LLMs had answered, and answers rows that were appended to FILE.
+    OUT.failed.jsonl holds those without any answer, with the reason. With --strict, the exit status is 3 if a row
+    failed, or an LLM or the fuser in one, quorum or not.
 
     JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cut_off, cost,
     unpriced_rows, truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are
@@ -69,7 +71,7 @@ def run(
     from llm_blender.cli._rankers import note_judge
     from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.run import run_prompts, run_settings
+    from llm_blender.ensemble.run import run_prompts, run_settings, settings_before
     from llm_blender.jobs import Job
 
     loaded, out = options.load_config(), output.out
@@ -82,7 +84,8 @@ def run(
         learned = learned_priors(ensemble)
         settings = run_settings(ensemble, prompts, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
         folder = stack.enter_context(_job_folder(out))
-        job = stack.enter_context(Job(folder, "run", settings, restart=limits.restart))
+        before = partial(settings_before, settings, prompts=prompts)
+        job = stack.enter_context(Job(folder, "run", settings, restart=limits.restart, before=before))
         report = stack.enter_context(job_progress("running", "rows", show=output.show_progress))
         ran = run_prompts(
             ensemble,

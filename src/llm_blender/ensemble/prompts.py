@@ -53,7 +53,10 @@ class Prompts:
     def __iter__(self) -> Iterator[Example]:
         for row, name, prompt in zip_longest(self._read(), self.ids, self._hashes):
             if row is None or name is None or hash(row.prompt) != prompt:
-                raise WorkError("The prompts were changed while the job read them: run the same command again.")
+                raise WorkError(
+                    "The prompts were changed during the run: restore them and run the same command again; finished "
+                    "rows are kept."
+                )
             yield replace(row, id=name)
 
     def sha256_of(self, n: int) -> str:

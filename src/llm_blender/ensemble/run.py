@@ -234,6 +234,20 @@ def run_settings(
     }
 
 
+def settings_before(settings: Mapping[str, Any], earlier: Mapping[str, Any], prompts: Prompts) -> Mapping[str, Any]:
+    """Return the settings of a run as they were before rows were appended, for `Job`.
+
+    Args:
+        settings: settings of the run, from `run_settings`.
+        earlier: settings of an earlier run, which had fewer rows.
+        prompts: the prompts of the run.
+    """
+    n = earlier.get("prompts")
+    if not isinstance(n, int) or not 0 < n < len(prompts):
+        return settings
+    return {**settings, "prompts": n, "prompts_sha256": prompts.sha256_of(n)}
+
+
 def _prompts(rows: Prompts | Sequence[Example]) -> Prompts:
     return rows if isinstance(rows, Prompts) else Prompts(lambda: rows)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +35,8 @@ class Job:
         kind: its kind of work, such as ``run``.
         settings: everything that its results depend on, as plain JSON values.
         restart: delete earlier progress and begin again.
+        before: returns the settings of this work as they were with the rows of an earlier run, from its settings: rows
+            may be appended, and the results of the earlier ones stay. None is for work whose rows do not change.
 
     Raises:
         InputError: by ``with``: the folder holds other files, or a job that has other settings or is running.
@@ -45,9 +47,17 @@ class Job:
         ...     job.journal("rows").status("row-1")
     """
 
-    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        settings: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        before: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> None:
         self.folder, self.kind, self.settings = folder, kind, settings
-        self._restart = restart
+        self._restart, self._before = restart, before
         self._journals: dict[str, Journal] = {}
         self._payments: Payments | None = None
         self._stack = contextlib.ExitStack()
@@ -134,15 +144,15 @@ class Job:
     def _open_manifest(self) -> None:
         """Write the manifest, or compare an existing one."""
         path = self.folder / _MANIFEST
-        if path.exists():
-            self._compare(path)
+        begun_at = self._compare(path) if path.exists() else datetime.now(UTC).isoformat(timespec="seconds")
+        if begun_at is None:
             return
         manifest = {
             "version": _VERSION,
             "kind": self.kind,
             "settings_sha256": self.digest,
             "settings": self.settings,
-            "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "begun_at": begun_at,
         }
         part = self.folder / _PART
         try:
@@ -151,7 +161,8 @@ class Job:
         except OSError as error:
             raise WorkError(f"{path} cannot be written: {error.strerror}.") from error
 
-    def _compare(self, path: Path) -> None:
+    def _compare(self, path: Path) -> str | None:
+        """Refuse the job of other settings; return when it was begun if its rows have become more, else None."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version, kind, digest, settings = (found[key] for key in ("version", "kind", "settings_sha256", "settings"))
@@ -161,12 +172,16 @@ class Job:
             ) from None
         if version != _VERSION:
             raise InputError(f"{path} is of another version of llm-blender: start the job again with --restart.")
-        if (kind, digest) != (self.kind, self.digest):
-            differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, self.settings)
-            raise InputError(
-                f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
-                f"--restart, or choose another output. Paid answers are kept in the store."
-            )
+        if (kind, digest) == (self.kind, self.digest):
+            return None
+        before = self.settings if kind != self.kind or self._before is None else self._before(settings)
+        if (kind, digest) == (self.kind, settings_digest(before)):
+            return str(found.get("begun_at", ""))
+        differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, before)
+        raise InputError(
+            f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
+            f"--restart, or choose another output. Paid answers are kept in the store."
+        )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:
@@ -177,7 +192,11 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -
         if before == after:
             continue
         name = f"{at}{key}"
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
+        rows = key.removesuffix("_sha256")
+        if rows != key and isinstance(old.get(rows), int):
+            if old[rows] == new.get(rows):
+                found.append(f"{at}{rows}: some of the first {old[rows]:,} have changed")
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
             found += _differences(before, after, f"{name}.")
         else:
             shown = [json.dumps(value, ensure_ascii=False) for value in (before, after)]

@@ -290,7 +290,7 @@ def _parse(line: bytes) -> _Head | None:
 
 def _text(string: bytes) -> str:
     """Decode a string of JSON."""
-    return json.loads(string) if b"\\" in string else string[1:-1].decode()  # type: ignore[no-any-return]
+    return str(json.loads(string)) if b"\\" in string else string[1:-1].decode()
 
 
 def _read(line: bytes) -> Any:
