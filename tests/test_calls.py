@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_blender.calls import Budget, Caller, WrappedLLM, call_many, most_cost, run_to_end
+from llm_blender.calls import Budget, Caller, WrappedLLM, beside, call_many, most_cost, run_to_end
 from llm_blender.errors import LLMError, StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
@@ -156,3 +157,53 @@ def test_a_reservation_waits_for_calls_that_may_cost_less() -> None:
         return await asyncio.gather(*waiting)
 
     assert asyncio.run(run()) == [True, False]
+
+
+class TestBeside:
+    def test_what_comes_while_a_store_is_busy_runs_next_in_its_thread(self) -> None:
+        busy, free = threading.Event(), threading.Event()
+        seen: list[tuple[int, str]] = []
+
+        def work(name: int) -> int:
+            seen.append((name, threading.current_thread().name))
+            if name == 0:
+                busy.set()
+                assert free.wait(10)
+            if name == 2:
+                raise StoreError("planted")
+            return name
+
+        async def run() -> list[object]:
+            store = object()
+            first = beside(store, lambda: work(0))
+            assert await asyncio.to_thread(busy.wait, 10)
+            others = [beside(store, partial(work, i)) for i in range(1, 5)]
+            others[3].cancel()
+            alone = await beside(object(), lambda: threading.current_thread().name)
+            free.set()
+            results = await asyncio.gather(first, *others, return_exceptions=True)
+            assert alone not in {thread for _, thread in seen}
+            return list(results)
+
+        results = asyncio.run(run())
+        assert [name for name, _ in seen] == [0, 1, 2, 3, 4]  # also what is not awaited any more
+        assert len({thread for _, thread in seen}) == 1
+        assert threading.current_thread().name not in {thread for _, thread in seen}
+        assert (results[:2], results[3]) == ([0, 1], 3)
+        assert [type(result) for result in (results[2], results[4])] == [StoreError, asyncio.CancelledError]
+
+    def test_work_goes_on_when_its_loop_has_ended(self) -> None:
+        ended, done = threading.Event(), threading.Event()
+
+        async def run() -> None:
+            beside(done, lambda: ended.wait(10) and done.set())
+            await asyncio.sleep(0)
+
+        asyncio.run(run())
+        ended.set()
+        assert done.wait(10)
+        assert asyncio.run(_beside(done, lambda: 3)) == 3
+
+
+async def _beside(store: object, work: Callable[[], int]) -> int:
+    return await beside(store, work)

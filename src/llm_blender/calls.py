@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Fusion, Message, OnText, Sampling, Usage
 
-__all__ = ["Budget", "CallStore", "Caller", "Reply", "WrappedLLM", "call_many", "most_cost", "run_to_end"]
+__all__ = ["Budget", "CallStore", "Caller", "Reply", "WrappedLLM", "beside", "call_many", "most_cost", "run_to_end"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +94,13 @@ class Caller:
 
         if self.store is None:
             return Reply(await generate(), stored=False)
-        key = call_key(self.llm.identity, messages, sampling)
-        async with _single_flight(id(asyncio.get_running_loop()), id(self.store), key):
-            stored = await asyncio.to_thread(_find, self.store, key)
+        store, key = self.store, call_key(self.llm.identity, messages, sampling)
+        async with _single_flight(id(asyncio.get_running_loop()), id(store), key):
+            stored = await beside(store, lambda: _find(store, key))
             if stored is not None:
                 return Reply(replace(stored, model=self.llm.name), stored=True)  # the LLM may have a new name
             candidate = await generate()
-            await _keep(self.store, key, candidate)
+            await _keep(store, key, candidate)
         return Reply(candidate, stored=False)
 
 
@@ -137,11 +138,68 @@ async def _keep(store: CallStore, key: str, candidate: Candidate) -> None:
         except StoreError as error:
             logger.warning("answers were not kept: %s", error)
 
-    putting = asyncio.create_task(asyncio.to_thread(put))
+    putting = beside(store, put)
     try:
         await asyncio.shield(putting)
     finally:
         await asyncio.wait([putting])
+
+
+_THREADS = ThreadPoolExecutor(thread_name_prefix="llm-blender-store")
+_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+_waiting: dict[int, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by the id of a store at work
+_waiting_lock = threading.Lock()
+
+
+def beside(store: object, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    """Run work on a store in a thread beside the event loop, in the order of the calls.
+
+    What comes while the store is busy runs in the same thread next, and its results come back together: handing over
+    to a thread takes longer than the work. Work that has begun runs to its end, whatever becomes of its future.
+
+    Args:
+        store: the store, or whatever only one thread at a time can use.
+        work: the work.
+    """
+    done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    with _waiting_lock:
+        idle = id(store) not in _waiting
+        _waiting.setdefault(id(store), []).append((work, done))
+    if idle:
+        _THREADS.submit(_work_beside, id(store))
+    return done
+
+
+def _work_beside(store: int) -> None:
+    while True:
+        with _waiting_lock:
+            batch = _waiting.pop(store)
+            if not batch:
+                return
+            _waiting[store] = []
+        results: dict[asyncio.AbstractEventLoop, list[_Result]] = {}
+        for work, done in batch:
+            results.setdefault(done.get_loop(), []).append((done, *_run(work)))
+        for loop, of_loop in results.items():
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(_hand_over, of_loop)
+
+
+def _run(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return work(), None
+    except BaseException as error:
+        return None, error
+
+
+def _hand_over(results: Sequence[_Result]) -> None:
+    for done, result, error in results:
+        if done.cancelled():
+            continue
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
 
 
 async def call_many(items: Sequence[_S], call: Callable[[_S], Awaitable[_T]], *, concurrency: int) -> list[_T]:

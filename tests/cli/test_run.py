@@ -110,6 +110,46 @@ def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
     assert len(server.requests) == 2 * calls
 
 
+def append(path, *prompts):
+    with Path(path).open("a") as file:
+        file.writelines(json.dumps({"id": prompt, "prompt": prompt}) + "\n" for prompt in prompts)
+
+
+def test_rows_that_were_appended_are_answered_and_the_others_stay(blend, ranker, server, prompts):
+    blend("run", prompts, "-o", "out.jsonl")
+    before, calls = Path("out.jsonl").read_text(), len(server.requests)
+    append(prompts, "More?", "Question 0?")
+    result = blend("run", prompts, "-o", "out.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "8 rows, 6 of them by earlier runs" in result.stderr
+    assert Path("out.jsonl").read_text().startswith(before)
+    assert [row["id"] for row in rows()][6:] == ["More?", "Question 0?"]
+    assert len(server.requests) == calls + 2  # the answers to the other prompt are stored
+    assert blend("run", prompts, "-o", "out.jsonl").exit_code == 0
+    Path(prompts).write_text(Path(prompts).read_text().replace("Question 3?", "Question 4?"))
+    append(prompts, "Even more?")
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert result.exit_code == 2
+    assert "other settings (prompts: some of the first 8 have changed): use those" in result.stderr
+    Path(prompts).write_text('{"prompt": "One?"}')
+    assert "(prompts: 8 then, 1 now)" in blend("run", prompts, "-o", "out.jsonl").stderr
+    assert len(server.requests) == calls + 2
+
+
+def test_prompts_that_change_while_they_are_answered_are_an_error(blend, ranker, server, prompts):
+    def change(body):
+        if body["messages"][-1]["content"] == "Question 0?":
+            Path("new.jsonl").write_text(Path(prompts).read_text().replace("Question 1?", "Question 2?"))
+            Path("new.jsonl").replace(prompts)
+        return FakeReply("no", status=400) if "5" in body["messages"][-1]["content"] else reply(body)
+
+    server._replies = change
+    result = blend("run", prompts, "-o", "out.jsonl")
+    assert result.exit_code == 1
+    assert "The prompts were changed during the run: restore them" in result.stderr
+    assert len(Path("out.jsonl.job/rows.journal.jsonl").read_text().splitlines()) == 6
+
+
 def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, prompts):
     def broken(body):
         prompt = body["messages"][-1]["content"]

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from llm_blender.errors import LLMError, NoAnswerError, StoreError
-from llm_blender.jobs import Budget, Item, Journal, Result, engine, work_through, work_through_batches
+from llm_blender.errors import LLMError, NoAnswerError, StoreError, WorkError
+from llm_blender.jobs import Budget, Entry, Item, Journal, Result, engine, work_through, work_through_batches
 from llm_blender.types import Failure
 
 
@@ -52,6 +52,39 @@ def test_each_row_once(journal):
     assert (again.done, again.resumed, again.cost) == (2, 5, 0.5)
     assert sorted(work.tried) == list(range(7))
     assert [value["square"] for value in journal.values(f"row {i}" for i in range(7))] == [i**2 for i in range(7)]
+
+
+def test_rows_are_read_as_they_are_needed(journal):
+    read = []
+
+    def rows():
+        for item in items(9):
+            read.append(item.value)
+            yield item
+
+    async def work(value):
+        assert len(read) <= len(finished) + 3
+        await asyncio.sleep(0)
+        finished.append(value)
+        return Result({"square": value**2})
+
+    finished, keys = [3, 5], [item.key for item in items(9)]
+    for value in finished:
+        journal.add(Entry(f"row {value}", "done", {"square": value**2}))
+    done = work_through(journal, rows(), work, keys=keys, concurrency={"": 3})
+    assert (done.total, done.resumed, done.done, sorted(finished)) == (9, 2, 7, list(range(9)))
+    again = work_through(journal, iter(()), work, keys=keys)
+    assert (again.resumed, again.over) == (9, 9)
+
+
+def test_an_error_of_reading_rows_ends_the_work(journal):
+    def rows():
+        yield from items(2)
+        raise WorkError("planted")
+
+    with pytest.raises(WorkError, match="planted"):
+        work_through(journal, rows(), Work(), keys=[f"row {i}" for i in range(6)], concurrency={"": 3})
+    assert len(journal) == 2
 
 
 def test_failed_and_partial_rows_are_noted_and_tried_again(journal):

@@ -60,6 +60,40 @@ def test_other_settings_are_refused_and_named(begun):
     assert done(begun) == "done"
 
 
+def rows_settings(n, digest, **more):
+    return {**SETTINGS, "rows": n, "rows_sha256": digest, **more}
+
+
+def before(found):
+    return rows_settings(found["rows"], f"of {found['rows']}")
+
+
+def test_rows_may_be_appended(tmp_path):
+    folder = tmp_path / "out.job"
+    with Job(folder, "run", rows_settings(2, "of 2")) as job:
+        job.journal("rows").add(Entry("a", "done", {"x": 1}))
+    begun_at = json.loads((folder / "manifest.json").read_text())["begun_at"]
+    with pytest.raises(InputError, match="rows: 2 then, 3 now"):
+        done(folder, rows_settings(3, "of 3"))
+    assert done(folder, rows_settings(3, "of 3"), before=before) == "done"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["settings"], manifest["begun_at"]) == (rows_settings(3, "of 3"), begun_at)
+    assert done(folder, rows_settings(3, "of 3")) == "done"
+    with pytest.raises(InputError, match=r"\(seed: 0 then, 1 now\)"):
+        done(folder, rows_settings(4, "of 4", seed=1), before=lambda found: {**before(found), "seed": 1})
+
+
+def test_rows_that_have_changed_are_refused(tmp_path):
+    folder = tmp_path / "out.job"
+    done(folder, rows_settings(2, "others"))
+    changed = r"other settings \(rows: some of the first 2 have changed\)"
+    with pytest.raises(InputError, match=changed):
+        done(folder, rows_settings(3, "of 3"), before=before)
+    with pytest.raises(InputError, match=changed):
+        done(folder, rows_settings(2, "of 2"))
+    assert done(folder, rows_settings(2, "others")) is None
+
+
 def test_another_kind_of_work_is_refused(begun):
     with pytest.raises(InputError, match="it was a `run`"), Job(begun, "data build", SETTINGS):
         pass

@@ -87,6 +87,47 @@ def test_a_row_keeps_its_result_when_trying_again_fails(tmp_path):
         assert (journal.status("a"), journal.value("a"), journal.reason("a")) == ("partial", {"x": 1}, "all failed")
 
 
+AWKWARD = [
+    Entry(
+        'a "key", \\ and\n', "partial", {"text": 'x", "reason": "y", "cost": 3}', "n": []}, 'why, "reason": "?"', 1e-06
+    ),
+    Entry("ä\u2028", "failed", {"reason": "x", "cost": 9.0}, '"} \\', None),
+    Entry("", "done", [{"key": "k", "status": "done", "value": None, "reason": "r", "cost": 2.0}], "", 3),
+    Entry("none", "done", None, "", -0.5),
+]
+
+
+@pytest.mark.parametrize("compact", [False, True])  # a line of another writer is read, too
+def test_entries_that_look_like_other_entries(tmp_path, compact):
+    path = tmp_path / "j.jsonl"
+    fill(path, AWKWARD)
+    if compact:
+        lines = [json.dumps(json.loads(line), separators=(",", ":")) for line in path.read_text().split("\n")[:-1]]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    with Journal(path) as journal:
+        found = [Entry(e.key, journal.status(e.key), journal.value(e.key), journal.reason(e.key)) for e in AWKWARD]
+        assert found == [Entry(e.key, e.status, e.value, e.reason) for e in AWKWARD]
+        assert (journal.cost, journal.unpriced) == (1e-06 + 3 - 0.5, 1)
+
+
+def test_a_value_that_is_damaged_is_told_when_it_is_read(tmp_path):
+    path = tmp_path / "j.jsonl"
+    fill(path, entries(3))
+    path.write_bytes(path.read_bytes().replace(b'"n": 1', b'"n": [', 1))
+    with Journal(path) as journal:
+        assert journal.value("row 2")["n"] == 2
+        with pytest.raises(WorkError, match=r"j.jsonl, byte \d+: .*--restart"):
+            journal.value("row 1")
+
+
+def test_zeros_inside_an_entry_are_found_at_once(tmp_path):
+    path = tmp_path / "j.jsonl"
+    fill(path, entries(3))
+    path.write_bytes(path.read_bytes().replace(b'"n": 1', b"\0\0\0\0\0\0", 1))
+    with pytest.raises(WorkError, match=r"j.jsonl, line 2: .*--restart"):
+        Journal(path)
+
+
 class FullDisk:
     """A file on a disk that has room for half of the next write."""
 

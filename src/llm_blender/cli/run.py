@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +27,9 @@ from llm_blender.cli._rows import note_bad, rereadable
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
+    from llm_blender.ensemble.prompts import Prompts
     from llm_blender.ensemble.run import Ran
     from llm_blender.errors import RowError
-    from llm_blender.types import Example
 
 
 @with_options
@@ -57,8 +58,9 @@ def run(
     of OUT is {id, instruction, input?, output?, …} and what `blend ask --json` prints, in the order of FILE; other
     commands read it. OUT is written whole, after every row was tried. The work can be interrupted at any time, and the
     same command resumes it: OUT.job holds the finished rows, and no answer is paid for twice. Resuming retries rows in
-    which something failed, unless a quorum of LLMs had answered. OUT.failed.jsonl holds those without any answer, with
-    the reason. With --strict, the exit status is 3 if a row failed, or an LLM or the fuser in one, quorum or not.
+    which something failed, unless a quorum of LLMs had answered, and answers rows that were appended to FILE.
+    OUT.failed.jsonl holds those without any answer, with the reason. With --strict, the exit status is 3 if a row
+    failed, or an LLM or the fuser in one, quorum or not.
 
     JSON, unless the rows go to standard output: {rows, resumed, fused, failed, partial, degraded, cut_off, cost,
     unpriced_rows, truncated, seconds, llms: {NAME: {answers, failed, reasons, usage, cost, seconds}}}. partial rows are
@@ -69,25 +71,25 @@ def run(
     from llm_blender.cli._rankers import note_judge
     from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.run import run_prompts, run_settings
+    from llm_blender.ensemble.run import run_prompts, run_settings, settings_before
     from llm_blender.jobs import Job
 
     loaded, out = options.load_config(), output.out
     if out != STDIO and not Path(out).parent.is_dir():
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
-    rows, bad = _read(file, skip_bad)
-    ensemble = load_ensemble(loaded, options)
-    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
-    learned = learned_priors(ensemble)
-    settings = run_settings(ensemble, rows, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
-    with (
-        _job_folder(out) as folder,
-        Job(folder, "run", settings, restart=limits.restart) as job,
-        job_progress("running", "rows", show=output.show_progress) as report,
-    ):
+    with contextlib.ExitStack() as stack:
+        prompts, bad = stack.enter_context(_prompts(file, skip_bad))
+        ensemble = load_ensemble(loaded, options)
+        note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
+        learned = learned_priors(ensemble)
+        settings = run_settings(ensemble, prompts, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
+        folder = stack.enter_context(_job_folder(out))
+        before = partial(settings_before, settings, prompts=prompts)
+        job = stack.enter_context(Job(folder, "run", settings, restart=limits.restart, before=before))
+        report = stack.enter_context(job_progress("running", "rows", show=output.show_progress))
         ran = run_prompts(
             ensemble,
-            rows,
+            prompts,
             out,
             job,
             seed=seed,
@@ -103,25 +105,24 @@ def run(
         raise typer.Exit(DEGRADED)
 
 
-def _read(file: str, skip_bad: bool) -> tuple[list[Example], list[RowError]]:
-    """Read the prompts, with unique ids, and the errors of malformed rows."""
-    from dataclasses import replace
-
+@contextlib.contextmanager
+def _prompts(file: str, skip_bad: bool) -> Iterator[tuple[Prompts, list[RowError]]]:
+    """Check all prompts, and yield them and the errors of malformed rows."""
     from llm_blender.data import read_instructions
+    from llm_blender.ensemble.prompts import Prompts
 
-    bad: list[RowError] = []
+    bad: dict[int, RowError] = {}  # by line, as the file is read several times
+
+    def on_bad(error: RowError) -> None:
+        bad[error.line] = error
+
     with rereadable(file) as path:
-        found = read_instructions(path, "row" if file == STDIO else "", on_bad=bad.append if skip_bad else None)
-        rows, seen = [], set[str]()
-        for number, row in enumerate(found, 1):
-            name = row.id or ""
-            if name in seen:
-                name = f"{name}-{number}"  # a file may repeat a prompt; each repetition is answered
-            seen.add(name)
-            rows.append(replace(row, id=name))
-    if not rows:
-        raise InputError(f"{file} holds no prompt." + (f" The first bad row: {bad[0]}" if bad else ""))
-    return rows, bad
+        name = "row" if file == STDIO else ""
+        prompts = Prompts(lambda: read_instructions(path, name, on_bad=on_bad if skip_bad else None))
+        errors = list(bad.values())
+        if not prompts.ids:
+            raise InputError(f"{file} holds no prompt." + (f" The first bad row: {errors[0]}" if errors else ""))
+        yield prompts, errors
 
 
 @contextlib.contextmanager

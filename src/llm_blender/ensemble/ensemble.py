@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
-from llm_blender.calls import Budget, Caller, run_to_end
+from llm_blender.calls import Budget, Caller, beside, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
@@ -346,7 +347,8 @@ class Ensemble:
         ranking = await self._rank(prompt, texts, settings, draw, observer, wanted)
         if settings.record and self.store is not None:
             by_name = models_of([call.caller.llm for call in calls])
-            await asyncio.to_thread(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
+            record = partial(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
+            await beside(self.store, record)
         if (priors := await self._priors(settings)) is not None:
             ranking = priors.apply(ranking, models)
         if self.judge is not None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from llm_blender.calls import Budget, most_cost
 from llm_blender.data import STDIO, RowWriter
 from llm_blender.ensemble import Ensemble, Observer
+from llm_blender.ensemble.prompts import Prompts
 from llm_blender.errors import Failure, InputError, WorkError, describe_failures, sentence
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.jobs.engine import Item, OnRows, Result, Rows, busy_llms, work_through
@@ -38,7 +38,7 @@ class Tally:
         answers: calls with an answer that was ranked.
         reasons: number of failed calls by reason.
         examples: the first failure of each reason.
-        usage: tokens of the answers.
+        prompt_tokens, completion_tokens: tokens of the answers.
         cost: dollars of all its answers, including those that were not ranked; None if a price is unknown.
         timed: answers with a time.
         seconds: seconds of these answers together.
@@ -48,7 +48,8 @@ class Tally:
     answers: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Failure] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     cost: float | None = 0.0
     timed: int = 0
     seconds: float = 0.0
@@ -58,12 +59,14 @@ class Tally:
         """Number of failed calls."""
         return self.reasons.total()
 
-    def add_answer(self, candidate: Candidate) -> None:
-        """Count an answer."""
+    def add_answer(self, candidate: Mapping[str, Any]) -> None:
+        """Count an answer, as JSON."""
+        usage, seconds = candidate.get("usage", {}), candidate.get("seconds")
         self.answers += 1
-        self.usage += candidate.usage or Usage()
-        self.timed += candidate.seconds is not None
-        self.seconds += candidate.seconds or 0.0
+        self.prompt_tokens += usage.get("prompt_tokens", 0)
+        self.completion_tokens += usage.get("completion_tokens", 0)
+        self.timed += seconds is not None
+        self.seconds += seconds or 0.0
 
     def add_failure(self, failure: Failure) -> None:
         """Count a failed call."""
@@ -85,29 +88,35 @@ class Tally:
             "answers": self.answers,
             "failed": self.failed,
             "reasons": dict(self.reasons.most_common()),
-            "usage": self.usage.to_dict(),
+            "usage": Usage(self.prompt_tokens, self.completion_tokens).to_dict(),
             "cost": self.cost,
             "seconds": round(self.seconds / self.timed, 3) if self.timed else None,
         }
 
 
-def _tallies(rows: Iterable[Mapping[str, Any]], job: Job, names: Iterable[str]) -> dict[str, Tally]:
-    """Count the calls of each LLM, by name.
+class _Tallies(dict[str, Tally]):
+    """The calls of each LLM, by name.
 
     Args:
-        rows: answers, or the failures of rows without one, as JSON.
-        job: their job, which knows the costs, also of an LLM that only fuses.
+        job: the job, which knows the costs, also of an LLM that only fuses.
         names: names of the LLMs.
     """
-    costs = job.cost_by_llm()
-    tallies = {name: Tally(name, cost=costs.get(name, 0.0)) for name in (*names, *costs)}
-    for row in rows:
-        for candidate in map(Candidate.from_dict, row.get("candidates", ())):
-            name = candidate.model or ""
-            tallies.setdefault(name, Tally(name)).add_answer(candidate)
+
+    def __init__(self, job: Job, names: Iterable[str]) -> None:
+        costs = job.cost_by_llm()
+        super().__init__((name, Tally(name, cost=costs.get(name, 0.0))) for name in (*names, *costs))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count the calls of an answer, or of a row without one, as JSON."""
+        for candidate in row.get("candidates", ()):
+            self._of(candidate.get("model") or "").add_answer(candidate)
         for failure in map(Failure.from_dict, row.get("failures", ())):
-            tallies.setdefault(failure.model, Tally(failure.model)).add_failure(failure)
-    return tallies
+            self._of(failure.model).add_failure(failure)
+
+    def _of(self, name: str) -> Tally:
+        if name not in self:
+            self[name] = Tally(name)
+        return self[name]
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,9 @@ class _Watch(Observer):
             logger.warning("the first calls failed: %s", describe_failures(first))
 
 
-def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fuser: str, seed: int) -> dict[str, Any]:
+def run_settings(
+    ensemble: Ensemble, rows: Prompts | Sequence[Example], *, ranker: str, fuser: str, seed: int
+) -> dict[str, Any]:
     """Return what the answers depend on: all but deadlines and costs.
 
     Args:
@@ -200,15 +211,15 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
         fuser: name of the fuser in the configuration.
         seed: seed of all draws.
     """
-    texts = json.dumps([[row.id, row.prompt] for row in rows])
+    prompts = _prompts(rows)
     settings = asdict(ensemble.settings)
     fusing = {"name": fuser, **{name: settings[name] for name in ("top_k", "guard", "rule")}}
     judge = None if ensemble.judge is None else {"name": ensemble.judge.name, **settings["close_calls"]}
     if judge is not None and ensemble.judge is not None and ensemble.judge.llm is not None:
         judge["identity"] = dict(ensemble.judge.llm.identity)
     return {
-        "prompts": len(rows),
-        "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest(),
+        "prompts": len(prompts),
+        "prompts_sha256": prompts.sha256,
         "seed": seed,
         "llms": {
             member.llm.name: {"identity": dict(member.llm.identity), "samples": member.samples}
@@ -221,6 +232,24 @@ def run_settings(ensemble: Ensemble, rows: Sequence[Example], *, ranker: str, fu
         "fuser": None if settings["mode"] == "pick" else fusing,
         "quorum": settings["limits"]["quorum"],
     }
+
+
+def settings_before(settings: Mapping[str, Any], earlier: Mapping[str, Any], prompts: Prompts) -> Mapping[str, Any]:
+    """Return the settings of a run as they were before rows were appended, for `Job`.
+
+    Args:
+        settings: settings of the run, from `run_settings`.
+        earlier: settings of an earlier run, which had fewer rows.
+        prompts: the prompts of the run.
+    """
+    n = earlier.get("prompts")
+    if not isinstance(n, int) or not 0 < n < len(prompts):
+        return settings
+    return {**settings, "prompts": n, "prompts_sha256": prompts.sha256_of(n)}
+
+
+def _prompts(rows: Prompts | Sequence[Example]) -> Prompts:
+    return rows if isinstance(rows, Prompts) else Prompts(lambda: rows)
 
 
 def at_once(ensemble: Ensemble) -> int:
@@ -236,7 +265,7 @@ def at_once(ensemble: Ensemble) -> int:
 
 def run_prompts(
     ensemble: Ensemble,
-    rows: Sequence[Example],
+    rows: Prompts | Sequence[Example],
     out: str,
     job: Job,
     *,
@@ -254,7 +283,7 @@ def run_prompts(
 
     Args:
         ensemble: the ensemble that answers.
-        rows: the prompts, each with a unique `id`.
+        rows: the prompts; `Prompts` are read as they are needed.
         out: the file, or ``-``; it appears when all rows were tried.
         job: the open job of these prompts and settings.
         seed: seed of all draws.
@@ -266,11 +295,17 @@ def run_prompts(
 
     Raises:
         InputError: there is a cap, and the maximum cost of an answer is unknown.
-        WorkError: the cap is reached, or no prompt has an answer; finished rows are kept.
+        WorkError: the cap is reached, no prompt has an answer, or the prompts were changed meanwhile; finished rows are
+            kept.
     """
-    journal = job.journal("rows")
-    items = [Item(row.id or "", row, most_cost=_most_cost(ensemble, row, max_cost, allow_unpriced)) for row in rows]
-    if any(journal.status(item.key) != "done" for item in items):
+    journal, prompts = job.journal("rows"), _prompts(rows)
+
+    def most(row: Example) -> float:
+        return _most_cost(ensemble, row, max_cost, allow_unpriced)
+
+    for row in islice(prompts if max_cost is not None else (), 1):
+        most(row)  # a price that is unknown is an error before any call
+    if any(journal.status(key) != "done" for key in prompts.ids):
         ensemble.load()  # its errors come before any call
         if ensemble.settings.mode != "pick":
             _ = ensemble.fuser
@@ -283,8 +318,9 @@ def run_prompts(
 
     done = work_through(
         journal,
-        items,
+        (Item(row.id or "", row, most_cost=most(row)) for row in prompts),
         answer,
+        keys=prompts.ids,
         concurrency={"": concurrency or at_once(ensemble)},
         budget=Budget(max_cost, spent=job.cost),
         resources=[ensemble],
@@ -297,30 +333,34 @@ def run_prompts(
             f"{done.total - done.missing:,} of {done.total:,} rows are done and kept in {job.folder}: run the same "
             f"command with a higher cap to go on."
         )
-    failures = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) in (None, "failed")}
-    partial = {item.key: journal.reason(item.key) for item in items if journal.status(item.key) == "partial"}
-    values = (value for item in items if (value := journal.value(item.key)) is not None)
-    llms = _tallies(values, job, (member.llm.name for member in ensemble.members))
-    if len(failures) == len(items) and items:
+    failures, partial = (
+        {key: journal.reason(key) for key in prompts.ids if journal.status(key) in states}
+        for states in ((None, "failed"), ("partial",))
+    )
+    llms = _Tallies(job, (member.llm.name for member in ensemble.members))
+    if len(failures) == len(prompts) and failures:
+        for found in journal.values(failures):
+            llms.add(found or {})
         reasons = "; ".join(tally.describe() for tally in llms.values() if tally.failed)
         raise WorkError(f"No prompt has an answer. {sentence(reasons or 'None was tried')}")
     fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
     unjudged: dict[str, str] = {}
     with RowWriter(out) as writer:
-        for item in items:
-            if item.key not in failures:
-                record = journal.value(item.key)
+        for key in prompts.ids:
+            record = journal.value(key)
+            llms.add(record or {})
+            if key not in failures:
                 fused += record["mode"] == "fuse"
                 degraded += record["degraded"]
-                best = Candidate.from_dict(record["candidates"][record["ranking"]["best"]])
-                cut_off += record["mode"] == "pick" and best.cut_off
+                best = record["candidates"][record["ranking"]["best"]]
+                cut_off += record["mode"] == "pick" and Candidate("", finish_reason=best.get("finish_reason")).cut_off
                 truncated += record["ranking"].get("truncated", 0.0)
                 if failure := record["ranking"].get("evidence", {}).get("judging", {}).get("failure"):
-                    unjudged[item.key] = describe_failures([Failure.from_dict(failure)])
+                    unjudged[key] = describe_failures([Failure.from_dict(failure)])
                 writer.write(record)
     if out != STDIO:
-        _write_failures(Path(f"{out}.failed.jsonl"), [item.value for item in items if item.key in failures], failures)
-    truncated /= max(len(items) - len(failures), 1)
+        _write_failures(Path(f"{out}.failed.jsonl"), prompts, failures)
+    truncated /= max(len(prompts) - len(failures), 1)
     return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, unjudged, llms)
 
 
@@ -372,12 +412,13 @@ def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_u
     return total
 
 
-def _write_failures(path: Path, rows: Sequence[Example], reasons: Mapping[str, str]) -> None:
-    if not rows:
+def _write_failures(path: Path, prompts: Prompts, reasons: Mapping[str, str]) -> None:
+    if not reasons:
         path.unlink(missing_ok=True)
         return
     with RowWriter(path) as writer:
-        for row in rows:
-            instruction = row.instruction if isinstance(row.instruction, str) else list(row.instruction)
-            reason = reasons[row.id or ""] or "not tried: its LLMs failed too often"
-            writer.write({"id": row.id, "instruction": instruction, "input": row.input, "reason": reason})
+        for row in prompts:
+            if row.id is not None and row.id in reasons:
+                instruction = row.instruction if isinstance(row.instruction, str) else list(row.instruction)
+                reason = reasons[row.id] or "not tried: its LLMs failed too often"
+                writer.write({"id": row.id, "instruction": instruction, "input": row.input, "reason": reason})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from llm_blender.calls import Budget, run_to_end
@@ -144,11 +144,31 @@ class _Count:
         self.add(cost=result.cost, **{status: 1})
 
 
+class _Queue(Generic[T]):
+    """Items in order, which are taken from an iterator when their turn has come."""
+
+    def __init__(self, items: Iterable[Item[T]], size: int) -> None:
+        self._items, self._left = iter(items), size
+
+    def __len__(self) -> int:
+        return self._left
+
+    def take(self) -> Item[T]:
+        left, self._left = self._left, 0  # nothing is left after an error
+        item = next(self._items)
+        self._left = left - 1
+        return item
+
+    def clear(self) -> None:
+        self._left = 0
+
+
 def work_through(
     journal: Journal,
-    items: Sequence[Item[T]],
+    items: Iterable[Item[T]],
     work: Callable[[T], Awaitable[Result]],
     *,
+    keys: Sequence[str] | None = None,
     concurrency: Mapping[str, int] | None = None,
     budget: Budget | None = None,
     resources: Sequence[object] = (),
@@ -166,6 +186,8 @@ def work_through(
         journal: record of the results.
         items: the rows; their keys differ.
         work: makes the result of a row.
+        keys: keys of all rows, whose items are then read in that order as they are needed, and share one queue; None
+            reads them at once.
         concurrency: rows under way of each queue; 1 by default.
         budget: limit of the cost; None is no limit.
         resources: objects to be open meanwhile, where they are asynchronous context managers, such as LLMs.
@@ -176,32 +198,44 @@ def work_through(
         ValueError: two rows share a key.
         StoreError, WorkError: a result could not be kept; other errors of `work` come as they are.
     """
-    waiting = _waiting(journal, items)
+    if keys is None:
+        items = list(items)
+        keys = [item.key for item in items]
+    total, waiting = len(keys), _waiting(journal, keys)
+    queues = _queues(journal, items, waiting)
 
     async def run() -> Rows:
         async with contextlib.AsyncExitStack() as stack:
             for resource in resources if waiting else ():  # load nothing for no work
                 if isinstance(resource, contextlib.AbstractAsyncContextManager):
                     await stack.enter_async_context(resource)
-            count = _Count(len(items), len(items) - len(waiting), on_rows)
-            await _work(journal, waiting, count, work, concurrency or {}, budget or Budget(), on_stopping)
+            count = _Count(total, total - waiting, on_rows)
+            await _work(journal, queues, count, work, concurrency or {}, budget or Budget(), on_stopping)
             return count.rows
 
     return run_to_end(run)
 
 
+def _queues(journal: Journal, items: Iterable[Item[T]], waiting: int) -> dict[str, _Queue[T]]:
+    """Return the queues of the items that are not done, by name; one queue where the items are no list."""
+    to_do = (item for item in items if journal.status(item.key) != "done")
+    if not isinstance(items, list):
+        return {"": _Queue(to_do, waiting)}
+    queues: dict[str, list[Item[T]]] = {}
+    for item in to_do:
+        queues.setdefault(item.queue, []).append(item)
+    return {name: _Queue(of_queue, len(of_queue)) for name, of_queue in queues.items()}
+
+
 async def _work(
     journal: Journal,
-    waiting: Sequence[Item[T]],
+    queues: Mapping[str, _Queue[T]],
     count: _Count,
     work: Callable[[T], Awaitable[Result]],
     concurrency: Mapping[str, int],
     budget: Budget,
     on_stopping: Callable[[int], None] | None,
 ) -> None:
-    queues: dict[str, deque[Item[T]]] = {}
-    for item in waiting:
-        queues.setdefault(item.queue, deque()).append(item)
     stop = asyncio.Event()
 
     limits = _RateLimits()
@@ -227,13 +261,13 @@ async def _work(
         count.entry(journal, item.key, replace(result, cost=cost))
         return not lasting
 
-    async def worker(queue: deque[Item[T]], failures: list[int]) -> None:
+    async def worker(queue: _Queue[T], failures: list[int]) -> None:
         while queue and not stop.is_set():
             if failures[0] >= _PATIENCE:
                 count.add(given_up=len(queue))
                 queue.clear()
                 return
-            item = queue.popleft()
+            item = queue.take()
             if not await budget.reserve_in_time(item.most_cost):
                 count.add(over_budget=1 + len(queue))
                 queue.clear()
@@ -317,16 +351,17 @@ def work_through_batches(
         ValueError: two rows share a key.
         WorkError: the journal cannot be written; other errors of `work` come as they are.
     """
-    waiting = _waiting(journal, items)
-    count = _Count(len(items), len(items) - len(waiting), on_rows)
-    for start in range(0, len(waiting), size):
-        batch = waiting[start : start + size]
+    waiting = _waiting(journal, [item.key for item in items])
+    count = _Count(len(items), len(items) - waiting, on_rows)
+    to_do = (item for item in items if journal.status(item.key) != "done")
+    while batch := list(islice(to_do, size)):
         for item, result in zip(batch, work([item.value for item in batch]), strict=True):
             count.entry(journal, item.key, result)
     return count.rows
 
 
-def _waiting(journal: Journal, items: Sequence[Item[T]]) -> list[Item[T]]:
-    if len({item.key for item in items}) < len(items):
+def _waiting(journal: Journal, keys: Sequence[str]) -> int:
+    """Count the rows that are not done."""
+    if len(set(keys)) < len(keys):
         raise ValueError("two rows of a job share a key")
-    return [item for item in items if journal.status(item.key) != "done"]
+    return sum(journal.status(key) != "done" for key in keys)

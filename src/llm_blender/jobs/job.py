@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from llm_blender.errors import InputError, WorkError
-from llm_blender.jobs.journal import Entry, Journal
+from llm_blender.jobs.journal import Journal, Payments
 from llm_blender.types import Candidate
 
 _MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
-_SUFFIX, _PAID = ".journal.jsonl", "paid"
+_SUFFIX = ".journal.jsonl"
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -35,6 +35,8 @@ class Job:
         kind: its kind of work, such as ``run``.
         settings: everything that its results depend on, as plain JSON values.
         restart: delete earlier progress and begin again.
+        before: returns the settings of this work as they were with the rows of an earlier run, from its settings: rows
+            may be appended, and the results of the earlier ones stay. None is for work whose rows do not change.
 
     Raises:
         InputError: by ``with``: the folder holds other files, or a job that has other settings or is running.
@@ -45,10 +47,19 @@ class Job:
         ...     job.journal("rows").status("row-1")
     """
 
-    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        settings: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        before: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> None:
         self.folder, self.kind, self.settings = folder, kind, settings
-        self._restart = restart
+        self._restart, self._before = restart, before
         self._journals: dict[str, Journal] = {}
+        self._payments: Payments | None = None
         self._stack = contextlib.ExitStack()
 
     @property
@@ -81,6 +92,7 @@ class Job:
 
     def __exit__(self, *exc_info: object) -> None:
         self._journals.clear()
+        self._payments = None
         self._stack.close()
 
     def paid(self, candidate: Candidate) -> None:
@@ -89,40 +101,36 @@ class Job:
         Raises:
             WorkError: the job's folder cannot be written to.
         """
-        self._paid.add(Entry(str(len(self._paid)), "done", {"llm": candidate.model}, cost=candidate.cost))
+        self._paid.add(candidate.model or "", candidate.cost)
 
     @property
     def cost(self) -> float:
         """Dollars of all answers that were paid for, as far as prices are known."""
-        return max(self._paid.cost, sum(journal.cost for journal in self._rows))
+        return max(self._paid.cost, sum(journal.cost for journal in self._journals.values()))
 
     @property
     def unpriced(self) -> int:
         """Answers of unknown cost."""
-        return max(self._paid.unpriced, sum(journal.unpriced for journal in self._rows))
+        return max(self._paid.unpriced, sum(journal.unpriced for journal in self._journals.values()))
 
     def cost_by_llm(self) -> dict[str, float | None]:
         """Return the dollars that the answers of each LLM cost; None where a price is unknown."""
-        costs: dict[str, float | None] = {}
-        for entry in self._paid.entries():
-            name, before = entry.value["llm"] or "", costs.get(entry.value["llm"] or "", 0.0)
-            costs[name] = None if before is None or entry.cost is None else before + entry.cost
-        return costs
+        return dict(self._paid.by_llm)
 
     @property
-    def _paid(self) -> Journal:
-        return self.journal(_PAID)
-
-    @property
-    def _rows(self) -> list[Journal]:
-        """The opened journals of rows, which hold the costs of a job that was begun without a record of answers."""
-        return [journal for name, journal in self._journals.items() if name != _PAID]
+    def _paid(self) -> Payments:
+        if self._payments is None:
+            self._payments = self._stack.enter_context(Payments(self._path("paid")))
+        return self._payments
 
     def journal(self, name: str) -> Journal:
         """Return one of its journals, opened with the first use and closed at the end."""
         if name not in self._journals:
-            self._journals[name] = self._stack.enter_context(Journal(self.folder / f"{name}{_SUFFIX}"))
+            self._journals[name] = self._stack.enter_context(Journal(self._path(name)))
         return self._journals[name]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{_SUFFIX}"
 
     def _holds_other_files(self) -> bool:
         if not self.folder.is_dir() or (self.folder / _MANIFEST).exists():
@@ -136,15 +144,15 @@ class Job:
     def _open_manifest(self) -> None:
         """Write the manifest, or compare an existing one."""
         path = self.folder / _MANIFEST
-        if path.exists():
-            self._compare(path)
+        begun_at = self._compare(path) if path.exists() else datetime.now(UTC).isoformat(timespec="seconds")
+        if begun_at is None:
             return
         manifest = {
             "version": _VERSION,
             "kind": self.kind,
             "settings_sha256": self.digest,
             "settings": self.settings,
-            "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "begun_at": begun_at,
         }
         part = self.folder / _PART
         try:
@@ -153,7 +161,8 @@ class Job:
         except OSError as error:
             raise WorkError(f"{path} cannot be written: {error.strerror}.") from error
 
-    def _compare(self, path: Path) -> None:
+    def _compare(self, path: Path) -> str | None:
+        """Refuse the job of other settings; return when it was begun if its rows have become more, else None."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version, kind, digest, settings = (found[key] for key in ("version", "kind", "settings_sha256", "settings"))
@@ -163,12 +172,16 @@ class Job:
             ) from None
         if version != _VERSION:
             raise InputError(f"{path} is of another version of llm-blender: start the job again with --restart.")
-        if (kind, digest) != (self.kind, self.digest):
-            differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, self.settings)
-            raise InputError(
-                f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
-                f"--restart, or choose another output. Paid answers are kept in the store."
-            )
+        if (kind, digest) == (self.kind, self.digest):
+            return None
+        before = self.settings if kind != self.kind or self._before is None else self._before(settings)
+        if (kind, digest) == (self.kind, settings_digest(before)):
+            return str(found.get("begun_at", ""))
+        differing = [f"it was a `{kind}`"] if kind != self.kind else _differences(settings, before)
+        raise InputError(
+            f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
+            f"--restart, or choose another output. Paid answers are kept in the store."
+        )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:
@@ -179,7 +192,11 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -
         if before == after:
             continue
         name = f"{at}{key}"
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
+        rows = key.removesuffix("_sha256")
+        if rows != key and isinstance(old.get(rows), int):
+            if old[rows] == new.get(rows):
+                found.append(f"{at}{rows}: some of the first {old[rows]:,} have changed")
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
             found += _differences(before, after, f"{name}.")
         else:
             shown = [json.dumps(value, ensure_ascii=False) for value in (before, after)]

@@ -144,11 +144,7 @@ class Response:
         import aiohttp
 
         try:
-            block, more = b"", True
-            while more and not block:  # a chunk that ends without bytes is not the end
-                block, more = await self._raw.content.readchunk()
-                more = more and not self._raw.content.at_eof()  # a body that cannot be, of a 204, claims more for ever
-            return block
+            return await self._raw.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise CallError("connection", f"{_BROKEN} ({type(error).__name__})", public=_BROKEN) from None
 

@@ -110,6 +110,8 @@ def was_queued(error: asyncio.CancelledError) -> bool:
 class Place:
     """The permission of one call to be with the server."""
 
+    __slots__ = ("_pacer", "_tokens", "refused", "sent")  # a pacer remembers many
+
     def __init__(self, pacer: Pacer, sent: float, tokens: float) -> None:
         self._pacer, self.sent, self._tokens, self.refused = pacer, sent, tokens, False
 
