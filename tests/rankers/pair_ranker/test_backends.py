@@ -11,7 +11,7 @@ import pytest
 from llm_blender.errors import MissingExtraError
 from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.rankers.pair_ranker.backends import OnnxBackend
+from llm_blender.rankers.pair_ranker.backends import OnnxBackend, available_processors
 from llm_blender.rankers.pair_ranker.input_format import PairBatch
 
 INSTRUCTION = "Why is the sky blue, and the sea green?"
@@ -163,3 +163,13 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     command = [sys.executable, "-W", "ignore", "-c", script, str(tiny_ranker())]
     subprocess.run(command, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("3", 3), ("0", None), ("", None), ("2,1", None)])
+def test_omp_num_threads_is_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, limit: str, threads: int | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    whole = available_processors()
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert available_processors() == (threads or whole)

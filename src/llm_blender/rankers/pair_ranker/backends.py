@@ -56,7 +56,7 @@ class LoadModel(Protocol):
         Args:
             path: the file.
             inputs: names that the model's inputs must have.
-            threads: of one call; None takes all processors available to this process.
+            threads: of one call; None takes those of `available_processors`.
             parallel: number of calls at the same time.
 
         Raises:
@@ -70,7 +70,7 @@ class OnnxBackend:
 
     Args:
         path: the model.
-        threads: number of threads; None takes all processors available to this process.
+        threads: number of threads; None takes those of `available_processors`.
         providers: ONNX Runtime's execution providers, e.g. ``["CUDAExecutionProvider"]``.
         load: `load_session`, or another function that loads the model.
 
@@ -249,7 +249,13 @@ def one_at_a_time(backend: str) -> InputError:
 
 
 def available_processors() -> int:
-    """Return the number of processors available to this process."""
+    """Return the number of processors available to this process, or ``OMP_NUM_THREADS``, as torch does.
+
+    Ray sets it for each of its actors.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isdecimal() and int(limit) > 0:
+        return int(limit)
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -76,7 +76,7 @@ class LateOnnxBackend:
     Args:
         reader: the model that reads a text.
         comparer: the model that compares two.
-        threads: number of threads; None takes all processors available to this process.
+        threads: number of threads; None takes those of `available_processors`.
         load: `load_session`, or another function that loads a model.
 
     Raises:

@@ -118,7 +118,7 @@ class PairRanker(PairwiseRanker):
                 (``cuda:0,cuda:1``, or a list); None picks one.
             dtype: of the ``torch`` backend: ``float32`` (None), ``bfloat16``, ``float16``. In half precision, a logit
                 depends on the batch by some 0.01.
-            threads: of ``onnx`` and ``openvino``; None takes all processors available to this process.
+            threads: of ``onnx`` and ``openvino``; None takes ``OMP_NUM_THREADS``, or all processors of this process.
             revision: branch, tag or commit on the Hub.
             max_tokens: of a batch, padding included; None takes 2,048 on a CPU and 32,768 on another device. A ranker
                 that compares late computes one text at a time in ONNX, without batches.
