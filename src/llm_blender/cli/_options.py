@@ -458,7 +458,7 @@ class RowJobOptions:
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Use this Ray cluster: auto, or ray://HOST:PORT.",
+            help="Use this Ray cluster: auto, the one of this node, or HOST:PORT.",
             show_default="one on this machine",
         ),
     ] = None

@@ -32,7 +32,8 @@ class RayBackend:
         actors: number of actors.
         cpus: processors of each, which is also its number of threads.
         gpus: accelerators of each.
-        address: of a running cluster, such as ``auto`` or ``ray://HOST:10001``; None starts one on this machine.
+        address: of a running cluster: ``auto``, the one that this node belongs to, or ``HOST:PORT``; None starts one on
+            this machine.
 
     Raises:
         MissingExtraError: Ray is not installed.
