@@ -4,10 +4,9 @@ A column may first appear in the last row. The writers therefore keep the rows i
 known, and memory holds one batch of rows.
 
 The cells of CSV: a text is plain; numbers, booleans, lists and objects are JSON; null and an empty text are an empty
-cell, which is read as an absent key. A text that reads as JSON is quoted as JSON, except in columns of texts, such as
-``instruction`` and ``output``, which hold nothing else but conversations. Candidates have a column each:
-``candidate:MODEL``, or ``candidate_1`` with ``candidate_1.model`` and further keys; or they are one JSON list,
-``candidates``.
+cell, which is read as an absent key. A text that reads as JSON is quoted as JSON; columns of texts, such as ``output``,
+are never read as JSON, but for conversations. Candidates have a column each: ``candidate:MODEL``, or ``candidate_1`` with
+``candidate_1.model`` and further keys; or they are one JSON list, ``candidates``.
 """
 
 from __future__ import annotations
