@@ -168,7 +168,12 @@ def test_without_a_hub_the_cache_is_looked_at(mixinstruct, monkeypatch):
 def test_what_is_a_name_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_hub_name("llm-blender/mix-instruct")
-    assert not any(map(is_hub_name, ("rows.jsonl", "a/b/c", "dir/rows.jsonl", "./x", "/a/b", "-")))
+    assert not any(
+        map(
+            is_hub_name,
+            ("rows.jsonl", "dir/rows.csv", "dir/rows.tsv.gz", "dir/*", "a/b/c", "dir/rows.jsonl", "./x", "/a/b", "-"),
+        )
+    )
     Path("here").mkdir()
     (Path("here") / "file").touch()
     assert not is_hub_name("here/file")

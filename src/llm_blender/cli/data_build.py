@@ -51,8 +51,8 @@ def build(
         list[str],
         typer.Argument(
             metavar="SOURCE…",
-            help="Instructions: .jsonl, .json, .parquet (.gz, .zst), .txt with one a line, or a data set on the Hub as "
-            "owner/name or owner/name:split.",
+            help="Instructions: .jsonl, .json, .csv, .parquet, .txt with one a line, a folder or a pattern of files, "
+            "or a data set on the Hub as owner/name or owner/name:split.",
         ),
     ],
     *,

@@ -22,8 +22,8 @@ def import_data(
         list[Path],
         typer.Argument(
             metavar="INPUT…",
-            help="Files of one format (JSON lists or lines, .gz and .zst too, Parquet), or a folder of AlpacaEval's "
-            "results.",
+            help="Files of one format (JSON lists or lines, .gz and .zst too, CSV, Parquet), or a folder of "
+            "AlpacaEval's results.",
         ),
     ],
     *,

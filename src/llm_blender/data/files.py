@@ -460,7 +460,7 @@ class RowWriter:
     def _sink(self, target: Path, file: IO[bytes]) -> tuple[Callable[[Mapping[str, Any]], object], Callable[[], None]]:
         """Return what writes a record, and what writes the rest."""
         if target.name.endswith(".gz"):
-            file = cast(IO[bytes], self._stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+            file = cast(IO[bytes], self._stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0)))
         elif target.name.endswith(".zst"):
             import zstandard
 

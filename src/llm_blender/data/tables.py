@@ -4,10 +4,9 @@ A column may first appear in the last row. The writers therefore keep the rows i
 known, and memory holds one batch of rows.
 
 The cells of CSV: a text is plain; numbers, booleans, lists and objects are JSON; null and an empty text are an empty
-cell, which is read as an absent key. A text that reads as JSON is quoted as JSON, except in columns of texts, such as
-``instruction`` and ``output``, which hold nothing else but conversations. Candidates have a column each:
-``candidate:MODEL``, or ``candidate_1`` with ``candidate_1.model`` and further keys; or they are one JSON list,
-``candidates``.
+cell, which is read as an absent key. A text that reads as JSON is quoted as JSON; columns of texts, such as ``output``,
+are never read as JSON, but for conversations. Candidates have a column each: ``candidate:MODEL``, or ``candidate_1``
+with ``candidate_1.model`` and further keys; or they are one JSON list, ``candidates``.
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ class ParquetWriter(TableWriter):
             with self._parquet.ParquetWriter(self._file, self._schema) as writer:
                 for records in batches:
                     writer.write_table(self._table(records, self._schema.names, self._schema))
-        except self._arrow.ArrowException as error:
+        except (self._arrow.ArrowException, OverflowError) as error:
             raise self._unfit(error) from error
 
     def _table(self, records: Sequence[Mapping[str, Any]], keys: Iterable[str], schema: Any = None) -> Any:
@@ -193,7 +192,7 @@ def read_csv(lines: Iterable[bytes], *, tabs: bool = False) -> Iterator[tuple[in
         The 1-based line where a row begins, and the row, or what is wrong with it.
 
     Raises:
-        CSVError: the rest of the file cannot be read: no header, a column twice, a quote that is not closed.
+        CSVError: the rest of the file cannot be read: a column twice, another encoding, a quote that is not closed.
     """
     csv.field_size_limit(2**31 - 1)
     texts = _decoded(lines)
