@@ -81,11 +81,15 @@ def test_a_price_makes_a_cost() -> None:
         (LLAMA + "price = { input = 1, ouput = 2 }", 'price: unknown key "ouput"; did you mean "output"?'),
         (LLAMA + "max_cost = 1", 'unknown key "max_cost"'),
         ("[rankr]", 'blend.toml: unknown key "rankr"; did you mean "ranker"?'),
+        ('[ranker]\ndevise = "cpu"', '[ranker]: unknown key "devise"; did you mean "device"?'),
+        ('[ranker]\ndtype = "half"', "\"dtype\" should be 'float32', 'bfloat16' or 'float16'"),
+        ("[ranker]\nmax_tokens = 0", '[ranker]: "max_tokens" should be at least 1'),
+        ("[ranker]\ndevice = [1]", '[ranker]: "device" should be a valid string'),
         ('[ranker]\nprior = "p.json"', '[ranker]: unknown key "prior"; did you mean "priors"?'),
         (
             "[ranker]\nmodel = 1",
-            '[ranker]: unknown key "model"; known: budget, judge, judge_margin, judge_pairs, name, priors, record, '
-            "strategy",
+            '[ranker]: unknown key "model"; known: budget, device, dtype, judge, judge_margin, judge_pairs, '
+            "max_tokens, name, priors, record, strategy",
         ),
         ("[gpu]\ncount = 8", 'unknown key "gpu"; known: ensemble, fuser, limits, llm, ranker, server'),
         ("[fuser]\ntopk = 3", '[fuser]: unknown key "topk"; did you mean "top_k"?'),
@@ -184,6 +188,13 @@ def test_priors_lie_beside_the_file(tmp_path: Path) -> None:
     assert load_config(path).priors_path == Path("/elsewhere/priors.json")
     assert Config.from_toml('[ranker]\npriors = "priors.json"').priors_path == Path("priors.json")
     assert Config().priors_path is None
+
+
+def test_devices_are_a_text_or_a_list() -> None:
+    for text in ('"cuda:0,cuda:1"', '["cuda:0", "cuda:1"]'):
+        ranker = Config.from_toml(f'[ranker]\ndevice = {text}\ndtype = "bfloat16"').ranker
+        assert ranker.on_torch == {"device": "cuda:0,cuda:1", "dtype": "bfloat16"}
+    assert Config().ranker.on_torch == {}
 
 
 def test_where_a_file_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

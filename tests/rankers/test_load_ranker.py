@@ -26,6 +26,87 @@ def test_onnx_is_the_pair_rankers(tiny_pointwise, tiny_ranker):
         load_ranker(tiny_ranker(), backend="onnx", device="cpu")
 
 
+@pytest.mark.parametrize("name", ["summareranker", "simcls", "bert", "pairs", "mlm:"])
+def test_device_dtype_and_batches_reach_each_ranker_on_torch(
+    name, tiny_pointwise, tiny_reward_model, tiny_ranker, tiny_encoder, tmp_path
+):
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    if name == "mlm:":
+        config = AutoConfig.from_pretrained(tiny_encoder)
+        AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+        (tmp_path / "tokenizer.json").write_bytes((tiny_encoder / "tokenizer.json").read_bytes())
+        folder = f"mlm:{tmp_path}"
+    else:
+        folder = {"bert": tiny_reward_model, "pairs": tiny_ranker}.get(name, lambda: tiny_pointwise(name))()
+    ranker = load_ranker(folder, device="cpu, cpu", dtype="bfloat16", max_tokens=70)
+    replicas = ranker.backend._replicas if name == "pairs" else ranker.model
+    assert (replicas.parallel, ranker.max_tokens) == (2, 70)
+    assert {next(model.parameters()).dtype for model in replicas._models} == {torch.bfloat16}
+    assert load_ranker(folder, device="cpu").max_tokens == 2_048
+    exact, near = (r.rank("Why?", ["the sea", "blue light scatters", ""]).scores for r in (load_ranker(folder), ranker))
+    assert near == pytest.approx(exact, abs=0.05 * max(1, *map(abs, exact)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, r"There is no device cuda on this machine: it has the CPU only\."),
+        ({"device": "cpu,cuda:1"}, "There is no device cuda:1 on this machine"),
+        ({"device": ["cpu", "mps"]}, "There is no device mps on this machine"),
+        ({"device": "cdua"}, r"Unknown device 'cdua': this machine has the CPU only\."),
+        ({"device": "meta"}, "Unknown device 'meta'"),
+        ({"device": "cpu,"}, "Unknown device 'cpu,'"),
+        ({"dtype": "bfloat32"}, "Unknown dtype 'bfloat32': did you mean 'float32'"),
+        ({"device": "cpu", "max_tokens": 0}, "max_tokens must be 1 or more tokens, not 0"),
+        ({"backend": "onnx", "dtype": "bfloat16"}, "The dtype 'bfloat16' is for the torch backend"),
+        ({"backend": "openvino", "device": "cuda"}, "The device 'cuda' is for the torch backend"),
+        ({"max_tokens": 100}, "The onnx backend computes one text at a time: max_tokens needs a device"),
+    ],
+)
+def test_options_that_cannot_be_kept_are_refused_before_anything_is_loaded(monkeypatch, options, message):
+    import torch
+
+    from llm_blender.rankers import checkpoints
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(checkpoints, "load_weights", lambda folder: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=message):
+        load_ranker(**options)
+
+
+@pytest.mark.parametrize("options", [{"device": "cpu"}, {"dtype": "bfloat16"}, {"max_tokens": 9}, {"backend": "torch"}])
+def test_a_baseline_has_no_model_to_place(options):
+    (option,) = options
+    with pytest.raises(InputError, match=f"The ranker 'longest' runs no model, and has no {option}: leave that out"):
+        load_ranker("longest", **options)
+
+
+def test_an_accelerator_gets_larger_batches(monkeypatch):
+    import torch
+
+    from llm_blender.rankers import _torch
+
+    monkeypatch.setattr(_torch, "parse_devices", lambda device: [torch.device(name) for name in device.split(",")])
+    assert _torch.Loading.of(device="cuda:0,cuda:1").max_tokens == 32_768
+    assert _torch.Loading.of(device="cpu,cuda:1").max_tokens == 2_048
+    assert _torch.Loading.of(device="cuda", max_tokens=5).max_tokens == 5
+
+
+def test_the_devices_of_a_machine_are_listed(monkeypatch):
+    import torch
+
+    from llm_blender import _torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert _torch.available_devices()[:3] == ["cpu", "cuda:0", "cuda:1"]
+    assert [str(place) for place in _torch.parse_devices("cuda:1, cuda")] == ["cuda:1", "cuda"]
+    with pytest.raises(InputError, match=r"no device cuda:2 on this machine: it has cpu, cuda:0, cuda:1"):
+        _torch.parse_devices("cuda:0,cuda:2")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
