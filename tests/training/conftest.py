@@ -39,7 +39,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _calm(folder: Path, target: Path, **changes: Any) -> Path:
+def calm(folder: Path, target: Path, **changes: Any) -> Path:
     """Make the same model with first weights as small as those of models to be trained."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
@@ -54,12 +54,12 @@ def _calm(folder: Path, target: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_t5(tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _calm(tiny_t5, tmp_path_factory.mktemp("calm_t5"), initializer_factor=0.5)
+    return calm(tiny_t5, tmp_path_factory.mktemp("calm_t5"), initializer_factor=0.5)
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _calm(tiny_llama, tmp_path_factory.mktemp("calm_llama"), initializer_range=0.05)
+    return calm(tiny_llama, tmp_path_factory.mktemp("calm_llama"), initializer_range=0.05)
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

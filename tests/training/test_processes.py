@@ -16,7 +16,7 @@ import pytest
 from llm_blender.errors import InputError
 from llm_blender.training.processes import check_processes, is_main_process, number_of_processes
 
-from .conftest import write_rows
+from .conftest import calm, write_rows
 from .shared_run import DROPOUT, FUSERS, KINDS, NAMES, run
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -41,8 +41,11 @@ def launch_run(launcher: tuple[str, ...], **options: Any) -> subprocess.Complete
 
 
 @pytest.fixture(scope="module")
-def backbones(tiny_encoder: Path, tiny_llama: Path, tiny_t5: Path) -> dict[str, str]:
-    fusers = {"llama": str(tiny_llama), "t5": str(tiny_t5), "adapter": str(tiny_llama)}
+def backbones(
+    tiny_encoder: Path, tiny_llama: Path, tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    without_dropout = calm(tiny_t5, tmp_path_factory.mktemp("t5"), initializer_factor=0.5, dropout_rate=0.0)
+    fusers = {"llama": str(tiny_llama), "t5": str(without_dropout), "adapter": str(tiny_llama)}
     return dict.fromkeys(KINDS, str(tiny_encoder)) | fusers
 
 
@@ -115,7 +118,8 @@ class TestTwoProcesses:
         assert done.returncode == 0, done.stderr[-4000:]
         for kind in options["kinds"]:
             (_, whole), (_, resumed) = result(alone, kind, 1), result(tmp_path, kind, 2)
-            np.testing.assert_allclose(resumed, whole, atol=1e-4)
+            np.testing.assert_allclose(resumed, whole, atol=1e-3)
+            assert float(np.linalg.norm(resumed - whole) / np.linalg.norm(whole)) < 1e-4
 
     def test_the_failure_of_one_ends_both(self, backbones: dict[str, str], tmp_path: Path) -> None:
         done = launch_run(TORCHRUN, kinds=["late"], backbones=backbones, output=str(tmp_path), stop=3, only=1)

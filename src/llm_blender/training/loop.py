@@ -130,8 +130,8 @@ class _LearnerTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Batch], Tensor]:
         batches = list(itertools.islice(epoch_iterator, num_batches))
         weights = [self.learner.weight(batch) for batch in batches]
-        state, processes = self.accelerator.gradient_state, self.args.world_size
-        if state.end_of_dataloader and 0 < state.remainder <= self.args.process_index:
+        processes, ended = self.args.world_size, self.accelerator.gradient_state.end_of_dataloader
+        if ended and 0 < len(self.train_dataset) % processes <= self.args.process_index:  # type: ignore[arg-type]
             weights[-1] = 0  # no batch was left for this process, and it was dealt one from the beginning again
         total = self.accelerator.reduce(torch.tensor(sum(weights), device=device), "sum")
         # The shares of all processes add up to their number, by which the average of the gradients divides them.
