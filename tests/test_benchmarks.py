@@ -85,3 +85,53 @@ def test_the_accounting_adds_up(accounting, tiny_ranker, monkeypatch, capsys):
     assert joint["padding"]["pairs"] == joint["work"]["pairs"]["tokens"] / joint["work"]["pairs"]["computed"]
     assert runs["baseline"]["pairs_a_prompt"] == 0
     assert runs["baseline"]["outside"] is None
+
+
+class TestGpu:
+    @pytest.fixture
+    def gpu(self, monkeypatch):
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        return importlib.import_module("gpu")
+
+    def run(self, gpu, monkeypatch, *arguments):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            gpu.main()
+        return ended.value.code
+
+    def test_without_the_device_it_says_so(self, gpu, monkeypatch, capsys):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        assert self.run(gpu, monkeypatch) == 2
+        assert "There is no device cuda on this machine: it has the CPU only." in capsys.readouterr().err
+
+    def test_on_a_cpu_and_with_logits_that_differ(self, gpu, monkeypatch, capsys):
+        small = (
+            "--device",
+            "cpu",
+            "--layers",
+            "1",
+            "--width",
+            "64",
+            "--checked",
+            "1",
+            "--rounds",
+            "1",
+            "--tokens",
+            "512",
+        )
+        monkeypatch.setattr(gpu, "chat_texts", lambda prompts, n: (["Why?"] * prompts, [[f"no {i}" for i in range(n)]]))
+        assert self.run(gpu, monkeypatch, *small, "--prompts", "1", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [(check["device"], check["dtype"]) for check in found["checks"][:4]] == [
+            ("cpu", "float32"), ("cpu", "bfloat16"), ("cpu,cpu", "float32"), ("cpu,cpu", "bfloat16"),
+        ]  # fmt: skip
+        assert all(check["passed"] and check["pairs"] == 10 for check in found["checks"])
+        assert found["checks"][1]["difference"] > 0
+        assert {speed["pairs"] for speed in found["speeds"]} == {10, 20}  # one order, or both
+        monkeypatch.setitem(gpu.TOLERANCES, "bfloat16", 1e-9)
+        assert self.run(gpu, monkeypatch, *small, "--prompts", "1") == 1
+        printed = capsys.readouterr()
+        assert "| bundled " in printed.out
+        assert "bundled in bfloat16 on cpu differs by" in printed.err
