@@ -130,7 +130,10 @@ class RankableRows:
         from llm_blender.data import parse_rows
 
         def on_bad(error: RowError) -> None:
-            error = RowError(file, error.line, error.reason, unit=error.unit)  # the name of the input, not of the copy
+            if file == STDIO:
+                error = RowError(
+                    file, error.line, error.reason, unit=error.unit
+                )  # the name of the input, not of the copy
             if not skip_bad:
                 raise error
             self.bad.append(error)
@@ -160,7 +163,9 @@ class RowOptions:
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Rows: .jsonl, .json (.gz, .zst) or .parquet; - is JSON Lines from standard input."
+            metavar="FILE",
+            help="Rows: .jsonl, .json, .csv (.gz, .zst), .parquet, a folder of such files, or a quoted pattern; - is "
+            "JSON Lines from standard input.",
         ),
     ]
     models: ModelsOption = ""
@@ -262,7 +267,7 @@ def work_on_rows(
         InputError: there is no row, all rows are malformed, or no row has a candidate by one of the LLMs.
         WorkError: no row has a result.
     """
-    from llm_blender.data import RowWriter, input_files, is_folder, is_table, output_files
+    from llm_blender.data import RowWriter, check_parent, input_files, is_folder, is_table, output_files
     from llm_blender.jobs import FileWork, Job, Parts, work_through_files
 
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
@@ -270,6 +275,8 @@ def work_on_rows(
     outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))  # one for all, or one each
     seen = dict[str | None, None]()
     written: dict[str, list[Part]] = {out: [] for out in outs.values()}
+    if output.out != STDIO and not is_folder(output.out):
+        check_parent(output.out)
 
     def parse(record: Mapping[str, Any]) -> None:
         found = stage.parse(record)

@@ -37,7 +37,9 @@ def run(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Prompts: .jsonl, .json, .parquet (.gz, .zst), .txt with one a line; - is JSON Lines."
+            metavar="FILE",
+            help="Prompts: .jsonl, .json, .csv (.gz, .zst), .parquet, .txt with one a line, a folder of such files, "
+            "or a quoted pattern; - is JSON Lines.",
         ),
     ],
     *,

@@ -360,18 +360,26 @@ def is_table(path: str | Path) -> bool:
     return _kind(str(path)) in (".parquet", ".csv", ".tsv")
 
 
-def check_output(path: str | Path) -> None:
-    """Check that rows can be written to a file, in the format that its extension names.
+def check_parent(path: str | Path) -> None:
+    """Check that the folder of a file to write is there.
 
     Raises:
-        NotFoundError: there is no such folder.
-        InputError: it is another format.
+        NotFoundError: it is not.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
+
+
+def check_output(path: str | Path) -> None:
+    """Check that rows can be written in the format that the extension of a file names.
+
+    Raises:
+        InputError: they cannot: it is another format.
     """
     target = Path(path)
     if str(path) == STDIO or is_folder(path) or (target.exists() and not target.is_file()):
         return
-    if not target.parent.is_dir():
-        raise NotFoundError(f"There is no folder {target.parent} to write {target.name} to.")
     plain = _uncompressed(target.name)
     if target.suffix != ".parquet" and Path(plain).suffix not in ("", *_WRITABLE):
         raise InputError(
@@ -403,6 +411,7 @@ class RowWriter:
         target = Path(self.path)
         if target.is_dir():
             raise InputError(f"{target} is a folder: give the name of a file.")
+        check_parent(target)
         check_output(target)
         if target.suffix == ".parquet":
             import_parquet()  # it may be missing
