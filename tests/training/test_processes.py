@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, WorkError
 from llm_blender.training.processes import check_processes, is_main_process, number_of_processes
 
 from .conftest import calm, write_rows
@@ -250,3 +250,22 @@ def test_one_gpu_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 3)))
     arguments = _arguments(Recipe(), tmp_path)
     assert arguments.train_batch_size == 1
+
+
+def test_the_end_of_another_process_is_named(
+    monkeypatch: pytest.MonkeyPatch, backbones: dict[str, str], tmp_path: Path
+) -> None:
+    from transformers import Trainer
+
+    from llm_blender.training import loop
+
+    def closed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:26754.")
+
+    monkeypatch.setattr(Trainer, "train", closed)
+    options: dict[str, Any] = {"kinds": ["reward_model"], "backbones": backbones, "output": str(tmp_path)}
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        run(**options)
+    monkeypatch.setattr(loop, "number_of_processes", lambda: 2)
+    with pytest.raises(WorkError, match="Another process of the run ended early"):
+        run(**options)

@@ -130,10 +130,8 @@ class RankableRows:
         from llm_blender.data import parse_rows
 
         def on_bad(error: RowError) -> None:
-            if file == STDIO:
-                error = RowError(
-                    file, error.line, error.reason, unit=error.unit
-                )  # the name of the input, not of the copy
+            if file == STDIO:  # not the name of the copy
+                error = RowError(file, error.line, error.reason, unit=error.unit)
             if not skip_bad:
                 raise error
             self.bad.append(error)

@@ -29,7 +29,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from llm_blender._torch import without_bars
-from llm_blender.errors import InputError
+from llm_blender.errors import InputError, WorkError
 from llm_blender.training.processes import check_processes, is_main_process, number_of_processes, on_cpu
 from llm_blender.training.recipes import Optimisation
 from llm_blender.types import OnProgress
@@ -206,6 +206,7 @@ def train(
     Raises:
         InputError: the run cannot be shared by its processes, see `check_processes`, or they do not see the same
             checkpoints.
+        WorkError: another process of the run ended early.
     """
     check_processes(recipe.accumulate)
     saved = checkpoints(output)
@@ -235,8 +236,13 @@ def train(
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     trainer.add_callback(_Reporter(learner.name, done, **reports))
-    with without_bars():
-        trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+    try:
+        with without_bars():
+            trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+    except RuntimeError as error:
+        if number_of_processes() > 1 and "by peer" in str(error):  # closed or reset
+            raise WorkError("Another process of the run ended early; its own error says why.") from error
+        raise
     learner.model.eval()
     return [{"stage": learner.name, **entry} for entry in trainer.state.log_history]
 
@@ -266,6 +272,7 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
         use_cpu=on_cpu(),
         ddp_backend="gloo" if on_cpu() else None,
         ddp_find_unused_parameters=True,
+        ddp_broadcast_buffers=False,  # they are constants
         **settings,
     )
     # A process trains on one GPU: several would make the trainer deal it as many batches at a time.
