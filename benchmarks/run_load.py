@@ -23,6 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,18 @@ _ANSWER = "The air scatters blue light more than red light so that the sky looks
 _BASE = 10  # rows
 
 
-def prepare(folder: Path, port: int, ranker: str, prompts: list[str]) -> None:
+def prompts(rows: int, chars: int) -> Iterator[str]:
+    """Yield the prompts one by one: the memory of this process counts as that of the command before it begins."""
+    return (f"Question {i}? ".ljust(chars, "x") for i in range(rows))
+
+
+def prepare(folder: Path, port: int, ranker: str, texts: Iterable[str]) -> None:
     """Write the configuration and the prompts of a run."""
     llm = '[[llm]]\nname = "{0}"\nmodel = "{0}"\nbase_url = "http://127.0.0.1:{1}/v1"\nconcurrency = 16\n'
     entries = "".join(llm.format(name, port) for name in NAMES)
     (folder / "blend.toml").write_text(entries + f'[ranker]\nname = "{ranker}"\n')
-    lines = (json.dumps({"id": f"p{i}", "prompt": prompt}) + "\n" for i, prompt in enumerate(prompts))
-    (folder / "in.jsonl").write_text("".join(lines))
+    with (folder / "in.jsonl").open("w") as file:
+        file.writelines(json.dumps({"id": f"p{i}", "prompt": text}) + "\n" for i, text in enumerate(texts))
 
 
 def run(folder: Path, source: Path) -> dict[str, float]:
@@ -97,16 +103,20 @@ def run(folder: Path, source: Path) -> dict[str, float]:
     return {"cpu": usage.ru_utime + usage.ru_stime, "kib": usage.ru_maxrss, "rate": rate}
 
 
-def finish(folder: Path, prompts: list[str]) -> None:
-    """Make a finished job of these prompts from the job of the first ones."""
+def finish(folder: Path, rows: int, chars: int) -> None:
+    """Make a finished job of many prompts from the job of the first ones."""
     job = folder / "out.jsonl.job"
     manifest = json.loads((job / "manifest.json").read_text())
-    texts = json.dumps([[f"p{i}", prompt] for i, prompt in enumerate(prompts)])
+    texts = (json.dumps([f"p{i}", text]).encode("ascii") for i, text in enumerate(prompts(rows, chars)))
+    digest = hashlib.sha256(b"[" + next(texts))
+    for text in texts:
+        digest.update(b", " + text)
+    digest.update(b"]")
     settings = manifest["settings"]
-    settings |= {"prompts": len(prompts), "prompts_sha256": hashlib.sha256(texts.encode("ascii")).hexdigest()}
+    settings |= {"prompts": rows, "prompts_sha256": digest.hexdigest()}
     manifest["settings_sha256"] = settings_digest(settings)
     (job / "manifest.json").write_text(json.dumps(manifest))
-    for name, entries in (("rows", len(prompts)), ("paid", len(NAMES) * len(prompts))):
+    for name, entries in (("rows", rows), ("paid", len(NAMES) * rows)):
         path = job / f"{name}.journal.jsonl"
         lines = path.read_text().splitlines()
         with path.open("w") as file:
@@ -114,7 +124,7 @@ def finish(folder: Path, prompts: list[str]) -> None:
                 entry = json.loads(lines[i % len(lines)])
                 entry["key"] = f"p{i}" if name == "rows" else str(i)
                 if name == "rows":
-                    entry["value"] |= {"id": f"p{i}", "instruction": prompts[i]}
+                    entry["value"] |= {"id": f"p{i}", "instruction": f"Question {i}? ".ljust(chars, "x")}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
@@ -140,14 +150,13 @@ def main() -> None:
     port = int(llms.stdout.readline())
 
     def case(rows: int, ranker: str, source: Path, finished: int = 0) -> dict[str, float]:
-        prompts = [f"Question {i}? ".ljust(options.chars, "x") for i in range(max(rows, finished))]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            prepare(folder, port, ranker, prompts[:rows])
+            prepare(folder, port, ranker, prompts(rows, options.chars))
             ran = run(folder, source)
             if finished:
-                finish(folder, prompts)
-                prepare(folder, port, ranker, prompts)
+                finish(folder, finished, options.chars)
+                prepare(folder, port, ranker, prompts(finished, options.chars))
                 ran = run(folder, source)
         return ran
 
