@@ -376,7 +376,7 @@ class FuseRows(Stage[_Fused]):
 
     def work(self, rows: Sequence[RankableRow], progress: OnProgress | None = None) -> list[_Fused]:
         """Rank rows without a ranking, and fuse the best candidates of all."""
-        known = {} if self.rerank else self._stored(rows)
+        known = {} if self.rerank else self.stored(rows)
         missing = [i for i in range(len(rows)) if i not in known]
         ranked = rank_best(
             self.guarded.ranker,
@@ -418,7 +418,7 @@ class FuseRows(Stage[_Fused]):
             "truncated": fusion.get("truncated", 0.0),
         }
 
-    def _stored(self, rows: Sequence[RankableRow]) -> dict[int, Ranking]:
+    def stored(self, rows: Sequence[RankableRow]) -> dict[int, Ranking]:
         """Read the valid rankings that rows hold, by index; for ``auto`` only those whose lead is known."""
         rankings = {}
         for i, row in enumerate(rows):

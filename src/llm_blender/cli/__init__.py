@@ -30,6 +30,7 @@ _COMMANDS = {
     "compare": "Compare two answers: which is better, and with what probability.",
     "fuse": "Fuse the best candidates of each row of FILE into one answer.",
     "run": "Generate, rank, and pick or fuse for every prompt of FILE.",
+    "plan": "Estimate what `blend rank`, `fuse` or `run` will take for FILE: work, dollars and hours.",
     "serve": "Serve the ensemble behind an OpenAI-compatible API.",
     "export": "Convert a ranker to ONNX, or a LoRA adapter to an embedded fuser, to run without torch.",
     "train": "Train rankers and fusers.",

@@ -265,10 +265,12 @@ def work_on_rows(
         InputError: there is no row, all rows are malformed, or no row has a candidate by one of the LLMs.
         WorkError: no row has a result.
     """
+    from llm_blender.cli.plan import Took, note_planned
     from llm_blender.data import RowWriter, check_parent, input_files, is_folder, is_table, output_files
     from llm_blender.jobs import FileWork, Job, Parts, work_through_files
 
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
+    cpu = time.process_time()
     files = input_files(source.file)
     outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))  # one for all, or one each
     seen = dict[str | None, None]()
@@ -321,7 +323,16 @@ def work_on_rows(
                     for part in made:
                         parts.copy(part, writer)
             _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
-    return Worked(tally, bad, set(seen), time.monotonic() - started)
+    worked = Worked(tally, bad, set(seen), time.monotonic() - started)
+    rows = tally.rows + len(tally.failed)
+    took = Took(
+        rows - tally.resumed,
+        worked.seconds,
+        time.process_time() - cpu if job.engine == "local" else None,
+        None if tally.counts.get("unpriced") else tally.counts.get("cost", 0.0),
+    )
+    note_planned(output.out, kind, stage.settings, rows, took)
+    return worked
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -72,11 +73,12 @@ def run(
     """
     from llm_blender.cli._rankers import note_judge
     from llm_blender.cli.ask import learned_priors, load_ensemble
+    from llm_blender.cli.plan import Took, note_planned
     from llm_blender.ensemble import fuser_name
     from llm_blender.ensemble.run import run_prompts, run_settings, settings_before
     from llm_blender.jobs import Job
 
-    loaded, out = options.load_config(), output.out
+    loaded, out, cpu = options.load_config(), output.out, time.process_time()
     if out != STDIO and not Path(out).parent.is_dir():
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
     with contextlib.ExitStack() as stack:
@@ -102,6 +104,9 @@ def run(
             on_stopping=stopping,
         )
     _remark(ran, bad, out)
+    shape = run_settings(ensemble, [], ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
+    took = Took(ran.rows.total - ran.rows.resumed, ran.rows.seconds, time.process_time() - cpu, ran.cost)
+    note_planned(out, "run", shape, ran.rows.total, took)
     output.print_summary({**ran.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     if strict and not ran.complete:
         raise typer.Exit(DEGRADED)
