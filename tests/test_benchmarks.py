@@ -106,32 +106,27 @@ class TestGpu:
         assert self.run(gpu, monkeypatch) == 2
         assert "There is no device cuda on this machine: it has the CPU only." in capsys.readouterr().err
 
-    def test_on_a_cpu_and_with_logits_that_differ(self, gpu, monkeypatch, capsys):
-        small = (
-            "--device",
-            "cpu",
-            "--layers",
-            "1",
-            "--width",
-            "64",
-            "--checked",
-            "1",
-            "--rounds",
-            "1",
-            "--tokens",
-            "512",
-        )
-        monkeypatch.setattr(gpu, "chat_texts", lambda prompts, n: (["Why?"] * prompts, [[f"no {i}" for i in range(n)]]))
-        assert self.run(gpu, monkeypatch, *small, "--prompts", "1", "--json") == 0
+    def test_on_a_cpu(self, gpu, monkeypatch, capsys):
+        texts = ["no", "yes, and the sea is blue", "because light scatters " * 4, "why not?", "it is"]
+        monkeypatch.setattr(gpu, "chat_texts", lambda prompts, n: (["Why?"] * prompts, [texts[:n]] * prompts))
+        small = "--device", "cpu", "--layers", "1", "--width", "64", "--checked", "1", "--prompts", "1"
+        assert self.run(gpu, monkeypatch, *small, "--rounds", "1", "--tokens", "512", "--json") == 0
         found = json.loads(capsys.readouterr().out)
-        assert [(check["device"], check["dtype"]) for check in found["checks"][:4]] == [
+        checks = found["checks"]
+        assert [(check["device"], check["dtype"]) for check in checks[:4]] == [
             ("cpu", "float32"), ("cpu", "bfloat16"), ("cpu,cpu", "float32"), ("cpu,cpu", "bfloat16"),
         ]  # fmt: skip
-        assert all(check["passed"] and check["pairs"] == 10 for check in found["checks"])
-        assert found["checks"][1]["difference"] > 0
+        assert all(check["passed"] and check["pairs"] == 10 for check in checks)
+        assert checks[1]["difference"] > 10 * checks[2]["difference"]
         assert {speed["pairs"] for speed in found["speeds"]} == {10, 20}  # one order, or both
-        monkeypatch.setitem(gpu.TOLERANCES, "bfloat16", 1e-9)
-        assert self.run(gpu, monkeypatch, *small, "--prompts", "1") == 1
+
+    @pytest.mark.parametrize("difference", [0.3, float("nan")])
+    def test_logits_that_differ_are_an_error(self, gpu, monkeypatch, capsys, difference):
+        wrong = gpu.Check("bundled", "cpu", "bfloat16", 9, difference, 0.15)
+        monkeypatch.setattr(gpu, "random_checkpoint", lambda *size: "")
+        monkeypatch.setattr(gpu, "check_logits", lambda *settings: [wrong])
+        monkeypatch.setattr(gpu, "measure", lambda *settings: gpu.Speed("bundled", "cpu", "float32", 512, 9, 3.0))
+        assert self.run(gpu, monkeypatch, "--device", "cpu") == 1
         printed = capsys.readouterr()
-        assert "| bundled " in printed.out
-        assert "bundled in bfloat16 on cpu differs by" in printed.err
+        assert "| bundled | cpu    | bfloat16 |" in printed.out
+        assert f"bundled in bfloat16 on cpu differs by {difference:.2g} of the largest logit" in printed.err
