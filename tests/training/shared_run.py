@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "reward_model": LENGTHS | {"batch_tokens": 140},
     "mlm_scoring": LENGTHS | {"batch_tokens": 50, "epochs": 5, "steps": None},
     "llama": {"max_length": 320, "answer_max_length": 32, "batch_tokens": 900},
-    "t5": {"max_length": 320, "answer_max_length": 32, "batch_tokens": 900, "epochs": 6, "steps": None},
+    "t5": {"max_length": 320, "answer_max_length": 32, "batch_tokens": 900, "epochs": 41, "steps": None},
     "adapter": {"max_length": 320, "answer_max_length": 32, "batch_tokens": 900, "lora_rank": 4},
 }
 FUSERS = ("llama", "t5", "adapter")
