@@ -288,7 +288,7 @@ def _plan_rank(
         models=split_names(source.models),
         priors=priors,
         whole=judge is not None,
-        loading=backend.arguments,
+        loading=backend.arguments(ranker or loaded.ranker.name, loaded.ranker),
         **options,
     )
     stage.load()
