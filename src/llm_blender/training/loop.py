@@ -272,7 +272,6 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
         use_cpu=on_cpu(),
         ddp_backend="gloo" if on_cpu() else None,
         ddp_find_unused_parameters=True,
-        ddp_broadcast_buffers=False,  # they are constants
         **settings,
     )
     # A process trains on one GPU: several would make the trainer deal it as many batches at a time.
