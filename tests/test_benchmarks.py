@@ -106,6 +106,7 @@ class TestGpu:
         assert self.run(gpu, monkeypatch) == 2
         assert "There is no device cuda on this machine: it has the CPU only." in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_on_a_cpu(self, gpu, monkeypatch, capsys):
         texts = ["no", "yes, and the sea is blue", "because light scatters " * 4, "why not?", "it is"]
         monkeypatch.setattr(gpu, "chat_texts", lambda prompts, n: (["Why?"] * prompts, [texts[:n]] * prompts))

@@ -8,6 +8,7 @@ import pytest
 from llm_blender.rankers.checkpoints import BUNDLED, find_checkpoint
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
+from llm_blender.ranking import EvidenceWeights
 from llm_blender.testing import Work, chat_texts, counted, work_of
 
 # Prompts, candidates, strategy, k: batches, rows, pairs, tokens, tokens with padding, rows times layers. Where less is
@@ -81,6 +82,17 @@ def test_batches_of_many_prompts(make):
     with counted(ranker) as counting:
         ranker.rank_many(*chat_texts(6, 5))
     assert work_of(counting.batches, ranker.config) == IN_BATCHES
+
+
+def test_in_batches_each_text_is_read_once_however_many_there_are(make):
+    ranker = make(singly=False)
+    ranker.evidence_weights = EvidenceWeights()
+    prompts, candidates = chat_texts(24, 11, words=200)
+    with counted(ranker) as counting:
+        ranker.rank_many(prompts, candidates, strategy="knockout")
+    work = work_of(counting.batches, ranker.config)
+    assert work["read"].rows == 24 * 11
+    assert work["read"].tokens > 32_768  # more than is kept at a time
 
 
 def test_many_prompts_take_fewer_batches_than_one_after_the_other(make):
