@@ -107,7 +107,7 @@ def test_the_configuration_loads_a_fuser(tiny_t5):
     assert made.fuser.options["max_new_tokens"] == 20
     assert (made.fuser.prompts.max_length, made.fuser.prompts.candidate_max_length) == (300, 20)
     assert made.fuser_config.device == "cpu"
-    assert made.fuser._writers._idle.get().dtype == torch.bfloat16  # as before
+    assert made.fuser._writers._models[0].dtype == torch.bfloat16  # as before
 
 
 def test_a_fuser_below_the_cache_directory(blender, tiny_t5, tmp_path):

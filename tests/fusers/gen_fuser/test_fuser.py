@@ -271,7 +271,7 @@ def test_precision_and_several_devices(tiny_t5: Path, t5: GenFuser) -> None:
     import torch
 
     half = load(tiny_t5, dtype="bfloat16")
-    assert half._writers._idle.get().dtype == torch.bfloat16
+    assert half._writers._models[0].dtype == torch.bfloat16
     two = GenFuser.from_pretrained(tiny_t5, device=["cpu", "cpu"], max_new_tokens=10)
     assert two._writers.parallel == 2
     texts = [fusion.text for fusion in two.fuse_many(ROWS * 3, CANDIDATES * 3, batch_size=1)]
