@@ -196,7 +196,7 @@ class TestGuarded:
         effort = bench.fusion_effort(rows)
         assert (effort.rows, effort.asked, effort.let_through) == (4, 4, 2)
         assert effort.reasons == {"better": 2, "worse": 1, "repeats": 1}
-        assert (effort.prompt_tokens, effort.completion_tokens, effort.seconds) == (7.5, 2.5, 0.75)
+        assert (effort.prompt_tokens, effort.completion_tokens, effort.seconds) == (7.5, 2.5, 1.5)
         assert (effort.cost, effort.truncated) == (0.5, pytest.approx(0.075))
         unknown = {key: value for key, value in FUSIONS[0].items() if key != "cost"}
         assert bench.fusion_effort(bench.fused_rows("x", rows_of(record(0, fusion=unknown)))[0]).cost is None

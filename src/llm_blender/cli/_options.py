@@ -143,26 +143,28 @@ HtmlOption = Annotated[
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's option groups, the parameters annotated with a dataclass, by the fields of each."""
-    parameters: list[inspect.Parameter] = []
+    """Replace a command's option groups, the parameters annotated with a dataclass, by the fields of each.
+
+    Groups may share a field: it is one option, with the help of the first.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
     groups: dict[str, tuple[Any, list[str]]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         options = [parameter]
         if is_dataclass(parameter.annotation):
             options = _parameters(parameter.annotation)
             groups[parameter.name] = parameter.annotation, [option.name for option in options]
-        parameters += (option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options)
+        for option in options:
+            parameters.setdefault(option.name, option.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        filled = {
-            parameter: group(**{name: values.pop(name) for name in names})
-            for parameter, (group, names) in groups.items()
-        }
-        command(**values, **filled)
+        filled = {name: group(**{field: values[field] for field in its}) for name, (group, its) in groups.items()}
+        grouped = {field for _, its in groups.values() for field in its}
+        command(**{name: value for name, value in values.items() if name not in grouped}, **filled)
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     return run
 
 
