@@ -158,7 +158,7 @@ class Records:
 
     def __init__(self, path: str | Path) -> None:
         self._files = input_files(path)
-        self.path, self.unit = self._files[0], "line"
+        self.path, self.unit, self._prompts = self._files[0], "line", False
         for file in self._files:
             if file != STDIO:
                 _check_downloaded(file)
@@ -185,8 +185,8 @@ class Records:
             MissingExtraError: Parquet without pyarrow.
         """
         for file in self._files:
-            self.path, self.unit = file, "line"
             kind = _kind(file)
+            self.path, self.unit, self._prompts = file, "line", kind == ".txt"
             with reading(self.path):
                 if kind == ".parquet":
                     self.unit = "row"
@@ -194,11 +194,11 @@ class Records:
                 elif kind in (".csv", ".tsv"):
                     yield from self._table(tabs=kind == ".tsv")
                 else:
-                    yield from self._lines(prompts=kind == ".txt")
+                    yield from self._lines()
 
     def parse(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         """Parse a line of `raw`."""
-        return self._prompt(number, line) if _kind(self.path) == ".txt" else self._json(number, line)
+        return self._prompt(number, line) if self._prompts else self._json(number, line)
 
     def _table(self, *, tabs: bool) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         with open_plain(self.path) as lines:
@@ -209,7 +209,7 @@ class Records:
             except CSVError as error:
                 raise self.error(error.line, str(error)) from error
 
-    def _lines(self, *, prompts: bool) -> Iterator[tuple[int, bytes | dict[str, Any] | RowError]]:
+    def _lines(self) -> Iterator[tuple[int, bytes | dict[str, Any] | RowError]]:
         begun = False
         with open_plain(self.path) as lines:
             for number, line in enumerate(lines, 1):
@@ -217,7 +217,7 @@ class Records:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.strip():
                     continue
-                if not begun and not prompts and _LIST.match(line):
+                if not begun and not self._prompts and _LIST.match(line):
                     yield from self._list(line + lines.read())
                     return
                 begun = True

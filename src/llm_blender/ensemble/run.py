@@ -347,7 +347,7 @@ def run_prompts(
     unjudged: dict[str, str] = {}
     with RowWriter(out) as writer:
         for key in prompts.ids:
-            record = journal.value(key)
+            record, line = journal.value_and_line(key)
             llms.add(record or {})
             if key not in failures:
                 fused += record["mode"] == "fuse"
@@ -357,7 +357,7 @@ def run_prompts(
                 truncated += record["ranking"].get("truncated", 0.0)
                 if failure := record["ranking"].get("evidence", {}).get("judging", {}).get("failure"):
                     unjudged[key] = describe_failures([Failure.from_dict(failure)])
-                writer.write(record)
+                writer.write_line(line)
     if out != STDIO:
         _write_failures(Path(f"{out}.failed.jsonl"), prompts, failures)
     truncated /= max(len(prompts) - len(failures), 1)

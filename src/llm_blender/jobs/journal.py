@@ -186,14 +186,21 @@ class Journal(_Entries):
         Raises:
             WorkError: its entry is damaged.
         """
+        return self.value_and_line(key)[0]
+
+    def value_and_line(self, key: str) -> tuple[Any, bytes]:
+        """Return the result of a row and, as it was written, its line of JSON; see `value`."""
         start = self._starts.get(key)
         if start is None:
-            return None
+            return None, b"null\n"
         self._lines.seek(start)
+        head = _parse(self._lines.readline())
         try:
-            return _read(self._lines.readline())["value"]
+            if head is not None:
+                return _read(head.value), head.value + b"\n"
         except ValueError:
-            raise self._damaged(f"byte {start:,}") from None
+            pass
+        raise self._damaged(f"byte {start:,}")
 
     def values(self, keys: Iterable[str]) -> Iterator[Any]:
         """Return the results of rows, in the order of the keys."""
@@ -307,4 +314,6 @@ def _parse_whole(line: bytes) -> _Head | None:
     entry = Entry.from_dict(json.loads(line))
     if not isinstance(entry.key, str) or entry.status not in get_args(Status):
         return None
-    return _Head(entry.key, entry.status, entry.reason, entry.cost, json.dumps(entry.value).encode())
+    return _Head(
+        entry.key, entry.status, entry.reason, entry.cost, json.dumps(entry.value, ensure_ascii=False).encode()
+    )
