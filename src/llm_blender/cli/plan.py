@@ -407,7 +407,8 @@ def _plan_run(
 
     ensemble = load_ensemble(loaded, options)
     learned_priors(ensemble)
-    calls, counted, drawn = RunCalls(ensemble), _Counted(), Reservoir[Example](size or 0, seed)
+    calls, counted = RunCalls(ensemble), _Counted()
+    drawn: Reservoir[Example] = Reservoir(size or 0, seed)
     for file in files:
         for row in read_instructions(file, "row", on_bad=counted.bad.append if source.skip_bad else None):
             counted.rows += 1
@@ -535,7 +536,7 @@ def note_planned(out: str, work: str, settings: Mapping[str, Any], rows: int, to
     pairs: list[tuple[str, Range, float, Callable[[float], str]]]
     pairs = [(f"hours.{name}", plan.hours[name].times(share), spent / _HOUR, _duration)]
     if took.dollars is not None and plan.calls:
-        pairs.append(("dollars", plan.dollars, took.dollars, dollars))
+        pairs.append(("dollars", plan.dollars.plus(-plan.sample["dollars"]), took.dollars, dollars))  # paid by the plan
     for what, planned, actual, words in pairs if took.rows else ():
         known = [words(part) for part in (planned.low, planned.high) if part is not None]
         interval = f" ({' to '.join(known)})" if known else ""

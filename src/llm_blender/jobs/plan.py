@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Generic, Self, TypeVar
@@ -15,7 +17,6 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.data.files import row_line
 from llm_blender.errors import WorkError
 from llm_blender.jobs.backends import Row, Stage
 from llm_blender.types import OnProgress
@@ -26,7 +27,6 @@ ACTORS = (1, 4, 16)
 """Numbers of actors for which a plan gives the hours."""
 _LEAST = 4  # values for an interval
 _A_SIZE = 6  # values for each size of a regression
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,7 @@ def estimate_total(
     *,
     seed: int = 0,
     level: float = 0.95,
+    resamples: int = 2000,
 ) -> Range:
     """Estimate the total of a value over all rows from a random sample.
 
@@ -198,6 +199,7 @@ def estimate_total(
         whole: ``[p]``, sizes of all rows together.
         seed: of the bootstrap.
         level: of the interval.
+        resamples: number of draws.
 
     Returns:
         The estimate, not below zero; without an interval if n is below 4, unknown if it is 0.
@@ -221,7 +223,7 @@ def estimate_total(
     expected = float(totals(np.ones((1, n)))[0])
     if n < _LEAST:
         return Range(expected)
-    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=_RESAMPLES).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=resamples).astype(np.float64)
     tail = NormalDist().cdf(-_student((1 + level) / 2, n - p) * math.sqrt(n / (n - p)))
     low, high = np.quantile(totals(drawn), [tail, 1 - tail]).tolist()
     return Range(expected, min(low, expected), max(high, expected))
@@ -301,9 +303,8 @@ class Measured:
 
     def seconds(self, whole: Sequence[float], *, seed: int = 0) -> tuple[Range, Range]:
         """Estimate the processor seconds and the seconds of all rows, whose sizes sum up to `whole`."""
-        ends = np.cumsum(self.groups)[:-1]
-        rows = np.array([row.sizes for row in self.rows]).reshape(len(self.rows), -1)
-        sizes = [part.sum(axis=0).tolist() for part in np.split(rows, ends)] if self.groups else []
+        rows = iter(self.rows)
+        sizes = [np.sum([row.sizes for row in islice(rows, count)], axis=0).tolist() for count in self.groups]
         cpu, wall = (estimate_total(values, sizes, whole, seed=seed) for values in (self.cpu, self.wall))
         return cpu, wall
 
@@ -341,7 +342,7 @@ def measure(
         some = rows[start : start + group]
         before = cpu(), wall()
         made = stage([row.record for row in some])
-        _ = b"".join(map(row_line, made))  # the job writes them, too
+        pickle.dumps(made, pickle.HIGHEST_PROTOCOL)  # the job writes them, too; rows of tables hold more than JSON
         measured.cpu.append(cpu() - before[0])
         measured.wall.append(wall() - before[1])
         measured.groups.append(len(some))
