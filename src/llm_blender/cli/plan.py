@@ -1,4 +1,4 @@
-"""``blend plan``: what a job on a file will take, before it begins; and the line in which the job compares itself."""
+"""``blend plan``: estimate a job on a file before it begins; a job compares itself with its plan."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class _Work:
 
 @dataclass
 class _Counted:
-    """What all rows of the files hold.
+    """Counts of all rows of the files.
 
     Attributes:
         rows: well-formed rows.
@@ -400,7 +400,7 @@ def _plan_run(
     from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.data import read_instructions
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, Asked, RunCalls, ask_sample
+    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, SampleCosts, RunCalls, ask_sample
     from llm_blender.ensemble.run import run_settings
     from llm_blender.jobs import settings_digest
     from llm_blender.jobs.plan import Plan, Range, Reservoir
@@ -417,21 +417,21 @@ def _plan_run(
             drawn.add(replace(row, id=str(counted.rows)))
     counted.check(source.file)
     rows, sample = counted.rows, drawn.items()
-    asked: Asked | None = None
+    answered: SampleCosts | None = None
     if sample:
         with job_progress("asking", "rows") as report:
-            asked = ask_sample(
+            answered = ask_sample(
                 ensemble, sample, seed=seed, max_cost=max_cost, allow_unpriced=max_cost is None, on_rows=report
             )
     whole = counted.whole[:2]
 
     def total(name: str) -> Range:
-        return Range() if asked is None else asked.total(name, whole)
+        return Range() if answered is None else answered.total(name, whole)
 
     prompt, completion, most = total("prompt"), total("completion"), calls.most_tokens
-    if asked is None and not calls.reads_answers:
+    if answered is None and not calls.reads_answers:
         prompt = Range(counted.characters * calls.count / CHARACTERS_A_TOKEN)
-    at_once, cpu = (1, None) if asked is None else (asked.at_once, asked.cpu * rows / _HOUR)
+    at_once, cpu = (1, None) if answered is None else (answered.at_once, answered.cpu * rows / _HOUR)
     made = Plan(
         "run",
         settings_digest(run_settings(ensemble, [], ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)),
@@ -445,7 +445,7 @@ def _plan_run(
         total("cost").within(None if calls.unpriced else counted.dollars),
         {"cpu": Range(cpu), "wall": total("seconds").times(1 / (at_once * _HOUR)), "gpu": Range.exactly(0)},
         None,
-        {"rows": len(sample), "dollars": 0.0 if asked is None else asked.cost},
+        {"rows": len(sample), "dollars": 0.0 if answered is None else answered.cost},
     )
     if calls.unpriced:
         made = made.without(f"{calls.unpriced} has no price, or no max_tokens", "dollars.maximum")
@@ -496,7 +496,7 @@ def plan_path(out: str) -> Path:
 
 @dataclass(frozen=True)
 class Took:
-    """What a job has taken in this run.
+    """Time and dollars of one run of a job.
 
     Attributes:
         rows: rows that it has worked on.

@@ -1,4 +1,4 @@
-"""What the LLMs of a job will take: calls, tokens and dollars."""
+"""Calls, tokens and dollars of the LLMs of a job, estimated before it begins."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def most_fusing_cost(fuser: ChatFuser, prompt: str, texts: Sequence[str], top_k:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the answers to a sample of prompts took.
+class SampleCosts:
+    """Tokens, dollars and seconds of the answers to a sample of prompts.
 
     Attributes:
         rows: what each prompt took, in no order: ``size``, its characters, ``cost`` in dollars (absent if unknown),
@@ -153,7 +153,7 @@ def ask_sample(
     max_cost: float | None = None,
     allow_unpriced: bool = False,
     on_rows: OnRows | None = None,
-) -> Asked:
+) -> SampleCosts:
     """Answer some prompts as `blend run` does; the store keeps the answers, which the job then finds.
 
     Args:
@@ -185,7 +185,7 @@ def ask_sample(
         answers = [record for _, record in read_records(out) if not isinstance(record, RowError)]
     taken = [{"size": sizes[answer["id"]], **_taken(answer)} for answer in answers]
     cpu = (time.process_time() - began) / len(rows)
-    return Asked(taken, min(at_once(ensemble), len(rows)), ran.cost, cpu, len(ran.failures))
+    return SampleCosts(taken, min(at_once(ensemble), len(rows)), ran.cost, cpu, len(ran.failures))
 
 
 def _taken(answer: Mapping[str, Any]) -> dict[str, float]:

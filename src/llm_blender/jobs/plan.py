@@ -1,4 +1,4 @@
-"""What a job will take: counted over all rows, measured on a sample of them, before the job begins."""
+"""Estimate of a job before it begins: counted over all rows, measured on a sample of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will take.
+    """Estimate of a job.
 
     Attributes:
         work: kind of the job: ``rank``, ``fuse`` or ``run``.
