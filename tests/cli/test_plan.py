@@ -113,6 +113,21 @@ def test_files_of_a_folder_and_rows_on_standard_input(blend: Blend, ranker: Fake
     assert "--for" in blend("plan", "-", stdin=lines).stderr
 
 
+def test_prompts_on_standard_input(blend: Blend, ranker: FakeRanker, server: FakeOpenAIServer) -> None:
+    result = blend("plan", "-", "--for", "run", "--json", stdin=Path(write("in.jsonl", prompts(3))).read_text())
+    assert json.loads(result.stdout)["calls"] == {"a": 3, "bb": 3}
+
+
+def test_a_judge_of_close_calls_has_a_maximum(blend: Blend, ranker: FakeRanker, server: FakeOpenAIServer) -> None:
+    configure(server, ending='[ranker]\njudge = "bb"\njudge_pairs = 2\n')
+    plan = planned(blend, write("rows.jsonl", ranked_rows(12)))
+    assert (plan["calls"], plan["dollars"]["expected"], len(server.requests)) == ({"bb": 4 * 12}, None, 0)
+    assert plan["hours"]["cpu"]["expected"] > 0
+    assert "judge bb is not measured" in plan["unknown"]["dollars"]
+    plan = planned(blend, write("in.jsonl", prompts(6)))
+    assert plan["calls"] == {"a": 6, "bb": 6 + 6 * 4}
+
+
 def test_bad_rows(blend: Blend, ranker: FakeRanker, refuse: Callable[..., Result]) -> None:
     file = write("rows.jsonl", [*ranked_rows(3), {"instruction": "Q", "candidates": "none"}])
     refuse("plan", file, message="rows.jsonl, line 4")
@@ -174,6 +189,8 @@ def test_fusing_by_an_llm_is_free_until_a_sample_is_wanted(
     assert plan["dollars"]["expected"] == pytest.approx(8 * PRICE)
     assert 8 * PRICE < most == plan["dollars"]["maximum"]
     assert plan["sample"]["dollars"] == pytest.approx(4 * PRICE)
+    again = planned(blend, file, "--for", "fuse", "--sample", 4)
+    assert (again["dollars"], again["sample"]["dollars"]) == (plan["dollars"], 0)  # known from the store
     result = blend("fuse", file, "-o", "out.jsonl")
     assert len(server.requests) == 8  # the store has the others
     assert "dollars: estimated $0.000028 ($0.000028 to $0.000028), actual $0.000028" in result.stderr
@@ -221,6 +238,8 @@ def test_answers_of_the_sample_are_not_paid_for_again(
     assert plan["comparisons"]["expected"] == pytest.approx(12)
     assert plan["sample"]["dollars"] == pytest.approx(8 * PRICE)
     assert 0 < plan["hours"]["wall"]["expected"] < 0.1
+    again = planned(blend, "in.jsonl", "--sample", 4)
+    assert (again["dollars"], again["sample"]["dollars"]) == (plan["dollars"], 0)  # known from the store
     result = blend("run", "in.jsonl", "-o", "out.jsonl")
     assert result.exit_code == 0, result.stderr
     assert len(server.requests) == 12

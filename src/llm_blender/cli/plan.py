@@ -220,7 +220,7 @@ class _Counted:
             dollars=Range.exactly(0),
             hours={"cpu": cpu, "wall": wall, "gpu": wall if on_gpu else Range.exactly(0)},
             actors=actors,
-            sample={"rows": len(measured.rows), "seconds": sum(measured.wall), "dollars": measured.counted("cost")},
+            sample={"rows": len(measured.rows), "seconds": sum(measured.wall), "dollars": measured.counted("paid")},
         )
 
     def check(self, file: str) -> None:
@@ -304,11 +304,11 @@ def _plan_rank(
     made = replace(made, comparisons=measured.comparisons(counted.comparisons))
     if judge is None:
         return made.without(_NOT_MEASURED)
-    llm = judge.removeprefix("judge:")
-    calls = {llm: 2 * loaded.ranker.judge_pairs * made.rows} if llm in [entry.name for entry in loaded.llm] else {}
-    made = replace(made, calls=calls, dollars=Range(), tokens={"prompt": Range(), "completion": Range()})
-    made = made.without(f"the judge {judge} is not measured", "dollars", "tokens.prompt", "tokens.completion")
-    return made.without(_NOT_MEASURED)
+    made, reason = made.without(_NOT_MEASURED), f"the judge {judge} is not measured, nor in the hours"
+    if (llm := judge.removeprefix("judge:")) not in [entry.name for entry in loaded.llm]:
+        return made.without(reason, "judge")  # a ranker, which costs time only
+    calls, tokens = {llm: 2 * loaded.ranker.judge_pairs * made.rows}, {"prompt": Range(), "completion": Range()}
+    return replace(made, calls=calls, dollars=Range(), tokens=tokens).without(reason)
 
 
 def _plan_fuse(
@@ -324,7 +324,13 @@ def _plan_fuse(
 ) -> Plan:
     from llm_blender.cli.ask import fetch_model, load_ensemble
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.plan import guard_comparisons, most_comparisons, most_fusing_cost, most_tokens
+    from llm_blender.ensemble.plan import (
+        fusion_counts,
+        guard_comparisons,
+        most_comparisons,
+        most_fusing_cost,
+        most_tokens,
+    )
     from llm_blender.fusers import CHAT, load_fuser
     from llm_blender.fusers.chat_fuser import ChatFuser
     from llm_blender.jobs.plan import Range, measure
@@ -371,6 +377,7 @@ def _plan_fuse(
             group=1 if fuser is None else _ROWS,  # calls of an LLM are made together
             seconds=_SECONDS if fuser is None and size == _ROWS else None,
             warm_up=fuser is None,
+            count=fusion_counts,
             progress=report,
         )
     made = replace(counted.plan("fuse", stage, measured), comparisons=Range(maximum=counted.comparisons))
@@ -400,7 +407,7 @@ def _plan_run(
     from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.data import read_instructions
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, SampleCosts, RunCalls, ask_sample
+    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, RunCalls, SampleCosts, ask_sample
     from llm_blender.ensemble.run import run_settings
     from llm_blender.jobs import settings_digest
     from llm_blender.jobs.plan import Plan, Range, Reservoir
@@ -445,7 +452,7 @@ def _plan_run(
         total("cost").within(None if calls.unpriced else counted.dollars),
         {"cpu": Range(cpu), "wall": total("seconds").times(1 / (at_once * _HOUR)), "gpu": Range.exactly(0)},
         None,
-        {"rows": len(sample), "dollars": 0.0 if answered is None else answered.cost},
+        {"rows": len(sample), **({"seconds": 0.0, "dollars": 0.0} if answered is None else answered.spent)},
     )
     if calls.unpriced:
         made = made.without(f"{calls.unpriced} has no price, or no max_tokens", "dollars.maximum")
@@ -482,7 +489,7 @@ def _words(name: str) -> Callable[[float], str]:
 
 
 def _duration(hours: float) -> str:
-    """Format hours in the largest unit of which there is one."""
+    """Format hours in the largest unit that gives one or more."""
     for unit, factor in (("h", 1), ("min", 60)):
         if hours * factor >= 1:
             return f"{hours * factor:,.3g} {unit}"
@@ -532,9 +539,9 @@ def note_planned(out: str, work: str, settings: Mapping[str, Any], rows: int, to
         note(f"{path} was made for other rows or settings, and is not compared")
         return
     share = took.rows / rows
-    name, spent = ("wall", took.wall) if took.cpu is None else ("cpu", took.cpu)
+    name, spent = ("wall, one actor", took.wall) if took.cpu is None else ("cpu", took.cpu)
     pairs: list[tuple[str, Range, float, Callable[[float], str]]]
-    pairs = [(f"hours.{name}", plan.hours[name].times(share), spent / _HOUR, _duration)]
+    pairs = [(f"hours.{name}", plan.hours[name.partition(",")[0]].times(share), spent / _HOUR, _duration)]
     if took.dollars is not None and plan.calls:
         pairs.append(("dollars", plan.dollars.plus(-plan.sample["dollars"]), took.dollars, dollars))  # paid by the plan
     for what, planned, actual, words in pairs if took.rows else ():

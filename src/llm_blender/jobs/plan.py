@@ -267,7 +267,7 @@ class Measured:
 
     Attributes:
         rows: rows that were worked on.
-        counts: what the stage counts in each of them; nothing in a row that failed.
+        counts: what was counted in each of them; nothing in a row that failed.
         groups: number of rows of each group, which was timed.
         cpu: processor seconds of each group, of all threads of this process together.
         wall: seconds of each group.
@@ -316,6 +316,7 @@ def measure(
     group: int = 1,
     seconds: float | None = None,
     warm_up: bool = True,
+    count: Callable[[Row], Mapping[str, float]] | None = None,
     cpu: Callable[[], float] = time.process_time,
     wall: Callable[[], float] = time.perf_counter,
     progress: OnProgress | None = None,
@@ -328,6 +329,7 @@ def measure(
         group: rows to time together.
         seconds: time after which no further group begins; None works on all.
         warm_up: work on the first group once more, before the others, without counting it.
+        count: counts what a row that came out holds; None takes that of the stage.
         cpu: clock of processor seconds.
         wall: clock of seconds.
         progress: called with the rows done and expected.
@@ -347,7 +349,7 @@ def measure(
         measured.wall.append(wall() - before[1])
         measured.groups.append(len(some))
         measured.rows += some
-        measured.counts += [{} if stage.error(row) else stage.count(row) for row in made]
+        measured.counts += [{} if stage.error(row) else (count or stage.count)(row) for row in made]
         if progress is not None:
             progress(len(measured.rows), len(rows))
         if seconds is not None and wall() - begun > seconds:
