@@ -70,16 +70,14 @@ def planned(blend: Blend, *args: object) -> dict[str, Any]:
 
 
 def test_a_plan_to_rank_counts_all_rows_and_measures_a_sample(blend: Blend, ranker: FakeRanker) -> None:
-    file = write("rows.jsonl", ranked_rows(40))
-    plan = planned(blend, file, "--sample", 30)
-    pairs = sum(n * (n - 1) for n in (1 + i % 4 for i in range(40)))
-    assert (plan["work"], plan["rows"], plan["skipped"], plan["candidates"]) == ("rank", 40, 0, 100)
-    assert plan["characters"] == sum(
-        len(row["instruction"]) + sum(map(len, row["candidates"])) for row in ranked_rows(40)
-    )
+    rows = ranked_rows(400)
+    plan = planned(blend, write("rows.jsonl", rows), "--sample", 300)
+    pairs = sum(n * (n - 1) for n in (1 + i % 4 for i in range(400)))
+    assert (plan["work"], plan["rows"], plan["skipped"], plan["candidates"]) == ("rank", 400, 0, 1000)
+    assert plan["characters"] == sum(len(row["instruction"]) + sum(map(len, row["candidates"])) for row in rows)
     assert plan["comparisons"] == dict.fromkeys(("expected", "low", "high", "maximum"), pytest.approx(pairs))
     assert (plan["calls"], plan["dollars"], plan["tokens"]["prompt"]) == ({}, ZERO, ZERO)
-    assert plan["sample"]["rows"] == 30
+    assert plan["sample"]["rows"] == 300
     assert plan["sample"]["seconds"] > 0
     for hours in (plan["hours"]["cpu"], plan["hours"]["wall"]):
         assert 0 < hours["low"] <= hours["expected"] <= hours["high"] < 1

@@ -27,13 +27,16 @@ from llm_blender.cli._rows import RowOptions, note_bad
 from llm_blender.errors import InputError, RowError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llm_blender.config import Config
     from llm_blender.jobs.plan import Measured, Plan, Range, SampledRow
     from llm_blender.stages import RankableRow, RankedForm, Stage
     from llm_blender.types import Example
 
-_ROWS, _SECONDS = 64, 20.0  # of a sample that costs nothing
-_GROUP = 16  # rows that an accelerator works on at a time, of as many times as many
+_ROWS, _SECONDS = 1024, 20.0  # of a sample that costs nothing, at most
+_CHUNK = 64  # rows of a job's chunk
 _HOUR = 3600.0
 _NOT_MEASURED = "nothing was measured: --sample N works on N rows"
 _NOT_CALLED = "no LLM was called: --sample N works on N rows, which may cost money"
@@ -81,7 +84,7 @@ def plan(
             metavar="N",
             help="Work on N rows, drawn from all, and measure. Where an LLM behind an API is called, this costs money, "
             "and its answers are stored for the job.",
-            show_default="64, as far as 20 seconds reach, where no LLM is called, else 0",
+            show_default="1024, as far as 20 seconds reach, where no LLM is called, else 0",
         ),
     ] = None,
     max_cost: Annotated[
@@ -177,7 +180,7 @@ class _Counted:
         dollars: maximum cost; None if it is unknown.
         bad: errors of the malformed rows.
         sample: rows drawn from all, in random order.
-        reading: seconds of processor and clock that counting took.
+        reading: seconds of processor and clock that a job takes to read the rows: once to check them, once to work.
     """
 
     rows: int = 0
@@ -195,18 +198,15 @@ class _Counted:
         return self.rows, self.characters, self.comparisons
 
     def plan(self, work: str, stage: Stage[Any], measured: Measured, *, on_gpu: bool = False) -> Plan:
-        """Make the plan of a job that calls no LLM.
-
-        The job reads the rows once to check them and once to work on them.
-        """
+        """Make the plan of a job that calls no LLM."""
         from llm_blender.jobs import settings_digest
         from llm_blender.jobs.plan import ACTORS, Plan, Range
 
         cpu, wall = (
-            seconds.plus(2 * reading).times(1 / _HOUR)
+            seconds.plus(reading).times(1 / _HOUR)
             for seconds, reading in zip(measured.seconds(self.whole), self.reading, strict=True)
         )
-        actors, alone = None, 2 * self.reading[1] / _HOUR
+        actors, alone = None, self.reading[1] / _HOUR
         if wall.expected is not None:
             actors = {str(n): alone + (wall.expected - alone) / n for n in ACTORS}
         return Plan(
@@ -230,15 +230,25 @@ class _Counted:
             raise InputError(f"{file} holds no row to plan for." + (f" The first: {self.bad[0]}" if self.bad else ""))
 
 
+def _clocks() -> NDArray[np.float64]:
+    """Return processor seconds of this process, and seconds."""
+    import numpy as np
+
+    return np.array([time.process_time(), time.perf_counter()])
+
+
 def _count(files: Sequence[str], source: RowOptions, work: _Work, size: int, seed: int) -> _Counted:
     """Read all rows of files, count, and draw a sample of `size`."""
+    import numpy as np
+
     from llm_blender.data.chunks import read_chunks
     from llm_blender.jobs.plan import Reservoir, SampledRow
 
     counted, sample = _Counted(), Reservoir[SampledRow](size, seed)
-    began = time.process_time(), time.perf_counter()
-    for chunk in (chunk for file in files for chunk in read_chunks(file, _ROWS)):
-        for number, record in chunk.records():
+    began, parsing = _clocks(), np.zeros(2)
+    for chunk in (chunk for file in files for chunk in read_chunks(file, _CHUNK)):
+        records, before = chunk.records(), _clocks()
+        for number, record in records:
             try:
                 if isinstance(record, RowError):
                     raise record
@@ -259,7 +269,9 @@ def _count(files: Sequence[str], source: RowOptions, work: _Work, size: int, see
             if counted.dollars is not None:
                 cost = work.most_cost(row)
                 counted.dollars = None if cost is None else counted.dollars + cost
-    counted.reading = time.process_time() - began[0], time.perf_counter() - began[1]
+        parsing += _clocks() - before
+    cpu, wall = 2 * (_clocks() - began) - parsing  # a job's stage parses the second time
+    counted.reading = float(cpu), float(wall)
     counted.sample = sample.items()
     counted.check(source.file)
     return counted
@@ -296,10 +308,10 @@ def _plan_rank(
     k = 1 if form == "best_of_n" and priors is None and judge is None else None
     on_gpu = backend.device is not None and not backend.device.startswith("cpu")
     work = _Work(stage, lambda row: most_comparisons(stage.ranker, len(row.texts), k, **counting))
-    counted = _count(files, source, work, _ROWS * (_GROUP if on_gpu else 1) if size is None else size, strategy.seed)
+    counted = _count(files, source, work, _ROWS if size is None else size, strategy.seed)
     limit = _SECONDS if size is None else None
     with progress("measuring", "rows") as report:
-        measured = measure(stage, counted.sample, group=_GROUP if on_gpu else 1, seconds=limit, progress=report)
+        measured = measure(stage, counted.sample, seconds=limit, progress=report)
     made = counted.plan("rank", stage, measured, on_gpu=on_gpu)
     made = replace(made, comparisons=measured.comparisons(counted.comparisons))
     if judge is None:
@@ -367,16 +379,14 @@ def _plan_fuse(
     def cost(row: RankableRow) -> float | None:
         return 0.0 if fuser is None else most_fusing_cost(fuser, row.prompt, row.texts, guarded.top_k)
 
-    if size is None:
-        size = _ROWS if fuser is None else 0
-    counted = _count(files, source, _Work(stage, comparisons, cost), size, strategy.seed)
+    free = _ROWS if fuser is None else 0
+    counted = _count(files, source, _Work(stage, comparisons, cost), free if size is None else size, strategy.seed)
     with progress("measuring", "rows") as report:
         measured = measure(
             stage,
             counted.sample,
-            group=1 if fuser is None else _ROWS,  # calls of an LLM are made together
-            seconds=_SECONDS if fuser is None and size == _ROWS else None,
-            warm_up=fuser is None,
+            group=None if fuser is None else _CHUNK,  # calls of an LLM are made together
+            seconds=_SECONDS if size is None else None,
             count=fusion_counts,
             progress=report,
         )

@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 
 ACTORS = (1, 4, 16)
 """Numbers of actors for which a plan gives the hours."""
+FAST_GROUP = 32
+"""Rows of a sample that are timed together where each takes little time."""
+_FAST = 0.02  # seconds of such a row
 _LEAST = 4  # values for an interval
 _A_SIZE = 6  # values for each size of a regression
 
@@ -313,9 +316,8 @@ def measure(
     stage: Stage,
     rows: Sequence[SampledRow],
     *,
-    group: int = 1,
+    group: int | None = None,
     seconds: float | None = None,
-    warm_up: bool = True,
     count: Callable[[Row], Mapping[str, float]] | None = None,
     cpu: Callable[[], float] = time.process_time,
     wall: Callable[[], float] = time.perf_counter,
@@ -326,9 +328,9 @@ def measure(
     Args:
         stage: the work, with its models loaded.
         rows: the sample, in random order.
-        group: rows to time together.
+        group: rows to time together; None is one, or `FAST_GROUP` where a row takes less than 20 ms, so that a batch
+            counts and not the call. That is found on the first row, which also warms the models up.
         seconds: time after which no further group begins; None works on all.
-        warm_up: work on the first group once more, before the others, without counting it.
         count: counts what a row that came out holds; None takes that of the stage.
         cpu: clock of processor seconds.
         wall: clock of seconds.
@@ -338,8 +340,13 @@ def measure(
         LLMBlenderError: the work is impossible, see `Stage`.
     """
     measured, begun = Measured(), wall()
-    if warm_up:
-        stage([row.record for row in rows[:group]])
+    if group is None:
+        first = [row.record for row in rows[:1]]
+        stage(first)
+        again = wall()
+        stage(first)
+        group = FAST_GROUP if wall() - again < _FAST else 1
+        cpu()
     for start in range(0, len(rows), group):
         some = rows[start : start + group]
         before = cpu(), wall()
