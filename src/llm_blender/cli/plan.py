@@ -109,11 +109,11 @@ def plan(
     """Estimate what `blend rank`, `fuse` or `run` will take for FILE: work, dollars and hours.
 
     Give the options of the job. All rows are read and counted, in constant memory. A sample of them is worked on and
-    measured: its totals are extended to all rows by their characters, with a 95 % interval for the draw of the sample;
-    the load of the machine adds an error of its own. Rows are ranked, and fused without an LLM, for 20 seconds at most.
-    LLMs are called only with --sample N. Without it, calls, completion tokens and dollars have maxima, as --max-cost
-    computes them, and prompt tokens are a quarter of the characters. Answers that the store holds already are not paid
-    for again by the job.
+    measured: its totals are extended to all rows by a regression on their characters and maximum comparisons, with a
+    95 % interval for the draw of the sample; the load of the machine adds an error of its own. Rows are ranked, and
+    fused without an LLM, for 20 seconds at most. LLMs are called only with --sample N. Without it, calls, completion
+    tokens and dollars have maxima, as --max-cost computes them, and prompt tokens are a quarter of the characters.
+    Answers that the store holds already are counted, and not paid for again by the job.
 
     Hours are those of this machine with these options, without the time to load the models: cpu of all threads
     together, wall with one process, gpu with one accelerator. With --actors N, the job takes the hours of N actors if
