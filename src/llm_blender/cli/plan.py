@@ -1,4 +1,4 @@
-"""``blend plan``: what a job on a file will take, before it begins; and the line in which the job compares itself."""
+"""``blend plan``: estimate a job on a file before it begins; a job compares itself with its plan."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from llm_blender.cli._rows import RowOptions, note_bad
 from llm_blender.errors import InputError, RowError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llm_blender.config import Config
     from llm_blender.jobs.plan import Measured, Plan, Range, SampledRow
     from llm_blender.stages import RankableRow, RankedForm, Stage
     from llm_blender.types import Example
 
-_ROWS, _SECONDS = 64, 20.0  # of a sample that costs nothing
-_GROUP = 16  # rows that an accelerator works on at a time, of as many times as many
+_ROWS, _SECONDS = 1024, 20.0  # of a sample that costs nothing, at most
+_CHUNK = 64  # rows of a job's chunk
 _HOUR = 3600.0
 _NOT_MEASURED = "nothing was measured: --sample N works on N rows"
 _NOT_CALLED = "no LLM was called: --sample N works on N rows, which may cost money"
@@ -81,7 +84,7 @@ def plan(
             metavar="N",
             help="Work on N rows, drawn from all, and measure. Where an LLM behind an API is called, this costs money, "
             "and its answers are stored for the job.",
-            show_default="64, as far as 20 seconds reach, where no LLM is called, else 0",
+            show_default="1024, as far as 20 seconds reach, where no LLM is called, else 0",
         ),
     ] = None,
     max_cost: Annotated[
@@ -106,11 +109,11 @@ def plan(
     """Estimate what `blend rank`, `fuse` or `run` will take for FILE: work, dollars and hours.
 
     Give the options of the job. All rows are read and counted, in constant memory. A sample of them is worked on and
-    measured: its totals are extended to all rows by their characters, with a 95 % interval for the draw of the sample;
-    the load of the machine adds an error of its own. Rows are ranked, and fused without an LLM, for 20 seconds at most.
-    LLMs are called only with --sample N. Without it, calls, completion tokens and dollars have maxima, as --max-cost
-    computes them, and prompt tokens are a quarter of the characters. Answers that the store holds already are not paid
-    for again by the job.
+    measured: its totals are extended to all rows by a regression on their characters and maximum comparisons, with a
+    95 % interval for the draw of the sample; the load of the machine adds an error of its own. Rows are ranked, and
+    fused without an LLM, for 20 seconds at most. LLMs are called only with --sample N. Without it, calls, completion
+    tokens and dollars have maxima, as --max-cost computes them, and prompt tokens are a quarter of the characters.
+    Answers that the store holds already are counted, and not paid for again by the job.
 
     Hours are those of this machine with these options, without the time to load the models: cpu of all threads
     together, wall with one process, gpu with one accelerator. With --actors N, the job takes the hours of N actors if
@@ -167,7 +170,7 @@ class _Work:
 
 @dataclass
 class _Counted:
-    """What all rows of the files hold.
+    """Counts of all rows of the files.
 
     Attributes:
         rows: well-formed rows.
@@ -177,7 +180,7 @@ class _Counted:
         dollars: maximum cost; None if it is unknown.
         bad: errors of the malformed rows.
         sample: rows drawn from all, in random order.
-        reading: seconds of processor and clock that counting took.
+        reading: seconds of processor and clock that a job takes to read the rows: once to check them, once to work.
     """
 
     rows: int = 0
@@ -195,18 +198,15 @@ class _Counted:
         return self.rows, self.characters, self.comparisons
 
     def plan(self, work: str, stage: Stage[Any], measured: Measured, *, on_gpu: bool = False) -> Plan:
-        """Make the plan of a job that calls no LLM.
-
-        The job reads the rows once to check them and once to work on them.
-        """
+        """Make the plan of a job that calls no LLM."""
         from llm_blender.jobs import settings_digest
         from llm_blender.jobs.plan import ACTORS, Plan, Range
 
         cpu, wall = (
-            seconds.plus(2 * reading).times(1 / _HOUR)
+            seconds.plus(reading).times(1 / _HOUR)
             for seconds, reading in zip(measured.seconds(self.whole), self.reading, strict=True)
         )
-        actors, alone = None, 2 * self.reading[1] / _HOUR
+        actors, alone = None, self.reading[1] / _HOUR
         if wall.expected is not None:
             actors = {str(n): alone + (wall.expected - alone) / n for n in ACTORS}
         return Plan(
@@ -220,7 +220,7 @@ class _Counted:
             dollars=Range.exactly(0),
             hours={"cpu": cpu, "wall": wall, "gpu": wall if on_gpu else Range.exactly(0)},
             actors=actors,
-            sample={"rows": len(measured.rows), "seconds": sum(measured.wall), "dollars": measured.counted("cost")},
+            sample={"rows": len(measured.rows), "seconds": sum(measured.wall), "dollars": measured.counted("paid")},
         )
 
     def check(self, file: str) -> None:
@@ -230,15 +230,25 @@ class _Counted:
             raise InputError(f"{file} holds no row to plan for." + (f" The first: {self.bad[0]}" if self.bad else ""))
 
 
+def _clocks() -> NDArray[np.float64]:
+    """Return processor seconds of this process, and seconds."""
+    import numpy as np
+
+    return np.array([time.process_time(), time.perf_counter()])
+
+
 def _count(files: Sequence[str], source: RowOptions, work: _Work, size: int, seed: int) -> _Counted:
     """Read all rows of files, count, and draw a sample of `size`."""
+    import numpy as np
+
     from llm_blender.data.chunks import read_chunks
     from llm_blender.jobs.plan import Reservoir, SampledRow
 
     counted, sample = _Counted(), Reservoir[SampledRow](size, seed)
-    began = time.process_time(), time.perf_counter()
-    for chunk in (chunk for file in files for chunk in read_chunks(file, _ROWS)):
-        for number, record in chunk.records():
+    began, parsing = _clocks(), np.zeros(2)
+    for chunk in (chunk for file in files for chunk in read_chunks(file, _CHUNK)):
+        records, before = chunk.records(), _clocks()
+        for number, record in records:
             try:
                 if isinstance(record, RowError):
                     raise record
@@ -259,7 +269,9 @@ def _count(files: Sequence[str], source: RowOptions, work: _Work, size: int, see
             if counted.dollars is not None:
                 cost = work.most_cost(row)
                 counted.dollars = None if cost is None else counted.dollars + cost
-    counted.reading = time.process_time() - began[0], time.perf_counter() - began[1]
+        parsing += _clocks() - before
+    cpu, wall = 2 * (_clocks() - began) - parsing  # a job's stage parses the second time
+    counted.reading = float(cpu), float(wall)
     counted.sample = sample.items()
     counted.check(source.file)
     return counted
@@ -296,19 +308,19 @@ def _plan_rank(
     k = 1 if form == "best_of_n" and priors is None and judge is None else None
     on_gpu = backend.device is not None and not backend.device.startswith("cpu")
     work = _Work(stage, lambda row: most_comparisons(stage.ranker, len(row.texts), k, **counting))
-    counted = _count(files, source, work, _ROWS * (_GROUP if on_gpu else 1) if size is None else size, strategy.seed)
+    counted = _count(files, source, work, _ROWS if size is None else size, strategy.seed)
     limit = _SECONDS if size is None else None
     with progress("measuring", "rows") as report:
-        measured = measure(stage, counted.sample, group=_GROUP if on_gpu else 1, seconds=limit, progress=report)
+        measured = measure(stage, counted.sample, seconds=limit, progress=report)
     made = counted.plan("rank", stage, measured, on_gpu=on_gpu)
     made = replace(made, comparisons=measured.comparisons(counted.comparisons))
     if judge is None:
         return made.without(_NOT_MEASURED)
-    llm = judge.removeprefix("judge:")
-    calls = {llm: 2 * loaded.ranker.judge_pairs * made.rows} if llm in [entry.name for entry in loaded.llm] else {}
-    made = replace(made, calls=calls, dollars=Range(), tokens={"prompt": Range(), "completion": Range()})
-    made = made.without(f"the judge {judge} is not measured", "dollars", "tokens.prompt", "tokens.completion")
-    return made.without(_NOT_MEASURED)
+    made, reason = made.without(_NOT_MEASURED), f"the judge {judge} is not measured, nor in the hours"
+    if (llm := judge.removeprefix("judge:")) not in [entry.name for entry in loaded.llm]:
+        return made.without(reason, "judge")  # a ranker, which costs time only
+    calls, tokens = {llm: 2 * loaded.ranker.judge_pairs * made.rows}, {"prompt": Range(), "completion": Range()}
+    return replace(made, calls=calls, dollars=Range(), tokens=tokens).without(reason)
 
 
 def _plan_fuse(
@@ -324,7 +336,13 @@ def _plan_fuse(
 ) -> Plan:
     from llm_blender.cli.ask import fetch_model, load_ensemble
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.plan import guard_comparisons, most_comparisons, most_fusing_cost, most_tokens
+    from llm_blender.ensemble.plan import (
+        fusion_counts,
+        guard_comparisons,
+        most_comparisons,
+        most_fusing_cost,
+        most_tokens,
+    )
     from llm_blender.fusers import CHAT, load_fuser
     from llm_blender.fusers.chat_fuser import ChatFuser
     from llm_blender.jobs.plan import Range, measure
@@ -361,16 +379,15 @@ def _plan_fuse(
     def cost(row: RankableRow) -> float | None:
         return 0.0 if fuser is None else most_fusing_cost(fuser, row.prompt, row.texts, guarded.top_k)
 
-    if size is None:
-        size = _ROWS if fuser is None else 0
-    counted = _count(files, source, _Work(stage, comparisons, cost), size, strategy.seed)
+    free = _ROWS if fuser is None else 0
+    counted = _count(files, source, _Work(stage, comparisons, cost), free if size is None else size, strategy.seed)
     with progress("measuring", "rows") as report:
         measured = measure(
             stage,
             counted.sample,
-            group=1 if fuser is None else _ROWS,  # calls of an LLM are made together
-            seconds=_SECONDS if fuser is None and size == _ROWS else None,
-            warm_up=fuser is None,
+            group=None if fuser is None else _CHUNK,  # calls of an LLM are made together
+            seconds=_SECONDS if size is None else None,
+            count=fusion_counts,
             progress=report,
         )
     made = replace(counted.plan("fuse", stage, measured), comparisons=Range(maximum=counted.comparisons))
@@ -400,14 +417,15 @@ def _plan_run(
     from llm_blender.cli.ask import learned_priors, load_ensemble
     from llm_blender.data import read_instructions
     from llm_blender.ensemble import fuser_name
-    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, Asked, RunCalls, ask_sample
+    from llm_blender.ensemble.plan import CHARACTERS_A_TOKEN, RunCalls, SampleCosts, ask_sample
     from llm_blender.ensemble.run import run_settings
     from llm_blender.jobs import settings_digest
     from llm_blender.jobs.plan import Plan, Range, Reservoir
 
     ensemble = load_ensemble(loaded, options)
     learned_priors(ensemble)
-    calls, counted, drawn = RunCalls(ensemble), _Counted(), Reservoir[Example](size or 0, seed)
+    calls, counted = RunCalls(ensemble), _Counted()
+    drawn: Reservoir[Example] = Reservoir(size or 0, seed)
     for file in files:
         for row in read_instructions(file, "row", on_bad=counted.bad.append if source.skip_bad else None):
             counted.rows += 1
@@ -416,21 +434,21 @@ def _plan_run(
             drawn.add(replace(row, id=str(counted.rows)))
     counted.check(source.file)
     rows, sample = counted.rows, drawn.items()
-    asked: Asked | None = None
+    answered: SampleCosts | None = None
     if sample:
         with job_progress("asking", "rows") as report:
-            asked = ask_sample(
+            answered = ask_sample(
                 ensemble, sample, seed=seed, max_cost=max_cost, allow_unpriced=max_cost is None, on_rows=report
             )
     whole = counted.whole[:2]
 
     def total(name: str) -> Range:
-        return Range() if asked is None else asked.total(name, whole)
+        return Range() if answered is None else answered.total(name, whole)
 
     prompt, completion, most = total("prompt"), total("completion"), calls.most_tokens
-    if asked is None and not calls.reads_answers:
+    if answered is None and not calls.reads_answers:
         prompt = Range(counted.characters * calls.count / CHARACTERS_A_TOKEN)
-    at_once, cpu = (1, None) if asked is None else (asked.at_once, asked.cpu * rows / _HOUR)
+    at_once, cpu = (1, None) if answered is None else (answered.at_once, answered.cpu * rows / _HOUR)
     made = Plan(
         "run",
         settings_digest(run_settings(ensemble, [], ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)),
@@ -444,7 +462,7 @@ def _plan_run(
         total("cost").within(None if calls.unpriced else counted.dollars),
         {"cpu": Range(cpu), "wall": total("seconds").times(1 / (at_once * _HOUR)), "gpu": Range.exactly(0)},
         None,
-        {"rows": len(sample), "dollars": 0.0 if asked is None else asked.cost},
+        {"rows": len(sample), **({"seconds": 0.0, "dollars": 0.0} if answered is None else answered.spent)},
     )
     if calls.unpriced:
         made = made.without(f"{calls.unpriced} has no price, or no max_tokens", "dollars.maximum")
@@ -481,7 +499,7 @@ def _words(name: str) -> Callable[[float], str]:
 
 
 def _duration(hours: float) -> str:
-    """Format hours in the largest unit of which there is one."""
+    """Format hours in the largest unit that gives one or more."""
     for unit, factor in (("h", 1), ("min", 60)):
         if hours * factor >= 1:
             return f"{hours * factor:,.3g} {unit}"
@@ -495,7 +513,7 @@ def plan_path(out: str) -> Path:
 
 @dataclass(frozen=True)
 class Took:
-    """What a job has taken in this run.
+    """Time and dollars of one run of a job.
 
     Attributes:
         rows: rows that it has worked on.
@@ -531,11 +549,11 @@ def note_planned(out: str, work: str, settings: Mapping[str, Any], rows: int, to
         note(f"{path} was made for other rows or settings, and is not compared")
         return
     share = took.rows / rows
-    name, spent = ("wall", took.wall) if took.cpu is None else ("cpu", took.cpu)
+    name, spent = ("wall, one actor", took.wall) if took.cpu is None else ("cpu", took.cpu)
     pairs: list[tuple[str, Range, float, Callable[[float], str]]]
-    pairs = [(f"hours.{name}", plan.hours[name].times(share), spent / _HOUR, _duration)]
+    pairs = [(f"hours.{name}", plan.hours[name.partition(",")[0]].times(share), spent / _HOUR, _duration)]
     if took.dollars is not None and plan.calls:
-        pairs.append(("dollars", plan.dollars, took.dollars, dollars))
+        pairs.append(("dollars", plan.dollars.plus(-plan.sample["dollars"]), took.dollars, dollars))  # paid by the plan
     for what, planned, actual, words in pairs if took.rows else ():
         known = [words(part) for part in (planned.low, planned.high) if part is not None]
         interval = f" ({' to '.join(known)})" if known else ""

@@ -105,7 +105,12 @@ def run(
         )
     _remark(ran, bad, out)
     shape = run_settings(ensemble, [], ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)
-    took = Took(ran.rows.total - ran.rows.resumed, ran.rows.seconds, time.process_time() - cpu, ran.cost)
+    took = Took(
+        ran.rows.total - ran.rows.resumed,
+        ran.rows.seconds,
+        time.process_time() - cpu,
+        None if ran.unpriced else ran.cost,
+    )
     note_planned(out, "run", shape, ran.rows.total, took)
     output.print_summary({**ran.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     if strict and not ran.complete:

@@ -1,4 +1,4 @@
-"""What the LLMs of a job will take: calls, tokens and dollars."""
+"""Calls, tokens and dollars of the LLMs of a job, estimated before it begins."""
 
 from __future__ import annotations
 
@@ -118,9 +118,21 @@ def most_fusing_cost(fuser: ChatFuser, prompt: str, texts: Sequence[str], top_k:
     return most_cost(fuser.llm, fusion_prompt(prompt, longest, fuser.criteria).messages, fuser.sampling)
 
 
+def fusion_counts(row: Mapping[str, Any]) -> dict[str, float]:
+    """Count the tokens and dollars of a fused row as if its text were new, and the dollars ``paid`` for it now."""
+    fusion: Mapping[str, Any] = row["fusion"] if "text" in row["fusion"] else {"cost": 0.0}
+    cost = fusion.get("cost")
+    return {
+        **fusion.get("usage", {}),
+        "cost": cost or 0.0,
+        "paid": 0.0 if fusion.get("stored") else cost or 0.0,
+        "unpriced": cost is None,
+    }
+
+
 @dataclass(frozen=True)
-class Asked:
-    """What the answers to a sample of prompts took.
+class SampleCosts:
+    """Tokens, dollars and seconds of the answers to a sample of prompts.
 
     Attributes:
         rows: what each prompt took, in no order: ``size``, its characters, ``cost`` in dollars (absent if unknown),
@@ -128,6 +140,7 @@ class Asked:
         at_once: prompts that were under way at a time.
         cost: dollars that were paid.
         cpu: processor seconds of this process for each prompt.
+        wall: seconds of all prompts together.
         failed: prompts without an answer.
     """
 
@@ -135,7 +148,13 @@ class Asked:
     at_once: int
     cost: float
     cpu: float
+    wall: float
     failed: int
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds and dollars that the sample took now."""
+        return {"seconds": self.wall, "dollars": self.cost}
 
     def total(self, name: str, whole: Sequence[float], *, seed: int = 0) -> Range:
         """Estimate a total over all prompts, whose number and characters together are `whole`."""
@@ -153,7 +172,7 @@ def ask_sample(
     max_cost: float | None = None,
     allow_unpriced: bool = False,
     on_rows: OnRows | None = None,
-) -> Asked:
+) -> SampleCosts:
     """Answer some prompts as `blend run` does; the store keeps the answers, which the job then finds.
 
     Args:
@@ -167,7 +186,7 @@ def ask_sample(
     Raises:
         InputError, WorkError: see `run_prompts`.
     """
-    began = time.process_time()
+    began = time.process_time(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.jsonl"
         with Job(Path(folder) / "job", "plan", {}) as job:
@@ -184,8 +203,8 @@ def ask_sample(
         sizes = {row.id: len(row.prompt) for row in rows}
         answers = [record for _, record in read_records(out) if not isinstance(record, RowError)]
     taken = [{"size": sizes[answer["id"]], **_taken(answer)} for answer in answers]
-    cpu = (time.process_time() - began) / len(rows)
-    return Asked(taken, min(at_once(ensemble), len(rows)), ran.cost, cpu, len(ran.failures))
+    cpu, wall = (time.process_time() - began[0]) / len(rows), time.perf_counter() - began[1]
+    return SampleCosts(taken, min(at_once(ensemble), len(rows)), ran.cost, cpu, wall, len(ran.failures))
 
 
 def _taken(answer: Mapping[str, Any]) -> dict[str, float]:

@@ -1,13 +1,15 @@
-"""What a job will take: counted over all rows, measured on a sample of them, before the job begins."""
+"""Estimate of a job before it begins: counted over all rows, measured on a sample of them."""
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Generic, Self, TypeVar
@@ -15,7 +17,6 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.data.files import row_line
 from llm_blender.errors import WorkError
 from llm_blender.jobs.backends import Row, Stage
 from llm_blender.types import OnProgress
@@ -24,9 +25,11 @@ _T = TypeVar("_T")
 
 ACTORS = (1, 4, 16)
 """Numbers of actors for which a plan gives the hours."""
+FAST_GROUP = 32
+"""Rows of a sample that are timed together where each takes little time."""
+_FAST = 0.02  # seconds of such a row
 _LEAST = 4  # values for an interval
 _A_SIZE = 6  # values for each size of a regression
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will take.
+    """Estimate of a job.
 
     Attributes:
         work: kind of the job: ``rank``, ``fuse`` or ``run``.
@@ -184,6 +187,7 @@ def estimate_total(
     *,
     seed: int = 0,
     level: float = 0.95,
+    resamples: int = 2000,
 ) -> Range:
     """Estimate the total of a value over all rows from a random sample.
 
@@ -198,6 +202,7 @@ def estimate_total(
         whole: ``[p]``, sizes of all rows together.
         seed: of the bootstrap.
         level: of the interval.
+        resamples: number of draws.
 
     Returns:
         The estimate, not below zero; without an interval if n is below 4, unknown if it is 0.
@@ -221,7 +226,7 @@ def estimate_total(
     expected = float(totals(np.ones((1, n)))[0])
     if n < _LEAST:
         return Range(expected)
-    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=_RESAMPLES).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=resamples).astype(np.float64)
     tail = NormalDist().cdf(-_student((1 + level) / 2, n - p) * math.sqrt(n / (n - p)))
     low, high = np.quantile(totals(drawn), [tail, 1 - tail]).tolist()
     return Range(expected, min(low, expected), max(high, expected))
@@ -265,7 +270,7 @@ class Measured:
 
     Attributes:
         rows: rows that were worked on.
-        counts: what the stage counts in each of them; nothing in a row that failed.
+        counts: what was counted in each of them; nothing in a row that failed.
         groups: number of rows of each group, which was timed.
         cpu: processor seconds of each group, of all threads of this process together.
         wall: seconds of each group.
@@ -301,9 +306,8 @@ class Measured:
 
     def seconds(self, whole: Sequence[float], *, seed: int = 0) -> tuple[Range, Range]:
         """Estimate the processor seconds and the seconds of all rows, whose sizes sum up to `whole`."""
-        ends = np.cumsum(self.groups)[:-1]
-        rows = np.array([row.sizes for row in self.rows]).reshape(len(self.rows), -1)
-        sizes = [part.sum(axis=0).tolist() for part in np.split(rows, ends)] if self.groups else []
+        rows = iter(self.rows)
+        sizes = [np.sum([row.sizes for row in islice(rows, count)], axis=0).tolist() for count in self.groups]
         cpu, wall = (estimate_total(values, sizes, whole, seed=seed) for values in (self.cpu, self.wall))
         return cpu, wall
 
@@ -312,9 +316,9 @@ def measure(
     stage: Stage,
     rows: Sequence[SampledRow],
     *,
-    group: int = 1,
+    group: int | None = None,
     seconds: float | None = None,
-    warm_up: bool = True,
+    count: Callable[[Row], Mapping[str, float]] | None = None,
     cpu: Callable[[], float] = time.process_time,
     wall: Callable[[], float] = time.perf_counter,
     progress: OnProgress | None = None,
@@ -324,9 +328,10 @@ def measure(
     Args:
         stage: the work, with its models loaded.
         rows: the sample, in random order.
-        group: rows to time together.
+        group: rows to time together; None is one, or `FAST_GROUP` where a row takes less than 20 ms, so that a batch
+            counts and not the call. That is found on the first row, which also warms the models up.
         seconds: time after which no further group begins; None works on all.
-        warm_up: work on the first group once more, before the others, without counting it.
+        count: counts what a row that came out holds; None takes that of the stage.
         cpu: clock of processor seconds.
         wall: clock of seconds.
         progress: called with the rows done and expected.
@@ -335,18 +340,23 @@ def measure(
         LLMBlenderError: the work is impossible, see `Stage`.
     """
     measured, begun = Measured(), wall()
-    if warm_up:
-        stage([row.record for row in rows[:group]])
+    if group is None:
+        first = [row.record for row in rows[:1]]
+        stage(first)
+        again = wall()
+        stage(first)
+        group = FAST_GROUP if wall() - again < _FAST else 1
+        cpu()
     for start in range(0, len(rows), group):
         some = rows[start : start + group]
         before = cpu(), wall()
         made = stage([row.record for row in some])
-        _ = b"".join(map(row_line, made))  # the job writes them, too
+        pickle.dumps(made, pickle.HIGHEST_PROTOCOL)  # the job writes them, too; rows of tables hold more than JSON
         measured.cpu.append(cpu() - before[0])
         measured.wall.append(wall() - before[1])
         measured.groups.append(len(some))
         measured.rows += some
-        measured.counts += [{} if stage.error(row) else stage.count(row) for row in made]
+        measured.counts += [{} if stage.error(row) else (count or stage.count)(row) for row in made]
         if progress is not None:
             progress(len(measured.rows), len(rows))
         if seconds is not None and wall() - begun > seconds:
