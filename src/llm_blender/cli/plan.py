@@ -306,7 +306,7 @@ def _plan_rank(
     stage.load()
     counting = {"strategy": options["strategy"], "budget": options["budget"]}
     k = 1 if form == "best_of_n" and priors is None and judge is None else None
-    on_gpu = backend.device is not None and not backend.device.startswith("cpu")
+    on_gpu = not str(stage.loading.get("device") or "cpu").startswith("cpu")
     work = _Work(stage, lambda row: most_comparisons(stage.ranker, len(row.texts), k, **counting))
     counted = _count(files, source, work, _ROWS if size is None else size, strategy.seed)
     limit = _SECONDS if size is None else None
