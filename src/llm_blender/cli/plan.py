@@ -362,6 +362,7 @@ def _plan_fuse(
         rule=loaded.fuser.thresholds,
         models=split_names(source.models),
         device=device,
+        loading=BackendOptions().arguments(ranker or loaded.ranker.name, loaded.ranker),
         **options,
     )
     if name.partition(":")[0] == CHAT:
