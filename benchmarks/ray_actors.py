@@ -13,7 +13,7 @@ import random
 import statistics
 import time
 
-from llm_blender.jobs.ray_backend import RayBackend
+from llm_blender.jobs.backends import RayBackend
 from llm_blender.stages import RankRows
 
 _WORDS = [

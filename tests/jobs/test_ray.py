@@ -133,7 +133,7 @@ def test_the_rows_are_those_of_one_process(
 def test_what_a_cluster_has_done_is_resumed_here_and_an_error_is_that_of_the_stage(
     folder: Path, tmp_path: Path, cluster: Cluster
 ) -> None:
-    from llm_blender.jobs.ray_backend import RayBackend
+    from llm_blender.jobs.backends import RayBackend
 
     out = tmp_path / "out.jsonl"
     rank(folder / "rows.jsonl", out, "--engine", "ray")

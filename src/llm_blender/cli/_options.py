@@ -477,12 +477,10 @@ class RowJobOptions:
 
     def backend(self) -> Backend:
         """Make the backend of the job."""
-        from llm_blender.jobs.backends import LocalBackend
+        from llm_blender.jobs.backends import LocalBackend, RayBackend
 
         if self.engine == "local":
             return LocalBackend()
-        from llm_blender.jobs.ray_backend import RayBackend
-
         return RayBackend(self.actors or 1, self.cpus or 1.0, self.gpus or 0.0, self.address)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_blender.calls import Budget
-from llm_blender.jobs.backends import Backend, LocalBackend, Stage
+from llm_blender.jobs.backends import Backend, LocalBackend, RayBackend, Stage
 from llm_blender.jobs.chunks import FileWork, Part, Parts, Tally, work_through_files
 from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through, work_through_batches
 from llm_blender.jobs.job import Job, settings_digest
@@ -21,6 +21,7 @@ __all__ = [
     "OnRows",
     "Part",
     "Parts",
+    "RayBackend",
     "Result",
     "Rows",
     "Stage",
