@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -353,6 +355,21 @@ class TestOpenVino:
     @pytest.fixture(autouse=True)
     def installed(self):
         pytest.importorskip("openvino")
+
+    def test_its_first_use_by_several_threads_ends(self):
+        code = (
+            "import sys, threading, openvino\n"
+            "from llm_blender.rankers.pair_ranker import backends\n"
+            "try:\n"
+            "    backends.OpenVinoModel(__import__('pathlib').Path('missing.onnx'), set())\n"
+            "except Exception:\n"
+            "    pass\n"
+            "sys.setswitchinterval(1e-6)\n"
+            "threads = [threading.Thread(target=openvino.Type.i64.to_dtype) for _ in range(8)]\n"
+            "[thread.start() for thread in threads]\n"
+            "[thread.join() for thread in threads]\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # it hung in most runs
 
     def test_it_gives_the_logits_of_onnx_runtime(self, folder):
         openvino, onnx = (

@@ -158,6 +158,8 @@ class OpenVinoModel:
             import openvino
         except ModuleNotFoundError as error:
             raise MissingExtraError("The openvino backend", "openvino") from error
+        with _first_use:  # two threads that map an element type for the first time wait for each other for ever
+            openvino.Type.i64.to_dtype()
         options = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": parallel * (threads or available_processors()),
@@ -179,6 +181,7 @@ class OpenVinoModel:
         return [found[name].copy() for name in outputs]
 
 
+_first_use = threading.Lock()
 # Closing a session waits for its threads, which a forked process lacks: there, sessions are never closed.
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 _of_parent: list[Any] = []
