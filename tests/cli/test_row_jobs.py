@@ -18,6 +18,7 @@ import pytest
 from typer.testing import Result
 
 from llm_blender.data.chunks import read_chunks
+from llm_blender.jobs import Job
 from llm_blender.jobs.chunks import _names
 from llm_blender.testing import FakeRanker
 
@@ -220,6 +221,28 @@ def test_malformed_rows_stay_out_in_each_run(blend: Blend, ranker: FakeRanker) -
         summary = ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--skip-bad")
         assert (summary["rows"], summary["skipped"], summary["resumed"]) == (70, 1, resumed)
     assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(70)]
+
+
+def test_a_folder_of_other_files_is_refused_and_kept(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("out.jsonl.job").mkdir()
+    Path("out.jsonl.job/notes.txt").write_text("mine")
+    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 2
+    assert Path("out.jsonl.job/notes.txt").read_text() == "mine"
+
+
+def test_a_second_process_leaves_the_job_of_the_first_alone(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    with Job(Path("out.jsonl.job"), "rank", {}):  # checks its rows, and has kept nothing yet
+        result = blend("rank", "rows.jsonl", "-o", "out.jsonl")
+        assert "Another process works on out.jsonl.job" in result.stderr
+        assert Path("out.jsonl.job/manifest.json").exists()
+
+
+def test_a_job_that_kept_nothing_leaves_no_folder(blend: Blend, ranker: FakeRanker) -> None:
+    Path("rows.jsonl").write_text("no row\n")
+    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 2
+    assert not Path("out.jsonl.job").exists()
 
 
 SLOW = """

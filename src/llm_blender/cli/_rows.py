@@ -307,6 +307,7 @@ def work_on_rows(
     with (
         _job_folder(output.out) as folder,
         Job(folder, kind, settings, restart=job.restart) as opened,
+        _removed_if_unused(folder),
         Parts(opened, as_lines=not any(map(is_table, written))) as parts,
         progress(label, "rows", show=output.show_progress) as report,
     ):
@@ -337,14 +338,19 @@ def work_on_rows(
 
 @contextmanager
 def _job_folder(out: str) -> Iterator[Path]:
-    """Yield the folder of a job, which a job that has kept nothing does not leave behind."""
-    if out == STDIO:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary) / "job"
+    """Yield the folder of a job."""
+    if out != STDIO:
+        yield Path(f"{out.rstrip('/')}.job")
         return
-    folder = Path(f"{out.rstrip('/')}.job")
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary) / "job"
+
+
+@contextmanager
+def _removed_if_unused(folder: Path) -> Iterator[None]:
+    """Remove the folder of an open job that has kept nothing; another folder, or process, is not affected."""
     try:
-        yield folder
+        yield
     finally:
         if folder.is_dir() and not any(path.stat().st_size for path in folder.glob("*.jsonl")):
             shutil.rmtree(folder)
