@@ -245,6 +245,18 @@ def test_a_job_that_kept_nothing_leaves_no_folder(blend: Blend, ranker: FakeRank
     assert not Path("out.jsonl.job").exists()
 
 
+def test_appended_rows_may_lack_one_of_the_models(blend: Blend, ranker: FakeRanker) -> None:
+    def rows(models: str, count: int) -> list[dict[str, Any]]:
+        return [{"instruction": "Q", "candidates": [{"text": m, "model": m} for m in models]} for _ in range(count)]
+
+    write(Path("rows.jsonl"), rows("ab", 64))
+    unknown = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--models", "a,z")
+    assert (unknown.exit_code, "z" in unknown.stderr) == (2, True)
+    ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--models", "a,b")
+    write(Path("rows.jsonl"), rows("a", 3), "a")
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--models", "a,b")["resumed"] == 64
+
+
 SLOW = """
 import sys, time
 import llm_blender.rankers
