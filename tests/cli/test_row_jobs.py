@@ -257,6 +257,23 @@ def test_appended_rows_may_lack_one_of_the_models(blend: Blend, ranker: FakeRank
     assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--models", "a,b")["resumed"] == 64
 
 
+def test_an_output_is_not_read_again_as_a_shard(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    assert ranked(blend, "in", "-o", "in/all.jsonl")["rows"] == 3
+    again = blend("rank", "in", "-o", "in/all.jsonl")
+    assert (again.exit_code, "in/all.jsonl is one of its 2 inputs" in again.stderr) == (2, True)
+    assert len(read(Path("in/all.jsonl"))) == 3
+    assert ranked(blend, "in/0.jsonl", "-o", "in/0.jsonl")["rows"] == 3  # one file may replace itself
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_refused_before_the_work(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("out").touch()
+    result = blend("rank", "rows.jsonl", "-o", "out/")
+    assert (result.exit_code, "out/ is a file" in result.stderr, work(ranker)) == (2, True, 0)
+
+
 SLOW = """
 import sys, time
 import llm_blender.rankers
