@@ -274,6 +274,31 @@ def test_a_file_in_the_place_of_the_output_folder_is_refused_before_the_work(ble
     assert (result.exit_code, "out/ is a file" in result.stderr, work(ranker)) == (2, True, 0)
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_damaged_results_are_made_again(blend: Blend, ranker: FakeRanker, name: str) -> None:
+    write(Path("rows.jsonl"), make(200))
+    ranked(blend, "rows.jsonl", "-o", name)
+    first = Path(name).read_bytes()
+    (kept,) = Path(f"{name}.job").glob("rows.*")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damaged, resumed in ((data, 136), (data[: len(data) // 2], 64), (b"", 0), (None, 0)):
+        kept.unlink() if damaged is None else kept.write_bytes(damaged)
+        assert ranked(blend, "rows.jsonl", "-o", name)["resumed"] == resumed
+        assert Path(name).read_bytes() == first
+
+
+def test_shards_of_other_formats_may_come_and_go(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    write(Path("in/1.jsonl"), make(3, 3))
+    Path("in/2.csv").write_text("instruction,candidate_1,candidate_2\nQ,a,bb\n")
+    for pattern in ("in/*.jsonl", "in/*", "in/*.jsonl"):
+        ranked(blend, pattern, "-o", "out/")
+        assert [row["id"] for row in read(Path("out/0.jsonl"))] == [0, 1, 2]
+        assert [row["id"] for row in read(Path("out/1.jsonl"))] == [3, 4, 5]
+
+
 SLOW = """
 import sys, time
 import llm_blender.rankers
