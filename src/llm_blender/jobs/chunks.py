@@ -306,8 +306,6 @@ def _malformed(chunk: Chunk, number: int, record: Row | RowError, parse: Callabl
 
 def _names(files: Sequence[str]) -> list[str]:
     """Return the paths of files from the folder that holds them all, so that it may be moved."""
-    if len(files) == 1:
-        return [""]
     paths = [Path(file).resolve() for file in files]
     common = os.path.commonpath([path.parent for path in paths])
     return [path.relative_to(common).as_posix() for path in paths]
