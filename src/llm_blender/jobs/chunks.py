@@ -125,7 +125,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._size += len(data)
         status: Status = "done" if not (failed or counts.get(INCOMPLETE)) else "partial" if good else "failed"
         self._journal.add(Entry(chunk.key, status, part.to_dict()))
-        return part
+        return self.find(chunk) or part  # the earlier part, where the rows are the same and all fail now
 
     def copy(self, part: Part, writer: RowWriter) -> None:
         """Write the rows of a part."""
