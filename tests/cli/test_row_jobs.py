@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from llm_blender.cli._rows import _failure
 from llm_blender.data.chunks import read_chunks
+from llm_blender.errors import InputError
 from llm_blender.jobs import Job
 from llm_blender.jobs.chunks import _names
 from llm_blender.testing import FakeRanker
@@ -104,7 +106,7 @@ def test_a_stream_begins_with_one_row(tmp_path: Path) -> None:
 
 def test_files_are_named_from_their_common_folder(tmp_path: Path) -> None:
     assert _names([f"{tmp_path}/a/x.jsonl", f"{tmp_path}/b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
-    assert _names(["anywhere/x.jsonl"]) == [""]
+    assert _names(["anywhere/x.jsonl"]) == ["x.jsonl"]  # as beside a shard that comes later
 
 
 # Jobs
@@ -183,6 +185,32 @@ def test_failed_rows_are_left_out_and_tried_again_when_wanted(
     assert not Path("out.jsonl.failed.jsonl").exists()
 
 
+def test_rows_stay_if_all_fail_when_tried_again(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*texts: str) -> Callable[..., Any]:
+        def compare(self: FakeRanker, instructions: Any, candidates: Any) -> Any:
+            if any(text in row for row in candidates for text in texts):
+                raise InputError("not this one")
+            return whole(self, instructions, candidates)
+
+        return compare
+
+    whole = FakeRanker._comparer
+    rows = [{"instruction": "Q", "candidates": [text, "other"]} for text in ("good", "bad")]
+    write(Path("rows.jsonl"), rows)
+    monkeypatch.setattr(FakeRanker, "_comparer", failing("bad"))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["rows"] == 1
+    monkeypatch.setattr(FakeRanker, "_comparer", failing("good", "bad"))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--retry-failed")["rows"] == 1
+    assert [row["candidates"][0] for row in read(Path("out.jsonl"))] == ["good"]
+
+
+@pytest.mark.parametrize("ranking", [None, "an error", ["error"]])
+def test_the_reason_of_a_failed_fusion_is_shown_whatever_ranking_the_row_held(ranking: object) -> None:
+    assert _failure({"id": 1, "ranking": ranking, "fusion": {"error": "too long"}}) == "1: too long"
+
+
 def test_shards_come_out_as_shards_or_as_one_file(blend: Blend, ranker: FakeRanker) -> None:
     Path("in").mkdir()
     for i in range(3):
@@ -197,6 +225,14 @@ def test_shards_come_out_as_shards_or_as_one_file(blend: Blend, ranker: FakeRank
     write(Path("in/3.jsonl"), make(10, 30))
     assert ranked(blend, "in/*.jsonl", "-o", "all.jsonl")["resumed"] == 30
     assert work(ranker) == 1
+
+
+def test_a_second_shard_leaves_the_first_done(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    ranked(blend, "in", "-o", "out/")
+    write(Path("in/1.jsonl"), make(3, 3))
+    assert ranked(blend, "in", "-o", "out/")["resumed"] == 3
 
 
 def test_tables_keep_what_json_has_no_type_for(blend: Blend, ranker: FakeRanker) -> None:

@@ -370,6 +370,7 @@ def _write_failed(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _failure(row: Mapping[str, Any]) -> str:
     """Return why a row failed, after its id."""
-    reasons = (row[key]["error"] for key in ("ranking", "fusion") if "error" in row.get(key, ()))
+    results = (row.get(key) for key in ("fusion", "ranking"))  # a row to fuse may hold any ranking
+    reasons = (result["error"] for result in results if isinstance(result, Mapping) and "error" in result)
     name = f"{row['id']}: " if row.get("id") is not None else ""
     return name + next(reasons, "unknown")
