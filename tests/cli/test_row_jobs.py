@@ -20,8 +20,10 @@ from typer.testing import Result
 from llm_blender.cli._rows import _failure
 from llm_blender.data.chunks import read_chunks
 from llm_blender.errors import InputError
+from llm_blender.fusers import LongestFuser
 from llm_blender.jobs import Job
 from llm_blender.jobs.chunks import _names
+from llm_blender.stages import FuseRows
 from llm_blender.testing import FakeRanker
 
 Blend = Callable[..., Result]
@@ -333,6 +335,29 @@ def test_shards_of_other_formats_may_come_and_go(blend: Blend, ranker: FakeRanke
         ranked(blend, pattern, "-o", "out/")
         assert [row["id"] for row in read(Path("out/0.jsonl"))] == [0, 1, 2]
         assert [row["id"] for row in read(Path("out/1.jsonl"))] == [3, 4, 5]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/dev")
+def test_no_job_stays_beside_a_device(blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("sink").symlink_to("/dev/null")
+    for strategy in ("full", "single"):
+        assert ranked(blend, "rows.jsonl", "-o", "sink", "--strategy", strategy)["resumed"] == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["rows.jsonl", "sink"]
+
+
+def test_a_fuser_that_was_trained_again_is_another_job(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FuseRows, "using", lambda self, load: setattr(self, "_fuser", LongestFuser))
+    write(Path("rows.jsonl"), make(3))
+    Path("mine").mkdir()
+    Path("mine/model.safetensors").write_bytes(b"first")
+    for _ in range(2):
+        assert blend("fuse", "rows.jsonl", "-o", "out.jsonl", "--fuser", "./mine").exit_code == 0
+    Path("mine/model.safetensors").write_bytes(b"later")
+    result = blend("fuse", "rows.jsonl", "-o", "out.jsonl", "--fuser", "./mine")
+    assert (result.exit_code, "other settings (fuser_checkpoint)" in result.stderr) == (2, True)
 
 
 SLOW = """

@@ -324,7 +324,8 @@ def work_on_rows(
                 with RowWriter(out) as writer:
                     for part in made:
                         parts.copy(part, writer)
-            _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
+            if not _is_stream(output.out):
+                _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
     worked = Worked(tally, bad, set(seen), time.monotonic() - started)
     rows = tally.rows + len(tally.failed)
     took = Took(
@@ -337,10 +338,15 @@ def work_on_rows(
     return worked
 
 
+def _is_stream(out: str) -> bool:
+    path = Path(out)
+    return out == STDIO or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 @contextmanager
 def _job_folder(out: str) -> Iterator[Path]:
-    """Yield the folder of a job."""
-    if out != STDIO:
+    """Yield the folder of a job, which is temporary for what is no file, such as standard output or a named pipe."""
+    if not _is_stream(out):
         yield Path(f"{out.rstrip('/')}.job")
         return
     with tempfile.TemporaryDirectory() as temporary:
