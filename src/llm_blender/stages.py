@@ -269,9 +269,14 @@ class RankRows(Stage[Ranking]):
         return {**kept, "output": best.text, **model, "ranking": result.summary()}
 
     def count(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """Count comparisons, and the share of the text that the ranker did not read."""
+        """Count comparisons, the share of the text that the ranker did not read, and a judge that failed."""
         ranking = row["ranking"]
-        return {"comparisons": ranking["comparisons"], "truncated": ranking.get("truncated", 0.0)}
+        judging = ranking.get("evidence", {}).get("judging", {})
+        return {
+            "comparisons": ranking["comparisons"],
+            "truncated": ranking.get("truncated", 0.0),
+            "incomplete": "failure" in judging,
+        }
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,18 @@ def test_rank_goes_on_without_a_judge_that_fails(blend, server, rows):
     assert "a close call has no verdict of the judge: strong: " in result.stderr
 
 
+def test_rank_asks_a_judge_that_failed_again(blend, server, rows):
+    configure(server)
+    server.models = ("a", "b")
+    result = blend("rank", rows, "-o", "out.jsonl")
+    assert "1 rows lack a verdict of the judge; --retry-failed asks it again" in result.stderr
+    server.models = ("a", "b", "strong")
+    assert "1 rows lack a verdict" in blend("rank", rows, "-o", "out.jsonl").stderr
+    result = blend("rank", rows, "-o", "out.jsonl", "--retry-failed")
+    assert "lack" not in result.stderr
+    assert json.loads(Path("out.jsonl").read_text().splitlines()[0])["ranking"]["best"] == 0
+
+
 def test_rank_flags_another_name_of_the_same_model(blend, server, rows):
     configure(server, judge="twin")
     same = Path("blend.toml").read_text().replace('name = "a"\nmodel = "a"', 'name = "twin"\nmodel = "strong"')

@@ -17,8 +17,13 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from llm_blender.cli._rows import _failure
 from llm_blender.data.chunks import read_chunks
+from llm_blender.errors import InputError
+from llm_blender.fusers import LongestFuser
+from llm_blender.jobs import Job
 from llm_blender.jobs.chunks import _names
+from llm_blender.stages import FuseRows
 from llm_blender.testing import FakeRanker
 
 Blend = Callable[..., Result]
@@ -103,7 +108,7 @@ def test_a_stream_begins_with_one_row(tmp_path: Path) -> None:
 
 def test_files_are_named_from_their_common_folder(tmp_path: Path) -> None:
     assert _names([f"{tmp_path}/a/x.jsonl", f"{tmp_path}/b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
-    assert _names(["anywhere/x.jsonl"]) == [""]
+    assert _names(["anywhere/x.jsonl"]) == ["x.jsonl"]  # as beside a shard that comes later
 
 
 # Jobs
@@ -182,6 +187,32 @@ def test_failed_rows_are_left_out_and_tried_again_when_wanted(
     assert not Path("out.jsonl.failed.jsonl").exists()
 
 
+def test_rows_stay_if_all_fail_when_tried_again(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*texts: str) -> Callable[..., Any]:
+        def compare(self: FakeRanker, instructions: Any, candidates: Any) -> Any:
+            if any(text in row for row in candidates for text in texts):
+                raise InputError("not this one")
+            return whole(self, instructions, candidates)
+
+        return compare
+
+    whole = FakeRanker._comparer
+    rows = [{"instruction": "Q", "candidates": [text, "other"]} for text in ("good", "bad")]
+    write(Path("rows.jsonl"), rows)
+    monkeypatch.setattr(FakeRanker, "_comparer", failing("bad"))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["rows"] == 1
+    monkeypatch.setattr(FakeRanker, "_comparer", failing("good", "bad"))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--retry-failed")["rows"] == 1
+    assert [row["candidates"][0] for row in read(Path("out.jsonl"))] == ["good"]
+
+
+@pytest.mark.parametrize("ranking", [None, "an error", ["error"]])
+def test_the_reason_of_a_failed_fusion_is_shown_whatever_ranking_the_row_held(ranking: object) -> None:
+    assert _failure({"id": 1, "ranking": ranking, "fusion": {"error": "too long"}}) == "1: too long"
+
+
 def test_shards_come_out_as_shards_or_as_one_file(blend: Blend, ranker: FakeRanker) -> None:
     Path("in").mkdir()
     for i in range(3):
@@ -196,6 +227,14 @@ def test_shards_come_out_as_shards_or_as_one_file(blend: Blend, ranker: FakeRank
     write(Path("in/3.jsonl"), make(10, 30))
     assert ranked(blend, "in/*.jsonl", "-o", "all.jsonl")["resumed"] == 30
     assert work(ranker) == 1
+
+
+def test_a_second_shard_leaves_the_first_done(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    ranked(blend, "in", "-o", "out/")
+    write(Path("in/1.jsonl"), make(3, 3))
+    assert ranked(blend, "in", "-o", "out/")["resumed"] == 3
 
 
 def test_tables_keep_what_json_has_no_type_for(blend: Blend, ranker: FakeRanker) -> None:
@@ -220,6 +259,105 @@ def test_malformed_rows_stay_out_in_each_run(blend: Blend, ranker: FakeRanker) -
         summary = ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--skip-bad")
         assert (summary["rows"], summary["skipped"], summary["resumed"]) == (70, 1, resumed)
     assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(70)]
+
+
+def test_a_folder_of_other_files_is_refused_and_kept(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("out.jsonl.job").mkdir()
+    Path("out.jsonl.job/notes.txt").write_text("mine")
+    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 2
+    assert Path("out.jsonl.job/notes.txt").read_text() == "mine"
+
+
+def test_a_second_process_leaves_the_job_of_the_first_alone(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    with Job(Path("out.jsonl.job"), "rank", {}):  # checks its rows, and has kept nothing yet
+        result = blend("rank", "rows.jsonl", "-o", "out.jsonl")
+        assert "Another process works on out.jsonl.job" in result.stderr
+        assert Path("out.jsonl.job/manifest.json").exists()
+
+
+def test_a_job_that_kept_nothing_leaves_no_folder(blend: Blend, ranker: FakeRanker) -> None:
+    Path("rows.jsonl").write_text("no row\n")
+    assert blend("rank", "rows.jsonl", "-o", "out.jsonl").exit_code == 2
+    assert not Path("out.jsonl.job").exists()
+
+
+def test_appended_rows_may_lack_one_of_the_models(blend: Blend, ranker: FakeRanker) -> None:
+    def rows(models: str, count: int) -> list[dict[str, Any]]:
+        return [{"instruction": "Q", "candidates": [{"text": m, "model": m} for m in models]} for _ in range(count)]
+
+    write(Path("rows.jsonl"), rows("ab", 64))
+    unknown = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--models", "a,z")
+    assert (unknown.exit_code, "z" in unknown.stderr) == (2, True)
+    ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--models", "a,b")
+    write(Path("rows.jsonl"), rows("a", 3), "a")
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl", "--models", "a,b")["resumed"] == 64
+
+
+def test_an_output_is_not_read_again_as_a_shard(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    assert ranked(blend, "in", "-o", "in/all.jsonl")["rows"] == 3
+    again = blend("rank", "in", "-o", "in/all.jsonl")
+    assert (again.exit_code, "in/all.jsonl is one of its 2 inputs" in again.stderr) == (2, True)
+    assert len(read(Path("in/all.jsonl"))) == 3
+    assert ranked(blend, "in/0.jsonl", "-o", "in/0.jsonl")["rows"] == 3  # one file may replace itself
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_refused_before_the_work(blend: Blend, ranker: FakeRanker) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("out").touch()
+    result = blend("rank", "rows.jsonl", "-o", "out/")
+    assert (result.exit_code, "out/ is a file" in result.stderr, work(ranker)) == (2, True, 0)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_damaged_results_are_made_again(blend: Blend, ranker: FakeRanker, name: str) -> None:
+    write(Path("rows.jsonl"), make(200))
+    ranked(blend, "rows.jsonl", "-o", name)
+    first = Path(name).read_bytes()
+    (kept,) = Path(f"{name}.job").glob("rows.*")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damaged, resumed in ((data, 136), (data[: len(data) // 2], 64), (b"", 0), (None, 0)):
+        kept.unlink() if damaged is None else kept.write_bytes(damaged)
+        assert ranked(blend, "rows.jsonl", "-o", name)["resumed"] == resumed
+        assert Path(name).read_bytes() == first
+
+
+def test_shards_of_other_formats_may_come_and_go(blend: Blend, ranker: FakeRanker) -> None:
+    Path("in").mkdir()
+    write(Path("in/0.jsonl"), make(3))
+    write(Path("in/1.jsonl"), make(3, 3))
+    Path("in/2.csv").write_text("instruction,candidate_1,candidate_2\nQ,a,bb\n")
+    for pattern in ("in/*.jsonl", "in/*", "in/*.jsonl"):
+        ranked(blend, pattern, "-o", "out/")
+        assert [row["id"] for row in read(Path("out/0.jsonl"))] == [0, 1, 2]
+        assert [row["id"] for row in read(Path("out/1.jsonl"))] == [3, 4, 5]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/dev")
+def test_no_job_stays_beside_a_device(blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path("rows.jsonl"), make(3))
+    Path("sink").symlink_to("/dev/null")
+    for strategy in ("full", "single"):
+        assert ranked(blend, "rows.jsonl", "-o", "sink", "--strategy", strategy)["resumed"] == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["rows.jsonl", "sink"]
+
+
+def test_a_fuser_that_was_trained_again_is_another_job(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FuseRows, "using", lambda self, load: setattr(self, "_fuser", LongestFuser))
+    write(Path("rows.jsonl"), make(3))
+    Path("mine").mkdir()
+    Path("mine/model.safetensors").write_bytes(b"first")
+    for _ in range(2):
+        assert blend("fuse", "rows.jsonl", "-o", "out.jsonl", "--fuser", "./mine").exit_code == 0
+    Path("mine/model.safetensors").write_bytes(b"later")
+    result = blend("fuse", "rows.jsonl", "-o", "out.jsonl", "--fuser", "./mine")
+    assert (result.exit_code, "other settings (fuser_checkpoint)" in result.stderr) == (2, True)
 
 
 SLOW = """

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm_blender import FuseRows, RankRows
@@ -63,3 +64,10 @@ def test_map_caches_by_the_settings(tmp_path: Path) -> None:
         assert ranked(stage).cache_files == first.cache_files
     assert ranked(RankRows("longest", seed=1))._fingerprint != first._fingerprint
     assert ranked(RankRows("shortest"), num_proc=2)["ranking"] != first["ranking"]
+
+
+def test_times_stay_as_they_are() -> None:
+    when = np.array(["2026-01-01T00:00:00"], dtype="datetime64[ns]")
+    made = ByColumns(RankRows("longest"))({"instruction": ["Q"], "candidates": [["a"]], "when": when})
+    assert made["when"] == [when[0]]
+    assert made["when"][0].dtype == when.dtype

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import random
+from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from llm_blender.errors import CheckpointError
-from llm_blender.rankers.checkpoints import load_tokenizer
+from llm_blender.rankers.checkpoints import load_tokenizer, ranker_identity
 
 WORDS = ["[UNK]", "a", "special", "false", '"', ":", ",", "{", "}", "[", "]", "<", ">", "|", "mark", "plain", "\\"]
 TEXTS = [
@@ -56,3 +58,13 @@ def test_a_damaged_file_is_an_error_with_its_name(folder, text):
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_ranker_that_was_trained_again_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    draw = random.Random(0)
+    (tmp_path / "model.safetensors").write_bytes(draw.randbytes(1_000_000))
+    first = ranker_identity(str(tmp_path))
+    assert ranker_identity(str(tmp_path)) == first
+    (tmp_path / "model.safetensors").write_bytes(draw.randbytes(1_000_000))  # of the same size
+    assert ranker_identity(str(tmp_path)) != first

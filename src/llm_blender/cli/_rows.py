@@ -292,8 +292,9 @@ def work_on_rows(
         if not rows:
             first = f" The first: {bad[0]}" if bad else ""
             raise InputError(f"{source.file} holds no {'well-formed ' if bad else ''}row.{first}")
-        for model in models:
-            if model not in seen and seen:
+        known = not seen or len(opened.journal("chunks"))  # by an earlier run, whose rows are not parsed again
+        for model in () if known else models:
+            if model not in seen:
                 raise unknown_name("model", model, [name for name in seen if name])
 
     def on_part(file: str, part: Part) -> None:
@@ -307,6 +308,7 @@ def work_on_rows(
     with (
         _job_folder(output.out) as folder,
         Job(folder, kind, settings, restart=job.restart) as opened,
+        _removed_if_unused(folder),
         Parts(opened, as_lines=not any(map(is_table, written))) as parts,
         progress(label, "rows", show=output.show_progress) as report,
     ):
@@ -322,7 +324,8 @@ def work_on_rows(
                 with RowWriter(out) as writer:
                     for part in made:
                         parts.copy(part, writer)
-            _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
+            if not _is_stream(output.out):
+                _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
     worked = Worked(tally, bad, set(seen), time.monotonic() - started)
     rows = tally.rows + len(tally.failed)
     took = Took(
@@ -335,16 +338,26 @@ def work_on_rows(
     return worked
 
 
+def _is_stream(out: str) -> bool:
+    path = Path(out)
+    return out == STDIO or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 @contextmanager
 def _job_folder(out: str) -> Iterator[Path]:
-    """Yield the folder of a job, which a job that has kept nothing does not leave behind."""
-    if out == STDIO:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary) / "job"
+    """Yield the folder of a job, which is temporary for what is no file, such as standard output or a named pipe."""
+    if not _is_stream(out):
+        yield Path(f"{out.rstrip('/')}.job")
         return
-    folder = Path(f"{out.rstrip('/')}.job")
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary) / "job"
+
+
+@contextmanager
+def _removed_if_unused(folder: Path) -> Iterator[None]:
+    """Remove the folder of an open job that has kept nothing; another folder, or process, is not affected."""
     try:
-        yield folder
+        yield
     finally:
         if folder.is_dir() and not any(path.stat().st_size for path in folder.glob("*.jsonl")):
             shutil.rmtree(folder)
@@ -363,6 +376,7 @@ def _write_failed(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _failure(row: Mapping[str, Any]) -> str:
     """Return why a row failed, after its id."""
-    reasons = (row[key]["error"] for key in ("ranking", "fusion") if "error" in row.get(key, ()))
+    results = (row.get(key) for key in ("fusion", "ranking"))  # a row to fuse may hold any ranking
+    reasons = (result["error"] for result in results if isinstance(result, Mapping) and "error" in result)
     name = f"{row['id']}: " if row.get("id") is not None else ""
     return name + next(reasons, "unknown")

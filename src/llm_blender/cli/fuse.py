@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -112,10 +113,12 @@ def fuse(
         stage.using(lambda: load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model))))
     if job.engine == "local":
         stage.load()
+    folder = name.removeprefix("embedded:")
     settings = {
         **stage.settings,
         "llms": identity,
         "checkpoint": ranker_identity(judge),
+        "fuser_checkpoint": ranker_identity(folder) if Path(folder).is_dir() else None,
         "skip_bad": source.skip_bad,
     }
     worked = work_on_rows(source, stage, settings, output, job, kind="fuse", label="fusing")

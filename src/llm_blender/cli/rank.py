@@ -19,7 +19,7 @@ from llm_blender.cli._options import (
     split_names,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note_unread
+from llm_blender.cli._output import DEGRADED, note, note_unread
 from llm_blender.cli._rows import RowOptions, work_on_rows
 from llm_blender.errors import InputError
 
@@ -126,6 +126,8 @@ def rank(
     if judge is not None and isinstance(judge.ranker, LLMJudge):
         note_judges({judge.name: judge.ranker})
     note_failed_judge(failures)
+    if unjudged := int(worked.tally.counts.get("incomplete", 0)):
+        note(f"{unjudged:,} rows lack a verdict of the judge; --retry-failed asks it again")
     output.print_summary(worked.summary(comparisons=comparisons, truncated=unread))
     if strict and worked.tally.failed:
         raise typer.Exit(DEGRADED)

@@ -116,10 +116,18 @@ def output_files(inputs: Sequence[str | Path], out: str | Path) -> list[str]:
     so its format; ``.jsonl`` replaces or follows an extension that names no format that is written.
 
     Raises:
-        InputError: two outputs have one name, or an output is an input.
+        InputError: two outputs have one name, an output is an input (one file may replace itself), or `out` ends with
+            ``/`` and is a file.
     """
     if str(out) == STDIO or not is_folder(out):
+        if len(inputs) > 1 and Path(out).resolve() in (Path(given).resolve() for given in inputs):
+            raise InputError(
+                f"{out} is one of its {len(inputs):,} inputs, so that its rows would be read again: write it to "
+                f"another folder, or give a pattern that does not match it."
+            )
         return [str(out)]
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out} is a file, and a folder is wanted: leave out the `/`, or give another name.")
     outputs: dict[str, str | Path] = {}
     for given in inputs:
         output = str(Path(out) / _output_name("stdin.jsonl" if str(given) == STDIO else Path(given).name))

@@ -54,7 +54,9 @@ class ByColumns:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell as plain JSON values; Ray hands over arrays."""
+    """Return a cell as plain JSON values, but for times, which stay as they are; Ray hands over arrays."""
+    if hasattr(value, "dtype") and value.dtype.kind in "mM":  # whose nanoseconds would become an integer
+        return value
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,6 +34,7 @@ class Part(Record):
         rows: number of rows written.
         start: position of their first byte in the file of the job.
         size: number of their bytes.
+        crc32: of these bytes, so that a damaged file is noticed.
         failed: rows without a result, each with its ``error``.
         counts: what was counted, by name.
     """
@@ -41,6 +43,7 @@ class Part(Record):
     rows: int
     start: int
     size: int
+    crc32: int = -1
     failed: Sequence[Row] = ()
     counts: Mapping[str, float] = field(default_factory=dict)
 
@@ -77,7 +80,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._file.close()
 
     def find(self, chunk: Chunk, *, complete: bool = False) -> Part | None:
-        """Return the part of a chunk; None if it is not done, or its rows have changed.
+        """Return the part of a chunk; None if it is not done, its rows have changed, or what was made is damaged.
 
         Args:
             chunk: the chunk.
@@ -87,7 +90,9 @@ class Parts(AbstractContextManager["Parts"]):
         if status is None or status == "failed" or (complete and status != "done"):
             return None
         part = self.get(chunk.key)
-        return part if part.digest == chunk.digest and part.start + part.size <= self._size else None
+        if part.digest != chunk.digest or part.start + part.size > self._size:
+            return None
+        return part if zlib.crc32(self._read(part)) == part.crc32 else None
 
     def get(self, key: str) -> Part:
         """Return the part of a chunk that is done."""
@@ -107,7 +112,7 @@ class Parts(AbstractContextManager["Parts"]):
         for row in good:
             _add(counts, stage.count(row))
         data = b"".join(map(row_line, good)) if self._as_lines else pickle.dumps(good, pickle.HIGHEST_PROTOCOL)
-        part = Part(chunk.digest, len(good), self._size, len(data), failed, counts)
+        part = Part(chunk.digest, len(good), self._size, len(data), zlib.crc32(data), failed, counts)
         try:
             left = memoryview(data)
             while left:
@@ -120,18 +125,21 @@ class Parts(AbstractContextManager["Parts"]):
         self._size += len(data)
         status: Status = "done" if not (failed or counts.get(INCOMPLETE)) else "partial" if good else "failed"
         self._journal.add(Entry(chunk.key, status, part.to_dict()))
-        return part
+        return self.find(chunk) or part  # the earlier part, where the rows are the same and all fail now
 
     def copy(self, part: Part, writer: RowWriter) -> None:
         """Write the rows of a part."""
-        self._file.seek(part.start)
-        data = self._file.read(part.size)
+        data = self._read(part)
         if self._as_lines:
             for line in data.splitlines(keepends=True):
                 writer.write_line(line)
         else:
             for row in pickle.loads(data):
                 writer.write(row)
+
+    def _read(self, part: Part) -> bytes:
+        self._file.seek(part.start)
+        return self._file.read(part.size)
 
 
 @dataclass
@@ -298,8 +306,6 @@ def _malformed(chunk: Chunk, number: int, record: Row | RowError, parse: Callabl
 
 def _names(files: Sequence[str]) -> list[str]:
     """Return the paths of files from the folder that holds them all, so that it may be moved."""
-    if len(files) == 1:
-        return [""]
     paths = [Path(file).resolve() for file in files]
     common = os.path.commonpath([path.parent for path in paths])
     return [path.relative_to(common).as_posix() for path in paths]

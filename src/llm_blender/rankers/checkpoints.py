@@ -164,7 +164,9 @@ def weights_hash(folder: Path) -> str:
 
 
 def ranker_identity(name: str) -> str | None:
-    """Identify a ranker's checkpoint at little cost, by its configuration and the sizes of its files.
+    """Identify a ranker's checkpoint at little cost, by its configuration, and the sizes and samples of its files.
+
+    Training changes nearly all weights, so that a few blocks of them show another model of the same size.
 
     Args:
         name: for `llm_blender.rankers.load_ranker`.
@@ -182,10 +184,21 @@ def ranker_identity(name: str) -> str | None:
         return None
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".onnx"))
     config = folder / "config.json"
-    parts = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
+    parts = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {_sample(path)}" for path in files]
     return hashlib.sha256(
         "\n".join([config.read_text("utf-8") if config.is_file() else "", *parts]).encode()
     ).hexdigest()
+
+
+def _sample(path: Path) -> str:
+    """Return the sha256, as hex, of blocks at equal distances in a file, the last one at its end."""
+    digest, block, count = hashlib.sha256(), 4096, 64
+    room = max(path.stat().st_size - block, 0)
+    with path.open("rb") as file:
+        for number in range(count):
+            file.seek(room * number // (count - 1))
+            digest.update(file.read(block))
+    return digest.hexdigest()
 
 
 def copy_checkpoint(folder: Path, target: Path) -> None:
