@@ -168,6 +168,11 @@ def test_failed_rows_are_left_out_and_tried_again_when_wanted(
         return whole(self, instructions, candidates)
 
     monkeypatch.setattr(FakeRanker, "_comparer", picky)
+    write(Path("all.jsonl"), [{"id": 7, "instruction": "Q", "candidates": ["z" * 1_000, "a"]}])
+    result = blend("rank", "all.jsonl", "-o", "none.jsonl")
+    assert (result.exit_code, Path("none.jsonl").exists()) == (1, False)
+    assert "No row has a result. The first: 7: ValueError: too long for this one" in result.stderr
+    assert [row["id"] for row in read(Path("none.jsonl.failed.jsonl"))] == [7]
     rows = make(100)
     rows[3]["candidates"][1] = "z" * 1_000
     write(Path("rows.jsonl"), rows)

@@ -148,3 +148,5 @@ def test_what_a_cluster_has_done_is_resumed_here_and_an_error_is_that_of_the_sta
 
     with pytest.raises(InputError, match="The file is damaged"):
         list(RayBackend().map(RankRows("longest"), broken(), 2))
+    with pytest.raises(InputError, match="fewer rows than when they were checked"):
+        list(RayBackend().map(RankRows("longest"), iter([make(2)]), 2))

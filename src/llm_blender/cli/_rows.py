@@ -313,6 +313,8 @@ def work_on_rows(
         progress(label, "rows", show=output.show_progress) as report,
     ):
         tally = work_through_files(files, work, parts, job.backend(), on_part=on_part, on_rows=report)
+        if not _is_stream(output.out):
+            _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
         if not tally.rows:
             if not tally.failed:
                 check(0)
@@ -324,8 +326,6 @@ def work_on_rows(
                 with RowWriter(out) as writer:
                     for part in made:
                         parts.copy(part, writer)
-            if not _is_stream(output.out):
-                _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
     worked = Worked(tally, bad, set(seen), time.monotonic() - started)
     rows = tally.rows + len(tally.failed)
     took = Took(

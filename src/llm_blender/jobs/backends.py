@@ -149,7 +149,7 @@ class RayBackend:
                 num_cpus=self._cpus,
                 num_gpus=self._gpus or None,
             )
-            giver = _Giver(feed, chunks, self._actors)
+            giver = _Giver(feed, _all_of(chunks, count), self._actors)
             for i, block in enumerate(made.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0)):
                 if giver.error is not None:
                     raise giver.error
@@ -158,6 +158,16 @@ class RayBackend:
                 if isinstance(rows, LLMBlenderError):
                     raise rows
                 yield rows
+
+
+def _all_of(chunks: Iterable[Sequence[Row]], count: int) -> Iterator[Sequence[Row]]:
+    """Yield the chunks; raise InputError if there are fewer than the cluster waits for."""
+    found = 0
+    for rows in chunks:
+        yield rows
+        found += 1
+    if found < count:
+        raise InputError("There are fewer rows than when they were checked: leave the files alone during the work.")
 
 
 class _WithoutRay:
