@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llm_blender.llms import local_servers
+from llm_blender.llms import providers
 from llm_blender.llms.local_servers import LocalServer, find_local_servers
 from llm_blender.testing import FakeOpenAIServer
 
@@ -79,4 +79,4 @@ def test_a_server_that_hangs_costs_little_time(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_the_spellings_of_ollama_host(host: str, url: str) -> None:
-    assert local_servers._ollama_url(host) == url
+    assert providers.ollama_url(host) == url
