@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llm_blender.cli._options import ConfigOption, JsonOption, LLMOption
 from llm_blender.cli._output import DEGRADED, note, print_json, print_table
-from llm_blender.cli._progress import dollars
+from llm_blender.cli._progress import dollars, progress
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
+    from llm_blender.config import LLMConfig
     from llm_blender.llms.checks import LLMCheck
 
 _WORDS = {True: "yes", False: "no", None: "-"}
@@ -42,7 +45,7 @@ def check(
     """
     from llm_blender.cli.ask import choose_llms
     from llm_blender.config import load_config
-    from llm_blender.llms.checks import check_llm, cost_of_check
+    from llm_blender.llms.checks import cost_of_check
 
     loaded = load_config(config)
     entries = choose_llms(loaded, llm or []) or list(loaded.llm)
@@ -59,10 +62,7 @@ def check(
     if parts:
         note("; ".join(parts))
 
-    async def all_checks() -> list[LLMCheck]:
-        return await asyncio.gather(*(check_llm(entry, loaded.folder, quick=quick) for entry in entries))
-
-    found = asyncio.run(all_checks())
+    found = asyncio.run(_check_all(entries, loaded.folder, quick=quick))
     paid = [each.cost for each in found if each.cost is not None]
     working = sum(each.works for each in found)
     if as_json:
@@ -77,6 +77,23 @@ def check(
     note(f"{working} of {len(found)} answer; {dollars(sum(paid), sum(e.calls for e in found if e.cost is None))}")
     if working < len(found):
         raise typer.Exit(DEGRADED if working else 1)
+
+
+async def _check_all(entries: Sequence[LLMConfig], folder: Path, *, quick: bool) -> list[LLMCheck]:
+    from llm_blender.llms.checks import check_llm
+
+    with progress("checking", "LLMs") as report:
+        done = 0
+
+        async def checked(entry: LLMConfig) -> LLMCheck:
+            nonlocal done
+            found = await check_llm(entry, folder, quick=quick)
+            done += 1
+            report(done, len(entries))
+            return found
+
+        report(0, len(entries))
+        return await asyncio.gather(*map(checked, entries))
 
 
 def _row(found: LLMCheck) -> list[str]:

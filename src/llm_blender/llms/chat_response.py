@@ -281,7 +281,7 @@ class ChatResponse:
     @property
     def streamed(self) -> bool:
         """Whether the body is a stream of events."""
-        return self._reader.streamed
+        return bool(self._reader.streamed)
 
     @property
     def has_end(self) -> bool:

@@ -213,9 +213,11 @@ def _place(url: str) -> tuple[str, int | None]:
 
 def has_prices() -> bool:
     """Return whether the library of prices, the extra ``prices``, is installed."""
-    from importlib.util import find_spec
-
-    return find_spec("genai_prices") is not None
+    try:
+        import genai_prices  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def price_of(base_url: str, model: str) -> Price | None:
