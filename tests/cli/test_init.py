@@ -131,6 +131,12 @@ def test_keys_of_clouds(blend, cloud, serve):
     assert blend("config", "show").exit_code == 0
 
 
+def test_of_a_cloud_only_models_that_are_known_fill_up(blend, cloud):
+    cloud("groq", ["odd-1", "strange-2", "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "whisper-large-v3"])
+    assert blend("init", "--yes").exit_code == 0
+    assert [entry.model for entry in load_config().llm] == ["llama-3.3-70b-versatile", "openai/gpt-oss-120b"]
+
+
 def test_a_lone_key_gives_two_llms(blend, cloud):
     cloud("openai", ["gpt-9-mini", "gpt-9-nano", "gpt-9"])
     assert blend("init", "--yes").exit_code == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import ConfigOption, JsonOption, LLMOption
-from llm_blender.cli._output import DEGRADED, note, print_json, print_table
+from llm_blender.cli._output import DEGRADED, note, on_terminal, print_json, print_table
 from llm_blender.cli._progress import dollars, progress
 from llm_blender.errors import InputError
 
@@ -36,9 +36,9 @@ def check(
     names what that costs before, and one after. Each fault comes with its fix: the models that the server has, the
     variable of a refused key, the command that starts a server.
 
-    The columns: seconds to the first token; tokens per second after it; whether the same seed gave the same text;
-    whether the answer was streamed, a tool was called, and JSON came; and dollars. Exit status: 0 if all LLMs answer,
-    3 if some do, 1 if none does.
+    The table: seconds to the first token; tokens per second after it; whether the same seed gave the same text (seed),
+    the answer came in parts (stream), a function was called (tools), and a JSON object came (JSON); and dollars. Exit
+    status: 0 if all LLMs answer, 3 if some do, 1 if none does.
 
     JSON: {llms: [{name, model, base_url, works, first_token, tokens_per_second, seed, stream, tools, json, calls, cost,
     problem, fix}], working, cost}; null is not known.
@@ -69,8 +69,7 @@ def check(
         cost = sum(paid) if len(paid) == len(found) else None
         print_json({"llms": [each.to_dict() for each in found], "working": working, "cost": cost})
     else:
-        columns = ["name", "model", "answers", "first token", "tokens/s", "seed", "stream", "tools", "JSON", "cost"]
-        print_table(columns, [_row(each) for each in found])
+        _print(found)
     for each in found:
         if each.problem is not None:
             note(f"{each.name}: {each.problem}" + ("" if each.fix is None else f"\n  fix: {each.fix}"))
@@ -96,9 +95,33 @@ async def _check_all(entries: Sequence[LLMConfig], folder: Path, *, quick: bool)
         return await asyncio.gather(*map(checked, entries))
 
 
-def _row(found: LLMCheck) -> list[str]:
+def _print(found: Sequence[LLMCheck]) -> None:
+    """Print a table: with a column for each finding, or on a terminal in the width of 80 characters."""
+    if not on_terminal():
+        columns = ["name", "model", "works", "first token", "tokens/s", "seed", "stream", "tools", "JSON", "cost"]
+        each_of = [[_WORDS[value] for value in _supports(each).values()] for each in found]
+        rows = [
+            [each.name, each.model, *_numbers(each)[:3], *its, _numbers(each)[3]]
+            for each, its in zip(found, each_of, strict=True)
+        ]
+        print_table(columns, rows)
+        return
+    rows = []
+    for each in found:
+        name = each.name if each.model in (each.name, each.name.partition(":")[2]) else f"{each.name}\n{each.model}"
+        *numbers, cost = _numbers(each)
+        able = [
+            " ".join(name for name, value in _supports(each).items() if value is wanted) for wanted in (True, False)
+        ]
+        rows.append([name, *numbers, "\n".join(filter(None, [able[0], able[1] and f"no {able[1]}"])), cost])
+    print_table(["LLM", "works", "first", "tok/s", "supports", "cost"], rows)
+
+
+def _supports(found: LLMCheck) -> dict[str, bool | None]:
+    return {"seed": found.seed, "stream": found.stream, "tools": found.tools, "JSON": found.json}
+
+
+def _numbers(found: LLMCheck) -> list[str]:
     first = "-" if found.first_token is None else f"{found.first_token:.2f} s"
     rate = "-" if found.tokens_per_second is None else f"{found.tokens_per_second:,.0f}"
-    supports = [_WORDS[each] for each in (found.seed, found.stream, found.tools, found.json)]
-    cost = "?" if found.cost is None else dollars(found.cost)
-    return [found.name, found.model, _WORDS[found.works], first, rate, *supports, cost]
+    return [_WORDS[found.works], first, rate, "?" if found.cost is None else dollars(found.cost)]

@@ -27,7 +27,7 @@ _PATIENCE = 1.2  # seconds for all servers together
 _ALONE = 3  # samples of an LLM that is alone
 
 _NO_CHAT = re.compile(
-    r"embed|rerank|(^|[-_/.])(bge|e5|gte|minilm|mxbai|clip|tts|ocr)([-_:.]|$)|whisper|transcribe|speech|audio|realtime"
+    r"embed|rerank|paraphrase|:batch$|(^|[-_/.])(bge|e5|gte|minilm|mxbai|clip|tts|ocr)([-_:.]|$)|whisper|transcribe|speech|audio|realtime"
     r"|voxtral|image|dall-e|diffusion|moderation|guard|reward|babbage|davinci|computer-use|search|research|[-_]live"
     r"|[-_.]base($|[-_:.])|gpt-3\.5-turbo-instruct|prompt-guard|lyria|imagen|veo|aqa|sora",
     re.IGNORECASE,
@@ -90,9 +90,9 @@ def init(
     never the key. Up to five LLMs of different families become members; comments name the other models. Prices are
     those of genai-prices, if it is installed (the extra `prices`); they are dollars per million tokens.
 
-    On a terminal, one question comes before the file is written; --yes leaves it out. A file that exists is kept
-    without --force: the new one is only shown, and the exit status is 2. Where nothing is found, nothing is written,
-    and the exit status is 1. LLM_BLENDER_OFFLINE=1 sends no request to a cloud.
+    On a terminal, one question comes before the file is written; --yes and --json leave it out. A file that exists is
+    kept without --force: the new one is only shown, and the exit status is 2. Where nothing is found, nothing is
+    written, and the exit status is 1. LLM_BLENDER_OFFLINE=1 sends no request to a cloud.
 
     JSON: {path, written, members: [{name, provider, model, base_url, api_key_env?, price?}], others: {provider:
     [model]}, toml}.
@@ -210,15 +210,20 @@ def choose(sources: Sequence[Source]) -> list[tuple[Source, str]]:
         model = (new or list(source.models))[0]
         chosen.append((source, model))
         taken.add(family(model))
-    rounds = zip_longest(*([(source, model) for model in source.models] for source in sources))
-    others = [pair for each in rounds for pair in each if pair is not None and pair not in chosen]
-    for source, model in others:
+    rounds = zip_longest(*([(source, model) for model in _usual(source)] for source in sources))
+    for source, model in (pair for each in rounds for pair in each if pair is not None and pair not in chosen):
         if len(chosen) < MOST and family(model) not in taken and not _SPECIAL.search(model):
             chosen.append((source, model))
             taken.add(family(model))
     if len(chosen) == 1:
-        chosen += [pair for pair in others if not _SPECIAL.search(pair[1])][:1]
+        more = [(source, model) for source in sources for model in source.models if not _SPECIAL.search(model)]
+        chosen += [pair for pair in more if pair not in chosen][:1]
     return sorted(chosen, key=lambda pair: sources.index(pair[0]))
+
+
+def _usual(source: Source) -> Sequence[str]:
+    """List the models of a cloud that are known to be good and cheap; all models where none of them is there."""
+    return [model for model in source.models if model in source.provider.models] or source.models
 
 
 def _names(members: Iterable[tuple[Source, str]]) -> list[str]:

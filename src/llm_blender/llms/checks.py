@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ async def check_llm(entry: LLMConfig, folder: Path | None = None, *, quick: bool
         if llm is None:  # recorded answers: the file is there
             found.works = True
             return found
-        async with asyncio.timeout(_LONGEST * 2):
+        connected = llm if isinstance(llm, OpenAICompatibleLLM) else nullcontext()  # its set-up is not measured
+        async with asyncio.timeout(_LONGEST * 2), connected:
             first = await _first(llm, found)
             found.works = True
             if not quick and isinstance(entry, OpenAIConfig):

@@ -89,8 +89,10 @@ async def list_models(base_url: str, api_key: str | None = None, *, timeout: flo
 
 
 async def _ollama(client: httpx.AsyncClient, base_url: str) -> LocalServer:
-    models = (await client.get(f"{base_url.removesuffix('/v1')}/api/tags")).json()["models"]
-    return LocalServer("Ollama", base_url, tuple(str(model["name"]) for model in models))
+    response = await client.get(f"{base_url.removesuffix('/v1')}/api/tags")
+    if response.status_code == 404:  # another program on its port, or a proxy that knows only the API of OpenAI
+        return await _openai(client, "Ollama", base_url)
+    return LocalServer("Ollama", base_url, tuple(str(model["name"]) for model in response.json()["models"]))
 
 
 async def _openai(client: httpx.AsyncClient, kind: str, base_url: str) -> LocalServer:
