@@ -245,14 +245,10 @@ def test_every_provider_has_one_name_and_place():
     assert local_servers.PORTS == {8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"}
 
 
-@pytest.mark.parametrize("command", ["run", "serve"])
-def test_other_commands_take_llms_by_name(blend, ranker, command, monkeypatch):
+def test_run_takes_llms_by_name(blend, ranker, monkeypatch):
     Path("prompts.txt").write_text("Hello\n")
     with FakeOpenAIServer([FakeReply("Good day.")], models=["a"]) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.base_url.removesuffix("/v1"))
-        if command == "serve":
-            assert "did you mean 'ollama'" in blend("serve", "--llm", "olama:a").stderr
-            return
         result = blend("run", "prompts.txt", "-o", "out.jsonl", "--llm", "ollama:a")
     assert result.exit_code == 0
     assert json.loads(Path("out.jsonl").read_text())["text"] == "Good day."

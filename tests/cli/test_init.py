@@ -186,6 +186,23 @@ def test_a_terminal_gets_one_question(blend, serve, monkeypatch, answer, written
     assert result.exit_code == (0 if written else 1)
 
 
+def test_a_server_that_hangs_costs_little_time(blend, monkeypatch):
+    silent = FakeOpenAIServer()  # listens, and never answers
+    with silent._server:
+        monkeypatch.setenv("OLLAMA_HOST", silent.base_url.removesuffix("/v1"))
+        monkeypatch.setattr(init_module, "_PATIENCE_HERE", 0.1)
+        started = time.perf_counter()
+        assert blend("init", "--yes").exit_code == 1
+        assert time.perf_counter() - started < 1
+
+
+def test_where_a_server_is():
+    ollama = PROVIDERS["ollama"]
+    assert Source(ollama, ()).where == "Ollama on this machine"
+    assert Source(replace(ollama, url="http://gpu-box:11434/v1"), ()).where == "Ollama on gpu-box"
+    assert Source(PROVIDERS["openai"], ()).where == "OpenAI"
+
+
 def test_other_places(blend, serve):
     serve(vllm=["qwen3"])
     assert tomllib.loads(blend("init", "-o", "-").stdout)["llm"][0]["name"] == "qwen3"

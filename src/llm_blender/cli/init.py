@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MOST = 5
 """Maximum number of LLMs that are written as members."""
 _LISTED = 30  # further models of one server that are named in a comment
-_PATIENCE = 1.2  # seconds for all servers together
+_PATIENCE, _PATIENCE_HERE = 1.2, 0.8  # seconds for all clouds, and for all servers on this machine, at once
 _ALONE = 3  # samples of an LLM that is alone
 
 _NO_CHAT = re.compile(
@@ -71,7 +72,11 @@ class Source:
     @property
     def where(self) -> str:
         """The server in words."""
-        return f"{self.provider.title} on this machine" if self.provider.local else self.provider.title
+        host = urlsplit(self.provider.url).hostname
+        if not self.provider.local:
+            return self.provider.title
+        here = host in ("127.0.0.1", "localhost", "::1")
+        return f"{self.provider.title} on {'this machine' if here else host}"
 
 
 def init(
@@ -158,7 +163,7 @@ async def find_sources() -> tuple[list[Source], list[str]]:
         return () if offline() else await local_servers.list_models(provider.base_url, key, timeout=_PATIENCE)
 
     answers = asyncio.gather(*map(listed, clouds), return_exceptions=True)
-    servers = await local_servers.find_local_servers(_PATIENCE)
+    servers = await local_servers.find_local_servers(_PATIENCE_HERE)
     sources, refused = [], []
     for provider, answer in zip(clouds, await answers, strict=True):
         if isinstance(answer, PermissionError):

@@ -78,7 +78,8 @@ async def list_models(base_url: str, api_key: str | None = None, *, timeout: flo
             asyncio.timeout(timeout),
             httpx.AsyncClient(trust_env=not here, timeout=timeout, headers=headers) as client,
         ):
-            response = await client.get(f"{base_url.rstrip('/')}/models")
+            before, mark, query = base_url.partition("?")  # Azure has its version there
+            response = await client.get(f"{before.rstrip('/')}/models{mark}{query}")
             if response.status_code == 401:  # after a 403, the key may still be good for chats
                 raise PermissionError(response.status_code)
             return tuple(str(model["id"]).removeprefix("models/") for model in response.json()["data"])
