@@ -422,7 +422,7 @@ def test_an_llm_that_is_not_configured_says_where_to_name_it(blend, ranker, tmp_
     (tmp_path / "blend.toml").write_text(config)
     result = blend("ask", PROMPT, "--llm", "gpt-4o")
     assert result.exit_code == 2
-    assert result.stderr.endswith("An LLM behind an API is an [[llm]] with `base_url` in blend.toml.\n")
+    assert "An LLM behind an API is an [[llm]] with `base_url` in blend.toml, or PROVIDER:MODEL" in result.stderr
     assert "did you mean" not in result.stderr
 
 

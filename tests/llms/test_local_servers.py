@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llm_blender.llms import local_servers
+from llm_blender.llms import providers
 from llm_blender.llms.local_servers import LocalServer, find_local_servers
 from llm_blender.testing import FakeOpenAIServer
 
@@ -49,6 +49,12 @@ def test_ollama_where_its_variable_says(ollama: ThreadingHTTPServer, monkeypatch
     assert find() == [LocalServer("Ollama", url, ("llama3.2:3b", "qwen3:4b"))]
 
 
+def test_ollama_behind_the_api_of_openai_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeOpenAIServer(models=["qwen3"]) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.base_url.removesuffix("/v1"))
+        assert find() == [LocalServer("Ollama", server.base_url, ("qwen3",))]
+
+
 def test_others_and_a_port_where_something_else_listens(ollama: ThreadingHTTPServer) -> None:
     with FakeOpenAIServer(models=["a", "b"]) as server, FakeOpenAIServer(models=[]) as empty:
         ports = [int(each.base_url.split(":")[-1].removesuffix("/v1")) for each in (server, empty)]
@@ -79,4 +85,4 @@ def test_a_server_that_hangs_costs_little_time(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_the_spellings_of_ollama_host(host: str, url: str) -> None:
-    assert local_servers._ollama_url(host) == url
+    assert providers.ollama_url(host) == url

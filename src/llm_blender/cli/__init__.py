@@ -26,6 +26,8 @@ __all__ = ["app", "main"]
 # The first sentence of each command's help: its module, which holds the whole help, is not imported to list it.
 _COMMANDS = {
     "ask": "Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.",
+    "init": "Write a blend.toml from the LLMs that run on this machine and the API keys in the environment.",
+    "check": "Try each LLM with short questions: does it answer, how fast, at what cost, and what does it support.",
     "rank": "Rank the candidates of each row of FILE.",
     "compare": "Compare two answers: which is better, and with what probability.",
     "fuse": "Fuse the best candidates of each row of FILE into one answer.",

@@ -71,6 +71,16 @@ RankerOption = Annotated[
         autocompletion=complete_ranker,
     ),
 ]
+LLMOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--llm",
+        help="Query only this LLM: one of the configuration, PROVIDER:MODEL (ollama, llamacpp, lmstudio, vllm, openai, "
+        "anthropic, gemini, openrouter, mistral, groq, deepseek, …), http://HOST:PORT/v1#MODEL, an embedded one "
+        "(`blend models list`), or a GGUF file. Repeatable.",
+        autocompletion=complete_llm,
+    ),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -315,14 +325,7 @@ class LLMOptions:
     samples: Annotated[
         int | None, typer.Option("-n", min=1, max=200, help="Sample N answers per LLM [default: as configured; 5].")
     ] = None
-    llm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Query only this LLM: one of the configuration, an embedded one (`blend models list`), or a GGUF "
-            "file. Repeatable.",
-            autocompletion=complete_llm,
-        ),
-    ] = None
+    llm: LLMOption = None
     device: DeviceOption = None
     dtype: DTypeOption = None
     config: ConfigOption = None

@@ -24,7 +24,7 @@ from llm_blender.cli._progress import dollars
 from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
 
 if TYPE_CHECKING:
-    from llm_blender.config import Config, EmbeddedConfig
+    from llm_blender.config import Config, EmbeddedConfig, LLMConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
     from llm_blender.types import Answer, Candidate, Ranking
@@ -115,7 +115,7 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
         raise InputError(f"--fuser {options.fuser} does nothing in the mode pick: add --mode fuse or --mode auto.")
     names = options.llm or []
     configured = {entry.name: entry for entry in config.llm}
-    chosen = [configured.get(name) or _embedded(name, configured) for name in names]
+    chosen = choose_llms(config, names)
     if not chosen and not config.llm:
         from llm_blender.llms.models import DEFAULT_MODEL
 
@@ -138,17 +138,36 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
 
 
+def choose_llms(config: Config, names: Sequence[str]) -> list[LLMConfig]:
+    """Return the LLMs of these names: of the configuration, ``PROVIDER:MODEL``, a URL with a model, or embedded.
+
+    Raises:
+        NotFoundError: there is none of that name.
+        InputError: the provider is unknown.
+    """
+    from llm_blender.llms.providers import llm_by_name
+
+    configured = {entry.name: entry for entry in config.llm}
+    return [configured.get(name) or llm_by_name(name) or _embedded(name, configured) for name in names]
+
+
 def _embedded(name: str, configured: Collection[str]) -> EmbeddedConfig:
     from llm_blender.config import CONFIG_NAME, EmbeddedConfig
     from llm_blender.errors import unknown_name
     from llm_blender.llms.models import CATALOGUE, resolve
+    from llm_blender.llms.providers import unknown_provider
 
     try:
         resolve(name)
     except NotFoundError as error:
+        if (wrong := unknown_provider(name)) is not None:
+            raise wrong from None
         known = [*configured, *(model.name for model in CATALOGUE)]
         unknown = unknown_name("LLM", name, known) if configured else error
-        raise NotFoundError(f"{unknown} An LLM behind an API is an [[llm]] with `base_url` in {CONFIG_NAME}.") from None
+        raise NotFoundError(
+            f"{unknown} An LLM behind an API is an [[llm]] with `base_url` in {CONFIG_NAME}, or PROVIDER:MODEL, such "
+            f"as ollama:llama3.2."
+        ) from None
     return EmbeddedConfig(name=name, model=name, provider="embedded")
 
 

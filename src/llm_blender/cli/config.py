@@ -47,12 +47,13 @@ def _toml(sections: Mapping[str, Any]) -> Iterator[str]:
                 if key == "api_key_set":  # a finding, not a setting
                     yield f"# {table['api_key_env']} is {'set' if value else 'not set'}"
                 else:
-                    yield f"{key} = {_value(value)}"
+                    yield f"{key} = {toml_value(value)}"
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Write a value as TOML does, on one line."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # TOML accepts JSON's strings, numbers and booleans
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML accepts JSON's values

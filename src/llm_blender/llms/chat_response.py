@@ -279,6 +279,11 @@ class ChatResponse:
         return self._reader.done
 
     @property
+    def streamed(self) -> bool:
+        """Whether the body is a stream of events."""
+        return bool(self._reader.streamed)
+
+    @property
     def has_end(self) -> bool:
         """Whether the answer has an end, so that what may follow is of no importance."""
         return self.done or self._is_ended()

@@ -104,6 +104,7 @@ class OpenAICompatibleLLM:
         timeout: seconds for one call with its retries, without its time in the queue; also the maximum seconds that it
             waits because of refusals and rates.
         concurrency: maximum calls at once in one event loop; others are queued.
+        streamed: whether the last answer was a stream; None before the first one.
 
     Args:
         name, model, base_url, timeout, concurrency: see above.
@@ -148,6 +149,7 @@ class OpenAICompatibleLLM:
             raise ConfigError(f"{name}: the key in {where} holds characters that no key has; copy it again.")
         self.name, self.model, self.base_url = name, model, base_url.rstrip("/")
         self.timeout, self.concurrency = timeout, concurrency
+        self.streamed: bool | None = None
         self._api_key, self._api_key_env = api_key, api_key_env
         self._sampling, self._system, self._extra = sampling, system, dict(extra or {})
         self._price, self._backoff, self._rpm, self._tpm = price, backoff, rpm, tpm
@@ -404,6 +406,7 @@ class OpenAICompatibleLLM:
                 error.usage = response.usage  # it is paid for
                 raise
             await raw.finish()
+            self.streamed = response.streamed
             return response
 
     async def _refusal(self, raw: Response) -> CallError:

@@ -146,8 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
     def do_GET(self) -> None:
-        if self.path == "/v1/models":
-            models = [{"id": model, "object": "model"} for model in self.server.fake.models]
+        fake = self.server.fake
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if fake.api_key is not None and key != fake.api_key:
+            self._send_error(401, f"Incorrect API key provided: {key}.")
+        elif self.path == "/v1/models":
+            models = [{"id": model, "object": "model"} for model in fake.models]
             self._send_json(200, {"object": "list", "data": models})
         else:
             self._send_error(404, f"nothing at {self.path}")
