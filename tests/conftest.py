@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from llm_blender._hub import cache_dir
+
 _WORDS = """
 the a is are not why what how sky sea sun moon blue green red bright dark light answer question user assistant
 good bad better worse best because scatter water air tree bird sing run sleep tip give three one two be it of
@@ -43,9 +45,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache."""
+    """Give the tests a cache of their own, with the models of the user's."""
+    folder, models = tmp_path_factory.mktemp("cache"), cache_dir() / "models"
+    if models.is_dir():
+        (folder / "models").symlink_to(models)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLM_BLENDER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LLM_BLENDER_CACHE", str(folder))
         yield
 
 

@@ -60,7 +60,7 @@ def test_an_answer() -> None:
 
 
 def test_a_streamed_answer_is_the_same() -> None:
-    reply = FakeReply("<think>Hm.</think>\n\nHello, you there.\n", reasoning="So. ")
+    reply = FakeReply("<think>Hm.</think>\n\nHello, you there.\n", reasoning="So. ", drip=0.02)
     pieces: list[str] = []
     with FakeOpenAIServer([reply]) as server:
         whole, streamed = ask(llm_at(server)), ask(llm_at(server), on_text=pieces.append)
