@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 
+from .conftest import isolate
+
 PROMPT = "Give three tips for sleeping better."
 FAKE_RANKER = """
 import llm_blender.rankers
@@ -42,38 +43,8 @@ main()
 needs_model = pytest.mark.skipif(
     resolve(DEFAULT_MODEL) is None, reason=f"{DEFAULT_MODEL} is not downloaded: blend models pull {DEFAULT_MODEL}"
 )
+pytestmark = pytest.mark.usefixtures("alone")
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
-
-
-def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Hide configuration, store and servers of this machine."""
-    patch.chdir(folder)
-    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
-    patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
-    patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    patch.setattr(local_servers, "find_local_servers", functools.partial(local_servers.find_local_servers, ports={}))
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Callable[..., list[FakeOpenAIServer]]]:
-    """Return a function that starts a server per reply, named a, b, … in a ``blend.toml``."""
-    with ExitStack() as stack:
-
-        def start(*replies: FakeReply, more: str = "", **options: Any) -> list[FakeOpenAIServer]:
-            started = [stack.enter_context(FakeOpenAIServer([reply], **options)) for reply in replies]
-            members = [
-                f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{server.base_url}"\n'
-                for name, server in zip("abcdef", started, strict=False)
-            ]
-            (tmp_path / "blend.toml").write_text("".join(members) + more)
-            return started
-
-        yield start
 
 
 # The embedded model and the bundled ranker, as on a fresh machine.

@@ -14,29 +14,45 @@ from llm_blender.cli._options import (
     JsonOption,
     LLMOptions,
     PriorsOption,
-    SeedOption,
+    StrategyOptions,
     StrictOption,
-    read_text,
     with_options,
 )
 from llm_blender.cli._output import DEGRADED, note, note_unread, print_json
 from llm_blender.cli._progress import dollars
+from llm_blender.cli._prompts import code_block, read_prompt, require_schema
 from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
 
 if TYPE_CHECKING:
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
-    from llm_blender.types import Answer, Candidate, Ranking
+    from llm_blender.types import Answer, Candidate, Ranker, Ranking
 
 
 @with_options
 def ask(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="A text, @FILE, or - for standard input.", show_default=False),
+    ] = None,
     *,
     options: AskOptions,
+    pairs: StrategyOptions,
     priors: PriorsOption = None,
-    seed: SeedOption = 0,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Append this text file to the prompt. Repeatable."),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON", help="Require JSON of this schema; only LLMs behind an API answer then (mode pick)."
+        ),
+    ] = None,
+    extract: Annotated[
+        bool, typer.Option("--extract", "-x", help="Print only the first fenced code block of the answer.")
+    ] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print all candidates, with ranks, probabilities and what each took.")
     ] = False,
@@ -45,38 +61,39 @@ def ask(
 ) -> None:
     """Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.
 
-    Without a blend.toml, a small embedded model is sampled several times (best of n). Answers are stored, so repeating
-    a prompt with the same seed costs nothing. A fused answer is printed only if the ranker prefers it to the best
-    candidate. With --strict, the exit status is 3 if an LLM or the fuser failed.
+    Piped text follows the prompt: `cat notes.txt | blend ask "Summarise this."`. Without a blend.toml, a small embedded
+    model is sampled several times (best of n). Answers are stored, so repeating a prompt with the same seed costs
+    nothing. A fused answer is printed only if the ranker prefers it to the best candidate. With --strict, the exit
+    status is 3 if an LLM or the fuser failed.
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
     comparisons, lead, truncated?}, failures, usage, cost, seconds}, and, unless the mode is pick,
     fusion: {asked, returned, reason, answer, probability?, text?, fuser?, used?, …}; where `[ranker] priors` is "auto",
     priors: {used, rankings, missing}.
     """
-    prompt = read_text(prompt)
-    if not prompt.strip():
-        raise InputError("The prompt is empty: give the text that the LLMs should answer.")
+    if extract and (as_json or show):
+        raise InputError(f"-x prints code alone: leave out -x or {'--json' if as_json else '--show'}.")
+    text = read_prompt(prompt, files or [])
     from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
     from llm_blender.cli._watch import watched
     from llm_blender.ranking import Priors
 
-    loaded = options.load_config()
-    if priors is not None:  # relative to this folder, not to the configuration's
-        loaded = loaded.model_copy(
-            update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
-        )
+    loaded = _with_pairs(options.load_config(), pairs, priors)
     ensemble = load_ensemble(loaded, options)
+    _check_effect(ensemble, options, pairs, priors)
+    form, members = (None, None) if schema is None else require_schema(ensemble, schema)
     learned = learned_priors(ensemble)
     if isinstance(ensemble.settings.priors, Priors):
         note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
         note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     with watched() as observer:
-        answer = ensemble.ask(prompt, seed=seed, observer=observer)
+        answer = ensemble.ask(text, seed=pairs.seed, observer=observer, form=form, members=members)
     stored = [observer.stored[call] for call in sorted(observer.stored)]
     _remark(answer, sum(stored))
     note_failed_judge(judge_failures([answer.ranking]))
+    if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
+        note(f"--strategy {pairs.strategy} does nothing: the ranker {loaded.ranker.name} scores each answer alone")
     if as_json:
         print_json({**answer.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     elif show:
@@ -84,9 +101,42 @@ def ask(
         if learned is not None and learned.missing:
             note(learned.message)
     else:
-        typer.echo(answer.text)
+        typer.echo(code_block(answer.text) if extract else answer.text, nl=not extract)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def _with_pairs(config: Config, pairs: StrategyOptions, priors: Path | None) -> Config:
+    """Return the configuration with the options of a ranking in place of its values."""
+    settings = pairs.settings(config.ranker)
+    changes = {key: settings[key] for key in ("strategy", "budget")}
+    if priors is not None:  # relative to this folder, not to the configuration's
+        changes["priors"] = str(priors.absolute())
+    return config.model_copy(update={"ranker": config.ranker.model_copy(update=changes)})
+
+
+def _check_effect(ensemble: Ensemble, options: AskOptions, pairs: StrategyOptions, priors: Path | None) -> None:
+    """Refuse options of a ranking where a single answer leaves nothing to rank, and a budget that limits nothing."""
+    given = {"--ranker": options.ranker, "--strategy": pairs.strategy, "--budget": pairs.budget, "--priors": priors}
+    names = [name for name, value in given.items() if value is not None]
+    if names and is_alone(ensemble):
+        raise InputError(
+            f"{' and '.join(names)} {'do' if len(names) > 1 else 'does'} nothing with one answer: add another LLM, or "
+            "-n 2 for two answers of this one."
+        )
+    if pairs.budget is not None and ensemble.settings.strategy not in ("auto", "active"):
+        raise InputError(f"--budget does nothing with the strategy {ensemble.settings.strategy}: only auto and active.")
+
+
+def is_alone(ensemble: Ensemble) -> bool:
+    """Return whether one LLM gives one answer, which needs no ranking."""
+    return sum(member.samples for member in ensemble.members) == 1
+
+
+def _compares_pairs(ranker: Ranker) -> bool:
+    from llm_blender.ranking import PairwiseRanker
+
+    return isinstance(ranker, PairwiseRanker)
 
 
 def learned_priors(ensemble: Ensemble) -> Learned | None:
