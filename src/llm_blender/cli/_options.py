@@ -53,6 +53,9 @@ FuserOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Print the text as it is on a terminal, too, without rendering its Markdown.")
+]
 OutOption = Annotated[
     str,
     typer.Option(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_blender.cli._markdown import print_text, text_stream
 from llm_blender.cli._options import (
     AskOptions,
     EnsembleOptions,
     JsonOption,
     LLMOptions,
+    PlainOption,
     PriorsOption,
     StrategyOptions,
     StrictOption,
@@ -24,10 +26,11 @@ from llm_blender.cli._prompts import code_block, read_prompt, require_schema
 from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
 
 if TYPE_CHECKING:
+    from llm_blender.cli._markdown import Stream
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
-    from llm_blender.types import Answer, Candidate, Ranker, Ranking
+    from llm_blender.types import Answer, Candidate, Instruction, Ranker, Ranking
 
 
 @with_options
@@ -53,6 +56,7 @@ def ask(
     extract: Annotated[
         bool, typer.Option("--extract", "-x", help="Print only the first fenced code block of the answer.")
     ] = False,
+    plain: PlainOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print all candidates, with ranks, probabilities and what each took.")
     ] = False,
@@ -75,7 +79,6 @@ def ask(
         raise InputError(f"-x prints code alone: leave out -x or {'--json' if as_json else '--show'}.")
     text = read_prompt(prompt, files or [])
     from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
-    from llm_blender.cli._watch import watched
     from llm_blender.ranking import Priors
 
     loaded = _with_pairs(options.load_config(), pairs, priors)
@@ -87,9 +90,10 @@ def ask(
         note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
         note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
-    with watched() as observer:
-        answer = ensemble.ask(text, seed=pairs.seed, observer=observer, form=form, members=members)
-    stored = [observer.stored[call] for call in sorted(observer.stored)]
+    stream = is_alone(ensemble) and ensemble.settings.mode == "pick" and not (as_json or show or extract or form)
+    answer, stored = answer_prompt(
+        ensemble, text, seed=pairs.seed, form=form, members=members, stream=text_stream(plain=plain) if stream else None
+    )
     _remark(answer, sum(stored))
     note_failed_judge(judge_failures([answer.ranking]))
     if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
@@ -100,10 +104,42 @@ def ask(
         _show(answer, stored)
         if learned is not None and learned.missing:
             note(learned.message)
-    else:
-        typer.echo(code_block(answer.text) if extract else answer.text, nl=not extract)
+    elif extract:
+        typer.echo(code_block(answer.text), nl=False)
+    elif not stream:
+        print_text(answer.text, plain=plain)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def answer_prompt(
+    ensemble: Ensemble, prompt: Instruction, *, stream: Stream | None = None, **options: Any
+) -> tuple[Answer, list[bool]]:
+    """Answer a prompt, and show meanwhile how far it is, or the text itself.
+
+    Args:
+        ensemble: the ensemble.
+        prompt: a text or a conversation.
+        stream: receives the text of a lone LLM as it comes; None shows who has answered.
+        options: of `Ensemble.ask`.
+
+    Returns:
+        The answer, and which of its candidates come from the store.
+    """
+    from llm_blender.cli._watch import Streamed, Watcher, watched
+
+    observer: Watcher
+    if stream is None:
+        with watched() as observer:
+            answer = ensemble.ask(prompt, observer=observer, **options)
+    else:
+        observer = streamed = Streamed(stream)
+        try:
+            answer = ensemble.ask(prompt, observer=observer, **options)
+            streamed.finish(answer.text)
+        finally:
+            streamed.close()
+    return answer, [observer.stored[call] for call in sorted(observer.stored)]
 
 
 def _with_pairs(config: Config, pairs: StrategyOptions, priors: Path | None) -> Config:
