@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,17 +20,17 @@ from llm_blender.cli._options import (
     StrictOption,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, note_unread, print_json
-from llm_blender.cli._progress import dollars
+from llm_blender.cli._output import DEGRADED, note, print_json
 from llm_blender.cli._prompts import code_block, read_prompt, require_schema
-from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
+from llm_blender.cli._show import remark_on, show_answer
+from llm_blender.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from llm_blender.cli._markdown import Stream
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
-    from llm_blender.types import Answer, Candidate, Instruction, Ranker, Ranking
+    from llm_blender.types import Answer, Instruction, Ranker
 
 
 @with_options
@@ -94,14 +94,14 @@ def ask(
     answer, stored = answer_prompt(
         ensemble, text, seed=pairs.seed, form=form, members=members, stream=text_stream(plain=plain) if stream else None
     )
-    _remark(answer, sum(stored))
+    remark_on(answer, sum(stored.values()))
     note_failed_judge(judge_failures([answer.ranking]))
     if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
         note(f"--strategy {pairs.strategy} does nothing: the ranker {loaded.ranker.name} scores each answer alone")
     if as_json:
         print_json({**answer.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     elif show:
-        _show(answer, stored)
+        show_answer(answer, stored, members or ensemble.members, plain=plain)
         if learned is not None and learned.missing:
             note(learned.message)
     elif extract:
@@ -114,7 +114,7 @@ def ask(
 
 def answer_prompt(
     ensemble: Ensemble, prompt: Instruction, *, stream: Stream | None = None, **options: Any
-) -> tuple[Answer, list[bool]]:
+) -> tuple[Answer, dict[int, bool]]:
     """Answer a prompt, and show meanwhile how far it is, or the text itself.
 
     Args:
@@ -124,7 +124,7 @@ def answer_prompt(
         options: of `Ensemble.ask`.
 
     Returns:
-        The answer, and which of its candidates come from the store.
+        The answer, and its calls with an answer: whether it comes from the store.
     """
     from llm_blender.cli._watch import Streamed, Watcher, watched
 
@@ -139,7 +139,7 @@ def answer_prompt(
             streamed.finish(answer.text)
         finally:
             streamed.close()
-    return answer, [observer.stored[call] for call in sorted(observer.stored)]
+    return answer, observer.stored
 
 
 def _with_pairs(config: Config, pairs: StrategyOptions, priors: Path | None) -> Config:
@@ -267,93 +267,3 @@ def _explain(model: str) -> None:
         f"No LLM is configured: {model} answers, a demonstration model, too small to calculate, translate or write"
         f' verse. {advice} this line into ./blend.toml: llm = [{{name = "mine", base_url = {url}, model = {name}}}]'
     )
-
-
-def _remark(answer: Answer, stored: int) -> None:
-    """Print what is missing from an answer to standard error, and where it comes from."""
-    for alike in grouped_failures(answer.failures):
-        note(f"no answer: {describe_failures(alike)}")
-    if answer.fusion is not None:
-        note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
-    best = answer.candidates[answer.ranking.best]
-    if answer.mode == "pick" and best.cut_off:
-        note(f"this answer of {best.model} is {_cut_off(best)}; raise its max_tokens")
-    note_unread(answer.ranking.truncated)
-    if stored:
-        note(f"{stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones.")
-
-
-def _cut_off(candidate: Candidate) -> str:
-    return "cut off" if candidate.usage is None else f"cut off at {candidate.usage.completion_tokens:,} tokens"
-
-
-def _show(answer: Answer, stored: Sequence[bool]) -> None:
-    """Print all candidates, best first, the fused text, and the totals."""
-    import numpy as np
-
-    from llm_blender.ranking import majority, probability_matrix, win_probabilities
-
-    ranking, wins = answer.ranking, win_probabilities(answer.ranking)
-    whole = ~np.isnan(probability_matrix(ranking)).any(axis=1)
-    wins = np.where(whole, wins, np.nan)  # a mean over few opponents is not comparable
-    for i in ranking.order:
-        win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
-        work = _work(answer.candidates[i], stored=stored[i])
-        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}{work}{_form(ranking, i)}", bold=True)
-        typer.echo(f"{answer.candidates[i].text.strip()}\n")
-    if answer.fusion is not None and answer.fusion.fusion is not None and answer.fusion.fusion.text:
-        by = answer.fusion.fusion.fuser
-        typer.secho(f"fused by {by}" if answer.mode == "fuse" else f"not used, by {by}", bold=True)
-        typer.echo(f"{answer.fusion.fusion.text}\n")
-    if not np.isnan(wins).all():
-        note("P(win): how often a judge prefers it to another one of these, on average")
-    if not whole.all():
-        note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
-    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
-        note(f"{most.count} of {most.total} agree on {most.answer}")
-    for line in _verdicts(ranking):
-        note(line)
-    tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
-    cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
-    note(
-        f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s, {tokens:,} new tokens, {cost}"
-    )
-
-
-def _form(ranking: Ranking, i: int) -> str:
-    """Describe the final answer of a candidate and its flaws of form."""
-    from llm_blender.ranking import FLAWS
-
-    if ranking.evidence is None:
-        return ""
-    answer = ranking.evidence.answers[i] if ranking.evidence.answers else None
-    flaws = ranking.evidence.flaws[i] if ranking.evidence.flaws else ()
-    parts = [] if answer is None else [f"answers {answer}"]
-    parts += [FLAWS[flaw] for flaw in flaws]
-    return f"  ({'; '.join(parts)})" if parts else ""
-
-
-def _verdicts(ranking: Ranking) -> list[str]:
-    """Describe the verdicts of a judge; candidates have the numbers of their ranks."""
-    judging = None if ranking.evidence is None else ranking.evidence.judging
-    lines = []
-    for verdict in () if judging is None else judging.verdicts:
-        a, b = ranking.ranks[verdict.a], ranking.ranks[verdict.b]
-        better, worse = (a, b) if verdict.value > 0 else (b, a)
-        orders = "both orders" if abs(verdict.value) == 1 else "one order, a tie in the other"
-        text = f"preferred {better} to {worse} ({orders})" if verdict.value else f"preferred neither of {a} and {b}"
-        lines.append(f"judge: {judging.judge if judging else ''} {text}")
-    return lines
-
-
-def _work(candidate: Candidate, *, stored: bool) -> str:
-    """Describe what a candidate took: seconds, tokens of prompt and answer, dollars."""
-    parts = [] if candidate.seconds is None else [f"{candidate.seconds:.1f} s"]
-    if candidate.usage is not None:
-        parts.append(f"{candidate.usage.prompt_tokens:,} + {candidate.usage.completion_tokens:,} tokens")
-    if candidate.cost is not None:
-        parts.append(dollars(candidate.cost))
-    if stored:
-        parts.append("from the store")
-    cut = f"  ({_cut_off(candidate)})" if candidate.cut_off else ""
-    return ("  " if parts else "") + ", ".join(parts) + cut

@@ -326,8 +326,7 @@ class Ensemble:
         load = fuser or (lambda: self.fuser)
         try:
             async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
-                if len(calls) > 1:  # loading would delay the first words of a lone answer
-                    tasks.create_task(self._loaded_ranker())
+                tasks.create_task(self._loaded_ranker())
                 loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
                 gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer, form))
         except ExceptionGroup as group:
