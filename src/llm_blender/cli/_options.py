@@ -405,6 +405,11 @@ class AskOptions(EnsembleOptions):
     ] = None
     ranker: RankerOption = None
 
+    @functools.cached_property
+    def system_text(self) -> str | None:
+        """Text of the system message."""
+        return None if self.system is None else read_text(self.system)
+
     def load_config(self) -> Config:
         """Load the configuration, with the options in place of its values.
 
@@ -425,8 +430,11 @@ class AskOptions(EnsembleOptions):
     def apply(self, entry: LLMConfig) -> LLMConfig:
         """Return an ``[[llm]]`` with the options in place of its values, and name those that its kind has not."""
         entry = super().apply(entry)
-        system = None if self.system is None else read_text(self.system)
-        given = {"system": system, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        given: dict[str, Any] = {
+            "system": self.system_text,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
         given = {key: value for key, value in given.items() if value is not None}
         if lost := [f"--{key.replace('_', '-')}" for key in given if not hasattr(entry, key)]:
             note(f"{entry.name} replays recorded answers: {' and '.join(lost)} not used")

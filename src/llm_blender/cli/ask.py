@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import DEGRADED, note, print_json
 from llm_blender.cli._prompts import code_block, read_prompt, require_schema
 from llm_blender.cli._show import remark_on, show_answer
+from llm_blender.cli.logs import ContinueOption, NoLogOption, keep_answer, last_conversation
 from llm_blender.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from llm_blender.config import Config, EmbeddedConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
-    from llm_blender.types import Answer, Instruction, Ranker
+    from llm_blender.types import Answer, Instruction, Message, Ranker
 
 
 @with_options
@@ -56,6 +58,8 @@ def ask(
     extract: Annotated[
         bool, typer.Option("--extract", "-x", help="Print only the first fenced code block of the answer.")
     ] = False,
+    go_on: ContinueOption = False,
+    no_log: NoLogOption = False,
     plain: PlainOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print all candidates, with ranks, probabilities and what each took.")
@@ -78,6 +82,8 @@ def ask(
     if extract and (as_json or show):
         raise InputError(f"-x prints code alone: leave out -x or {'--json' if as_json else '--show'}.")
     text = read_prompt(prompt, files or [])
+    earlier, options = continued(options) if go_on else ([], options)
+    messages: list[Message] = [*earlier, {"role": "user", "content": text}]
     from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
     from llm_blender.ranking import Priors
 
@@ -91,9 +97,12 @@ def ask(
         note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
     note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     stream = is_alone(ensemble) and ensemble.settings.mode == "pick" and not (as_json or show or extract or form)
+    receiver = text_stream(plain=plain) if stream else None
     answer, stored = answer_prompt(
-        ensemble, text, seed=pairs.seed, form=form, members=members, stream=text_stream(plain=plain) if stream else None
+        ensemble, messages if earlier else text, seed=pairs.seed, form=form, members=members, stream=receiver
     )
+    if not no_log:
+        keep_answer(ensemble.store, messages, answer, options.system_text)
     remark_on(answer, sum(stored.values()))
     note_failed_judge(judge_failures([answer.ranking]))
     if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
@@ -110,6 +119,18 @@ def ask(
         print_text(answer.text, plain=plain)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def continued(options: AskOptions) -> tuple[list[Message], AskOptions]:
+    """Return the last conversation, and the options with its system message unless they have one.
+
+    Raises:
+        InputError: there is no conversation.
+    """
+    messages, system = last_conversation()
+    if options.system is not None or system is None:
+        return messages, options
+    return messages, replace(options, system=f"@{system}" if system.startswith("@") else system)
 
 
 def answer_prompt(
