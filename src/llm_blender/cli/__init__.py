@@ -26,6 +26,7 @@ __all__ = ["app", "main"]
 # The first sentence of each command's help: its module, which holds the whole help, is not imported to list it.
 _COMMANDS = {
     "ask": "Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.",
+    "chat": "Chat with the LLMs: each message is answered as by `blend ask`, in view of the conversation.",
     "logs": "List the answers of `blend ask` and `blend chat`, newest first, or show one whole.",
     "rank": "Rank the candidates of each row of FILE.",
     "compare": "Compare two answers: which is better, and with what probability.",

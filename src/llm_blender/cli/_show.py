@@ -1,4 +1,4 @@
-"""What ``blend ask --show``, ``blend chat`` and ``blend logs`` print of an answer: a table, the texts, and remarks."""
+"""Output of ``blend ask --show``, ``blend chat`` and ``blend logs``: a table, the texts, and remarks."""
 
 from __future__ import annotations
 

@@ -84,18 +84,10 @@ def ask(
     text = read_prompt(prompt, files or [])
     earlier, options = continued(options) if go_on else ([], options)
     messages: list[Message] = [*earlier, {"role": "user", "content": text}]
-    from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
-    from llm_blender.ranking import Priors
+    from llm_blender.cli._rankers import judge_failures, note_failed_judge
 
-    loaded = _with_pairs(options.load_config(), pairs, priors)
-    ensemble = load_ensemble(loaded, options)
-    _check_effect(ensemble, options, pairs, priors)
+    loaded, ensemble, learned = prepare(options, pairs, priors)
     form, members = (None, None) if schema is None else require_schema(ensemble, schema)
-    learned = learned_priors(ensemble)
-    if isinstance(ensemble.settings.priors, Priors):
-        note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
-        note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
-    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
     stream = is_alone(ensemble) and ensemble.settings.mode == "pick" and not (as_json or show or extract or form)
     receiver = text_stream(plain=plain) if stream else None
     answer, stored = answer_prompt(
@@ -119,6 +111,29 @@ def ask(
         print_text(answer.text, plain=plain)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def prepare(
+    options: AskOptions, pairs: StrategyOptions, priors: Path | None
+) -> tuple[Config, Ensemble, Learned | None]:
+    """Load the configuration and its ensemble, learn its priors, and print what is to know of them and of the judge.
+
+    Raises:
+        InputError: an option has no effect.
+    """
+    from llm_blender.cli._rankers import note_judge, note_other_ranker, note_unknown
+    from llm_blender.ranking import Priors
+
+    loaded = _with_pairs(options.load_config(), pairs, priors)
+    ensemble = load_ensemble(loaded, options)
+    _check_effect(ensemble, options, pairs, priors)
+    learned = learned_priors(ensemble)
+    names = [member.llm.name for member in ensemble.members]
+    if isinstance(ensemble.settings.priors, Priors):
+        note_unknown(ensemble.settings.priors, names)
+        note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
+    note_judge(ensemble.judge, names)
+    return loaded, ensemble, learned
 
 
 def continued(options: AskOptions) -> tuple[list[Message], AskOptions]:
