@@ -102,6 +102,7 @@ def test_an_interrupt_on_a_terminal_stops_the_answer_and_not_the_chat(servers, t
         until(b"> ")
         os.write(ours, b"/models\n")
         until(b"a  (fake)")
+        until(b"> ")  # readline reads now
         os.write(ours, b"\x04")
         assert process.wait(20) == 0
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -84,7 +84,8 @@ def watched() -> Iterator[Watcher]:
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn()]
     bars = Progress(*columns, console=console, auto_refresh=False)
     view = _View(bars)
-    with Live(get_renderable=view.draw, console=console, transient=True, redirect_stdout=False, refresh_per_second=8):
+    with Live(get_renderable=view.draw, console=console, transient=True, redirect_stdout=False) as live:
+        view.refresh = live.refresh
         yield view
 
 
@@ -115,18 +116,22 @@ class _Member:
 
 
 class _View(Watcher):
-    """A line for each LLM, and bars for candidates (with their speed), comparisons and fusing."""
+    """A line for each LLM, and bars for candidates (with their speed), comparisons and fusing.
+
+    Attributes:
+        refresh: draws the view at once, where an LLM has answered or failed.
+    """
 
     def __init__(self, bars: Progress) -> None:
         super().__init__()
+        self.refresh: Callable[[], None] = lambda: None
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
         self._awaited: dict[int, str] = {}
         self._names: list[str] = []
         self._members: dict[str, _Member] = {}
         self._pieces, self._total, self._fused = 0, 0, 0
-        self._begun = time.monotonic()
-        self._since = 0.0
+        self._begun = self._since = 0.0
 
     def draw(self) -> Group:
         """Draw the view of this moment."""
@@ -140,6 +145,7 @@ class _View(Watcher):
         return Group(table, self._bars)
 
     def started(self, models: list[str]) -> None:
+        self._begun = time.monotonic()
         self._total, self._awaited, self._names = len(models), dict(enumerate(models)), models
         for name in models:
             self._members.setdefault(name, _Member()).calls += 1
@@ -173,6 +179,7 @@ class _View(Watcher):
     def _end(self, call: int) -> None:
         del self._awaited[call]
         self._update()
+        self.refresh()
 
     def _update(self) -> None:
         over = self._total - len(self._awaited)
