@@ -91,7 +91,7 @@ def watched() -> Iterator[Watcher]:
 
 @dataclass
 class _Member:
-    """What one LLM has done so far."""
+    """Progress of one LLM."""
 
     calls: int = 0
     answered: int = 0
@@ -119,7 +119,7 @@ class _View(Watcher):
     """A line for each LLM, and bars for candidates (with their speed), comparisons and fusing.
 
     Attributes:
-        refresh: draws the view at once, where an LLM has answered or failed.
+        refresh: draws the view at once, at the start and where an LLM has answered or failed.
     """
 
     def __init__(self, bars: Progress) -> None:
@@ -150,6 +150,7 @@ class _View(Watcher):
         for name in models:
             self._members.setdefault(name, _Member()).calls += 1
         self._update()
+        self.refresh()
 
     def writing(self, call: int, text: str) -> None:
         self._since = self._since or time.monotonic()  # from the first piece: loading a model does not count

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def ask(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="[PROMPT]", help="A text, @FILE, or - for standard input.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.", show_default=False),
     ] = None,
     *,
     options: AskOptions,

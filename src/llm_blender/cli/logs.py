@@ -31,7 +31,7 @@ NoLogOption = Annotated[bool, typer.Option("--no-log", help="Keep no record of t
 def logs(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NUMBER|WORD…]", help="The number of an answer to show whole, or words to search for."),
+        typer.Argument(metavar="NUMBER|WORD", help="The number of an answer to show whole, or words to search for."),
     ] = None,
     *,
     limit: Annotated[int, typer.Option("-n", min=1, help="List at most N answers, the newest ones.")] = 20,
