@@ -414,11 +414,15 @@ class AskOptions(EnsembleOptions):
         """Load the configuration, with the options in place of its values.
 
         Raises:
-            InputError: the ranker is the configured judge.
+            InputError: the ranker is the configured judge, or an LLM.
         """
         config = super().load_config()
         if self.ranker is not None and self.ranker == config.ranker.judge:
             raise InputError(f"--ranker {self.ranker}: it is the judge of the configuration; name another one.")
+        if self.ranker is not None and self.ranker.startswith("judge:"):
+            raise InputError(
+                f"--ranker {self.ranker}: an LLM judges close calls beside a ranker; see `[ranker] judge`."
+            )
         given = {
             "ranker": config.ranker if self.ranker is None else config.ranker.model_copy(update={"name": self.ranker}),
             "limits": config.limits
