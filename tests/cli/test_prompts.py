@@ -109,7 +109,7 @@ def test_answers_satisfy_a_schema(blend, ranker, servers, tmp_path, given):
         (["-x", "--json"], "leave out -x or --json"),
         (["--strategy", "nosuch"], "nosuch"),
         (["--budget", "5", "--strategy", "full"], "--budget does nothing with the strategy full"),
-        (["--ranker", "judge:a"], "an LLM judges close calls beside a ranker: `[ranker] judge`"),
+        (["--ranker", "judge:a"], "an LLM judges close calls beside a ranker; see `[ranker] judge`"),
         (["--llm", "a", "--strategy", "full"], "--strategy does nothing with one answer: add another LLM, or -n 2"),
         (["--llm", "a", "--ranker", "longest", "--budget", "9"], "--ranker and --budget do nothing with one answer"),
     ],
