@@ -1,4 +1,4 @@
-"""History of the playground: questions, their answers, and votes on the answers, in the SQLite file of a `Store`."""
+"""History of the playground and the command line: questions, answers, and votes on them, in the file of a `Store`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from llm_blender.types import Candidate, Example, LabelledPair, Message, TextMes
 
 __all__ = ["History", "KeptAnswer"]
 
+_PAGE = 100  # answers that a search reads at once
 _COLUMNS = "number, id, created_at, messages, text, report"
 
 
@@ -30,6 +31,7 @@ class KeptAnswer:
         text: the answer.
         report: details of the answer, the service's value of the key ``blend``.
         votes: the votes, as pairs of indices into `candidates`.
+        number: place among all answers of the store, from 1 on.
     """
 
     id: str
@@ -38,6 +40,7 @@ class KeptAnswer:
     text: str
     report: Mapping[str, Any]
     votes: tuple[LabelledPair, ...] = ()
+    number: int = 0
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -112,6 +115,33 @@ class History:
                 (end, owner, limit),
             ).fetchall()
             return [self._answer(connection, row) for row in rows]
+
+    def numbered(self, number: int, *, owner: str | None = None) -> KeptAnswer:
+        """Return the answer of this `KeptAnswer.number`.
+
+        Raises:
+            NotFoundError: there is no such answer, or it has another owner.
+        """
+        with self._store.connection() as connection:
+            found = connection.execute("SELECT id FROM answers WHERE number = ?", (number,)).fetchone()
+            return self._answer(connection, self._find(connection, found[0] if found else str(number), owner))
+
+    def search(self, words: Sequence[str], limit: int, *, owner: str | None = None) -> list[KeptAnswer]:
+        """List the newest answers whose conversation or text contains all words, newest first.
+
+        Args:
+            words: compared without case; none lists all answers.
+            limit: maximum number of answers.
+            owner: owner of the answers.
+        """
+        wanted, found, before = [word.casefold() for word in words], list[KeptAnswer](), None
+        while len(found) < limit and (page := self.latest(_PAGE, before=before, owner=owner)):
+            for answer in page:
+                text = "\n".join([*(turn["content"] for turn in answer.messages), answer.text]).casefold()
+                if all(word in text for word in wanted):
+                    found.append(answer)
+            before = page[-1].id
+        return found[:limit]
 
     def voted(self, *, owner: str | None = None) -> Iterator[KeptAnswer]:
         """Yield the answers with votes, oldest first; later ones may be missing."""
@@ -191,7 +221,7 @@ class History:
             f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND ifnull(?, owner) = owner", (id, owner)
         ).fetchone()
         if row is None:
-            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` lists its answers.")
+            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` or `blend logs` lists them.")
         return row
 
     def _answer(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> KeptAnswer:
@@ -200,7 +230,7 @@ class History:
         pairs = tuple(LabelledPair(a, b, label, by="human") for a, b, label in votes)
         try:
             turns = tuple(json.loads(messages))
-            return KeptAnswer(id, datetime.fromisoformat(created_at), turns, text, json.loads(report), pairs)
+            return KeptAnswer(id, datetime.fromisoformat(created_at), turns, text, json.loads(report), pairs, number)
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._store.path}: the kept answer {id} is damaged ({error}); delete it.") from error
 

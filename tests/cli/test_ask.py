@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from llm_blender.ranking import Priors
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 
+from .conftest import isolate
+
 PROMPT = "Give three tips for sleeping better."
 FAKE_RANKER = """
 import llm_blender.rankers
@@ -42,38 +43,8 @@ main()
 needs_model = pytest.mark.skipif(
     resolve(DEFAULT_MODEL) is None, reason=f"{DEFAULT_MODEL} is not downloaded: blend models pull {DEFAULT_MODEL}"
 )
+pytestmark = pytest.mark.usefixtures("alone")
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
-
-
-def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Hide configuration, store and servers of this machine."""
-    patch.chdir(folder)
-    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
-    patch.setenv("LLM_BLENDER_STORE", str(folder / "blend.db"))
-    patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    patch.setattr(local_servers, "find_local_servers", functools.partial(local_servers.find_local_servers, ports={}))
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Callable[..., list[FakeOpenAIServer]]]:
-    """Return a function that starts a server per reply, named a, b, … in a ``blend.toml``."""
-    with ExitStack() as stack:
-
-        def start(*replies: FakeReply, more: str = "", **options: Any) -> list[FakeOpenAIServer]:
-            started = [stack.enter_context(FakeOpenAIServer([reply], **options)) for reply in replies]
-            members = [
-                f'[[llm]]\nname = "{name}"\nmodel = "fake"\nbase_url = "{server.base_url}"\n'
-                for name, server in zip("abcdef", started, strict=False)
-            ]
-            (tmp_path / "blend.toml").write_text("".join(members) + more)
-            return started
-
-        yield start
 
 
 # The embedded model and the bundled ranker, as on a fresh machine.
@@ -142,7 +113,8 @@ def test_another_number_of_answers_by_name(first, fresh):
     result = fresh(PROMPT, "--llm", DEFAULT_MODEL, "-n", "2", "--show")
     assert "2 of 2 answers come from the store" in result.stderr
     assert "demonstration" not in result.stderr
-    assert result.stdout.count(f"  {DEFAULT_MODEL}  P(win) ") == 2
+    assert result.stdout.count(f".  {DEFAULT_MODEL} #") == 4  # in the table, and over the texts
+    assert f"{DEFAULT_MODEL} #2  (temperature 0.4, “You are a helpful assistant. Be brief.”" in result.stdout
 
 
 @needs_model
@@ -268,8 +240,10 @@ def test_show_prints_all_candidates_best_first(blend, ranker, servers):
     servers(FakeReply("short"), FakeReply("longer [b]one[/b]\nof two lines", usage=(12, 1200)))
     result = blend("ask", PROMPT, "--show")
     assert without_times(result.stdout) == (
-        "1.  b  P(win) 1.00  0.0 s, 12 + 1,200 tokens\nlonger [b]one[/b]\nof two lines\n\n"
-        "2.  a  P(win) 0.00  0.0 s, 3 + 2 tokens\nshort\n\n"
+        "    LLM  P(win)  tokens in    out   time\n"
+        "1.  b      1.00         12  1,200  0.0 s\n"
+        "2.  a      0.00          3      2  0.0 s\n\n"
+        "1.  b\nlonger [b]one[/b]\nof two lines\n\n2.  a\nshort\n\n"
     )
     explained, work = without_times(result.stderr).splitlines()
     assert explained.startswith("P(win): how often a judge prefers it")
@@ -278,15 +252,17 @@ def test_show_prints_all_candidates_best_first(blend, ranker, servers):
 
 def test_show_of_one_candidate_has_no_probability(blend, ranker, servers):
     servers(FakeReply("only", usage=None))
-    assert without_times(blend("ask", PROMPT, "--show").stdout) == "1.  a  0.0 s\nonly\n\n"
+    assert without_times(blend("ask", PROMPT, "--show").stdout) == ("    LLM   time\n1.  a    0.0 s\n\n1.  a\nonly\n\n")
 
 
 def test_show_prints_costs_and_what_comes_from_the_store(blend, ranker, servers):
     servers(FakeReply("only", usage=(100, 200)), more="price = { input = 1.0, output = 10.0 }\n")
     first, again = blend("ask", PROMPT, "--show"), blend("ask", PROMPT, "--show")
-    assert without_times(first.stdout) == "1.  a  0.0 s, 100 + 200 tokens, $0.0021\nonly\n\n"
+    head, line, *_ = without_times(first.stdout).splitlines()
+    assert head.split() == ["LLM", "tokens", "in", "out", "time", "cost"]
+    assert line.split() == ["1.", "a", "100", "200", "0.0", "s", "$0.0021"]
     assert first.stderr.endswith("300 new tokens, $0.0021\n")
-    assert without_times(again.stdout) == "1.  a  0.0 s, 100 + 200 tokens, $0.0021, from the store\nonly\n\n"
+    assert without_times(again.stdout).splitlines()[1] == f"{line}  stored"
     assert again.stderr.endswith(" 0 new tokens, $0.0000\n")
 
 
@@ -294,10 +270,10 @@ def test_an_answer_that_was_cut_off_is_marked(blend, ranker, servers):
     cut = functools.partial(FakeReply, finish_reason="length")
     servers(cut("a long answer that ends in the", usage=(3, 200)), cut("short", usage=None))
     result = blend("ask", PROMPT, "--show")
-    first, second = re.findall(r"^\d\.  .*$", result.stdout, re.MULTILINE)
-    assert first.startswith("1.  a  P(win) 1.00")
-    assert first.endswith("3 + 200 tokens  (cut off at 200 tokens)")
-    assert second.endswith(" s  (cut off)")
+    *table, first, second = re.findall(r"^\d\.  .*$", result.stdout, re.MULTILINE)
+    assert [line[:6] for line in table] == ["1.  a ", "2.  b "]
+    assert all(line.endswith("  cut off") for line in table)
+    assert (first, second) == ("1.  a  (cut off at 200 tokens)", "2.  b  (cut off)")
     assert "this answer of a is cut off at 200 tokens; raise its max_tokens\n" in result.stderr
     assert "cut off" in blend("ask", PROMPT).stderr
 

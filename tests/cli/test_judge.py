@@ -48,7 +48,7 @@ def test_ask_shows_the_verdict(blend, server):
     configure(server)
     result = blend("ask", "Name one.", "--show")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1.  a")
+    assert result.stdout.splitlines()[1].startswith("1.  a")
     assert "judge: strong preferred 1 to 2 (both orders)" in result.stderr
     assert "LLMs prefer their own answers" not in result.stderr
     assert len(server.requests) == 4
@@ -81,7 +81,7 @@ def test_a_judge_that_fails_is_reported_and_does_not_degrade(blend, server):
     configure(server, more="[limits]\nmax_cost = 0.0003\n")
     result = blend("ask", "Name one.", "--show", "--strict")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1.  b")
+    assert result.stdout.splitlines()[1].startswith("1.  b")
     assert "a close call has no verdict of the judge: strong: an answer may cost" in result.stderr
 
 

@@ -28,6 +28,8 @@ _COMMANDS = {
     "ask": "Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.",
     "init": "Write a blend.toml from the LLMs that run on this machine and the API keys in the environment.",
     "check": "Try each LLM with short questions: does it answer, how fast, at what cost, and what does it support.",
+    "chat": "Chat with the LLMs: each message is answered as by `blend ask`, in view of the conversation.",
+    "logs": "List the answers of `blend ask` and `blend chat`, newest first, or show one whole.",
     "rank": "Rank the candidates of each row of FILE.",
     "compare": "Compare two answers: which is better, and with what probability.",
     "fuse": "Fuse the best candidates of each row of FILE into one answer.",

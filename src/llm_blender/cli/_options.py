@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from llm_blender.cli._completion import complete_fuser, complete_llm, complete_ranker, complete_strategy
-from llm_blender.cli._output import print_json
+from llm_blender.cli._output import note, print_json
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ FuserOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Print the text as it is on a terminal, too, without rendering its Markdown.")
+]
 OutOption = Annotated[
     str,
     typer.Option(
@@ -387,11 +390,11 @@ class EnsembleOptions(LLMOptions):
 
 @dataclass(frozen=True)
 class AskOptions(EnsembleOptions):
-    """LLMs, what happens to their answers, and how each LLM is called."""
+    """LLMs, how each is called, and what happens to their answers."""
 
     system: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Send this system message (a text, or @FILE)."),
+        typer.Option("--system", "-s", metavar="TEXT", help="Send this system message (a text, or @FILE)."),
     ] = None
     temperature: Annotated[float | None, typer.Option(min=0, help="Sample at this temperature.")] = None
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit the tokens of each answer.")] = None
@@ -403,21 +406,46 @@ class AskOptions(EnsembleOptions):
             help="Call no LLM whose answer might cost more than is left.",
         ),
     ] = None
+    ranker: RankerOption = None
+
+    @functools.cached_property
+    def system_text(self) -> str | None:
+        """Text of the system message."""
+        return None if self.system is None else read_text(self.system)
 
     def load_config(self) -> Config:
-        """Load the configuration, with the options in place of its values."""
+        """Load the configuration, with the options in place of its values.
+
+        Raises:
+            InputError: the ranker is the configured judge, or an LLM.
+        """
         config = super().load_config()
-        if self.max_cost is None:
-            return config
-        return config.model_copy(update={"limits": config.limits.model_copy(update={"max_cost": self.max_cost})})
+        if self.ranker is not None and self.ranker == config.ranker.judge:
+            raise InputError(f"--ranker {self.ranker}: it is the judge of the configuration; name another one.")
+        if self.ranker is not None and self.ranker.startswith("judge:"):
+            raise InputError(
+                f"--ranker {self.ranker}: an LLM judges close calls beside a ranker; see `[ranker] judge`."
+            )
+        given = {
+            "ranker": config.ranker if self.ranker is None else config.ranker.model_copy(update={"name": self.ranker}),
+            "limits": config.limits
+            if self.max_cost is None
+            else config.limits.model_copy(update={"max_cost": self.max_cost}),
+        }
+        return config.model_copy(update=given)
 
     def apply(self, entry: LLMConfig) -> LLMConfig:
-        """Return an ``[[llm]]`` with the options in place of its values, as far as its kind has them."""
+        """Return an ``[[llm]]`` with the options in place of its values, and name those that its kind has not."""
         entry = super().apply(entry)
-        system = None if self.system is None else read_text(self.system)
-        given = {"system": system, "temperature": self.temperature, "max_tokens": self.max_tokens}
-        changed = {key: value for key, value in given.items() if value is not None and hasattr(entry, key)}
-        return entry.model_copy(update=changed)
+        given: dict[str, Any] = {
+            "system": self.system_text,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        if lost := [f"--{key.replace('_', '-')}" for key in given if not hasattr(entry, key)]:
+            note(f"{entry.name} replays recorded answers: {' and '.join(lost)} not used")
+        return entry.model_copy(update={key: value for key, value in given.items() if hasattr(entry, key)})
 
 
 @dataclass(frozen=True)
@@ -586,9 +614,14 @@ def read_text(argument: str) -> str:
     if argument == STDIO:
         return _decode(sys.stdin.buffer.read(), "Standard input").rstrip("\r\n")
     if argument.startswith("@") and not argument.startswith("@@"):
-        return _decode(_read(argument[1:]), argument[1:]).rstrip("\r\n")
+        return read_file(argument[1:])
     # Bytes of the command line that are not UTF-8 arrive as lone surrogates.
     return _decode(os.fsencode(argument.removeprefix("@")), "An argument")
+
+
+def read_file(name: str) -> str:
+    """Read a text file, without its trailing line ends."""
+    return _decode(_read(name), name).rstrip("\r\n")
 
 
 def _read(name: str) -> bytes:

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_blender.cli._markdown import print_text, text_stream
 from llm_blender.cli._options import (
     AskOptions,
     EnsembleOptions,
     JsonOption,
     LLMOptions,
+    PlainOption,
     PriorsOption,
-    SeedOption,
+    StrategyOptions,
     StrictOption,
-    read_text,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, note_unread, print_json
-from llm_blender.cli._progress import dollars
-from llm_blender.errors import InputError, NotFoundError, describe_failures, grouped_failures
+from llm_blender.cli._output import DEGRADED, note, print_json
+from llm_blender.cli._prompts import code_block, read_prompt, require_schema
+from llm_blender.cli._show import remark_on, show_answer
+from llm_blender.cli.logs import ContinueOption, NoLogOption, keep_answer, last_conversation
+from llm_blender.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
+    from llm_blender.cli._markdown import Stream
     from llm_blender.config import Config, EmbeddedConfig, LLMConfig
     from llm_blender.ensemble import Ensemble
     from llm_blender.record import Learned
-    from llm_blender.types import Answer, Candidate, Ranking
+    from llm_blender.types import Answer, Instruction, Message, Ranker
 
 
 @with_options
 def ask(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="A text, @FILE, or - for standard input.", show_default=False),
+    ] = None,
     *,
     options: AskOptions,
+    pairs: StrategyOptions,
     priors: PriorsOption = None,
-    seed: SeedOption = 0,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Append this text file to the prompt. Repeatable."),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON", help="Require JSON of this schema; only LLMs behind an API answer then (mode pick)."
+        ),
+    ] = None,
+    extract: Annotated[
+        bool, typer.Option("--extract", "-x", help="Print only the first fenced code block of the answer.")
+    ] = False,
+    go_on: ContinueOption = False,
+    no_log: NoLogOption = False,
+    plain: PlainOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print all candidates, with ranks, probabilities and what each took.")
     ] = False,
@@ -45,48 +69,146 @@ def ask(
 ) -> None:
     """Query several LLMs, rank their answers in pairs, and print the best one or a fusion of the best ones.
 
-    Without a blend.toml, a small embedded model is sampled several times (best of n). Answers are stored, so repeating
-    a prompt with the same seed costs nothing. A fused answer is printed only if the ranker prefers it to the best
-    candidate. With --strict, the exit status is 3 if an LLM or the fuser failed.
+    Piped text follows the prompt: `cat notes.txt | blend ask "Summarise this."`. Without a blend.toml, a small embedded
+    model is sampled several times (best of n). Answers are stored, so repeating a prompt with the same seed costs
+    nothing. A fused answer is printed only if the ranker prefers it to the best candidate. With --strict, the exit
+    status is 3 if an LLM or the fuser failed.
 
     JSON: {text, mode, degraded, candidates: [{model, text, rank, score}], ranking: {best, ranks, scores, strategy,
     comparisons, lead, truncated?}, failures, usage, cost, seconds}, and, unless the mode is pick,
     fusion: {asked, returned, reason, answer, probability?, text?, fuser?, used?, …}; where `[ranker] priors` is "auto",
     priors: {used, rankings, missing}.
     """
-    prompt = read_text(prompt)
-    if not prompt.strip():
-        raise InputError("The prompt is empty: give the text that the LLMs should answer.")
-    from llm_blender.cli._rankers import judge_failures, note_failed_judge, note_judge, note_other_ranker, note_unknown
-    from llm_blender.cli._watch import watched
-    from llm_blender.ranking import Priors
+    if extract and (as_json or show):
+        raise InputError(f"-x prints code alone: leave out -x or {'--json' if as_json else '--show'}.")
+    text = read_prompt(prompt, files or [])
+    earlier, options = continued(options) if go_on else ([], options)
+    messages: list[Message] = [*earlier, {"role": "user", "content": text}]
+    from llm_blender.cli._rankers import judge_failures, note_failed_judge
 
-    loaded = options.load_config()
-    if priors is not None:  # relative to this folder, not to the configuration's
-        loaded = loaded.model_copy(
-            update={"ranker": loaded.ranker.model_copy(update={"priors": str(priors.absolute())})}
-        )
-    ensemble = load_ensemble(loaded, options)
-    learned = learned_priors(ensemble)
-    if isinstance(ensemble.settings.priors, Priors):
-        note_unknown(ensemble.settings.priors, (member.llm.name for member in ensemble.members))
-        note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
-    note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
-    with watched() as observer:
-        answer = ensemble.ask(prompt, seed=seed, observer=observer)
-    stored = [observer.stored[call] for call in sorted(observer.stored)]
-    _remark(answer, sum(stored))
+    loaded, ensemble, learned = prepare(options, pairs, priors)
+    form, members = (None, None) if schema is None else require_schema(ensemble, schema)
+    stream = is_alone(ensemble) and ensemble.settings.mode == "pick" and not (as_json or show or extract or form)
+    receiver = text_stream(plain=plain) if stream else None
+    answer, stored = answer_prompt(
+        ensemble, messages if earlier else text, seed=pairs.seed, form=form, members=members, stream=receiver
+    )
+    if not no_log:
+        keep_answer(ensemble.store, messages, answer, options.system_text)
+    remark_on(answer, sum(stored.values()))
     note_failed_judge(judge_failures([answer.ranking]))
+    if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
+        note(f"--strategy {pairs.strategy} does nothing: the ranker {loaded.ranker.name} scores each answer alone")
     if as_json:
         print_json({**answer.to_dict(), **({} if learned is None else {"priors": learned.to_dict()})})
     elif show:
-        _show(answer, stored)
+        show_answer(answer, stored, members or ensemble.members, plain=plain)
         if learned is not None and learned.missing:
             note(learned.message)
-    else:
-        typer.echo(answer.text)
+    elif extract:
+        typer.echo(code_block(answer.text), nl=False)
+    elif not stream:
+        print_text(answer.text, plain=plain)
     if strict and answer.degraded:
         raise typer.Exit(DEGRADED)
+
+
+def prepare(
+    options: AskOptions, pairs: StrategyOptions, priors: Path | None
+) -> tuple[Config, Ensemble, Learned | None]:
+    """Load the configuration and its ensemble, learn its priors, and print what is to know of them and of the judge.
+
+    Raises:
+        InputError: an option has no effect.
+    """
+    from llm_blender.cli._rankers import note_judge, note_other_ranker, note_unknown
+    from llm_blender.ranking import Priors
+
+    loaded = _with_pairs(options.load_config(), pairs, priors)
+    ensemble = load_ensemble(loaded, options)
+    _check_effect(ensemble, options, pairs, priors)
+    learned = learned_priors(ensemble)
+    names = [member.llm.name for member in ensemble.members]
+    if isinstance(ensemble.settings.priors, Priors):
+        note_unknown(ensemble.settings.priors, names)
+        note_other_ranker(ensemble.settings.priors, loaded.ranker.name)
+    note_judge(ensemble.judge, names)
+    return loaded, ensemble, learned
+
+
+def continued(options: AskOptions) -> tuple[list[Message], AskOptions]:
+    """Return the last conversation, and the options with its system message unless they have one.
+
+    Raises:
+        InputError: there is no conversation.
+    """
+    messages, system = last_conversation()
+    if options.system is not None or system is None:
+        return messages, options
+    return messages, replace(options, system=f"@{system}" if system.startswith("@") else system)
+
+
+def answer_prompt(
+    ensemble: Ensemble, prompt: Instruction, *, stream: Stream | None = None, **options: Any
+) -> tuple[Answer, dict[int, bool]]:
+    """Answer a prompt, and show meanwhile how far it is, or the text itself.
+
+    Args:
+        ensemble: the ensemble.
+        prompt: a text or a conversation.
+        stream: receives the text of a lone LLM as it comes; None shows who has answered.
+        options: of `Ensemble.ask`.
+
+    Returns:
+        The answer, and its calls with an answer: whether it comes from the store.
+    """
+    from llm_blender.cli._watch import Streamed, Watcher, watched
+
+    observer: Watcher
+    if stream is None:
+        with watched() as observer:
+            answer = ensemble.ask(prompt, observer=observer, **options)
+    else:
+        observer = streamed = Streamed(stream)
+        try:
+            answer = ensemble.ask(prompt, observer=observer, **options)
+            streamed.finish(answer.text)
+        finally:
+            streamed.close()
+    return answer, observer.stored
+
+
+def _with_pairs(config: Config, pairs: StrategyOptions, priors: Path | None) -> Config:
+    """Return the configuration with the options of a ranking in place of its values."""
+    settings = pairs.settings(config.ranker)
+    changes = {key: settings[key] for key in ("strategy", "budget")}
+    if priors is not None:  # relative to this folder, not to the configuration's
+        changes["priors"] = str(priors.absolute())
+    return config.model_copy(update={"ranker": config.ranker.model_copy(update=changes)})
+
+
+def _check_effect(ensemble: Ensemble, options: AskOptions, pairs: StrategyOptions, priors: Path | None) -> None:
+    """Refuse options of a ranking where a single answer leaves nothing to rank, and a budget that limits nothing."""
+    given = {"--ranker": options.ranker, "--strategy": pairs.strategy, "--budget": pairs.budget, "--priors": priors}
+    names = [name for name, value in given.items() if value is not None]
+    if names and is_alone(ensemble):
+        raise InputError(
+            f"{' and '.join(names)} {'do' if len(names) > 1 else 'does'} nothing with one answer: add another LLM, or "
+            "-n 2 for two answers of this one."
+        )
+    if pairs.budget is not None and ensemble.settings.strategy not in ("auto", "active"):
+        raise InputError(f"--budget does nothing with the strategy {ensemble.settings.strategy}: only auto and active.")
+
+
+def is_alone(ensemble: Ensemble) -> bool:
+    """Return whether one LLM gives one answer, which needs no ranking."""
+    return sum(member.samples for member in ensemble.members) == 1
+
+
+def _compares_pairs(ranker: Ranker) -> bool:
+    from llm_blender.ranking import PairwiseRanker
+
+    return isinstance(ranker, PairwiseRanker)
 
 
 def learned_priors(ensemble: Ensemble) -> Learned | None:
@@ -200,93 +322,3 @@ def _explain(model: str) -> None:
         f"No LLM is configured: {model} answers, a demonstration model, too small to calculate, translate or write"
         f' verse. {advice} this line into ./blend.toml: llm = [{{name = "mine", base_url = {url}, model = {name}}}]'
     )
-
-
-def _remark(answer: Answer, stored: int) -> None:
-    """Print what is missing from an answer to standard error, and where it comes from."""
-    for alike in grouped_failures(answer.failures):
-        note(f"no answer: {describe_failures(alike)}")
-    if answer.fusion is not None:
-        note(f"{'fused' if answer.mode == 'fuse' else 'not fused'}: {answer.fusion.message}")
-    best = answer.candidates[answer.ranking.best]
-    if answer.mode == "pick" and best.cut_off:
-        note(f"this answer of {best.model} is {_cut_off(best)}; raise its max_tokens")
-    note_unread(answer.ranking.truncated)
-    if stored:
-        note(f"{stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones.")
-
-
-def _cut_off(candidate: Candidate) -> str:
-    return "cut off" if candidate.usage is None else f"cut off at {candidate.usage.completion_tokens:,} tokens"
-
-
-def _show(answer: Answer, stored: Sequence[bool]) -> None:
-    """Print all candidates, best first, the fused text, and the totals."""
-    import numpy as np
-
-    from llm_blender.ranking import majority, probability_matrix, win_probabilities
-
-    ranking, wins = answer.ranking, win_probabilities(answer.ranking)
-    whole = ~np.isnan(probability_matrix(ranking)).any(axis=1)
-    wins = np.where(whole, wins, np.nan)  # a mean over few opponents is not comparable
-    for i in ranking.order:
-        win = "" if wins[i] != wins[i] else f"  P(win) {wins[i]:.2f}"
-        work = _work(answer.candidates[i], stored=stored[i])
-        typer.secho(f"{ranking.ranks[i]}.  {answer.candidates[i].model}{win}{work}{_form(ranking, i)}", bold=True)
-        typer.echo(f"{answer.candidates[i].text.strip()}\n")
-    if answer.fusion is not None and answer.fusion.fusion is not None and answer.fusion.fusion.text:
-        by = answer.fusion.fusion.fuser
-        typer.secho(f"fused by {by}" if answer.mode == "fuse" else f"not used, by {by}", bold=True)
-        typer.echo(f"{answer.fusion.fusion.text}\n")
-    if not np.isnan(wins).all():
-        note("P(win): how often a judge prefers it to another one of these, on average")
-    if not whole.all():
-        note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
-    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
-        note(f"{most.count} of {most.total} agree on {most.answer}")
-    for line in _verdicts(ranking):
-        note(line)
-    tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
-    cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
-    note(
-        f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s, {tokens:,} new tokens, {cost}"
-    )
-
-
-def _form(ranking: Ranking, i: int) -> str:
-    """Describe the final answer of a candidate and its flaws of form."""
-    from llm_blender.ranking import FLAWS
-
-    if ranking.evidence is None:
-        return ""
-    answer = ranking.evidence.answers[i] if ranking.evidence.answers else None
-    flaws = ranking.evidence.flaws[i] if ranking.evidence.flaws else ()
-    parts = [] if answer is None else [f"answers {answer}"]
-    parts += [FLAWS[flaw] for flaw in flaws]
-    return f"  ({'; '.join(parts)})" if parts else ""
-
-
-def _verdicts(ranking: Ranking) -> list[str]:
-    """Describe the verdicts of a judge; candidates have the numbers of their ranks."""
-    judging = None if ranking.evidence is None else ranking.evidence.judging
-    lines = []
-    for verdict in () if judging is None else judging.verdicts:
-        a, b = ranking.ranks[verdict.a], ranking.ranks[verdict.b]
-        better, worse = (a, b) if verdict.value > 0 else (b, a)
-        orders = "both orders" if abs(verdict.value) == 1 else "one order, a tie in the other"
-        text = f"preferred {better} to {worse} ({orders})" if verdict.value else f"preferred neither of {a} and {b}"
-        lines.append(f"judge: {judging.judge if judging else ''} {text}")
-    return lines
-
-
-def _work(candidate: Candidate, *, stored: bool) -> str:
-    """Describe what a candidate took: seconds, tokens of prompt and answer, dollars."""
-    parts = [] if candidate.seconds is None else [f"{candidate.seconds:.1f} s"]
-    if candidate.usage is not None:
-        parts.append(f"{candidate.usage.prompt_tokens:,} + {candidate.usage.completion_tokens:,} tokens")
-    if candidate.cost is not None:
-        parts.append(dollars(candidate.cost))
-    if stored:
-        parts.append("from the store")
-    cut = f"  ({_cut_off(candidate)})" if candidate.cut_off else ""
-    return ("  " if parts else "") + ", ".join(parts) + cut
