@@ -12,7 +12,11 @@ from llm_blender.errors import MissingExtraError
 
 @pytest.mark.parametrize(
     ("library", "line"),
-    [("rerankers", "pip install rerankers"), ("distilabel", "pip install distilabel requests")],
+    [
+        ("rerankers", "pip install rerankers"),
+        ("distilabel", "pip install distilabel requests"),
+        ("llm", "pip install llm"),
+    ],
 )
 def test_the_error_holds_the_pip_line(library, line, monkeypatch):
     for name in list(sys.modules):
