@@ -82,7 +82,7 @@ def _load_ensemble(samples: int | None) -> Ensemble:
 
 
 def _messages(prompt: llm.Prompt) -> list[Message]:
-    """Read the system prompt, the turns before and the prompt, each part of which must be a text."""
+    """Read the system prompt, the turns before and the prompt; each part must be a text."""
     messages: list[Any] = []
     for message in prompt.messages:
         parts = [part.to_dict() for part in message.parts]
