@@ -118,8 +118,9 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in _anchors(file), target
 
 
-def test_the_configuration_of_the_readme_waits_for_its_cloud():
-    (text,) = re.findall(r"```toml\n(\[\[llm\]\].*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_configuration_with_a_quorum_waits_for_its_cloud():
+    page = (ROOT / "docs" / "llms.md").read_text(encoding="utf-8")
+    (text,) = (block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "quorum" in block)
     config = Config.from_toml(text)
     limits = Limits(**config.limits.model_dump())
     assert limits.quorum is not None
