@@ -210,9 +210,15 @@ class LLMError(WorkError):
         cost: dollars of it; None if a price is unknown.
 
     Args:
-        llm, reason, retry_after, text, own, usage, cost: see above.
+        llm: see above.
+        reason: see above.
         message: the problem and its fix.
         public: `message` without what a stranger must not read.
+        retry_after: see above.
+        text: see above.
+        own: see above.
+        usage: see above.
+        cost: see above.
     """
 
     http_status = 502
@@ -392,7 +398,7 @@ def describe_failures(failures: Iterable[Failure], *, public: bool = False) -> s
         failures: the failures.
         public: use the messages that clients of a service may read.
 
-    Example:
+    Examples:
         >>> describe_failures([Failure("a", "server", "a: error 500"), Failure("a", "server", "a: error 502")])
         'a (2 times): error 500'
     """

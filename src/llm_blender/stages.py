@@ -190,7 +190,7 @@ class RankRows(Stage[Ranking]):
     Raises:
         InputError: there is no such form.
 
-    Example:
+    Examples:
         >>> RankRows("longest")([{"instruction": "Why?", "candidates": ["No.", "Because."]}])[0]["ranking"]["best"]
         1
     """

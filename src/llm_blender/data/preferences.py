@@ -198,7 +198,7 @@ def make_preferences(
     Raises:
         InputError: a name is unknown, the confidence is not from 0.5 to 1, or the ranking is not of these candidates.
 
-    Example:
+    Examples:
         >>> from llm_blender import Candidate, Example
         >>> from llm_blender.testing import FakeRanker
         >>> example = Example("Hi!", candidates=(Candidate("Go away."), Candidate("Hello, how are you?")))

@@ -60,7 +60,7 @@ class Judge:
         name: see above.
         writers: see above; empty for a ranker.
 
-    Example:
+    Examples:
         >>> from llm_blender.testing import FakeLLM
         >>> judge = Judge("strong", LLMJudge(FakeLLM("strong", "A")), {"strong"})
         >>> judge.is_among(["weak", "strong"])

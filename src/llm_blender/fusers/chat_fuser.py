@@ -103,7 +103,7 @@ class ChatFuser(BaseFuser):
     Raises:
         InputError: `concurrency` or `max_chars` is out of range.
 
-    Example:
+    Examples:
         >>> from llm_blender.testing import FakeLLM
         >>> fuser = ChatFuser(FakeLLM("llama", "Air scatters blue light most."))
         >>> fuser.fuse("Why is the sky blue?", ["Blue light scatters.", "Because of the air."]).text

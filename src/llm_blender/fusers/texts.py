@@ -101,7 +101,7 @@ def even_cap(lengths: Sequence[int], budget: int) -> int:
         lengths: of the texts, in any unit.
         budget: for all texts, in the same unit.
 
-    Example:
+    Examples:
         >>> even_cap([10, 200, 40], 120)  # 10 + 70 + 40
         70
     """

@@ -32,7 +32,7 @@ class ByColumns:
         stage: such as `llm_blender.RankRows`.
         as_json: write the stage's result, such as ``ranking``, as JSON text. False writes only objects of its keys.
 
-    Example:
+    Examples:
         >>> batch = {"instruction": ["Why?"], "candidates": [["No.", "Because."]]}
         >>> json.loads(ByColumns(RankRows("longest"))(batch)["ranking"][0])["best"]
         1

@@ -33,7 +33,7 @@ class PairReranker(BaseRanker):  # type: ignore[misc]  # the library has no type
             round of their elimination.
         budget: maximum number of comparisons per query for ``auto`` and ``active``.
 
-    Example:
+    Examples:
         >>> ranker = PairReranker()
         >>> results = ranker.rank("Why is the sky blue?", ["Because.", "Air scatters blue light most."])
         >>> results.top_k(1)[0].text

@@ -32,7 +32,7 @@ class PairwiseJudge:
     Args:
         ranker: any `Ranker`, or a name: ``bundled``, a folder, a Hub repository.
 
-    Example:
+    Examples:
         >>> judge = PairwiseJudge()
         >>> judge.judge(["What is the capital of France?"], [["No idea.", "The capital of France is Paris."]])
         [1]
@@ -99,7 +99,7 @@ class WinProbabilityReward:
             orders if the ranker has a position bias; ``single`` compares it in one random order then: half the work,
             with noise from the bias.
 
-    Example:
+    Examples:
         >>> reward = WinProbabilityReward()
         >>> first, second = reward(["Why is the sky blue?"] * 2, ["Air scatters blue light most.", "Because."])
         >>> first > second

@@ -42,7 +42,7 @@ class Job:
         InputError: by ``with``: the folder holds other files, or a job that has other settings or is running.
         WorkError: by ``with``: the folder cannot be written to.
 
-    Example:
+    Examples:
         >>> with Job(Path("rows.job"), "run", {"seed": 0}) as job:
         ...     job.journal("rows").status("row-1")
     """

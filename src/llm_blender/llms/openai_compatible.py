@@ -107,7 +107,11 @@ class OpenAICompatibleLLM:
         streamed: whether the last answer was a stream; None before the first one.
 
     Args:
-        name, model, base_url, timeout, concurrency: see above.
+        name: see above.
+        model: see above.
+        base_url: see above.
+        timeout: see above.
+        concurrency: see above.
         api_key: key of the API; None if the server needs none, or if `api_key_env` is given.
         api_key_env: environment variable of the key.
         sampling: defaults for options that a call leaves None.

@@ -131,7 +131,7 @@ def evaluate(
     Raises:
         InputError: as for `check_texts`, a metric or setting is unknown, or a value of one is wrong.
 
-    Example:
+    Examples:
         >>> table = evaluate(["The sky is blue."], ["The sky is blue!"], ["bleu"])
         >>> round(table["bleu"].mean)
         76

@@ -52,7 +52,7 @@ class Longest(Heuristic):
     The score is log(characters + 1), so that the probability of a candidate against another is its share of the
     characters of both.
 
-    Example:
+    Examples:
         >>> Longest().rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best
         0
     """

@@ -162,7 +162,7 @@ class LLMJudge(PairwiseRanker):
     Raises:
         InputError: `certainty` or `concurrency` is out of range.
 
-    Example:
+    Examples:
         >>> from llm_blender.testing import FakeLLM
         >>> judge = LLMJudge(FakeLLM("judge", "A"))  # always prefers the answer it reads first
         >>> judge.compare("Why is the sky blue?", "Blue light scatters most.", "Because.").winner

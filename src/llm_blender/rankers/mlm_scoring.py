@@ -100,7 +100,7 @@ class MLMScoring(PointwiseRanker):
     Raises:
         InputError: the reduction is unknown.
 
-    Example:
+    Examples:
         >>> ranker = MLMScoring.from_pretrained("google-bert/bert-base-uncased")  # doctest: +SKIP
         >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Sky the is."]).best  # doctest: +SKIP
         0

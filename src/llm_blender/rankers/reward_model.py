@@ -284,7 +284,7 @@ class RewardModel(PointwiseRanker):
     pair of texts. A difference of scores is a logit, as in the Bradley-Terry model of their training. Load one with
     `from_pretrained`.
 
-    Example:
+    Examples:
         >>> name = "OpenAssistant/reward-model-deberta-v3-large-v2"
         >>> ranker = RewardModel.from_pretrained(name)  # doctest: +SKIP
         >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best  # doctest: +SKIP

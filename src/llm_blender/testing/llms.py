@@ -43,7 +43,7 @@ class FakeLLM:
         cancelled: number of cancelled calls.
         most_at_once: maximum number of concurrent calls.
 
-    Example:
+    Examples:
         >>> llm = FakeLLM("fake", ["One.", "Two."], errors=["rate_limit"])
         >>> asyncio.run(llm.generate([{"role": "user", "content": "Count."}]))
         Traceback (most recent call last):

@@ -64,7 +64,7 @@ class FakeOpenAIServer:
         headers: of the chat requests, in the same order, names in lower case.
         most_at_once: maximum number of concurrent chat requests.
 
-    Example:
+    Examples:
         >>> with FakeOpenAIServer([FakeReply(status=500), FakeReply("Hello.")]) as server:
         ...     llm = OpenAICompatibleLLM("fake", "fake", server.base_url)
         ...     asyncio.run(llm.generate([{"role": "user", "content": "Hello?"}])).text

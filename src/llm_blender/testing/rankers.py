@@ -31,7 +31,7 @@ class FakeRanker(PairwiseRanker):
     Attributes:
         batches: all comparisons, one list of (instruction, left, right) texts per round.
 
-    Example:
+    Examples:
         >>> ranker = FakeRanker({"good": 1.0, "bad": -1.0}, order_bias=5)
         >>> ranker.rank("Say something.", ["bad", "good"]).best
         1

@@ -151,7 +151,7 @@ def counted(
         ranker: its backend is replaced inside the block.
         counting: makes the counting backend.
 
-    Example:
+    Examples:
         >>> from llm_blender import PairRanker
         >>> ranker = PairRanker.from_pretrained()
         >>> with counted(ranker) as backend:

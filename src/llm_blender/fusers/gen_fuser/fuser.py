@@ -42,7 +42,7 @@ class GenFuser(BaseFuser):
         batch_size: rows per batch.
         prompts: prompt format.
 
-    Example:
+    Examples:
         >>> fuser = GenFuser.from_pretrained("llm-blender/gen_fuser_3b")  # doctest: +SKIP
         >>> candidates = ["Blue light is scattered most.", "The air scatters light."]
         >>> fuser.fuse("Why is the sky blue?", candidates).text  # doctest: +SKIP

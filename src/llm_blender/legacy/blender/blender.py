@@ -55,7 +55,7 @@ class Blender:
     Raises:
         InputError: the ranker's configuration has no checkpoint; see also `loadranker` and `loadfuser`.
 
-    Example:
+    Examples:
         >>> blender = Blender()
         >>> blender.loadranker("bundled")
         >>> blender.rank(["Why is the sky blue?"], [["Because.", "Air scatters blue light most."]])

@@ -64,7 +64,7 @@ class PairRanker(PairwiseRanker):
         evidence: whether what else the texts show counts, by the checkpoint's weights; otherwise the model's logits
             alone do.
 
-    Example:
+    Examples:
         >>> ranker = PairRanker.from_pretrained()
         >>> ranker.rank("Why is the sky blue?", ["Blue light scatters most.", "Because."]).best
         0
