@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from llm_blender.jobs.ray_backend import RayBackend
+from llm_blender.jobs.backends import RayBackend
 
 from llm_blender import RankRows
 
