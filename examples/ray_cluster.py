@@ -23,7 +23,7 @@ def main() -> None:
     backend = RayBackend(actors=2, address=os.environ.get("RAY_ADDRESS"))
     stage = RankRows(os.environ.get("RANKER", "bundled"))
     chunks = [ROWS[start : start + 16] for start in range(0, len(ROWS), 16)]
-    for ranked in backend.map(stage, chunks, len(ROWS)):
+    for ranked in backend.map(stage, chunks, len(chunks)):
         best = [row["candidates"][row["ranking"]["best"]] for row in ranked]
         print(f"rows {ranked[0]['id']} to {ranked[-1]['id']}: {best[0]}")
 
