@@ -120,8 +120,10 @@ def test_a_finished_job_is_not_done_again_and_rows_may_be_appended(blend: Blend,
     assert work(ranker) == 3
     first = Path("out.jsonl").read_bytes()
     Path("out.jsonl").unlink()
+    Path(".out.jsonl.k1lled.part").write_text("{}")
     assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 150
     assert (work(ranker), Path("out.jsonl").read_bytes()) == (0, first)
+    assert not [*Path().glob(".*.part")]
     write(Path("rows.jsonl"), make(100, 150), "a")
     assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 128
     assert work(ranker) == 2

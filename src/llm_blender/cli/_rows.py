@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import sys
 import tempfile
@@ -323,6 +324,8 @@ def work_on_rows(
             for out, made in written.items():
                 if is_folder(output.out):
                     Path(out).parent.mkdir(parents=True, exist_ok=True)
+                for stale in Path(out).parent.glob(f".{glob.escape(Path(out).name)}.*.part"):
+                    stale.unlink()  # of a run that was killed
                 with RowWriter(out) as writer:
                     for part in made:
                         parts.copy(part, writer)
