@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 class Recorder:
     """A backend that notes what it is given to read."""
 
-    parallel = 1
+    parallel, ahead = 1, 0
 
     def __init__(self):
         self.read = set()
