@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -182,7 +183,7 @@ class Store:
         self.path.touch(mode=0o600)  # prompts and answers are private
         connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None, check_same_thread=False)
         try:
-            _migrate(connection)
+            _migrate(connection, self._patience)
         except BaseException:
             connection.close()
             raise
@@ -190,11 +191,19 @@ class Store:
         return connection
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection, patience: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     if _version(connection) < len(_MIGRATIONS):
-        connection.execute("PRAGMA journal_mode = WAL")
+        until = time.monotonic() + patience
+        while True:  # SQLite does not wait here for another process that makes the file
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
         connection.execute("BEGIN IMMEDIATE")  # read the version again: another process may have been faster
         for number in range(_version(connection), len(_MIGRATIONS)):
             connection.execute(_MIGRATIONS[number])
