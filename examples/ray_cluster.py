@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
-from llm_blender.jobs.backends import RayBackend
-
 from llm_blender import RankRows
+from llm_blender.jobs.backends import RayBackend
 
 ROWS = [
     {"id": i, "instruction": f"What is {i} + {i}?", "candidates": ["I do not know.", f"{i} + {i} = {2 * i}."]}
