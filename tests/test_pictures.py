@@ -13,7 +13,11 @@ SCRIPT = runpy.run_path(str(FOLDER / "terminal.py"))
 _NUMBER = re.compile(r"\d+\.\d+")
 
 
-@pytest.mark.parametrize("name", SCRIPT["SCENES"])
+SLOW = {"select"}  # it ranks 100 rows
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SCRIPT["SCENES"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_what_its_script_draws(name: str) -> None:
     drawn = SCRIPT["words"](SCRIPT["draw"](name, SCRIPT["SCENES"][name]))
     kept = SCRIPT["words"]((FOLDER / f"{name}.svg").read_text(encoding="utf-8"))

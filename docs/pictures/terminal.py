@@ -4,7 +4,8 @@
 
 The commands, the bundled ranker and everything printed are real. The answers, their tokens, prices and seconds are
 written here, so that a picture needs no network and comes out the same. What depends on the moment is
-replaced: the seconds of a whole answer and of a ranking, and the times in `blend logs`. The terminal has 80 columns.
+replaced: the seconds of a whole answer and of a ranking, and the times in `blend logs`. The terminal has 80 columns, or
+as many as the longest line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import re
 import sys
 import tempfile
@@ -155,12 +157,13 @@ class Screen:
         """Write an empty line."""
         self.write("")
 
-    def run(self, *arguments: str, lines: Sequence[str] = ()) -> None:
+    def run(self, *arguments: str, lines: Sequence[str] = (), terminal: bool = True) -> None:
         """Run a command of `blend`.
 
         Args:
             arguments: its arguments.
             lines: what a person types into it.
+            terminal: whether standard output is a terminal, and not a pipe.
         """
         typed = iter(lines)
 
@@ -172,7 +175,7 @@ class Screen:
             return line
 
         out, errors, keyboard = (
-            _Stream(self, terminal=True),
+            _Stream(self, terminal=terminal),
             _Stream(self, terminal=False),
             _Stream(self, terminal=True),
         )
@@ -233,6 +236,36 @@ def rank(screen: Screen) -> None:
     better, worse = ANSWERS[BREAD]["qwen3"].text, "I like bread."
     screen.type(f"blend compare {BREAD!r} \\\n    {better!r} \\\n    {worse!r}")
     screen.run("compare", BREAD, better, worse)
+
+
+def select(screen: Screen) -> None:
+    """Measure five LLMs, each right on other questions, against the pick among them."""
+    chance = random.Random(5)
+    words = {
+        "llama3.2": ("{0} cups cost {0} × ${1}.", 0.66),
+        "qwen3": ("Each is ${1}, and there are {0}.", 0.72),
+        "gemma3": ("We have to multiply {0} by ${1}.", 0.68),
+        "mistral": ("{0} times {1} dollars.", 0.62),
+        "gpt-4.1-mini": ("I multiply {0} by {1}.", 0.76),
+    }
+    with (screen.folder / "scored.jsonl").open("w", encoding="utf-8") as file:
+        for _ in range(100):
+            count, price = chance.randint(3, 30), chance.randint(2, 9)
+            candidates = []
+            for name, (text, rate) in words.items():
+                right = chance.random() < rate
+                total = count * price + (0 if right else chance.choice((-10, 10, price, -price)))
+                text = f"{text.format(count, price)} The answer is {total}."
+                candidates.append({"model": name, "text": text, "scores": {"right": float(right)}})
+            row = {"instruction": f"How many dollars are {count} cups at ${price}?", "candidates": candidates}
+            file.write(json.dumps(row) + "\n")
+    command = ["bench", "select", "scored.jsonl", "--score", "right", "--folds", "5"]
+    screen.type(f"blend {' '.join(command)} \\\n    | cut -f1,3,7,8 | column -ts $'\\t'")
+    piped = Screen(screen.folder)
+    piped.run(*command, terminal=False)
+    rows = [[row[i] for i in (0, 2, 6, 7)] for line in piped.text.splitlines() if len(row := line.split("\t")) == 8]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    screen.write(*("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows))
 
 
 def live(screen: Screen) -> None:
@@ -297,6 +330,7 @@ SCENES: dict[str, Callable[[Screen], None]] = {
     "chat": chat,
     "logs": logs,
     "rank": rank,
+    "select": select,
 }
 """What each picture shows, by its name."""
 
@@ -347,7 +381,7 @@ def draw(name: str, scene: Callable[[Screen], None]) -> str:
 def svg(name: str, text: str) -> str:
     """Draw a text with its escape sequences as a terminal."""
     console = Console(
-        width=WIDTH,
+        width=max(WIDTH, *(Text.from_ansi(line).cell_len for line in text.splitlines())),
         record=True,
         file=io.StringIO(),
         color_system="truecolor",
