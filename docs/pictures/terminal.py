@@ -388,7 +388,7 @@ def svg(name: str, text: str) -> str:
         force_terminal=True,
         legacy_windows=False,
     )
-    console.print(Text.from_ansi(text), overflow="fold", soft_wrap=False)
+    console.print(Text.from_ansi(f"{text}\n "), overflow="fold", soft_wrap=False)  # a line below, as rich cuts the last
     picture = console.export_svg(title="", theme=THEME, code_format=SVG, unique_id=name)
     return "\n".join(line.rstrip() for line in picture.splitlines() if line.strip()) + "\n"
 
