@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import click
 import typer
 from mkdocs.structure.files import File, Files
 
@@ -82,27 +81,36 @@ def _relink(text: str, folder: Path, place: Path) -> str:
 def _options() -> Iterator[str]:
     """Yield the lines of the page with the help of all commands."""
     yield "# Options of the commands\n"
-    root = typer.main.get_command(app)
 
-    def walk(command: click.Command, name: str) -> Iterator[str]:
-        if isinstance(command, click.Group):
-            context = click.Context(command, info_name=name)
-            for child in command.list_commands(context):
-                found = command.get_command(context, child)
-                if found is not None:
-                    yield from walk(found, f"{name} {child}")
+    def walk(command: Any, name: str) -> Iterator[str]:
+        if children := getattr(command, "commands", None):
+            for child in children:
+                yield from walk(children[child], f"{name} {child}")
             return
+        command = getattr(command, "_whole", lambda: command)()  # a command is a stub until it is run
         yield f"## `{name}`\n"
         yield (command.help or "").replace("\b", "").replace("<", "&lt;") + "\n"
-        yield "| option | meaning |\n|---|---|"
+        yield "| argument or option | meaning |\n|---|---|"
         for option in command.params:
             if not getattr(option, "hidden", False):
-                names = ", ".join(f"`{one}`" for one in [*option.opts, *option.secondary_opts])
-                meaning = (getattr(option, "help", None) or "").replace("|", "\\|").replace("<", "&lt;")
-                yield f"| {names} | {' '.join(meaning.split())} |"
+                names = (
+                    [*option.opts, *option.secondary_opts]
+                    if option.opts[0][0] == "-"
+                    else [(option.metavar or option.name or "").upper()]
+                )
+                yield f"| {', '.join(f'`{one}`' for one in names)} | {_meaning(option)} |"
         yield ""
 
-    yield from walk(root, "blend")
+    yield from walk(typer.main.get_command(app), "blend")
+
+
+def _meaning(option: Any) -> str:
+    """Return the help of an option in one line, with its default."""
+    words = " ".join((getattr(option, "help", None) or "").split())
+    default = option.show_default if isinstance(option.show_default, str) else option.default
+    if default not in (None, False, ()) and not callable(default) and "[default" not in words:
+        words += f" [default: {default}]"
+    return words.replace("|", "\\|").replace("<", "&lt;")
 
 
 SECTIONS = {

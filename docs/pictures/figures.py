@@ -195,7 +195,7 @@ def matrix() -> Drawing:
         drawing.text(620, 100 + 46 * step, f"{names[now]} against {names[challenger]}: {difference:+.1f}")
         drawing.text(780, 100 + 46 * step, f"→ {names[kept]}", "bold")
         now = kept
-    drawing.text(620, 284, "N − 1 pairs find the best", "small faint")
+    drawing.text(620, 230, "N − 1 pairs find the best", "small faint")
     return drawing
 
 
