@@ -174,11 +174,21 @@ def _type(annotation: Any) -> str:
     return names.get(annotation, "table")
 
 
+FIRST = ("Ensemble", "Answer", "PairRanker", "Ranking", "Candidate", "Example", "load_ranker", "load_fuser")
+"""Names that most programs begin with."""
+
+
 def _python() -> Iterator[str]:
-    """Yield the lines of the page with the docstrings of the public names."""
+    """Yield the lines of the page with the docstrings of the public names, the most used ones first."""
+    names = [name for name in sorted(llm_blender.__all__, key=str.lower) if callable(getattr(llm_blender, name))]
+    first = [name for name in FIRST if name in names]
+    old = [name for name in names if ".legacy." in getattr(llm_blender, name).__module__]
+    errors = [name for name in names if name.endswith("Error")]
+    others = [name for name in names if name not in {*first, *old, *errors}]
     yield "# Python\n"
-    for name in sorted(llm_blender.__all__, key=str.lower):
-        value = getattr(llm_blender, name)
-        if isinstance(value, type) or callable(value):
+    for title, group in {"Begin here": first, "More": others, "Errors": errors, "llm-blender 0.0.2": old}.items():
+        yield f"## {title}\n"
+        for name in group:
+            value = getattr(llm_blender, name)
             path = Path(inspect.getfile(value)).with_suffix("").relative_to(ROOT / "src")
             yield f"::: {'.'.join(path.parts).removesuffix('.__init__')}.{value.__qualname__}\n"
