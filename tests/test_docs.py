@@ -41,6 +41,8 @@ CHECKED = {
     "jsonl questions.jsonl": "tests/test_first_hour.py",
     "python score.py": "tests/test_first_hour.py",
     "toml blend.toml": "tests/test_first_hour.py",
+    "jsonl pairs.jsonl": "tests/test_own_ranker.py",
+    "python fit": "tests/test_own_ranker.py",
 }
 """Kinds of blocks of code, and what runs or checks them."""
 UNCHECKED = {"", "text", "diff", "mermaid"}  # output, programs that need a model of the Hub, drawings
