@@ -289,25 +289,3 @@ CONTRASTS = """() => {
   }
   return low;
 }"""
-
-
-def test_the_standings_show_who_is_good_at_what(playground, open_page):
-    page = open_page(playground())
-    page.get_by_role("button", name="Standings").click()
-    expect(page.locator("#standings-note")).to_contain_text("0 rankings")
-    page.get_by_role("button", name="Close").click()
-    expect(page.locator("#standings")).to_be_hidden()
-    ask(page)
-    answered(page)
-    page.get_by_role("button", name="Prefer B, qwen").click()
-    expect(page.locator("#votes")).to_contain_text("Kept")
-    page.get_by_role("button", name="Standings").click()
-    expect(page.locator("#standings-note")).to_contain_text("1 rankings of these LLMs are recorded, without texts.")
-    table = page.get_by_role("table", name="Shares of the prompts with an answer of the LLM")
-    rows = [row.split("\t") for row in table.get_by_role("row").all_inner_texts()]
-    assert [cell.strip() for cell in rows[0]][:2] == ["LLM", "First places"]
-    assert [cell.strip() for cell in rows[1]][:2] == ["gemma", "100 % of 1"]
-    (qwen,) = [row for row in rows if row[0].strip() == "qwen"]
-    assert qwen[5].strip() == "100 % of 2"
-    page.keyboard.press("Escape")
-    expect(page.locator("#standings")).to_be_hidden()

@@ -15,6 +15,7 @@ _FILES = {
     "/page/past.js": ("past.js", "text/javascript; charset=utf-8"),
     "/page/results.js": ("results.js", "text/javascript; charset=utf-8"),
     "/page/standings.js": ("standings.js", "text/javascript; charset=utf-8"),
+    "/page/standings.css": ("standings.css", "text/css; charset=utf-8"),
     "/page/service.js": ("service.js", "text/javascript; charset=utf-8"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -2,7 +2,7 @@
 
 import { connectHistory } from "./past.js";
 import { Card, element, facts, fusedText, matrix, source } from "./results.js";
-import { connectStandings } from "./standings.js";
+import { showStandings } from "./standings.js";
 import { ask, forgetKey, hasKey, json, onKeyWanted } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
@@ -258,6 +258,12 @@ function showVotes(votes) {
 
 // ── Saying what happens ───────────────────────────────────────────────────────────────────────────────────────────
 
+$("open-standings").addEventListener("click", async () => {
+  await showStandings($("standings-body"));
+  $("standings").showModal();
+});
+$("close-standings").addEventListener("click", () => $("standings").close());
+
 $("forget-key").addEventListener("click", () => {
   forgetKey();
   location.reload();
@@ -298,5 +304,4 @@ function stages(now) {
 }
 
 connectHistory(openKept, attempt);
-connectStandings(attempt);
 attempt(begin);
