@@ -40,10 +40,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to files outside of the folder to their pages, and keep only the language of a block of code."""
+    """Point links to files outside of the folder to their pages, and keep the language of a block of code, and its file."""
     own = Path(page.file.src_uri)
     if page.file.generated_by is not None:
         return markdown
+    markdown = re.sub(r"^```(\w+) (\w+\.\w+)$", r'```\1 title="\2"', markdown, flags=re.M)
     markdown = re.sub(r"^```(\w+) \w+$", r"```\1", markdown, flags=re.M)
     return _relink(markdown, ROOT / "docs" / own.parent, own.parent)
 
