@@ -25,7 +25,7 @@ export async function showStandings(container) {
 let loaded = null;
 function style() {
   loaded ??= new Promise((resolve) => {
-    const link = make("link", { rel: "stylesheet", href: new URL("standings.css", import.meta.url).href });
+    const link = make("link", { rel: "stylesheet", href: new URL("./standings.css", import.meta.url).href });
     link.addEventListener("load", resolve);
     link.addEventListener("error", resolve); // it is legible without
     document.head.append(link);
