@@ -24,7 +24,8 @@ UNDO_SECONDS = 300
 _PAGE = 100  # answers to read at once
 _END = 2**62  # above every number
 _COLUMNS = "number, id, created_at, messages, text, report, settings"
-_VISIBLE = "ifnull(?, owner) = owner AND number NOT IN (SELECT answer FROM deleted)"
+_OWN = "ifnull(?, owner) = owner"
+_VISIBLE = f"{_OWN} AND number NOT IN (SELECT answer FROM deleted)"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class History:
 
         Args:
             limit: maximum number of answers.
-            before: id of an answer; only older ones are listed.
+            before: id of an answer, which may be removed; only older ones are listed.
             owner: owner of the answers.
 
         Raises:
@@ -173,14 +174,17 @@ class History:
             words: compared without case; none lists all answers.
             limit: maximum number of answers.
             offset: number of answers found to leave out, from the newest on.
-            before: id of an answer; only older ones are listed.
+            before: id of an answer, which may be removed; only older ones are listed.
             owner: owner of the answers.
 
         Raises:
             NotFoundError: there is no answer `before`.
         """
         wanted, end = [word.casefold() for word in words], offset + limit
-        number = _END if before is None else self.get(before, owner=owner).number
+        number = _END
+        if before is not None:
+            with self._store.connection() as connection:
+                number = self._find(connection, before, owner, visible=_OWN)[0]
         pages = self._pages(_PAGE if wanted else min(end, _PAGE), number, owner)
         return list(islice((answer for page in pages for answer in page if _contains(answer, wanted)), offset, end))
 
@@ -288,7 +292,7 @@ class History:
             NotFoundError: there is no such answer, or it was removed more than `UNDO_SECONDS` ago.
         """
         with self._changing() as connection:
-            row = self._find(connection, id, owner, visible="ifnull(?, owner) = owner")
+            row = self._find(connection, id, owner, visible=_OWN)
             connection.execute("DELETE FROM deleted WHERE answer = ?", row[:1])
             return self._answer(connection, row)
 
