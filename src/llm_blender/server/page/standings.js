@@ -123,8 +123,7 @@ function share({ count: of, won, ci95 }, unit, half) {
       draw("rect", { class: "bar", width: `${wins}%`, height: 12, y: 4, rx: 2 }),
       half ? draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }) : null,
       ...whisker(low, high)),
-    make("span", { class: "words" }, make("b", {}, `${Math.round(wins)} %`), ` of ${count(of)}`,
-      make("span", { class: "fine" }, `${Math.round(low)} to ${Math.round(high)} %`)),
+    words(`${Math.round(wins)} %`, ` of ${count(of)}`, `${Math.round(low)} to ${Math.round(high)} %`),
   ];
 }
 
@@ -138,10 +137,12 @@ function strengthOf({ strength, ci95, comparisons }, scale) {
       draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }),
       ...whisker(...ci95.map(at)),
       draw("circle", { class: "bar", cx: `${at(strength)}%`, cy: 10, r: 5 })),
-    make("span", { class: "words" }, make("b", {}, signed(strength)), ` in ${count(comparisons)}`,
-      make("span", { class: "fine" }, ci95.map(signed).join(" to "))),
+    words(signed(strength), ` in ${count(comparisons)}`, ci95.map(signed).join(" to ")),
   ];
 }
+
+const words = (value, number, interval) =>
+  make("span", { class: "words" }, make("span", {}, make("b", {}, value), number), make("span", { class: "fine" }, interval));
 
 const picture = (...shapes) => draw("svg", { width: "100%", height: 20, "aria-hidden": "true" }, ...shapes);
 
