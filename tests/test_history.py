@@ -120,6 +120,9 @@ def test_what_is_deleted_takes_its_votes_along(history: History) -> None:
 def test_what_is_removed_can_be_restored_for_a_while(history: History, tmp_path: Path) -> None:
     history.vote("one", 0)
     history.remove("one")
+    history.keep("newer", QUESTION, "A.", REPORT)
+    history.remove("newer")
+    assert history.latest(9, before="newer") == []
     assert (history.latest(9), history.search(["why"], 9), list(history.voted())) == ([], [], [])
     for change in (history.get, history.take_back, history.remove, lambda id: history.vote(id, 0)):
         with pytest.raises(NotFoundError):

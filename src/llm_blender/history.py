@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Literal
 
 from llm_blender.errors import InputError, NotFoundError, StoreError
@@ -21,9 +21,11 @@ BLIND = "human-blind"
 """`LabelledPair.by` of a vote whose voter saw neither names nor ranks; that of other votes is ``human``."""
 UNDO_SECONDS = 300
 """Seconds in which a removed answer can be restored."""
-_PAGE = 100  # answers that a search reads at once
+_PAGE = 100  # answers to read at once
+_END = 2**62  # above every number
 _COLUMNS = "number, id, created_at, messages, text, report, settings"
-_VISIBLE = "ifnull(?, owner) = owner AND number NOT IN (SELECT answer FROM deleted)"
+_OWN = "ifnull(?, owner) = owner"
+_VISIBLE = f"{_OWN} AND number NOT IN (SELECT answer FROM deleted)"
 
 
 @dataclass(frozen=True)
@@ -139,19 +141,13 @@ class History:
 
         Args:
             limit: maximum number of answers.
-            before: id of an answer; only older ones are listed.
+            before: id of an answer, which may be removed; only older ones are listed.
             owner: owner of the answers.
 
         Raises:
             NotFoundError: there is no answer `before`.
         """
-        with self._store.connection() as connection:
-            end = 2**62 if before is None else self._find(connection, before, owner)[0]
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} ORDER BY number DESC LIMIT ?",
-                (end, owner, limit),
-            ).fetchall()
-            return [self._answer(connection, row) for row in rows]
+        return self.search((), limit, before=before, owner=owner)
 
     def numbered(self, number: int, *, owner: str | None = None) -> KeptAnswer:
         """Return the answer of this `KeptAnswer.number`.
@@ -178,18 +174,33 @@ class History:
             words: compared without case; none lists all answers.
             limit: maximum number of answers.
             offset: number of answers found to leave out, from the newest on.
-            before: id of an answer; only older ones are listed.
+            before: id of an answer, which may be removed; only older ones are listed.
             owner: owner of the answers.
 
         Raises:
             NotFoundError: there is no answer `before`.
         """
-        wanted, found, end = [word.casefold() for word in words], list[KeptAnswer](), offset + limit
-        at_once = _PAGE if wanted else end
-        while len(found) < end and (page := self.latest(at_once, before=before, owner=owner)):
-            found += [answer for answer in page if _contains(answer, wanted)]
-            before = page[-1].id
-        return found[offset:end]
+        wanted, end = [word.casefold() for word in words], offset + limit
+        number = _END
+        if before is not None:
+            with self._store.connection() as connection:
+                number = self._find(connection, before, owner, visible=_OWN)[0]
+        pages = self._pages(_PAGE if wanted else min(end, _PAGE), number, owner)
+        return list(islice((answer for page in pages for answer in page if _contains(answer, wanted)), offset, end))
+
+    def _pages(self, size: int, before: int, owner: str | None) -> Iterator[list[KeptAnswer]]:
+        """Yield the answers with lower numbers, newest first; others may use the store between two pages."""
+        while True:
+            with self._store.connection() as connection:
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} ORDER BY number DESC LIMIT ?",
+                    (before, owner, size),
+                ).fetchall()
+                page = [self._answer(connection, row) for row in rows]
+            if not page:
+                return
+            yield page
+            before = page[-1].number
 
     def voted(self, *, blind_only: bool = False, owner: str | None = None) -> Iterator[KeptAnswer]:
         """Yield the answers with votes, oldest first; later ones may be missing.
@@ -281,7 +292,7 @@ class History:
             NotFoundError: there is no such answer, or it was removed more than `UNDO_SECONDS` ago.
         """
         with self._changing() as connection:
-            row = self._find(connection, id, owner, visible="ifnull(?, owner) = owner")
+            row = self._find(connection, id, owner, visible=_OWN)
             connection.execute("DELETE FROM deleted WHERE answer = ?", row[:1])
             return self._answer(connection, row)
 

@@ -56,7 +56,9 @@ def names(table):
 
 
 def cells(table, name):
-    return [" ".join(text.split()) for text in table.get_by_role("row", name=name).get_by_role("cell").all_inner_texts()]
+    return [
+        " ".join(text.split()) for text in table.get_by_role("row", name=name).get_by_role("cell").all_inner_texts()
+    ]
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -70,7 +72,7 @@ def test_who_wins_how_often(filled, open_page, size):
     shares = [int(cells(table, name)[2].split(" %")[0]) for name in NAMES]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert cells(table, "qwen")[3].startswith("+0.")
-    assert "of 120 +" in cells(table, "qwen")[3]
+    assert "in 120 " in cells(table, "qwen")[3]
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     overflow = "(node) => node.scrollWidth - node.clientWidth"
     assert page.locator("#standings").evaluate(overflow) <= 0
@@ -114,9 +116,9 @@ def test_every_column_sorts_from_the_keyboard(filled, open_page):
 def test_the_ranker_on_one_kind_of_prompt(filled, open_page):
     page = open_page(filled)
     table = standings(page)
-    page.get_by_label("Ranker on").select_option("prompts for code")
+    page.get_by_label("Ranked first on").select_option("prompts for code")
     assert "of 20 " in cells(table, "qwen")[2]
-    page.get_by_label("Ranker on").select_option("all prompts")
+    page.get_by_label("Ranked first on").select_option("all prompts")
     assert "of 60 " in cells(table, "qwen")[2]
 
 

@@ -28,7 +28,8 @@ def test_files_need_no_key_and_load_nothing_from_elsewhere(serve, path):
 def test_what_the_page_names_is_there_and_nothing_is_inline(plain):
     page = plain.http.get("/").text
     named = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
-    imported = {name for path in PATHS for name in re.findall(r'from "\./([^"]+)"', plain.http.get(path).text)}
+    loads = r'(?:from |URL\()"\./([^"]+)"'
+    imported = {name for path in PATHS for name in re.findall(loads, plain.http.get(path).text)}
     assert {f"/{name}" for name in named} | {f"/page/{name}" for name in imported} | {"/"} == PATHS
     assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page)
 

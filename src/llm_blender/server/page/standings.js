@@ -25,7 +25,7 @@ export async function showStandings(container) {
 let loaded = null;
 function style() {
   loaded ??= new Promise((resolve) => {
-    const link = make("link", { rel: "stylesheet", href: new URL("standings.css", import.meta.url).href });
+    const link = make("link", { rel: "stylesheet", href: new URL("./standings.css", import.meta.url).href });
     link.addEventListener("load", resolve);
     link.addEventListener("error", resolve); // it is legible without
     document.head.append(link);
@@ -44,7 +44,7 @@ function parts({ data, rankings, missing, used }) {
       + "A line on a bar is the 95 % interval: where two overlap widely, chance may have made the order."),
     ...table(data),
     make("p", { class: "fine" }, "Blind votes were given without names and ranks. A vote is won against one other LLM; a tie is half "
-      + "a win, and the dotted line is one half. Ranker: how often the answer ranked first is that of the LLM. "
+      + "a win, and the dotted line is one half. Ranked first: how often the ranker put an answer of the LLM first. "
       + `Strength: in logits, relative to the mean of the LLMs, from all comparisons of the recorded rankings.${priors}`),
   ];
 }
@@ -60,7 +60,7 @@ function table(data) {
     { title: "LLM", value: ({ llm }) => llm },
     { title: "Blind votes", value: ({ blind }) => rate(blind), cell: ({ blind }) => share(blind, "votes", true) },
     { title: "Open votes", value: ({ open }) => rate(open), cell: ({ open }) => share(open, "votes", true) },
-    { title: "Ranker", value: (llm) => rate(ranker(llm)), cell: (llm) => share(ranker(llm), "prompts", false) },
+    { title: "Ranked first", value: (llm) => rate(ranker(llm)), cell: (llm) => share(ranker(llm), "prompts", false) },
     { title: "Strength", value: ({ strength }) => strength, cell: (llm) => strengthOf(llm, scale) },
   ];
   let by = { column: columns.findLast(({ value }) => data.some((llm) => value(llm) !== null)), down: true };
@@ -97,7 +97,7 @@ function kinds(data, choose) {
   const select = make("select", { id: "standings-kind" },
     ...known.map(([kind, words]) => make("option", { value: kind }, words)));
   select.addEventListener("change", () => choose(select.value));
-  return make("p", { class: "kinds" }, make("label", { for: select.id }, "Ranker on"), select);
+  return make("p", { class: "kinds" }, make("label", { for: select.id }, "Ranked first on"), select);
 }
 
 /** The LLMs in the order of a column; those without a value are last. */
@@ -123,8 +123,7 @@ function share({ count: of, won, ci95 }, unit, half) {
       draw("rect", { class: "bar", width: `${wins}%`, height: 12, y: 4, rx: 2 }),
       half ? draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }) : null,
       ...whisker(low, high)),
-    make("span", { class: "words" }, make("b", {}, `${Math.round(wins)} %`), ` of ${count(of)}`,
-      make("span", { class: "fine" }, `${Math.round(low)} to ${Math.round(high)} %`)),
+    words(`${Math.round(wins)} %`, ` of ${count(of)}`, `${Math.round(low)} to ${Math.round(high)} %`),
   ];
 }
 
@@ -138,10 +137,12 @@ function strengthOf({ strength, ci95, comparisons }, scale) {
       draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }),
       ...whisker(...ci95.map(at)),
       draw("circle", { class: "bar", cx: `${at(strength)}%`, cy: 10, r: 5 })),
-    make("span", { class: "words" }, make("b", {}, signed(strength)), ` of ${count(comparisons)}`,
-      make("span", { class: "fine" }, ci95.map(signed).join(" to "))),
+    words(signed(strength), ` in ${count(comparisons)}`, ci95.map(signed).join(" to ")),
   ];
 }
+
+const words = (value, number, interval) =>
+  make("span", { class: "words" }, make("span", {}, make("b", {}, value), number), make("span", { class: "fine" }, interval));
 
 const picture = (...shapes) => draw("svg", { width: "100%", height: 20, "aria-hidden": "true" }, ...shapes);
 
