@@ -28,6 +28,31 @@ def _blocks(language: str) -> list[object]:
     return [pytest.param(block, id=f"{page.relative_to(ROOT)}-{i}") for i, (page, block) in enumerate(found)]
 
 
+CHECKED = {
+    "python": "here",
+    "toml": "here",
+    "json": "here",
+    "bash": "here: options of blend",
+    "py": "tests/server/test_page.py",
+    "python trl": "tests/integrations",
+    "python distilabel": "tests/integrations",
+    "python rerankers": "tests/integrations",
+    "python models": "tests/metrics",
+    "jsonl questions.jsonl": "tests/test_first_hour.py",
+    "python score.py": "tests/test_first_hour.py",
+    "toml blend.toml": "tests/test_first_hour.py",
+}
+"""Kinds of blocks of code, and what runs or checks them."""
+UNCHECKED = {"", "text", "diff", "mermaid"}  # output, programs that need a model of the Hub, drawings
+
+
+def test_every_kind_of_block_is_checked() -> None:
+    kinds = set()
+    for page in PAGES:
+        kinds.update(re.findall(r"^```(.*)\n(?:.*\n)*?```$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert kinds <= CHECKED.keys() | UNCHECKED
+
+
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_python_blocks_run(code: str) -> None:
     names: dict[str, object] = {}
@@ -47,7 +72,8 @@ def test_rows_are_valid(text: str) -> None:
     assert len(row.candidates) == 2
 
 
-MEASURED = ("README.md", "docs/evidence.md", "docs/pays.md", "docs/priors.md", "docs/rankers.md")
+_MEASURED = ("evidence", "index", "pays", "priors", "rankers", "tour", "which")
+MEASURED = ("README.md", *(f"docs/{name}.md" for name in _MEASURED))
 """Pages with figures of the bundled ranker, beside its own card."""
 
 

@@ -32,3 +32,11 @@ def test_pictures_load_nothing() -> None:
     for path in FOLDER.glob("*.svg"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"url\(\s*[\"']?https?:|<script|<image|(?<!xmlns:)xlink:href=\"http", text), path.name
+
+
+FIGURES = runpy.run_path(str(FOLDER / "figures.py"))["FIGURES"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_what_its_script_draws(name: str) -> None:
+    assert (FOLDER / f"{name}.svg").read_text(encoding="utf-8") == str(FIGURES[name]())

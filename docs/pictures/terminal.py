@@ -30,6 +30,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from llm_blender.cli import app
+from llm_blender.config import Price
 from llm_blender.ensemble import Ensemble
 from llm_blender.testing import FakeLLM
 from llm_blender.types import Answer, Candidate, Failure, Usage
@@ -157,13 +158,14 @@ class Screen:
         """Write an empty line."""
         self.write("")
 
-    def run(self, *arguments: str, lines: Sequence[str] = (), terminal: bool = True) -> None:
+    def run(self, *arguments: str, lines: Sequence[str] = (), terminal: bool = True, status: int = 0) -> None:
         """Run a command of `blend`.
 
         Args:
             arguments: its arguments.
             lines: what a person types into it.
             terminal: whether standard output is a terminal, and not a pipe.
+            status: the exit status that it has.
         """
         typed = iter(lines)
 
@@ -181,8 +183,8 @@ class Screen:
         )
         streams = mock.patch.multiple(sys, stdout=out, stderr=errors, stdin=keyboard)
         with streams, mock.patch("builtins.input", read), contextlib.chdir(self.folder):
-            if status := app(list(arguments), standalone_mode=False):
-                raise RuntimeError(f"blend {arguments[0]} ended with {status}:\n{self.text}")
+            if (ended := app(list(arguments), standalone_mode=False) or 0) != status:
+                raise RuntimeError(f"blend {arguments[0]} ended with {ended}:\n{self.text}")
 
 
 class _Stream(io.TextIOBase):
@@ -201,6 +203,45 @@ class _Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         return self._screen._text.write(text)
+
+
+def begin(screen: Screen) -> None:
+    """Write a configuration from what is there, and try each LLM: servers and measurements are recorded, too."""
+    from llm_blender.cli.init import Source
+    from llm_blender.llms.checks import LLMCheck
+    from llm_blender.llms.providers import PROVIDERS
+
+    models = {"openai": ("gpt-4.1-mini",), "ollama": ("llama3.2:3b", "qwen3:4b")}
+    sources = [Source(PROVIDERS[provider], its) for provider, its in models.items()]
+    works = {"works": True, "stream": True, "tools": True, "json": True, "calls": 4}
+    measured = {
+        "gpt-4.1-mini": {"first_token": 0.41, "tokens_per_second": 92.0, "seed": False, "cost": 0.000169, **works},
+        "llama3.2:3b": {"first_token": 0.18, "tokens_per_second": 71.0, "seed": True, **works},
+        "qwen3:4b": {
+            "problem": "no answer within 120 s",
+            "fix": "try again: a server may load the model first; else raise timeout",
+        },
+    }
+
+    async def find() -> tuple[list[Source], list[str]]:
+        return sources, []
+
+    async def check(entry: Any, folder: Path, *, quick: bool) -> LLMCheck:
+        return LLMCheck(entry.name, entry.model, entry.base_url, **measured[entry.model])
+
+    (screen.folder / "blend.toml").unlink()
+    screen.type("blend init --yes")
+    providers = "llm_blender.llms.providers"
+    with (
+        mock.patch("llm_blender.cli.init.find_sources", find),
+        mock.patch(f"{providers}.has_prices", return_value=True),
+        mock.patch(f"{providers}.price_of", return_value=Price(input=0.4, output=1.6)),
+    ):
+        screen.run("init", "--yes")
+    screen.space()
+    screen.type("blend check")
+    with mock.patch("llm_blender.llms.checks.check_llm", check):
+        screen.run("check", status=3)
 
 
 def ask(screen: Screen) -> None:
@@ -325,6 +366,7 @@ def recorded() -> Iterator[Screen]:
 
 
 SCENES: dict[str, Callable[[Screen], None]] = {
+    "begin": begin,
     "terminal": ask,
     "live": live,
     "chat": chat,
@@ -388,7 +430,7 @@ def svg(name: str, text: str) -> str:
         force_terminal=True,
         legacy_windows=False,
     )
-    console.print(Text.from_ansi(text), overflow="fold", soft_wrap=False)
+    console.print(Text.from_ansi(f"{text}\n "), overflow="fold", soft_wrap=False)  # a line below, as rich cuts the last
     picture = console.export_svg(title="", theme=THEME, code_format=SVG, unique_id=name)
     return "\n".join(line.rstrip() for line in picture.splitlines() if line.strip()) + "\n"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
-from llm_blender.errors import NotFoundError
+from llm_blender.errors import InputError, NotFoundError, WorkError
 
 _T = TypeVar("_T")
 
@@ -42,6 +42,9 @@ FILES = [
 
 ANSWER_SECONDS = 3.0
 """Time limit of the Hub's first answer. The Hub's own client waits and retries much longer."""
+
+CONNECT_SECONDS = 10.0
+"""Time limit of the Hub's answer to who the user is, before files are pushed."""
 
 
 def offline() -> bool:
@@ -156,6 +159,71 @@ def _looked(folder: Path) -> str:
 
 def _has_weights(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("onnx/*.onnx", "*.safetensors", "*.gguf", PICKLED_FILES[0]))
+
+
+def check_push(repo: str, token: str | None = None) -> None:
+    """Check what can be checked of a later `push_folder` before long work: name, token, offline mode.
+
+    Raises:
+        InputError: the name is none, there is no token, or offline mode is on.
+    """
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, but not listed
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is no name on the Hub, such as owner/my-ranker ({error}).") from error
+    if offline() or constants.HF_HUB_OFFLINE:
+        raise InputError("Nothing can be pushed to the Hub: offline mode is on (LLM_BLENDER_OFFLINE, HF_HUB_OFFLINE).")
+    if not (token or get_token()):
+        raise InputError(
+            f"Pushing to {repo} needs a token that may write: run `hf auth login`, or set HF_TOKEN "
+            "(https://huggingface.co/settings/tokens)."
+        )
+
+
+def push_folder(folder: Path, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Push the files of a checkpoint, with its card, to a repository on the Hub, which is made if there is none.
+
+    Args:
+        folder: the checkpoint; other files in it are not pushed.
+        repo: name of the repository, ``owner/name``.
+        private: whether a new repository is private; None for the owner's default.
+        token: of the user; None for ``HF_TOKEN`` or the login of huggingface_hub.
+
+    Returns:
+        URL of the repository.
+
+    Raises:
+        InputError: as for `check_push`.
+        WorkError: the Hub cannot be reached, or refuses it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    check_push(repo, token)
+    api = HfApi(endpoint=endpoint(), token=token)
+    try:
+        _within(CONNECT_SECONDS, lambda: api.whoami())
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            allow_patterns=[*FILES, *PICKLED_FILES],
+            commit_message="Checkpoint and its card",
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = " Use a token that may write to it: `hf auth login`, or HF_TOKEN." if status in (401, 403) else ""
+        raise WorkError(f"{endpoint()} refused {repo} (HTTP {status}).{hint} The checkpoint is in {folder}.") from error
+    except Exception as error:  # of requests, httpx or httpx2: the client differs by version of huggingface_hub
+        words = str(error).splitlines()[0] if str(error) else "no answer"
+        raise WorkError(
+            f"{repo} was not pushed to {endpoint()} ({type(error).__name__}: {words}). The checkpoint is in {folder}."
+        ) from error
+    return str(url)
 
 
 @dataclass(frozen=True)

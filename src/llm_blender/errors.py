@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -282,13 +282,40 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 
     An unknown key comes first, as it often explains a missing one.
     """
-    problem = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    keys = list(problem["loc"])  # empty if the problem concerns several keys
-    while keys and isinstance(keys[-1], int):  # the index of a value in a list
-        keys.pop()
-    place = _place(keys[:-1])
-    words = one_problem(problem, keys[-1:], _model_at(model, keys[:-1]))
-    return (f"{place}: {words}" if place else words) + ("" if words.endswith("?") else ".")
+    return problems(error, model)[0].words
+
+
+class Problem(NamedTuple):
+    """One error of a pydantic model: the keys and indices that lead to it, and a sentence that names its place."""
+
+    keys: tuple[int | str, ...]
+    words: str
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Describe all errors of a pydantic model, unknown keys first.
+
+    A missing key that an unknown one was probably meant to be is left out.
+    """
+    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    meant: set[tuple[int | str, ...]] = set()
+    described = []
+    for problem in found:
+        keys = list(problem["loc"])  # empty if the problem concerns several keys
+        while keys and isinstance(keys[-1], int):  # the index of a value in a list
+            keys.pop()
+        inner = _model_at(model, keys[:-1])
+        if problem["type"] == "extra_forbidden" and (near := nearest(str(keys[-1]), field_names(inner))):
+            meant.add((*keys[:-1], near))
+        if problem["type"] == "missing" and tuple(keys) in meant:
+            continue
+        place = _place(keys[:-1])
+        words = one_problem(problem, keys[-1:], inner)
+        if problem["type"] in ("tuple_type", "list_type") and _model_at(model, keys) is not inner:
+            words = f"write it as [[{keys[-1]}]], with two brackets and a table for each"
+        words = (f"{place}: {words}" if place else words) + ("" if words.endswith("?") else ".")
+        described.append(Problem(tuple(keys), words))
+    return list(dict.fromkeys(described))
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
@@ -346,7 +373,7 @@ def plain_words(message: str) -> str:
     for theirs, ours in _PLAIN.items():
         message = message.replace(theirs, ours)
     message = re.sub(r"a valid dictionary or (instance|object).*", "a table", message)
-    return message.partition(", unable to parse")[0].rstrip(".")
+    return message.replace("a valid tuple", "a list").partition(", unable to ")[0].rstrip(".")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -109,7 +109,8 @@ class TestBaselines:
         assert result.exit_code == 0, result.stderr
         summary = json.loads(result.stdout)
         assert (summary["output"], summary["pairs"], summary["int8"]) == ("made", 6, {})
-        assert set(summary["dev"]) == {"pairs", "agreement", "longest", "ece", "brier"}
+        figures = {"pairs", "agreement", "agreement_low", "agreement_high", "longest", "ece", "brier", "log_loss"}
+        assert set(summary["dev"]) == figures
         assert (summary["dev"]["pairs"], summary["dev"]["longest"]) == (2, 1)
 
         name = "mlm:made" if kind == "mlm_scoring" else Path("made")
@@ -120,7 +121,7 @@ class TestBaselines:
         card = Path("made/README.md").read_text()
         assert ('load_ranker("mlm:made")' if kind == "mlm_scoring" else 'load_ranker("made")') in card
         assert f"| ranker | {kind} |" in card
-        assert "| Good and bad | unknown | 6 | 0 | 6 | 6 | `" in card
+        assert "| Good and bad | not named | 6 | 0 | 6 | 6 | `" in card
         assert "alone_layers" not in card
         assert f"| {kind} | {summary['steps']} | " in card
 
@@ -260,7 +261,7 @@ class TestVotes:
             (["--votes", "votes.jsonl", "--replace", "bundled"], "blend export bundled my-ranker"),
             (["--votes", "votes.jsonl", "votes.jsonl", "--dev", "votes.jsonl"], "leave out FILE, --dev"),
             (["--votes", "votes.jsonl", "--init", "longest"], "No ranker 'longest'"),
-            (["votes.jsonl", "--replace", "current"], "--init and --replace need --votes"),
+            (["votes.jsonl", "--replace", "current"], "--replace needs --votes"),
         ],
     )
     def test_wrong_options(self, blend, votes, args, message):

@@ -161,7 +161,7 @@ class TestWhatIsLeftOut:
         assert set(summary.excluded) == {"0/test.jsonl", "1/test.jsonl"}
 
     def test_a_test_file_that_is_none(self, imported, write):
-        other = write("raw.jsonl", [pair(0)])
+        other = write("raw.jsonl", [{"prompt": "Why?", "answer": "Because."}])
         with pytest.raises(RowError, match=r"raw.jsonl, line 1: `candidates` is missing"):
             imported(write("x.jsonl", [pair(0)]), exclude=(other,))
 

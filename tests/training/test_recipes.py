@@ -7,7 +7,7 @@ import pytest
 
 from llm_blender.errors import ConfigError, NotFoundError, RowError
 from llm_blender.training.groups import excluded_keys, load_groups
-from llm_blender.training.recipes import Recipe, Source
+from llm_blender.training.recipes import FuserRecipe, Recipe, Source
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -41,6 +41,62 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as error:
         Recipe.load(path)
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 1\nlearning_rat = 1", ', line 2: unknown key "learning_rat"; did you mean "learning_rate"?'),
+        ("[[sources]]\nfile = 'a'\n\n[[sources]]\npairs = 'labelled'", ', line 4: [[sources]] #2: "file" is missing.'),
+        (
+            "[[sources]]\nfil = 'a'",
+            ', line 2: [[sources]] #1: unknown key "fil"; did you mean "file"?',  # and not that "file" is missing
+        ),
+        ("[[dev]]\nfile = 'a'", ', line 1: unknown key "dev"; did you mean "dev_sources"?'),
+        ("[sources]\nfile = 'a'", ", line 1: write it as [[sources]], with two brackets and a table for each."),
+        ("[[sources]]\nfile = 'a'\nscores = 'judge'", ', line 3: [[sources]] #1: "scores" should be a list.'),
+        ("bf16 = 'maybe'", ', line 1: "bf16" should be a valid boolean.'),
+        ('loss = "logistik"', ", line 1: \"loss\" should be 'logistic', 'soft_logistic', 'bce',"),
+        (
+            "epochs = 0\nbackbon = 'x'\n[[sources]]\nfile = 3\n",
+            ': 3 problems: (1) PATH, line 2: unknown key "backbon"; did you mean "backbone"? (2) PATH, line 4: '
+            '[[sources]] #1: "file" should be a valid string. (3) PATH, line 1: "epochs" should be at least 1.',
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [Recipe, FuserRecipe])
+def test_all_that_is_wrong_is_named_with_its_line(tmp_path, text, message, kind):
+    if kind is FuserRecipe:
+        text, message = (
+            part.replace("scores", "models").replace("pairs = 'labelled'", "score = 'x'") for part in (text, message)
+        )
+        if "loss" in text:
+            pytest.skip("a fuser has one loss")
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        kind.load(path)
+    found = str(error.value)
+    assert found.replace(str(path), "PATH").startswith("PATH" + message)
+    assert not any(word in found for word in ("Input", "Extra", "valid tuple", "Field", "pydantic"))
+
+
+def test_what_is_wrong_in_a_base_is_named_there(tmp_path):
+    (tmp_path / "base.toml").write_text("epochs = 1\nwarmup = 2\n")
+    (tmp_path / "own.toml").write_text('base = "base.toml"\nepochs = 0\n')
+    with pytest.raises(ConfigError) as error:
+        Recipe.load(tmp_path / "own.toml")
+    assert f'{tmp_path / "base.toml"}, line 2: "warmup" should be less than 1.' in str(error.value)
+    assert f'{tmp_path / "own.toml"}, line 2: "epochs" should be at least 1.' in str(error.value)
+
+
+def test_the_losses_of_a_recipe_are_those_there_are():
+    from typing import get_args
+
+    from llm_blender.training.losses import LOSSES
+    from llm_blender.training.recipes import LossName
+
+    assert set(get_args(LossName)) == set(LOSSES)
 
 
 def test_a_recipe_that_is_not_there(tmp_path):

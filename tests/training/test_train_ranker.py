@@ -297,7 +297,10 @@ class TestRun:
         _, run, steps, notes = made
         (count,) = run.sources
         assert (count.rows, count.excluded, count.groups, count.pairs) == (64, 8, 56, 56)
-        assert set(run.quality.dev) == {"pairs", "agreement", "longest", "flip_rate", "ece", "brier"}
+        assert set(run.quality.dev) == {
+            *("pairs", "agreement", "agreement_low", "agreement_high", "longest"),
+            *("flip_rate", "ece", "brier", "log_loss"),
+        }
         assert run.quality.dev["pairs"] == 8
         assert run.quality.dev["longest"] == 1  # "good" has a letter more than "bad"
         assert 0 <= run.quality.int8["same_decision"] <= 1

@@ -158,18 +158,21 @@ class TestTraining:
             module.train_on_votes(module.split_votes(voted(60), 0), output, init=str(init), epochs=3)
         assert (output / "votes" / "learnt.jsonl").read_bytes() == before
 
-    def test_what_reads_otherwise_is_refused(self, init, tmp_path):
+    def test_what_reads_otherwise_still_does(self, init, tmp_path):
         shutil.copytree(init, tmp_path / "other")
-        config = dataclasses.replace(PairRankerConfig.load(init), special_tokens="each_text")
+        config = dataclasses.replace(PairRankerConfig.load(init), special_tokens="each_text", source_tail=0.0)
         config.save(tmp_path / "other")
-        with pytest.raises(InputError, match=r"reads texts as training does not \(special_tokens\)"):
-            module.train_on_votes(module.split_votes(voted(), 0), tmp_path / "out", init=str(tmp_path / "other"))
+        settings = {**FAST, "epochs": 1}
+        split = module.split_votes(voted(), 0)
+        module.train_on_votes(split, tmp_path / "out", init=str(tmp_path / "other"), settings=settings)
+        assert PairRankerConfig.load(tmp_path / "out") == config
 
     def test_the_bundled_rankers_settings_make_a_recipe(self):
         from llm_blender.rankers.checkpoints import find_checkpoint
+        from llm_blender.training.checkpoints import follow_init
 
         config = PairRankerConfig.load(find_checkpoint("bundled"))
-        recipe = module._recipe("bundled", config, 5, 3, None, module.SETTINGS)
+        recipe = follow_init(module._recipe("bundled", 5, 3, None, module.SETTINGS))
         assert (recipe.alone_layers, recipe.max_length) == (config.alone_layers, config.max_length)
         assert (recipe.init, recipe.seed, recipe.epochs) == ("bundled", 3, module.SETTINGS["epochs"])
 

@@ -585,6 +585,32 @@ class TrainingOptions:
         ),
     ] = None
     seed: Annotated[int | None, typer.Option(min=0, help="Seed everything that is drawn at random.")] = None
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="Name the licence of FILE in the model card [default: of its card].")
+    ] = ""
+    push_to_hub: Annotated[
+        str, typer.Option(metavar="OWNER/NAME", help="Push the result with its card to this repository of the Hub.")
+    ] = ""
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository of the Hub private.")] = False
+
+    def check_push(self) -> None:
+        """Check before the training what can be checked of --push-to-hub."""
+        if self.push_to_hub:
+            from llm_blender._hub import check_push
+
+            check_push(self.push_to_hub)
+        elif self.private:
+            raise InputError("--private needs --push-to-hub: name the repository.")
+
+    def push(self, folder: Path) -> str | None:
+        """Push a checkpoint where --push-to-hub names a repository; return its URL."""
+        if not self.push_to_hub:
+            return None
+        from llm_blender._hub import push_folder
+
+        url = push_folder(folder, self.push_to_hub, private=self.private or None)
+        note(f"pushed to {url}")
+        return url
 
     def __post_init__(self) -> None:
         if self.dev is not None and not self.dev.exists():

@@ -58,8 +58,8 @@ def fuser(
 ) -> None:
     """Train a GenFuser; an interrupted run with the same output resumes.
 
-    JSON: {output, rows, too_long, steps, seconds, dev: [{step, loss, loss_low, loss_high, rows, tokens}]}; dev is the
-    loss per token of the answers, before the first step and while it trains.
+    JSON: {output, rows, too_long, steps, seconds, dev: [{step, loss, loss_low, loss_high, rows, tokens}], remarks,
+    pushed}; dev is the loss per token of the answers, before the first step and while it trains.
     """
     try:
         from llm_blender.training.fuser import train_fuser
@@ -73,6 +73,7 @@ def fuser(
     if options.recipe is None:
         changes["backbone"] = options.backbone
     plan = plan.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    options.check_push()
     with progress("training", "steps", show=is_main_process()) as report:
         run = train_fuser(
             plan,
@@ -93,11 +94,15 @@ def fuser(
         "steps": run.steps,
         "seconds": run.seconds,
         "dev": run.evaluations,
+        "remarks": run.remarks,
     }
+    note(f"The fuser is in {output}, its model card in {output / 'README.md'}.")
+    for remark in run.remarks:
+        note(f"remark: {remark}")
+    result["pushed"] = options.push(output)
     if as_json:
         print_json(result)
         return
-    note(f"The fuser is in {output}, its model card in {output / 'README.md'}.")
     if run.evaluations:
         first, last = run.evaluations[0], run.evaluations[-1]
         interval = f"{last['loss_low']:.3f} to {last['loss_high']:.3f}"
@@ -111,5 +116,7 @@ def _plan(files: list[Path], options: TrainingOptions, score: str | None) -> Fus
     if options.recipe is not None:
         return FuserRecipe.load(options.recipe)
     paths = [*files, *([options.dev_file] if options.dev_file else [])]
-    sources = tuple(FuserSource(file=str(path.absolute()), score=score or "") for path in paths)
+    sources = tuple(
+        FuserSource(file=str(path.absolute()), score=score or "", licence=options.licence) for path in paths
+    )
     return FuserRecipe(sources=sources[: len(files)], dev_sources=sources[len(files) :])

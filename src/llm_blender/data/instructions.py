@@ -15,22 +15,10 @@ from llm_blender.conversations import PROMPT_KEYS
 from llm_blender.data.files import STDIO, input_files
 from llm_blender.data.hub import hub_files, is_hub_name
 from llm_blender.data.prompts import read_prompt
-from llm_blender.data.records import SkipRecord
+from llm_blender.data.records import SkipRecord, fraction
 from llm_blender.data.rows import normalized_key, parse_records
 from llm_blender.errors import InputError, NotFoundError, RowError
 from llm_blender.types import Example
-
-
-def fraction(seed: int, *texts: str) -> float:
-    """Draw a number in [0, 1) by hash: the same for the same seed and texts on every machine."""
-    digest = hashlib.sha256("\0".join([str(seed), *texts]).encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def coin(seed: int, *texts: str) -> bool:
-    """Draw True or False, each with probability 0.5, as `fraction` does."""
-    return fraction(seed, *texts) < 0.5
-
 
 _REFERENCES = ("reference", "output", "response", "answer", "completion")
 _LICENCES = ("licence", "license")

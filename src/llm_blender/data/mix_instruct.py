@@ -184,6 +184,7 @@ def _commands(row: Example) -> Iterator[str]:
     """Yield the commands that can use a row."""
     if row.extra.keys() >= _PREFERENCE and not row.candidates:
         yield "data import"
+        yield "train ranker, bench pairs"
         return
     yield "run, data build"
     if row.candidates:

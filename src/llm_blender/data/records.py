@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,3 +164,14 @@ def _is_short(value: object) -> bool:
     if isinstance(value, str):
         return 0 < len(value) <= _LONGEST and "\n" not in value
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def fraction(seed: int, *texts: str) -> float:
+    """Draw a number in [0, 1) by hash: the same for the same seed and texts on every machine."""
+    digest = hashlib.sha256("\0".join([str(seed), *texts]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def coin(seed: int, *texts: str) -> bool:
+    """Draw True or False, each with probability 0.5, as `fraction` does."""
+    return fraction(seed, *texts) < 0.5

@@ -1,12 +1,14 @@
 """Read rows in MixInstruct's format: ``{id?, instruction, input?, output?|reference?, candidates, pairs?}``.
 
-``prompt``, ``question`` and ``messages`` are other names of ``instruction``.
+``prompt``, ``question`` and ``messages`` are other names of ``instruction``. `read_rows` reads preferences
+``{prompt, chosen, rejected}`` as well, as rows with two candidates and a labelled pair.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from llm_blender.conversations import PROMPT_KEYS, prompt_key
 from llm_blender.data.files import Records
-from llm_blender.data.prompts import read_conversation
+from llm_blender.data.prompts import answered_prompt, read_conversation
+from llm_blender.data.records import SkipRecord, coin, number, optional_text, short_values
 from llm_blender.errors import RowError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.types import Candidate, Example, LabelledPair, Ranking
@@ -36,7 +39,7 @@ def read_rows(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Exam
         RowError: the first malformed row.
         NotFoundError: there is no such file.
     """
-    return parse_rows(path, parse_row, on_bad=on_bad)
+    return parse_rows(path, parse_judged_row, on_bad=on_bad)
 
 
 def parse_rows(path: str | Path, parse: Callable[[dict[str, Any]], _T], *, on_bad: OnBad | None = None) -> Iterator[_T]:
@@ -52,12 +55,12 @@ def parse_records(
 ) -> Iterator[_T]:
     """Yield what `parse` makes of each line and record; otherwise like `parse_rows`."""
     records = Records(path)
-    for number, record in records:
+    for line, record in records:
         if not isinstance(record, RowError):
             try:
-                parsed = parse(number, record)
+                parsed = parse(line, record)
             except ValueError as error:
-                record = records.error(number, str(error))
+                record = records.error(line, str(error))
             else:
                 yield parsed
                 continue
@@ -100,6 +103,65 @@ def parse_row(record: Mapping[str, Any]) -> Example:
         id=None if record.get("id") is None else str(record["id"]),
         extra={key: value for key, value in record.items() if key not in _OWN and key != prompt},
     )
+
+
+_SCORES = (
+    ("score", "score_chosen", "score_rejected"),
+    ("score", "chosen_score", "rejected_score"),
+    ("rating", "chosen_rating", "rejected_rating"),
+)
+"""Name of a score in the row, and the keys of the chosen and the rejected answer's score."""
+_USED = {*PROMPT_KEYS, "input", "system", "chosen", "rejected", "chosen_model", "rejected_model"}
+_USED.update(key for _, *keys in _SCORES for key in keys)
+
+
+def read_chosen_rejected(record: Mapping[str, Any], *, judge: str = "", seed: int = 0) -> Example:
+    """Read ``{prompt, chosen, rejected}``, or two whole conversations under `chosen` and `rejected`.
+
+    The order of the two is drawn, so that the better one is not always first.
+
+    Raises:
+        ValueError: the record is malformed.
+        SkipRecord: it is of no use.
+    """
+    prompt, chosen, rejected = answered_prompt(record, "chosen", "rejected")
+    if chosen.strip() == rejected.strip():
+        raise SkipRecord("both answers read the same")
+    scores: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for name, *keys in _SCORES:
+        for of_answer, key in zip(scores, keys, strict=True):
+            value = number(record.get(key))
+            if value is not None:
+                of_answer.setdefault(name, value)
+    better = Candidate(chosen, optional_text(record, "chosen_model") or None, scores[0])
+    worse = Candidate(rejected, optional_text(record, "rejected_model") or None, scores[1])
+    swapped = coin(seed, "order", chosen, rejected)
+    return Example(
+        instruction=prompt.instruction,
+        input=prompt.input,
+        candidates=(worse, better) if swapped else (better, worse),
+        pairs=(LabelledPair(0, 1, "b" if swapped else "a", judge),),
+        extra={"meta": short_values(record, _USED)},
+    )
+
+
+def parse_judged_row(record: Mapping[str, Any]) -> Example:
+    """Parse a row or a preference ``{prompt, chosen, rejected}`` into an `Example`.
+
+    A preference has a labelled pair and no scores: its pair is what the file states. One that teaches nothing (equal
+    answers, no prompt) has no candidates.
+
+    Raises:
+        ValueError: the row is malformed.
+    """
+    if record.get("candidates") is not None or not record.keys() >= {"chosen", "rejected"}:
+        return parse_row(record)
+    try:
+        found = read_chosen_rejected(record)
+    except SkipRecord:
+        return Example("")
+    bare = tuple(replace(candidate, scores={}) for candidate in found.candidates)
+    return replace(found, candidates=bare, id=None if record.get("id") is None else str(record["id"]))
 
 
 def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_blender.data.instructions import coin
-from llm_blender.data.records import SkipRecord, number, optional_text, text
+from llm_blender.data.records import SkipRecord, coin, number, optional_text, text
 from llm_blender.data.rows import normalized_key
 from llm_blender.errors import unknown_name
 from llm_blender.types import Candidate, Example, LabelledPair

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_blender.data.files import Records
 from llm_blender.data.records import InputFile, Inputs, SkipRecord, find_inputs
+from llm_blender.data.rows import read_chosen_rejected
 from llm_blender.datasets.alpaca_eval import AlpacaEval
 from llm_blender.datasets.pair_formats import (
     ANSWER_KEYS,
@@ -18,7 +19,6 @@ from llm_blender.datasets.pair_formats import (
     LABEL_KEYS,
     SCORES,
     is_vote,
-    read_chosen_rejected,
     read_labelled_pair,
     read_scored_responses,
     unclear_labels,

@@ -14,8 +14,7 @@ from typing import Any
 
 from llm_blender._hub import file_sha256
 from llm_blender.data.files import RowWriter, input_sha256
-from llm_blender.data.instructions import fraction
-from llm_blender.data.records import short_names
+from llm_blender.data.records import fraction, short_names
 from llm_blender.data.rows import normalized_key, read_rows
 from llm_blender.datasets.formats import ImportPlan, read_inputs
 from llm_blender.errors import InputError, WorkError

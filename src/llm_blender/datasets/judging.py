@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_blender._cmp_results import OUTCOMES
 from llm_blender.calls import Budget, Caller, CallStore
-from llm_blender.data.instructions import coin, fraction
+from llm_blender.data.records import coin, fraction
 from llm_blender.datasets.candidates import AnsweredRows
 from llm_blender.datasets.plan import BuildPlan, Participant
 from llm_blender.jobs.engine import Result

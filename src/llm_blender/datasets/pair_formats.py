@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from llm_blender.conversations import PROMPT_KEYS
-from llm_blender.data.instructions import coin
 from llm_blender.data.prompts import answered_prompt, read_prompt
 from llm_blender.data.records import SkipRecord, number, optional_text, short_values, text
 from llm_blender.types import Candidate, Example, LabelledPair
@@ -116,42 +115,6 @@ def _models(record: Mapping[str, Any]) -> tuple[tuple[str | None, str | None], t
     if len(both) == 2 and all(both):
         return (both[0], both[1]), (_BOTH_MODELS,)
     return (None, None), ()
-
-
-_SCORES = (
-    ("score", "score_chosen", "score_rejected"),
-    ("score", "chosen_score", "rejected_score"),
-    ("rating", "chosen_rating", "rejected_rating"),
-)
-"""Name of a score in the row, and the keys of the chosen and the rejected answer's score."""
-_USED = {*PROMPT_KEYS, "input", "system", "chosen", "rejected", "chosen_model", "rejected_model"}
-_USED.update(key for _, *keys in _SCORES for key in keys)
-
-
-def read_chosen_rejected(record: Mapping[str, Any], *, judge: str = "", seed: int = 0) -> Example:
-    """Read ``{prompt, chosen, rejected}``, or two whole conversations under `chosen` and `rejected`.
-
-    The order of the two is drawn, so that the better one is not always first.
-    """
-    prompt, chosen, rejected = answered_prompt(record, "chosen", "rejected")
-    if chosen.strip() == rejected.strip():
-        raise SkipRecord("both answers read the same")
-    scores: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    for name, *keys in _SCORES:
-        for of_answer, key in zip(scores, keys, strict=True):
-            value = number(record.get(key))
-            if value is not None:
-                of_answer.setdefault(name, value)
-    better = Candidate(chosen, optional_text(record, "chosen_model") or None, scores[0])
-    worse = Candidate(rejected, optional_text(record, "rejected_model") or None, scores[1])
-    swapped = coin(seed, "order", chosen, rejected)
-    return Example(
-        instruction=prompt.instruction,
-        input=prompt.input,
-        candidates=(worse, better) if swapped else (better, worse),
-        pairs=(LabelledPair(0, 1, "b" if swapped else "a", judge),),
-        extra={"meta": short_values(record, _USED)},
-    )
 
 
 ANSWERS = ("completions", "generations", "responses")

@@ -8,6 +8,8 @@ import os
 import pickle
 import re
 import shutil
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import Tokenizer
 
-from llm_blender._hub import FILES, PICKLED_FILES, file_sha256, find_folder, from_hub
+from llm_blender._hub import FILES, PICKLED_FILES, check_push, file_sha256, find_folder, from_hub, push_folder
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -218,6 +220,34 @@ def copy_checkpoint(folder: Path, target: Path) -> None:
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+
+
+class Pretrained(ABC):
+    """A ranker with a checkpoint that can be saved and pushed."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Copy the checkpoint to a folder that `from_pretrained` reads."""
+
+    def push_to_hub(self, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Push the checkpoint with its card to the Hub, where `from_pretrained` finds it by its name.
+
+        Args:
+            repo: name of the repository, ``owner/name``; it is made if there is none.
+            private: whether a new repository is private; None for the owner's default.
+            token: of the user; None for ``HF_TOKEN`` or the login of huggingface_hub.
+
+        Returns:
+            URL of the repository.
+
+        Raises:
+            InputError: the name is none, there is no token, or offline mode is on.
+            WorkError: the Hub cannot be reached, or refuses it.
+        """
+        check_push(repo, token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(Path(folder), repo, private=private, token=token)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llm_blender._inputs import check_inputs
 from llm_blender.rankers.batching import MAX_TOKENS, Tally, pad, side_by_side, token_batches
-from llm_blender.rankers.checkpoints import copy_checkpoint
+from llm_blender.rankers.checkpoints import Pretrained, copy_checkpoint
 from llm_blender.ranking import BaseRanker, RankOptions, ranking_from_scores
 from llm_blender.types import Instruction, OnProgress, Ranking, text_messages
 
@@ -67,7 +67,7 @@ Pair = tuple[Instruction, str]
 """An instruction and one candidate."""
 
 
-class PointwiseRanker(BaseRanker):
+class PointwiseRanker(BaseRanker, Pretrained):
     """Base of pointwise models; a subclass implements `_score` for pairs of an instruction and a candidate.
 
     Args:

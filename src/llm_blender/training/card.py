@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from llm_blender.data import input_sha256
+from llm_blender.rankers.checkpoints import BUNDLED
 from llm_blender.training.fuser_rows import FuserRowCount
 from llm_blender.training.groups import SourceCount
 from llm_blender.training.recipes import FuserRecipe, Recipe
+from llm_blender.training.remarks import fuser_remarks, ranker_remarks
 
 _Recipe = TypeVar("_Recipe", Recipe, FuserRecipe)
 _Count = TypeVar("_Count", SourceCount, FuserRowCount)
@@ -22,14 +24,25 @@ class Quality:
     """Figures of a ranker on development pairs.
 
     Attributes:
-        dev: agreement, calibration and flip rate, of the int8 model if there is one; empty without development pairs.
-        temperature: fitted on the development pairs.
+        dev: agreement with its 95 % interval, calibration, log loss and flip rate, of the int8 model if there is one;
+            empty without development pairs.
+        temperature: in the checkpoint: fitted on the development pairs, or that of `Recipe.init`.
         int8: the int8 model against the float32 one on the same pairs; empty if there is no int8 model.
+        before: the figures of `Recipe.init` on the same pairs, and the ``gain`` in agreement over it with its interval;
+            empty for a fresh ranker.
+        rejected: figures of the trained weights, if they were no better than those of `Recipe.init`, which are kept.
     """
 
     dev: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     int8: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def kept_first(self) -> bool:
+        """Whether the weights are those of `Recipe.init`, since training made it no better."""
+        return bool(self.rejected)
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,21 @@ class Run(_Run[Recipe, SourceCount]):
         excluded: test files whose prompts were left out.
         log: of the trainer, see `llm_blender.training.loop.train`.
         quality: on development pairs.
+        seconds: of the training, since it was started or resumed.
     """
 
     quality: Quality
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Number of all steps trained, in all stages."""
+        return sum({entry["stage"]: int(entry["step"]) for entry in self.log if "eval_loss" not in entry}.values())
+
+    @property
+    def remarks(self) -> list[str]:
+        """What makes the run doubtful, each with what to do."""
+        return ranker_remarks(self)
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,11 @@ class FuserRun(_Run[FuserRecipe, FuserRowCount]):
     too_long: int
     seconds: float
     resumed: int
+
+    @property
+    def remarks(self) -> list[str]:
+        """What makes the run doubtful, each with what to do."""
+        return fuser_remarks(self)
 
     @property
     def steps(self) -> int:
@@ -93,6 +123,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
+NOT_NAMED = "not named"
+"""Licence of data whose source names none."""
+
+
+def _licences(run: Run | FuserRun) -> str:
+    """Name the licences of the training data, each once."""
+    return "; ".join(dict.fromkeys(count.source.licence or NOT_NAMED for count in run.sources))
+
+
+def _remarks(found: Sequence[str]) -> list[str]:
+    return ["## Remarks", "\n".join(f"- {remark}" for remark in found)] if found else []
+
+
+def _base_model(name: str) -> str:
+    """Return the line of a card's head that names a model of the Hub; nothing for a folder."""
+    return "" if Path(name).expanduser().exists() or not name else f"base_model: {name}\n"
+
+
 def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str, Any], digest: str) -> str:
     """Format a table of data files: name, licence, given columns, and sha256.
 
@@ -107,7 +155,7 @@ def _sources(counts: Sequence[SourceCount | FuserRowCount], columns: Mapping[str
         lines.append(
             [
                 f"[{name}]({count.source.url})" if count.source.url else name,
-                count.source.licence or "unknown",
+                count.source.licence or NOT_NAMED,
                 *(cell(count) for cell in columns.values()),
                 f"`{input_sha256(count.path)}`",
             ]
@@ -123,21 +171,23 @@ def _test_files(run: Run | FuserRun) -> str:
 
 def _recipe(run: Run | FuserRun, unused: frozenset[str] = frozenset()) -> str:
     settings = run.recipe.model_dump(exclude={"sources", "dev_sources", *unused})
+    for key in ("init", "backbone"):
+        if settings.get(key) and Path(settings[key]).is_dir():
+            settings[key] = Path(settings[key]).name
     return "## Recipe\n\n" + table(("setting", "value"), settings.items())
 
 
 def _join(*sections: str) -> str:
-    return "\n\n".join(section.strip() for section in sections) + "\n"
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
 _HEAD = """---
 library_name: llm-blender
 license: {licence}
-base_model: {backbone}
-tags: [ranker, reward-model, best-of-n, llm-ensemble, preference]
+{base}tags: [ranker, reward-model, best-of-n, llm-ensemble, preference]
 ---
 
-# A {kind} on {name}
+# A {kind} {title}
 
 {does}
 
@@ -148,8 +198,11 @@ ranker.rank("Why is the sky blue?", ["Blue light is scattered most.", "Because."
 
 ## Licence of the weights
 
-The weights are derived from the encoder and from the data below; parts of the data are for non-commercial use (see the
-table), and whoever uses the weights commercially should decide whether that binds them."""
+The weights are derived from {origin}, and from the data below.
+
+Licence of the data: {licences}.
+
+Whoever passes the weights on or uses them commercially should decide whether these licences bind them."""
 
 _LOAD = "from llm_blender.rankers import load_ranker\n\nranker = load_ranker({folder})"
 _KINDS: dict[str, tuple[str, str, str]] = {
@@ -195,30 +248,53 @@ _OF_PAIR_RANKERS = frozenset({"orders", "alone", "compared", "init", "alone_laye
 def model_card(run: Run, folder: Path, *, licence: str = "other") -> str:
     """Write a ranker's card in Markdown: data with licence and sha256, recipe, and figures on development pairs."""
     kind, does, load = _KINDS[run.recipe.ranker]
+    init = run.recipe.init if run.recipe.ranker == "pair_ranker" else ""
+    started = init or run.recipe.backbone
+    name = Path(started).name
+    origin = f"`{name}`, which has its own licence"
+    if init == BUNDLED:
+        name = "the bundled ranker"
+        origin = f"{name} of llm-blender, which was trained in part on data for non-commercial use (see its card)"
     head = _HEAD.format(
         licence=licence,
-        backbone=run.recipe.backbone,
+        base=_base_model("" if init == BUNDLED else started),
         kind=kind,
-        name=run.recipe.backbone.rpartition("/")[2],
+        title=f"trained on from {name}" if init else f"on {name}",
         does=does,
         load=load.format(folder=f'"{folder.name}"', mlm=f'"mlm:{folder.name}"'),
+        origin=origin,
+        licences=_licences(run),
     )
+    held_out = sum(count.held_out for count in run.sources)
+    columns = {**_GROUP_COLUMNS, "held out": attrgetter("held_out")} if held_out else _GROUP_COLUMNS
     total = sum(count.pairs for count in run.sources)
     return _join(
         head,
         "## Training data",
-        _sources(run.sources, _GROUP_COLUMNS, "sha256 of the file"),
+        _sources(run.sources, columns, "sha256 of the file"),
         f"{total:,} pairs in all. Left out are rows whose normalised prompt is in a test file{_test_files(run)}",
         _recipe(run, frozenset() if run.recipe.ranker == "pair_ranker" else _OF_PAIR_RANKERS),
         "## Measured",
         *_measured(run),
+        *_remarks(run.remarks),
     )
+
+
+def _took(run: Run) -> str:
+    import platform
+
+    import torch
+
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    if run.seconds < 1:
+        return ""
+    return f"Training took {max(run.seconds / 60, 0.1):.1f} minutes on {where} ({platform.machine()})."
 
 
 def _measured(run: Run) -> list[str]:
     quality = run.quality
     if not quality.dev:
-        return ["There were no development pairs."]
+        return ["There were no development pairs.", _took(run)]
     precision, int8 = "", []
     if quality.int8:
         precision = ", int8"
@@ -228,14 +304,61 @@ def _measured(run: Run) -> list[str]:
             f"{quality.int8['agreement_fp32']:.4f}; largest difference of a logit "
             f"{quality.int8['largest_difference']:.3f})."
         ]
+    held_out = any(count.held_out for count in run.dev_sources)
+    origin = "held out from the same files, by instruction" if held_out else "of other files"
+    fitted = run.quality.before.get("pairs", 0) < FITTED and run.recipe.init
+    calibration = (
+        "The temperature is that of the ranker it started from."
+        if fitted or quality.kept_first
+        else "The temperature was fitted on these same pairs, so ECE, Brier and log loss flatter it here."
+    )
     figures = {**quality.dev, "temperature": quality.temperature}
+    before = {**quality.before, "temperature": None}
+    names = [name for name in figures if not name.startswith("gain") and name not in _INTERVAL]
+    head = [f"on development pairs{precision}", *(["before", "after"] if quality.before else [""])]
+    lines = [
+        [
+            name,
+            *([_figure(before, name)] if quality.before else []),
+            _figure(figures, name),
+        ]
+        for name in names
+    ]
     return [
-        table((f"on development pairs{precision}", ""), ((key, f"{value:.4g}") for key, value in figures.items())),
-        "The temperature was fitted on these same pairs, so ECE and Brier flatter it here.",
+        f"The development pairs are {origin}. Intervals are of 95 %, resampled by instruction. {calibration}",
+        table(head, lines),
+        *_gain(quality),
         *int8,
         "Learning curve:",
         _curve(run),
+        _took(run),
     ]
+
+
+FITTED = 100
+"""Development pairs; fewer do not determine a temperature better than that of a trained ranker."""
+_INTERVAL = ("agreement_low", "agreement_high")
+
+
+def _figure(figures: Mapping[str, float | None], name: str) -> str:
+    value = figures.get(name)
+    if value is None:
+        return ""
+    interval = f" ({figures[_INTERVAL[0]]:.4g} to {figures[_INTERVAL[1]]:.4g})" if name == "agreement" else ""
+    return f"{value:.4g}{interval}"
+
+
+def _gain(quality: Quality) -> list[str]:
+    if quality.kept_first:
+        worse = quality.rejected
+        return [
+            "Training made it no better on these pairs, and the weights are those from before: trained, it had an "
+            f"agreement of {_figure(worse, 'agreement')} and a log loss of {worse['log_loss']:.4g}."
+        ]
+    if "gain" not in quality.before:
+        return []
+    gain, low, high = (100 * quality.before[name] for name in ("gain", "gain_low", "gain_high"))
+    return [f"Training changed the agreement by {gain:+.1f} points ({low:+.1f} to {high:+.1f}), paired by instruction."]
 
 
 def _curve(run: Run) -> str:
@@ -255,8 +378,7 @@ def _curve(run: Run) -> str:
 _FUSER_HEAD = """---
 library_name: {library}
 license: {licence}
-base_model: {backbone}
-tags: [fuser, llm-ensemble{lora}]
+{base}tags: [fuser, llm-ensemble{lora}]
 ---
 
 # A GenFuser on {name}
@@ -272,8 +394,11 @@ fuser.fuse("Why is the sky blue?", ["Blue light is scattered most.", "Because."]
 
 ## Licence of the weights
 
-The weights are derived from {name} and from the data below; whoever uses them should decide whether the licences of
-both bind them."""
+The weights are derived from `{name}`, which has its own licence, and from the data below.
+
+Licence of the data: {licences}.
+
+Whoever passes the weights on or uses them commercially should decide whether these licences bind them."""
 _TARGETS = {"reference": "references", "merge": "merges closest to the references"}
 _ROW_COLUMNS: dict[str, Any] = {
     "rows": attrgetter("rows"),
@@ -292,9 +417,10 @@ def fuser_card(run: FuserRun, folder: Path, *, licence: str = "other") -> str:
     head = _FUSER_HEAD.format(
         library="peft" if recipe.lora_rank else "transformers",
         licence=licence,
-        backbone=recipe.backbone,
+        base=_base_model(recipe.backbone),
         lora=", lora" if recipe.lora_rank else "",
-        name=recipe.backbone.rpartition("/")[2],
+        name=Path(recipe.backbone).name,
+        licences=_licences(run),
         kind="The weights are a LoRA adapter's; `adapter_config.json` names its base."
         if recipe.lora_rank
         else "The weights are whole.",
@@ -313,6 +439,7 @@ def fuser_card(run: FuserRun, folder: Path, *, licence: str = "other") -> str:
         _recipe(run),
         "## Measured",
         *_fuser_measured(run),
+        *_remarks(run.remarks),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from llm_blender._torch import quiet_loading
 from llm_blender.errors import CheckpointError, InputError, NotFoundError
-from llm_blender.rankers.checkpoints import find_checkpoint, load_tokenizer, load_weights
+from llm_blender.rankers.checkpoints import find_checkpoint, load_tokenizer, load_weights, read_config
 from llm_blender.rankers.encoder_ranker import PointwiseConfig
 from llm_blender.rankers.encoders import make_encoder
 from llm_blender.rankers.pair_ranker import PairRankerConfig
 from llm_blender.rankers.pair_ranker.export import export_onnx
 from llm_blender.rankers.pair_ranker.input_format import InputFormat
 from llm_blender.rankers.pair_ranker.modeling import AnyPairRanker, make_model
+from llm_blender.rankers.published import is_published
 from llm_blender.training.recipes import Recipe
 
 
@@ -58,8 +60,48 @@ def backbone_values(encoder: Any) -> dict[str, Any]:
     return values | {"model_type": encoder.config.model_type}
 
 
+_STRUCTURE = ("alone_layers", "pooling", "max_length", "source_max_length")
+"""Fields of a recipe that a checkpoint has too."""
+
+
+def follow_init(recipe: Recipe) -> Recipe:
+    """Take what a recipe leaves open of a PairRanker's structure from its `init`.
+
+    Lengths may differ, and layers that compare late may be added.
+
+    Raises:
+        NotFoundError: there is no such checkpoint.
+        CheckpointError: it is no PairRanker.
+        InputError: the recipe contradicts it.
+    """
+    if not recipe.init or recipe.ranker != "pair_ranker":
+        return recipe
+    config = _init_config(recipe.init)
+    given = recipe.model_fields_set
+    fresh = "leave it out, or train a fresh ranker on an encoder (backbone instead of init)"
+    if "alone_layers" in given and config.alone_layers not in (0, recipe.alone_layers):
+        raise InputError(
+            f"alone_layers = {recipe.alone_layers} contradicts {recipe.init}, which has {config.alone_layers}: the "
+            f"layers above them were trained to compare texts that were read alone; {fresh}."
+        )
+    if "pooling" in given and recipe.pooling != config.pooling:
+        raise InputError(
+            f'pooling = "{recipe.pooling}" contradicts {recipe.init}, whose head was trained on "{config.pooling}"; '
+            f"{fresh}."
+        )
+    own = {name: getattr(config, name) for name in _STRUCTURE if name not in given}
+    return Recipe.model_validate(recipe.model_dump(exclude_unset=True) | own)
+
+
+def _init_config(name: str) -> PairRankerConfig:
+    folder = find_checkpoint(name)
+    if is_published(read_config(folder)):
+        raise InputError(f"{name} has llm-blender 0.0.2's layout: convert it with `blend export {name} DIR` first.")
+    return PairRankerConfig.load(folder)
+
+
 def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[AnyPairRanker, InputFormat, Tokenizer]:
-    """Make a PairRanker with a fresh head on an encoder, or with the weights of `recipe.init`.
+    """Make a PairRanker with a fresh head on an encoder, or with weights and configuration of `recipe.init`.
 
     Args:
         recipe: seed, lengths, layers.
@@ -69,35 +111,31 @@ def new_pair_ranker(recipe: Recipe, backbone: str) -> tuple[AnyPairRanker, Input
         NotFoundError: there is no such encoder or checkpoint.
         CheckpointError: its tokenizer has no fast form (``tokenizer.json``), or `recipe.alone_layers` does not suit it.
         InputError: it reads fewer tokens than `recipe.max_length`, and is not a `recipe.init` that compares late, which
-            learns more positions.
+            learns more positions; or `recipe` contradicts its `init`.
     """
-    values, state, tokenizer = _load_init(recipe) if recipe.init else _load_encoder(recipe, backbone)
-    if recipe.init and recipe.alone_layers:
-        _add_positions(values, state, recipe.max_length)
+    recipe = follow_init(recipe)
+    if recipe.init:
+        torch.manual_seed(recipe.seed)
+        folder = find_checkpoint(recipe.init)
+        config, state, tokenizer = _init_config(recipe.init), load_weights(folder), load_tokenizer(folder)
+        values = dict(config.backbone)
+        if recipe.alone_layers:
+            _add_positions(values, state, recipe.max_length)
+    else:
+        values, state, tokenizer = _load_encoder(recipe, backbone)
+        config = PairRankerConfig()
     positions = values.get("max_position_embeddings")
     if positions and positions < recipe.max_length:
         raise InputError(
-            f"{recipe.init or backbone!r} reads {positions} tokens: max_length cannot be {recipe.max_length}."
+            f"{recipe.init or backbone!r} reads {positions} tokens: max_length cannot be {recipe.max_length}; set "
+            f"max_length = {positions} or less (--max-length {positions})."
         )
-    config = PairRankerConfig(
-        backbone=values,
-        max_length=recipe.max_length,
-        source_max_length=recipe.source_max_length,
-        pooling=recipe.pooling,
-        alone_layers=recipe.alone_layers,
-    )
+    config = replace(config, backbone=values, **{name: getattr(recipe, name) for name in _STRUCTURE})
     # Training needs the dropout of transformers' own encoders.
     model = make_model(config, None if recipe.alone_layers else make_encoder(values, own=False))
     known = model.state_dict()
     model.load_state_dict({**known, **{name: tensor for name, tensor in state.items() if name in known}})
     return model, InputFormat(tokenizer, config), tokenizer
-
-
-def _load_init(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
-    """Load a PairRanker's encoder configuration, weights and tokenizer."""
-    torch.manual_seed(recipe.seed)
-    folder = find_checkpoint(recipe.init)
-    return dict(PairRankerConfig.load(folder).backbone), load_weights(folder), load_tokenizer(folder)
 
 
 def _add_positions(values: dict[str, Any], state: dict[str, Tensor], length: int) -> None:

@@ -16,6 +16,7 @@ from llm_blender.errors import InputError
 from llm_blender.fusers.consensus_fuser import Offer, agreement, gram_counts, merge, offers
 from llm_blender.fusers.gen_fuser import CausalFormat, Prompt, Seq2SeqFormat
 from llm_blender.fusers.texts import WORDS, sentences
+from llm_blender.training.groups import file_card
 from llm_blender.training.recipes import FuserRecipe, FuserSource
 from llm_blender.types import Example, Instruction, Ranking
 
@@ -98,8 +99,9 @@ def _load(
             row = FuserRow(example.instruction, example.input, tuple(texts[:top_k]), answer)
             usable.append((chosen_by, row))
     drawn = [usable[i] for i in sorted(rng.permutation(len(usable))[: source.max_rows])]
+    named = {key: value for key, value in file_card(path).items() if not getattr(source, key)}
     count = FuserRowCount(
-        source,
+        source.model_copy(update=named),
         path,
         rows=len(read),
         excluded=len(read) - len(kept),

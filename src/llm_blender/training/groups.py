@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import re
@@ -93,7 +94,7 @@ def draw_groups(rows: Sequence[Example], source: Source, seed: int) -> list[Trai
     """
     rng = np.random.default_rng(seed)
     kinds: dict[str, type[_Draw]] = {"implied": _Implied, "labelled": _Labelled, "reference": _Reference}
-    make = kinds[source.pairs](rows, source, rng)
+    make = kinds[pairs_of(source, rows)](rows, source, rng)
     groups: list[TrainingGroup] = []
     seen: set[tuple[int, frozenset[str]]] = set()
     order = rng.permutation(len(rows)).tolist()
@@ -112,6 +113,13 @@ def draw_groups(rows: Sequence[Example], source: Source, seed: int) -> list[Trai
                 break
         order = fruitful if make.tries > 1 else []
     return groups
+
+
+def pairs_of(source: Source, rows: Sequence[Example]) -> str:
+    """Return how pairs are found: `Source.pairs`, and for ``auto`` what the rows hold."""
+    if source.pairs != "auto":
+        return source.pairs
+    return "implied" if any(candidate.scores for row in rows for candidate in row.candidates) else "labelled"
 
 
 class _Draw(Protocol):
@@ -374,6 +382,7 @@ class SourceCount:
         excluded: rows left out, since their prompt is in a test file.
         groups: groups drawn.
         pairs: preferences in them.
+        held_out: rows on the other side of `Recipe.hold_out`.
     """
 
     source: Source
@@ -382,6 +391,7 @@ class SourceCount:
     excluded: int
     groups: int
     pairs: int
+    held_out: int = 0
 
 
 def excluded_keys(files: Sequence[str | Path]) -> frozenset[str]:
@@ -389,10 +399,28 @@ def excluded_keys(files: Sequence[str | Path]) -> frozenset[str]:
     return frozenset(normalized_key(row) for path in files for row in read_rows(path))
 
 
+def share_of(key: str, seed: int) -> float:
+    """Draw a number from 0 to 1 for an instruction: it depends on both alone, whatever other instructions there are."""
+    digest = hashlib.sha256(f"{seed} {key}".encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
 def load_groups(
-    sources: Sequence[Source], folder: Path, excluded: frozenset[str], seed: int
+    sources: Sequence[Source],
+    folder: Path,
+    excluded: frozenset[str],
+    seed: int,
+    *,
+    part: tuple[float, float] = (0, 1),
 ) -> tuple[list[TrainingGroup], list[SourceCount]]:
     """Draw the groups of all sources and shuffle them.
+
+    Args:
+        sources: files of rows.
+        folder: of the files.
+        excluded: normalised prompts that are left out.
+        seed: of the draws.
+        part: instructions that are read, by their `share_of`: from the first number to below the second.
 
     Raises:
         NotFoundError: a source's file is not in the folder.
@@ -404,12 +432,39 @@ def load_groups(
         path = folder / source.file
         rows: list[Example] = list(read_rows(path))
         kept = [row for row in rows if not excluded or normalized_key(row) not in excluded]
-        drawn = draw_groups(kept, source, seed * 1_000 + position)
+        here = (
+            kept
+            if part == (0, 1)
+            else [row for row in kept if part[0] <= share_of(normalized_key(row), seed) < part[1]]
+        )
+        source = _described(source, path, rows)
+        drawn = draw_groups(here, source, seed * 1_000 + position)
         pairs = sum(len(group.preferences) for group in drawn)
-        counts.append(SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), pairs))
+        counts.append(
+            SourceCount(source, path, len(rows), len(rows) - len(kept), len(drawn), pairs, len(kept) - len(here))
+        )
         groups += drawn
     order = np.random.default_rng(seed).permutation(len(groups))
     return [groups[i] for i in order], counts
+
+
+def _described(source: Source, path: Path, rows: Sequence[Example]) -> Source:
+    """Fill in what a source leaves open: how pairs are found, and name, URL and licence from the file's own card."""
+    found = {key: value for key, value in file_card(path).items() if not getattr(source, key)}
+    return source.model_copy(update=found | {"pairs": pairs_of(source, rows)})
+
+
+_CARD_ROW = re.compile(r"^\| (source|url|licence) \| (.*?) \|$", re.MULTILINE)
+
+
+def file_card(path: Path) -> dict[str, str]:
+    """Read name, URL and licence from the card ``FILE.md`` of ``blend data import``, as far as they are known."""
+    try:
+        text = path.with_name(f"{path.name}.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = {key: value.replace(r"\|", "|") for key, value in _CARD_ROW.findall(text) if value != "unknown"}
+    return {{"source": "name"}.get(key, key): value for key, value in found.items()}
 
 
 def require_groups(groups: Sequence[TrainingGroup] | Sequence[ScoredGroup]) -> None:
@@ -419,4 +474,7 @@ def require_groups(groups: Sequence[TrainingGroup] | Sequence[ScoredGroup]) -> N
         InputError: there are no groups.
     """
     if not groups:
-        raise InputError("No training pairs: do the rows hold `pairs`, or `scores` that differ by at least min_gap?")
+        raise InputError(
+            "No training pairs: a row needs `chosen` and `rejected`, or candidates with `pairs`, or with `scores` that "
+            "differ by at least min_gap (--pairs labelled reads the pairs of rows that have scores too)."
+        )

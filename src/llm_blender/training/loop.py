@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -184,6 +185,7 @@ def train(
     *,
     steps: int | None = None,
     evaluate_first: bool = False,
+    keep_best: bool = False,
     done: int = 0,
     **reports: Unpack[Reports],
 ) -> list[dict[str, Any]]:
@@ -197,6 +199,7 @@ def train(
         output: folder of the trainer's checkpoints.
         steps: optimisation steps, in place of the recipe's epochs.
         evaluate_first: evaluate before the first step as well.
+        keep_best: end with the weights of the checkpoint that has the least development loss, and not the last ones.
         done: steps of earlier stages, added to the reported progress.
         **reports: see `Reports`; the main process alone reports.
 
@@ -221,6 +224,9 @@ def train(
             gradient_accumulation_steps=recipe.accumulate // number_of_processes(),
             eval_strategy="steps" if dev else "no",
             eval_on_start=bool(dev) and evaluate_first and not saved,
+            load_best_model_at_end=bool(dev) and keep_best,
+            metric_for_best_model="eval_loss" if keep_best else None,
+            greater_is_better=False if keep_best else None,
         ),
         train_dataset=learner.batches(examples),
         eval_dataset=learner.batches(dev, evaluation=True) if dev else None,
@@ -279,6 +285,9 @@ def _arguments(recipe: Optimisation, output: Path, **settings: Any) -> TrainingA
     return arguments
 
 
+_ESTIMATE = 2  # steps after the first one, by which the time of a stage is estimated
+
+
 class _Reporter(TrainerCallback):
     """Passes steps to `progress` and evaluations to `note`."""
 
@@ -286,8 +295,16 @@ class _Reporter(TrainerCallback):
         self, stage: str, done: int, progress: OnProgress | None = None, note: Callable[[str], None] | None = None
     ) -> None:
         self._stage, self._done, self._progress, self._note = stage, done, progress, note
+        self._first = (0, 0.0)  # step, and when it ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step, since = self._first
+        if not step:
+            self._first = (state.global_step, time.monotonic())
+        elif step + _ESTIMATE == state.global_step and self._note and state.is_world_process_zero:
+            left = (time.monotonic() - since) / _ESTIMATE * (state.max_steps - state.global_step)
+            if left >= 30:
+                self._note(f"{self._stage}, {state.max_steps:,} steps: about {left / 60:.1f} minutes")
         if self._progress and state.is_world_process_zero:
             self._progress(self._done + state.global_step, self._done + state.max_steps)
 

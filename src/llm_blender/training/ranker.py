@@ -78,8 +78,19 @@ class PairLearner(Learner[TrainingGroup]):
             if part:
                 self.name = self._reading = reading
                 steps = recipe.steps and max(1, round(recipe.steps * share))
-                log += train(self, recipe, part, dev, output / reading, steps=steps, done=done, **reports)
-                done += log[-1]["step"]
+                log += train(
+                    self,
+                    recipe,
+                    part,
+                    dev,
+                    output / reading,
+                    steps=steps,
+                    evaluate_first=bool(recipe.init),
+                    keep_best=recipe.keep_best,
+                    done=done,
+                    **reports,
+                )
+                done += max(entry["step"] for entry in log if entry["stage"] == reading)
         if recipe.keep_init:
             trained = self.model.state_dict()
             kept = {name: torch.lerp(trained[name], first[name], recipe.keep_init) for name in first}

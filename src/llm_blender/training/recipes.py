@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_blender.errors import ConfigError, NotFoundError, first_problem
+from llm_blender.errors import ConfigError, NotFoundError, problems
 
 RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", "mlm_scoring"]
 """Rankers that can be trained: the PairRanker and the paper's baselines."""
 RANKERS: tuple[str, ...] = get_args(RankerKind)
+
+
+LossName = Literal["logistic", "soft_logistic", "bce", "mse", "open_instruct_bce"]
+"""Keys of `llm_blender.training.losses.LOSSES`."""
 
 
 class _Strict(BaseModel):
@@ -27,7 +34,8 @@ class Source(_Strict):
     Attributes:
         file: file name, in the folder given to the command, or a path.
         pairs: ``implied`` by differing scores of comparable candidates, ``labelled`` in the rows, or ``reference``: the
-            row's reference against `negatives`.
+            row's reference against `negatives`. ``auto`` is ``implied`` if a candidate of the file has a score, else
+            ``labelled``.
         scores: names of the scores that imply pairs; empty for all scores of the rows.
         exclude_models: LLMs whose candidates are left out.
         max_groups: number of groups drawn, evenly over the rows.
@@ -39,13 +47,14 @@ class Source(_Strict):
             similar instruction.
         negatives: texts that lose against a reference: the reference of a similar instruction (``neighbour``), that of
             any other one (``other``), the reference itself, broken off (``cut``).
-        name: of the public data set, for the model card.
+        name: of the data set, for the model card; by default, with `url` and `licence`, that of the card ``FILE.md``
+            which ``blend data import`` writes.
         url: of the data set.
         licence: of the data.
     """
 
     file: str
-    pairs: Literal["implied", "labelled", "reference"] = "implied"
+    pairs: Literal["auto", "implied", "labelled", "reference"] = "auto"
     scores: tuple[str, ...] = ()
     exclude_models: tuple[str, ...] = ()
     max_groups: int = Field(default=2_000, ge=1)
@@ -114,7 +123,7 @@ class Optimisation(_Strict):
     epochs: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
     bf16: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     save_every: int = Field(default=100, ge=1)
 
     @classmethod
@@ -125,22 +134,82 @@ class Optimisation(_Strict):
             NotFoundError: there is no such file.
             ConfigError: it is not TOML, or a key or value is wrong.
         """
-        values = _read(path)
+        files = [(path, *_read(path))]
+        values = files[0][2]
         base = values.pop("base", None)
         if base is not None:
-            of_base = _read(path.parent / str(base))
-            if "base" in of_base:
+            files.append((path.parent / str(base), *_read(path.parent / str(base))))
+            if "base" in files[1][2]:
                 raise ConfigError(f"{path}: its base {base} has a base of its own, and only one level is read.")
-            values = of_base | values
+            values = files[1][2] | values
+        texts = [(str(place), text) for place, text, _ in files]
+        return cls.parse(values, str(path), texts)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], place: str, texts: Sequence[tuple[str, str]] = ()) -> Self:
+        """Make a recipe of values.
+
+        Args:
+            values: by field.
+            place: of the values, for errors.
+            texts: files that hold them, by name: an error names the first one with its key, and the line.
+
+        Raises:
+            ConfigError: a key or value is wrong; the message names all that are.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {first_problem(error, cls)}") from None
+            found = [(_where(problem.keys, texts), problem.words) for problem in problems(error, cls)]
+        if len(found) == 1:
+            (where, words), *_ = found
+            raise ConfigError(_at("" if where.startswith(place) else place, where, words))
+        listed = " ".join(f"({number}) {_at('', where, words)}" for number, (where, words) in enumerate(found, 1))
+        raise ConfigError(f"{place}: {len(found)} problems: {listed}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _at(place: str, where: str, words: str) -> str:
+    return ": ".join(part for part in (place, where, words) if part)
+
+
+def _where(keys: Sequence[int | str], texts: Sequence[tuple[str, str]]) -> str:
+    """Name the file and line of a key; empty if no file holds it."""
+    found = [(name, line) for name, text in texts if (line := find_line(text, keys)) is not None]
+    return f"{found[0][0]}, line {found[0][1]}" if found else ""
+
+
+_HEADER = re.compile(r"\s*\[\[?\s*([\w.-]+)\s*\]")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
+
+
+def find_line(text: str, keys: Sequence[int | str]) -> int | None:
+    """Find the line of a key in TOML, from 1.
+
+    Args:
+        text: the TOML.
+        keys: ``["epochs"]``, or ``["sources", 1, "file"]`` for a key of the second table of that name; if the table has
+            no such key, the line is the table's.
+    """
+    name, index, inner = (*keys, None, None, None)[:3]
+    section, count, found = None, -1, None
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            section = header[1]
+            count += section == name
+            if section == name and found is None and index in (None, count):
+                found = number
+        elif key := _KEY.match(line):
+            if section is None and key[1] == name:
+                return number
+            if section == name and index in (None, count) and key[1] == inner:
+                return number
+    return found
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
     except FileNotFoundError:
         raise NotFoundError(f"There is no recipe {path}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -157,6 +226,7 @@ class Recipe(Optimisation):
     Attributes:
         sources: files of rows.
         dev_sources: files of rows for evaluation.
+        hold_out: without `dev_sources`, the share of the instructions of `sources` that is held out for evaluation.
         orders: of a PairRanker. ``both`` reads every pair in both orders, ``one`` in one order, with the better one
             alternately left and right: twice the pairs for the same work. Without effect if `alone_layers` is above 0.
         alone: of a PairRanker. Share of the groups for the pointwise stage, which comes first and scores candidates one
@@ -168,10 +238,11 @@ class Recipe(Optimisation):
 
         ranker: kind of ranker. Fields "of a PairRanker" have no effect on the others.
         backbone: Hub name or folder of an encoder.
-        init: of a PairRanker. The PairRanker whose weights are the first ones, ``bundled`` or a folder; empty for a
-            fresh one on `backbone`.
+        init: of a PairRanker. The PairRanker that is trained on, ``bundled``, a folder or a Hub name; empty for a
+            fresh one on `backbone`. What a recipe does not set of `alone_layers`, `pooling` and the lengths is as in
+            `init`; all else of its configuration is kept.
         keep_init: share of `init`'s weights in the final ones, to keep what `init` knew (arXiv 2109.01903).
-        alone_layers: of a PairRanker, see `PairRankerConfig`.
+        alone_layers: of a PairRanker, see `PairRankerConfig`; that of an `init` without any can be raised.
         pooling: of a PairRanker, see `PairRankerConfig`.
         max_length: tokens of a pair; of the others, of an instruction with one candidate.
         source_max_length: tokens of the instruction.
@@ -181,10 +252,13 @@ class Recipe(Optimisation):
     **Optimisation**
 
         loss: of a PairRanker or a reward model, one of `llm_blender.training.losses.LOSSES`.
+        keep_best: keep the checkpoint with the least loss on the development rows, in place of the last one; and
+            `init`, unless the trained ranker's log loss on them is lower, and its agreement is not.
     """
 
     sources: tuple[Source, ...] = ()
     dev_sources: tuple[Source, ...] = ()
+    hold_out: float = Field(default=0, ge=0, lt=1)
     orders: Literal["both", "one"] = "both"
     alone: float = Field(default=0.3, ge=0, le=1)
     compared: float = Field(default=1, ge=0, le=1)
@@ -200,13 +274,29 @@ class Recipe(Optimisation):
     source_max_length: int = Field(default=128, ge=8)
     frozen_layers: int = Field(default=0, ge=-1)
 
-    loss: str = "soft_logistic"
+    loss: LossName = "soft_logistic"
+    keep_best: bool = False
 
     @model_validator(mode="after")
     def _leave_room(self) -> Self:
         if self.max_length - self.source_max_length < 32:
             raise ValueError("source_max_length must leave at least 32 tokens of max_length to the candidates")
         return self
+
+
+TRAINING_ON: Mapping[str, Any] = MappingProxyType(
+    {
+        "alone": 0.0,  # each pair is a comparison, so there is no pointwise stage
+        "epochs": 3,
+        "learning_rate": 2e-5,
+        "batch_tokens": 4_096,
+        "keep_init": 0.3,
+        "hold_out": 0.2,
+        "keep_best": True,
+        "save_every": 20,
+    }
+)
+"""Settings of a `Recipe` that trains a ranker on, with some hundred pairs."""
 
 
 class FuserRecipe(Optimisation):

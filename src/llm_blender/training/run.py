@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,11 +12,13 @@ from typing import Any, Unpack
 import numpy as np
 
 from llm_blender.bench import JudgedPairs, agreements, ranker_predictions
+from llm_blender.bench.agreement import PairPredictions
 from llm_blender.bench.judged_pairs import PairGain, TextPair
 from llm_blender.bench.rows import group_ids
 from llm_blender.rankers import load_ranker
+from llm_blender.rankers.checkpoints import find_checkpoint, read_config
 from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.ranking import FEATURES, fit_temperature, probability
+from llm_blender.ranking import FEATURES, fit_temperature, log_loss, probability
 from llm_blender.training.baselines import (
     BaselineLearner,
     MLMHeadLearner,
@@ -23,9 +26,17 @@ from llm_blender.training.baselines import (
     SimCLSLearner,
     SummaRerankerLearner,
 )
-from llm_blender.training.card import Quality, Run, model_card
-from llm_blender.training.checkpoints import new_pair_ranker
-from llm_blender.training.groups import Judgements, ScoredGroup, TrainingGroup, excluded_keys, find_tasks, load_groups
+from llm_blender.training.card import FITTED, Quality, Run, model_card
+from llm_blender.training.checkpoints import follow_init, new_pair_ranker
+from llm_blender.training.groups import (
+    Judgements,
+    ScoredGroup,
+    SourceCount,
+    TrainingGroup,
+    excluded_keys,
+    find_tasks,
+    load_groups,
+)
 from llm_blender.training.loop import Reports, check_fingerprint
 from llm_blender.training.processes import check_processes, is_main_process
 from llm_blender.training.ranker import PairLearner
@@ -66,16 +77,17 @@ def train_ranker(
         NotFoundError: a file or the encoder is missing.
         RowError: a row cannot be used.
         CheckpointError: the encoder's tokenizer has no fast form, or lacks a token that the ranker needs.
-        InputError: there are no pairs, the encoder reads fewer tokens than `recipe.max_length`, `output` holds
-            another run, or the processes cannot share this one.
+        InputError: there are no pairs, the encoder reads fewer tokens than `recipe.max_length`, the recipe contradicts
+            its `init`, `output` holds another run, or the processes cannot share this one.
         MissingExtraError: ``onnx`` is not installed.
     """
     check_processes(recipe.accumulate)
+    recipe = follow_init(recipe)
     keys = excluded_keys(exclude)
-    groups, counts = load_groups(recipe.sources, data, keys, recipe.seed)
-    dev, dev_counts = load_groups(recipe.dev_sources, dev_data, keys, recipe.seed)
-    trainer = output / "trainer"
-    check_fingerprint(trainer, recipe, backbone, groups)
+    held_out = 0.0 if recipe.dev_sources else recipe.hold_out
+    dev_sources, dev_folder = (recipe.sources, data) if held_out else (recipe.dev_sources, dev_data)
+    groups, counts = load_groups(recipe.sources, data, keys, recipe.seed, part=(held_out, 1))
+    dev, dev_counts = load_groups(dev_sources, dev_folder, keys, recipe.seed, part=(0, held_out or 1))
     name = backbone or recipe.backbone
     learner: Any
     examples: Sequence[Any]
@@ -85,20 +97,53 @@ def train_ranker(
     else:
         kind: Any = _BASELINES[recipe.ranker]
         examples = _add_scores(groups, recipe.sources, data, kind)
-        dev_examples = _add_scores(dev, recipe.dev_sources, dev_data, kind)
+        dev_examples = _add_scores(dev, dev_sources, dev_folder, kind)
         tasks = [find_tasks(examples)] if kind is SummaRerankerLearner else []
         with tempfile.TemporaryDirectory() as workspace:
             learner = kind(recipe, name, Path(workspace), *tasks)
+    if is_main_process():
+        _note_start(recipe, name, counts, dev_counts, reports.get("note"))
+    trainer = output / "trainer"
+    check_fingerprint(trainer, recipe, backbone, groups)
+    started = time.perf_counter()
     log = learner.train(examples, dev_examples, trainer, **reports)
-    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(map(Path, exclude)), tuple(log), Quality())
+    seconds = time.perf_counter() - started
+    run = Run(recipe, tuple(counts), tuple(dev_counts), tuple(map(Path, exclude)), tuple(log), Quality(), seconds)
     if not is_main_process():
         return run
     learner.save(output)
-    run = replace(run, quality=_measure(output, recipe.ranker, dev))
-    if run.quality.temperature != 1:
+    run = replace(run, quality=_measure(output, recipe, dev))
+    if run.quality.kept_first:
+        PairLearner(recipe, *new_pair_ranker(recipe, name)).save(output)
+    elif run.quality.temperature != _temperature(output):
         learner.save_temperature(output, run.quality.temperature)
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
+
+
+def _note_start(
+    recipe: Recipe,
+    backbone: str,
+    counts: Sequence[SourceCount],
+    dev: Sequence[SourceCount],
+    note: Callable[[str], None] | None,
+) -> None:
+    """Describe what a run begins with, and groups that are left out for `Source.max_groups`."""
+    if note is None:
+        return
+    origin = recipe.init if recipe.init and recipe.ranker == "pair_ranker" else backbone
+    learnt, measured = (sum(count.pairs for count in part) for part in (counts, dev))
+    held_out = " held out of the same files" if any(count.held_out for count in dev) else ""
+    note(f"Learning from {learnt:,} pairs, from {origin}; {measured:,} pairs{held_out} are to measure on.")
+    for count in counts:
+        usable = count.rows - count.excluded - count.held_out
+        if count.groups == count.source.max_groups < usable:
+            note(f"{count.path.name}: {count.groups:,} groups of its {usable:,} rows, by --max-groups (max_groups).")
+
+
+def _temperature(folder: Path) -> float:
+    """Return the temperature of a checkpoint, 1 for a ranker without one."""
+    return float(read_config(folder).get("temperature", 1.0))
 
 
 def _add_scores(
@@ -108,43 +153,66 @@ def _add_scores(
     return (Judgements.read(sources, folder) if kind.scored else Judgements([])).of(groups)
 
 
-def _measure(folder: Path, kind: str, dev: Sequence[TrainingGroup]) -> Quality:
+def _measure(folder: Path, recipe: Recipe, dev: Sequence[TrainingGroup]) -> Quality:
     """Measure a checkpoint on development pairs in the precision in which it is used, and fit its temperature on them.
 
-    A PairRanker is measured in int8, and compared with float32.
+    A PairRanker is measured in int8, and compared with float32, and with `Recipe.init`. One that is trained on keeps
+    its temperature if there are few pairs.
     """
-    mlm = kind == MLMHeadLearner.name
+    mlm = recipe.ranker == MLMHeadLearner.name
     judged = _development_pairs(dev, _MLM_PAIRS if mlm else None)
+    own = _temperature(folder)
     if judged is None:
-        return Quality()
-    if kind == "pair_ranker":
+        return Quality(temperature=own)
+    pairwise = recipe.ranker == "pair_ranker"
+    if pairwise:
         found, full = (
-            ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision), kind)
+            ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision), recipe.ranker)
             for precision in ("int8", "fp32")
         )
     else:
-        pointwise = ranker_predictions(judged, load_ranker(f"mlm:{folder}" if mlm else folder), kind)
+        pointwise = ranker_predictions(judged, load_ranker(f"mlm:{folder}" if mlm else folder), recipe.ranker)
         found = full = replace(pointwise, flips=None)  # it reads no pairs, in no order
-    temperature = fit_temperature(found.logits, judged.a_wins)
-    fitted = replace(found, probabilities=probability(found.logits, temperature))
-    agreement, in_full = agreements(judged, [fitted, full])
+    keep = pairwise and recipe.init and len(judged.pairs) < FITTED
+    temperature = own if keep else fit_temperature(found.logits, judged.a_wins)
+    found = replace(found, probabilities=probability(found.logits, temperature))
+    dev_figures = _figures(judged, found, temperature)
+    before: dict[str, float] = {}
+    if pairwise and recipe.init:
+        first = ranker_predictions(judged, PairRanker.from_pretrained(recipe.init), recipe.init)
+        before = _figures(judged, first, _temperature(find_checkpoint(recipe.init)))
+        gain = agreements(judged, [first, found])[1].versus
+        if gain is not None:
+            before |= {"gain": gain.mean, "gain_low": gain.ci95.low, "gain_high": gain.ci95.high}
+        worse = dev_figures["log_loss"] >= before["log_loss"] or dev_figures["agreement"] < before["agreement"]
+        if recipe.keep_best and worse:
+            return Quality({name: before[name] for name in dev_figures}, own, before=before, rejected=dev_figures)
+    if found.logits is full.logits:
+        return Quality(dev_figures, temperature)
+    int8 = {
+        "agreement_fp32": _figures(judged, full, temperature)["agreement"],
+        "same_decision": float(np.mean((found.logits > 0) == (full.logits > 0))),
+        "largest_difference": float(np.abs(found.logits - full.logits).max()),
+    }
+    return Quality(dev_figures, temperature, int8, before)
+
+
+def _figures(judged: JudgedPairs, found: PairPredictions, temperature: float) -> dict[str, float]:
+    """Return agreement with its interval, that of the longest answer, calibration and log loss, by name."""
+    (agreement,) = agreements(judged, [found])
+    interval = agreement.ci95
     figures = {
         "pairs": float(agreement.pairs),
         "agreement": agreement.accuracy,
+        "agreement_low": interval and interval.low,
+        "agreement_high": interval and interval.high,
         "longest": agreement.longest,
         "flip_rate": agreement.flip_rate,
         "ece": agreement.ece,
         "brier": agreement.brier,
+        "log_loss": log_loss(found.logits, judged.a_wins, temperature),
     }
-    dev_figures = {name: value for name, value in figures.items() if value is not None}
-    if found is full:
-        return Quality(dev_figures, temperature)
-    int8 = {
-        "agreement_fp32": in_full.accuracy,
-        "same_decision": float(np.mean((found.logits > 0) == (full.logits > 0))),
-        "largest_difference": float(np.abs(found.logits - full.logits).max()),
-    }
-    return Quality(dev_figures, temperature, int8)
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _development_pairs(dev: Sequence[TrainingGroup], most: int | None) -> JudgedPairs | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import tempfile
@@ -26,12 +25,12 @@ from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_check
 from llm_blender.ranking import Interval, bootstrap_interval
 from llm_blender.store import Store
 from llm_blender.training.card import table
+from llm_blender.training.groups import share_of
 from llm_blender.training.processes import number_of_processes
 from llm_blender.training.recipes import Recipe, Source
 from llm_blender.types import Example, OnProgress
 
 if TYPE_CHECKING:
-    from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.card import Run
     from llm_blender.training.loop import Reports
 
@@ -100,7 +99,7 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
     Raises:
         InputError: there are too few votes.
     """
-    shares = {key: _share(key, seed) for key in map(normalized_key, rows)}
+    shares = {key: share_of(key, seed) for key in map(normalized_key, rows)}
     least = _MIN_HELD_OUT + _MIN_LEARNT
     if len(shares) < least:
         raise InputError(
@@ -114,12 +113,6 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
         tuple(row for row in rows if normalized_key(row) not in held_out),
         tuple(row for row in rows if normalized_key(row) in held_out),
     )
-
-
-def _share(key: str, seed: int) -> float:
-    """Draw a number from 0 to 1 for an instruction."""
-    digest = hashlib.sha256(f"{seed} {key}".encode("utf-8", "replace")).digest()
-    return int.from_bytes(digest[:8]) / 2**64
 
 
 def count_votes(rows: Sequence[Example]) -> dict[str, int]:
@@ -140,8 +133,8 @@ def train_on_votes(
 ) -> Run:
     """Train a PairRanker further on votes and write its checkpoint; an interrupted run resumes.
 
-    The ranker keeps the lengths of `init`, its temperature and its weight of the consensus: so few votes would not
-    determine better ones, and held-out votes must not.
+    The ranker keeps the configuration of `init`, with its temperature and its weight of the consensus: so few votes
+    would not determine better ones, and held-out votes must not.
 
     Args:
         votes: votes to learn from, and held-out votes; both are written to ``output/votes``.
@@ -156,45 +149,23 @@ def train_on_votes(
     Raises:
         NotFoundError: there is no such ranker.
         CheckpointError: it is no PairRanker.
-        InputError: it reads texts in a way that training does not support, `output` holds another run, or several
-            processes share this one.
+        InputError: it has the layout of llm-blender 0.0.2, `output` holds another run, or several processes share
+            this one.
     """
-    from llm_blender.rankers.pair_ranker import PairRankerConfig
     from llm_blender.training.run import train_ranker
 
     if number_of_processes() > 1:
         raise InputError("Votes are few, and one process learns from them: start `blend train ranker --votes` alone.")
-    config = PairRankerConfig.load(find_checkpoint(init))
-    recipe = _recipe(init, config, len(votes.learnt), seed, epochs, settings)
+    recipe = _recipe(init, len(votes.learnt), seed, epochs, settings)
     folder = output / "votes"
     _write(folder, {"learnt.jsonl": votes.learnt, "held-out.jsonl": votes.held_out})
-    run = train_ranker(recipe, folder, folder, output, exclude=exclude, **reports)
-    trained = PairRankerConfig.load(output)
-    dataclasses.replace(trained, temperature=config.temperature, evidence_weights=config.evidence_weights).save(output)
-    return run
+    return train_ranker(recipe, folder, folder, output, exclude=exclude, **reports)
 
 
-def _recipe(
-    init: str, config: PairRankerConfig, rows: int, seed: int, epochs: int | None, settings: Mapping[str, Any]
-) -> Recipe:
-    own = {name: getattr(config, name) for name in ("max_length", "source_max_length", "pooling", "alone_layers")}
-    trainable = type(config)(
-        config.backbone, temperature=config.temperature, evidence_weights=config.evidence_weights, **own
-    )
-    if trainable != config:
-        others = [
-            field.name
-            for field in dataclasses.fields(config)
-            if getattr(trainable, field.name) != getattr(config, field.name)
-        ]
-        raise InputError(
-            f"{init} reads texts as training does not ({', '.join(others)}): start from `{BUNDLED}`, or from a ranker "
-            "that `blend train ranker` made."
-        )
+def _recipe(init: str, rows: int, seed: int, epochs: int | None, settings: Mapping[str, Any]) -> Recipe:
     source = Source(file="learnt.jsonl", pairs="labelled", max_groups=rows, name="votes", licence="your own")
-    changed = {"seed": seed, "init": init} | ({} if init == BUNDLED else {"backbone": init})
-    changed |= {} if epochs is None else {"epochs": epochs}
-    return Recipe.model_validate({"sources": (source,), **settings, **own, **changed})
+    changed = {"seed": seed, "init": init} | ({} if epochs is None else {"epochs": epochs})
+    return Recipe.model_validate({"sources": (source,), **settings, **changed})
 
 
 def _write(folder: Path, parts: dict[str, Sequence[Example]]) -> None:

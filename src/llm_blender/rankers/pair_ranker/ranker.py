@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender._inputs import check_inputs
-from llm_blender.errors import InputError, unknown_name
+from llm_blender.errors import InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
+from llm_blender.rankers.checkpoints import BUNDLED, Pretrained, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
 from llm_blender.rankers.pair_ranker.backends import (
     Backend,
     LoadModel,
@@ -39,10 +40,11 @@ from llm_blender.rankers.pair_ranker.late import (
 )
 from llm_blender.ranking import EvidenceWeights, PairwiseRanker, RankOptions, comparison_count
 from llm_blender.ranking.engine import Meter
-from llm_blender.types import Instruction, OnProgress, Ranking, instruction_text
+from llm_blender.types import Example, Instruction, OnProgress, Ranking, instruction_text
 
 if TYPE_CHECKING:
     from llm_blender.rankers._torch import Loading
+    from llm_blender.training.card import Run
 
 Truncation = Literal["auto", "right", "left", "middle"]
 
@@ -51,7 +53,7 @@ _PRECISIONS = {"onnx": ("int8", "fp32"), "openvino": ("fp32", "bf16"), "torch": 
 _TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
-class PairRanker(PairwiseRanker):
+class PairRanker(PairwiseRanker, Pretrained):
     """A pairwise ranker: a small cross-encoder (arXiv 2306.02561, section 3).
 
     Args:
@@ -88,6 +90,7 @@ class PairRanker(PairwiseRanker):
         self.position_bias = not self.config.alone_layers  # comparing late is antisymmetric
         self.temperature = self.config.temperature
         self.evidence_weights = self.config.evidence_weights if evidence else EvidenceWeights()
+        self._options: dict[str, Any] = {"truncation": truncation, "evidence": evidence}
 
     @classmethod
     def from_pretrained(
@@ -133,6 +136,8 @@ class PairRanker(PairwiseRanker):
             MissingExtraError: ``torch`` or ``openvino`` is not installed.
             InputError: an argument is unknown or not one of the backend, or there is no such device.
         """
+        given = {"backend": backend, "precision": precision, "device": device, "dtype": dtype, "threads": threads}
+        given |= {"max_tokens": max_tokens, "truncation": truncation, "evidence": evidence}
         loading = torch_loading(backend, device, dtype, max_tokens)  # before any download
         folder = find_checkpoint(name, revision)
         config = PairRankerConfig.load(folder, backbone)
@@ -162,7 +167,7 @@ class PairRanker(PairwiseRanker):
             else:
                 runner = OnnxBackend(onnx_file(folder, kind), threads=threads, load=load)
         form = InputFormat.load(folder, config)
-        return cls(
+        ranker = cls(
             runner,
             form,
             folder,
@@ -170,6 +175,8 @@ class PairRanker(PairwiseRanker):
             truncation=truncation,
             evidence=evidence,
         )
+        ranker._options = given
+        return ranker
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
         """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
@@ -181,6 +188,63 @@ class PairRanker(PairwiseRanker):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Copy the checkpoint to a folder that `from_pretrained` reads."""
         copy_checkpoint(self.folder, Path(folder))
+
+    def fit(
+        self,
+        pairs: Iterable[Mapping[str, Any] | Example],
+        dev: Iterable[Mapping[str, Any] | Example] | None = None,
+        *,
+        output: str | os.PathLike[str] | None = None,
+        licence: str = "",
+        progress: OnProgress | None = None,
+        note: Callable[[str], None] | None = None,
+        **settings: Any,
+    ) -> Run:
+        """Train this ranker on with pairs of your own, and use the result; needs the extra ``train``.
+
+        The same as ``blend train ranker FILE --init``: with the same seed, the weights are the same. 200 pairs take a
+        few minutes on two cores. The checkpoint with the least loss on the development pairs is kept, or, if none is
+        better there than this ranker was, its own weights.
+
+        Args:
+            pairs: rows, in the forms that files of rows have: ``{prompt, chosen, rejected}``; ``{instruction,
+                candidates, pairs}``; or ``{instruction, candidates: [{text, scores}]}``, whose pairs the scores imply.
+            dev: rows of other instructions, to measure on; None holds out a fifth of the instructions of `pairs`.
+            output: folder of the checkpoint, its card and its trainer, which resumes an interrupted run; None for a
+                temporary one, until `save_pretrained`.
+            licence: of the pairs, for the card.
+            progress: called with steps done and steps known of.
+            note: called with a line per evaluation.
+            **settings: fields of `llm_blender.training.recipes.Recipe`, such as ``epochs``, ``learning_rate``,
+                ``seed``, ``hold_out``, in place of those of `llm_blender.training.recipes.TRAINING_ON`.
+
+        Returns:
+            The run: `quality` (on the development pairs, and before), `remarks` (what is doubtful, and what to do),
+            `sources`, `log`.
+
+        Raises:
+            MissingExtraError: ``train`` is not installed.
+            InputError: a row cannot be used, there are no pairs, or a setting is unknown or wrong.
+
+        Examples:
+            >>> ranker = PairRanker.from_pretrained()
+            >>> pair = {"prompt": "Why is the sky blue?", "chosen": "Air scatters blue light.", "rejected": "Because."}
+            >>> run = ranker.fit([pair] * 200)  # doctest: +SKIP
+            >>> run.quality.dev["agreement"], run.quality.before["agreement"]  # doctest: +SKIP
+            >>> ranker.save_pretrained("my-ranker")  # doctest: +SKIP
+        """
+        try:
+            from llm_blender.training.fitting import fit_ranker
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("Training", "train") from error
+        workspace = tempfile.TemporaryDirectory() if output is None else None
+        folder = Path(output or cast("tempfile.TemporaryDirectory[str]", workspace).name)
+        run = fit_ranker(
+            self.folder, pairs, dev, folder, licence=licence, settings=settings, progress=progress, note=note
+        )
+        fitted = type(self).from_pretrained(folder, **self._options)
+        vars(self).update(vars(fitted), _workspace=workspace)  # which lives as long as its ranker
+        return run
 
     def pair_logits(
         self,
