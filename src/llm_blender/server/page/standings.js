@@ -1,7 +1,7 @@
 // The standings: how often the ranker and people prefer each LLM, and at what kind of prompt.
 
 import { json } from "./service.js";
-import { element } from "./results.js";
+import { element } from "./elements.js";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = [["answer", "Final answers"], ["code", "Code"], ["other", "Other prompts"]];
