@@ -41,8 +41,8 @@ export const reason = (code) => REASONS[code] ?? code.replaceAll("_", " ");
 /** How sure it is that an answer is better than another one. */
 export function surely(value, other) {
   if (value === null || value === undefined) return `not compared directly with ${other}`;
-  if (Math.abs(value - 0.5) < 0.05) return `about equal to ${other} (${probability(value)})`;
-  if (value < 0.5) return `first by all comparisons, though ${other} is ahead of it in theirs (${probability(value)})`;
+  if (Math.abs(value - 0.5) < 0.05) return `about equal to ${other} (probability ${probability(value)})`;
+  if (value < 0.5) return `first by all comparisons, though ${other} is ahead in theirs (probability ${probability(1 - value)})`;
   const much = value >= 0.9 ? "clearly better" : value >= 0.7 ? "better" : "a little better";
   return `${much} than ${other} (probability ${probability(value)})`;
 }
