@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from llm_blender.testing import FakeLLM
@@ -54,34 +56,7 @@ HOSTILE = """<script>document.title='broken'</script>
 </code></pre><script>document.title='broken'</script>
 ```
 """
-ALLOWED = set(
-    [
-        "A",
-        "BLOCKQUOTE",
-        "BR",
-        "CODE",
-        "DEL",
-        "EM",
-        "H4",
-        "H5",
-        "H6",
-        "HR",
-        "LI",
-        "OL",
-        "P",
-        "PRE",
-        "S",
-        "SPAN",
-        "STRONG",
-        "TABLE",
-        "TBODY",
-        "TD",
-        "TH",
-        "THEAD",
-        "TR",
-        "UL",
-    ]
-)
+ALLOWED = re.compile("A|BLOCKQUOTE|BR|CODE|DEL|EM|H[456]|HR|LI|OL|P|PRE|S|SPAN|STRONG|TABLE|TBODY|TD|TH|THEAD|TR|UL")
 
 
 def test_markdown_is_rendered_and_code_is_coloured_and_copied(playground, open_page, ask, answered):
@@ -115,7 +90,7 @@ def test_a_hostile_answer_is_inert(playground, open_page, ask, answered):
         found = card.evaluate("""root => [...root.querySelectorAll("*")].map(node => [node.tagName,
             [...node.attributes].map(({ name, value }) => `${name}=${value}`)])""")
         frame = ("DIV", "BUTTON")  # the page's own: language, button, scroller
-        assert {tag for tag, _ in found if tag not in frame} <= ALLOWED
+        assert all(ALLOWED.fullmatch(tag) for tag, _ in found if tag not in frame)
         attributes = {each for tag, names in found if tag not in frame for each in names}
         assert {each.split("=")[0] for each in attributes} <= {
             "href",
