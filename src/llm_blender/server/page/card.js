@@ -104,6 +104,7 @@ export class Card {
     this.entab(state);
     this.copy.hidden = !this.text;
     this.draw();
+    this.body.scrollTop = 0;
     highlight(this.body).catch(() => {}); // without its colours, code can be read too
   }
 

@@ -21,17 +21,19 @@ export function connectComposer(ask) {
     event.preventDefault();
     $("ask").requestSubmit();
   });
-  $("open-options").addEventListener("click", () => {
-    const open = $("options").hidden;
-    $("options").hidden = !open;
-    $("open-options").setAttribute("aria-expanded", String(open));
-  });
+  $("open-options").addEventListener("click", () => openOptions($("options").hidden));
+  $("options").addEventListener("invalid", () => openOptions(true), true); // a hidden field could not say what is wrong
   $("ask").addEventListener("change", summarise);
   $("blind").checked = sessionStorage.getItem(BLIND) !== null;
   $("blind").addEventListener("change", () => {
     if ($("blind").checked) sessionStorage.setItem(BLIND, "on");
     else sessionStorage.removeItem(BLIND);
   });
+}
+
+function openOptions(open) {
+  $("options").hidden = !open;
+  $("open-options").setAttribute("aria-expanded", String(open));
 }
 
 /** Offers the ensemble's LLMs and modes. */
@@ -74,6 +76,9 @@ const value = (id) => (Number.isFinite($(id).valueAsNumber) ? $(id).valueAsNumbe
 
 /** Takes over the system prompt and the settings of a kept question. */
 export function take(system, settings = {}) {
+  const { llms, mode: wanted } = settings.blend ?? {};
+  for (const box of members()) box.checked = !llms || llms.includes(box.value);
+  for (const radio of $("modes").querySelectorAll("input:enabled")) radio.checked ||= radio.value === wanted;
   $("system").value = system ?? "";
   $("temperature").value = settings.temperature ?? "";
   $("max-tokens").value = settings.max_tokens ?? "";

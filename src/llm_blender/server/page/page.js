@@ -108,8 +108,9 @@ function again(turn, question) {
   });
 }
 
-/** Brings the answer into view where a small screen does not show its beginning. */
+/** Brings the answer into view where a phone does not show its beginning. */
 function look(turn) {
+  if (!window.matchMedia("(max-width: 40rem)").matches) return;
   const { top, bottom } = (turn.tabs.chosen?.root ?? turn.root).getBoundingClientRect();
   if (top < 0 || Math.min(bottom, top + 120) > window.innerHeight - $("ask").offsetHeight) {
     turn.root.scrollIntoView({ block: "start" });
@@ -204,7 +205,9 @@ function say(text) {
 function complain(error) {
   say("");
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  $("trouble").replaceChildren(element("p", { className: "alert" }, error.message));
+  const alert = element("p", { className: "alert" }, error.message);
+  $("trouble").replaceChildren(alert);
+  alert.scrollIntoView({ block: "nearest" });
 }
 
 async function attempt(work) {

@@ -8,6 +8,7 @@ import { Ballot } from "./votes.js";
 import { letter, listed } from "./words.js";
 
 const FUSED = "★"; // in place of the letter of a candidate
+const wide = window.matchMedia("(min-width: 62rem)");
 const TICK = 100; // milliseconds between two looks at the clock
 
 /** A turn of the conversation. `actions` are `edit`, `again` and `attempt`. */
@@ -64,7 +65,8 @@ export class Turn {
     const card = this.cards[event.call];
     switch (event.event) {
       case "started":
-        return this.deal(event.llms);
+        this.deal(event.llms);
+        return this.count();
       case "writing":
         return card.write(event.text);
       case "wrote":
@@ -88,17 +90,17 @@ export class Turn {
       new Card(index, model, { blind: this.blind, letters: letter(places.indexOf(index)) }));
     this.shown = places.map((index) => this.cards[index]);
     this.place(this.shown);
-    this.count();
   }
 
   place(cards, chosen) {
     this.grid.replaceChildren(...cards.map(({ root }) => root));
+    this.grid.style.setProperty("--columns", String(columns(cards.filter(({ root }) => !root.matches(".answer")).length)));
     this.tabs.set(cards, chosen ?? cards[0]);
   }
 
   count() {
     const failed = this.failed.length ? `, ${this.failed.length} failed` : "";
-    this.progress(`${this.answered.length} of ${this.cards.length} have answered${failed}`);
+    this.progress(`${this.answered.length} of ${this.cards.length} answered${failed}`);
   }
 
   progress(words) {
@@ -224,7 +226,7 @@ export class Turn {
 
   comparison() {
     const { ranking } = this.report;
-    return element("details", { className: "comparison" }, element("summary", {}, "How the answers compare"),
+    return element("details", { className: "comparison", open: wide.matches }, element("summary", {}, "How the answers compare"),
       element("div", { className: "scroller", role: "group", "aria-label": "Comparison", tabIndex: 0 }, matrix(ranking, this.candidates)));
   }
 
@@ -256,6 +258,9 @@ export class Turn {
     return `The answer is there: ${this.best.name}.${failed}`;
   }
 }
+
+/** Columns for so many cards: two rows of two look better than three and one. */
+const columns = (count) => Math.max(1, count === 4 ? 2 : Math.min(3, count));
 
 function shuffle(list) {
   for (let i = list.length - 1; i > 0; i--) {

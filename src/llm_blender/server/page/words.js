@@ -15,7 +15,7 @@ export const listed = (names) =>
 
 /** Dollars. */
 export function money(cost) {
-  if (cost === null || cost === undefined) return "price unknown";
+  if (cost === null || cost === undefined) return "unknown";
   if (cost === 0) return "free";
   return cost >= 0.01 ? `$${cost.toFixed(2)}` : `$${Number(cost.toPrecision(2))}`;
 }
