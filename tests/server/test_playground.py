@@ -50,7 +50,7 @@ def test_what_the_page_names_is_there_and_nothing_is_inline(plain):
     page = plain.http.get("/").text
     named = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
     own = [path for path in PATHS if "/vendor/" not in path]
-    imports = r'(?:from |import |import\()"\./([^"]+)"'
+    imports = r'(?:from |import |import\(|URL\()"\./([^"]+)"'
     imported = {name for path in own for name in re.findall(imports, plain.http.get(path).text)}
     assert {f"/{name}" for name in named} | {f"/page/{name}" for name in imported} | {"/"} == PATHS
     assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page)
