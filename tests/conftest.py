@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import string
 import sys
@@ -39,6 +40,19 @@ _LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 _COLLECTED = pytest.StashKey[frozenset[str]]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Divide the whole suite between two processes, by file; `-n 0` keeps it in one, and so does a part of it."""
+    whole = config.args == config.getini("testpaths") and not config.option.collectonly and not config.option.usepdb
+    if whole and "PYTEST_XDIST_WORKER" not in os.environ and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of two processes has one core
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[_COLLECTED] = frozenset(sys.modules)
 
@@ -58,6 +72,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
     """The names of all modules that were imported when collection ended."""
     return request.config.stash[_COLLECTED]
+
+
+@pytest.fixture
+def one_process() -> None:
+    """Skip a test that interrupts its own process where pytest-xdist could lose that process."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("interrupts its own process: pytest -n 0 runs it")
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from llm_blender.data import parse_row, vote_records
 from llm_blender.errors import InputError, NotFoundError, StoreError
-from llm_blender.history import History
-from llm_blender.store import Store
+from llm_blender.history import UNDO_SECONDS, History, Vote
+from llm_blender.store import _MIGRATIONS, Store
 from llm_blender.types import Candidate, Message
 
 QUESTION: list[Message] = [{"role": "user", "content": "Why?"}]
@@ -63,6 +63,33 @@ def test_votes_are_pairs_and_the_last_word_counts(history: History) -> None:
     assert history.take_back("one").votes == ()
 
 
+def test_a_tie_without_a_preferred_one_is_on_all_pairs(history: History) -> None:
+    history.vote("one", tie=True)
+    assert labels(history) == [(0, 1, "tie"), (0, 2, "tie"), (1, 2, "tie")]
+    assert not any(vote.bad for vote in history.get("one").votes)
+    history.vote("one", bad=True)
+    assert [(vote.label, vote.bad) for vote in history.get("one").votes] == [("tie", True)] * 3
+    history.vote("one", 2)
+    assert [(vote.label, vote.bad) for vote in history.get("one").votes] == [("tie", True), ("b", False), ("b", False)]
+    with pytest.raises(InputError, match="needs the index of the `preferred`"):
+        history.vote("one")
+    with pytest.raises(InputError, match="needs the index of the `preferred`"):
+        history.vote("one", over=[1], tie=True)
+
+
+def test_blind_votes_are_told_from_others(history: History) -> None:
+    history.vote("one", 0, [1], blind=True)
+    history.vote("one", 0, [2])
+    history.keep("seen", QUESTION, "A.", REPORT)
+    history.vote("seen", 0)
+    assert [(vote.b, vote.blind) for vote in history.get("one").votes] == [(1, True), (2, False)]
+    assert [pair.by for pair in history.get("one").example.pairs] == ["human-blind", "human"]
+    (answer,) = history.voted(blind_only=True)
+    assert [(vote.a, vote.b) for vote in answer.votes] == [(0, 1)]
+    history.vote("one", 1, [0])  # after the names were shown
+    assert list(history.voted(blind_only=True)) == []
+
+
 @pytest.mark.parametrize(
     ("preferred", "over", "message"),
     [(3, None, "no candidate 3: an index is from 0 to 2"), (0, [1, -1], "no candidate -1"), (1, [1], "to itself")],
@@ -88,6 +115,57 @@ def test_what_is_deleted_takes_its_votes_along(history: History) -> None:
     assert list(history.voted()) == []
     history.keep("one", QUESTION, "A.", REPORT)
     assert labels(history) == []
+
+
+def test_what_is_removed_can_be_restored_for_a_while(history: History, tmp_path: Path) -> None:
+    history.vote("one", 0)
+    history.remove("one")
+    history.keep("newer", QUESTION, "A.", REPORT)
+    history.remove("newer")
+    assert history.latest(9, before="newer") == []
+    assert (history.latest(9), history.search(["why"], 9), list(history.voted())) == ([], [], [])
+    for change in (history.get, history.take_back, history.remove, lambda id: history.vote(id, 0)):
+        with pytest.raises(NotFoundError):
+            change("one")
+    with pytest.raises(NotFoundError):
+        history.restore("one", owner="ann")
+    assert len(history.restore("one").votes) == 2
+    assert [kept.id for kept in history.latest(9)] == ["one"]
+    assert history.restore("one").id == "one"  # it was not removed
+    history.remove("one")
+    with sqlite3.connect(tmp_path / "blend.db") as other:
+        past = datetime.now(UTC) - timedelta(seconds=UNDO_SECONDS + 1)
+        other.execute("UPDATE deleted SET deleted_at = ?", (past.isoformat(),))
+    with pytest.raises(NotFoundError, match="no answer 'one'"):
+        history.restore("one")
+    assert [other.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("answers", "votes")] == [(0,), (0,)]
+    other.close()
+
+
+def test_a_later_answer_deletes_what_was_removed(history: History, tmp_path: Path) -> None:
+    history.remove("one")
+    with sqlite3.connect(tmp_path / "blend.db") as other:
+        other.execute("UPDATE deleted SET deleted_at = '2025-01-01T00:00:00+00:00'")
+    history.keep("two", QUESTION, "A.", REPORT)
+    assert other.execute("SELECT id FROM answers").fetchall() == [("two",)]
+    other.close()
+
+
+def test_search(history: History) -> None:
+    for id, question in (("100", "Is 100 % of it ÜBER?"), ("per", "Is it a per_cent?"), ("last", "Is it last?")):
+        history.keep(id, [{"role": "user", "content": question}], "A.", REPORT)
+    ids = {words: [kept.id for kept in history.search(words.split(), 9)] for words in ("is IT", "%", "_", "über", "c.")}
+    assert ids == {
+        "is IT": ["last", "per", "100"],
+        "%": ["100"],
+        "_": ["per"],
+        "über": ["100"],
+        "c.": ["last", "per", "100", "one"],  # of a candidate
+    }
+    assert [kept.id for kept in history.search(["it"], 1, offset=1)] == ["per"]
+    assert [kept.id for kept in history.search(["it"], 1, before="per")] == ["100"]
+    assert [kept.id for kept in history.search([], 2, offset=1)] == ["per", "100"]
+    assert history.search(["role"], 9) == []
 
 
 def test_clients_do_not_see_each_other(history: History) -> None:
@@ -157,6 +235,27 @@ def test_a_damaged_answer(history: History, tmp_path: Path) -> None:
     history.forget("one")
 
 
+def test_votes_of_an_old_store_are_not_blind(tmp_path: Path) -> None:
+    path = tmp_path / "blend.db"
+    old = sqlite3.connect(path)
+    with old:
+        for statement in _MIGRATIONS[:4]:
+            old.execute(statement)
+        old.execute(
+            "INSERT INTO answers (id, owner, created_at, messages, text, report) VALUES (?, ?, ?, ?, ?, ?)",
+            ("one", "", "2025-01-01T00:00:00+00:00", json.dumps(QUESTION), "A.", json.dumps(REPORT)),
+        )
+        old.execute("INSERT INTO votes VALUES (1, 0, 1, 'b', '2025-01-01T00:00:00+00:00')")
+        old.execute("PRAGMA user_version = 4")
+    old.close()
+    with Store(path) as store:
+        kept = History(store).get("one")
+        assert (kept.votes, kept.settings) == ((Vote(0, 1, "b"),), {})
+        assert not kept.votes[0].blind
+        History(store).vote("one", 2, [0], blind=True)
+        assert [vote.blind for vote in History(store).get("one").votes] == [False, True]
+
+
 def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
     path = tmp_path / "blend.db"
     old = sqlite3.connect(path)
@@ -174,6 +273,6 @@ def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
         History(store).keep("one", QUESTION, "A.", REPORT)
         assert len(store) == 1
     other = sqlite3.connect(path)
-    assert other.execute("PRAGMA user_version").fetchone() == (4,)
+    assert other.execute("PRAGMA user_version").fetchone() == (8,)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()

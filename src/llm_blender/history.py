@@ -6,18 +6,45 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import combinations, islice
+from typing import Any, Literal
 
 from llm_blender.errors import InputError, NotFoundError, StoreError
 from llm_blender.store import Store
 from llm_blender.types import Candidate, Example, LabelledPair, Message, TextMessage, instruction_text, text_messages
 
-__all__ = ["History", "KeptAnswer"]
+__all__ = ["BLIND", "UNDO_SECONDS", "History", "KeptAnswer", "Vote"]
 
-_PAGE = 100  # answers that a search reads at once
-_COLUMNS = "number, id, created_at, messages, text, report"
+BLIND = "human-blind"
+"""`LabelledPair.by` of a vote whose voter saw neither names nor ranks; that of other votes is ``human``."""
+UNDO_SECONDS = 300
+"""Seconds in which a removed answer can be restored."""
+_PAGE = 100  # answers to read at once
+_END = 2**62  # above every number
+_COLUMNS = "number, id, created_at, messages, text, report, settings"
+_OWN = "ifnull(?, owner) = owner"
+_VISIBLE = f"{_OWN} AND number NOT IN (SELECT answer FROM deleted)"
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A vote on two candidates.
+
+    Attributes:
+        a: index of the first one.
+        b: index of the second one.
+        label: the better one, or ``tie``.
+        blind: whether the voter saw neither names nor ranks.
+        bad: whether both are bad; the label is ``tie`` then.
+    """
+
+    a: int
+    b: int
+    label: Literal["a", "b", "tie"]
+    blind: bool = False
+    bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +59,7 @@ class KeptAnswer:
         report: details of the answer, the service's value of the key ``blend``.
         votes: the votes, as pairs of indices into `candidates`.
         number: place among all answers of the store, from 1 on.
+        settings: keys of the request beside the conversation; empty if the store does not know them.
     """
 
     id: str
@@ -39,8 +67,9 @@ class KeptAnswer:
     messages: tuple[TextMessage, ...]
     text: str
     report: Mapping[str, Any]
-    votes: tuple[LabelledPair, ...] = ()
+    votes: tuple[Vote, ...] = ()
     number: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -58,7 +87,8 @@ class KeptAnswer:
         alone = len(self.messages) == 1 and self.messages[0]["role"] == "user"
         instruction = instruction_text(self.messages) if alone else self.messages
         candidates = tuple(Candidate(candidate.text, candidate.model) for candidate in self.candidates)
-        return Example(instruction, candidates=candidates, pairs=self.votes, id=self.id)
+        pairs = tuple(LabelledPair(v.a, v.b, v.label, by=BLIND if v.blind else "human") for v in self.votes)
+        return Example(instruction, candidates=candidates, pairs=pairs, id=self.id)
 
 
 class History:
@@ -78,13 +108,23 @@ class History:
         self._store = store
 
     def keep(
-        self, id: str, messages: Sequence[Message], text: str, report: Mapping[str, Any], *, owner: str = ""
+        self,
+        id: str,
+        messages: Sequence[Message],
+        text: str,
+        report: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        owner: str = "",
     ) -> None:
         """Add an answer; it is visible to others when this returns."""
-        row = (id, owner, _now(), json.dumps(text_messages(messages)), text, json.dumps(dict(report)))
+        turns, details = json.dumps(text_messages(messages)), json.dumps(dict(report))
         with self._store.connection() as connection:
+            _purge(connection)
             connection.execute(
-                "INSERT INTO answers (id, owner, created_at, messages, text, report) VALUES (?, ?, ?, ?, ?, ?)", row
+                "INSERT INTO answers (id, owner, created_at, messages, text, report, settings) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id, owner, _now(), turns, text, details, json.dumps(dict(settings or {}))),
             )
 
     def get(self, id: str, *, owner: str | None = None) -> KeptAnswer:
@@ -101,20 +141,13 @@ class History:
 
         Args:
             limit: maximum number of answers.
-            before: id of an answer; only older ones are listed.
+            before: id of an answer, which may be removed; only older ones are listed.
             owner: owner of the answers.
 
         Raises:
             NotFoundError: there is no answer `before`.
         """
-        with self._store.connection() as connection:
-            end = 2**62 if before is None else self._find(connection, before, owner)[0]
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND ifnull(?, owner) = owner "
-                "ORDER BY number DESC LIMIT ?",
-                (end, owner, limit),
-            ).fetchall()
-            return [self._answer(connection, row) for row in rows]
+        return self.search((), limit, before=before, owner=owner)
 
     def numbered(self, number: int, *, owner: str | None = None) -> KeptAnswer:
         """Return the answer of this `KeptAnswer.number`.
@@ -126,47 +159,92 @@ class History:
             found = connection.execute("SELECT id FROM answers WHERE number = ?", (number,)).fetchone()
             return self._answer(connection, self._find(connection, found[0] if found else str(number), owner))
 
-    def search(self, words: Sequence[str], limit: int, *, owner: str | None = None) -> list[KeptAnswer]:
-        """List the newest answers whose conversation or text contains all words, newest first.
+    def search(
+        self,
+        words: Sequence[str],
+        limit: int,
+        *,
+        offset: int = 0,
+        before: str | None = None,
+        owner: str | None = None,
+    ) -> list[KeptAnswer]:
+        """List the newest answers whose conversation, answer or candidates contain all words, newest first.
 
         Args:
             words: compared without case; none lists all answers.
             limit: maximum number of answers.
+            offset: number of answers found to leave out, from the newest on.
+            before: id of an answer, which may be removed; only older ones are listed.
+            owner: owner of the answers.
+
+        Raises:
+            NotFoundError: there is no answer `before`.
+        """
+        wanted, end = [word.casefold() for word in words], offset + limit
+        number = _END
+        if before is not None:
+            with self._store.connection() as connection:
+                number = self._find(connection, before, owner, visible=_OWN)[0]
+        pages = self._pages(_PAGE if wanted else min(end, _PAGE), number, owner)
+        return list(islice((answer for page in pages for answer in page if _contains(answer, wanted)), offset, end))
+
+    def _pages(self, size: int, before: int, owner: str | None) -> Iterator[list[KeptAnswer]]:
+        """Yield the answers with lower numbers, newest first; others may use the store between two pages."""
+        while True:
+            with self._store.connection() as connection:
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} ORDER BY number DESC LIMIT ?",
+                    (before, owner, size),
+                ).fetchall()
+                page = [self._answer(connection, row) for row in rows]
+            if not page:
+                return
+            yield page
+            before = page[-1].number
+
+    def voted(self, *, blind_only: bool = False, owner: str | None = None) -> Iterator[KeptAnswer]:
+        """Yield the answers with votes, oldest first; later ones may be missing.
+
+        Args:
+            blind_only: leave out votes that are not blind.
             owner: owner of the answers.
         """
-        wanted, found, before = [word.casefold() for word in words], list[KeptAnswer](), None
-        while len(found) < limit and (page := self.latest(_PAGE, before=before, owner=owner)):
-            for answer in page:
-                text = "\n".join([*(turn["content"] for turn in answer.messages), answer.text]).casefold()
-                if all(word in text for word in wanted):
-                    found.append(answer)
-            before = page[-1].id
-        return found[:limit]
-
-    def voted(self, *, owner: str | None = None) -> Iterator[KeptAnswer]:
-        """Yield the answers with votes, oldest first; later ones may be missing."""
         with self._store.connection() as connection:
             ids = connection.execute(
-                "SELECT id FROM answers WHERE ifnull(?, owner) = owner AND number IN (SELECT answer FROM votes) "
+                f"SELECT id FROM answers WHERE {_VISIBLE} AND number IN (SELECT answer FROM votes WHERE blind >= ?) "
                 "ORDER BY number",
-                (owner,),
+                (owner, blind_only),
             ).fetchall()
         for (id,) in ids:
             try:
-                yield self.get(id, owner=owner)
+                answer = self.get(id, owner=owner)
             except NotFoundError:  # deleted in the meantime
                 continue
+            votes = tuple(vote for vote in answer.votes if vote.blind or not blind_only)
+            if votes:
+                yield replace(answer, votes=votes)
 
     def vote(
-        self, id: str, preferred: int, over: Sequence[int] | None = None, *, tie: bool = False, owner: str | None = None
+        self,
+        id: str,
+        preferred: int | None = None,
+        over: Sequence[int] | None = None,
+        *,
+        tie: bool = False,
+        bad: bool = False,
+        blind: bool = False,
+        owner: str | None = None,
     ) -> KeptAnswer:
         """Vote that a candidate is better than others; replaces earlier votes on the same pairs.
 
         Args:
             id: id of the answer.
-            preferred: 0-based index of the better candidate; see `KeptAnswer.candidates`.
+            preferred: 0-based index of the better candidate, see `KeptAnswer.candidates`; None, with `tie` or `bad`,
+                means all pairs of candidates.
             over: indices of the worse candidates; None means all others.
             tie: whether they are equally good instead.
+            bad: whether they are equally bad instead.
+            blind: whether the voter saw neither names nor ranks.
             owner: owner of the answer.
 
         Raises:
@@ -176,11 +254,11 @@ class History:
         with self._changing() as connection:
             row = self._find(connection, id, owner)
             answer = self._answer(connection, row)
-            others = _others(len(answer.candidates), preferred, over)
-            pairs = [_pair(preferred, other, tie) for other in others]
+            pairs = _pairs(len(answer.candidates), preferred, over, tie or bad)
             connection.executemany(
-                "INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?, ?)",
-                [(row[0], pair.a, pair.b, pair.label, _now()) for pair in pairs],
+                "INSERT OR REPLACE INTO votes (answer, a, b, label, blind, bad, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(row[0], a, b, label, blind, bad, _now()) for a, b, label in pairs],
             )
             return self._answer(connection, row)
 
@@ -195,8 +273,31 @@ class History:
             connection.execute("DELETE FROM votes WHERE answer = ?", row[:1])
             return self._answer(connection, row)
 
+    def remove(self, id: str, *, owner: str | None = None) -> None:
+        """Hide an answer, and the votes on it, from every method but `restore`.
+
+        Whatever changes the history later than `UNDO_SECONDS` after that deletes it.
+
+        Raises:
+            NotFoundError: there is no such answer.
+        """
+        with self._changing() as connection:
+            number = self._find(connection, id, owner)[0]
+            connection.execute("INSERT INTO deleted (answer, deleted_at) VALUES (?, ?)", (number, _now()))
+
+    def restore(self, id: str, *, owner: str | None = None) -> KeptAnswer:
+        """Show a removed answer again, with the votes on it.
+
+        Raises:
+            NotFoundError: there is no such answer, or it was removed more than `UNDO_SECONDS` ago.
+        """
+        with self._changing() as connection:
+            row = self._find(connection, id, owner, visible=_OWN)
+            connection.execute("DELETE FROM deleted WHERE answer = ?", row[:1])
+            return self._answer(connection, row)
+
     def forget(self, id: str, *, owner: str | None = None) -> None:
-        """Delete an answer, and the votes on it.
+        """Delete an answer, and the votes on it, at once.
 
         Raises:
             NotFoundError: there is no such answer.
@@ -208,6 +309,7 @@ class History:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """Make the reads and writes of the ``with`` block one transaction."""
         with self._store.connection() as connection:
+            _purge(connection)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -216,21 +318,33 @@ class History:
                 raise
             connection.execute("COMMIT")
 
-    def _find(self, connection: sqlite3.Connection, id: str, owner: str | None) -> tuple[Any, ...]:
+    def _find(
+        self, connection: sqlite3.Connection, id: str, owner: str | None, *, visible: str = _VISIBLE
+    ) -> tuple[Any, ...]:
         row: tuple[Any, ...] | None = connection.execute(
-            f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND ifnull(?, owner) = owner", (id, owner)
+            f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND {visible}", (id, owner)
         ).fetchone()
         if row is None:
             raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` or `blend logs` lists them.")
         return row
 
     def _answer(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> KeptAnswer:
-        number, id, created_at, messages, text, report = row
-        votes = connection.execute("SELECT a, b, label FROM votes WHERE answer = ? ORDER BY a, b", (number,))
-        pairs = tuple(LabelledPair(a, b, label, by="human") for a, b, label in votes)
+        number, id, created_at, messages, text, report, settings = row
+        rows = connection.execute(
+            "SELECT a, b, label, blind, bad FROM votes WHERE answer = ? ORDER BY a, b", (number,)
+        ).fetchall()
+        votes = tuple(Vote(a, b, label, bool(blind), bool(bad)) for a, b, label, blind, bad in rows)
         try:
-            turns = tuple(json.loads(messages))
-            return KeptAnswer(id, datetime.fromisoformat(created_at), turns, text, json.loads(report), pairs, number)
+            return KeptAnswer(
+                id,
+                datetime.fromisoformat(created_at),
+                tuple(json.loads(messages)),
+                text,
+                json.loads(report),
+                votes,
+                number,
+                json.loads(settings),
+            )
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._store.path}: the kept answer {id} is damaged ({error}); delete it.") from error
 
@@ -239,19 +353,39 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _others(count: int, preferred: int, over: Sequence[int] | None) -> list[int]:
+def _purge(connection: sqlite3.Connection) -> None:
+    """Delete the answers that can no longer be restored."""
+    end = (datetime.now(UTC) - timedelta(seconds=UNDO_SECONDS)).isoformat()
+    for row in connection.execute("SELECT answer FROM deleted WHERE deleted_at < ?", (end,)).fetchall():
+        connection.execute("DELETE FROM answers WHERE number = ?", row)
+
+
+def _contains(answer: KeptAnswer, words: Sequence[str]) -> bool:
+    """Return whether each word, without case, is in the conversation or in an answer to it."""
+    if not words:
+        return True
+    texts = (turn["content"] for turn in answer.messages), (candidate.text for candidate in answer.candidates)
+    text = "\n".join([*texts[0], answer.text, *texts[1]]).casefold()
+    return all(word in text for word in words)
+
+
+def _pairs(
+    count: int, preferred: int | None, over: Sequence[int] | None, tie: bool
+) -> list[tuple[int, int, Literal["a", "b", "tie"]]]:
+    """Return the pairs of indices that a vote is on, the lower index first, with their labels."""
+    if preferred is None and (over is not None or not tie):
+        raise InputError("A vote needs the index of the `preferred` candidate, or else a `tie` of all candidates.")
     others = [i for i in range(count) if i != preferred] if over is None else list(dict.fromkeys(over))
+    if count < 2 or not others:
+        raise InputError("There is nothing to compare it with: a vote needs two candidates.")
+    if preferred is None:
+        return [(a, b, "tie") for a, b in combinations(others, 2)]
     for index in (preferred, *others):
         if not 0 <= index < count:
             raise InputError(f"There is no candidate {index}: an index is from 0 to {count - 1}.")
-    if not others:
-        raise InputError("There is nothing to compare it with: a vote needs two candidates.")
     if preferred in others:
         raise InputError(f"Candidate {preferred} cannot be preferred to itself.")
-    return others
-
-
-def _pair(preferred: int, other: int, tie: bool) -> LabelledPair:
-    first = preferred < other
-    label = "tie" if tie else "a" if first else "b"
-    return LabelledPair(min(preferred, other), max(preferred, other), label)  # type: ignore[arg-type]
+    return [
+        (min(preferred, other), max(preferred, other), "tie" if tie else "a" if preferred < other else "b")
+        for other in others
+    ]

@@ -68,6 +68,15 @@ _MIGRATIONS = (
         wins BLOB NOT NULL
     )
     """,
+    "ALTER TABLE votes ADD COLUMN blind INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE votes ADD COLUMN bad INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE answers ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+    """
+    CREATE TABLE deleted (
+        answer INTEGER PRIMARY KEY REFERENCES answers (number) ON DELETE CASCADE,
+        deleted_at TEXT NOT NULL
+    )
+    """,
 )
 
 

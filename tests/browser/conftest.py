@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `server` is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Limits, Member
@@ -26,6 +26,8 @@ from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 from llm_blender.types import LLM
 
+PHONE = {"width": 390, "height": 844}
+QUESTION = "Why is the sky blue?"
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -36,13 +38,35 @@ class Texts:
 
     short = "Because."
     long = "The air scatters short waves more strongly than long ones, and blue is short."
-    markup = "It <img src=x onerror=\"document.title='broken'\"> is <b>scattered</b> light & nothing else."
+    markup = "It <img src=x onerror=\"document.title='broken'\"> is <b>scattered</b> light & nothing else, see."
     fused = f"{long} At sunset the way is longer, and red is left. This is called Rayleigh scattering, and well known."
 
 
 @pytest.fixture
 def texts() -> type[Texts]:
     return Texts
+
+
+@pytest.fixture
+def ask() -> Callable[..., None]:
+    """Puts a question."""
+
+    def put(page: Any, question: str = QUESTION) -> None:
+        page.fill("#question", question)
+        page.click("#go")
+
+    return put
+
+
+@pytest.fixture
+def answered() -> Callable[..., None]:
+    """Waits for the answer of the last of so many turns."""
+
+    def wait(page: Any, turns: int = 1) -> None:
+        expect(page.locator(".turn")).to_have_count(turns)
+        expect(page.locator(".turn").last.locator(".facts")).to_be_visible(timeout=20_000)
+
+    return wait
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +97,7 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
             return page
 
         yield open_
-    planted = ("401", "TrustedHTML", "ERR_FAILED")  # what tests provoke
+    planted = ("401", "TrustedHTML", "TrustedTypePolicy", "Trusted Type", "ERR_FAILED")  # what tests provoke
     assert [text for text in said if not any(word in text for word in planted)] == []
 
 
@@ -110,3 +134,25 @@ def slow_llms(stack: contextlib.ExitStack) -> list[LLM]:
 @pytest.fixture
 def fuser() -> ChatFuser:
     return ChatFuser(FakeLLM("writer", Texts.fused))
+
+
+@pytest.fixture
+def echo() -> tuple[FakeLLM, list[Any]]:
+    """An LLM that repeats the last question, and its calls."""
+    llm = FakeLLM("echo", lambda messages, sampling: f"You wrote: {messages[-1]['content']}")
+    return llm, llm.calls
+
+
+@pytest.fixture
+def long_llms() -> list[LLM]:
+    """Three that write long answers with code, the last one the longest."""
+    code = "```python\ndef double(x):\n    return 2 * x  # twice, as a long comment that needs some place\n```\n\n"
+    paragraph = "Some **words** about `it`, with a [link](https://example.org). " * 8
+    text = f"## Why\n\n{code}{paragraph}\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+    return [FakeLLM(name, text * (3 + i), delay=0.3) for i, name in enumerate(("first", "second", "third"))]
+
+
+@pytest.fixture
+def instant_llms() -> list[LLM]:
+    """Three with a short answer each."""
+    return [FakeLLM("llama", Texts.short), FakeLLM("qwen", Texts.long), FakeLLM("gemma", f"{Texts.long} So it is.")]

@@ -217,6 +217,18 @@ def test_strengths_from_votes(blend, tmp_path):
     assert found["games"] == {"bob": 3, "ann": 3}  # not of the fused text
 
 
+def test_strengths_from_blind_votes(blend, tmp_path):
+    report = {"candidates": [{"text": t, "model": t} for t in ("ann", "bob")]}
+    with Store(tmp_path / "blend.db") as store:
+        for i in range(5):
+            History(store).keep(str(i), [{"role": "user", "content": f"Q{i}"}], "ann", report)
+            History(store).vote(str(i), int(i < 2), blind=i < 2)  # blind ones for bob, open ones for ann
+    args = ("priors", "fit", "--from", "votes", "--store", "blend.db", "-o", "priors.json", "--json")
+    assert list(json.loads(blend(*args).stdout)["strengths"]) == ["ann", "bob"]
+    found = json.loads(blend(*args, "--blind-only").stdout)
+    assert (list(found["strengths"]), found["games"]) == (["bob", "ann"], {"bob": 2, "ann": 2})
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -224,6 +236,7 @@ def test_strengths_from_votes(blend, tmp_path):
         (["--from", "pairs"], "reads files of rows: name one"),
         (["train.jsonl", "--from", "pairs", "--store", "x.db"], "reads no store: leave --store out"),
         (["--from", "votes", "--store", "none.db"], "There is no file none.db"),
+        (["--from", "record", "--store", "full.db", "--blind-only"], "reads no votes: leave --blind-only out"),
         (["--from", "record", "--store", "empty.db"], "The record is empty"),
         (["--from", "votes", "--store", "empty.db"], "holds no vote"),
         (["--from", "record", "--store", "full.db", "--models", "an"], "ann"),

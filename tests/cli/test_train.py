@@ -255,6 +255,8 @@ class TestVotes:
         ("args", "message"),
         [
             (["--votes", "none.db"], "no file none.db"),
+            (["--votes", "votes.jsonl", "--blind-only"], "votes on 0 instructions"),
+            (["--blind-only"], "--blind-only needs --votes"),
             (["--votes", "few.jsonl"], "Vote on 49 more"),
             (["--votes", "votes.jsonl", "--replace", "bundled"], "blend export bundled my-ranker"),
             (["--votes", "votes.jsonl", "votes.jsonl", "--dev", "votes.jsonl"], "leave out FILE, --dev"),

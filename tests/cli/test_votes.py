@@ -13,12 +13,15 @@ def test_votes_are_exported(blend, tmp_path):
     with Store(tmp_path / "blend.db") as store:
         for owner in ("ann", "bob"):
             History(store).keep(owner, [{"role": "user", "content": "Why?"}], "A.", REPORT, owner=owner)
-            History(store).vote(owner, 1, owner=owner)
+            History(store).vote(owner, 1, blind=owner == "bob", owner=owner)
     result = blend("votes", "export", "--store", "blend.db", "-o", "votes.jsonl", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"answers": 2, "votes": 2, "records": 2})
     assert [row.pairs[0].label for row in read_rows(tmp_path / "votes.jsonl")] == ["b", "b"]
     result = blend("votes", "export", "--store", "blend.db", "--format", "standard")
     assert json.loads(result.stdout.splitlines()[0])["chosen"] == "B."
+    result = blend("votes", "export", "--store", "blend.db", "--blind-only")
+    (row,) = map(json.loads, result.stdout.splitlines())
+    assert (row["id"], row["pairs"]) == ("bob", [{"a": 0, "b": 1, "label": "b", "by": "human-blind"}])
 
 
 def test_the_store_is_that_of_the_environment(blend, tmp_path, monkeypatch):

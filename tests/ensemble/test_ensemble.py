@@ -214,7 +214,7 @@ def test_ask_inside_a_running_event_loop() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("one_process", "interruptible")
 def test_an_interrupt_inside_a_running_event_loop_cancels_the_calls() -> None:
     llm = FakeLLM(never_ends=True)
 

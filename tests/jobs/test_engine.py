@@ -191,7 +191,7 @@ def test_a_rate_limit_without_a_time_is_a_failure(journal):
     assert work.tried == [0, 1, 2]
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("one_process", "interruptible")
 def test_an_interrupt_ends_the_wait_for_a_rate_limit(journal):
     async def work(value):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -236,7 +236,7 @@ def test_another_error_stops_the_work_and_keeps_what_is_under_way(journal):
     assert stopped == [2]
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("one_process", "interruptible")
 def test_an_interrupt_keeps_what_is_under_way(journal):
     stopped = []
 

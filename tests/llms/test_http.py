@@ -176,6 +176,7 @@ def bare(data: bytes) -> bytes:
         ("deflate", bare(ANSWER)),
         ("identity", ANSWER),
     ],
+    ids=["gzip", "X-GZIP", "deflate", "bare deflate", "identity"],
 )
 def test_compressed_answers(name: str, body: bytes) -> None:
     with raw_server(response(body, f"Content-Encoding: {name}")) as server:

@@ -13,6 +13,7 @@ from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
 
 KEEP = {"keep": True}
+VOTE = {"a": 0, "b": 1, "label": "a", "blind": False, "bad": False}
 
 
 @pytest.fixture
@@ -50,17 +51,67 @@ def test_a_stream_is_kept_with_all_its_texts(running):
 def test_votes(running):
     id = kept(running).json()["id"]
     path = f"/v1/history/{id}/votes"
-    assert running.http.post(path, json={"preferred": 0}).json()["votes"] == [{"a": 0, "b": 1, "label": "a"}]
+    assert running.http.post(path, json={"preferred": 0}).json()["votes"] == [VOTE]
     tie = running.http.post(path, json={"preferred": 1, "over": [0], "tie": True})
-    assert tie.json()["votes"] == [{"a": 0, "b": 1, "label": "tie"}]
+    assert tie.json()["votes"] == [{**VOTE, "label": "tie"}]
+    bad = running.http.post(path, json={"bad": True, "blind": True})
+    assert bad.json()["votes"] == [{**VOTE, "label": "tie", "bad": True, "blind": True}]
     assert running.http.get("/v1/history").json()["data"][0]["votes"] == 1
     assert running.http.delete(path).json()["votes"] == []
+
+
+def test_what_is_deleted_can_be_restored(running):
+    id = kept(running).json()["id"]
+    running.http.post(f"/v1/history/{id}/votes", json={"preferred": 0})
     assert running.http.delete(f"/v1/history/{id}").status_code == 204
     gone = running.http.get(f"/v1/history/{id}")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+    assert running.http.get("/v1/votes").text == ""
+    assert running.http.post(f"/v1/history/{id}/restore").json()["votes"] == [VOTE]
+    assert running.http.get(f"/v1/history/{id}").status_code == 200
+    assert running.http.post("/v1/history/nowhere/restore").status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"preferred": 2}, {"preferred": 0, "over": []}, {"preferred": -1}, {"best": 0}])
+def test_search(running):
+    id = running.ask("Why is the SKY blue? 100 %", blend=KEEP).json()["id"]
+    running.ask("What is an ensemble?", blend=KEEP)
+    for words, count in (("sky blue", 1), ("blue ensemble", 0), ("%", 1), ("_", 0), ("longer short", 2), ("", 2)):
+        assert len(running.http.get("/v1/history", params={"q": words}).json()["data"]) == count
+    found = running.http.get("/v1/history", params={"q": "is", "limit": 1, "offset": 1}).json()
+    assert ([entry["id"] for entry in found["data"]], found["more"]) == ([id], False)
+    first = running.http.get("/v1/history", params={"q": "is", "limit": 1}).json()
+    assert first["more"] is True
+    then = running.http.get("/v1/history", params={"q": "is", "before": first["data"][0]["id"]}).json()
+    assert [entry["id"] for entry in then["data"]] == [id]
+    assert running.http.get("/v1/history", params={"q": "x" * 501}).status_code == 400
+
+
+def test_an_entry_shows_the_winner_and_keeps_the_settings(running):
+    turns = [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "Why?"}]
+    body = {"temperature": 0.5, "max_tokens": 9, "user": "ann", "blend": {**KEEP, "samples": 2, "watch": True}}
+    answer = running.http.post("/v1/chat/completions", json={"model": "blend", "messages": turns, **body})
+    id = answer.json()["id"]
+    (entry,) = running.http.get("/v1/history").json()["data"]
+    assert (entry["prompt"], entry["answer"], entry["llm"]) == ("Why?", "A longer answer.", "b")
+    found = running.http.get(f"/v1/history/{id}").json()
+    assert found["messages"] == turns
+    assert found["settings"] == {"model": "blend", "temperature": 0.5, "max_tokens": 9, "blend": {"samples": 2}}
+    again = {"messages": found["messages"], **found["settings"]}
+    assert running.http.post("/v1/chat/completions", json=again).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"preferred": 2},
+        {"preferred": 0, "over": []},
+        {"preferred": -1},
+        {"best": 0},
+        {"blind": True},
+        {"tie": True, "over": [1]},
+    ],
+)
 def test_a_wrong_vote_is_refused(running, body):
     id = kept(running).json()["id"]
     response = running.http.post(f"/v1/history/{id}/votes", json=body)
@@ -77,6 +128,10 @@ def test_votes_are_exported(running):
     assert (row["id"], row["pairs"]) == (id, [{"a": 0, "b": 1, "label": "a", "by": "human"}])
     record = json.loads(running.http.get("/v1/votes?format=standard").text)
     assert (record["chosen"], record["rejected_model"]) == ("Short.", "b")
+    assert running.http.get("/v1/votes?blind_only=true").text == ""
+    running.http.post(f"/v1/history/{id}/votes", json={"preferred": 1, "blind": True})
+    row = json.loads(running.http.get("/v1/votes?blind_only=true").text)
+    assert row["pairs"] == [{"a": 0, "b": 1, "label": "b", "by": "human-blind"}]
     assert running.http.get("/v1/votes?format=csv").status_code == 400
 
 
@@ -98,7 +153,7 @@ def test_everybody_with_a_key_has_a_history_of_their_own(serve, tmp_path):
     id = running.http.post("/v1/chat/completions", json=body, headers=ann).json()["id"]
     assert len(running.http.get("/v1/history", headers=ann).json()["data"]) == 1
     assert running.http.get("/v1/history", headers=bob).json()["data"] == []
-    for method, path in (("GET", ""), ("DELETE", ""), ("DELETE", "/votes")):
+    for method, path in (("GET", ""), ("DELETE", ""), ("DELETE", "/votes"), ("POST", "/restore")):
         assert running.http.request(method, f"/v1/history/{id}{path}", headers=bob).status_code == 404
     assert running.http.post(f"/v1/history/{id}/votes", json={"preferred": 0}, headers=bob).status_code == 404
     assert running.http.get("/v1/history").status_code == 401

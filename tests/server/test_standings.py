@@ -10,6 +10,7 @@ import pytest
 from llm_blender.record import LEAST
 from llm_blender.server import app as application
 from llm_blender.server.auth import Keys
+from llm_blender.server.standings import wilson_interval
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
 
@@ -18,6 +19,10 @@ def standings(running, **headers):
     found = running.http.get("/v1/standings", headers=headers)
     assert found.status_code == 200, found.text
     return found.json()
+
+
+def counted(share):
+    return share["count"], share["won"]
 
 
 def test_first_places_and_votes(serve, tmp_path):
@@ -32,9 +37,12 @@ def test_first_places_and_votes(serve, tmp_path):
     found = standings(running)
     assert (found["rankings"], found["missing"]) == (2, LEAST - 2)
     best, other = found["data"]
-    assert (best["llm"], best["ranker"]) == ("b", {"count": 2, "won": 2})
-    assert best["kinds"]["other"] == {"count": 2, "won": 2}
-    assert (best["votes"], other["votes"]) == ({"count": 1, "won": 0.0}, {"count": 1, "won": 1.0})
+    assert (best["llm"], counted(best["ranker"])) == ("b", (2, 2))
+    assert best["kinds"]["other"] == best["ranker"]
+    assert best["ranker"]["ci95"] == pytest.approx((0.342, 1), abs=1e-3)
+    assert best["kinds"]["code"] == {"count": 0, "won": 0, "ci95": None}
+    assert (counted(best["votes"]), counted(other["votes"])) == ((1, 0.0), (1, 1.0))
+    assert best["comparisons"] == 2
     assert best["ci95"][0] < best["strength"] < best["ci95"][1]
     assert best["strength"] == pytest.approx(-other["strength"])
 
@@ -82,4 +90,32 @@ def test_a_fused_text_has_no_standing(serve, tmp_path):
     history.vote("id", 2)
     assert [each["votes"]["count"] for each in standings(running)["data"]] == [0, 0]
     history.vote("id", 1, [0], tie=True)
-    assert [each["votes"] for each in standings(running)["data"]] == [{"count": 1, "won": 0.5}] * 2
+    assert [counted(each["votes"]) for each in standings(running)["data"]] == [(1, 0.5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "ends"),
+    [
+        (81 / 263, 263, (0.2553, 0.3662)),  # Newcombe, Statistics in Medicine 17 (1998), table I
+        (15 / 148, 148, (0.0624, 0.1605)),
+        (0 / 20, 20, (0.0, 0.1611)),
+        (1 / 29, 29, (0.0061, 0.1718)),
+        (1.0, 1, (0.2065, 1.0)),
+    ],
+)
+def test_the_interval_of_a_share(share, count, ends):
+    assert wilson_interval(share, count) == pytest.approx(ends, abs=5e-5)
+
+
+def test_blind_votes_are_counted_apart(serve, tmp_path):
+    llms = [FakeLLM(name, text) for name, text in (("a", "One."), ("b", "Two."), ("c", "Three."), ("d", "Four."))]
+    running = serve(*llms, store=Store(tmp_path / "blend.db"))
+    ids = [running.ask(f"Why {i}?", blend={"keep": True}).json()["id"] for i in range(3)]
+    for id, vote in zip(ids, ({"preferred": 0}, {"preferred": 0, "blind": True}, {"bad": True}), strict=True):
+        assert running.http.post(f"/v1/history/{id}/votes", json=vote).status_code == 200
+    found = {each["llm"]: each for each in standings(running)["data"]}
+    assert [counted(found["a"][kind]) for kind in ("votes", "blind", "open")] == [(9, 7.5), (3, 3.0), (6, 4.5)]
+    assert [counted(found["d"][kind]) for kind in ("votes", "blind", "open")] == [(5, 1.5), (1, 0.0), (4, 1.5)]
+    # Three votes on one prompt are one trial.
+    assert found["a"]["blind"]["ci95"] == pytest.approx(wilson_interval(1.0, 1))
+    assert found["d"]["votes"]["ci95"] == pytest.approx(wilson_interval(1.5 / 5, 25 / 11))

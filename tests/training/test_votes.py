@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_blender.data import read_rows
+from llm_blender.data import read_rows, vote_records
 from llm_blender.errors import CheckpointError, InputError, NotFoundError, WorkError
 from llm_blender.history import History
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
@@ -60,6 +60,23 @@ class TestReading:
             history.vote("bob", 1)
         (row,) = module.read_votes(tmp_path / "any.name")
         assert (row.instruction, row.id, row.pairs) == ("Why?", "bob", (LabelledPair(0, 1, "b", "human"),))
+
+    def test_blind_votes_alone(self, tmp_path):
+        report = {"candidates": [{"text": f"{name}.", "model": name} for name in "abc"]}
+        with Store(tmp_path / "blend.db") as store:
+            history = History(store)
+            for id in ("seen", "some", "bad"):
+                history.keep(id, [{"role": "user", "content": f"Why {id}?"}], "A.", report)
+            history.vote("seen", 0)
+            history.vote("some", 1, [0], blind=True)
+            history.vote("some", 1, [2])
+            history.vote("bad", bad=True, blind=True)
+            lines = [json.dumps(row) + "\n" for row in vote_records(kept.example for kept in history.voted())]
+        (tmp_path / "votes.jsonl").write_text("".join(lines))
+        for source in ("blend.db", "votes.jsonl"):
+            (row,) = module.read_votes(tmp_path / source, blind_only=True)
+            assert (row.id, row.pairs) == ("some", (LabelledPair(0, 1, "b", "human-blind"),))
+            assert module.count_votes(module.read_votes(tmp_path / source)) == {"instructions": 2, "votes": 4}
 
     def test_nothing(self, tmp_path):
         with pytest.raises(NotFoundError, match="store of `blend serve`"):

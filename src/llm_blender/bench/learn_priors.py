@@ -47,7 +47,7 @@ def voted_rows(answers: Iterable[KeptAnswer], models: Sequence[str] = ()) -> lis
         candidates = tuple(replace(c, model=c.model if i < own else None) for i, c in enumerate(example.candidates))
         examples.append(replace(example, candidates=candidates))
     if not examples:
-        raise InputError("The history holds no vote: the playground of `blend serve` takes them.")
+        raise InputError("The history holds no vote that counts: the playground of `blend serve` takes them.")
     return named_rows(examples, models)
 
 

@@ -120,6 +120,9 @@ StrategyOption = Annotated[
         autocompletion=complete_strategy,
     ),
 ]
+BlindOnlyOption = Annotated[
+    bool, typer.Option("--blind-only", help="Leave out votes of people who saw names or ranks.")
+]
 ModelsOption = Annotated[str, typer.Option("--models", metavar="A,B,…", help="Keep only the candidates of these LLMs.")]
 PriorsOption = Annotated[
     Path | None,

@@ -13,6 +13,7 @@ import typer
 
 from llm_blender.cli._options import (
     BackendOptions,
+    BlindOnlyOption,
     ComparisonsOption,
     ConfigOption,
     JsonOption,
@@ -61,6 +62,7 @@ def fit(
         Path | None,
         typer.Option(metavar="FILE", help="Read votes or record from this store [default: LLM_BLENDER_STORE]."),
     ] = None,
+    blind_only: BlindOnlyOption = False,
     dev: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Fit the weight of the priors on these rows; without them it is 1."),
@@ -93,6 +95,8 @@ def fit(
         raise InputError("--from scores needs --score NAME.")
     if learn_from != "scores" and score is not None and dev is None:
         raise InputError(f"--from {learn_from} reads no score: leave --score out, or give --dev, which reads it.")
+    if blind_only and learn_from != "votes":
+        raise InputError(f"--from {learn_from} reads no votes: leave --blind-only out.")
     if learn_from in ("votes", "record"):
         if files:
             raise InputError(f"--from {learn_from} reads the store and no files: leave {files[0]} out.")
@@ -115,7 +119,7 @@ def fit(
     else:
         if learn_from == "votes":
             with Store(store) as opened:
-                rows = voted_rows(History(opened).voted(), names)
+                rows = voted_rows(History(opened).voted(blind_only=blind_only), names)
         else:
             rows = named_rows(_read(files or []), names, score if learn_from == "scores" else None)
         count = len(rows)

@@ -49,6 +49,9 @@ class VotesOptions:
             help="With --votes: replace the current ranker in this folder if the new one is better.",
         ),
     ] = None
+    blind_only: Annotated[
+        bool, typer.Option("--blind-only", help="With --votes: leave out votes of people who saw names or ranks.")
+    ] = False
 
 
 def train_on(
@@ -87,12 +90,14 @@ def train_on(
     )
 
     if options.votes is None:
+        if options.blind_only:
+            raise InputError("--blind-only needs --votes: give the votes.")
         raise InputError("--replace needs --votes: give the votes.")
     if refused:
         raise InputError(f"--votes names the data, and --init the first weights: leave out {', '.join(refused)}.")
     init = init or BUNDLED
     folder = None if options.replace is None else replaceable(options.replace, output)
-    votes = split_votes(read_votes(options.votes), seed)
+    votes = split_votes(read_votes(options.votes, blind_only=options.blind_only), seed)
     learnt = count_votes(votes.learnt)
     note("Learning from {votes:,} votes on {instructions:,} instructions.".format(**learnt))
     with progress("training", "steps") as report:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llm_blender.cli._options import OutputOptions, with_options
+from llm_blender.cli._options import BlindOnlyOption, OutputOptions, with_options
 from llm_blender.cli._output import note
 from llm_blender.errors import NotFoundError
 
@@ -30,13 +30,14 @@ def export(
     store: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read this store of `blend serve` [default: LLM_BLENDER_STORE].")
     ] = None,
+    blind_only: BlindOnlyOption = False,
     output: OutputOptions,
 ) -> None:
     """Export all votes of the playground of `blend serve` as training data.
 
     A row is {id, instruction, candidates: [{text, model}], pairs: [{a, b, label, by}]}, for `blend train ranker --pairs
-    labelled` and `blend bench pairs`. The other formats are those of `blend data preferences`, without ties; margin is
-    0 and probability null. OUT is written whole or not at all.
+    labelled` and `blend bench pairs`; `by` is human-blind for a blind vote, else human. The other formats are those of
+    `blend data preferences`, without ties; margin is 0 and probability null. OUT is written whole or not at all.
 
     JSON, unless the records go to standard output: {answers, votes, records}.
     """
@@ -48,7 +49,7 @@ def export(
         raise NotFoundError(f"There is no file {store}; `blend serve` writes to the one of LLM_BLENDER_STORE.")
     summary = {"answers": 0, "votes": 0, "records": 0}
     with Store(store) as opened, RowWriter(output.out) as writer:
-        for answer in History(opened).voted():
+        for answer in History(opened).voted(blind_only=blind_only):
             summary["answers"] += 1
             summary["votes"] += len(answer.votes)
             for record in vote_records([answer.example], format):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -25,31 +26,42 @@ class VoteRequest(StrictRequest):
     """A vote: a candidate is better than others.
 
     Attributes:
-        preferred: index of the better candidate; the fused text comes after the candidates.
+        preferred: index of the better candidate; the fused text comes after the candidates. None, with `tie` or `bad`,
+            means all pairs of candidates.
         over: indices of the worse candidates; all others if left out.
         tie: whether they are equally good instead.
+        bad: whether they are equally bad instead.
+        blind: whether the voter saw neither the names of the LLMs nor the ranks.
     """
 
-    preferred: Index
+    preferred: Index | None = None
     over: Annotated[list[Index], Field(min_length=1)] | None = None
     tie: bool = False
+    bad: bool = False
+    blind: bool = False
 
 
 class _Vote(OpenAnswer):
     a: int
     b: int
     label: Literal["a", "b", "tie"]
+    blind: bool
+    bad: bool
 
 
 class _Summary(OpenAnswer):
+    """A question with the begin of its answer, and the LLM that was picked: null if the answer was fused."""
+
     id: str
     created: int
     prompt: str
+    answer: str
+    llm: str | None
     votes: int
 
 
 class Kept(OpenAnswer):
-    """A question, its answer as the client received it, and the votes."""
+    """A question, its answer as the client received it, the votes, and the keys of the request."""
 
     id: str
     created: int
@@ -57,6 +69,7 @@ class Kept(OpenAnswer):
     text: str
     blend: dict[str, Any]
     votes: list[_Vote]
+    settings: dict[str, Any]
 
 
 class KeptList(OpenAnswer):
@@ -69,26 +82,28 @@ class KeptList(OpenAnswer):
 router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
-_SHOWN = 200  # characters of a prompt in the list
+_SHOWN = 200  # characters of a prompt, and of an answer, in the list
 _LINES = {"description": "JSON Lines.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}
 
 
 @router.get("/v1/history", responses={200: {"model": KeptList}})
 async def latest(
-    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: str | None = None
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    before: str | None = None,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    q: Annotated[str, Query(max_length=500)] = "",
 ) -> Response:
-    """List the newest questions of this key, newest first; with the id of one as `before`, the older ones."""
-    answers = await _with(request, lambda history, name: history.latest(limit + 1, before=before, owner=name))
-    shown = [
-        {
-            "id": answer.id,
-            "created": int(answer.created_at.timestamp()),
-            "prompt": answer.messages[-1]["content"][:_SHOWN],
-            "votes": len(answer.votes),
-        }
-        for answer in answers[:limit]
-    ]
-    return JSONResponse({"data": shown, "more": len(answers) > limit})
+    """List the newest questions of this key, newest first; `q` are words that question or answers contain.
+
+    With the id of one as `before`, the older ones are listed; `offset` leaves out as many.
+    """
+
+    def found(history: History, name: str) -> list[KeptAnswer]:
+        return history.search(q.split(), limit + 1, offset=offset, before=before, owner=name)
+
+    answers = await _with(request, found)
+    return JSONResponse({"data": [_summary(answer) for answer in answers[:limit]], "more": len(answers) > limit})
 
 
 @router.get("/v1/history/{id}", responses={200: {"model": Kept}})
@@ -98,9 +113,15 @@ async def one(id: str, request: Request) -> Response:
 
 
 @router.delete("/v1/history/{id}", status_code=204, response_class=Response, response_model=None)
-async def forget(id: str, request: Request) -> None:
-    """Delete a question, its answer and the votes."""
-    await _with(request, lambda history, name: history.forget(id, owner=name))
+async def remove(id: str, request: Request) -> None:
+    """Delete a question, its answer and the votes; for five minutes they can be restored."""
+    await _with(request, lambda history, name: history.remove(id, owner=name))
+
+
+@router.post("/v1/history/{id}/restore", responses={200: {"model": Kept}})
+async def restore(id: str, request: Request) -> Response:
+    """Restore a question that was deleted in the last five minutes."""
+    return _kept(await _with(request, lambda history, name: history.restore(id, owner=name)))
 
 
 @router.post("/v1/history/{id}/votes", responses={200: {"model": Kept}})
@@ -108,7 +129,7 @@ async def vote(id: str, body: VoteRequest, request: Request) -> Response:
     """Prefer a candidate to others; replaces earlier votes on the same pairs."""
 
     def record(history: History, name: str) -> KeptAnswer:
-        return history.vote(id, body.preferred, body.over, tie=body.tie, owner=name)
+        return history.vote(id, **body.model_dump(), owner=name)
 
     return _kept(await _with(request, record))
 
@@ -120,11 +141,11 @@ async def take_back(id: str, request: Request) -> Response:
 
 
 @router.get("/v1/votes", responses={200: _LINES}, response_class=Response)
-async def export(request: Request, format: VoteFormat = "rows") -> Response:
-    """Export all votes of this key: rows to train rankers from, or preference records."""
+async def export(request: Request, format: VoteFormat = "rows", blind_only: bool = False) -> Response:
+    """Export all votes of this key, or the blind ones only: rows to train rankers from, or preference records."""
 
     def lines(history: History, name: str) -> list[str]:
-        examples = (answer.example for answer in history.voted(owner=name))
+        examples = (answer.example for answer in history.voted(blind_only=blind_only, owner=name))
         return [json.dumps(record) for record in vote_records(examples, format)]
 
     text = "".join(f"{line}\n" for line in await _with(request, lines))
@@ -140,6 +161,18 @@ async def _with(request: Request, work: Callable[[History, str], _T]) -> _T:
     return await asyncio.to_thread(work, history, name)
 
 
+def _summary(answer: KeptAnswer) -> dict[str, Any]:
+    best = answer.report["candidates"][answer.report["ranking"]["best"]]
+    return {
+        "id": answer.id,
+        "created": int(answer.created_at.timestamp()),
+        "prompt": answer.messages[-1]["content"][:_SHOWN],
+        "answer": answer.text.strip()[:_SHOWN],
+        "llm": None if answer.report["mode"] == "fuse" else best.get("model"),
+        "votes": len(answer.votes),
+    }
+
+
 def _kept(answer: KeptAnswer) -> Response:
     values: dict[str, Any] = {
         "id": answer.id,
@@ -147,6 +180,7 @@ def _kept(answer: KeptAnswer) -> Response:
         "messages": list(answer.messages),
         "text": answer.text,
         "blend": answer.report,
-        "votes": [{"a": vote.a, "b": vote.b, "label": vote.label} for vote in answer.votes],
+        "votes": [asdict(vote) for vote in answer.votes],
+        "settings": answer.settings,
     }
     return JSONResponse(values)

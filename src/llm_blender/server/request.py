@@ -42,6 +42,14 @@ _ALSO_HANDED_ON = frozenset(
 _ABOUT_THE_CLIENT = frozenset(
     {"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"}
 )
+# Keys of a request to keep with its answer: with a conversation, they ask again in the same way.
+_KEPT = frozenset(
+    {
+        "model", "n", "stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "presence_penalty",
+        "frequency_penalty", "seed", "reasoning_effort", "verbosity", "blend",
+    }
+)  # fmt: skip
+_NOT_KEPT = frozenset({"candidates", "keep", "watch"})  # of `blend`
 _MOST_IGNORED = 20  # names of ignored keys in an answer
 
 
@@ -63,6 +71,7 @@ class Question:
         single: whether there is one answer to wait for, so that its text can be streamed while the LLM writes it.
         model: the `model` of the request.
         options: the `blend` of the request.
+        given: keys of the request to keep with its answer.
         usage: whether a stream ends with the number of tokens.
         begun: when the request came, by `time.monotonic`.
     """
@@ -80,6 +89,7 @@ class Question:
     single: bool
     model: str
     options: BlendOptions
+    given: Mapping[str, Any]
     usage: bool
     begun: float
 
@@ -135,9 +145,16 @@ def read_question(service: Service, body: ChatRequest) -> Question:
         single=answers == 1 and not call.need_api,
         model=body.model,
         options=options,
+        given=_given(body) if options.keep else {},
         usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         begun=time.monotonic(),
     )
+
+
+def _given(body: ChatRequest) -> dict[str, Any]:
+    given = body.model_dump(mode="json", include=set(_KEPT), exclude_unset=True, exclude_none=True)
+    given["blend"] = {key: value for key, value in given["blend"].items() if key not in _NOT_KEPT}
+    return given
 
 
 def override(settings: EnsembleSettings, body: BaseModel) -> EnsembleSettings:

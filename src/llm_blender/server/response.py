@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -128,8 +128,9 @@ async def blend_json(service: Service, question: Question, answer: Answer, id: s
     if answer.fusion is not None:
         values["fusion"]["message"] = answer.fusion.message
     if question.options.keep and service.history is not None:
+        keep = partial(service.history.keep, settings=question.given, owner=owner)
         try:
-            await asyncio.to_thread(service.history.keep, id, question.prompt, answer.text, values, owner=owner)
+            await asyncio.to_thread(keep, id, question.prompt, answer.text, values)
         except StoreError as error:
             logger.error("an answer was not kept: %s", error)
             values["kept"] = False

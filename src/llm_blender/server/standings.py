@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -21,19 +24,31 @@ router = APIRouter(route_class=StrictRoute)
 
 
 class Share(OpenAnswer):
-    """Number of prompts or votes, and how many of them an LLM won; a tied vote is half a win."""
+    """Number of prompts or votes, how many of them an LLM won, and the 95 % interval of the share of these.
+
+    A tied vote is half a win. `ci95` is null without a prompt or vote.
+    """
 
     count: int
     won: float
+    ci95: tuple[float, float] | None
 
 
 class LLMStanding(OpenAnswer):
-    """Results of one LLM: first places by the ranker, votes, and the strength in logits with its 95 % interval."""
+    """Results of one LLM.
+
+    `ranker` are its prompts and first places, also by kind of prompt (`kinds`); `votes` those on its answers against
+    another LLM's, which are `blind` or `open`; `comparisons` the number of recorded comparisons with another LLM, from
+    which `strength`, in logits, follows with its 95 % interval.
+    """
 
     llm: str
     model: str
     ranker: Share
     votes: Share
+    blind: Share
+    open: Share
+    comparisons: int
     strength: float | None
     ci95: tuple[float, float] | None
     kinds: dict[Literal["answer", "code", "other"], Share]
@@ -63,40 +78,86 @@ async def standings(request: Request) -> Response:
 def _read(ensemble: Ensemble, history: History | None, name: str) -> dict[str, Any]:
     models = models_of([member.llm for member in ensemble.members])
     learned = ensemble.recorded()
-    votes = _count(() if history is None else history.voted(owner=name))
-    data = [_standing(llm, model, learned, votes.get(llm, (0, 0.0))) for llm, model in models.items()]
+    tallies = _count(() if history is None else history.voted(owner=name))
+    data = [_standing(llm, model, learned, tallies[llm]) for llm, model in models.items()]
     data.sort(key=lambda each: -9e9 if each["strength"] is None else each["strength"], reverse=True)
     used = ensemble.settings.priors == "auto" and learned.usable is not None
     return {"data": data, **learned.to_dict(), "used": used}
 
 
-def _standing(llm: str, model: str, learned: Learned, votes: tuple[int, float]) -> dict[str, Any]:
+def _standing(llm: str, model: str, learned: Learned, tallies: _Tallies) -> dict[str, Any]:
     found = learned.standings[llm]
+    games = 0 if learned.priors is None else learned.priors.games.get(llm, 0)
     return {
         "llm": llm,
         "model": model,
-        "ranker": _share(found.prompts, found.first),
-        "votes": _share(*votes),
+        "ranker": _share(found.prompts, found.first, found.prompts),
+        **{kind: _share(each.count, each.won, each.effective) for kind, each in tallies.items()},
+        "comparisons": games,
         "strength": found.strength,
         "ci95": found.ci95,
-        "kinds": {kind: _share(*counts) for kind, counts in found.kinds.items()},
+        "kinds": {kind: _share(count, won, count) for kind, (count, won) in found.kinds.items()},
     }
 
 
-def _share(count: int, won: float) -> dict[str, Any]:
-    return {"count": count, "won": won}
+def _share(count: int, won: float, effective: float) -> dict[str, Any]:
+    return {"count": count, "won": won, "ci95": wilson_interval(won / count, effective) if count else None}
 
 
-def _count(answers: Iterable[KeptAnswer]) -> dict[str, tuple[int, float]]:
+_SIGMAS = 1.96  # of a 95 % interval
+
+
+def wilson_interval(share: float, count: float) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson, JASA 22, 1927, p. 209).
+
+    With z = 1.96, the ends are (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n). Unlike a bootstrap interval it
+    has a width where all was won or lost.
+
+    Args:
+        share: p, from 0 to 1.
+        count: n, number of independent trials, above 0; for clusters the effective one, which need not be whole.
+    """
+    z2 = _SIGMAS**2 / count
+    spread = _SIGMAS * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    low, high = ((share + z2 / 2 + sign * spread) / (1 + z2) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
+
+
+@dataclass
+class _Tally:
+    """Votes on the answers of one LLM."""
+
+    count: int = 0
+    won: float = 0.0
+    squares: int = 0  # sum over prompts of the squared number of votes
+
+    @property
+    def effective(self) -> float:
+        """Number of independent votes: (Σ m)² / Σ m² for m votes on a prompt (Kish, Survey Sampling, 1965, 8.2).
+
+        The votes on a prompt come from one look at its answers: "A is the best of five" is four votes and one trial.
+        """
+        return self.count**2 / self.squares if self.squares else 0.0
+
+
+_Tallies = dict[Literal["votes", "blind", "open"], _Tally]
+
+
+def _count(answers: Iterable[KeptAnswer]) -> defaultdict[str, _Tallies]:
     """Count the votes on each LLM's answers against another LLM, and the wins."""
-    found: dict[str, tuple[int, float]] = {}
+    found: defaultdict[str, _Tallies] = defaultdict(lambda: {"votes": _Tally(), "blind": _Tally(), "open": _Tally()})
     for answer in answers:
         names = [candidate.get("model") for candidate in answer.report["candidates"]]  # not the fused text
+        counts: Counter[tuple[str, Literal["votes", "blind", "open"]]] = Counter()
         for vote in answer.votes:
             if max(vote.a, vote.b) >= len(names) or names[vote.a] == names[vote.b]:
                 continue
             won = {"a": 1.0, "b": 0.0, "tie": 0.5}[vote.label]
-            for name, share in ((names[vote.a], won), (names[vote.b], 1 - won)):
-                count, wins = found.get(str(name), (0, 0.0))
-                found[str(name)] = count + 1, wins + share
+            for name, share in ((str(names[vote.a]), won), (str(names[vote.b]), 1 - won)):
+                for kind in ("votes", "blind" if vote.blind else "open"):
+                    found[name][kind].won += share
+                    counts[name, kind] += 1
+        for (name, kind), count in counts.items():
+            found[name][kind].count += count
+            found[name][kind].squares += count**2
     return found

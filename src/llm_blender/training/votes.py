@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from llm_blender.bench import JudgedPairs, labelled_pairs, ranker_predictions
 from llm_blender.data import RowWriter, normalized_key, read_rows
 from llm_blender.errors import InputError, NotFoundError, WorkError
-from llm_blender.history import History
+from llm_blender.history import BLIND, History
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, read_config
 from llm_blender.ranking import Interval, bootstrap_interval
@@ -59,11 +59,12 @@ class SplitVotes:
     held_out: tuple[Example, ...]
 
 
-def read_votes(path: str | Path) -> list[Example]:
+def read_votes(path: str | Path, *, blind_only: bool = False) -> list[Example]:
     """Read the rows with votes for one of two different answers, without their other pairs.
 
     Args:
         path: file of rows with labelled `pairs`, or store of ``blend serve``, recognised by its first bytes.
+        blind_only: leave out votes that are not `BLIND`; otherwise all count alike.
 
     Raises:
         NotFoundError: there is no such file.
@@ -80,13 +81,13 @@ def read_votes(path: str | Path) -> list[Example]:
             rows = [answer.example for answer in History(store).voted()]
     else:
         rows = list(read_rows(path))
-    return [decisive for row in rows if (decisive := _decisive(row)).pairs]
+    return [decisive for row in rows if (decisive := _decisive(row, blind_only)).pairs]
 
 
-def _decisive(row: Example) -> Example:
+def _decisive(row: Example, blind_only: bool) -> Example:
     texts = [candidate.text.strip() for candidate in row.candidates]
-    kept = tuple(pair for pair in row.pairs if pair.label != "tie" and texts[pair.a] != texts[pair.b])
-    return dataclasses.replace(row, pairs=kept)
+    kept = (pair for pair in row.pairs if pair.label != "tie" and texts[pair.a] != texts[pair.b])
+    return dataclasses.replace(row, pairs=tuple(pair for pair in kept if pair.by == BLIND or not blind_only))
 
 
 def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:

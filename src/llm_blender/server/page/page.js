@@ -1,15 +1,20 @@
-// The page: asks, shows what comes, takes votes, and finds earlier questions again.
+// The page: a conversation of turns, each with an address of its own.
 
+import { blind, connectComposer, mode, offer, request, take, working } from "./composer.js";
+import { element } from "./elements.js";
 import { connectHistory } from "./past.js";
-import { Card, element, facts, fusedText, matrix, source } from "./results.js";
-import { connectStandings } from "./standings.js";
 import { ask, forgetKey, hasKey, json, onKeyWanted } from "./service.js";
+import { showStandings } from "./standings.js";
+import { Turn } from "./turn.js";
 
 const $ = (id) => document.getElementById(id);
 
-let info = null; // what `/v1/ensemble` says
+let info = null; // what `/v1/ensemble` returns
 let asking = null; // the AbortController of the question under way
-let shown = null; // {id, names, buttons} of the kept answer that is shown: of what can be voted for
+let turns = []; // the conversation, oldest first
+let round = 0; // number of the newest change of the conversation
+
+const actions = { again, attempt, link, say };
 
 // ── Beginning ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -27,241 +32,177 @@ onKeyWanted(async (wrong) => {
 
 async function begin() {
   info = await json("v1/ensemble");
-  const names = info.llms.map(({ name, samples }) => (samples > 1 ? `${name} × ${samples}` : name));
-  $("members").append(...info.llms.map(({ name }, i) => element("label", {},
-    element("input", { type: "checkbox", name: "member", value: name, checked: true }), " ",
-    element("span", {}, names[i]))));
-  for (const radio of $("modes").querySelectorAll("input")) {
-    radio.disabled = !info.modes.includes(radio.value);
-    radio.checked = radio.value === info.mode;
-  }
-  $("no-fuser").hidden = info.modes.includes("fuse");
+  offer(info);
   $("open-history").hidden = $("open-standings").hidden = !info.history;
   $("forget-key").hidden = !hasKey();
-  const id = location.hash.slice(1);
-  if (info.history && id.startsWith("chatcmpl-")) await openKept(id);
-  else $("question").focus();
+  await route();
+}
+
+const named = () => /^#\/?(chatcmpl-\w+)$/.exec(location.hash)?.[1] ?? null;
+
+/** Shows what the address names: a kept answer, or a new conversation. */
+async function route() {
+  const id = named();
+  if (id !== null && info?.history) await openKept(id, { push: false });
+  else clear();
 }
 
 // ── Asking ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-$("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (asking === null) attempt(askNow);
-});
-$("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
+connectComposer((question) => {
+  if (asking === null && info !== null) attempt(() => put(question));
 });
 $("stop").addEventListener("click", () => asking?.abort());
+$("question").addEventListener("keydown", (event) => {
+  if (event.key === "Escape") asking?.abort();
+});
+for (const example of document.querySelectorAll("#examples button")) {
+  example.addEventListener("click", () => {
+    $("question").value = example.textContent.trim();
+    $("ask").requestSubmit();
+  });
+}
 
-async function askNow() {
-  const question = $("question").value.trim();
-  const members = [...document.querySelectorAll("input[name=member]:checked")].map((box) => box.value);
-  if (!question) return $("question").focus();
-  if (!members.length) throw new Error("Choose at least one member.");
-  const blend = { watch: true, keep: info.history, mode: document.querySelector("input[name=mode]:checked")?.value };
-  if (members.length < info.llms.length) blend.llms = members;
-  const body = { model: "blend", messages: [{ role: "user", content: question }], blend };
+/** Puts a question after the turns so far. */
+async function put(question) {
+  const messages = [...history(turns), { role: "user", content: question }];
+  const body = request(messages, { keep: info.history });
+  const turn = new Turn(question, actions, { blind: blind(), mode: mode() });
+  add(turn);
+  $("question").value = "";
   asking = new AbortController();
-  clear(question);
+  const mine = asking;
   working(true);
-  const live = new Live();
+  turn.start();
+  turn.root.scrollIntoView({ block: "start" });
   try {
-    const { id, report } = await ask(body, (event) => live.tell(event), asking.signal);
-    show(report, live.text || textOf(report), live.answered, live.failed, report.kept ? id : null);
-    if (report.kept) location.replace(`#${id}`);
-    say(report.kept === false ? "The answer is there; it could not be kept." : "The answer is there.");
-    $("answer").focus({ preventScroll: true });
+    const { id, report } = await ask(body, (event) => turn.follow(event), asking.signal);
+    if (!turns.includes(turn)) return;
+    turn.finish(report, report.kept ? id : null);
+    if (report.kept) window.history.pushState(null, "", `#/${id}`);
+    say(`${turn.summary}${report.kept === false ? " It could not be kept." : ""}`);
+    look(turn);
   } catch (error) {
-    live.end();
-    stages(null);
-    if (error.name !== "AbortError") throw error;
+    const stopped = error.name === "AbortError";
+    turn.stop(stopped ? "Stopped before there was an answer." : "There is no answer.");
+    if (!stopped && turns.includes(turn)) throw error;
     say("Stopped.");
   } finally {
-    asking = null;
-    working(false);
-  }
-}
-
-/** What a question's stages do to the page. */
-class Live {
-  constructor() {
-    this.cards = [];
-    this.text = "";
-    stages("write");
-  }
-
-  /** The cards of the calls that have an answer: the candidates, in their order. */
-  get answered() {
-    return this.cards.filter((card) => card.done);
-  }
-
-  get failed() {
-    return this.cards.filter((card) => card.failed);
-  }
-
-  tell(event) {
-    const card = this.cards[event.call];
-    switch (event.event) {
-      case "started":
-        this.cards = event.llms.map((name, index) => new Card(index, name));
-        $("candidates").replaceChildren(...this.cards.map(({ root }) => root));
-        return this.count();
-      case "writing":
-        return card.write(event.text);
-      case "wrote":
-        card.wrote(event.text, event.seconds);
-        return this.count();
-      case "failed":
-        card.fail(event.reason);
-        return this.count();
-      case "comparing":
-        stages("compare");
-        return say(`Comparing: ${event.done} of ${event.total}.`);
-      case "fusing":
-        stages("fuse");
-        say("Fusing the best answers.");
-        $("answer-text").classList.add("draft");
-        return $("answer-text").append(event.text);
-      case "text":
-        if (!this.text) $("answer-text").replaceChildren();
-        $("answer-text").classList.remove("draft");
-        this.text += event.text;
-        return $("answer-text").append(event.text);
+    if (asking === mine) {
+      asking = null;
+      working(false);
     }
   }
+}
 
-  count() {
-    const { length } = this.cards;
-    const failed = this.failed.length ? `, ${this.failed.length} failed` : "";
-    say(`${this.answered.length} of ${length} have answered${failed}.`);
-  }
+/** The turns with an answer, as messages. */
+const history = (list) => list.flatMap((turn) => (turn.reply === null ? []
+  : [{ role: "user", content: turn.question }, { role: "assistant", content: turn.reply }]));
 
-  end() {
-    for (const card of this.cards) if (!card.done && !card.failed) card.fail("no answer");
+/** Puts a turn's question again, or a changed one, in place of the turn and of those after it. */
+function again(turn, question) {
+  if (asking !== null) return;
+  attempt(() => {
+    keepFirst(turns.indexOf(turn));
+    return put(question);
+  });
+}
+
+/** Brings the answer into view where a phone does not show its beginning. */
+function look(turn) {
+  if (!window.matchMedia("(max-width: 40rem)").matches) return;
+  const { top, bottom } = (turn.tabs.chosen?.root ?? turn.root).getBoundingClientRect();
+  if (top < 0 || Math.min(bottom, top + 120) > window.innerHeight - $("ask").offsetHeight) {
+    turn.root.scrollIntoView({ block: "start" });
   }
 }
 
-// ── Showing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── The conversation ──────────────────────────────────────────────────────────────────────────────────────────────
 
-function clear(question) {
-  shown = null;
-  $("results").hidden = false;
-  $("asked").textContent = question;
-  for (const id of ["candidates", "left-out", "answer-text", "source", "facts", "answer-vote", "matrix", "trouble"]) {
-    $(id).replaceChildren();
+function add(turn) {
+  turns.push(turn);
+  $("thread").append(turn.root);
+  shape();
+}
+
+function keepFirst(count) {
+  for (const turn of turns.splice(count)) {
+    turn.stop();
+    turn.root.remove();
   }
-  $("answer-text").classList.remove("draft");
-  $("answer").classList.remove("settled");
-  $("comparison").hidden = $("vote").hidden = true;
+  shape();
 }
 
-/** All that a report says. `cards` are those of its candidates; `failed`, of calls without an answer; `id` may be null. */
-function show(report, text, cards, failed, id, votes = []) {
-  const { ranking, candidates } = report;
-  stages(null);
-  $("answer-text").classList.remove("draft");
-  $("answer-text").textContent = text.trim();
-  $("source").textContent = source(report, cards);
-  $("facts").replaceChildren(...facts(report));
-  $("answer").classList.add("settled");
-  candidates.forEach((candidate, i) => cards[i].rank(candidate, candidates.length > 1 ? i === ranking.best : null));
-  const unseen = report.failures.length - failed.length; // those that were not asked come first, and have no card
-  failed.forEach((card, i) => card.explain(report.failures[unseen + i].message));
-  $("left-out").replaceChildren(...report.failures.slice(0, unseen).map(({ message }) => element("li", {}, message)));
-  $("comparison").hidden = candidates.length < 2;
-  if (candidates.length > 1) $("matrix").replaceChildren(...matrix(ranking, cards));
-  $("compared").textContent = `${ranking.comparisons} comparisons, strategy ${ranking.strategy}.`;
-
-  const fused = fusedText(report);
-  const names = cards.map(({ name }) => name);
-  const places = cards.map(({ actions }) => actions);
-  if (fused !== null) {
-    names.push("Fused");
-    places.push(report.mode === "fuse" ? $("answer-vote") : setAside(fused, report.fusion));
-  }
-  if (id === null || names.length < 2) return;
-  const buttons = names.map((name, i) => element("button", {
-    type: "button", className: "prefer", "aria-pressed": "false", "aria-label": `Prefer ${name}, to all others`,
-    onclick: () => attempt(() => prefer(i)),
-  }));
-  shown = { id, names, buttons };
-  places.forEach((place, i) => place.replaceChildren(buttons[i]));
-  const options = () => names.map((name, i) => element("option", { value: String(i) }, name));
-  $("first").replaceChildren(...options());
-  $("second").replaceChildren(...options());
-  $("second").value = "1";
-  $("vote").hidden = false;
-  showVotes(votes);
+function shape() {
+  document.body.classList.toggle("talking", turns.length > 0);
+  $("welcome").hidden = turns.length > 0;
+  turns.forEach((turn, i) => turn.root.classList.toggle("past", i < turns.length - 1));
 }
 
-/** A place for a text that was fused, and not given back. */
-function setAside(text, fusion) {
-  const actions = element("div", { className: "actions" });
-  $("candidates").append(element("article", { className: "card aside", "aria-labelledby": "aside-title" },
-    element("header", {}, element("h3", { id: "aside-title" }, "Fused"), element("span", { className: "state" }, "set aside")),
-    element("div", { className: "prose" }, text), element("p", { className: "fine card-facts" }, `by ${fusion.fuser}`), actions));
-  return actions;
+function clear() {
+  round += 1;
+  asking?.abort();
+  keepFirst(0);
+  if (!window.matchMedia("(hover: none)").matches) $("question").focus();
 }
 
-const textOf = (report) => (report.mode === "fuse" ? report.fusion.text : report.candidates[report.ranking.best].text);
-
-async function openKept(id) {
+/** Shows a kept answer with the conversation before it, to go on from there. */
+async function openKept(id, { push = true } = {}) {
+  const mine = ++round;
   asking?.abort();
   const kept = await json(`v1/history/${encodeURIComponent(id)}`);
-  const question = kept.messages.at(-1).content;
-  clear(question);
-  $("question").value = question;
-  location.replace(`#${id}`);
-  const cards = kept.blend.candidates.map((candidate, index) => new Card(index, candidate.model ?? "unknown"));
-  $("candidates").replaceChildren(...cards.map(({ root }) => root));
-  show(kept.blend, kept.text, cards, [], kept.id, kept.votes);
+  if (mine !== round) return;
+  keepFirst(0);
+  const { messages } = kept;
+  take(messages.filter(({ role }) => role === "system").map(({ content }) => content).join("\n"), kept.settings);
+  let question = null;
+  for (const { role, content } of messages.slice(0, -1)) {
+    if (role === "user") question = content;
+    else if (role === "assistant" && question !== null) add(earlier(question, content));
+  }
+  const turn = new Turn(messages.at(-1).content, actions, { blind: blind(), mode: kept.blend.mode });
+  add(turn);
+  turn.restore(kept);
+  if (push) window.history.pushState(null, "", `#/${id}`);
   say("");
+  turn.root.scrollIntoView({ block: "start" });
 }
 
-// ── Votes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-async function vote(body) {
-  showVotes((await json(`v1/history/${shown.id}/votes`, { method: "POST", body })).votes);
+/** A turn before a kept one, of which the text alone is known. */
+function earlier(question, text) {
+  const turn = new Turn(question, actions);
+  turn.restore({ id: null, votes: [], blend: {
+    mode: "pick", seconds: 0, cost: null, failures: [], candidates: [{ text, model: "" }],
+    ranking: { best: 0, ranks: [1], probabilities: [[null]], comparisons: 0, strategy: "" } } });
+  turn.root.classList.add("text-only");
+  return turn;
 }
 
-async function takeBack() {
-  showVotes((await json(`v1/history/${shown.id}/votes`, { method: "DELETE" })).votes);
+async function link(turn, button) {
+  const address = new URL(`#/${turn.id}`, location.href).href;
+  const copied = await navigator.clipboard?.writeText(address).then(() => true, () => false);
+  button.textContent = copied ? "Copied" : address;
+  if (copied) setTimeout(() => { button.textContent = "Copy link"; }, 2000);
 }
 
-const prefer = (index) =>
-  (shown.buttons[index].getAttribute("aria-pressed") === "true" ? takeBack() : vote({ preferred: index }));
-
-$("pair").addEventListener("submit", (event) => {
+$("new").addEventListener("click", (event) => {
   event.preventDefault();
-  const [first, second] = [Number($("first").value), Number($("second").value)];
-  const verdict = event.submitter?.value;
-  if (first === second) return complain(new Error("Choose two different answers to compare."));
-  attempt(() => vote(verdict === "second" ? { preferred: second, over: [first] }
-    : { preferred: first, over: [second], tie: verdict === "tie" }));
+  if (location.hash) window.history.pushState(null, "", location.pathname + location.search);
+  attempt(clear);
 });
-$("take-back").addEventListener("click", () => attempt(takeBack));
-
-function showVotes(votes) {
-  const short = (index) => shown.names[index].split(",")[0];
-  shown.buttons.forEach((button, index) => {
-    const beaten = votes.filter(({ a, b, label }) => (label === "a" && a === index) || (label === "b" && b === index));
-    const pressed = beaten.length === shown.names.length - 1;
-    button.setAttribute("aria-pressed", String(pressed));
-    button.textContent = pressed ? "Preferred" : "Prefer this";
-  });
-  const words = votes.map(({ a, b, label }) => (label === "tie" ? `${short(a)} and ${short(b)} are equally good`
-    : label === "a" ? `${short(a)} is better than ${short(b)}` : `${short(b)} is better than ${short(a)}`));
-  $("votes").textContent = words.length ? `Kept: ${words.join("; ")}.` : "Which answer do you prefer? Votes train rankers.";
-  $("take-back").hidden = !votes.length;
-}
-
-// ── Saying what happens ───────────────────────────────────────────────────────────────────────────────────────────
+window.addEventListener("popstate", () => attempt(route));
+$("open-standings").addEventListener("click", () => attempt(async () => {
+  await showStandings($("standings-body"));
+  $("standings").showModal();
+}));
+$("close-standings").addEventListener("click", () => $("standings").close());
 
 $("forget-key").addEventListener("click", () => {
   forgetKey();
   location.reload();
 });
+
+// ── Saying what happens ───────────────────────────────────────────────────────────────────────────────────────────
 
 function say(text) {
   if ($("status").textContent !== text) $("status").textContent = text;
@@ -270,7 +211,9 @@ function say(text) {
 function complain(error) {
   say("");
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  $("trouble").replaceChildren(element("p", { className: "alert" }, error.message));
+  const alert = element("p", { className: "alert" }, error.message);
+  $("trouble").replaceChildren(alert);
+  alert.scrollIntoView({ block: "nearest" });
 }
 
 async function attempt(work) {
@@ -282,21 +225,5 @@ async function attempt(work) {
   }
 }
 
-function working(busy) {
-  $("go").disabled = busy;
-  $("stop").hidden = !busy;
-  $("answer").setAttribute("aria-busy", String(busy));
-}
-
-/** Where the work stands: write, compare, fuse; null when it is over. */
-function stages(now) {
-  const mode = document.querySelector("input[name=mode]:checked")?.value;
-  const all = [["write", "Write"], ["compare", "Compare"], ...(mode === "pick" ? [] : [["fuse", "Fuse"]])];
-  const place = all.findIndex(([name]) => name === now);
-  $("stages").replaceChildren(...(now === null ? [] : all.map(([, word], i) =>
-    element("li", { className: i < place ? "past" : i === place ? "now" : "" }, word))));
-}
-
 connectHistory(openKept, attempt);
-connectStandings(attempt);
 attempt(begin);

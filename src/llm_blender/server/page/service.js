@@ -14,8 +14,8 @@ export class Refused extends Error {
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
-/** Asks people for the key; gets whether one was wrong. Set by the page. */
-let askForKey = async () => { throw new Error("nobody asks for keys"); };
+/** Gets the key from the user; its argument is whether one was wrong. Set by the page. */
+let askForKey = async () => { throw new Error("no form for keys"); };
 export const onKeyWanted = (ask) => { askForKey = ask; };
 
 /** A request to the service; asks for the key where one is wanted, and raises `Refused`. */
@@ -35,7 +35,7 @@ export async function call(path, { method = "GET", body, signal } = {}) {
   }
 }
 
-/** What comes over the network; browsers tell of its trouble in words of their own. */
+/** What comes over the network; browsers name its trouble in words of their own. */
 async function reached(coming) {
   try {
     return await coming;

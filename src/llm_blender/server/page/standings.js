@@ -1,34 +1,171 @@
-// The standings: how often the ranker and people prefer each LLM, and at what kind of prompt.
+// The standings: who wins how often, by votes and by the ranker, as a table of bars with their intervals.
 
 import { json } from "./service.js";
-import { element } from "./results.js";
 
-const $ = (id) => document.getElementById(id);
-const KINDS = [["answer", "Final answers"], ["code", "Code"], ["other", "Other prompts"]];
+const KINDS = [["all", "all prompts"], ["answer", "prompts with a final answer"], ["code", "prompts for code"], ["other", "other prompts"]];
 
-/** Connects the panel; `attempt` does work and tells its trouble. */
-export function connectStandings(attempt) {
-  $("open-standings").addEventListener("click", () => attempt(async () => {
-    show(await json("v1/standings"));
-    $("standings").showModal();
-  }));
-  $("close-standings").addEventListener("click", () => $("standings").close());
+/**
+ * Fills an element with the standings: the only function that the page needs.
+ *
+ * It loads its style sheet, and shows an error in the element: it never rejects.
+ */
+export async function showStandings(container) {
+  container.setAttribute("aria-busy", "true");
+  try {
+    const [standings] = await Promise.all([json("v1/standings"), style()]);
+    container.replaceChildren(make("div", { class: "standings" }, ...parts(standings)));
+  } catch (error) {
+    container.replaceChildren(make("p", { class: "alert", role: "alert" }, error.message));
+  } finally {
+    container.removeAttribute("aria-busy");
+  }
 }
 
-function show({ data, rankings, missing, used }) {
-  const state = used ? " They count as priors." : missing ? ` Priors need ${missing} more.` : "";
-  $("standings-note").textContent = `${rankings} rankings of these LLMs are recorded, without texts.${state} `
-    + "A strength is in logits, relative to the mean, with its 95 % interval.";
-  const heads = ["LLM", "First places", ...KINDS.map(([, title]) => title), "Votes won", "Strength"];
-  const rows = data.map(({ llm, model, ranker, votes, kinds, strength, ci95 }) => element("tr", {},
-    element("th", { scope: "row", title: model }, llm),
-    ...[ranker, ...KINDS.map(([kind]) => kinds[kind]), votes].map((each) => element("td", {}, share(each))),
-    element("td", {}, strength === null ? "–" : `${signed(strength)} (${ci95.map(signed).join(" to ")})`)));
-  $("standings-table").replaceChildren(
-    element("caption", {}, "Shares of the prompts with an answer of the LLM, strongest first"),
-    element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, ...rows));
+/** Loads the style sheet, once. */
+let loaded = null;
+function style() {
+  loaded ??= new Promise((resolve) => {
+    const link = make("link", { rel: "stylesheet", href: new URL("./standings.css", import.meta.url).href });
+    link.addEventListener("load", resolve);
+    link.addEventListener("error", resolve); // it is legible without
+    document.head.append(link);
+  });
+  return loaded;
 }
 
-const share = ({ count, won }) => (count ? `${Math.round((100 * won) / count)} % of ${count}` : "–");
+function parts({ data, rankings, missing, used }) {
+  const votes = { blind: total(data, "blind"), open: total(data, "open") };
+  if (!rankings && !votes.blind && !votes.open) {
+    return [make("p", {}, "There is nothing to compare yet: ask two LLMs or more, and vote for the better answer.")];
+  }
+  const priors = used ? " They count as priors." : missing ? ` Priors need ${count(missing)} more.` : "";
+  return [
+    make("p", {}, `${plural(rankings, "ranking")}, ${plural(votes.blind, "blind vote")} and ${plural(votes.open, "open vote")}. `
+      + "A line on a bar is the 95 % interval: where two overlap widely, chance may have made the order."),
+    ...table(data),
+    make("p", { class: "fine" }, "Blind votes were given without names and ranks. A vote is won against one other LLM; a tie is half "
+      + "a win, and the dotted line is one half. Ranked first: how often the ranker put an answer of the LLM first. "
+      + `Strength: in logits, relative to the mean of the LLMs, from all comparisons of the recorded rankings.${priors}`),
+  ];
+}
+
+// ── The table ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The table, after the choice of a kind of prompt if there are several kinds. */
+function table(data) {
+  const scale = Math.max(...data.flatMap(({ ci95 }) => (ci95 ?? [0]).map(Math.abs))) || 1;
+  let kind = "all";
+  const ranker = (llm) => (kind === "all" ? llm.ranker : llm.kinds[kind]);
+  const columns = [
+    { title: "LLM", value: ({ llm }) => llm },
+    { title: "Blind votes", value: ({ blind }) => rate(blind), cell: ({ blind }) => share(blind, "votes", true) },
+    { title: "Open votes", value: ({ open }) => rate(open), cell: ({ open }) => share(open, "votes", true) },
+    { title: "Ranked first", value: (llm) => rate(ranker(llm)), cell: (llm) => share(ranker(llm), "prompts", false) },
+    { title: "Strength", value: ({ strength }) => strength, cell: (llm) => strengthOf(llm, scale) },
+  ];
+  let by = { column: columns.findLast(({ value }) => data.some((llm) => value(llm) !== null)), down: true };
+
+  const heads = columns.map((column) => {
+    const button = make("button", { type: "button" }, column.title);
+    button.addEventListener("click", () => {
+      by = { column, down: by.column === column ? !by.down : column.cell !== undefined };
+      refresh();
+    });
+    return make("th", { scope: "col", role: "columnheader" }, button);
+  });
+  const body = make("tbody", { role: "rowgroup" });
+  function refresh() {
+    heads.forEach((head, i) =>
+      head.setAttribute("aria-sort", columns[i] !== by.column ? "none" : by.down ? "descending" : "ascending"));
+    body.replaceChildren(...sorted(data, by).map((llm) => make("tr", { role: "row" },
+      make("th", { scope: "row", role: "rowheader" }, make("span", {}, llm.llm),
+        llm.model === llm.llm ? null : make("span", { class: "fine" }, llm.model)),
+      ...columns.slice(1).map((column) =>
+        make("td", { role: "cell", "data-title": column.title }, ...column.cell(llm))))));
+  }
+  refresh();
+  const head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads));
+  const caption = make("caption", { class: "unseen" }, "Standings of the LLMs; the buttons in the head sort them");
+  const choice = kinds(data, (chosen) => { kind = chosen; refresh(); });
+  return [choice, make("table", { role: "table" }, caption, head, body)].filter((part) => part !== null);
+}
+
+/** A choice of the prompts that the ranker's column counts; null if all are of one kind. */
+function kinds(data, choose) {
+  const known = KINDS.filter(([kind]) => kind === "all" || data.some((llm) => llm.kinds[kind].count));
+  if (known.length < 3) return null;
+  const select = make("select", { id: "standings-kind" },
+    ...known.map(([kind, words]) => make("option", { value: kind }, words)));
+  select.addEventListener("change", () => choose(select.value));
+  return make("p", { class: "kinds" }, make("label", { for: select.id }, "Ranked first on"), select);
+}
+
+/** The LLMs in the order of a column; those without a value are last. */
+function sorted(data, { column, down }) {
+  const known = data.filter((llm) => column.value(llm) !== null);
+  known.sort((one, other) => {
+    const [a, b] = [column.value(one), column.value(other)];
+    return (down ? -1 : 1) * (typeof a === "string" ? a.localeCompare(b) : a - b);
+  });
+  return [...known, ...data.filter((llm) => column.value(llm) === null)];
+}
+
+// ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A share as a bar with its interval, and in words. */
+function share({ count: of, won, ci95 }, unit, half) {
+  if (!of) return [make("span", { class: "none" }, `no ${unit}`)];
+  const [low, high] = ci95.map((end) => 100 * end);
+  const wins = (100 * won) / of;
+  return [
+    picture(
+      draw("rect", { class: "track", width: "100%", height: 12, y: 4, rx: 2 }),
+      draw("rect", { class: "bar", width: `${wins}%`, height: 12, y: 4, rx: 2 }),
+      half ? draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }) : null,
+      ...whisker(low, high)),
+    words(`${Math.round(wins)} %`, ` of ${count(of)}`, `${Math.round(low)} to ${Math.round(high)} %`),
+  ];
+}
+
+/** A strength as a point with its interval, on a scale from −`scale` to `scale`. */
+function strengthOf({ strength, ci95, comparisons }, scale) {
+  if (strength === null) return [make("span", { class: "none" }, "no comparisons")];
+  const at = (value) => 50 + (48 * value) / scale;
+  return [
+    picture(
+      draw("line", { class: "axis", x1: 0, x2: "100%", y1: 10, y2: 10 }),
+      draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }),
+      ...whisker(...ci95.map(at)),
+      draw("circle", { class: "bar", cx: `${at(strength)}%`, cy: 10, r: 5 })),
+    words(signed(strength), ` in ${count(comparisons)}`, ci95.map(signed).join(" to ")),
+  ];
+}
+
+const words = (value, number, interval) =>
+  make("span", { class: "words" }, make("span", {}, make("b", {}, value), number), make("span", { class: "fine" }, interval));
+
+const picture = (...shapes) => draw("svg", { width: "100%", height: 20, "aria-hidden": "true" }, ...shapes);
+
+/** A line from one place to another, in per cent, with its ends. */
+const whisker = (low, high) => [
+  draw("line", { class: "whisker", x1: `${low}%`, x2: `${high}%`, y1: 10, y2: 10 }),
+  ...[low, high].map((end) => draw("line", { class: "whisker", x1: `${end}%`, x2: `${end}%`, y1: 6, y2: 14 })),
+];
+
+// ── Words and elements ────────────────────────────────────────────────────────────────────────────────────────────
+
+const rate = ({ count, won }) => (count ? won / count : null);
+const total = (data, kind) => data.reduce((sum, llm) => sum + llm[kind].count, 0) / 2; // each vote is on two
+const count = (value) => value.toLocaleString("en", { maximumFractionDigits: 0 });
+const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+
+const make = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const draw = (tag, attributes, ...children) =>
+  fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+function fill(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
