@@ -81,6 +81,12 @@ def test_files_and_what_is_excluded(blend, rows, tiny_encoder, monkeypatch):
         ([], "Nothing to learn from"),
         (["none.jsonl"], "no file"),
         (["train.jsonl", "--pairs", "mismatched"], "implied or labelled"),
+        (["train.jsonl", "--init", "bundled", "--backbone", "x"], "give one of them"),
+        (["train.jsonl", "--init", "bundled", "--ranker", "simcls"], "give one of them"),
+        (["train.jsonl", "--init", "nowhere"], "No ranker 'nowhere'"),
+        (["--recipe", "recipe.toml", "--max-length", "32"], "leave at least 32 tokens"),
+        (["train.jsonl", "--private"], "--private needs --push-to-hub"),
+        (["train.jsonl", "--push-to-hub", "a/b/c"], "'a/b/c' is no name on the Hub"),
         (["train.jsonl", "--recipe", "recipe.toml"], "A recipe names its sources itself"),
         (["--recipe", "recipe.toml", "--dev", "dev.jsonl"], "A recipe names its sources itself"),
         (["--recipe", "none.toml"], "no recipe"),
@@ -93,6 +99,50 @@ def test_wrong_options(blend, rows, recipe, args, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_without_a_backbone_the_bundled_ranker_is_trained_on(blend, rows, monkeypatch):
+    from llm_blender.training import run as module
+
+    given = {}
+    monkeypatch.setattr(module, "new_pair_ranker", lambda recipe, backbone: given.update(r=recipe) or 1 / 0)
+    result = blend("train", "ranker", rows, "--learning-rate", "1e-5", "--max-length", "200", "--licence", "MIT")
+    assert isinstance(result.exception, ZeroDivisionError)
+    recipe = given["r"]
+    assert (recipe.init, recipe.alone_layers, recipe.keep_best, recipe.hold_out) == ("bundled", 4, True, 0.2)
+    assert (recipe.learning_rate, recipe.max_length, recipe.source_max_length) == (1e-5, 200, 66)
+    assert recipe.sources[0].licence == "MIT"
+
+
+def test_what_is_doubtful_is_named_and_pushed_only_when_wanted(blend, rows, tiny_encoder, monkeypatch):
+    from llm_blender import _hub
+
+    pushed = []
+    monkeypatch.setattr(_hub, "check_push", lambda repo: None)
+    monkeypatch.setattr(
+        _hub, "push_folder", lambda folder, repo, private: pushed.append((folder, repo, private)) or "url"
+    )
+    args = [
+        "train",
+        "ranker",
+        rows,
+        "-o",
+        "made",
+        "--backbone",
+        tiny_encoder,
+        "--max-length",
+        "64",
+        "--hold-out",
+        "0.4",
+    ]
+    result = blend(*args, "--push-to-hub", "ann/mine", "--private")
+    assert result.exit_code == 0, result.stderr
+    assert "remark: " in result.stderr
+    assert "development pairs tell little" in result.stderr
+    assert result.stdout.startswith("dev agreement ")
+    assert "; longest answer 1.000" in result.stdout
+    assert pushed == [(Path("made"), "ann/mine", True)]
+    assert "pushed to url" in result.stderr
 
 
 def test_export_of_what_is_nowhere(blend):

@@ -59,8 +59,8 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
         ('loss = "logistik"', ", line 1: \"loss\" should be 'logistic', 'soft_logistic', 'bce',"),
         (
             "epochs = 0\nbackbon = 'x'\n[[sources]]\nfile = 3\n",
-            ': 3 problems: (1) PATH, line 2: unknown key "backbon"; did you mean "backbone"? (2) PATH, line 4: '
-            '[[sources]] #1: "file" should be a valid string. (3) PATH, line 1: "epochs" should be at least 1.',
+            ': 3 problems: (1) PATH, line 2: unknown key "backbon"; did you mean "backbone"? (2) PATH, line 1: '
+            '"epochs" should be at least 1. (3) PATH, line 4: [[sources]] #1: "file" should be a valid string.',
         ),
     ],
 )

@@ -18,7 +18,7 @@ RankerKind = Literal["pair_ranker", "summa_reranker", "simcls", "reward_model", 
 RANKERS: tuple[str, ...] = get_args(RankerKind)
 
 
-LossName = Literal["logistic", "soft_logistic", "bce", "mse", "open_instruct_bce"]
+LossName = Literal["logistic", "soft_logistic", "bce", "mse", "open_instruct_bce", "instructgpt"]
 """Keys of `llm_blender.training.losses.LOSSES`."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -237,13 +239,19 @@ class PairRanker(PairwiseRanker, Pretrained):
             from llm_blender.training.fitting import fit_ranker
         except ModuleNotFoundError as error:
             raise MissingExtraError("Training", "train") from error
-        workspace = tempfile.TemporaryDirectory() if output is None else None
-        folder = Path(output or cast("tempfile.TemporaryDirectory[str]", workspace).name)
-        run = fit_ranker(
-            self.folder, pairs, dev, folder, licence=licence, settings=settings, progress=progress, note=note
-        )
+        folder = Path(tempfile.mkdtemp(prefix="llm-blender-") if output is None else output)
+        try:
+            run = fit_ranker(
+                self.folder, pairs, dev, folder, licence=licence, settings=settings, progress=progress, note=note
+            )
+        except BaseException:
+            if output is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         fitted = type(self).from_pretrained(folder, **self._options)
-        vars(self).update(vars(fitted), _workspace=workspace)  # which lives as long as its ranker
+        if output is None:
+            weakref.finalize(fitted.backend, shutil.rmtree, folder, ignore_errors=True)
+        vars(self).update(vars(fitted))
         return run
 
     def pair_logits(
