@@ -56,9 +56,9 @@ def survive(instructions: int, writers: tuple[str, ...], kills: int, seed: int, 
             begun = server.calls
             process = build(*options)
 
-            def kill(number: int, moment: int | None = moment, pid: int = process.pid) -> None:
-                if number == moment:
-                    os.kill(pid, signal.SIGKILL)
+            def kill(number: int, moment: int | None = moment, process: subprocess.Popen[str] = process) -> None:
+                if moment is not None and number >= moment:  # calls of the killed process may come late
+                    process.kill()
 
             server.on_call = kill
             try:
