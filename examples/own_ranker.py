@@ -40,7 +40,7 @@ def main(folder: str = "own-ranker") -> None:
             writer.write(row)
     # From the bundled ranker's weights; `backbone=NAME` in place of `init` trains a fresh one on an encoder of the Hub.
     source = Source(file="pairs.jsonl", pairs="labelled")
-    recipe = Recipe(sources=(source,), init="bundled", alone_layers=4, alone=0, epochs=2)
+    recipe = Recipe(sources=(source,), init="bundled", alone=0, epochs=2)
     train_ranker(recipe, out, out, out / "ranker")
     ranker = PairRanker.from_pretrained(out / "ranker", evidence=False)
     comparison = ranker.compare("How old is the sea?", "the sea is blue.", "the sea is 30 years old.")

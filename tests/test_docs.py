@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from llm_blender.config import Config
-from llm_blender.data import parse_row
+from llm_blender.data import parse_judged_row
 from llm_blender.ensemble import Limits
 from llm_blender.rankers.checkpoints import find_checkpoint, weights_hash
 
@@ -70,7 +70,7 @@ def test_configurations_are_valid(text: str) -> None:
 
 @pytest.mark.parametrize("text", _blocks("json"))
 def test_rows_are_valid(text: str) -> None:
-    row = parse_row(json.loads(text))
+    row = parse_judged_row(json.loads(text))
     assert len(row.candidates) == 2
 
 

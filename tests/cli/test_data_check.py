@@ -58,7 +58,7 @@ def test_each_row_that_a_command_reads_is_counted_for_it(blend):
     assert report["serves"] == {
         "run, data build": 4,
         "rank, fuse, data preferences": 3,
-        "train ranker, bench pairs": 2,
+        "train ranker, bench pairs": 4,  # preferences are read as pairs
         "data import": 2,
         "bench, priors": 1,
     }

@@ -128,7 +128,7 @@ NOT_NAMED = "not named"
 
 
 def _licences(run: Run | FuserRun) -> str:
-    """Name the licences of the training data, each once."""
+    """Join the licences of the training data, each once."""
     return "; ".join(dict.fromkeys(count.source.licence or NOT_NAMED for count in run.sources))
 
 

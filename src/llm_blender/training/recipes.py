@@ -173,7 +173,7 @@ def _at(place: str, where: str, words: str) -> str:
 
 
 def _where(keys: Sequence[int | str], texts: Sequence[tuple[str, str]]) -> str:
-    """Name the file and line of a key; empty if no file holds it."""
+    """Return the file and line of a key; empty if no file holds it."""
     found = [(name, line) for name, text in texts if (line := find_line(text, keys)) is not None]
     return f"{found[0][0]}, line {found[0][1]}" if found else ""
 
