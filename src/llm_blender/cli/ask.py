@@ -305,20 +305,17 @@ def fetch_model(model: str) -> Path:
 
 
 def _explain(model: str) -> None:
-    """Print that the embedded model answers, and the line of a configuration that names a better one."""
+    """Print that the embedded model answers, and how better ones become the members."""
     import asyncio
-    import json
 
     from llm_blender._hub import offline
     from llm_blender.llms.local_servers import find_local_servers
 
     servers = [] if offline() else asyncio.run(find_local_servers())
-    advice, base_url, better = "For better answers run Ollama, and put", "http://localhost:11434/v1", "llama3.2:3b"
+    better = "run Ollama or llama.cpp, or export an API key, then"
     if servers:
-        base_url, better = servers[0].base_url, servers[0].models[0]
-        advice = f"{servers[0].kind} runs here and knows {', '.join(servers[0].models[:5])}: for better answers put"
-    url, name = (json.dumps(text, ensure_ascii=False) for text in (base_url, better))
+        better = f"{servers[0].kind} runs here and knows {', '.join(servers[0].models[:5])}:"
     note(
         f"No LLM is configured: {model} answers, a demonstration model, too small to calculate, translate or write"
-        f' verse. {advice} this line into ./blend.toml: llm = [{{name = "mine", base_url = {url}, model = {name}}}]'
+        f" verse. For better answers {better} blend init"
     )
