@@ -26,8 +26,8 @@ export class Card {
     this.copy = copyButton("Copy the answer", () => this.text);
     this.copy.hidden = true;
     this.root = element("article", { className: "card", "aria-labelledby": this.title.id, "aria-busy": "true" },
-      element("header", {}, this.title, this.badge, this.state), this.body, this.fold, this.facts,
-      element("div", { className: "actions" }, this.vote, this.copy));
+      element("header", {}, this.title, this.badge, this.state), this.body, this.fold,
+      element("div", { className: "actions" }, this.vote, this.facts, this.copy));
     this.root.id = `${this.title.id}-panel`;
     this.tab = element("button", { type: "button", className: "tab", role: "tab", "aria-controls": this.root.id });
     this.entitle();

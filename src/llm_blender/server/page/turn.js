@@ -212,9 +212,13 @@ export class Turn {
     else best.crown(this.fused === best ? "Answer" : all.length > 1 ? "Best answer" : "Answer");
     const failed = all.filter((card) => card.failed);
     const others = all.filter((card) => card !== best && !card.failed);
-    if (!revealed) this.place([best, ...others, ...failed], best);
+    const why = element("p", { className: "source" }, source(report, this.candidates));
+    if (!revealed) {
+      this.place([best, ...others, ...failed], best);
+      best.root.after(why);
+    }
     this.ends.replaceChildren(...[
-      element("p", { className: "source" }, source(report, this.candidates)),
+      revealed && why,
       this.unseen.length > 0 && element("ul", { className: "fine" }, ...this.unseen.map(({ message }) => element("li", {}, message))),
       this.ballot?.root,
       element("dl", { className: "facts" }, ...facts(report)),
