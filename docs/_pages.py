@@ -36,7 +36,7 @@ PAGES = {
 """Pages of the site by the files that they are made from."""
 LINKED = PAGES | {"README.md": "index.md"}
 """Pages that links to files of the repository lead to."""
-_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -44,6 +44,8 @@ def on_files(files: Files, config: Any) -> Files:
     for source, page in PAGES.items():
         path = ROOT / source
         text = _relink(path.read_text(encoding="utf-8"), path.parent, Path())
+        if source == "examples/README.md":
+            text += "\n".join(_programs(path.parent))
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "reference/options.md", content="\n".join(_options())))
     files.append(File.generated(config, "reference/configuration.md", content="\n".join(_configuration())))
@@ -65,15 +67,18 @@ def _relink(text: str, folder: Path, place: Path) -> str:
     """Rewrite the links of a file in `folder` for a page in `place`; a link to a file without a page becomes text."""
 
     def rewrite(match: re.Match[str]) -> str:
-        target = (folder / match[1]).resolve()
+        words, link, anchor = match[1], match[2], match[3] or ""
+        target = (folder / link).resolve()
         if not target.is_relative_to(ROOT):
             return match[0]
         source = target.relative_to(ROOT).as_posix()
         page = LINKED.get(source) or (source.removeprefix("docs/") if source.startswith("docs/") else None)
+        if source.startswith("examples/") and page is None:
+            page, anchor = "examples.md", f"#{target.name.replace('.', '')}"
         if page is None:
-            return f"] (`{source}`)"
+            return words if words.strip("`") in source else f"{words} (`{source}`)"
         up = "../" * len(place.parts)
-        return f"]({up}{page}{match[2] or ''})"
+        return f"[{words}]({up}{page}{anchor})"
 
     return _LINK.sub(rewrite, text)
 
@@ -102,6 +107,15 @@ def _options() -> Iterator[str]:
         yield ""
 
     yield from walk(typer.main.get_command(app), "blend")
+
+
+def _programs(folder: Path) -> Iterator[str]:
+    """Yield the lines of the examples themselves."""
+    for path in sorted(folder.glob("*.py")):
+        yield f"\n## {path.name}\n\n```python\n{path.read_text(encoding='utf-8').rstrip()}\n```"
+    yield "\n## notebook.ipynb\n\nThe cells of code, one after another:\n"
+    for cell in json.loads((folder / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]:
+        yield f"```python\n{''.join(cell['source'])}\n```\n" if cell["cell_type"] == "code" else ""
 
 
 def _meaning(option: Any) -> str:
