@@ -209,7 +209,7 @@ def test_the_card_is_written_from_the_run(train, tmp_path):
     digest = hashlib.sha256((tmp_path / "train.jsonl").read_bytes()).hexdigest()
     source = "[Copies](https://example.org/copies) | CC0-1.0 | 41 | 2 | 1 | 0 | 38 | chance (38) | the rows'"
     assert f"| {source} | `{digest}` |" in card
-    assert "| dev.jsonl | unknown | 4 | 1 | 0 | 0 | 3 | score (3) | the rows' |" in card
+    assert "| dev.jsonl | not named | 4 | 1 | 0 | 0 | 3 | score (3) | the rows' |" in card
     assert "is in a test file: `test.jsonl`" in card
     assert "| learning_rate | 0.01 |" in card
     lengths = Lengths(max_length=308, candidate_max_length=16, max_new_tokens=12)
