@@ -74,6 +74,7 @@ def browser() -> Iterator[Any]:
     """One Chromium. While it lives, Playwright's loop runs in this thread, where no other test could run one."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: `apt-get install chromium`, or name one in CHROMIUM")
+    expect.set_options(timeout=20_000)  # a busy machine is slow
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
