@@ -168,7 +168,7 @@ async function openKept(id, { push = true } = {}) {
   turn.root.scrollIntoView({ block: "start" });
 }
 
-/** A turn before a kept one, of which the text alone is known. */
+/** A turn before a kept one: only its text is known. */
 function earlier(question, text) {
   const turn = new Turn(question, actions);
   turn.restore({ id: null, votes: [], blend: {
