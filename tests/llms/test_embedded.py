@@ -103,12 +103,15 @@ def test_a_longer_answer_beside_the_text(llm):
     """An answer that passes 256 tokens, beside one far beyond: flash attention would round differently."""
     long: Message = {"role": "user", "content": "The storm came up over the bay at night. " * 70 + "Go on."}
 
-    async def beside() -> list[Candidate]:
-        calls = llm.generate(PROMPT, warm), llm.generate([long], Sampling(max_tokens=200))
-        return await asyncio.gather(*calls)
+    async def beside() -> Candidate:
+        begun = asyncio.Event()
+        answer = asyncio.create_task(llm.generate(PROMPT, warm, on_text=lambda text: begun.set()))
+        await begun.wait()
+        await llm.generate([long], Sampling(max_tokens=200))
+        return await answer
 
     warm = Sampling(temperature=1.0, max_tokens=300, seed=3)
-    assert asyncio.run(beside())[0].text == ask(llm, warm)[0].text
+    assert asyncio.run(beside()).text == ask(llm, warm)[0].text
 
 
 @needs_model
