@@ -147,9 +147,7 @@ export class Turn {
 
   /** Shows an answer that was kept, with a card for each of its candidates. */
   restore(kept) {
-    const blind = this.blind && !kept.votes.length;
-    this.blind = blind;
-    this.deal(kept.blend.candidates.map((candidate) => candidate.model ?? "unknown"));
+    this.blind &&= !kept.votes.length;
     this.finish(kept.blend, kept.id, kept.votes);
   }
 
@@ -158,12 +156,14 @@ export class Turn {
     this.stop();
     Object.assign(this, { report, id });
     const { ranking, candidates } = report;
-    const cards = report.candidates.length === this.cards.length ? this.cards : this.answered;
+    this.cards.forEach((card) => card.stop()); // those that were not waited for
+    if (this.answered.length !== candidates.length) this.deal(candidates.map((candidate) => candidate.model ?? "unknown"));
+    const cards = this.answered.length ? this.answered : this.cards;
     const several = candidates.length > 1;
     candidates.forEach((candidate, i) => cards[i].report(candidate, several ? ranking.ranks[i] : null));
     const failed = this.failed;
-    const unseen = report.failures.slice(0, report.failures.length - failed.length); // not called: they have no card
-    failed.forEach((card, i) => { card.message = report.failures[unseen.length + i].message; });
+    const unseen = report.failures.slice(0, Math.max(0, report.failures.length - failed.length)); // not called: they have no card
+    failed.forEach((card, i) => { card.message = report.failures[unseen.length + i]?.message; });
 
     const fused = fusedText(report);
     this.fused = fused === null ? null : this.fused ?? new Card(cards.length, "Fused", { blind: this.blind, letters: FUSED });
