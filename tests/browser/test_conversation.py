@@ -54,6 +54,17 @@ def test_a_question_is_changed_and_put_again(playground, open_page, ask, answere
     assert calls[-1].sampling.seed not in seeds
 
 
+def test_what_cannot_be_put_again_stays(playground, open_page, ask, answered, echo):
+    page = open_page(playground(echo[0]))
+    ask(page, "First?")
+    answered(page)
+    page.click("#open-options")
+    page.get_by_role("checkbox", name="echo").uncheck()
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.get_by_role("alert").filter(has_text="Choose at least one model.")).to_be_visible()
+    expect(page.locator(".turn")).to_contain_text("You wrote: First?")
+
+
 def test_addresses_lead_back_and_forth_and_elsewhere(playground, open_page, ask, answered, echo):
     llm, calls = echo
     page = open_page(playground(llm, FakeLLM("other", "Short.")), permissions=["clipboard-read", "clipboard-write"])

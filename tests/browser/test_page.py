@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.server.auth import Keys
+from llm_blender.testing import FakeLLM
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -102,14 +104,25 @@ def test_only_chosen_members_are_called_and_in_the_chosen_mode(playground, open_
     expect(page.locator(".ballot")).to_contain_text("Your vote: ★ is best.")
 
 
+def test_a_fused_text_that_loses_is_beside_the_answer(playground, open_page, ask, answered, texts):
+    page = open_page(playground(fuser=ChatFuser(FakeLLM("writer", "Blue it is."))))
+    page.get_by_role("radio", name="Fuse").check()
+    ask(page)
+    answered(page)
+    expect(page.locator(".card.answer")).to_have_count(1)
+    expect(page.locator(".card.answer .prose")).to_have_text(texts.markup)
+    expect(page.locator(".source")).to_contain_text("The fused text was set aside")
+    expect(page.get_by_role("article", name="★ Fused")).to_contain_text("Set aside")
+
+
 def test_settings_reach_the_llms(playground, open_page, ask, answered, echo):
     llm, calls = echo
     page = open_page(playground(llm))
     page.click("#open-options")
     page.get_by_label("System prompt").fill("Be brief.")
     page.get_by_label("Temperature").fill("0.3")
-    page.get_by_label("Most tokens").fill("40")
-    page.get_by_label("Answers of each").fill("2")
+    page.get_by_label("Max tokens").fill("40")
+    page.get_by_label("Samples per model").fill("2")
     page.get_by_label("Seed").fill("7")
     expect(page.locator("#open-options")).to_have_text("1 model, settings")
     ask(page)

@@ -63,10 +63,11 @@ for (const example of document.querySelectorAll("#examples button")) {
   });
 }
 
-/** Puts a question after the turns so far. */
-async function put(question) {
-  const messages = [...history(turns), { role: "user", content: question }];
+/** Puts a question after the first `count` turns, in place of those that follow. */
+async function put(question, count = turns.length) {
+  const messages = [...messagesOf(turns.slice(0, count)), { role: "user", content: question }];
   const body = request(messages, { keep: info.history });
+  keepFirst(count);
   const turn = new Turn(question, actions, { blind: blind(), mode: mode() });
   add(turn);
   $("question").value = "";
@@ -96,16 +97,12 @@ async function put(question) {
 }
 
 /** The turns with an answer, as messages. */
-const history = (list) => list.flatMap((turn) => (turn.reply === null ? []
+const messagesOf = (list) => list.flatMap((turn) => (turn.reply === null ? []
   : [{ role: "user", content: turn.question }, { role: "assistant", content: turn.reply }]));
 
 /** Puts a turn's question again, or a changed one, in place of the turn and of those after it. */
 function again(turn, question) {
-  if (asking !== null) return;
-  attempt(() => {
-    keepFirst(turns.indexOf(turn));
-    return put(question);
-  });
+  if (asking === null) attempt(() => put(question, turns.indexOf(turn)));
 }
 
 /** Brings the answer into view where a phone does not show its beginning. */

@@ -30,12 +30,20 @@ export class Turn {
   /** Replaces the question by a field to change it. */
   edit() {
     const field = element("textarea", { value: this.question, rows: 3, "aria-label": "Change the question" });
+    const cancel = () => {
+      form.replaceWith(this.asking);
+      this.editButton.focus();
+    };
     const form = element("form", { className: "question editing" }, field, element("div", { className: "row" },
-      element("button", { type: "button", className: "quiet", onclick: () => { form.replaceWith(this.asking); this.editButton.focus(); } }, "Cancel"),
+      element("button", { type: "button", className: "quiet", onclick: cancel }, "Cancel"),
       element("button", { type: "submit", className: "primary" }, "Ask again")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (field.value.trim()) this.actions.again(this, field.value.trim());
+    });
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") cancel();
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
     this.asking.replaceWith(form);
     field.focus();
@@ -139,9 +147,7 @@ export class Turn {
 
   /** Shows an answer that was kept, with a card for each of its candidates. */
   restore(kept) {
-    const blind = this.blind && !kept.votes.length;
-    this.blind = blind;
-    this.deal(kept.blend.candidates.map((candidate) => candidate.model ?? "unknown"));
+    this.blind &&= !kept.votes.length;
     this.finish(kept.blend, kept.id, kept.votes);
   }
 
@@ -150,16 +156,19 @@ export class Turn {
     this.stop();
     Object.assign(this, { report, id });
     const { ranking, candidates } = report;
-    const cards = report.candidates.length === this.cards.length ? this.cards : this.answered;
+    this.cards.forEach((card) => card.stop()); // those that were not waited for
+    if (this.answered.length !== candidates.length) this.deal(candidates.map((candidate) => candidate.model ?? "unknown"));
+    const cards = this.answered.length ? this.answered : this.cards;
     const several = candidates.length > 1;
     candidates.forEach((candidate, i) => cards[i].report(candidate, several ? ranking.ranks[i] : null));
     const failed = this.failed;
-    const unseen = report.failures.slice(0, report.failures.length - failed.length); // not called: they have no card
-    failed.forEach((card, i) => { card.message = report.failures[unseen.length + i].message; });
+    const unseen = report.failures.slice(0, Math.max(0, report.failures.length - failed.length)); // not called: they have no card
+    failed.forEach((card, i) => { card.message = report.failures[unseen.length + i]?.message; });
 
     const fused = fusedText(report);
     this.fused = fused === null ? null : this.fused ?? new Card(cards.length, "Fused", { blind: this.blind, letters: FUSED });
     if (this.fused) {
+      this.fused.root.classList.remove("answer");
       this.fused.report({ text: fused, cost: report.fusion.cost ?? null, model: "Fused" }, null);
       if (!this.blind) this.fused.facts.textContent = `by ${report.fusion.fuser}`;
     }
@@ -205,8 +214,11 @@ export class Turn {
       if (card.blind) card.reveal();
       if (card.message) card.facts.textContent = card.message;
     }
-    if (this.fused) this.fused.facts.textContent = `by ${report.fusion.fuser}`;
     const { best } = this;
+    if (this.fused) {
+      this.fused.facts.textContent = `by ${report.fusion.fuser}`;
+      if (this.fused !== best) this.fused.mark("Set aside");
+    }
     const all = this.fused && !this.shown.includes(this.fused) ? [this.fused, ...this.shown] : this.shown;
     if (revealed) best.mark("The ranker's choice");
     else best.crown(this.fused === best ? "Answer" : all.length > 1 ? "Best answer" : "Answer");
