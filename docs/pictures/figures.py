@@ -181,7 +181,7 @@ def matrix() -> Drawing:
             kind = "none" if i == j else "plus" if value > 0 else "minus"
             drawing.box(70 + 62 * j, 76 + 46 * i, 56, 38, ["" if i == j else f"{value:+.1f}"], kind)
     scores, wins = max_logits(LOGITS), max_wins(LOGITS)
-    for title, values, x, pattern in (("MaxLogits", scores, 370, "{:+.2f}"), ("MaxWins", wins, 480, "{:.0f}")):
+    for title, values, x, pattern in (("MaxLogits", scores, 370, "{:+.1f}"), ("MaxWins", wins, 480, "{:.0f}")):
         drawing.text(x + 40, 66, title, "bold", "middle")
         for i, value in enumerate(values):
             drawing.box(x, 76 + 46 * i, 80, 38, [pattern.format(value)], "best" if value == max(values) else "box")
@@ -190,9 +190,9 @@ def matrix() -> Drawing:
     drawing.text(620, 66, "Bubble", "bold")
     now = 0
     for step, challenger in enumerate(range(1, 4)):
-        difference = LOGITS[now][challenger] - LOGITS[challenger][now]
-        kept = now if difference > 0 else challenger
-        drawing.text(620, 100 + 46 * step, f"{names[now]} against {names[challenger]}: {difference:+.1f}")
+        logit = (LOGITS[now][challenger] - LOGITS[challenger][now]) / 2
+        kept = now if logit > 0 else challenger
+        drawing.text(620, 100 + 46 * step, f"{names[now]} against {names[challenger]}: {logit:+.2f}")
         drawing.text(780, 100 + 46 * step, f"→ {names[kept]}", "bold")
         now = kept
     drawing.text(620, 230, "N − 1 pairs find the best", "small faint")

@@ -166,3 +166,28 @@ def test_long_texts_take_no_time(text: str) -> None:
 def test_a_break_beside_code_in_a_table_and_after_two_words(text):
     assert "cut_off" in flaws(text)
     assert "cut_off" not in flaws(text.rpartition("\n")[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I do not know.",
+        "I’m sorry, I don’t know.",
+        "Hmm, I'm not sure about that.",
+        "No idea!",
+        "Ich weiß es leider nicht.",
+        "Je ne sais pas.",
+        "No lo sé.",
+    ],
+)
+def test_a_text_that_says_only_that_it_does_not_know(text):
+    assert flaws(text, "How do I keep bread fresh?") == ("no_answer",)
+    assert flaws(text, "When did it happen? If you are not sure, say so.") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I do not know, but it may be 4.", "I don't know how to whistle.", "I am not sure what you mean.", "I know.", "No."],
+)
+def test_a_text_that_says_more_than_that(text):
+    assert flaws(text, "How do I keep bread fresh?") == ()

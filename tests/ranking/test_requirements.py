@@ -21,7 +21,7 @@ CASES = [
     ),
     (
         "What is 17 * 23?",
-        ["17 * 23 = 391.", "The answer is 391.", "I do not know."],
+        ["17 * 23 = 391.", "The answer is 391.", "I do not know whether it is 391."],
         ["381", "17 * 23 = 349."],
         "miscalculated",
     ),
@@ -166,7 +166,7 @@ def test_the_system_and_the_last_turn_of_the_user_count(conversation: str, found
 
 
 def test_every_flaw_has_words() -> None:
-    assert {case[3] for case in CASES} == FLAWS.keys() - {"empty", "loop", "cut_off"}
+    assert {case[3] for case in CASES} == FLAWS.keys() - {"empty", "no_answer", "loop", "cut_off"}
 
 
 @pytest.mark.parametrize("instruction", ["What is 9/11?", "What is 24/7?", "What's 7-11?", "What is 10/5/2024?"])

@@ -40,6 +40,7 @@ _DECIMALS_OF_PARTS = 6
 # pairs have them, and a program that reads JSON has no use for anything else.
 _COSTS = {
     "empty": 4.0,
+    "no_answer": 3.0,
     "loop": 4.0,
     "cut_off": 1.0,
     "items": 1.8,

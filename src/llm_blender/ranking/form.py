@@ -19,6 +19,7 @@ from llm_blender.ranking.requirements import Requirement, requirements
 
 FLAWS: Mapping[str, str] = {
     "empty": "has no content",
+    "no_answer": "says only that it does not know",
     "loop": "repeats itself",
     "cut_off": "breaks off in the middle",
     "not_json": "is not the JSON required",
@@ -49,13 +50,16 @@ def form(texts: Sequence[str], instruction: str = "") -> tuple[tuple[str, ...], 
         ``[N]``: for each candidate the names of its flaws, in the order of `FLAWS`. An empty one has no other flaw.
     """
     required = requirements(instruction)
-    return tuple(_flaws(text, required) for text in texts)
+    may_not_know = _IGNORANCE_WORDS.search(instruction) is not None
+    return tuple(_flaws(text, required, may_not_know) for text in texts)
 
 
-def _flaws(text: str, required: Sequence[Requirement]) -> tuple[str, ...]:
+def _flaws(text: str, required: Sequence[Requirement], may_not_know: bool) -> tuple[str, ...]:
     if is_empty(text):
         return ("empty",)
     found = {requirement.flaw for requirement in required if not requirement.check(text)}
+    if not may_not_know and is_ignorance(text):
+        found.add("no_answer")
     found |= {name for name, check in (("loop", loops), ("cut_off", cut_off)) if check(text)}
     return tuple(name for name in FLAWS if name in found)
 
@@ -68,9 +72,34 @@ def is_empty(text: str) -> bool:
     return _CONTENT.search(text) is None
 
 
+_IGNORANCE = regex(
+    r"""^\W*
+    (?:(?:well|hmm?|uh|um|oh|but|sorry|unfortunately|honestly|i(?:'m|\ am)\ (?:so\ |very\ )?sorry|i\ apologi[sz]e)\W+)*
+    (?:i\ (?:really\ |honestly\ |just\ )?(?:do\ not|don't)\ (?:really\ )?know
+        (?:\ (?:the\ answer|how|why|(?:about\ )?that|this|it))?
+    |i(?:'m|\ am)\ (?:really\ |honestly\ )?(?:not\ (?:really\ |quite\ |entirely\ |too\ )?(?:sure|certain)|unsure)
+        (?:\ about\ (?:that|this|it))?
+    |(?:i\ have\ )?no\ (?:idea|clue)
+    |(?:das\ )?weiß\ ich\ (?:leider\ )?nicht|ich\ weiß\ (?:es\ |das\ )?(?:leider\ )?nicht|(?:ich\ habe\ )?keine\ ahnung
+    |je\ ne\ (?:le\ )?sais\ pas|(?:yo\ )?no\ (?:lo\ )?sé
+    )(?:\W+(?:sorry|to\ (?:that|this)(?:\ question)?))?\W*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_IGNORANCE_WORDS = regex(
+    r"(?:not|n[’']t) (?:know|sure|certain)|unsure|uncertain|no idea|weißt? (?:es )?nicht|sai[st] pas|no (?:lo )?sabes",
+    re.IGNORECASE,
+)
+_LONGEST_IGNORANCE = 100  # characters
+
+
+def is_ignorance(text: str) -> bool:
+    """Tell whether a text says only that its writer does not know: in English, German, French or Spanish."""
+    return len(text) <= _LONGEST_IGNORANCE and _IGNORANCE.match(text.replace("’", "'")) is not None
+
+
 def is_degenerate(text: str) -> bool:
-    """Tell whether a text is empty or a loop, so that what it has in common with others is no evidence."""
-    return is_empty(text) or loops(text)
+    """Tell whether a text is empty, a loop or no answer, so that what it has in common with others is no evidence."""
+    return is_empty(text) or is_ignorance(text) or loops(text)
 
 
 _COPIES = 4

@@ -23,6 +23,20 @@ def bundled():
     return PairRanker.from_pretrained()
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["Bread.", "I do not know."],
+        ["I do not know.", "I am not sure."],
+        ["Eat it at once.", "In a box, and freeze the rest."],  # of the README
+    ],
+)
+def test_a_good_answer_is_not_behind_texts_that_do_not_know(bundled, others):
+    texts = [*others, "In a closed box; freeze what is left after three days."]
+    ranking = bundled.rank("How do I keep bread fresh?", texts)
+    assert ranking.ranks[-1] < min([3, *(ranking.ranks[i] for i, text in enumerate(others) if text.startswith("I "))])
+
+
 def test_the_bundled_one_knows_a_good_answer(bundled):
     texts = ["I don't know.", "Air scatters blue light more than red light, so blue reaches our eyes from everywhere."]
     ranking = bundled.rank(PROMPT, texts)
