@@ -90,7 +90,6 @@ SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "require
 
 @pytest.mark.parametrize("given", ["file", "json"])
 def test_answers_satisfy_a_schema(blend, ranker, servers, tmp_path, given):
-    pytest.importorskip("jsonschema")
     wrong, right = servers(FakeReply('{"age": "thirty-one years"}'), FakeReply('```json\n{"age": 31}\n```'))
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     result = blend("ask", "Anna is 31.", "--schema", "schema.json" if given == "file" else json.dumps(SCHEMA))

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("jsonschema")
-
 from llm_blender.calls import WrappedLLM
 from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Ensemble, Form, Limits, Member, Observer

@@ -187,7 +187,13 @@ def test_a_text_that_says_only_that_it_does_not_know(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["I do not know, but it may be 4.", "I don't know how to whistle.", "I am not sure what you mean.", "I know.", "No."],
+    [
+        "I do not know, but it may be 4.",
+        "I don't know how to whistle.",
+        "I am not sure what you mean.",
+        "I know.",
+        "No.",
+    ],
 )
 def test_a_text_that_says_more_than_that(text):
     assert flaws(text, "How do I keep bread fresh?") == ()

@@ -10,8 +10,6 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-pytest.importorskip("jsonschema")
-
 from llm_blender.config import Price
 from llm_blender.conversations import tool_calls_text
 from llm_blender.ensemble import Limits

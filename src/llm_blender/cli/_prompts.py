@@ -93,7 +93,6 @@ def require_schema(ensemble: Ensemble, argument: str) -> tuple[Form | None, list
     Raises:
         InputError: it is no schema, the mode is another one, or no LLM takes a schema.
         NotFoundError: there is no such file.
-        MissingExtraError: `jsonschema` is not installed.
     """
     from dataclasses import replace
 

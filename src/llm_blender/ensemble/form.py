@@ -15,7 +15,7 @@ from pydantic_core import SchemaError as PatternError
 from pydantic_core import SchemaValidator, core_schema, from_json
 
 from llm_blender.conversations import tool_calls_text
-from llm_blender.errors import InputError, LLMError, MissingExtraError
+from llm_blender.errors import InputError, LLMError
 from llm_blender.types import Candidate
 
 MAX_CHARS = 300_000
@@ -64,7 +64,6 @@ class Form:
         Raises:
             InputError: a value is wrong or too long, or a schema is invalid or refers to another document; the message
                 begins with the key and a colon.
-            MissingExtraError: there is a schema, and `jsonschema` is not installed.
         """
         tools = list(tools)
         if (length := len(json.dumps([response_format, tools]))) > MAX_CHARS:
@@ -278,19 +277,16 @@ class Schema:
 
     Raises:
         InputError: the schema is invalid, or refers to another document.
-        MissingExtraError: `jsonschema` is not installed.
     """
 
     def __init__(self, schema: Mapping[str, Any] | bool) -> None:
-        try:
-            from jsonschema import Draft202012Validator
-            from jsonschema.exceptions import SchemaError
-            from jsonschema.validators import validator_for
-            from referencing import Registry
-            from referencing.exceptions import Unresolvable
-            from referencing.jsonschema import DRAFT202012
-        except ImportError:
-            raise MissingExtraError("A JSON schema", "server") from None
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
+
         named = schema.get("$schema") if isinstance(schema, Mapping) else None
         if not isinstance(named, str | None):
             raise InputError("the schema is invalid: its `$schema` must be a text.")
@@ -339,8 +335,6 @@ def _schema(place: str, given: Any) -> Schema | None:
     text = json.dumps(given)
     try:
         return _kept(text) if len(text) <= _LONGEST_KEPT else Schema(given)
-    except MissingExtraError:
-        raise
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
 
