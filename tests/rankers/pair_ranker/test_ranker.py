@@ -28,7 +28,7 @@ def bundled():
     [
         ["Bread.", "I do not know."],
         ["I do not know.", "I am not sure."],
-        ["Eat it at once.", "In a box, and freeze the rest."],  # of the README
+        ["Eat it at once.", "In a box; freeze the rest."],  # of the README
     ],
 )
 def test_a_good_answer_is_not_behind_texts_that_do_not_know(bundled, others):
