@@ -223,9 +223,9 @@ def test_table(rows):
     assert table.columns == ("metric", "method", "rows", "mean", "95 %", "against best candidate", "95 %")
     answer, best = results.measures
     low, high = answer.versus.ci95
-    assert table.rows[0][:4] == ("rougeL", "answer", "4", f"{answer.mean:.4g}")
-    assert table.rows[0][5:] == (f"{answer.versus.mean:+.4g}", f"{low:+.4g} to {high:+.4g}")
-    assert table.rows[1] == ("rougeL", "best candidate", "4", f"{best.mean:.4g}", table.rows[1][4], "–", "–")
+    assert table.rows[0][:4] == ("rougeL", "answer", "4", f"{answer.mean:.4f}")
+    assert table.rows[0][5:] == (f"{answer.versus.mean:+.4f}", f"{low:+.4f} to {high:+.4f}")
+    assert table.rows[1] == ("rougeL", "best candidate", "4", f"{best.mean:.4f}", table.rows[1][4], "–", "–")
     assert answer.to_dict()["versus"]["method"] == "best candidate"
     both = bench.fusion_table({"x": results, "y": results})
     assert (both.columns[0], [row[0] for row in both.rows]) == ("file", ["x", "x", "y", "y"])

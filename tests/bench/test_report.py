@@ -52,6 +52,6 @@ def test_selection_in_percent_or_on_its_own_scale():
     selection = Selection("oracle", 120, 0.9458, Interval(0.9, 1.0), Interval(-0.05, 0.25), 2400)
     percent, own = (selection_table([selection], percent=percent) for percent in (True, False))
     assert percent.rows == (("oracle", "120", "94.6", "90.0 to 100.0", "-5.0 to +25.0", "2,400"),)
-    assert own.rows == (("oracle", "120", "0.946", "0.9 to 1", "-0.05 to +0.25", "2,400"),)
+    assert own.rows == (("oracle", "120", "0.946", "0.900 to 1.000", "-0.050 to +0.250", "2,400"),)
     random = Selection("random", 3, 7.125, Interval(6, 8), None)
-    assert selection_table([random], percent=False).rows == (("random", "3", "7.12", "6 to 8", "–", "0"),)
+    assert selection_table([random], percent=False).rows == (("random", "3", "7.125", "6.000 to 8.000", "–", "0"),)

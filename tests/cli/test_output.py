@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_blender.cli import _output
+
 BLEND = """
 import sys, time
 import llm_blender.rankers
@@ -125,3 +127,73 @@ def test_errors_of_the_command_line_look_like_all_others(blend):
     assert blend("rnak").stderr == "error: No such command 'rnak'. Did you mean 'rank'?; see `blend --help`.\n"
     assert blend("rank", "--nosuch").stderr.startswith("error: No such option: --nosuch")
     assert blend("train").stderr.startswith("Usage: ")
+
+
+SELECTIONS = ("method", "rows", "quality", "95 %", "against random, 95 %", "comparisons", "against best single", "95 %")
+LINES = [
+    ("bundled with priors, auto", "120", "71.7", "63.3 to 79.2", "+2.6 to +14.7", "2,400", "+3.3", "-2.5 to +9.2"),
+    ("random", "120", "62.8", "57.0 to 68.4", "–", "0", "-8.5", "-13.3 to -3.7"),
+    ("best single: falcon-40b-instruct", "120", "71.2", "63.3 to 78.8", "+3.7 to +13.3", "0", "–", "–"),
+]
+
+
+@pytest.fixture
+def draw(monkeypatch, capsys):
+    """Return a function that prints a table on a terminal of a width, and returns its lines."""
+    monkeypatch.setattr(_output, "on_terminal", lambda: True)
+
+    def run(width, columns=SELECTIONS, rows=LINES):
+        monkeypatch.setenv("COLUMNS", str(width))
+        _output.print_table(columns, rows)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert max(map(len, lines)) <= width
+        return lines
+
+    return run
+
+
+@pytest.mark.parametrize(("width", "parts"), [(60, 3), (80, 2), (120, 1), (200, 1)])
+def test_a_wide_table_is_printed_in_parts_and_breaks_no_number_nor_name(draw, width, parts):
+    lines = draw(width)
+    text = "\n".join(lines)
+    assert sum(line.startswith("  method") for line in lines) == text.count("────\n") == parts
+    for row in LINES:
+        for number in set(row[1:]) - {"–", "0"}:
+            assert number in text
+    assert text.count("falcon-40b-instruct") == parts
+    assert "comparisons" in text
+
+
+def test_numbers_stand_to_the_right_and_titles_break_at_words(draw):
+    lines = draw(80)
+    first = next(line for line in lines if "bundled" in line)
+    second = next(line for line in lines if line.startswith("  random"))
+    assert first.index("+2.6 to +14.7") + len("+2.6 to +14.7") == second.index("–") + 1 == len(first)
+    assert [line.split()[-1] for line in lines if "against" in line] == ["against"] * 2
+    assert any(line.endswith("random, 95 %") for line in lines)
+
+
+def test_an_interval_stays_beside_its_value(draw):
+    columns = tuple(title.replace("against random, 95 %", "gain") for title in SELECTIONS)
+    for width in range(40, 121, 4):
+        heads = [line.split() for line in draw(width, columns) if line.startswith("  method")]
+        assert not any(head[1:3] == ["95", "%"] for head in heads), width
+    assert len(heads) == 1
+
+
+def test_all_columns_of_names_are_repeated(draw):
+    columns = ("file", "metric", "method", "mean", "95 %", "against best candidate", "95 %")
+    lines = draw(66, columns, [("dev.jsonl", "rougeL", "answer", "0.1900", "0.1900 to 0.2621", "–", "–")])
+    assert sum(line.startswith("  dev.jsonl   rougeL   answer") for line in lines) == 2
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_numbers_are_whole_on_a_narrow_terminal(draw, width):
+    lines = draw(width, ("a file with a long name", "$", "95 %"), [("/a/long/path" * 4, "0.11", "0.098 to 0.124")])
+    assert any("0.11   0.098 to 0.124" in line for line in lines)
+    assert "".join(line.split()[0] for line in lines[3:] if line).startswith("/a/long/path")
+
+
+def test_tables_of_text_and_without_rows(draw):
+    assert draw(80, ("name", "path"), [("one [b]", "/x")])[1:4:2] == ["  name      path", "  one [b]   /x"]
+    assert any("name" in line for line in draw(80, ("name", "path"), []))

@@ -321,10 +321,10 @@ def fusion_table(results: Mapping[str, FusionMeasures]) -> Table:
             measure.metric,
             measure.method,
             f"{measure.rows:,}",
-            format_number(measure.mean, ".4g"),  # four digits, as the scales of metrics differ
-            format_interval(measure.ci95, ".4g"),
-            format_number(measure.versus.mean if measure.versus else None, "+.4g"),
-            format_interval(measure.versus.ci95 if measure.versus else None, "+.4g"),
+            format_number(measure.mean, ".4f"),
+            format_interval(measure.ci95, ".4f"),
+            format_number(measure.versus.mean if measure.versus else None, "+.4f"),
+            format_interval(measure.versus.ci95 if measure.versus else None, "+.4f"),
         )
         for file, of_file in results.items()
         for measure in of_file.measures

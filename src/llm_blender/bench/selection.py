@@ -204,7 +204,7 @@ def _measure(
 
 def selection_table(results: Sequence[Selection], *, percent: bool) -> Table:
     """Return the results as a table; `percent` multiplies by 100, for scores from 0 to 1."""
-    scale, digits = (100, ".1f") if percent else (1, ".3g")
+    scale, digits = (100, ".1f") if percent else (1, ".3f")
     columns = ["method", "rows", "quality", "95 %", "against random, 95 %", "comparisons"]
     against_single = any(result.vs_single is not None for result in results)
     if against_single:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
@@ -29,7 +31,11 @@ def on_terminal() -> bool:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: drawn on a terminal, otherwise separated by tabs, for ``cut`` and ``awk``."""
+    """Print a table on standard output: drawn on a terminal, otherwise separated by tabs, for ``cut`` and ``awk``.
+
+    On a terminal, numbers stand to the right and are never broken, and titles are broken at words. A table that is too
+    wide is printed in parts, one below the other, each with the columns of names.
+    """
     if not on_terminal():
         for row in (columns, *rows):
             typer.echo("\t".join(row))
@@ -39,10 +45,94 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # plain text: brackets are not markup
-    Console().print(table)
+    console = Console()
+    drawn = _columns(columns, rows, console.width)
+    for part in _parts(drawn, console.width):
+        table = Table(box=box.SIMPLE_HEAD)
+        for column, width in zip(part, _widths(part, console.width), strict=True):
+            table.add_column(
+                Text(column.title), width=width, justify="right" if column.numeric else "left", overflow="fold"
+            )
+        for row in zip(*(column.cells for column in part), strict=True):
+            table.add_row(*map(Text, row))  # plain text: brackets are not markup
+        console.print(table)
+
+
+_NUMBER = r"[-+−±~$(]*\d[\d.,]*[)%]?"
+_NUMERIC = re.compile(rf"{_NUMBER}(?: (?:to|of|±|{_NUMBER}))*")
+_INTERVAL = "95 %"  # title of the column beside a value; it is not broken
+_NAMES = 0.7  # largest share of the terminal that columns of names may take in each part
+_WORD = 1 / 3  # share of the terminal above which a word is broken
+_LEAST = 6  # width to which a column of names is squeezed, where numbers need the room
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table on a terminal; widths are in cells of the terminal.
+
+    Attributes:
+        least: width at which no number, and no short word, is broken.
+        whole: width at which nothing is broken.
+        numeric: whether at least half of the cells are numbers.
+    """
+
+    title: str
+    cells: tuple[str, ...]
+    least: int
+    whole: int
+    numeric: bool
+
+
+def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[_Column]:
+    from rich.cells import cell_len
+
+    found = []
+    for title, *cells in zip(titles, *rows, strict=True):
+        filled = [cell for cell in cells if cell.strip(" –-")]
+        numeric = 2 * sum(_NUMERIC.fullmatch(cell) is not None for cell in filled) >= len(filled)
+        whole = [cell_len(cell) for cell in cells if _NUMERIC.fullmatch(cell)]
+        words = [min(cell_len(word), int(width * _WORD)) for cell in cells for word in cell.split()]
+        least = max([*whole, *words, *map(cell_len, [title] if title == _INTERVAL else title.split()), 1])
+        found.append(_Column(title, tuple(cells), least, max(map(cell_len, (title, *cells))), numeric))
+    return found
+
+
+def _taken(widths: Iterable[int]) -> int:
+    """Return the width of a table: two spaces in a column, one between columns, and one at each end."""
+    return sum(width + 3 for width in widths) + 1
+
+
+def _parts(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """Divide columns into tables that fit, each with the columns of names; an interval stays beside its value."""
+    names = [*itertools.takewhile(lambda column: not column.numeric, columns)] or [*columns[:1]]
+    if len(names) == len(columns) or _taken(column.least for column in names) > width * _NAMES:
+        names = [*columns[:1]]
+    groups: list[list[_Column]] = []
+    for column in columns[len(names) :]:
+        if groups and column.title == _INTERVAL:
+            groups[-1].append(column)
+        else:
+            groups.append([column])
+    parts = [names]
+    for group in groups:
+        if len(parts[-1]) > len(names) and _taken(column.least for column in (*parts[-1], *group)) > width:
+            parts.append(names)
+        parts[-1] = [*parts[-1], *group]
+    return parts
+
+
+def _widths(columns: Sequence[_Column], width: int) -> list[int]:
+    """Return widths that fit: the least ones, and what is left to columns that need more, from left to right.
+
+    Where even the least ones do not fit, columns of names are squeezed.
+    """
+    widths = [column.least for column in columns]
+    for place, column in enumerate(columns):
+        left = width - _taken(widths)
+        if left < 0 and not column.numeric:
+            widths[place] = max(min(_LEAST, column.least), column.least + left)
+        widths[place] += max(0, min(column.whole - column.least, left))
+    return widths
 
 
 def note(text: str) -> None:

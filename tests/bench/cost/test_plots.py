@@ -77,3 +77,28 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="plot"):
         plot_costs(results(), tmp_path, percent=True)
+
+
+def label(lines, axis):
+    (drawn,) = _figure(lines, axis, 100, LIGHT).axes
+    return " ".join(drawn.get_xlabel().split())
+
+
+def test_the_picture_names_what_it_lacks_and_why():
+    assert label(results(2), "dollars").endswith(
+        "Not drawn: single: cy. The price of an answer by an LLM is unknown; --prices gives it."
+    )
+    lines = [
+        costs("best single: ann", "single", 0.5, 0.001, seconds=2),
+        costs("fake, best 2", "pick", 0.6, 0.02, 2),
+        costs("fake, all 3", "pick", 0.6, 0.03, 3),
+        costs("fused: chat", "fused", 0.6, 0.03, 3),
+    ]
+    found = cost_quality(ROWS, lines)
+    assert label(found, "seconds") == (
+        "seconds an answer Not drawn: fake, best 2, 3, … LLMs; fused: chat. The time of a comparison by the ranker "
+        "(cached ones have none) is unknown; --prices gives it."
+    )
+    assert label(found, "dollars") == "dollars for 1,000 answers"
+    fused = [lines[0], costs("fused: chat", "fused", 0.6, 0.03, 3)]
+    assert "fused: chat. The time of fusing is unknown" in label(cost_quality(ROWS, fused), "seconds")

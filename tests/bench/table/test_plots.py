@@ -16,6 +16,7 @@ from llm_blender.bench.table import (
     svg_pictures,
     with_tradeoff,
 )
+from llm_blender.bench.table.plots import _draw_tradeoff
 from llm_blender.errors import InputError
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Candidate, Example
@@ -44,6 +45,7 @@ def test_what_the_pictures_say(table):
     found = {name: words(svg) for name, svg in svg_pictures(table, LIGHT).items()}
     assert "44.4" in found["best"]
     assert "ann" in found["best"]
+    assert "each gets 1/k of the instruction" in found["best"]
     assert "67" in found["wins"]  # ann beside cy: win, tie, tie
     assert "Quality for comparisons: ours" in found["tradeoff"]
     assert "full, MaxLogits" in found["tradeoff"]
@@ -75,6 +77,13 @@ def test_many_llms_fit(tmp_path):
     assert "llm-24" in words(svg_pictures(table, LIGHT)["wins"])
 
 
+def test_the_trade_off_counts_whole_comparisons(table):
+    (*_, axis) = _draw_tradeoff(table, LIGHT).axes
+    ticks = axis.get_xticks()
+    assert len(ticks) > 2
+    assert all(tick == int(tick) for tick in ticks)
+
+
 class _Links(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -93,6 +102,7 @@ def test_the_page_needs_nothing_else(table, tmp_path):
     assert all(link.startswith("data:image/svg+xml;base64,") for link in links.found)
     svg = base64.b64decode(links.found[0].partition(",")[2]).decode()
     assert "How often each LLM is best" in svg
+    assert "each gets 1/k of the instruction; GPT-Rank counts all places" in page
     assert "url(http" not in page
     assert "prefers-color-scheme: dark" in page
     assert "<td>1.33<small>1.00 to 2.00</small></td>" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,7 +103,7 @@ def _ratio(gain: Floats, extra: Floats, counts: NDArray[np.bool_], resampling: R
 
 def cost_table(results: Sequence[CostQuality], *, percent: bool) -> Table:
     """Return the results as a table; `percent` multiplies quality by 100, for scores from 0 to 1."""
-    scale, digits = (100, ".1f") if percent else (1, ".3g")
+    scale, digits = (100, ".1f") if percent else (1, ".3f")
     points = "points" if percent else "gain"
     columns = ("quality", "gain", "$ per 1,000", "seconds", f"{points} per $ more")
     return Table(
@@ -144,13 +145,15 @@ _MARKS = {"best-of-n": "P", "routing": "D", "fused": "s", "random": "X"}
 _ORACLES = {"oracle, routing": "*", "oracle, picking": "p"}
 _PICKS = ("o", "v", "^", "<", ">")
 _DODGE = 3.0  # points between curves: picks with and without priors cost the same
+_LINE = 90  # characters of a line of remarks
 _WIDE = 10.0  # ratio of the dearest to the cheapest, above which the axis is logarithmic
 
 
 def plot_costs(results: Sequence[CostQuality], folder: str | Path, *, percent: bool) -> list[Path]:
     """Draw ``pays-dollars`` and ``pays-seconds``, each as PNG and SVG; return the files.
 
-    A method with an unknown cost is left out of that plot, and a plot without methods is not drawn. `percent` draws
+    A method with an unknown cost is left out of that plot, which names it and what is unknown; a plot without methods
+    is not drawn. `percent` draws
     quality times 100.
 
     Raises:
@@ -203,9 +206,32 @@ def _figure(results: Sequence[CostQuality], axis_of: str, scale: int, theme: The
     plots.headline(
         axis, "Quality and cost", f"{best.rows:,} instructions; whiskers: 95 % intervals; dashed: best single", theme
     )
-    axis.set(xlabel=_AXES[axis_of], ylabel="quality, %" if scale == 100 else "quality")
+    remark = "".join(f"\n{line}" for line in _left_out(results, axis_of))
+    axis.set_xlabel(f"{_AXES[axis_of]}{remark}")
+    axis.set_ylabel("quality, %" if scale == 100 else "quality")
     plots.outer_legend(axis)
     return figure
+
+
+def _left_out(results: Sequence[CostQuality], axis: str) -> list[str]:
+    """Return lines that name the methods without this cost, and what is unknown."""
+    missing = [result for result in results if _cost(result, axis) is None]
+    if not missing:
+        return []
+    kinds = {result.kind for result in missing}
+    names = dict.fromkeys(
+        f"{result.method.rpartition(', ')[0]}, best 2, 3, … LLMs" if result.kind == "pick" else result.method
+        for result in missing
+    )
+    if "single" in kinds:
+        unknown = "an answer by an LLM"
+    elif kinds & {"pick", "best-of-n"}:
+        unknown = "a comparison by the ranker" + (" (cached ones have none)" if axis == "seconds" else "")
+    else:
+        unknown = "fusing"
+    what = "price" if axis == "dollars" else "time"
+    text = f"Not drawn: {'; '.join(names)}. The {what} of {unknown} is unknown; --prices gives it."
+    return textwrap.wrap(text, _LINE)
 
 
 def _ends(result: CostQuality) -> Sequence[float]:

@@ -29,6 +29,8 @@ _DODGE = 0.018  # share of the axis between points with the same number of compa
 
 def _draw_tradeoff(table: PaperTable, theme: Theme) -> Figure:
     """Draw a panel for each ranker: strategies as points with intervals, ``active`` as a line over its budgets."""
+    from matplotlib.ticker import MaxNLocator
+
     panels = [(name, list(points)) for name, points in groupby(table.tradeoff, key=lambda point: point.ranker)]
     figure = plots.new_figure(_WIDTH, 0.4 + 3.4 * len(panels))
     axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
@@ -39,6 +41,7 @@ def _draw_tradeoff(table: PaperTable, theme: Theme) -> Figure:
         plots.headline(axis, f"Quality for comparisons: {names[name]}", "whiskers, band: 95 % intervals", theme)
         plots.outer_legend(axis)
     axes[-1].set_xlabel("comparisons an instruction")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -114,6 +117,12 @@ def _mark(axis: Axes, point: TradeoffPoint, place: float, colour: str, scale: in
     )
 
 
+TIES = (
+    "Where k LLMs tie for the best, each gets 1/k of the instruction; GPT-Rank counts\n"
+    "all places. So an LLM that is often best, and else bad, can be last in the table."
+)
+"""Explanation of the picture ``best`` beside the table."""
+
 _NUMBERED = 20  # LLMs up to which a heat map has room for numbers
 _WIDTH = 6.4
 
@@ -165,7 +174,7 @@ def _best(table: PaperTable, theme: Theme) -> Figure:
         plots.annotate_share(axis, row, best.share)
     axis.set_xlim(left=0)
     plots.headline(axis, "How often each LLM is best", "ties share the instruction", theme)
-    axis.set_xlabel("% of the instructions, whiskers are 95 % intervals")
+    axis.set_xlabel(f"% of the instructions, whiskers are 95 % intervals\n{TIES}", fontsize=8)
     return figure
 
 

@@ -21,7 +21,7 @@ from llm_blender.bench.report import (
 )
 from llm_blender.bench.resampling import Estimate
 from llm_blender.bench.table.paper import Line, PaperTable
-from llm_blender.bench.table.plots import svg_pictures
+from llm_blender.bench.table.plots import TIES, svg_pictures
 
 _MEASURES = {
     "pearson": ("Pearson", True),
@@ -74,7 +74,7 @@ def _estimate(estimate: Estimate | None, percent: bool) -> str:
 
 
 _PICTURES = {
-    "best": "How often each LLM's answer is the best one.",
+    "best": f"How often each LLM's answer is the best one. {' '.join(TIES.split())}",
     "wins": "How often the judge prefers the row's LLM to the column's.",
     "tradeoff": "Quality of each strategy by number of comparisons, all from the same full matrix.",
     "lengths": "How often the longer of two answers is preferred.",
