@@ -59,3 +59,42 @@ def test_tables_stand_above():
     page = fusion_page({"<f>": []}, [Table(("a", "b"), (("1", "<2>"),), 1)])
     assert '<tr><th scope="row">1</th><td>&lt;2&gt;</td></tr>' in page
     assert "&lt;f&gt;: 0 of 0 rows" in page
+
+
+def test_both_halves_around_a_colon_are_found_where_they_are():
+    candidates = (
+        Candidate("Here are some tips for wrapping it: Fold.", "ann"),
+        Candidate("To wrap it, follow these steps:\n1. Cut.", "bob"),
+    )
+    text = "To wrap it, follow these steps: Here are some tips for wrapping it:\n**Own:** Cut.\nSee http://x.y now."
+    report = {"text": text, "used": [0, 1], "returned": "fuse", "reason": "better"}
+    page = fusion_page({"f": [FusedRow("Q", candidates, answer=text, best=0, fusion=report)]}, [])
+    assert sections(page)["Fused"] == (
+        "<mark>To wrap it, follow these steps:<sup>2</sup></mark> Here are some tips for wrapping it:\n"
+        '<span class="own">**Own:**</span> <mark>Cut.<sup>2</sup></mark>\n'
+        '<span class="own">See http://x.y now.</span>'
+    )
+
+
+def test_the_page_says_how_many_candidates_it_shows():
+    page = fusion_page({"f": [row(), row(used=[0, 1, 2]), row(used=[])]}, [])
+    assert re.findall(r'<p class="how">(.*?)</p>', page) == [
+        "2 of 3 candidates are shown: the best one, and those that the fuser used.",
+        "All 3 candidates are shown.",
+        "1 of 3 candidates is shown: the best one.",
+    ]
+
+
+def test_rows_are_filtered_by_what_was_returned_without_a_script():
+    rows = [row(), row(), row(reason="worse", returned="pick"), row(text="", reason="clear", returned="pick")]
+    page = fusion_page({"f": rows}, [])
+    assert re.findall(r'<article id="row-\d" class="(\w+)"', page) == ["given", "given", "back", "none"]
+    boxes = re.findall(r'<input type="checkbox" id="(\w+)" checked> ([^<(]+) \((\d)\)</label>', page)
+    assert boxes == [
+        ("given", "fused text returned", "2"),
+        ("back", "fused text written, best candidate returned", "1"),
+        ("none", "not fused", "1"),
+    ]
+    for group, *_ in boxes:
+        assert f"body:has(#{group}:not(:checked)) .{group}" in page
+    assert "<script" not in page

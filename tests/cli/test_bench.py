@@ -101,7 +101,7 @@ def test_select_json(blend, ranker):
     assert found["random"]["vs_random_ci95"] is None
 
 
-@pytest.mark.parametrize(("score", "oracle"), [("win", "100.0"), ("stars", "9")])
+@pytest.mark.parametrize(("score", "oracle"), [("win", "100.0"), ("stars", "9.000")])
 def test_tables_show_percent_where_the_scores_are_shares(blend, score, oracle):
     table = blend("bench", "select", "rows.jsonl", "--score", score).stdout.splitlines()
     assert table[0].split("\t") == ["method", "rows", "quality", "95 %", "against random, 95 %", "comparisons"]
@@ -215,3 +215,16 @@ def test_no_pairs(blend, tmp_path):
     result = blend("bench", "pairs", "rows.jsonl", "bare.jsonl")
     assert result.exit_code == 2
     assert "bare.jsonl holds no labelled pairs" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["pairs"], ["pairs", "--score", "win"], ["select", "--score", "win"]])
+def test_a_limit_takes_the_first_rows(blend, command):
+    name, *more = command
+    result = blend("bench", name, "rows.jsonl", *more, "--limit", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert {line["limit"] for line in found} == {2}
+    assert found[0]["pairs" if name == "pairs" else "rows"] == (2 if name == "select" else 4)
+    assert "rows.jsonl: only the first 2 rows count (--limit)" in result.stderr
+    assert all("limit" not in line for line in json.loads(blend("bench", name, "rows.jsonl", *more, "--json").stdout))
+    assert blend("bench", name, "rows.jsonl", *more, "--limit", "0").exit_code == 2

@@ -116,3 +116,12 @@ def test_a_page_of_examples(blend, tmp_path):
     (tmp_path / "file").touch()
     failed = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--html", "file/page.html")
     assert (failed.exit_code, "cannot hold the page" in failed.stderr) == (2, True)
+
+
+def test_a_limit_takes_the_first_rows(blend):
+    result = blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--limit", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["limit"], report["effort"][0]["rows"]) == (2, 2)
+    assert "rows.jsonl: only the first 2 rows count (--limit)" in result.stderr
+    assert "limit" not in json.loads(blend("bench", "fuse", "rows.jsonl", "--metric", "rouge1", "--json").stdout)

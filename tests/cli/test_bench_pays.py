@@ -125,3 +125,11 @@ def test_wrong_options(blend, more, message):
     result = blend(*ARGUMENTS, *more)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_limit_takes_the_first_rows_but_of_the_training_rows_all(blend):
+    result = blend(*ARGUMENTS, "--prices", "prices.toml", "--limit", "1", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {(line["rows"], line["limit"]) for line in json.loads(result.stdout)} == {(1, 1)}
+    assert "test.jsonl: only the first 1 rows count (--limit)" in result.stderr
+    assert json.loads(result.stdout)[0]["method"] == "best single: ann"

@@ -148,3 +148,11 @@ def test_wrong_options(blend, ranker, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert not ranker.comparisons
+
+
+def test_a_limit_takes_the_first_rows(blend):
+    result = blend("bench", "table", "rows.jsonl", "--limit", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["limit"], found["census"]["rows"]) == (2, 2)
+    assert "rows.jsonl: only the first 2 rows count (--limit)" in result.stderr

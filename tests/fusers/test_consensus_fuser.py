@@ -180,3 +180,28 @@ def test_by_name_and_what_is_wrong() -> None:
             fuse(CANDIDATES, **wrong)
     with pytest.raises(InputError, match="no candidates"):
         fuse([])
+
+
+TIPS = "Here are some tips for better sleep:"
+
+
+@pytest.mark.parametrize("end", [":", ":**", "：", ':"', ": "])
+@pytest.mark.parametrize(
+    "best", ["Sleep well. To sleep better, follow these steps:\n1. Read.\n2. Go to bed early.", BEST]
+)
+def test_an_introduction_is_not_joined_to_another_text(best: str, end: str) -> None:
+    tips = TIPS.rstrip(":") + end
+    others = [f"{tips}\n1. {DARK}", f"{tips}\n\n- {DARK}", f"{tips}\n- {DARK}\n- Go to bed early."]
+    fused = fuse([best, *others]).text
+    assert DARK in fused
+    assert "Here are some tips" not in fused
+    assert fused.count(":") == best.count(":")
+    assert fuse([f"{tips}\n- Read.", *others]).text.startswith(tips.rstrip())  # its own one stays
+
+
+def test_nothing_gets_between_an_introduction_and_what_it_introduces() -> None:
+    rest = "Follow these steps:\n1. Read.\n2. Go to bed early."
+    others = [f"Well. {DARK} Read on. It ends.", f"So. {DARK}", f"Yes, so it is. {DARK}"]
+    for before in ("", "It is good.\n"):
+        fused = fuse([before + rest, *others], sources=1, most=1).text
+        assert fused == f"{before}{DARK}\n{rest}"

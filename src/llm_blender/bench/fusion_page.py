@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
@@ -10,6 +12,7 @@ from llm_blender.bench.fusion import FusedRow
 from llm_blender.bench.report import Table, html_table, page
 from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences
 
+_MOST = 5  # candidates of a row that are shown
 _WHY = {
     "better": "returned: the ranker prefers it to the best candidate",
     "unguarded": "returned without a comparison",
@@ -33,15 +36,25 @@ article { border-top: 2px solid var(--line); margin-top: 2rem; padding-top: 1rem
 .texts h3 { font-size: .85rem; margin: 0 0 .4rem; color: var(--quiet); font-weight: 600; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
 .prompt { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow-y: auto; font-weight: 600; }
-.why { color: var(--quiet); }
+.why, .how { color: var(--quiet); }
 mark { color: inherit; background: light-dark(#d6e6fb, #1f3d63); border-radius: .2rem; }
 mark sup { color: var(--quiet); }
 .own { text-decoration: underline dotted; text-underline-offset: .2em; }
 table { margin: 1rem 0; }
+.show { display: flex; gap: 1.2rem; }
+body:has(#given:not(:checked)) .given, body:has(#back:not(:checked)) .back,
+body:has(#none:not(:checked)) .none { display: none; }
 """
+_PART = re.compile(r"(?<=[:;]\s)|(?<=[:;]\*\*\s)|(?<=[：；])")
+_GROUPS = {
+    "given": "fused text returned",
+    "back": "fused text written, best candidate returned",
+    "none": "not fused",
+}
 _LEGEND = (
     "<p>In a fused text, plain sentences are word for word in the best candidate, <mark>marked<sup>2</sup></mark> "
-    'ones in the candidate of that number, <span class="own">underlined</span> ones in none of them.</p>'
+    'ones in the candidate of that number, <span class="own">underlined</span> ones in none of those shown. A sentence '
+    "that none of them holds is split at its colons.</p>"
 )
 
 
@@ -52,12 +65,37 @@ def fusion_page(
 
     Up to `examples` rows of a file are drawn, the same ones of files with the same instructions.
     """
-    parts = ["<h1>Fused answers</h1>", *map(html_table, tables), _LEGEND]
+    drawn_of = {
+        file: sorted(random.Random(seed).sample(range(len(rows)), min(examples, len(rows))))
+        for file, rows in files.items()
+    }
+    counts = Counter(_group(files[file][number]) for file, drawn in drawn_of.items() for number in drawn)
+    parts = ["<h1>Fused answers</h1>", *map(html_table, tables), _LEGEND, _filters(counts)]
     for file, rows in files.items():
-        drawn = sorted(random.Random(seed).sample(range(len(rows)), min(examples, len(rows))))
+        drawn = drawn_of[file]
         parts.append(f"<h2>{escape(file)}: {len(drawn):,} of {len(rows):,} rows, drawn</h2>")
         parts += [_article(number + 1, rows[number]) for number in drawn]
     return page("Fused answers", parts, _STYLE)
+
+
+def _filters(counts: Mapping[str, int]) -> str:
+    """Return a check box for each group of rows, which hides it without a script."""
+    boxes = "".join(
+        f'<label><input type="checkbox" id="{group}" checked> {title} ({counts.get(group, 0):,})</label>'
+        for group, title in _GROUPS.items()
+    )
+    return f'<p class="show">Show rows: {boxes}</p>'
+
+
+def _group(row: FusedRow) -> str:
+    if row.let_through:
+        return "given"
+    return "back" if _written(row) else "none"
+
+
+def _written(row: FusedRow) -> str:
+    text = row.fusion.get("text")
+    return text.strip() if isinstance(text, str) else ""
 
 
 def _article(number: int, row: FusedRow) -> str:
@@ -66,20 +104,36 @@ def _article(number: int, row: FusedRow) -> str:
     how_sure = f" ({probability:.2f})" if isinstance(probability, int | float) else ""
     why = f"{_WHY.get(reason, reason)}{how_sure}"
     return (
-        f'<article id="row-{number}"><div class="prompt">{escape(row.prompt.strip())}</div>'
+        f'<article id="row-{number}" class="{_group(row)}"><div class="prompt">{escape(row.prompt.strip())}</div>'
         f'<p class="why">Row {number}. {escape(why[:1].upper() + why[1:])}.</p>'
-        f'<div class="texts">{"".join(_sections(row))}</div></article>'
+        f'<p class="how">{_how_many(row)}</p><div class="texts">{"".join(_sections(row))}</div></article>'
     )
 
 
-def _sections(row: FusedRow) -> Iterator[str]:
-    """Yield the fused text, the candidates read by the fuser, and the reference."""
+def _shown(row: FusedRow) -> list[int]:
+    """Return the places of the best candidate and of those that the fuser used, at most five."""
     used = row.fusion.get("used") or ()
     read = [i for i in used if isinstance(i, int) and 0 <= i < len(row.candidates)]
-    shown = list(dict.fromkeys([*([] if row.best is None else [row.best]), *read]))[:5]
+    return list(dict.fromkeys([*([] if row.best is None else [row.best]), *read]))[:_MOST]
+
+
+def _how_many(row: FusedRow) -> str:
+    shown, total = _shown(row), len(row.candidates)
+    if len(shown) == total:
+        return f"All {total} candidates are shown."
+    best = [] if row.best is None else ["the best one"]
+    used = [] if shown == [row.best] else ["those that the fuser used"]
+    verb = "is" if len(shown) == 1 else "are"
+    return f"{len(shown)} of {total} candidates {verb} shown: {', and '.join([*best, *used])}."
+
+
+def _sections(row: FusedRow) -> Iterator[str]:
+    """Yield the fused text, the candidates used by the fuser, and the reference."""
+    shown = _shown(row)
     sources = [_words(row.candidates[i].text) for i in shown]
-    if isinstance(text := row.fusion.get("text"), str) and text.strip():
-        yield _section("Fused", "".join(_marked(piece, sources) for piece in sentences(text.strip())))
+    if text := _written(row):
+        pieces = (piece for sentence in sentences(text) for piece in _pieces(sentence, sources))
+        yield _section("Fused", "".join(_marked(piece, sources) for piece in pieces))
     for place, i in enumerate(shown, 1):
         best = ", the best" if i == row.best else ""
         yield _section(f"{place}: {row.candidates[i].model}{best}", escape(row.candidates[i].text.strip()))
@@ -90,12 +144,21 @@ def _section(title: str, text: str) -> str:
     return f'<section><h3>{escape(title)}</h3><div class="text">{text}</div></section>'
 
 
+def _pieces(sentence: str, sources: Sequence[str]) -> list[str]:
+    """Split a sentence that no candidate holds after its colons and semicolons."""
+    return [sentence] if _source(sentence, sources) is not None else _PART.split(sentence)
+
+
+def _source(piece: str, sources: Sequence[str]) -> int | None:
+    words = _words(LIST_MARK.sub("", piece))
+    return next((place for place, text in enumerate(sources) if words in text), None)
+
+
 def _marked(piece: str, sources: Sequence[str]) -> str:
     """Mark a sentence with the number of the candidate that holds it."""
     if not WORDS.search(piece):
         return escape(piece)
-    words = _words(LIST_MARK.sub("", piece))
-    source = next((place for place, text in enumerate(sources) if words in text), None)
+    source = _source(piece, sources)
     body = piece.rstrip()
     after = escape(piece[len(body) :])
     if source is None:

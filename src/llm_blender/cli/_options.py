@@ -150,6 +150,10 @@ MetricOption = Annotated[
         "model (a folder or Hub repository), by default that of the paper. Repeatable.",
     ),
 ]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Take only the first N rows of each FILE; JSON then has `limit`."),
+]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="DIR", help="Draw the results as PNG and SVG; matplotlib is an extra.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from llm_blender.cli._options import (
     ComparisonsOption,
     ConfigOption,
     JsonOption,
+    LimitOption,
     MarkdownOption,
     ModelsOption,
     SeedOption,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from llm_blender.rankers.llm_judge import LLMJudge
     from llm_blender.ranking import CloseCalls, Priors
     from llm_blender.stages import RankableRow
-    from llm_blender.types import Ranker, Ranking
+    from llm_blender.types import Example, Ranker, Ranking
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
@@ -156,6 +158,7 @@ class BenchOptions(BackendOptions):
         bool, typer.Option("--complete", help="Keep only rows in which each of --models has the score, or was judged.")
     ] = False
     comparisons: ComparisonsOption = None
+    limit: LimitOption = None
     config: ConfigOption = None
     seed: SeedOption = 0
     markdown: MarkdownOption = False
@@ -169,6 +172,28 @@ def check_format(*, as_json: bool, markdown: bool) -> None:
     """Refuse two output formats at once."""
     if as_json and markdown:
         raise InputError("Choose one of --json and --markdown.")
+
+
+def first_rows(file: str, limit: int | None) -> Iterable[Example]:
+    """Read the rows of a file, with ``--limit`` only the first ones, and note that."""
+    from llm_blender.data import read_rows
+
+    if limit is None:
+        return read_rows(file)
+    rows = list(itertools.islice(read_rows(file), limit))
+    note_limit(file, limit)
+    return rows
+
+
+def note_limit(file: str, limit: int | None) -> None:
+    """Print that only the first rows of a file count."""
+    if limit is not None:
+        note(f"{file}: only the first {limit:,} rows count (--limit)")
+
+
+def limited(limit: int | None) -> dict[str, int]:
+    """Return what JSON says of ``--limit``; nothing without it."""
+    return {} if limit is None else {"limit": limit}
 
 
 def compared_models(options: BenchOptions) -> list[str]:
@@ -186,7 +211,7 @@ def compared_models(options: BenchOptions) -> list[str]:
 def print_results(results: Sequence[Result], table: Table, options: BenchOptions) -> None:
     """Print results as JSON or as a table on standard output."""
     if options.as_json:
-        print_json([result.to_dict() for result in results])
+        print_json([result.to_dict() | limited(options.limit) for result in results])
     elif options.markdown:
         typer.echo(table.markdown())
     else:

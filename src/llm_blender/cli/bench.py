@@ -14,6 +14,7 @@ from llm_blender.cli._rankers import (
     FilesArgument,
     QualityOption,
     compared_models,
+    first_rows,
     load_rankers,
     note_drawn,
     note_judges,
@@ -69,7 +70,6 @@ def pairs(
     `bins` are the terms of `ece`.
     """
     from llm_blender import bench
-    from llm_blender.data import read_rows
 
     if plot is not None:
         bench.require_matplotlib()
@@ -78,8 +78,8 @@ def pairs(
 
     def judged_pairs(file: str) -> JudgedPairs:
         if score is None:
-            return bench.labelled_pairs(file, read_rows(file), by=by)
-        return bench.implied_pairs(file, _scored(file, score, options), by=by)
+            return bench.labelled_pairs(file, first_rows(file, options.limit), by=by)
+        return bench.implied_pairs(file, _scored(file, score, options, options.limit), by=by)
 
     judged = [judged_pairs(file) for file in files]  # all are checked before the work begins
     loaded = load_rankers(options)
@@ -152,7 +152,7 @@ def select(
         comparison_count(strategy, 2)  # refuses a wrong name before anything is read
     if folds and (choose_on or priors):
         raise InputError("--folds chooses and learns on the other folds: leave out --choose-on and --priors.")
-    rows = [row for file in files for row in _scored(file, score, options)]
+    rows = [row for file in files for row in _scored(file, score, options, options.limit)]
     train = None if choose_on is None else _scored(choose_on, score, options)
     strengths = load_priors(priors)
     note_unknown(strengths, (model for row in rows for model in row.models))
@@ -187,12 +187,11 @@ def select(
     print_results(results, selection_table(results, percent=percent), options)
 
 
-def _scored(file: str, score: str, options: BenchOptions) -> list[BenchRow]:
+def _scored(file: str, score: str, options: BenchOptions, limit: int | None = None) -> list[BenchRow]:
     from llm_blender.bench import scored_rows
-    from llm_blender.data import read_rows
 
     names = compared_models(options)
-    rows = scored_rows(read_rows(file), score, names, complete=options.complete)
+    rows = scored_rows(first_rows(file, limit), score, names, complete=options.complete)
     ragged = sum(len(set(row.models)) < len(names) for row in rows)
     if ragged:
         note(

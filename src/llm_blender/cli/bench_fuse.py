@@ -11,6 +11,7 @@ from llm_blender.cli._options import (
     DeviceOption,
     HtmlOption,
     JsonOption,
+    LimitOption,
     MarkdownOption,
     MetricOption,
     SeedOption,
@@ -38,6 +39,7 @@ def fuse(
         str | None,
         typer.Option(metavar="NAME", help="Compare in both orders with this LLM of the configuration."),
     ] = None,
+    limit: LimitOption = None,
     config: ConfigOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -66,9 +68,8 @@ def fuse(
     cost, truncated}], judge: [{file, judge, rows, wins, ties, share, ci95}]}.
     """
     from llm_blender import bench
-    from llm_blender.cli._rankers import JUDGE, check_format, load_judges, note_judges
+    from llm_blender.cli._rankers import JUDGE, check_format, first_rows, limited, load_judges, note_judges
     from llm_blender.config import load_config
-    from llm_blender.data import read_rows
     from llm_blender.fusers import FusionRule
 
     check_format(as_json=as_json, markdown=markdown)
@@ -77,7 +78,7 @@ def fuse(
     rule = FusionRule(**settings.thresholds)
     rows = {}
     for file in dict.fromkeys(files):
-        rows[file], left_out = bench.fused_rows(file, read_rows(file))
+        rows[file], left_out = bench.fused_rows(file, first_rows(file, limit))
         if left_out:
             note(f"{file}: {left_out:,} of {left_out + len(rows[file]):,} rows have no fused answer or no reference")
     judges = load_judges([] if judge is None else [JUDGE + judge], config)
@@ -108,7 +109,8 @@ def fuse(
     if as_json:
         measures = [(file, measure) for file, one in results.items() for measure in one.measures]
         effort, judged = _by_file(efforts.items()), _by_file(wins.items())
-        print_json({"measures": _by_file(measures), "unavailable": lost, "effort": effort, "judge": judged})
+        report = {"measures": _by_file(measures), "unavailable": lost, "effort": effort, "judge": judged}
+        print_json(report | limited(limit))
     elif markdown:
         typer.echo("\n\n".join(table.markdown() for table in tables))
     else:

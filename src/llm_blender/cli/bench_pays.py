@@ -17,6 +17,7 @@ from llm_blender.cli._rankers import (
     compared_models,
     load_rankers,
     note_drawn,
+    note_limit,
     print_results,
 )
 
@@ -80,8 +81,10 @@ def pays(
     names = compared_models(options)
     listed = cost.PriceList.load(prices) if prices else cost.PriceList.from_config(load_config(options.config))
     found, known = (
-        cost.priced_rows(part, listed, score, names, complete=options.complete) for part in (file, choose_on)
+        cost.priced_rows(part, listed, score, names, complete=options.complete, limit=limit)
+        for part, limit in ((file, options.limit), (choose_on, None))
     )
+    note_limit(file, options.limit)
     order = order_models(found.rows, known.rows)
     strengths = load_priors(priors)
     note_unknown(strengths, found.models)

@@ -10,7 +10,15 @@ import typer
 from llm_blender.cli._options import HtmlOption, MetricOption, PlotOption, metric_settings, split_names, with_options
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rankers import BenchOptions, FileArgument, load_rankers, note_drawn, note_judges
+from llm_blender.cli._rankers import (
+    BenchOptions,
+    FileArgument,
+    first_rows,
+    limited,
+    load_rankers,
+    note_drawn,
+    note_judges,
+)
 
 if TYPE_CHECKING:
     from llm_blender.bench.table import PaperTable
@@ -51,13 +59,12 @@ def table(
     from llm_blender.bench import require_matplotlib, write_page
     from llm_blender.bench import table as paper
     from llm_blender.bench.cache import CachedMetrics
-    from llm_blender.data import read_rows
 
     drawn = plot is not None or html is not None
     if drawn:
         require_matplotlib()
     wanted = metric_settings(metrics or [], options.device)
-    rows, models = read_rows(file), split_names(options.models)
+    rows, models = first_rows(file, options.limit), split_names(options.models)
     pool = paper.read_pool(file, rows, models, score=score, complete=options.complete, measuring=bool(wanted))
     loaded = load_rankers(options)
     with progress("measuring", "texts") as report:
@@ -84,7 +91,7 @@ def _print(found: PaperTable, options: BenchOptions) -> None:
     from llm_blender.bench.table import correlation_table, method_table
 
     if options.as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | limited(options.limit))
         return
     correlations = correlation_table(found)
     if options.markdown:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llm_blender.errors import InputError
 from llm_blender.fusers.base import BaseFuser, Row
-from llm_blender.fusers.texts import LIST_MARK, WORDS, sentences, without_torn_end
+from llm_blender.fusers.texts import INTRODUCTION, LIST_MARK, WORDS, sentences, without_torn_end
 from llm_blender.types import Fusion, OnText
 
 _NEAR = 3  # sentences before a place, in which to look for the list that an item joins
@@ -37,13 +37,13 @@ class Offer:
 
 
 def offers(texts: Sequence[str]) -> list[Offer]:
-    """Return all sentences of these texts that contain a word, without those that break off."""
+    """Return all sentences of these texts that contain a word, without those that break off or introduce others."""
     return [
         Offer(unit.strip(), source, (place + 0.5) / len(units))
         for source, text in enumerate(texts)
         for units in [sentences(without_torn_end(text))]
         for place, unit in enumerate(units)
-        if WORDS.search(unit)
+        if WORDS.search(unit) and not INTRODUCTION.search(unit)
     ]
 
 
@@ -84,7 +84,8 @@ def _grams(text: str) -> Counter[object]:
 def _put_in(units: list[tuple[str, bool]], at: int, sentence: str) -> None:
     """Insert a sentence before unit `at`, with the line end of its neighbours, flagged as new.
 
-    A list item takes the form of the list that it joins, and splits no line.
+    A list item takes the form of the list that it joins, and splits no line. Any other sentence goes before an
+    introduction, not between that and what it introduces.
     """
     if LIST_MARK.match(sentence):
         at = next((i for i in range(at, len(units)) if i == 0 or units[i - 1][0].endswith("\n")), len(units))
@@ -94,6 +95,8 @@ def _put_in(units: list[tuple[str, bool]], at: int, sentence: str) -> None:
         if at and not units[at - 1][0].endswith("\n"):
             units[at - 1] = (units[at - 1][0].rstrip() + "\n", units[at - 1][1])
     else:
+        while at and INTRODUCTION.search(units[at - 1][0]):
+            at -= 1
         sentence += "\n" if at == 0 or units[at - 1][0].endswith("\n") else " "
     units.insert(at, (sentence, True))
 
@@ -145,8 +148,9 @@ class ConsensusFuser(SelectingFuser):
     the F1 of their words and pairs of words, each counted as often as it occurs; the mean over the other candidates
     leaves out the source of the sentence. Choosing the text that agrees most with a sample is minimum Bayes risk
     decoding (Kumar and Byrne 2004, aclanthology.org/N04-1022); here the text may be composed of several. It needs no
-    model and no instruction, and adds nothing that is in no candidate. A last sentence that breaks off is left out, of
-    the best candidate, too. Texts with code are left unchanged.
+    model and no instruction, and adds nothing that is in no candidate. A sentence that ends in a colon introduces
+    what follows it in its own text, and is not inserted. A last sentence that breaks off is left out, of the best
+    candidate, too. Texts with code are left unchanged.
 
     Args:
         sources: number of candidates after the best one to take sentences from; the agreement counts all candidates.

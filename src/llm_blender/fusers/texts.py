@@ -18,6 +18,9 @@ LIST_MARK = re.compile(rf"^\s*{_MARK}")
 
 WORDS = re.compile(r"\w+")
 
+INTRODUCTION = re.compile(r"[:：][*_)\"'”»]*\s*$")
+"""The end of a sentence that introduces what follows it."""
+
 
 def sentences(text: str) -> list[str]:
     """Split a text into sentences, each with the white space after it; a line break ends a sentence, too."""

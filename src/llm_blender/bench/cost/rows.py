@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -204,7 +205,13 @@ class PricedRows:
 
 
 def priced_rows(
-    path: str | Path, prices: PriceList, score: str, models: Sequence[str] = (), *, complete: bool = False
+    path: str | Path,
+    prices: PriceList,
+    score: str,
+    models: Sequence[str] = (),
+    *,
+    complete: bool = False,
+    limit: int | None = None,
 ) -> PricedRows:
     """Read rows and price their answers.
 
@@ -212,7 +219,8 @@ def priced_rows(
     are estimated at four characters each, of instruction and input for the prompt, of text and `reasoning` for the
     answer. Its seconds are those of the price list, else its own `seconds`.
 
-    `score`, the measure of quality, `models` and `complete` are those of `llm_blender.bench.scored_rows`.
+    `score`, the measure of quality, `models` and `complete` are those of `llm_blender.bench.scored_rows`; only the
+    first `limit` rows are read.
 
     Raises:
         InputError: as for `scored_rows`, or a candidate names no LLM.
@@ -220,7 +228,8 @@ def priced_rows(
     """
     rows, costs, fusions = [], [], []
     estimated = unscored = 0
-    for example, row in scored_examples(parse_rows(path, _with_usage), score, models, complete=complete):
+    records = itertools.islice(parse_rows(path, _with_usage), limit)
+    for example, row in scored_examples(records, score, models, complete=complete):
         if None in row.models:
             raise InputError(f"{path}: a candidate of {row.prompt[:60]!r} names no `model`, which has the price.")
         rows.append(row)
