@@ -69,6 +69,30 @@ def test_an_empty_file_is_the_default() -> None:
     assert Config().llm == ()
 
 
+@pytest.mark.parametrize(
+    ("host", "free"),
+    [
+        ("localhost:11434", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1:8080", True),
+        ("127.8.0.1", True),
+        ("[::1]:8080", True),
+        ("host.docker.internal:11434", False),
+        ("192.168.1.2:8080", False),
+        ("api.example.com", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_an_llm_of_this_machine_is_free_unless_it_has_a_price(host: str, free: bool) -> None:
+    entry = f'[[llm]]\nname = "a"\nmodel = "m"\nbase_url = "http://{host}/v1"\n'
+    (alone,) = Config.from_toml(entry).llm
+    (priced,) = Config.from_toml(entry + "price = { input = 1, output = 2 }").llm
+    assert isinstance(alone, OpenAIConfig)
+    assert isinstance(priced, OpenAIConfig)
+    assert alone.price == (Price(input=0, output=0) if free else None)
+    assert priced.price == Price(input=1, output=2)
+
+
 def test_a_price_makes_a_cost() -> None:
     assert Price(input=1, output=3).cost(Usage(1_000_000, 500_000)) == 2.5
 

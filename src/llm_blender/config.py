@@ -6,6 +6,7 @@ the LLM's client reads the variable.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -48,6 +49,7 @@ __all__ = [
     "Price",
     "RankerConfig",
     "ServerConfig",
+    "is_loopback",
     "load_config",
 ]
 
@@ -105,6 +107,22 @@ class Price(_Section):
         return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1e6
 
 
+def is_loopback(host: str) -> bool:
+    """Check whether only this machine can reach an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _usual_price(values: Mapping[str, Any]) -> Price | None:
+    """Return the price of an ``[[llm]]`` without one: zero on this machine, unknown elsewhere."""
+    host = urlsplit(values.get("base_url", "")).hostname or ""
+    return Price(input=0, output=0) if is_loopback(host) else None
+
+
 class _LLMConfig(_Section):
     name: Name
     model: Name
@@ -137,7 +155,7 @@ class OpenAIConfig(_LLMConfig):
         concurrency: maximum number of simultaneous calls.
         rpm: maximum number of calls a minute, spread evenly; None is no limit.
         tpm: maximum number of tokens a minute of prompts and answers, likewise.
-        price: price of its tokens; None if unknown.
+        price: price of its tokens; by default zero at a loopback address, such as localhost, else None: unknown.
         extra: additional keys of the request's body, passed on unchanged; they replace those of a request.
     """
 
@@ -148,7 +166,7 @@ class OpenAIConfig(_LLMConfig):
     concurrency: int = Field(default=4, ge=1)
     rpm: float | None = Field(default=None, gt=0)
     tpm: float | None = Field(default=None, gt=0)
-    price: Price | None = None
+    price: Price | None = Field(default_factory=_usual_price)
     extra: dict[str, Any] = Field(default={})
 
 
@@ -483,6 +501,7 @@ _SHOWN = 3  # problems in one message
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Describe the first errors in one line; an unknown key comes first, as it often explains a missing one."""
     problems = error.errors(include_url=False, include_input=False)
+    problems = [each for each in problems if each["type"] != "default_factory_not_called"]  # beside the fault itself
     problems.sort(key=lambda each: each["type"] != "extra_forbidden")
     meant = {
         (*each["loc"][:-1], nearest(str(each["loc"][-1]), field_names(_locate(each["loc"], values)[1])))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import llm_blender.config
 import llm_blender.rankers
 from llm_blender.cli import app
 from llm_blender.llms import local_servers
@@ -43,6 +44,12 @@ def refuse(blend: Callable[..., Result]) -> Callable[..., Result]:
         return result
 
     return run
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this machine a host like any other, whose LLMs may cost money."""
+    monkeypatch.setattr(llm_blender.config, "is_loopback", lambda host: False)
 
 
 @pytest.fixture

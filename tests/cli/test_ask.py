@@ -234,7 +234,7 @@ def without_times(text: str) -> str:
     return re.sub(r"\d+\.\d s", "0.0 s", text)
 
 
-def test_show_prints_all_candidates_best_first(blend, ranker, servers):
+def test_show_prints_all_candidates_best_first(blend, elsewhere, ranker, servers):
     servers(FakeReply("short"), FakeReply("longer [b]one[/b]\nof two lines", usage=(12, 1200)))
     result = blend("ask", PROMPT, "--show")
     assert without_times(result.stdout) == (

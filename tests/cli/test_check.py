@@ -62,7 +62,7 @@ def test_all_that_a_good_server_does(blend):
     assert all(request["max_tokens"] <= 64 for request in server.requests)
 
 
-def test_what_a_poor_server_does_not(blend):
+def test_what_a_poor_server_does_not(blend, elsewhere):
     count = iter(range(100))
 
     def poor(request: dict[str, Any]) -> FakeReply:

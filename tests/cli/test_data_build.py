@@ -85,7 +85,7 @@ def test_wrong_ranges(blend, server, value):
     assert "--prompt-tokens" in result.stderr
 
 
-def test_costs_need_a_cap_and_prices(blend, server):
+def test_costs_need_a_cap_and_prices(blend, elsewhere, server):
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none")
     assert result.exit_code == 2
     assert "set a limit with --max-cost" in result.stderr
@@ -98,6 +98,14 @@ def test_costs_need_a_cap_and_prices(blend, server):
     result = blend("data", "build", "in.jsonl", "-o", "r.jsonl", "--metrics", "none", "--allow-unknown-prices")
     assert result.exit_code == 0
     assert "6 calls of unknown price" in result.stderr
+
+
+def test_llms_on_this_machine_need_no_cap_and_no_price(blend, server):
+    text = Path("blend.toml").read_text()
+    Path("blend.toml").write_text(text.replace("price = { input = 1.0, output = 2.0 }\n", ""))
+    for cap in ((), ("--max-cost", 1)):
+        result = blend("data", "build", "in.jsonl", "-o", f"r{len(cap)}.jsonl", "--metrics", "none", *cap)
+        assert result.exit_code == 0, result.stderr
 
 
 def test_a_judge_of_the_pool_is_flagged_and_failures_are_told(blend, server):

@@ -217,7 +217,9 @@ def test_the_maximum_is_that_of_max_cost(blend: Blend, ranker: FakeRanker, serve
     assert blend("run", "in.jsonl", "-o", "out.jsonl", "--max-cost", most * 1.01).exit_code == 0
 
 
-def test_an_unknown_price_is_not_zero(blend: Blend, ranker: FakeRanker, server: FakeOpenAIServer) -> None:
+def test_an_unknown_price_is_not_zero(
+    blend: Blend, elsewhere: None, ranker: FakeRanker, server: FakeOpenAIServer
+) -> None:
     configure(server, price="")
     plan = planned(blend, write("in.jsonl", prompts(6)), "--sample", 4)
     assert plan["dollars"] == dict.fromkeys(("expected", "low", "high", "maximum"))

@@ -268,7 +268,7 @@ def test_a_cap(blend, ranker, server, prompts):
 
 
 @pytest.mark.parametrize("setting", [{"price": ""}, {"extra": ""}])
-def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, ranker, server, prompts, setting):
+def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, elsewhere, ranker, server, prompts, setting):
     configure(server, **setting)
     result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1)
     assert result.exit_code == 2
@@ -277,7 +277,14 @@ def test_a_cap_needs_to_know_what_an_answer_may_cost(blend, ranker, server, prom
     assert blend("run", prompts, "-o", "out.jsonl", "--max-cost", 1, "--allow-unknown-prices").exit_code == 0
 
 
-def test_costs_that_are_not_known_are_said_to_be(blend, ranker, server, prompts):
+def test_an_llm_on_this_machine_is_free(blend, ranker, server, prompts):
+    configure(server, price="", extra="")
+    result = blend("run", prompts, "-o", "out.jsonl", "--max-cost", 0.000001, "--json")
+    assert (result.exit_code, len(server.requests)) == (0, 12), result.stderr
+    assert (json.loads(result.stdout)["cost"], json.loads(result.stdout)["unpriced_rows"]) == (0, 0)
+
+
+def test_costs_that_are_not_known_are_said_to_be(blend, elsewhere, ranker, server, prompts):
     configure(server, price="")
     result = blend("run", prompts, "-o", "out.jsonl", "--json")
     assert "$0.0000 and 6 calls of unknown price" in result.stderr

@@ -31,6 +31,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import llm_blender.config
 import llm_blender.rankers
 from llm_blender.cli import app
 from llm_blender.testing import FakeOpenAIServer, FakeRanker, FakeReply
@@ -166,6 +167,7 @@ class Case:
         options: of each LLM there, in TOML.
         requests: the bodies of the requests to them count, not only how many there are.
         journals: what is in the journals of a job counts, too.
+        elsewhere: the servers count as another machine's, whose LLMs may cost money.
         tolerance: absolute, of numbers.
     """
 
@@ -179,6 +181,7 @@ class Case:
     options: str = "price = { input = 1.0, output = 2.0 }\nmax_tokens = 50\n"
     requests: bool = False
     journals: bool = False
+    elsewhere: bool = False
     tolerance: float = 1e-12
 
 
@@ -238,6 +241,8 @@ def run_case(golden: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Ca
         for name, content in {**files, **case.files}.items():
             if any(name.split("/")[0] in command for command in case.commands):
                 put(name, content)
+        if case.elsewhere:
+            monkeypatch.setattr(llm_blender.config, "is_loopback", lambda host: False)
         if case.ranker is not None:
             fake = case.ranker()
             monkeypatch.setattr(llm_blender.rankers, "load_ranker", lambda *args, **options: fake)

@@ -39,7 +39,7 @@ CASES = {
     "seed and samples": Case(["ask 'Why?' --json --seed 5 -n 2"], requests=True, servers=AB),
     "stored": Case(["ask 'Why?' --json", "ask 'Why?' --json"], servers=AB),
     "only one": Case(["ask 'Why?' --json --llm a"], servers=AB),
-    "no price": Case(["ask 'Why?' --json"], servers=AB, options=""),
+    "no price": Case(["ask 'Why?' --json"], servers=AB, options="", elsewhere=True),
     "priors": Case(["ask 'Why?' --json --priors priors.json"], {"priors.json": PRIORS}, servers=AB),
     "one fails": Case(
         ["ask 'Why?' --json", "ask 'Why?' --json --strict", "ask 'Why?'"],

@@ -73,7 +73,7 @@ CASES = {
         servers={"a": fails("Question 1?", "Question 2?"), "bb": fails("Question 1?")},
     ),
     "run, all fail": Case([RUN], servers={"a": fails("Question"), "bb": fails("Question")}),
-    "run, no price": Case([RUN], servers=BOTH, options=""),
+    "run, no price": Case([RUN], servers=BOTH, options="", elsewhere=True),
     "run, samples and seed": Case([f"{RUN} -n 2 --seed 7 --llm bb"], servers=BOTH),
     "run, fuse": Case([f"{RUN} --mode fuse"], requests=True, servers=BOTH),
     "run, auto": Case([f"{RUN} --mode auto"], servers=BOTH),

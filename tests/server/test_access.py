@@ -10,12 +10,12 @@ import time
 import httpx
 import pytest
 
-from llm_blender.config import ServerConfig
+from llm_blender.config import ServerConfig, is_loopback
 from llm_blender.ensemble import Ensemble, Member
 from llm_blender.errors import ConfigError
 from llm_blender.llms.openai_compatible import Backoff, OpenAICompatibleLLM
 from llm_blender.server import serve as run
-from llm_blender.server.auth import Keys, is_loopback
+from llm_blender.server.auth import Keys
 from llm_blender.testing import FakeLLM, FakeRanker
 
 

@@ -72,10 +72,12 @@ class Source:
     @property
     def where(self) -> str:
         """The server in words."""
+        from llm_blender.config import is_loopback
+
         host = urlsplit(self.provider.url).hostname
         if not self.provider.local:
             return self.provider.title
-        here = host in ("127.0.0.1", "localhost", "::1")
+        here = is_loopback(host or "")
         return f"{self.provider.title} on {'this machine' if here else host}"
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llm_blender.config import is_loopback
 from llm_blender.llms.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ async def list_models(base_url: str, api_key: str | None = None, *, timeout: flo
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
     if urlsplit(base_url).hostname == "api.anthropic.com":  # its list has the headers of its own API
         headers |= {"x-api-key": api_key or "", "anthropic-version": "2023-06-01"}
-    here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    here = is_loopback(urlsplit(base_url).hostname or "")
     try:
         async with (
             asyncio.timeout(timeout),

@@ -275,8 +275,10 @@ class OpenAICompatibleLLM:
     def most_cost(self, messages: Sequence[Message], sampling: Sampling = _SAMPLING) -> float | None:
         """Return the maximum cost of an answer in dollars; None if its price or its maximum tokens are unknown.
 
-        The prompt counts a token per byte: no token is shorter.
+        The prompt counts a token per byte: no token is shorter. A price of zero needs no maximum.
         """
+        if self._price is not None and not (self._price.input or self._price.output):
+            return 0.0
         body = self._changes.apply(self._body(messages, sampling))
         longest = _most_tokens(body)
         if self._price is None or longest is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import itertools
 import re
 import time
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_blender.config import ServerConfig
+from llm_blender.config import ServerConfig, is_loopback
 from llm_blender.errors import ConfigError
 from llm_blender.llms.openai_compatible import VIA, came_through
 from llm_blender.server.errors import REQUEST_ID, RefusedError, error_response
@@ -70,16 +69,6 @@ class Keys:
         digest = hashlib.sha256(key.strip()).digest()
         known = [hmac.compare_digest(digest, each) for each in self._hashes]
         return digest.hex()[:16] if scheme.lower() == b"bearer" and key.strip() and any(known) else None
-
-
-def is_loopback(host: str) -> bool:
-    """Check whether only this machine can reach an address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(path: Path) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Literal
 
 import uvicorn
 
-from llm_blender.config import ServerConfig
+from llm_blender.config import ServerConfig, is_loopback
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import ConfigError, WorkError
 from llm_blender.server.app import create_app
-from llm_blender.server.auth import Keys, is_loopback
+from llm_blender.server.auth import Keys
 
 _MOST_HEAD = 65_536  # bytes of a request before its body, as h11 takes them
 
