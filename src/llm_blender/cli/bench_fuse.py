@@ -109,8 +109,8 @@ def fuse(
     if as_json:
         measures = [(file, measure) for file, one in results.items() for measure in one.measures]
         effort, judged = _by_file(efforts.items()), _by_file(wins.items())
-        report = {"measures": _by_file(measures), "unavailable": lost, "effort": effort, "judge": judged}
-        print_json(report | limited(limit))
+        found = {"measures": _by_file(measures), "unavailable": lost, "effort": effort, "judge": judged}
+        print_json({**found, **limited(limit)})
     elif markdown:
         typer.echo("\n\n".join(table.markdown() for table in tables))
     else:
