@@ -3,6 +3,7 @@
 import { Card } from "./card.js";
 import { element } from "./elements.js";
 import { facts, fusedText, matrix, source } from "./results.js";
+import { isSeen, see } from "./seen.js";
 import { Tabs } from "./tabs.js";
 import { Ballot } from "./votes.js";
 import { letter, listed } from "./words.js";
@@ -147,7 +148,7 @@ export class Turn {
 
   /** Shows an answer that was kept, with a card for each of its candidates. */
   restore(kept) {
-    this.blind &&= !kept.votes.length;
+    this.blind &&= !kept.votes.length && !isSeen(kept.id);
     this.finish(kept.blend, kept.id, kept.votes);
   }
 
@@ -209,6 +210,7 @@ export class Turn {
   settle() {
     const { report } = this;
     const revealed = this.blind;
+    see(this.id);
     this.blind = false;
     for (const card of [...this.cards, ...(this.fused ? [this.fused] : [])]) {
       if (card.blind) card.reveal();

@@ -1,6 +1,7 @@
 // The vote on one question: one of its answers is better than the others, or they are about equal, or all bad.
 
 import { element } from "./elements.js";
+import { isSeen } from "./seen.js";
 import { json } from "./service.js";
 
 /** The buttons of a vote, and what was voted. */
@@ -33,7 +34,7 @@ export class Ballot {
     this.turn.actions.attempt(async () => {
       const pressed = button.getAttribute("aria-pressed") === "true";
       const path = `v1/history/${encodeURIComponent(this.turn.id)}/votes`;
-      const blind = this.turn.blind ? { blind: true } : {};
+      const blind = this.turn.blind && !isSeen(this.turn.id) ? { blind: true } : {};
       let kept = this.votes.length ? await json(path, { method: "DELETE" }) : null;
       if (!pressed) kept = await json(path, { method: "POST", body: { ...body, ...blind } });
       this.show(kept.votes);
