@@ -107,8 +107,14 @@ export function connectHistory({ open, attempt, blind }) {
 
 /** Conversations, the last one that went on first; their turns are in the order of asking. */
 function grouped(listed) {
-  const groups = Map.groupBy(listed, ({ first }) => first);
-  return [...groups.values()].map((turns) => turns.toSorted((one, other) => one.turn - other.turn || one.created - other.created));
+  const all = [];
+  const groups = new Map(); // by first question, the last conversation that began with it
+  for (const kept of listed.toReversed()) {
+    if (kept.turn === 1 || !groups.has(kept.first)) all.push(groups.set(kept.first, []).get(kept.first));
+    groups.get(kept.first).push(kept);
+  }
+  const newest = (turns) => listed.indexOf(turns.at(-1));
+  return all.toSorted((one, other) => newest(one) - newest(other));
 }
 
 async function download(format) {
