@@ -98,7 +98,7 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
             return page
 
         yield open_
-    planted = ("401", "TrustedHTML", "TrustedTypePolicy", "Trusted Type", "ERR_FAILED")  # what tests provoke
+    planted = ("401", "404", "TrustedHTML", "TrustedTypePolicy", "Trusted Type", "ERR_FAILED")  # what tests provoke
     assert [text for text in said if not any(word in text for word in planted)] == []
 
 

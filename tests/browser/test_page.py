@@ -8,6 +8,7 @@ import re
 import pytest
 
 from llm_blender.fusers.chat_fuser import ChatFuser
+from llm_blender.ranking import FLAWS
 from llm_blender.server.auth import Keys
 from llm_blender.testing import FakeLLM
 
@@ -59,7 +60,7 @@ def test_words_mean_what_they_say(playground, open_page):
             "better than B (probability 0.80)",
             "a little better than B (probability 0.60)",
             "about equal to B (probability 0.52)",
-            "about equal to B (probability 0.48)",
+            "first by all comparisons, though in theirs about equal to B",
             "first by all comparisons, though B is ahead in theirs (probability 0.70)",
             "not compared directly with B",
         ],
@@ -69,6 +70,74 @@ def test_words_mean_what_they_say(playground, open_page):
         None,
         ["unknown", "free", "$0.20", "$0.0012"],
     ]
+
+
+CHOICES = """async (given) => {
+    const { source } = await import("/page/results.js");
+    const { texts, probabilities, best, ranks, cut = [], flaws } = given;
+    const cards = texts.map((text, i) => ({ text, letter: "ABC"[i], name: "ABC"[i] }));
+    const candidates = texts.map((text, i) => ({ text, finish_reason: cut.includes(i) ? "length" : "stop" }));
+    return source({ mode: "pick", failures: [], candidates,
+        ranking: { best, ranks, probabilities, evidence: flaws && { flaws } } }, cards);
+}"""
+HALF = [[None, 0.49, 0.8], [0.51, None, 0.9], [0.2, 0.1, None]]  # B is ahead of A
+
+
+SENTENCES = [
+    ({"ranks": [1, 2, 3], "cut": [1, 2]}, "Picked A: B and C were cut off."),
+    ({"ranks": [1, 3, 2], "cut": [1]}, "Picked A: better than the next, C (probability 0.80). "
+     "B was cut off and ranks behind the whole answers."),
+    ({"ranks": [1, 2, 3]}, "Picked A: first by all comparisons, though in theirs about equal to the next, B. "
+     "B has the higher mean probability, but the ranks go by the scores."),
+    ({"ranks": [2, 1, 3], "best": 1, "flaws": [["loop"], [], ["not_json"]]},
+     "Picked B: about equal to the next, A (probability 0.51). A repeats itself; C is not the JSON required."),
+    ({"ranks": [1, 1, 3], "texts": ["x", "x", "y"]}, "Picked A: better than the next, C (probability 0.80)."),
+    ({"ranks": [1, 1, 1], "texts": ["x", "x", "x"]}, "Picked A: all 3 answers have the same text."),
+]  # fmt: skip
+
+
+def test_the_sentence_does_not_contradict_the_ranks(playground, open_page):
+    page = open_page(playground(FakeLLM("one")))
+    same = [[None, 0.5, 0.8], [0.5, None, 0.8], [0.2, 0.2, None]]
+    given = [{"texts": ["x", "y", "z"], "best": 0, **values} for values, _ in SENTENCES]
+    given = [{"probabilities": same if each["texts"][1] == "x" else HALF, **each} for each in given]
+    assert [page.evaluate(CHOICES, each) for each in given] == [words for _, words in SENTENCES]
+
+
+def test_flaws_and_failures_in_words(playground, open_page):
+    page = open_page(playground(FakeLLM("one")))
+    found = page.evaluate(
+        """async ([flaws, message]) => {
+        const { flaw, failureText } = await import("/page/words.js");
+        return [flaws.map(flaw), failureText({ message }, false), failureText({ message }, true)];
+    }""",
+        [list(FLAWS), "a: set aside after 4 failures in a row, tried again in 22 s; the last: a: no connection"],
+    )
+    assert found == [
+        list(FLAWS.values()),
+        "a: set aside after 4 failures in a row, tried again in 22 s; the last: no connection",
+        "a: set aside after 4 failures in a row; the last: no connection",
+    ]
+
+
+def test_the_same_text_is_shown_once(playground, open_page, ask, answered, texts):
+    llms = [
+        FakeLLM(name, text)
+        for name, text in zip("abcd", (texts.long, texts.short, texts.long, texts.long), strict=True)
+    ]
+    page = open_page(playground(*llms))
+    ask(page)
+    answered(page)
+    assert page.locator("#thread").inner_text().count(texts.long) == 1
+    expect(page.locator(".card.same")).to_have_count(2)
+    expect(page.get_by_role("article", name="C c")).to_contain_text("same text as A")
+    expect(page.locator(".state", has_text="rank 1")).to_have_count(1)
+    assert page.get_by_role("article", name="C c").bounding_box()["height"] < 60
+    expect(page.locator(".rank")).to_have_text(["1", "= A", "= A", "4"])
+    page.get_by_role("article", name="A a").get_by_role("button", name="Prefer this").click()
+    expect(page.locator(".ballot")).to_contain_text("Your vote: A is best.")
+    votes = page.evaluate("fetch('v1/votes').then((answer) => answer.json())")
+    assert [(pair["a"], pair["b"], pair["label"]) for pair in votes["pairs"]] == [(0, 1, "a")]
 
 
 def test_candidates_side_by_side_and_folded(playground, open_page, ask, answered, long_llms):
@@ -121,8 +190,8 @@ def test_settings_reach_the_llms(playground, open_page, ask, answered, echo):
     page.click("#open-options")
     page.get_by_label("System prompt").fill("Be brief.")
     page.get_by_label("Temperature").fill("0.3")
-    page.get_by_label("Max tokens").fill("40")
-    page.get_by_label("Samples per model").fill("2")
+    page.get_by_label("Maximum tokens").fill("40")
+    page.get_by_label("Answers per model").fill("2")
     page.get_by_label("Seed").fill("7")
     expect(page.locator("#open-options")).to_have_text("1 model, settings")
     ask(page)
@@ -163,6 +232,25 @@ def test_the_heat_map_is_a_table_in_the_order_of_the_ranks(playground, open_page
     colours = [cell.evaluate("cell => getComputedStyle(cell).backgroundColor") for cell in (best, least)]
     assert colours[0] != colours[1]
     expect(table.get_by_role("columnheader", name="beats A, llama")).to_be_visible()
+
+
+def test_without_a_model_there_is_no_asking(playground, open_page):
+    page = open_page(playground(FakeLLM("one"), FakeLLM("two")))
+    page.click("#open-options")
+    for name in ("one", "two"):
+        expect(page.locator("#go")).to_be_enabled()
+        page.get_by_role("checkbox", name=name).uncheck()
+    expect(page.locator("#open-options")).to_have_text("0 of 2 models")
+    expect(page.locator("#go")).to_be_disabled()
+    expect(page.locator("#no-models")).to_have_text("Choose a model.")
+    page.click("#open-options")
+    page.fill("#question", QUESTION)
+    page.press("#question", "Enter")
+    expect(page.locator("#options")).to_be_visible()
+    expect(page.locator(".turn")).to_have_count(0)
+    page.get_by_role("checkbox", name="one").check()
+    expect(page.locator("#go")).to_be_enabled()
+    expect(page.locator("#no-models")).to_be_hidden()
 
 
 def test_the_empty_page_has_examples_that_ask(playground, open_page, answered):
@@ -209,7 +297,7 @@ def test_it_wants_the_key_and_keeps_it_in_the_tab(playground, open_page, ask, an
     expect(page.locator("#open-options")).to_have_text("4 models")
     ask(page)
     answered(page)
-    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert page.evaluate("[Object.values({...localStorage}).join().includes('right'), document.cookie]") == [False, ""]
     page.reload()
     expect(page.locator(".card.answer .prose")).to_have_text(texts.markup)
     page.get_by_role("button", name="Forget key").click()

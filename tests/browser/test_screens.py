@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,34 @@ def test_candidates_are_tabs_on_a_phone(playground, open_page, ask, answered, te
     page.set_viewport_size(DESK)
     expect(page.locator(".card:visible")).to_have_count(4)
     expect(page.get_by_role("tab")).to_have_count(0)
+
+
+def test_a_phone_shows_mode_and_blind_and_that_there_are_more_tabs(playground, open_page, ask, answered):
+    page = open_page(playground(), viewport=PHONE, has_touch=True, is_mobile=True)
+    ask(page)
+    answered(page)
+    switch, mode = page.locator("#blind-label").bounding_box(), page.locator("#modes").bounding_box()
+    assert abs(switch["y"] - mode["y"]) < 10  # in one row
+    assert page.locator("#ask").bounding_box()["height"] < 130
+    tabs = page.get_by_role("tablist")
+    expect(tabs).to_have_class(re.compile("after"))
+    page.get_by_role("tab", name="down").click()
+    expect(tabs).to_have_class("tabs before")
+    expect(page.get_by_role("tabpanel")).to_contain_text("planted auth")
+
+
+def test_a_desk_has_one_width_and_its_buttons_at_hand(playground, open_page, ask, answered, long_llms):
+    page = open_page(playground(*long_llms), viewport=DESK)
+    ask(page)
+    answered(page)
+    page.mouse.wheel(0, 5000)
+    boxes = [page.locator(each).bounding_box() for each in ("#question", "#thread", ".card.answer")]
+    assert len({(round(box["x"]), round(box["width"])) for box in boxes}) == 1
+    assert 0 <= page.get_by_role("button", name="History").bounding_box()["y"] < 60
+    paddings = page.locator(".card").evaluate_all("cards => cards.map((card) => getComputedStyle(card).padding)")
+    assert len(set(paddings)) == 1
+    widths = page.locator(".card.answer .prose > :is(p, .code)").evaluate_all("all => all.map((e) => e.offsetWidth)")
+    assert len(set(widths)) == 1
 
 
 def test_three_short_answers_take_two_screens_of_a_phone(playground, open_page, ask, answered, instant_llms):

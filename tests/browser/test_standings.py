@@ -65,10 +65,11 @@ def cells(table, name):
 def test_who_wins_how_often(filled, open_page, size):
     page = open_page(filled, viewport=size)
     table = standings(page)
-    expect(page.get_by_text("60 rankings, 8 blind votes and 6 open votes.")).to_be_visible()
+    counts = "60 rankings, 8 comparisons from 4 blind votes and 6 comparisons from 6 open votes."
+    expect(page.get_by_text(counts)).to_be_visible()
     assert cells(table, "llama")[0] == "100 % of 8 51 to 100 %"  # four answers, and not eight trials
     assert cells(table, "gemma")[1] == "92 % of 6 52 to 99 %"
-    assert cells(table, "llama")[1] == "no votes"
+    assert cells(table, "llama")[1] == "no open votes"
     shares = [int(cells(table, name)[2].split(" %")[0]) for name in NAMES]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert cells(table, "qwen")[3].startswith("+0.")

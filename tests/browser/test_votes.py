@@ -69,6 +69,69 @@ def test_a_blind_vote_comes_before_names_and_ranks(playground, open_page, ask, v
     expect(page.locator(".source")).to_contain_text("Picked")  # a vote was given
 
 
+def by(page):
+    """The kinds of all votes; none without a vote."""
+    row = page.evaluate("fetch('v1/votes').then((answer) => answer.text())")
+    return {pair.by for line in row.splitlines() for pair in parse_row(json.loads(line)).pairs}
+
+
+@pytest.mark.parametrize("way", ["reload", "back", "history"])
+def test_names_that_were_shown_stay_shown(playground, open_page, ask, answered, instant_llms, way):
+    page = open_page(playground(*instant_llms))
+    ask(page)
+    answered(page)
+    page.get_by_role("switch", name="Blind").check()
+    if way == "reload":
+        page.reload()
+    else:
+        page.click("#new")
+        if way == "back":
+            page.go_back()
+        else:
+            page.get_by_role("button", name="History").click()
+            page.locator(".entry").click()
+    expect(page.locator(".source")).to_contain_text("Picked")
+    page.get_by_role("article", name="A llama").get_by_role("button", name="Prefer this").click()
+    expect(page.locator(".ballot")).to_contain_text("Your vote: A is best.")
+    assert by(page) == {"human"}
+
+
+def test_a_list_with_names_ends_a_blind_vote(playground, open_page, ask, instant_llms):
+    page = open_page(playground(*instant_llms))
+    page.get_by_role("switch", name="Blind").check()
+    ask(page)
+    expect(page.locator(".ballot")).to_be_visible(timeout=20_000)
+    page.get_by_role("switch", name="Blind").uncheck()
+    page.get_by_role("button", name="History").click()
+    expect(page.locator("#entries")).to_contain_text("gemma")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Prefer this").first.click()
+    expect(page.locator(".ballot")).to_contain_text("Your vote: ")
+    assert by(page) == {"human"}
+
+
+def test_the_history_keeps_the_secret_until_the_vote(playground, open_page, ask, instant_llms, texts):
+    page = open_page(playground(*instant_llms))
+    page.get_by_role("switch", name="Blind").check()
+    ask(page)
+    expect(page.locator(".ballot")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="History").click()
+    entry = page.locator(".entry")
+    expect(entry).to_contain_text("not voted on")
+    assert not any(words in entry.inner_text() for words in (*NAMES, texts.short, texts.long))
+    page.get_by_label("Search in the history").fill("because")  # in an answer that did not win
+    page.wait_for_timeout(400)
+    expect(entry).to_have_count(1)
+    expect(entry).not_to_contain_text("Because")
+    entry.click()
+    expect(page.locator(".ballot")).to_contain_text("Vote to see the names")
+    page.get_by_role("button", name="Prefer this").first.click()
+    expect(page.locator(".ballot")).to_contain_text("Your blind vote: ")
+    assert by(page) == {"human-blind"}
+    page.get_by_role("button", name="History").click()
+    expect(entry).to_contain_text("gemma")
+
+
 def test_blind_places_are_shuffled(playground, open_page, ask, instant_llms):
     page = open_page(playground(*instant_llms))
     page.get_by_role("switch", name="Blind").check()

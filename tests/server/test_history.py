@@ -39,6 +39,22 @@ def test_an_answer_is_kept_where_it_is_wished(running):
     assert listed["more"] is False
 
 
+def test_the_list_tells_where_a_word_is_and_in_which_conversation(running):
+    turns = [{"role": "user", "content": "Which bread?"}, {"role": "assistant", "content": "Rye, " + "and so on " * 40}]
+    running.ask("And cheese?", messages=[*turns, {"role": "user", "content": "And cheese?"}], blend=KEEP)
+
+    def found(q):
+        (entry,) = running.http.get("/v1/history", params={"q": q}).json()["data"]
+        return entry
+
+    assert (found("")["first"], found("")["turn"], found("")["match"]) == ("Which bread?", 2, None)
+    assert found("cheese longer")["match"] is None  # it is in the question, and in the answer
+    assert found("CHEESE BREAD")["match"] == "Which bread?"
+    assert found("short")["match"] == "Short."  # another candidate
+    assert found("rye")["match"].startswith("Rye, and")
+    assert len(found("rye")["match"]) == 201
+
+
 def test_a_stream_is_kept_with_all_its_texts(running):
     text = kept(running, stream=True, blend={"candidates": False}).text
     chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]

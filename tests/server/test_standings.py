@@ -113,6 +113,7 @@ def test_blind_votes_are_counted_apart(serve, tmp_path):
     ids = [running.ask(f"Why {i}?", blend={"keep": True}).json()["id"] for i in range(3)]
     for id, vote in zip(ids, ({"preferred": 0}, {"preferred": 0, "blind": True}, {"bad": True}), strict=True):
         assert running.http.post(f"/v1/history/{id}/votes", json=vote).status_code == 200
+    assert standings(running)["voted"] == {"blind": 1, "open": 2}
     found = {each["llm"]: each for each in standings(running)["data"]}
     assert [counted(found["a"][kind]) for kind in ("votes", "blind", "open")] == [(9, 7.5), (3, 3.0), (6, 4.5)]
     assert [counted(found["d"][kind]) for kind in ("votes", "blind", "open")] == [(5, 1.5), (1, 0.0), (4, 1.5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -50,7 +50,11 @@ class _Vote(OpenAnswer):
 
 
 class _Summary(OpenAnswer):
-    """A question with the begin of its answer, and the LLM that was picked: null if the answer was fused."""
+    """A question with the begin of its answer, and the LLM that was picked: null if the answer was fused.
+
+    `first` is the first question of the conversation, and `turn` the number of this one in it. `match` is the text
+    around a word that was searched and is in neither `prompt` nor `answer`; null if there is none.
+    """
 
     id: str
     created: int
@@ -58,6 +62,9 @@ class _Summary(OpenAnswer):
     answer: str
     llm: str | None
     votes: int
+    first: str
+    turn: int
+    match: str | None
 
 
 class Kept(OpenAnswer):
@@ -83,6 +90,7 @@ router = APIRouter(route_class=StrictRoute)
 
 _T = TypeVar("_T")
 _SHOWN = 200  # characters of a prompt, and of an answer, in the list
+_AROUND = 60  # characters before a word that was found
 _LINES = {"description": "JSON Lines.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}
 
 
@@ -103,7 +111,8 @@ async def latest(
         return history.search(q.split(), limit + 1, offset=offset, before=before, owner=name)
 
     answers = await _with(request, found)
-    return JSONResponse({"data": [_summary(answer) for answer in answers[:limit]], "more": len(answers) > limit})
+    data = [_summary(answer, q.split()) for answer in answers[:limit]]
+    return JSONResponse({"data": data, "more": len(answers) > limit})
 
 
 @router.get("/v1/history/{id}", responses={200: {"model": Kept}})
@@ -161,16 +170,33 @@ async def _with(request: Request, work: Callable[[History, str], _T]) -> _T:
     return await asyncio.to_thread(work, history, name)
 
 
-def _summary(answer: KeptAnswer) -> dict[str, Any]:
+def _summary(answer: KeptAnswer, words: Sequence[str]) -> dict[str, Any]:
     best = answer.report["candidates"][answer.report["ranking"]["best"]]
+    questions = [turn["content"] for turn in answer.messages if turn["role"] == "user"]
+    prompt, text = answer.messages[-1]["content"][:_SHOWN], answer.text.strip()[:_SHOWN]
     return {
         "id": answer.id,
         "created": int(answer.created_at.timestamp()),
-        "prompt": answer.messages[-1]["content"][:_SHOWN],
-        "answer": answer.text.strip()[:_SHOWN],
+        "prompt": prompt,
+        "answer": text,
         "llm": None if answer.report["mode"] == "fuse" else best.get("model"),
         "votes": len(answer.votes),
+        "first": (questions or [prompt])[0][:_SHOWN],
+        "turn": max(len(questions), 1),
+        "match": _match(answer, words, f"{prompt}\n{text}"),
     }
+
+
+def _match(answer: KeptAnswer, words: Sequence[str], shown: str) -> str | None:
+    """Return the text around the first word that is not in `shown`; None if all are."""
+    word = next((word.casefold() for word in words if word.casefold() not in shown.casefold()), None)
+    texts = (*(turn["content"] for turn in answer.messages), answer.text, *(each.text for each in answer.candidates))
+    text = next((text for text in texts if word is not None and word in text.casefold()), None)
+    if word is None or text is None:
+        return None
+    begin = max(text.casefold().find(word) - _AROUND, 0)
+    end = begin + _SHOWN
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
 
 
 def _kept(answer: KeptAnswer) -> Response:

@@ -54,14 +54,23 @@ class LLMStanding(OpenAnswer):
     kinds: dict[Literal["answer", "code", "other"], Share]
 
 
+class Voted(OpenAnswer):
+    """Numbers of votes of each kind; the preference for one of n answers is one vote and n − 1 comparisons."""
+
+    blind: int
+    open: int
+
+
 class Standings(OpenAnswer):
     """Results of the ensemble's LLMs, strongest first, from `rankings` recorded rankings and the votes of this key.
 
-    `missing` is the number of rankings that priors from the record still lack, and `used` whether they count.
+    `voted` are the numbers of answers with votes; `missing` is the number of rankings that priors from the record still
+    lack, and `used` whether they count.
     """
 
     data: list[LLMStanding]
     rankings: int
+    voted: Voted
     missing: int
     used: bool
 
@@ -78,11 +87,11 @@ async def standings(request: Request) -> Response:
 def _read(ensemble: Ensemble, history: History | None, name: str) -> dict[str, Any]:
     models = models_of([member.llm for member in ensemble.members])
     learned = ensemble.recorded()
-    tallies = _count(() if history is None else history.voted(owner=name))
+    tallies, voted = _count(() if history is None else history.voted(owner=name))
     data = [_standing(llm, model, learned, tallies[llm]) for llm, model in models.items()]
     data.sort(key=lambda each: -9e9 if each["strength"] is None else each["strength"], reverse=True)
     used = ensemble.settings.priors == "auto" and learned.usable is not None
-    return {"data": data, **learned.to_dict(), "used": used}
+    return {"data": data, **learned.to_dict(), "voted": {kind: voted[kind] for kind in ("blind", "open")}, "used": used}
 
 
 def _standing(llm: str, model: str, learned: Learned, tallies: _Tallies) -> dict[str, Any]:
@@ -143,8 +152,9 @@ class _Tally:
 _Tallies = dict[Literal["votes", "blind", "open"], _Tally]
 
 
-def _count(answers: Iterable[KeptAnswer]) -> defaultdict[str, _Tallies]:
-    """Count the votes on each LLM's answers against another LLM, and the wins."""
+def _count(answers: Iterable[KeptAnswer]) -> tuple[defaultdict[str, _Tallies], Counter[str]]:
+    """Count the votes on each LLM's answers against another LLM, and the wins; and the answers with votes by kind."""
+    voted: Counter[str] = Counter()
     found: defaultdict[str, _Tallies] = defaultdict(lambda: {"votes": _Tally(), "blind": _Tally(), "open": _Tally()})
     for answer in answers:
         names = [candidate.get("model") for candidate in answer.report["candidates"]]  # not the fused text
@@ -160,4 +170,5 @@ def _count(answers: Iterable[KeptAnswer]) -> defaultdict[str, _Tallies]:
         for (name, kind), count in counts.items():
             found[name][kind].count += count
             found[name][kind].squares += count**2
-    return found
+        voted.update({kind for _, kind in counts})
+    return found, voted

@@ -2,7 +2,7 @@
 
 import { copyButton, element } from "./elements.js";
 import { highlight, render } from "./markdown.js";
-import { letter, money, number, reason, seconds } from "./words.js";
+import { isCut, letter, money, number, reason, seconds } from "./words.js";
 
 const EVERY = 120; // milliseconds between two drawings of a text that is being written
 
@@ -109,26 +109,36 @@ export class Card {
   }
 
   /** What the report says of it; a blind card keeps it until `reveal`. */
-  report(candidate, rank) {
+  report(candidate, rank, tied = false) {
     this.wrote(candidate.text || candidate.refusal || "", candidate.seconds);
     if (candidate.reasoning && !this.body.previousElementSibling?.matches("details")) {
       this.body.before(element("details", { className: "thoughts" }, element("summary", {}, "Thoughts"),
         element("div", { className: "prose" }, render(candidate.reasoning))));
     }
-    this.known = { candidate, rank };
+    this.known = { candidate, rank, tied };
+    this.same = null;
     if (!this.blind) this.tell();
   }
 
   tell() {
-    const { candidate, rank } = this.known;
-    this.state.textContent = rank === null ? "" : `rank ${rank}`;
-    this.entab(rank === null ? "" : `#${rank}`);
+    const { candidate, rank, tied } = this.known;
+    this.state.textContent = this.same ? `same text as ${this.same}` : rank === null ? "" : `rank ${rank}${tied ? ", tied" : ""}`;
+    this.entab(this.same ? `= ${this.same}` : rank === null ? "" : `#${rank}`);
     const facts = [];
     if (typeof candidate.seconds === "number") facts.push(seconds(candidate.seconds));
     if (candidate.usage) facts.push(`${number(candidate.usage.completion_tokens ?? 0)} tokens`);
     if (typeof candidate.cost === "number") facts.push(money(candidate.cost));
-    if (candidate.finish_reason === "length") facts.push("cut off at its limit");
+    if (isCut(candidate)) facts.push("cut off at its limit");
     this.facts.textContent = facts.join(" · ");
+  }
+
+  /** Folds the card to a line that names the one with the same text; null unfolds it. */
+  repeat(letters) {
+    this.same = letters;
+    this.root.classList.toggle("same", letters !== null);
+    if (letters === null) return;
+    this.state.textContent = `same text as ${letters}`;
+    this.entab(`= ${letters}`);
   }
 
   mark(words) {

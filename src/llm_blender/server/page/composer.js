@@ -13,6 +13,7 @@ export function connectComposer(ask) {
     event.preventDefault();
     const question = field.value.trim();
     if (!question) return field.focus();
+    if (none()) return openOptions(true);
     ask(question);
   });
   field.addEventListener("keydown", (event) => {
@@ -87,12 +88,16 @@ export function take(system, settings = {}) {
   summarise();
 }
 
+const none = () => members().length > 0 && !chosen().length;
+
 /** Says on the button of the options what is chosen. */
 function summarise() {
   const all = members().length;
   const some = chosen().length;
   const changed = ["system", "temperature", "max-tokens", "samples", "seed"].some((id) => $(id).value !== "");
   const models = some === all ? `${all} ${all === 1 ? "model" : "models"}` : `${some} of ${all} models`;
+  $("go").disabled = none();
+  $("no-models").hidden = !none();
   $("options-summary").textContent = all ? `${models}${changed ? ", settings" : ""}` : "Models";
 }
 

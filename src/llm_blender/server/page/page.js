@@ -38,13 +38,20 @@ async function begin() {
   await route();
 }
 
-const named = () => /^#\/?(chatcmpl-\w+)$/.exec(location.hash)?.[1] ?? null;
+const named = () => /^#\/?([^/]+)$/.exec(location.hash)?.[1] ?? null;
 
 /** Shows what the address names: a kept answer, or a new conversation. */
 async function route() {
+  for (const id of ["history", "standings"]) $(id).close();
   const id = named();
-  if (id !== null && info?.history) await openKept(id, { push: false });
-  else clear();
+  if (id === null) return clear();
+  try {
+    if (!info?.history) throw gone();
+    await openKept(id, { push: false });
+  } catch (error) {
+    if (error.status === 404) clear();
+    throw error;
+  }
 }
 
 // ── Asking ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,11 +150,14 @@ function clear() {
   if (!window.matchMedia("(hover: none)").matches) $("question").focus();
 }
 
+const gone = () => Object.assign(new Error("This answer is no longer kept."), { status: 404 });
+
 /** Shows a kept answer with the conversation before it, to go on from there. */
 async function openKept(id, { push = true } = {}) {
   const mine = ++round;
   asking?.abort();
-  const kept = await json(`v1/history/${encodeURIComponent(id)}`);
+  const kept = await json(`v1/history/${encodeURIComponent(id)}`)
+    .catch((error) => { throw error.status === 404 ? gone() : error; });
   if (mine !== round) return;
   keepFirst(0);
   const { messages } = kept;
@@ -222,5 +232,5 @@ async function attempt(work) {
   }
 }
 
-connectHistory(openKept, attempt);
+connectHistory({ open: openKept, attempt, blind });
 attempt(begin);

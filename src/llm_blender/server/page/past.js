@@ -2,20 +2,32 @@
 
 import { call, json } from "./service.js";
 import { element } from "./elements.js";
+import { isSeen, see } from "./seen.js";
 
 const $ = (id) => document.getElementById(id);
 const PAUSE = 200; // milliseconds without a key before a search
 
-/** Connects the drawer; `open` shows the kept answer with an id, `attempt` does work and shows its trouble. */
-export function connectHistory(open, attempt) {
+/**
+ * Connects the drawer.
+ *
+ * `open` shows the kept answer with an id, `attempt` does work and shows its trouble, `blind` tells whether names are
+ * hidden until there is a vote.
+ */
+export function connectHistory({ open, attempt, blind }) {
   let searching = null;
   let round = 0;
+  let listed = []; // the entries, newest first
 
   $("open-history").addEventListener("click", () => attempt(async () => {
     $("search").value = "";
     await list();
     $("history").showModal();
   }));
+  $("search").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault(); // a browser would only clear the field
+    $("history").close();
+  });
   $("close-history").addEventListener("click", () => $("history").close());
   $("older").addEventListener("click", () => attempt(more));
   $("search").addEventListener("input", () => {
@@ -30,25 +42,24 @@ export function connectHistory(open, attempt) {
     const mine = ++round;
     const page = await json(`v1/history?limit=30${query()}`);
     if (mine !== round) return; // a later search has begun
-    $("entries").replaceChildren(...page.data.map(entry));
-    ended(page);
+    listed = [];
+    extend(page);
   }
 
   async function more() {
-    const last = $("entries").lastElementChild?.dataset.id;
-    const page = await json(`v1/history?limit=30${query()}${last ? `&before=${encodeURIComponent(last)}` : ""}`);
-    $("entries").append(...page.data.map(entry));
-    ended(page);
+    const before = encodeURIComponent(listed.at(-1).id);
+    extend(await json(`v1/history?limit=30${query()}&before=${before}`));
   }
 
-  function ended(page) {
+  function extend(page) {
+    listed.push(...page.data.map((kept) => ({ ...kept, item: entry(kept) })));
+    $("entries").replaceChildren(...grouped(listed).flatMap((turns) => {
+      turns.forEach(({ item }, i) => item.classList.toggle("later", i > 0));
+      return turns.map(({ item, id }) => document.querySelector(`#entries .gone[data-id="${CSS.escape(id)}"]`) ?? item);
+    }));
     $("older").hidden = !page.more;
-    empty();
-  }
-
-  function empty() {
-    $("history-empty").hidden = $("entries").children.length > 0;
-    $("history-empty").textContent = $("search").value.trim() ? "Nothing is found." : "There are no questions yet.";
+    $("history-empty").hidden = listed.length > 0;
+    $("history-empty").textContent = query() ? "Nothing is found." : "There are no questions yet.";
   }
 
   function query() {
@@ -56,12 +67,16 @@ export function connectHistory(open, attempt) {
     return words ? `&q=${encodeURIComponent(words)}` : "";
   }
 
-  function entry({ id, created, prompt, votes, answer, llm }) {
+  function entry({ id, created, prompt, votes, answer, llm, first, turn, match }) {
+    const secret = blind() && votes === 0 && !isSeen(id);
+    if (!secret) see(id);
     const when = new Date(created * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-    const facts = [when, llm, votes > 0 && "voted"].filter(Boolean).join(" · ");
+    const facts = [when, secret ? "not voted on" : llm, votes > 0 && "voted"].filter(Boolean).join(" · ");
+    const preview = secret ? null : match ?? answer;
     const show = element("button", { type: "button", className: "entry" },
+      turn > 1 && element("span", { className: "first fine" }, `In: ${first}`),
       element("span", { className: "prompt" }, prompt),
-      answer ? element("span", { className: "preview" }, answer) : null,
+      preview && element("span", { className: "preview" }, preview),
       element("span", { className: "fine" }, facts));
     const remove = element("button", { type: "button", className: "quiet small", "aria-label": `Delete: ${prompt}` }, "Delete");
     const item = element("li", {}, show, remove);
@@ -88,6 +103,18 @@ export function connectHistory(open, attempt) {
       item.querySelector("button").focus();
     }));
   }
+}
+
+/** Conversations, the last one that went on first; their turns are in the order of asking. */
+function grouped(listed) {
+  const all = [];
+  const groups = new Map(); // by first question, the last conversation that began with it
+  for (const kept of listed.toReversed()) {
+    if (kept.turn === 1 || !groups.has(kept.first)) all.push(groups.set(kept.first, []).get(kept.first));
+    groups.get(kept.first).push(kept);
+  }
+  const newest = (turns) => listed.indexOf(turns.at(-1));
+  return all.toSorted((one, other) => newest(one) - newest(other));
 }
 
 async function download(format) {

@@ -33,17 +33,17 @@ function style() {
   return loaded;
 }
 
-function parts({ data, rankings, missing, used }) {
+function parts({ data, rankings, voted, missing, used }) {
   const votes = { blind: total(data, "blind"), open: total(data, "open") };
   if (!rankings && !votes.blind && !votes.open) {
     return [make("p", {}, "There is nothing to compare yet: ask two LLMs or more, and vote for the better answer.")];
   }
   const priors = used ? " They count as priors." : missing ? ` Priors need ${count(missing)} more.` : "";
   return [
-    make("p", {}, `${plural(rankings, "ranking")}, ${plural(votes.blind, "blind vote")} and ${plural(votes.open, "open vote")}. `
+    make("p", {}, `${plural(rankings, "ranking")}, ${from(votes.blind, voted.blind, "blind vote")} and ${from(votes.open, voted.open, "open vote")}. `
       + "A line on a bar is the 95 % interval: where two overlap widely, chance may have made the order."),
     ...table(data),
-    make("p", { class: "fine" }, "Blind votes were given without names and ranks. A vote is won against one other LLM; a tie is half "
+    make("p", { class: "fine" }, "Blind votes were given without names and ranks. The best of three answers wins two comparisons; a tie is half "
       + "a win, and the dotted line is one half. Ranked first: how often the ranker put an answer of the LLM first. "
       + `Strength: in logits, relative to the mean of the LLMs, from all comparisons of the recorded rankings.${priors}`),
   ];
@@ -58,8 +58,8 @@ function table(data) {
   const ranker = (llm) => (kind === "all" ? llm.ranker : llm.kinds[kind]);
   const columns = [
     { title: "LLM", value: ({ llm }) => llm },
-    { title: "Blind votes", value: ({ blind }) => rate(blind), cell: ({ blind }) => share(blind, "votes", true) },
-    { title: "Open votes", value: ({ open }) => rate(open), cell: ({ open }) => share(open, "votes", true) },
+    { title: "Blind votes", value: ({ blind }) => rate(blind), cell: ({ blind }) => share(blind, "blind votes", true) },
+    { title: "Open votes", value: ({ open }) => rate(open), cell: ({ open }) => share(open, "open votes", true) },
     { title: "Ranked first", value: (llm) => rate(ranker(llm)), cell: (llm) => share(ranker(llm), "prompts", false) },
     { title: "Strength", value: ({ strength }) => strength, cell: (llm) => strengthOf(llm, scale) },
   ];
@@ -158,6 +158,8 @@ const rate = ({ count, won }) => (count ? won / count : null);
 const total = (data, kind) => data.reduce((sum, llm) => sum + llm[kind].count, 0) / 2; // each vote is on two
 const count = (value) => value.toLocaleString("en", { maximumFractionDigits: 0 });
 const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+const from = (comparisons, votes, kind) =>
+  (votes ? `${plural(comparisons, "comparison")} from ${plural(votes, kind)}` : `no ${kind}s`);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 
 const make = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);

@@ -11,13 +11,18 @@ export class Tabs {
     this.chosen = null;
     list.addEventListener("keydown", (event) => this.move(event));
     narrow.addEventListener("change", () => this.show());
+    list.addEventListener("scroll", () => this.cue(), { passive: true });
+    new ResizeObserver(() => this.cue()).observe(list);
   }
 
   set(cards, chosen = cards[0]) {
     this.cards = cards;
     for (const { tab } of cards) {
       tab.id ||= `tab-${made++}`;
-      tab.onclick = () => this.choose(this.cards.find((card) => card.tab === tab));
+      tab.onclick = () => {
+        this.choose(this.cards.find((card) => card.tab === tab));
+        tab.scrollIntoView({ block: "nearest", inline: "center" });
+      };
     }
     this.list.replaceChildren(...cards.map(({ tab }) => tab));
     this.choose(chosen);
@@ -38,6 +43,14 @@ export class Tabs {
       card.root.hidden = tabbed && !here;
       card.root.setAttribute("role", tabbed ? "tabpanel" : "article");
     }
+    this.cue();
+  }
+
+  /** Marks the ends at which there are further tabs. */
+  cue() {
+    const { scrollLeft, scrollWidth, clientWidth } = this.list;
+    this.list.classList.toggle("before", scrollLeft > 2);
+    this.list.classList.toggle("after", scrollLeft + clientWidth < scrollWidth - 2);
   }
 
   move(event) {

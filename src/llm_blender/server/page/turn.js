@@ -3,9 +3,10 @@
 import { Card } from "./card.js";
 import { element } from "./elements.js";
 import { facts, fusedText, matrix, source } from "./results.js";
+import { isSeen, see } from "./seen.js";
 import { Tabs } from "./tabs.js";
 import { Ballot } from "./votes.js";
-import { letter, listed } from "./words.js";
+import { failureText, letter, listed } from "./words.js";
 
 const FUSED = "★"; // in place of the letter of a candidate
 const wide = window.matchMedia("(min-width: 62rem)");
@@ -14,7 +15,7 @@ const TICK = 100; // milliseconds between two looks at the clock
 /** A turn of the conversation. `actions` are `edit`, `again` and `attempt`. */
 export class Turn {
   constructor(question, actions, { blind = false, mode = "pick" } = {}) {
-    Object.assign(this, { question, actions, blind, mode, cards: [], id: null, report: null });
+    Object.assign(this, { question, actions, blind, mode, kept: false, cards: [], id: null, report: null });
     this.words = element("p", { className: "words" }, question);
     this.editButton = element("button", { type: "button", className: "quiet small", onclick: () => this.edit() }, "Edit");
     this.asking = element("div", { className: "question" }, this.words, this.editButton);
@@ -147,7 +148,8 @@ export class Turn {
 
   /** Shows an answer that was kept, with a card for each of its candidates. */
   restore(kept) {
-    this.blind &&= !kept.votes.length;
+    this.blind &&= !kept.votes.length && !isSeen(kept.id);
+    this.kept = true;
     this.finish(kept.blend, kept.id, kept.votes);
   }
 
@@ -160,10 +162,15 @@ export class Turn {
     if (this.answered.length !== candidates.length) this.deal(candidates.map((candidate) => candidate.model ?? "unknown"));
     const cards = this.answered.length ? this.answered : this.cards;
     const several = candidates.length > 1;
-    candidates.forEach((candidate, i) => cards[i].report(candidate, several ? ranking.ranks[i] : null));
+    const tied = (i) => candidates.some(({ text }, j) =>
+      ranking.ranks[j] === ranking.ranks[i] && text.trim() !== candidates[i].text.trim());
+    candidates.forEach((candidate, i) => cards[i].report(candidate, several ? ranking.ranks[i] : null, tied(i)));
     const failed = this.failed;
     const unseen = report.failures.slice(0, Math.max(0, report.failures.length - failed.length)); // not called: they have no card
-    failed.forEach((card, i) => { card.message = report.failures[unseen.length + i]?.message; });
+    failed.forEach((card, i) => {
+      const failure = report.failures[unseen.length + i];
+      if (failure) card.message = failureText(failure, this.kept).replace(`${card.model}: `, "");
+    });
 
     const fused = fusedText(report);
     this.fused = fused === null ? null : this.fused ?? new Card(cards.length, "Fused", { blind: this.blind, letters: FUSED });
@@ -175,7 +182,7 @@ export class Turn {
     this.voted = this.fused ? [...cards, this.fused] : cards;
     this.candidates = cards;
     this.unseen = unseen;
-    this.ballot = id === null || this.voted.length < 2 ? null : new Ballot(this, votes);
+    this.ballot = id === null || new Set(this.voted.map(({ text }) => text)).size < 2 ? null : new Ballot(this, votes);
     if (this.blind && this.ballot) this.hold();
     else this.settle();
   }
@@ -200,7 +207,9 @@ export class Turn {
       this.shown.splice(Math.floor(Math.random() * (this.shown.length + 1)), 0, this.fused);
       this.shown.forEach((card, i) => card.rename(letter(i)));
     }
-    this.place([...this.shown.filter((card) => !card.failed), ...this.failed]);
+    const whole = this.shown.filter((card) => !card.failed);
+    foldSame(whole);
+    this.place([...whole, ...this.failed]);
     this.ends.replaceChildren(this.ballot.root, this.row());
     this.measure();
   }
@@ -209,6 +218,7 @@ export class Turn {
   settle() {
     const { report } = this;
     const revealed = this.blind;
+    see(this.id);
     this.blind = false;
     for (const card of [...this.cards, ...(this.fused ? [this.fused] : [])]) {
       if (card.blind) card.reveal();
@@ -226,12 +236,13 @@ export class Turn {
     const others = all.filter((card) => card !== best && !card.failed);
     const why = element("p", { className: "source" }, source(report, this.candidates));
     if (!revealed) {
+      foldSame([best, ...others]);
       this.place([best, ...others, ...failed], best);
       best.root.after(why);
     }
     this.ends.replaceChildren(...[
       revealed && why,
-      this.unseen.length > 0 && element("ul", { className: "fine" }, ...this.unseen.map(({ message }) => element("li", {}, message))),
+      this.unseen.length > 0 && element("ul", { className: "fine" }, ...this.unseen.map((failure) => element("li", {}, failureText(failure, this.kept)))),
       this.ballot?.root,
       element("dl", { className: "facts" }, ...facts(report)),
       report.candidates.length > 1 && this.comparison(),
@@ -277,6 +288,11 @@ export class Turn {
 
 /** Columns for so many cards: two rows of two look better than three and one. */
 const columns = (count) => Math.max(1, count === 4 ? 2 : Math.min(3, count));
+
+/** Folds the cards whose text is that of one before them. */
+function foldSame(cards) {
+  cards.forEach((card, i) => card.repeat(cards.slice(0, i).find(({ text }) => text && text === card.text)?.letter ?? null));
+}
 
 function shuffle(list) {
   for (let i = list.length - 1; i > 0; i--) {

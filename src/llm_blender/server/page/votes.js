@@ -1,6 +1,7 @@
 // The vote on one question: one of its answers is better than the others, or they are about equal, or all bad.
 
 import { element } from "./elements.js";
+import { isSeen } from "./seen.js";
 import { json } from "./service.js";
 
 /** The buttons of a vote, and what was voted. */
@@ -9,7 +10,7 @@ export class Ballot {
     this.turn = turn;
     this.buttons = turn.voted.map((card, index) => {
       const button = element("button", { type: "button", className: "prefer", "aria-pressed": "false" }, "Prefer this");
-      button.addEventListener("click", () => this.press(button, { preferred: index }));
+      button.addEventListener("click", () => this.press(button, this.over(index)));
       card.vote.replaceChildren(button);
       return button;
     });
@@ -20,6 +21,17 @@ export class Ballot {
     this.root = element("div", { className: "ballot" },
       element("div", { className: "row", role: "group", "aria-label": "Your vote" }, this.equal, this.bad), this.words);
     this.show(votes);
+  }
+
+  /** The vote for an answer against all with another text. */
+  over(preferred) {
+    const others = this.others(preferred);
+    return others.length === this.turn.voted.length - 1 ? { preferred } : { preferred, over: others };
+  }
+
+  others(index) {
+    const { voted } = this.turn;
+    return [...voted.keys()].filter((i) => voted[i].text !== voted[index].text);
   }
 
   choice(words, body) {
@@ -33,7 +45,7 @@ export class Ballot {
     this.turn.actions.attempt(async () => {
       const pressed = button.getAttribute("aria-pressed") === "true";
       const path = `v1/history/${encodeURIComponent(this.turn.id)}/votes`;
-      const blind = this.turn.blind ? { blind: true } : {};
+      const blind = this.turn.blind && !isSeen(this.turn.id) ? { blind: true } : {};
       let kept = this.votes.length ? await json(path, { method: "DELETE" }) : null;
       if (!pressed) kept = await json(path, { method: "POST", body: { ...body, ...blind } });
       this.show(kept.votes);
@@ -48,7 +60,7 @@ export class Ballot {
   get preferred() {
     const { voted } = this.turn;
     return voted.find((_, index) => this.votes.filter(({ a, b, label }) =>
-      (label === "a" && a === index) || (label === "b" && b === index)).length === voted.length - 1);
+      (label === "a" && a === index) || (label === "b" && b === index)).length >= this.others(index).length);
   }
 
   show(votes) {

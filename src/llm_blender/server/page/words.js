@@ -38,9 +38,38 @@ const REASONS = {
 /** Why an LLM gave no answer. */
 export const reason = (code) => REASONS[code] ?? code.replaceAll("_", " ");
 
+/** The message of a failure, which names its LLM once; one that was `kept` has no countdown any more. */
+export function failureText({ message }, kept) {
+  const name = /^.+?: /.exec(message)?.[0];
+  const once = name ? message.replace(`; the last: ${name}`, "; the last: ") : message;
+  return kept ? once.replace(/, tried again (in \d+ s|now)(?=;)/, "") : once;
+}
+
+const FLAWS = {
+  empty: "has no content",
+  loop: "repeats itself",
+  cut_off: "breaks off in the middle",
+  not_json: "is not the JSON required",
+  not_yes_or_no: "answers neither yes nor no",
+  items: "has not the number of items required",
+  too_long: "is longer than required",
+  too_short: "is shorter than required",
+  language: "is not in the language required",
+  miscalculated: "calculates wrongly",
+  not_haiku: "has not the three lines of a haiku",
+};
+
+/** What is wrong with the form of an answer, to follow its letter. */
+export const flaw = (name) => FLAWS[name] ?? name.replaceAll("_", " ");
+
+/** Whether an answer ended at its maximum of tokens. */
+export const isCut = ({ finish_reason: reason }) => CUT.includes(reason?.toLowerCase());
+const CUT = ["length", "max_tokens", "max_output_tokens", "model_length"];
+
 /** How sure it is that an answer is better than another one. */
 export function surely(value, other) {
   if (value === null || value === undefined) return `not compared directly with ${other}`;
+  if (value < 0.5 && value > 0.45) return `first by all comparisons, though in theirs about equal to ${other}`;
   if (Math.abs(value - 0.5) < 0.05) return `about equal to ${other} (probability ${probability(value)})`;
   if (value < 0.5) return `first by all comparisons, though ${other} is ahead in theirs (probability ${probability(1 - value)})`;
   const much = value >= 0.9 ? "clearly better" : value >= 0.7 ? "better" : "a little better";
