@@ -17,7 +17,7 @@ from llm_blender.cli._options import (
     StrategyOptions,
     with_options,
 )
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import counted, note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
 from llm_blender.cli.data_build import build
@@ -118,7 +118,8 @@ class PreferenceSummary(RankSummary):
         """Summarise records, rows and work in one line."""
         without = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
         return (
-            f"{self.records:,} preferences from {self.rows:,} rows with {self.comparisons:,} comparisons in "
+            f"{counted(self.records, 'preferences')} from {counted(self.rows, 'rows')} with "
+            f"{counted(self.comparisons, 'comparisons')} in "
             f"{self.seconds:.1f} s" + (f"; none: {without}" if without else "")
         )
 

@@ -19,7 +19,7 @@ from llm_blender.cli._options import (
     split_names,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, note_unread
+from llm_blender.cli._output import DEGRADED, counted, note, note_unread
 from llm_blender.cli._rows import RowOptions, work_on_rows
 from llm_blender.errors import InputError
 
@@ -119,7 +119,7 @@ def rank(
     settings = {**stage.settings, "judge": judging, "checkpoint": ranker_identity(ranker), "skip_bad": source.skip_bad}
     worked = work_on_rows(source, stage, settings, output, job, kind="rank", label="ranking")
     comparisons, unread = int(worked.tally.counts.get("comparisons", 0)), worked.mean("truncated")
-    worked.remark(f"ranked with {comparisons:,} comparisons")
+    worked.remark(f"ranked with {counted(comparisons, 'comparisons')}")
     note_unread(unread)
     note_unknown(strengths, worked.models)
     note_judge(judge, worked.models)

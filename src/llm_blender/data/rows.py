@@ -83,8 +83,11 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     if not isinstance(instruction, str):
         instruction = tuple(read_conversation(instruction, prompt))
     candidates = record.get("candidates")
-    if not isinstance(candidates, list):
+    if candidates is None:
         raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
+    if not isinstance(candidates, list):
+        kind = type(candidates).__name__
+        raise ValueError(f"`candidates` must be a list of texts or of {{text, model}}, not {kind}")
     reference = next((record[key] for key in ("reference", "output") if record.get(key) is not None), None)
     if reference is not None and not isinstance(reference, str):
         raise ValueError(f"the reference must be a text, not {type(reference).__name__}")
