@@ -259,7 +259,7 @@ def test_show_prints_all_candidates_best_first(blend, elsewhere, ranker, servers
         "1.  b\nlonger [b]one[/b]\nof two lines\n\n2.  a\nshort\n\n"
     )
     explained, work = without_times(result.stderr).splitlines()
-    assert explained.startswith("P(win): how often a judge prefers it")
+    assert explained.startswith("P(win): how often a judge would prefer the answer to another candidate")
     assert work == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown"
 
 

@@ -155,7 +155,7 @@ def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Me
         print_text(answer.fusion.fusion.text, plain=plain)
         typer.echo()
     if not np.isnan(wins).all():
-        note("P(win): how often a judge prefers it to another one of these, on average")
+        note("P(win): how often a judge would prefer the answer to another candidate, on average")
     if not whole.all():
         note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
     if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
