@@ -168,7 +168,7 @@ def parse_judged_row(record: Mapping[str, Any]) -> Example:
 
 
 def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
-    """Parse a candidate of a row: a text, or an object with a `text` and optionally its `model` and `scores`.
+    """Parse a candidate of a row: a text, or an object of a `text` and, if known, `model`, `scores`, `finish_reason`.
 
     Args:
         value: the candidate.
@@ -187,8 +187,9 @@ def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
     except (AttributeError, TypeError, ValueError):
         raise ValueError(f"the scores of {name} must be numbers by name") from None
     finite = {name: score for name, score in numbers.items() if math.isfinite(score)}
-    model = value.get("model")
-    return Candidate(value["text"], None if model is None else str(model), finite)
+    model, reason = value.get("model"), value.get("finish_reason")
+    reason = reason if isinstance(reason, str) else None
+    return Candidate(value["text"], None if model is None else str(model), finite, finish_reason=reason)
 
 
 def _pair(position: int, value: Any, candidates: int) -> LabelledPair:
