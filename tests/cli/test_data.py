@@ -196,6 +196,7 @@ def test_the_summary(blend, rows, ranker):
         "comparisons": 10,
         "truncated": 0.0,
         "records": 2,
+        "cut_off": 0,
         "dropped": {"single": 1, "equal": 1, "tie": 1},
     }
     assert f"1 bad rows left out, the first: {rows}, line 1: not JSON" in result.stderr
