@@ -127,7 +127,7 @@ def _tokens(drawing: Drawing, x: float, y: float, parts: Iterable[tuple[str, flo
 def readings() -> Drawing:
     """Draw the three ways to read an instruction and candidates (after figure 3)."""
     drawing = Drawing(860, 470)
-    drawing.text(20, 32, "1. Alone: one candidate a reading, as a reward model or SummaReranker", "bold")
+    drawing.text(20, 32, "1. Alone: one candidate per pass, as a reward model or SummaReranker", "bold")
     for i, name in enumerate(("y₁", "y₂")):
         end = _tokens(drawing, 20, 46 + 42 * i, [("x", 120, "box"), (name, 150, "best")])
         drawing.arrow(end, 63 + 42 * i, end + 34, 63 + 42 * i)

@@ -157,7 +157,10 @@ class History:
         """
         with self._store.connection() as connection:
             found = connection.execute("SELECT id FROM answers WHERE number = ?", (number,)).fetchone()
-            return self._answer(connection, self._find(connection, found[0] if found else str(number), owner))
+            try:
+                return self._answer(connection, self._find(connection, found[0] if found else "", owner))
+            except NotFoundError:
+                raise NotFoundError(f"The history holds no answer {number}; `blend logs` lists them.") from None
 
     def search(
         self,
@@ -325,7 +328,7 @@ class History:
             f"SELECT {_COLUMNS} FROM answers WHERE id = ? AND {visible}", (id, owner)
         ).fetchone()
         if row is None:
-            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` or `blend logs` lists them.")
+            raise NotFoundError(f"The history holds no answer {id!r}; `GET /v1/history` lists them.")
         return row
 
     def _answer(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> KeptAnswer:

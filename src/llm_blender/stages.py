@@ -266,16 +266,18 @@ class RankRows(Stage[Ranking]):
         kept = {key: row.record[key] for key in ("id", prompt, "input") if key in row.record}
         best = row.example.candidates[result.best]
         model = {} if best.model is None else {"model": best.model}
-        return {**kept, "output": best.text, **model, "ranking": result.summary()}
+        cut = {"finish_reason": best.finish_reason} if best.cut_off else {}
+        return {**kept, "output": best.text, **model, **cut, "ranking": result.summary()}
 
     def count(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """Count comparisons, the share of the text that the ranker did not read, and a judge that failed."""
+        """Count comparisons, the share of the text that was not read, a judge that failed, a chosen text cut off."""
         ranking = row["ranking"]
         judging = ranking.get("evidence", {}).get("judging", {})
         return {
             "comparisons": ranking["comparisons"],
             "truncated": ranking.get("truncated", 0.0),
             "incomplete": "failure" in judging,
+            **({"cut_off": "finish_reason" in row} if self.form == "best_of_n" else {}),
         }
 
 

@@ -225,6 +225,21 @@ def test_if_nobody_answers_it_fails_with_the_reasons(blend, ranker, servers):
     assert result.stderr.count("\n") == 1
 
 
+def test_identical_answers_are_not_compared(blend, ranker, servers):
+    servers(FakeReply("The same.", usage=(3, 1)), FakeReply("The same.\n", usage=(3, 1)))
+    work = without_times(blend("ask", PROMPT, "--show").stderr).splitlines()[-1]
+    assert work == "all 2 answers are identical, 0.0 s, 8 new tokens, $0.0000"
+
+
+def test_a_count_of_one_is_singular(blend, ranker, servers):
+    servers(
+        FakeReply("one", finish_reason="length", usage=(0, 1)), FakeReply("three", finish_reason="length", usage=None)
+    )
+    stderr = blend("ask", PROMPT, "--llm", "a", "--show").stderr
+    assert "cut off at 1 token; raise" in stderr
+    assert "0 comparisons (full), 0.0 s, 1 new token, $0.0000" in without_times(stderr)
+
+
 def test_strict_is_content_with_all_answers(blend, ranker, servers):
     servers(FakeReply("one"), FakeReply("three"))
     assert blend("ask", PROMPT, "--strict").exit_code == 0
@@ -244,7 +259,7 @@ def test_show_prints_all_candidates_best_first(blend, elsewhere, ranker, servers
         "1.  b\nlonger [b]one[/b]\nof two lines\n\n2.  a\nshort\n\n"
     )
     explained, work = without_times(result.stderr).splitlines()
-    assert explained.startswith("P(win): how often a judge prefers it")
+    assert explained.startswith("P(win): how often a judge would prefer the answer to another candidate")
     assert work == "2 comparisons (full), 0.0 s, 1,217 new tokens, cost unknown"
 
 
@@ -364,7 +379,7 @@ def test_the_prompt_from_a_file_and_from_standard_input(blend, ranker, servers, 
         ([""], "The prompt is empty"),
         ([" \n\t"], "The prompt is empty"),
         (["@bytes.bin"], "bytes.bin is not UTF-8 (byte 2)"),
-        (["@missing.txt"], "no file 'missing.txt'"),
+        (["@missing.txt"], "no file 'missing.txt'; a text that begins with @ is written @@.\n"),
         (["caf\udce9"], "An argument is not UTF-8"),
         ([PROMPT, "--llm", "alhpa"], "Unknown LLM 'alhpa': did you mean 'alpha'?"),
         ([PROMPT, "--llm", ""], "Unknown LLM ''"),

@@ -46,7 +46,8 @@ def test_commands(blend, ranker, servers):
     assert rest.count("b #1") == 2
     assert rest.endswith("\n\nthe best\n")
     assert "there is no answer yet\nunknown command /nosuch; /help lists the commands\n" in result.stderr
-    assert "/quit " in blend("chat", stdin="/help\n").stdout
+    assert "/quit    end, as /exit and Ctrl-D do\n" in blend("chat", stdin="/help\n").stdout
+    assert blend("chat", stdin="/exit\nNever?\n").stdout == ""
 
 
 def test_chats_are_in_the_logs_and_go_on(blend, ranker, servers):

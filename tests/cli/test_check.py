@@ -78,7 +78,7 @@ def test_what_a_poor_server_does_not(blend, elsewhere):
     kinds = ("works", "seed", "stream", "tools", "json")
     assert [found[kind] for kind in kinds] == [True, False, False, False, False]
     assert found["cost"] is None
-    assert "4 calls of unknown price" in result.stderr
+    assert result.stderr == "1 of 1 answer; $0.0000 and 4 calls of unknown price\n"
 
 
 def test_refused_keys_of_the_request_are_no_fault(blend):

@@ -156,6 +156,35 @@ def test_the_least_confidence_leaves_out_and_counts(blend, tmp_path, ranker):
         assert all(record["probability"] >= least for record in records)
 
 
+def cut_rows(tmp_path):
+    texts = [
+        {"text": "A long answer that breaks", "finish_reason": "length"},
+        {"text": "Short.", "finish_reason": "stop"},
+    ]
+    rows = [{"instruction": "One?", "candidates": texts}, {"instruction": "Two?", "candidates": ["Longer.", "No."]}]
+    path = tmp_path / "cut.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_chosen_answers_that_were_cut_off_are_counted_or_left_out(blend, tmp_path, ranker):
+    result = blend("data", "preferences", cut_rows(tmp_path), "-o", "out.jsonl", "--json")
+    assert "1 chosen answer cut off at max_tokens; --whole leaves them out" in result.stderr
+    assert (json.loads(result.stdout)["records"], json.loads(result.stdout)["cut_off"]) == (2, 1)
+    whole = blend("data", "preferences", "cut.jsonl", "-o", "out.jsonl", "--json", "--whole")
+    assert "chosen answer" not in whole.stderr
+    found = json.loads(whole.stdout)
+    assert (found["records"], found["cut_off"], found["dropped"]) == (1, 0, {"cut_off": 1})
+
+
+def test_best_of_n_counts_what_was_cut_off(blend, tmp_path, ranker):
+    result = blend("rank", cut_rows(tmp_path), "-o", "best.jsonl", "--best-of-n", "--json")
+    assert "1 chosen answer cut off at max_tokens" in result.stderr
+    assert json.loads(result.stdout)["cut_off"] == 1
+    first, second = map(json.loads, (tmp_path / "best.jsonl").read_text().splitlines())
+    assert (first["finish_reason"], "finish_reason" in second) == ("length", False)
+
+
 def test_the_summary(blend, rows, ranker):
     rows.write_text("{\n" + rows.read_text())
     result = blend("data", "preferences", rows, "-o", "out.jsonl", "--json", "--skip-bad")
@@ -167,6 +196,7 @@ def test_the_summary(blend, rows, ranker):
         "comparisons": 10,
         "truncated": 0.0,
         "records": 2,
+        "cut_off": 0,
         "dropped": {"single": 1, "equal": 1, "tie": 1},
     }
     assert f"1 bad rows left out, the first: {rows}, line 1: not JSON" in result.stderr

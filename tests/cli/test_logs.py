@@ -56,7 +56,7 @@ def test_one_answer_whole(blend, asked):
 def test_an_answer_is_deleted(blend, refuse, asked):
     assert blend("logs", "2", "--delete").stderr == "deleted 2\n"
     assert [each["number"] for each in json.loads(blend("logs", "--json").stdout)] == [3, 1]
-    refuse("logs", "2", message="The history holds no answer '2'")
+    refuse("logs", "2", message="The history holds no answer 2; `blend logs` lists them.")
     refuse("logs", "sky", "--delete", message="--delete needs the NUMBER of one answer")
 
 

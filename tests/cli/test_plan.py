@@ -151,13 +151,25 @@ def test_a_job_prints_the_plan_beside_what_it_took(blend: Blend, ranker: FakeRan
     assert "plan" not in blend("rank", file, "-o", "unplanned.jsonl").stderr
 
 
-def test_the_table_shows_what_is_unknown(blend: Blend, ranker: FakeRanker) -> None:
+def test_what_is_unknown_has_a_note_and_no_row(blend: Blend, ranker: FakeRanker) -> None:
     result = blend("plan", write("rows.jsonl", ranked_rows(20)), "--sample", 0)
     lines = {line.split("\t")[0]: line.split("\t")[1:] for line in result.stdout.splitlines()}
     assert lines["rows"][0] == "20"
-    assert lines["hours.cpu"] == ["unknown"] * 4
+    assert not [name for name, cells in lines.items() if set(cells) == {"unknown"}]
     assert lines["dollars"][0] == "$0.0000"
-    assert "hours.cpu unknown: nothing was measured" in result.stderr
+    assert "hours.cpu, hours.wall" in result.stderr
+    assert result.stderr.count(": nothing was measured") == 1
+
+
+def test_the_table_has_the_calls_of_all_llms(blend: Blend, ranker: FakeRanker, server: FakeOpenAIServer) -> None:
+    result = blend("plan", write("in.jsonl", prompts(6)), "-n", 2)
+    lines = dict(line.split("\t")[:2] for line in result.stdout.splitlines())
+    assert (lines["calls of a, at most"], lines["calls of bb, at most"], lines["calls of all, at most"]) == (
+        "12",
+        "12",
+        "24",
+    )
+    assert "calls of all, at most" not in blend("plan", "in.jsonl", "--llm", "a").stdout
 
 
 # Fusing

@@ -103,7 +103,7 @@ def test_answers_satisfy_a_schema(blend, ranker, servers, tmp_path, given):
     ("args", "message"),
     [
         (["--schema", "{"], "this is not JSON"),
-        (["--schema", "none.json"], "no file 'none.json'"),
+        (["--schema", "none.json"], "error: There is no file 'none.json'.\n"),
         (["--schema", "{}", "--mode", "fuse"], "--schema works in the mode pick only"),
         (["-x", "--json"], "leave out -x or --json"),
         (["--strategy", "nosuch"], "nosuch"),

@@ -180,7 +180,7 @@ def test_failed_rows_are_left_out_and_tried_again_when_wanted(
     write(Path("rows.jsonl"), rows)
     result = blend("rank", "rows.jsonl", "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
-    assert "1 rows failed, the first: 3: ValueError: too long for this one; --retry-failed" in result.stderr
+    assert "1 row failed, the first: 3: ValueError: too long for this one; --retry-failed" in result.stderr
     assert len(read(Path("out.jsonl"))) == 99
     (failed,) = read(Path("out.jsonl.failed.jsonl"))
     assert failed == {**rows[3], "ranking": {"error": "ValueError: too long for this one"}}

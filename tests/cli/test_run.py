@@ -241,7 +241,7 @@ def test_answers_that_are_cut_off_are_counted(blend, ranker, server, prompts):
     )
     result = blend("run", prompts, "-o", "out.jsonl", "--json")
     assert json.loads(result.stdout)["cut_off"] == 2
-    assert "2 answers are cut off; raise the LLMs' max_tokens" in result.stderr
+    assert "2 answers cut off; raise the LLMs' max_tokens" in result.stderr
 
 
 def test_nobody_answers(blend, ranker, server, prompts):

@@ -154,6 +154,15 @@ class TestBadRows:
 
 
 class TestBadFiles:
+    @pytest.mark.parametrize(
+        ("line", "column"), [('{"prompt": "a"', 15), ('  {"prompt": "a"', 17), ('{"a": [1, 2', 12), ("{", 2)]
+    )
+    def test_an_open_bracket_is_a_fault_at_the_end_of_its_line(self, tmp_path, line, column):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(line.encode() + b"\r\n" + LINES)
+        with pytest.raises(RowError, match=rf"line 1: not JSON .*column {column}\)"):
+            list(read_rows(path))
+
     def test_none(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(NotFoundError, match=f"no file rows.jsonl .looked in {tmp_path}"):

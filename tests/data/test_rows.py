@@ -51,7 +51,7 @@ def test_a_score_that_is_no_finite_number_is_none():
         ({"instruction": []}, "`instruction` must be a text or a list of messages, not an empty list"),
         ({"instruction": ["hi"]}, "Message 0"),
         ({"candidates": None}, "`candidates` is missing"),
-        ({"candidates": "ab"}, "`candidates` is missing"),
+        ({"candidates": "ab"}, "`candidates` must be a list of texts or of {text, model}, not str"),
         ({"candidates": ["a", {"model": "m"}]}, "candidate 1 is neither"),
         ({"candidates": [{"text": "a", "scores": {"x": "high"}}]}, "scores of candidate 0"),
         ({"candidates": [{"text": "a", "scores": [1]}]}, "scores of candidate 0"),

@@ -281,7 +281,8 @@ def test_a_judge_of_the_pool_is_told(server):
 
 
 @pytest.mark.parametrize("options", [{"judge": None}, {"judge": "judge"}])
-def test_a_price_that_is_not_known_is_never_zero(server, options):
+def test_a_price_that_is_not_known_is_never_zero(server, options, monkeypatch):
+    monkeypatch.setattr("llm_blender.config.is_loopback", lambda host: False)
     with pytest.raises(InputError, match=r"The price of ann is not known, and is not taken for zero"):
         build(server, plan(), price=None)
     assert server.calls == 0

@@ -65,6 +65,21 @@ def test_samples_are_asked_with_their_indices_and_the_seed() -> None:
     assert answer.text == "xxx"
 
 
+class Served(FakeLLM):
+    """A fake of a model that may run on several servers."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "name": self.name, "model": self.name[0]}
+
+
+def test_members_of_one_model_have_seeds_of_their_own(store: Store) -> None:
+    llms = [Served(name, lambda messages, sampling: f"{sampling.seed} {sampling.sample}") for name in ("q1", "q2", "z")]
+    members = [Member(llms[0], 2), Member(llms[1]), Member(llms[2])]
+    answer = Ensemble(members, FakeRanker(), store=store).ask(PROMPT, seed=7)
+    assert [candidate.text for candidate in answer.candidates] == ["7 0", "7 1", "9 0", "7 0"]
+
+
 def test_a_conversation_reaches_llms_and_ranker() -> None:
     conversation: list[Message] = [
         {"role": "human", "content": "Hello?"},
@@ -384,7 +399,7 @@ def test_from_config_asks_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (answer.text, answer.ranking.strategy, len(answer.candidates)) == ("a longer one", "bubble", 3)
     assert blender.settings.limits == Limits(30, 2)
     assert len(one.requests) == 2
-    assert answer.cost is None
+    assert [candidate.cost == 0 for candidate in answer.candidates] == [True, True, False]  # here, and with a price
     assert len(store) == 3
 
 

@@ -647,21 +647,21 @@ def read_text(argument: str) -> str:
     if argument == STDIO:
         return _decode(sys.stdin.buffer.read(), "Standard input").rstrip("\r\n")
     if argument.startswith("@") and not argument.startswith("@@"):
-        return read_file(argument[1:])
+        return read_file(argument[1:], "; a text that begins with @ is written @@")
     # Bytes of the command line that are not UTF-8 arrive as lone surrogates.
     return _decode(os.fsencode(argument.removeprefix("@")), "An argument")
 
 
-def read_file(name: str) -> str:
-    """Read a text file, without its trailing line ends."""
-    return _decode(_read(name), name).rstrip("\r\n")
+def read_file(name: str, hint: str = "") -> str:
+    """Read a text file, without its trailing line ends; `hint` ends the message if there is none."""
+    return _decode(_read(name, hint), name).rstrip("\r\n")
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, hint: str) -> bytes:
     try:
         return Path(name).expanduser().read_bytes()
     except FileNotFoundError:
-        raise NotFoundError(f"There is no file {name!r}; a text that begins with @ is written @@.") from None
+        raise NotFoundError(f"There is no file {name!r}{hint}.") from None
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}.") from None
 

@@ -140,6 +140,11 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def counted(count: float, unit: str) -> str:
+    """Format a number of things, such as ``1 row`` and ``2,000 rows``; `unit` is the plural."""
+    return f"{count:,.0f} {unit.removesuffix('s') if count == 1 else unit}"
+
+
 def note_unread(share: float) -> None:
     """Print the share of the text that the ranker did not read, unless it is below 0.1 %."""
     if share >= 0.001:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from llm_blender.cli._output import note
+from llm_blender.cli._output import counted, note
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +136,7 @@ class _Log:
 def dollars(cost: float, unpriced: int = 0) -> str:
     """Format a cost in dollars, with the number of unpriced calls."""
     digits = 6 if 0 < cost < 0.001 else 4
-    return f"${cost:.{digits}f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
+    return f"${cost:.{digits}f}" + (f" and {counted(unpriced, 'calls')} of unknown price" if unpriced else "")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from llm_blender.cli._options import (
     cached_ranker,
     split_names,
 )
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import counted, note, print_json, print_table
 from llm_blender.errors import InputError, describe_failures, unknown_name
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def note_judges(judges: Mapping[str, LLMJudge]) -> None:
         totals = judge.totals
         cost = "cost unknown" if totals.cost is None else f"${totals.cost:.4f}"
         tokens = totals.usage.prompt_tokens + totals.usage.completion_tokens
-        note(f"{name}: {totals.calls:,} calls, {totals.recalled:,} found in the store; {tokens:,} tokens, {cost}")
+        calls = f"{counted(totals.calls, 'calls')}, {totals.recalled:,} found in the store"
+        note(f"{name}: {calls}; {counted(tokens, 'tokens')}, {cost}")
         if totals.unreadable:
             example = " ".join((totals.example or "").split())[:80]
             note(f"{name}: {totals.unreadable:,} replies held no verdict and count as ties, such as {example!r}")

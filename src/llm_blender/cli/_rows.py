@@ -24,7 +24,7 @@ from llm_blender.cli._options import (
     SkipBadOption,
     split_names,
 )
-from llm_blender.cli._output import note, note_unread
+from llm_blender.cli._output import counted, note, note_unread
 from llm_blender.cli._progress import Report, progress
 from llm_blender.errors import InputError, RowError, WorkError, unknown_name
 
@@ -66,7 +66,8 @@ class RankSummary:
 
     def headline(self) -> str:
         """Summarise rows and work in one line."""
-        return f"{self.rows:,} rows ranked with {self.comparisons:,} comparisons in {self.seconds:.1f} s"
+        comparisons = counted(self.comparisons, "comparisons")
+        return f"{counted(self.rows, 'rows')} ranked with {comparisons} in {self.seconds:.1f} s"
 
 
 def ranking_by(ranker: Ranker, settings: Mapping[str, Any], k: int | None = None) -> Rank:
@@ -101,7 +102,7 @@ def remark(summary: RankSummary, bad: Sequence[RowError]) -> None:
 def note_bad(bad: Sequence[RowError]) -> None:
     """Print the number of malformed rows, and the first of them, to standard error."""
     if bad:
-        note(f"{len(bad):,} bad rows left out, the first: {bad[0]}")
+        note(f"{counted(len(bad), 'bad rows')} left out, the first: {bad[0]}")
 
 
 class RankableRows:
@@ -232,10 +233,11 @@ class Worked:
     def remark(self, headline: str, result: str = "") -> None:
         """Print a line on the work, and others on rows that were left out or failed, to standard error."""
         resumed = f", {self.tally.resumed:,} of them by earlier runs" if self.tally.resumed else ""
-        note(f"{self.tally.rows:,} rows {headline} in {self.seconds:.1f} s{resumed}{result}")
+        note(f"{counted(self.tally.rows, 'rows')} {headline} in {self.seconds:.1f} s{resumed}{result}")
         note_bad(self.bad)
         if failed := self.tally.failed:
-            note(f"{len(failed):,} rows failed, the first: {_failure(failed[0])}; --retry-failed tries them again")
+            rows = counted(len(failed), "rows")
+            note(f"{rows} failed, the first: {_failure(failed[0])}; --retry-failed tries them again")
 
 
 def work_on_rows(

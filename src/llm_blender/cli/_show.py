@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llm_blender.cli._markdown import print_text
-from llm_blender.cli._output import note, note_unread
+from llm_blender.cli._output import counted, note, note_unread
 from llm_blender.cli._progress import dollars
 from llm_blender.errors import describe_failures, grouped_failures
 
@@ -110,7 +110,9 @@ def remark_on(answer: Answer, stored: int) -> None:
 
 
 def _cut_off(candidate: Candidate) -> str:
-    return "cut off" if candidate.usage is None else f"cut off at {candidate.usage.completion_tokens:,} tokens"
+    return (
+        "cut off" if candidate.usage is None else f"cut off at {counted(candidate.usage.completion_tokens, 'tokens')}"
+    )
 
 
 def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Member], *, plain: bool) -> None:
@@ -153,7 +155,7 @@ def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Me
         print_text(answer.fusion.fusion.text, plain=plain)
         typer.echo()
     if not np.isnan(wins).all():
-        note("P(win): how often a judge prefers it to another one of these, on average")
+        note("P(win): how often a judge would prefer the answer to another candidate, on average")
     if not whole.all():
         note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
     if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
@@ -162,9 +164,10 @@ def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Me
         note(line)
     tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
     cost = "cost unknown" if answer.cost is None else dollars(answer.cost)
-    note(
-        f"{ranking.comparisons} comparisons ({ranking.strategy}), {answer.seconds:.1f} s, {tokens:,} new tokens, {cost}"
-    )
+    work = f"{counted(ranking.comparisons, 'comparisons')} ({ranking.strategy})"
+    if len(ranking.order) > 1 and len({candidate.text.strip() for candidate in answer.candidates}) == 1:
+        work = f"all {len(ranking.order)} answers are identical"
+    note(f"{work}, {answer.seconds:.1f} s, {counted(tokens, 'new tokens')}, {cost}")
 
 
 def _final(ranking: Ranking, i: int) -> list[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_blender.cli._markdown import Stream
+from llm_blender.cli._output import counted
 from llm_blender.ensemble import Observer
 from llm_blender.types import Candidate, Failure
 
@@ -107,9 +108,9 @@ class _Member:
             parts.append(f"{self.answered} of {self.calls}")
         if self.answered:
             parts.append(f"{self.seconds:.1f} s")
-            parts += [f"{self.tokens:,} tokens"] * (self.tokens > 0)
+            parts += [counted(self.tokens, "tokens")] * (self.tokens > 0)
         elif self.pieces:
-            parts.append(f"writing, {self.pieces:,} tokens")
+            parts.append(f"writing, {counted(self.pieces, 'tokens')}")
         parts += [self.failure] * bool(self.failure)
         mark = "✓" if self.answered == self.calls else "✗" if self.failure else "…"
         return mark, ", ".join(parts) or "waiting"

@@ -28,7 +28,7 @@ _HELP = """\
 /show    all candidates of the last answer, with ranks, probabilities and what each took
 /models  the LLMs
 /clear   begin a new conversation
-/quit    end, as Ctrl-D does
+/quit    end, as /exit and Ctrl-D do
 Ctrl-C stops an answer. A line that ends with \\ goes on with the next one."""
 _COMMAND = re.compile(r"/\w+$")
 _LINES = 1000  # of the history of lines
@@ -46,8 +46,8 @@ def chat(
 ) -> None:
     """Chat with the LLMs: each message is answered as by `blend ask`, in view of the conversation.
 
-    /show prints all candidates of the last answer, /models the LLMs, /clear begins anew, and /quit or Ctrl-D ends;
-    Ctrl-C stops an answer. Lines of a pipe are messages, too; the exit status is then 1 if one had no answer.
+    /show prints all candidates of the last answer, /models the LLMs, /clear begins anew, and /quit, /exit or Ctrl-D
+    ends; Ctrl-C stops an answer. Lines of a pipe are messages, too; the exit status is then 1 if one had no answer.
     """
     messages, options = continued(options) if go_on else ([], options)
     _, ensemble, _ = prepare(options, pairs, priors)

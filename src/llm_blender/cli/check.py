@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import ConfigOption, JsonOption, LLMOption
-from llm_blender.cli._output import DEGRADED, note, on_terminal, print_json, print_table
+from llm_blender.cli._output import DEGRADED, counted, note, on_terminal, print_json, print_table
 from llm_blender.cli._progress import dollars, progress
 from llm_blender.errors import InputError
 
@@ -56,11 +56,9 @@ def check(
     costs = [cost_of_check(entry, quick=quick) for entry in entries]
     known = [cost for cost in costs if cost is not None]
     usual, most = sum(cost[0] for cost in known), sum(cost[1] for cost in known)
-    parts = [f"this costs about {dollars(usual)}, at most {dollars(most)}"] if most else []
-    if len(known) < len(costs):
-        parts.append(f"the price of {len(costs) - len(known)} of {len(costs)} LLMs is unknown")
-    if parts:
-        note("; ".join(parts))
+    if most:
+        others = f", and the calls of {counted(len(costs) - len(known), 'LLMs')} of unknown price"
+        note(f"this costs about {dollars(usual)}, at most {dollars(most)}" + others * (len(known) < len(costs)))
 
     found = asyncio.run(_check_all(entries, loaded.folder, quick=quick))
     paid = [each.cost for each in found if each.cost is not None]

@@ -17,7 +17,7 @@ from llm_blender.cli._options import (
     StrategyOptions,
     with_options,
 )
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import counted, note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
 from llm_blender.cli.data_build import build
@@ -103,14 +103,17 @@ class PreferenceSummary(RankSummary):
     Attributes:
         records: preferences written.
         dropped: pairs without a record, by reason.
+        cut_off: preferences whose chosen answer was cut off at its maximum of tokens.
     """
 
     records: int = 0
+    cut_off: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
     def count(self, made: Preferences) -> None:
         """Count the preferences of a row."""
         self.records += len(made.records)
+        self.cut_off += made.cut_off
         for reason in made.dropped:
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
@@ -118,7 +121,8 @@ class PreferenceSummary(RankSummary):
         """Summarise records, rows and work in one line."""
         without = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
         return (
-            f"{self.records:,} preferences from {self.rows:,} rows with {self.comparisons:,} comparisons in "
+            f"{counted(self.records, 'preferences')} from {counted(self.rows, 'rows')} with "
+            f"{counted(self.comparisons, 'comparisons')} in "
             f"{self.seconds:.1f} s" + (f"; none: {without}" if without else "")
         )
 
@@ -139,6 +143,9 @@ def preferences(
         Literal["conversational", "standard"],
         typer.Option(help="Write messages, for a chat template; or plain texts, concatenated in training."),
     ] = "conversational",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Leave out pairs whose chosen answer was cut off at max_tokens.")
+    ] = False,
     use_ranking: Annotated[
         bool, typer.Option("--use-ranking", help="Compare nothing: take the `ranking` that the rows hold.")
     ] = False,
@@ -157,11 +164,12 @@ def preferences(
     in the row, and probability null.
 
     No record is made where a row has a `single` candidate or `equal` ones, where the pair is a `tie`, where its direct
-    comparison `contradicted` the ranks or left the ranker `unsure` (below --min-confidence); these are counted. The
-    whole file is checked before the work begins; OUT is written whole or not at all.
+    comparison `contradicted` the ranks or left the ranker `unsure` (below --min-confidence), or with --whole where the
+    chosen answer was `cut_off` (its `finish_reason` in the row); these are counted. The whole file is checked before
+    the work begins; OUT is written whole or not at all.
 
-    JSON, unless the records go to standard output: {rows, skipped, comparisons, seconds, truncated, records, dropped:
-    {reason: count}}.
+    JSON, unless the records go to standard output: {rows, skipped, comparisons, seconds, truncated, records, cut_off,
+    dropped: {reason: count}}.
     """
     from llm_blender.config import load_config
     from llm_blender.data import RowWriter, choose_pairs, compare_chosen, make_preferences, stored_ranking
@@ -190,13 +198,17 @@ def preferences(
                 if model is not None:
                     rankings = compare_chosen(model, [row.prompt for row in chunk], texts, rankings, chosen)
                 for row, ranking, its in zip(chunk, rankings, chosen, strict=True):
-                    made = make_preferences(row.example, ranking, its, min_confidence=min_confidence, format=format)
+                    made = make_preferences(
+                        row.example, ranking, its, min_confidence=min_confidence, format=format, whole=whole
+                    )
                     for record in made.records:
                         writer.write(record.to_dict())
                     summary.count(made)
                 summary.add(rankings)
         summary.seconds = round(time.monotonic() - started, 3)
     remark(summary, rows.bad)
+    if summary.cut_off:
+        note(f"{counted(summary.cut_off, 'chosen answers')} cut off at max_tokens; --whole leaves them out")
     output.print_summary(asdict(summary))
 
 

@@ -19,7 +19,7 @@ from llm_blender.cli._options import (
     split_names,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, print_json
+from llm_blender.cli._output import DEGRADED, counted, note, print_json
 from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.errors import InputError
 
@@ -169,7 +169,8 @@ def _observer(stack: contextlib.ExitStack) -> BuildObserver:
                     continue
                 recalled = f", {estimate.recalled:,} found in the store" if estimate.recalled else ""
                 priced = f"about {dollars(estimate.cost, estimate.unpriced)}, at most ${estimate.most:.4f}"
-                note(f"{estimate.what}: {estimate.calls:,} calls{recalled}, {estimate.tokens:,} tokens, {priced}")
+                calls, tokens = counted(estimate.calls, "calls"), counted(estimate.tokens, "tokens")
+                note(f"{estimate.what}: {calls}{recalled}, {tokens}, {priced}")
             if spent:
                 note(f"paid by earlier runs: ${spent:.4f}")
 
@@ -198,7 +199,8 @@ def _remark(built: Built) -> None:
     if built.unjudged:
         note(f"{built.unjudged:,} judgements failed; the same command retries them")
     for file in built.written:
-        note(f"{file.rows:,} rows with {file.candidates:,} candidates in {file.path}, and its card {file.card}")
+        candidates = counted(file.candidates, "candidates")
+        note(f"{counted(file.rows, 'rows')} with {candidates} in {file.path}, and its card {file.card}")
     note(f"paid: {dollars(built.cost, built.unpriced)}")
 
 

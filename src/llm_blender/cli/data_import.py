@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_blender.cli._options import DatasetOptions, RequiredOutputOptions, split_names, with_options
-from llm_blender.cli._output import note
+from llm_blender.cli._output import counted, note
 from llm_blender.cli._progress import progress
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def import_data(
 
 
 def _remark(imported: Imported) -> None:
-    files = f"{len(imported.inputs):,} file{'s' if len(imported.inputs) > 1 else ''}"
-    note(f"{imported.format}: {imported.records:,} records in {files} became {imported.rows:,} rows")
+    files = counted(len(imported.inputs), "files")
+    note(
+        f"{imported.format}: {counted(imported.records, 'records')} in {files} became {counted(imported.rows, 'rows')}"
+    )
     _note_left_out("records", imported.skipped)
     if imported.bad:
         note(f"the first bad one: {imported.bad}")
@@ -104,7 +106,7 @@ def _remark(imported: Imported) -> None:
         note(remark)
     for file in imported.written:
         beside = f", and its card {file.card}" if file.card else ""
-        note(f"{file.rows:,} rows with {file.pairs:,} judged pairs in {file.path}{beside}")
+        note(f"{counted(file.rows, 'rows')} with {counted(file.pairs, 'judged pairs')} in {file.path}{beside}")
 
 
 def _note_left_out(what: str, counts: Mapping[str, int]) -> None:

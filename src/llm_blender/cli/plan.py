@@ -479,18 +479,20 @@ def _show(plan: Plan) -> None:
     for name, range_ in plan.ranges.items():
         words = _words(name)
         parts = (range_.expected, range_.low, range_.high, range_.maximum)
-        if range_.maximum != 0 or name == "dollars":
+        if any(parts) or (name == "dollars" and range_.maximum == 0):  # notes name what is unknown
             rows.append([name, *("unknown" if part is None else words(part) for part in parts)])
     rows += [[f"{n} actors", _duration(hours), "", "", ""] for n, hours in (plan.actors or {}).items()]
     print_table(_COLUMNS, rows)
-    for name, reason in plan.unknown.items():
-        note(f"{name} unknown: {reason}")
+    for reason in dict.fromkeys(plan.unknown.values()):
+        names = ", ".join(name for name, why in plan.unknown.items() if why == reason)
+        note(f"{names} unknown: {reason}")
 
 
 def _exact(plan: Plan) -> list[tuple[str, int]]:
     found = [("rows", plan.rows), ("rows of the sample", int(plan.sample["rows"]))]
     found += [] if plan.candidates is None else [("candidates", plan.candidates)]
-    return found + [(f"calls of {name}, at most", count) for name, count in plan.calls.items()]
+    found += [(f"calls of {name}, at most", count) for name, count in plan.calls.items()]
+    return found + [("calls of all, at most", sum(plan.calls.values()))] * (len(plan.calls) > 1)
 
 
 def _words(name: str) -> Callable[[float], str]:

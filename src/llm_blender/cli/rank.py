@@ -19,7 +19,7 @@ from llm_blender.cli._options import (
     split_names,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, note_unread
+from llm_blender.cli._output import DEGRADED, counted, note, note_unread
 from llm_blender.cli._rows import RowOptions, work_on_rows
 from llm_blender.errors import InputError
 
@@ -68,7 +68,7 @@ def rank(
     who wrote it, and ranking counts the candidates that FILE has; the strategy auto finds only the best then.
 
     JSON, where the rows do not go to standard output: {rows, skipped, resumed, failed, comparisons, truncated,
-    seconds}.
+    seconds}; with --best-of-n also cut_off, the chosen answers that were cut off at max_tokens.
     """
     from llm_blender.cli._rankers import (
         close_calls,
@@ -119,7 +119,7 @@ def rank(
     settings = {**stage.settings, "judge": judging, "checkpoint": ranker_identity(ranker), "skip_bad": source.skip_bad}
     worked = work_on_rows(source, stage, settings, output, job, kind="rank", label="ranking")
     comparisons, unread = int(worked.tally.counts.get("comparisons", 0)), worked.mean("truncated")
-    worked.remark(f"ranked with {comparisons:,} comparisons")
+    worked.remark(f"ranked with {counted(comparisons, 'comparisons')}")
     note_unread(unread)
     note_unknown(strengths, worked.models)
     note_judge(judge, worked.models)
@@ -128,6 +128,9 @@ def rank(
     note_failed_judge(failures)
     if unjudged := int(worked.tally.counts.get("incomplete", 0)):
         note(f"{unjudged:,} rows lack a verdict of the judge; --retry-failed asks it again")
-    output.print_summary(worked.summary(comparisons=comparisons, truncated=unread))
+    chosen = {"cut_off": int(worked.tally.counts.get("cut_off", 0))} if best_of_n else {}
+    if any(chosen.values()):
+        note(f"{counted(chosen['cut_off'], 'chosen answers')} cut off at max_tokens; raise it, and sample again")
+    output.print_summary(worked.summary(comparisons=comparisons, truncated=unread, **chosen))
     if strict and worked.tally.failed:
         raise typer.Exit(DEGRADED)

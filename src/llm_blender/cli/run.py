@@ -22,7 +22,7 @@ from llm_blender.cli._options import (
     StrictOption,
     with_options,
 )
-from llm_blender.cli._output import DEGRADED, note, note_unread
+from llm_blender.cli._output import DEGRADED, counted, note, note_unread
 from llm_blender.cli._progress import dollars, job_progress, stopping
 from llm_blender.cli._rows import note_bad, rereadable
 from llm_blender.errors import InputError
@@ -152,10 +152,10 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
 
     rows = ran.rows
     resumed = f", {rows.resumed:,} of them by earlier runs" if rows.resumed else ""
-    fused = f", {ran.fused:,} answers fused" if ran.fused else ""
+    fused = f", {counted(ran.fused, 'answers')} fused" if ran.fused else ""
     note(
-        f"{rows.total - len(ran.failures):,} rows{resumed}{fused}; {rows.seconds:.1f} s, {rows.rate:.2g} rows/s, "
-        f"{dollars(ran.cost, ran.unpriced)}"
+        f"{counted(rows.total - len(ran.failures), 'rows')}{resumed}{fused}; {rows.seconds:.1f} s, "
+        f"{rows.rate:.2g} rows/s, {dollars(ran.cost, ran.unpriced)}"
     )
     note_bad(bad)
     for tally in ran.llms.values():
@@ -168,7 +168,7 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
     if quorum := ran.degraded - len(ran.partial):
         note(f"{quorum:,} rows are degraded and not retried, as their quorum of LLMs had answered")
     if ran.cut_off:
-        note(f"{ran.cut_off:,} answers are cut off; raise the LLMs' max_tokens")
+        note(f"{counted(ran.cut_off, 'answers')} cut off; raise the LLMs' max_tokens")
     note_failed_judge(list(ran.unjudged.values()))
     note_unread(ran.truncated)
     if ran.failures and out != STDIO:

@@ -239,7 +239,7 @@ class Records:
 
     def _json(self, number: int, line: bytes) -> dict[str, Any] | RowError:
         try:
-            record = json.loads(line.decode())
+            record = json.loads(line.decode().rstrip())  # else the fault of an open bracket is on the next line
         except UnicodeDecodeError as error:
             return self.error(number, f"not UTF-8 (byte {error.start}); convert the file, e.g. with iconv")
         except json.JSONDecodeError as error:

@@ -17,12 +17,13 @@ from llm_blender.types import Example, Instruction, Ranker, Ranking, TextMessage
 PairChoice = Literal["best_worst", "best_second", "best_random", "all"]
 PAIR_CHOICES: tuple[str, ...] = get_args(PairChoice)
 
-Reason = Literal["single", "equal", "tie", "contradicted", "unsure", "uncompared"]
+Reason = Literal["single", "equal", "tie", "contradicted", "unsure", "uncompared", "cut_off"]
 """Reason for making no record.
 
 `single`: fewer than two candidates have text. `equal`: all candidates are the same text. `tie`: the two share a rank,
 or their logit is zero. `contradicted`: the lower ranked one wins the direct comparison. `unsure`: the probability is
-below the minimum. `uncompared`: a minimum is set, and the two were never compared.
+below the minimum. `uncompared`: a minimum is set, and the two were never compared. `cut_off`: the chosen one was cut
+off at its maximum of tokens, and whole ones are wanted.
 """
 
 
@@ -168,10 +169,12 @@ class Preferences:
     Attributes:
         records: preference records.
         dropped: reasons of the pairs without a record.
+        cut_off: number of records whose chosen answer was cut off at its maximum of tokens.
     """
 
     records: tuple[Preference, ...]
     dropped: tuple[Reason, ...]
+    cut_off: int = 0
 
 
 def make_preferences(
@@ -182,6 +185,7 @@ def make_preferences(
     min_confidence: float = 0.5,
     format: PreferenceFormat = "conversational",
     seed: int = 0,
+    whole: bool = False,
 ) -> Preferences:
     """Make the preference records of a row.
 
@@ -194,6 +198,7 @@ def make_preferences(
             left out.
         format: ``conversational`` for a trainer that applies a chat template, ``standard`` for one that does not.
         seed: seed of the pairs that are drawn.
+        whole: leave out pairs whose chosen answer was cut off, by the `finish_reason` of the candidate.
 
     Raises:
         InputError: a name is unknown, the confidence is not from 0.5 to 1, or the ranking is not of these candidates.
@@ -213,15 +218,18 @@ def make_preferences(
     if not isinstance(pairs, ChosenPairs):
         pairs = choose_pairs([candidate.text for candidate in example.candidates], ranking, pairs, seed=seed)
     records: list[Preference] = []
-    dropped = list(pairs.dropped)
+    dropped, cut_off = list(pairs.dropped), 0
     for chosen, rejected in pairs.pairs:
         margin, probability = _evidence(ranking, chosen, rejected)
-        reason = _objection(margin, probability, min_confidence)
+        reason, cut = _objection(margin, probability, min_confidence), example.candidates[chosen].cut_off
+        if reason is None and cut and whole:
+            reason = "cut_off"
         if reason is None:
+            cut_off += cut
             records.append(_preference(example, chosen, rejected, format, margin, probability))
         else:
             dropped.append(reason)
-    return Preferences(tuple(records), tuple(dropped))
+    return Preferences(tuple(records), tuple(dropped), cut_off)
 
 
 def _preference(

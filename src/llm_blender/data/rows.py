@@ -83,8 +83,11 @@ def parse_row(record: Mapping[str, Any]) -> Example:
     if not isinstance(instruction, str):
         instruction = tuple(read_conversation(instruction, prompt))
     candidates = record.get("candidates")
-    if not isinstance(candidates, list):
+    if candidates is None:
         raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
+    if not isinstance(candidates, list):
+        kind = type(candidates).__name__
+        raise ValueError(f"`candidates` must be a list of texts or of {{text, model}}, not {kind}")
     reference = next((record[key] for key in ("reference", "output") if record.get(key) is not None), None)
     if reference is not None and not isinstance(reference, str):
         raise ValueError(f"the reference must be a text, not {type(reference).__name__}")
@@ -165,7 +168,7 @@ def parse_judged_row(record: Mapping[str, Any]) -> Example:
 
 
 def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
-    """Parse a candidate of a row: a text, or an object with a `text` and optionally its `model` and `scores`.
+    """Parse a candidate of a row: a text, or an object of a `text` and, if known, `model`, `scores`, `finish_reason`.
 
     Args:
         value: the candidate.
@@ -184,8 +187,9 @@ def parse_candidate(value: Any, *, name: str = "the candidate") -> Candidate:
     except (AttributeError, TypeError, ValueError):
         raise ValueError(f"the scores of {name} must be numbers by name") from None
     finite = {name: score for name, score in numbers.items() if math.isfinite(score)}
-    model = value.get("model")
-    return Candidate(value["text"], None if model is None else str(model), finite)
+    model, reason = value.get("model"), value.get("finish_reason")
+    reason = reason if isinstance(reason, str) else None
+    return Candidate(value["text"], None if model is None else str(model), finite, finish_reason=reason)
 
 
 def _pair(position: int, value: Any, candidates: int) -> LabelledPair:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
@@ -290,7 +291,8 @@ class Ensemble:
 
         Args:
             prompt: a text or a conversation.
-            seed: seed of the LLMs (if they support seeds), of the strategy and of the fuser.
+            seed: seed of the LLMs (if they support seeds), of the strategy and of the fuser; where several members
+                have one model, each goes on with the seeds behind those of the earlier one's samples.
             observer: receives the events of this prompt.
             mode: in place of the mode of the settings.
             settings: in place of the ensemble's own, for this prompt.
@@ -315,11 +317,15 @@ class Ensemble:
         messages = to_messages(prompt)
         budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
         store = self.store if cache else None
-        calls = [
-            Call(Caller(member.llm, store, budget), Sampling(seed=seed, sample=sample))
-            for member in (self.members if members is None else members)
-            for sample in range(member.samples)
-        ]
+        calls, samples = [], Counter[object]()
+        for member in self.members if members is None else members:
+            model = member.llm.identity.get("model", member.llm.name)
+            own = seed + samples[model]  # one model on two servers would answer twice the same to one seed
+            samples[model] += member.samples
+            calls += [
+                Call(Caller(member.llm, store, budget), Sampling(seed=own, sample=sample))
+                for sample in range(member.samples)
+            ]
         for call in calls:
             budget.check(call.caller.llm, messages, call.sampling)
         observer.started([call.caller.llm.name for call in calls])
