@@ -16,8 +16,9 @@ from llm_blender.bench.agreement import PairPredictions
 from llm_blender.bench.judged_pairs import PairGain, TextPair
 from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import group_ids
+from llm_blender.data import normalized_key
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.checkpoints import find_checkpoint, read_config
+from llm_blender.rankers.checkpoints import find_checkpoint, read_config, write_seen
 from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
 from llm_blender.ranking import Features, fit_temperature, log_loss, probability
 from llm_blender.training.baselines import (
@@ -44,6 +45,7 @@ from llm_blender.training.loop import Reports, check_fingerprint
 from llm_blender.training.processes import check_processes, is_main_process
 from llm_blender.training.ranker import PairLearner
 from llm_blender.training.recipes import Recipe, Source
+from llm_blender.types import Example
 
 _BASELINES: dict[str, type[BaselineLearner]] = {
     kind.name: kind for kind in (SummaRerankerLearner, SimCLSLearner, RewardModelLearner, MLMHeadLearner)
@@ -124,6 +126,7 @@ def train_ranker(
         config.save(output)
     elif quality.temperature != _temperature(output):
         learner.save_temperature(output, quality.temperature)
+    write_seen(output, (normalized_key(Example(group.prompt)) for group in (*groups, *dev)))
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
 
