@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import random
 import sys
-from pathlib import Path
 
 from llm_blender import PairRanker
-from llm_blender.data import RowWriter
-from llm_blender.training.recipes import Recipe, Source
-from llm_blender.training.run import train_ranker
 
 THINGS = ["the sky", "the sun", "the moon", "a tree", "a bird", "the water", "the sea", "a light"]
 
@@ -32,19 +28,13 @@ def make_rows(count: int) -> list[dict[str, object]]:
 
 
 def main(folder: str = "own-ranker") -> None:
-    """Write the pairs, train on them, and compare two answers with the result."""
-    out = Path(folder)
-    out.mkdir(exist_ok=True)
-    with RowWriter(out / "pairs.jsonl") as writer:
-        for row in make_rows(200):
-            writer.write(row)
-    # From the bundled ranker's weights; `backbone=NAME` in place of `init` trains a fresh one on an encoder of the Hub.
-    source = Source(file="pairs.jsonl", pairs="labelled")
-    recipe = Recipe(sources=(source,), init="bundled", alone=0, epochs=2)
-    train_ranker(recipe, out, out, out / "ranker")
-    ranker = PairRanker.from_pretrained(out / "ranker", evidence=False)
-    comparison = ranker.compare("How old is the sea?", "the sea is blue.", "the sea is 30 years old.")
-    print(f"P(the answer with a number is better) = {1 - comparison.probability:.2f}")
+    """Train on the pairs, and compare two answers before and after."""
+    ranker = PairRanker.from_pretrained()
+    question, texts = "How old is the sea?", ("the sea is blue.", "the sea is 30 years old.")
+    before = 1 - ranker.compare(question, *texts).probability
+    ranker.fit(make_rows(200), output=folder, licence="MIT")
+    after = 1 - ranker.compare(question, *texts).probability
+    print(f"P(the answer with a number is better) = {after:.2f}, before training {before:.2f}")
 
 
 if __name__ == "__main__":

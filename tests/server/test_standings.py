@@ -7,10 +7,10 @@ import hashlib
 
 import pytest
 
+from llm_blender.ranking import wilson_interval
 from llm_blender.record import LEAST
 from llm_blender.server import app as application
 from llm_blender.server.auth import Keys
-from llm_blender.server.standings import wilson_interval
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
 

@@ -280,6 +280,7 @@ class TestRun:
             "model.safetensors",
             "onnx/model_fp32.onnx",
             "onnx/model_int8.onnx",
+            "seen.json",
             "tokenizer.json",
         }
         assert {t.dtype for t in safetensors.torch.load_file(output / "model.safetensors").values()} == {torch.float16}

@@ -119,7 +119,7 @@ class Agreement(Result):
         ties: number of ties that are left out.
         accuracy: share of pairs in which the method prefers the better answer, both orders taken together; one half
             where it prefers neither. That of ``random`` is its expectation.
-        ci95: interval of `accuracy`, resampled by instruction; None for ``random``.
+        ci95: interval of `accuracy`, resampled by instruction (Wilson's where it is 0 or 1); None for ``random``.
         with_ties: accuracy with the judges' ties counted as one half each.
         undecided: share of the pairs in which the method prefers neither.
         longest: accuracy of ``longest`` on the same pairs, which is how often the judges preferred the longer answer;
@@ -193,7 +193,7 @@ def _agreements(judged: JudgedPairs, methods: Sequence[PairPredictions], seed: i
                 pairs=pairs,
                 ties=judged.ties,
                 accuracy=accuracy,
-                ci95=None if method.drawn else resampling.interval(hits),
+                ci95=None if method.drawn else resampling.share(hits),
                 with_ties=(accuracy * pairs + judged.ties / 2) / (pairs + judged.ties),
                 undecided=float((method.logits == 0).mean()),
                 longest=float(_agree(longer, judged.sides).mean()),
@@ -216,7 +216,7 @@ def _bins(judged: JudgedPairs, confidence: Floats, hits: Floats, seed: int) -> t
             len(part.members),
             part.promised,
             part.happened,
-            Resampling(groups[part.members], seed=seed).interval(hits[part.members]),
+            Resampling(groups[part.members], seed=seed).share(hits[part.members]),
         )
         for part in calibration_bins(confidence, hits)
     )

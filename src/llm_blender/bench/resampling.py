@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_blender.ranking import Interval
+from llm_blender.ranking import Interval, wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -89,9 +89,22 @@ class Resampling:
         resampled = self.resample(values[:, None])[:, 0]
         return _interval(resampled[~np.isnan(resampled)])
 
+    def share(self, hits: Floats) -> Interval:
+        """Return the interval of the share of ``[n]`` hits, each from 0 to 1.
+
+        Where all are 0 or all are 1, draws do not differ, and Wilson's interval counts the instructions.
+        """
+        share = float(hits.mean())
+        return wilson_interval(share, self._counts.shape[1]) if share in (0, 1) else self.interval(hits)
+
     def difference(self, method: str, values: Floats, others: Floats) -> Difference:
-        """Compare ``[n]`` values with those of another method."""
-        return Difference(method, float((values - others).mean()), self.interval(values - others))
+        """Compare ``[n]`` values with those of another method; a difference of 1 everywhere is a share of 1."""
+        gains = values - others
+        mean = float(gains.mean())
+        if abs(mean) == 1 and (np.abs(gains) == 1).all():
+            low, high = self.share(np.ones(len(gains)))
+            return Difference(method, mean, Interval(low, high) if mean > 0 else Interval(-high, -low))
+        return Difference(method, mean, self.interval(gains))
 
 
 def intervals(resampled: Floats) -> list[Interval | None]:

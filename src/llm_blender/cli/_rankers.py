@@ -255,6 +255,22 @@ def load_rankers(options: BenchOptions) -> LoadedRankers:
     return LoadedRankers(rankers, judges)
 
 
+def note_seen(file: str, prompts: Iterable[str], rankers: Mapping[str, Ranker]) -> None:
+    """Print a warning for each ranker that was trained on instructions of a file, whose figures flatter it."""
+    from llm_blender.data import normalized_key
+    from llm_blender.rankers.checkpoints import count_seen
+    from llm_blender.types import Example
+
+    keys = {normalized_key(Example(prompt)) for prompt in prompts}
+    for name, ranker in rankers.items():
+        folder = getattr(ranker, "folder", None) or getattr(getattr(ranker, "ranker", None), "folder", None)
+        if isinstance(folder, Path) and (seen := count_seen(folder, keys)):
+            note(
+                f"warning: {name} was trained or calibrated on {seen:,} of the {len(keys):,} instructions of {file}: "
+                "its figures flatter it there. Measure it on other rows."
+            )
+
+
 def load_priors(path: Path | None) -> Priors | None:
     """Load the priors of a file, if one is given."""
     from llm_blender.ranking import Priors

@@ -18,6 +18,7 @@ from llm_blender.cli._rankers import (
     load_rankers,
     note_drawn,
     note_judges,
+    note_seen,
     print_results,
 )
 from llm_blender.cli.bench_fuse import fuse
@@ -83,6 +84,8 @@ def pairs(
 
     judged = [judged_pairs(file) for file in files]  # all are checked before the work begins
     loaded = load_rankers(options)
+    for part in judged:
+        note_seen(part.file, [pair.prompt for pair in part.pairs], loaded.rankers)
     results: list[Agreement] = []
     for part in judged:
         methods = []

@@ -167,7 +167,7 @@ def calibrate(
     from llm_blender.rankers.checkpoints import read_config
     from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
     from llm_blender.rankers.published import is_published
-    from llm_blender.ranking import fit_evidence
+    from llm_blender.training.calibration import calibrate as fit_calibration
 
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
@@ -195,10 +195,8 @@ def calibrate(
     for part in judged:
         with progress(part.file, "comparisons") as report:
             evidence.append(part.features(ranker_predictions(part, ranker, str(checkpoint), progress=report).logits))
-    config = PairRankerConfig.load(checkpoint)
-    fit = fit_evidence(evidence, seed=seed).over(config.evidence_weights, config.temperature)
-    weights = fit.weights.rounded()
-    dataclasses.replace(config, temperature=round(fit.temperature, 4), evidence_weights=weights).save(checkpoint)
+    config, fit = fit_calibration(PairRankerConfig.load(checkpoint), evidence, seed=seed)
+    config.save(checkpoint)
     if as_json:
         print_json(fit.to_dict())
         return

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -154,6 +154,32 @@ def onnx_file(folder: Path, precision: str, name: str = "model") -> Path:
             "or use the torch backend (pip install 'llm-blender[torch]')."
         )
     return path
+
+
+_SEEN = "seen.json"
+
+
+def write_seen(folder: Path, keys: Iterable[str]) -> None:
+    """Record, as hashes, the instructions that a ranker was trained or calibrated on; no copy and no push has them.
+
+    Args:
+        folder: the checkpoint.
+        keys: normalised prompts, see `llm_blender.data.normalized_key`.
+    """
+    (folder / _SEEN).write_text(json.dumps(sorted({_seen_hash(key) for key in keys})), encoding="utf-8")
+
+
+def count_seen(folder: Path, keys: Iterable[str]) -> int:
+    """Count the different instructions that are recorded by `write_seen`; 0 without a record."""
+    try:
+        seen = set(json.loads((folder / _SEEN).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return 0
+    return len(seen & {_seen_hash(key) for key in keys})
+
+
+def _seen_hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def weights_hash(folder: Path) -> str:

@@ -38,6 +38,7 @@ from llm_blender.ranking.confidence import (
     log_loss,
     probability,
     probability_matrix,
+    wilson_interval,
     win_probabilities,
 )
 from llm_blender.ranking.consensus import consensus
@@ -169,5 +170,6 @@ __all__ = [
     "single",
     "top_k",
     "verdict_of",
+    "wilson_interval",
     "win_probabilities",
 ]

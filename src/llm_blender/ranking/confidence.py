@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+_SIGMAS = 1.96  # of a 95 % interval
 
 
 class CalibrationBin(NamedTuple):
@@ -208,3 +212,19 @@ def _pairs(values: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     if not ((y >= 0) & (y <= 1)).all():
         raise InputError("A label must be 1 (A is better), 0 (B is better) or between.")
     return x, y
+
+
+def wilson_interval(share: float, count: float) -> Interval:
+    """Return the 95 % score interval of a share (Wilson, JASA 22, 1927, p. 209).
+
+    With z = 1.96, the ends are (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n). Unlike a bootstrap interval it
+    has a width where all was won or lost.
+
+    Args:
+        share: p, from 0 to 1.
+        count: n, number of independent trials, above 0; for clusters the effective one, which need not be whole.
+    """
+    z2 = _SIGMAS**2 / count
+    spread = _SIGMAS * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    low, high = ((share + z2 / 2 + sign * spread) / (1 + z2) for sign in (-1, 1))
+    return Interval(max(low, 0.0), min(high, 1.0))

@@ -241,7 +241,7 @@ class JudgedFeatures:
         situations: ``[n]`` of the prompts.
         logits: ``[n]``, the ranker's logit that a is better.
         gains: ``[n, 4]``, features of a minus those of b, in the order of `FEATURES`.
-        labels: ``[n]``, 1 where a is better, 0 where b is.
+        labels: ``[n]``, 1 where a is better, 0 where b is; between them where that is not certain.
         groups: ``[n]``, number of the instruction.
     """
 
@@ -414,7 +414,8 @@ class _File:
 def _loss(files: Sequence[_File], slopes: Floats) -> float:
     """Return the weighted log loss."""
     features, labels, weights = _joined(files)
-    return float(weights @ np.logaddexp(0, np.where(labels == 1, -1, 1) * (features @ slopes)))
+    odds = features @ slopes
+    return float(weights @ (labels * np.logaddexp(0, -odds) + (1 - labels) * np.logaddexp(0, odds)))
 
 
 def _joined(files: Sequence[_File]) -> tuple[Floats, Floats, Floats]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from starlette.responses import JSONResponse
 from llm_blender.ensemble import Ensemble
 from llm_blender.errors import NotFoundError
 from llm_blender.history import History, KeptAnswer
+from llm_blender.ranking import wilson_interval
 from llm_blender.record import Learned, models_of
 from llm_blender.server.errors import StrictRoute
 from llm_blender.server.schemas import OpenAnswer
@@ -111,25 +111,6 @@ def _standing(llm: str, model: str, learned: Learned, tallies: _Tallies) -> dict
 
 def _share(count: int, won: float, effective: float) -> dict[str, Any]:
     return {"count": count, "won": won, "ci95": wilson_interval(won / count, effective) if count else None}
-
-
-_SIGMAS = 1.96  # of a 95 % interval
-
-
-def wilson_interval(share: float, count: float) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson, JASA 22, 1927, p. 209).
-
-    With z = 1.96, the ends are (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n). Unlike a bootstrap interval it
-    has a width where all was won or lost.
-
-    Args:
-        share: p, from 0 to 1.
-        count: n, number of independent trials, above 0; for clusters the effective one, which need not be whole.
-    """
-    z2 = _SIGMAS**2 / count
-    spread = _SIGMAS * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
-    low, high = ((share + z2 / 2 + sign * spread) / (1 + z2) for sign in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)
 
 
 @dataclass

@@ -28,9 +28,11 @@ class Quality:
             empty without development pairs.
         temperature: in the checkpoint: fitted on the development pairs, or that of `Recipe.init`.
         int8: the int8 model against the float32 one on the same pairs; empty if there is no int8 model.
-        before: the figures of `Recipe.init` on the same pairs, and the ``gain`` in agreement over it with its interval;
-            empty for a fresh ranker.
+        before: the figures of `Recipe.init` on the same pairs, its ``temperature``, and the ``gain`` in agreement over
+            it with its interval; empty for a fresh ranker.
         rejected: figures of the trained weights, if they were no better than those of `Recipe.init`, which are kept.
+        general: share of its log-odds that the evidence of `Recipe.init` keeps where there are three candidates or
+            more and too few pairs, see `recalibrate`; None if temperature and evidence were not fitted anew.
     """
 
     dev: dict[str, float] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Quality:
     int8: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] = field(default_factory=dict)
     rejected: dict[str, float] = field(default_factory=dict)
+    general: float | None = None
 
     @property
     def kept_first(self) -> bool:
@@ -171,6 +174,7 @@ def _test_files(run: Run | FuserRun) -> str:
 
 def _recipe(run: Run | FuserRun, unused: frozenset[str] = frozenset()) -> str:
     settings = run.recipe.model_dump(exclude={"sources", "dev_sources", *unused})
+    settings["steps"] = settings["steps"] or run.steps
     for key in ("init", "backbone"):
         if settings.get(key) and Path(settings[key]).is_dir():
             settings[key] = Path(settings[key]).name
@@ -306,14 +310,17 @@ def _measured(run: Run) -> list[str]:
         ]
     held_out = any(count.held_out for count in run.dev_sources)
     origin = "held out from the same files, by instruction" if held_out else "of other files"
-    fitted = run.quality.before.get("pairs", 0) < FITTED and run.recipe.init
-    calibration = (
-        "The temperature is that of the ranker it started from."
-        if fitted or quality.kept_first
-        else "The temperature was fitted on these same pairs, so ECE, Brier and log loss flatter it here."
-    )
-    figures = {**quality.dev, "temperature": quality.temperature}
-    before = {**quality.before, "temperature": None}
+    if quality.general is not None:
+        calibration = (
+            "Temperature and evidence were fitted on these same pairs; the figures after training are those of fits on "
+            "other instructions (five folds). Where there are three candidates or more, and too few of these pairs, "
+            f"the general evidence (consensus, length) keeps {quality.general:.0%} of its log-odds."
+        )
+    elif quality.before:
+        calibration = "Temperature and evidence are those of the ranker it started from."
+    else:
+        calibration = "The temperature was fitted on these same pairs, so ECE, Brier and log loss flatter it here."
+    figures, before = {**quality.dev, "temperature": quality.temperature}, quality.before
     names = [name for name in figures if not name.startswith("gain") and name not in _INTERVAL]
     head = [f"on development pairs{precision}", *(["before", "after"] if quality.before else [""])]
     lines = [
@@ -335,8 +342,6 @@ def _measured(run: Run) -> list[str]:
     ]
 
 
-FITTED = 100
-"""Development pairs; fewer do not determine a temperature better than that of a trained ranker."""
 _INTERVAL = ("agreement_low", "agreement_high")
 
 

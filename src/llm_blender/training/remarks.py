@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llm_blender.training.calibration import FEW
+
 if TYPE_CHECKING:
     from llm_blender.training.card import FuserRun, Quality, Run
 
 _BOUNDS = (2e-3, 500.0)  # of a temperature; `fit_temperature` searches from 0.001 to 1000
 _WIDE = 0.2  # width of an interval of the agreement: ten points to either side
 _ECE = 0.1
+_CHANCE = 100  # pairs; with fewer, chance alone makes that much
 _SAME = 0.95  # share of the decisions in which int8 and float32 agree
 _FLIPS = 0.3
 _TOO_LONG = 0.1  # share of a fuser's rows
@@ -35,6 +38,19 @@ def _on_quality(quality: Quality, init: str) -> Iterator[str]:
             f"Training made it no better on the development pairs (agreement {quality.before['agreement']:.3f} before, "
             f"{trained['agreement']:.3f} after; log loss {quality.before['log_loss']:.3f}, {trained['log_loss']:.3f}): "
             f"the weights of {init} are kept. Give more pairs, or a smaller --learning-rate and fewer --epochs."
+        )
+    before = quality.before
+    if before and before["agreement_high"] < 0.5:
+        part = f"only {before['agreement']:.0%}" if before["agreement"] else "none"
+        yield (
+            f"{init} agreed on {part} of the held-out pairs: your judgements contradict it. If that is your taste, "
+            "nothing is wrong; else check that `chosen`, the labels or the scores name the better answer."
+        )
+    if before and quality.general is None and not quality.kept_first:
+        yield (
+            f"Temperature and evidence are those of {init}: the {dev['pairs']:.0f} held-out pairs are of fewer than "
+            f"{FEW} instructions, too few to fit them. Give more pairs, or hold out more (--hold-out 0.4), or fit them "
+            "on other rows: `blend train calibrate`."
         )
     low, high = dev["agreement_low"], dev["agreement_high"]
     agreement, longest = dev["agreement"], dev["longest"]
@@ -84,10 +100,11 @@ def _on_calibration(quality: Quality) -> Iterator[str]:
             f"Its probabilities are too sure: the fitted temperature {quality.temperature:.3g} is at its bound, as it "
             "decides all development pairs rightly. Fit it on more and harder pairs: `blend train calibrate`."
         )
-    elif quality.dev["ece"] > _ECE and quality.dev["pairs"] >= 100:  # with fewer, chance makes as much
+    elif quality.dev["ece"] > _ECE:
+        chance = f", in part by chance on {quality.dev['pairs']:.0f} pairs" if quality.dev["pairs"] < _CHANCE else ""
         yield (
-            f"Its probabilities are {100 * quality.dev['ece']:.0f} points off on average. Fit them on other rows: "
-            "`blend train calibrate`."
+            f"Its probabilities are {100 * quality.dev['ece']:.0f} points off on average{chance}. Fit them on other "
+            "rows (`blend train calibrate`), or hold out more (--hold-out 0.4)."
         )
 
 

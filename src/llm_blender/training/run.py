@@ -14,11 +14,13 @@ import numpy as np
 from llm_blender.bench import JudgedPairs, agreements, ranker_predictions
 from llm_blender.bench.agreement import PairPredictions
 from llm_blender.bench.judged_pairs import PairGain, TextPair
+from llm_blender.bench.resampling import Floats
 from llm_blender.bench.rows import group_ids
+from llm_blender.data import normalized_key
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.checkpoints import find_checkpoint, read_config
-from llm_blender.rankers.pair_ranker import PairRanker
-from llm_blender.ranking import FEATURES, fit_temperature, log_loss, probability
+from llm_blender.rankers.checkpoints import find_checkpoint, read_config, write_seen
+from llm_blender.rankers.pair_ranker import PairRanker, PairRankerConfig
+from llm_blender.ranking import Features, fit_temperature, log_loss, probability
 from llm_blender.training.baselines import (
     BaselineLearner,
     MLMHeadLearner,
@@ -26,7 +28,8 @@ from llm_blender.training.baselines import (
     SimCLSLearner,
     SummaRerankerLearner,
 )
-from llm_blender.training.card import FITTED, Quality, Run, model_card
+from llm_blender.training.calibration import FEW, TrainedPairs, cross_fitted, log_odds, recalibrate
+from llm_blender.training.card import Quality, Run, model_card
 from llm_blender.training.checkpoints import follow_init, new_pair_ranker
 from llm_blender.training.groups import (
     Judgements,
@@ -36,11 +39,13 @@ from llm_blender.training.groups import (
     excluded_keys,
     find_tasks,
     load_groups,
+    require_groups,
 )
 from llm_blender.training.loop import Reports, check_fingerprint
 from llm_blender.training.processes import check_processes, is_main_process
 from llm_blender.training.ranker import PairLearner
 from llm_blender.training.recipes import Recipe, Source
+from llm_blender.types import Example
 
 _BASELINES: dict[str, type[BaselineLearner]] = {
     kind.name: kind for kind in (SummaRerankerLearner, SimCLSLearner, RewardModelLearner, MLMHeadLearner)
@@ -101,6 +106,7 @@ def train_ranker(
         tasks = [find_tasks(examples)] if kind is SummaRerankerLearner else []
         with tempfile.TemporaryDirectory() as workspace:
             learner = kind(recipe, name, Path(workspace), *tasks)
+    require_groups(examples)
     if is_main_process():
         _note_start(recipe, name, counts, dev_counts, reports.get("note"))
     trainer = output / "trainer"
@@ -112,11 +118,15 @@ def train_ranker(
     if not is_main_process():
         return run
     learner.save(output)
-    run = replace(run, quality=_measure(output, recipe, dev))
-    if run.quality.kept_first:
+    quality, config = _measure(output, recipe, dev)
+    run = replace(run, quality=quality)
+    if quality.kept_first:
         PairLearner(recipe, *new_pair_ranker(recipe, name)).save(output)
-    elif run.quality.temperature != _temperature(output):
-        learner.save_temperature(output, run.quality.temperature)
+    elif config is not None:
+        config.save(output)
+    elif quality.temperature != _temperature(output):
+        learner.save_temperature(output, quality.temperature)
+    write_seen(output, (normalized_key(Example(group.prompt)) for group in (*groups, *dev)))
     (output / "README.md").write_text(model_card(run, output), encoding="utf-8")
     return run
 
@@ -153,53 +163,70 @@ def _add_scores(
     return (Judgements.read(sources, folder) if kind.scored else Judgements([])).of(groups)
 
 
-def _measure(folder: Path, recipe: Recipe, dev: Sequence[TrainingGroup]) -> Quality:
-    """Measure a checkpoint on development pairs in the precision in which it is used, and fit its temperature on them.
+def _measure(folder: Path, recipe: Recipe, dev: Sequence[TrainingGroup]) -> tuple[Quality, PairRankerConfig | None]:
+    """Measure a checkpoint on development pairs as it will be used, in int8 and with evidence, and calibrate it there.
 
-    A PairRanker is measured in int8, and compared with float32, and with `Recipe.init`. One that is trained on keeps
-    its temperature if there are few pairs.
+    A PairRanker is compared with float32, and with `Recipe.init`. One that is trained on has its temperature and its
+    evidence fitted anew (`recalibrate`), unless there are fewer than `FEW` instructions; its figures are those of fits
+    on other instructions. Any other has its temperature fitted.
+
+    Returns:
+        The figures, and the new configuration of a PairRanker that was trained on.
     """
     mlm = recipe.ranker == MLMHeadLearner.name
     judged = _development_pairs(dev, _MLM_PAIRS if mlm else None)
     own = _temperature(folder)
     if judged is None:
-        return Quality(temperature=own)
-    pairwise = recipe.ranker == "pair_ranker"
-    if pairwise:
-        found, full = (
-            ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision), recipe.ranker)
-            for precision in ("int8", "fp32")
-        )
-    else:
+        return Quality(temperature=own), None
+    if recipe.ranker != "pair_ranker":
         pointwise = ranker_predictions(judged, load_ranker(f"mlm:{folder}" if mlm else folder), recipe.ranker)
-        found = full = replace(pointwise, flips=None)  # it reads no pairs, in no order
-    keep = pairwise and recipe.init and len(judged.pairs) < FITTED
-    temperature = own if keep else fit_temperature(found.logits, judged.a_wins)
-    found = replace(found, probabilities=probability(found.logits, temperature))
-    dev_figures = _figures(judged, found, temperature)
-    before: dict[str, float] = {}
-    if pairwise and recipe.init:
-        first = ranker_predictions(judged, PairRanker.from_pretrained(recipe.init), recipe.init)
-        before = _figures(judged, first, _temperature(find_checkpoint(recipe.init)))
-        gain = agreements(judged, [first, found])[1].versus
-        if gain is not None:
-            before |= {"gain": gain.mean, "gain_low": gain.ci95.low, "gain_high": gain.ci95.high}
-        worse = dev_figures["log_loss"] >= before["log_loss"] or dev_figures["agreement"] < before["agreement"]
-        if recipe.keep_best and worse:
-            return Quality({name: before[name] for name in dev_figures}, own, before=before, rejected=dev_figures)
-    if found.logits is full.logits:
-        return Quality(dev_figures, temperature)
+        temperature = fit_temperature(pointwise.logits, judged.a_wins)
+        return Quality(
+            _figures(judged, replace(pointwise, flips=None), pointwise.logits / temperature), temperature
+        ), None
+    found, full = (
+        ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision, evidence=False), "trained")
+        for precision in ("int8", "fp32")
+    )
     int8 = {
-        "agreement_fp32": _figures(judged, full, temperature)["agreement"],
+        "agreement_fp32": agreements(judged, [full])[0].accuracy,
         "same_decision": float(np.mean((found.logits > 0) == (full.logits > 0))),
         "largest_difference": float(np.abs(found.logits - full.logits).max()),
     }
-    return Quality(dev_figures, temperature, int8, before)
+    if not recipe.init:
+        temperature = fit_temperature(found.logits, judged.a_wins)
+        return Quality(_figures(judged, found, found.logits / temperature), temperature, int8), None
+    config, general = PairRankerConfig.load(folder), None
+    first = ranker_predictions(judged, PairRanker.from_pretrained(recipe.init), recipe.init)
+    start = _temperature(find_checkpoint(recipe.init))
+    pairs = TrainedPairs(judged, found.logits, first.logits / start)
+    if pairs.instructions < FEW:
+        odds = log_odds(config, judged, found.logits)
+    else:
+        odds = cross_fitted(config, pairs)
+        config, general = recalibrate(config, pairs)
+    figures = _figures(judged, found, odds)
+    before = _figures(judged, first, pairs.start)
+    gain = agreements(judged, [first, replace(found, logits=odds)])[1].versus
+    if gain is not None:
+        before |= {"gain": gain.mean, "gain_low": gain.ci95.low, "gain_high": gain.ci95.high}
+    worse = figures["log_loss"] >= before["log_loss"] or figures["agreement"] < before["agreement"]
+    before["temperature"] = start
+    if recipe.keep_best and worse:
+        kept = {name: before[name] for name in figures}
+        return Quality(kept, start, before=before, rejected=figures), None
+    return Quality(figures, config.temperature, int8, before, general=general), config
 
 
-def _figures(judged: JudgedPairs, found: PairPredictions, temperature: float) -> dict[str, float]:
-    """Return agreement with its interval, that of the longest answer, calibration and log loss, by name."""
-    (agreement,) = agreements(judged, [found])
+def _figures(judged: JudgedPairs, found: PairPredictions, odds: Floats) -> dict[str, float]:
+    """Return agreement with its interval, that of the longest answer, calibration and log loss, by name.
+
+    Args:
+        judged: n pairs.
+        found: predictions of the model.
+        odds: ``[n]`` log-odds of the ranker as it will be used.
+    """
+    (agreement,) = agreements(judged, [replace(found, logits=odds, probabilities=probability(odds))])
     interval = agreement.ci95
     figures = {
         "pairs": float(agreement.pairs),
@@ -210,20 +237,21 @@ def _figures(judged: JudgedPairs, found: PairPredictions, temperature: float) ->
         "flip_rate": agreement.flip_rate,
         "ece": agreement.ece,
         "brier": agreement.brier,
-        "log_loss": log_loss(found.logits, judged.a_wins, temperature),
+        "log_loss": log_loss(odds, judged.a_wins),
     }
     return {name: value for name, value in figures.items() if value is not None}
 
 
 def _development_pairs(dev: Sequence[TrainingGroup], most: int | None) -> JudgedPairs | None:
     """Turn the preferences of groups into judged pairs, at most so many; None if there are none."""
-    found = [
-        (TextPair(group.prompt, group.texts[a], group.texts[b]), p > 0.5)
-        for group in dev
-        for a, b, p in group.preferences
-    ][:most]
+    found = []
+    for group in dev:
+        features = Features.read(group.texts, group.prompt)
+        for a, b, p in group.preferences:
+            gain = PairGain(features.situation, tuple((features.values[a] - features.values[b]).tolist()))
+            found.append((TextPair(group.prompt, group.texts[a], group.texts[b]), p > 0.5, gain))
     if not found:
         return None
-    pairs, a_wins = zip(*found, strict=True)
-    groups, alone = tuple(group_ids(pair.prompt for pair in pairs)), PairGain("two", (0.0,) * len(FEATURES))
-    return JudgedPairs("development", pairs, a_wins, groups, (None,) * len(pairs), (alone,) * len(pairs))
+    pairs, a_wins, gains = zip(*found[:most], strict=True)
+    groups = tuple(group_ids(pair.prompt for pair in pairs))
+    return JudgedPairs("development", pairs, a_wins, groups, (None,) * len(pairs), gains)
