@@ -138,6 +138,8 @@ class SelectingFuser(BaseFuser):
 
 _LEAST = 3  # candidates, so that others can agree
 _CODE = "```"
+_SHORT = 4
+"""How many times shorter than the median of the others a best candidate is that answers in a few words, on purpose."""
 
 
 class ConsensusFuser(SelectingFuser):
@@ -150,7 +152,7 @@ class ConsensusFuser(SelectingFuser):
     decoding (Kumar and Byrne 2004, aclanthology.org/N04-1022); here the text may be composed of several. It needs no
     model and no instruction, and adds nothing that is in no candidate. A sentence that ends in a colon introduces
     what follows it in its own text, and is not inserted. A last sentence that breaks off is left out, of the best
-    candidate, too. Texts with code are left unchanged.
+    candidate, too. Texts with code are left unchanged, and so is a best candidate far shorter than the others.
 
     Args:
         sources: number of candidates after the best one to take sentences from; the agreement counts all candidates.
@@ -178,6 +180,8 @@ class ConsensusFuser(SelectingFuser):
         if len(texts) < _LEAST or any(_CODE in text for text in texts[: self.sources + 1]):
             return Fusion(best, self.name, (0,))
         best = without_torn_end(best)
+        if _SHORT * len(best) < float(np.median([len(text) for text in others])):
+            return Fusion(best, self.name, (0,))
         offered = offers(others[: self.sources])
         chosen = [offered[i] for i in self._choose(best, offered, others)]
         sources = sorted({offer.source + 1 for offer in chosen})

@@ -22,6 +22,8 @@ from llm_blender.ranking import (
 
 FEW = 20
 """Instructions; fewer determine neither a temperature nor weights better than those of a trained ranker."""
+TEMPERATURES = (2e-3, 500.0)
+"""Bounds of a temperature that was found; `fit_temperature` searches from 0.001 to 1000."""
 _FOLDS = 5
 _SPREAD = 0.5  # standard deviation of the slope, before anything is known
 _SLOPES = np.linspace(0.0, 1.0, 101)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_blender.training.calibration import FEW
+from llm_blender.training.calibration import FEW, TEMPERATURES
 
 if TYPE_CHECKING:
     from llm_blender.training.card import FuserRun, Quality, Run
 
-_BOUNDS = (2e-3, 500.0)  # of a temperature; `fit_temperature` searches from 0.001 to 1000
 _WIDE = 0.2  # width of an interval of the agreement: ten points to either side
 _ECE = 0.1
 _CHANCE = 100  # pairs; with fewer, chance alone makes that much
@@ -89,7 +88,7 @@ def _on_quality(quality: Quality, init: str) -> Iterator[str]:
 
 
 def _on_calibration(quality: Quality) -> Iterator[str]:
-    low, high = _BOUNDS
+    low, high = TEMPERATURES
     if quality.temperature > high:
         yield (
             f"Its probabilities mean nothing: the fitted temperature {quality.temperature:.3g} is at its bound, as the "

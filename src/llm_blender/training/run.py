@@ -28,7 +28,7 @@ from llm_blender.training.baselines import (
     SimCLSLearner,
     SummaRerankerLearner,
 )
-from llm_blender.training.calibration import FEW, TrainedPairs, cross_fitted, log_odds, recalibrate
+from llm_blender.training.calibration import FEW, TEMPERATURES, TrainedPairs, cross_fitted, log_odds, recalibrate
 from llm_blender.training.card import Quality, Run, model_card
 from llm_blender.training.checkpoints import follow_init, new_pair_ranker
 from llm_blender.training.groups import (
@@ -211,6 +211,7 @@ def _measure(folder: Path, recipe: Recipe, dev: Sequence[TrainingGroup]) -> tupl
     if gain is not None:
         before |= {"gain": gain.mean, "gain_low": gain.ci95.low, "gain_high": gain.ci95.high}
     worse = figures["log_loss"] >= before["log_loss"] or figures["agreement"] < before["agreement"]
+    worse |= config.temperature > TEMPERATURES[1]  # its logits do not tell the better answer
     before["temperature"] = start
     if recipe.keep_best and worse:
         kept = {name: before[name] for name in figures}
