@@ -334,6 +334,8 @@ def test_what_the_ranker_did_not_read_is_noted(blend, servers, monkeypatch):
     assert words in result.stderr
     assert json.loads(result.stdout)["ranking"]["truncated"] == 0.641
     assert words in blend("compare", PROMPT, "one", "three").stderr
+    follow_up = blend("ask", "And then?", "-c").stderr
+    assert "64.1% of the conversation, with its answers, was too long for the ranker to read" in follow_up
     Path("in.txt").write_text("One?\nTwo?\n")
     run = blend("run", "in.txt", "-o", "out.jsonl", "--json")
     assert words in run.stderr

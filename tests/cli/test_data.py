@@ -199,7 +199,7 @@ def test_the_summary(blend, rows, ranker):
         "cut_off": 0,
         "dropped": {"single": 1, "equal": 1, "tie": 1},
     }
-    assert f"1 bad rows left out, the first: {rows}, line 1: not JSON" in result.stderr
+    assert f"1 bad row left out, the first: {rows}, line 1: not JSON" in result.stderr
 
 
 def test_only_some_models(blend, rows, ranker):

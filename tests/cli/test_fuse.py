@@ -175,7 +175,7 @@ def test_bad_rows(blend, tmp_path, ranker, server):
     assert server.requests == []
     result = blend("fuse", "bad.jsonl", "--skip-bad")
     assert result.exit_code == 0
-    assert "1 bad rows left out, the first: bad.jsonl, line 1" in result.stderr
+    assert "1 bad row left out, the first: bad.jsonl, line 1" in result.stderr
 
 
 def test_a_wrong_fuser_or_device(blend, rows, ranker, server):

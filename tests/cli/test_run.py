@@ -338,7 +338,7 @@ def test_bad_rows_can_be_left_out(blend, ranker, server, prompts):
     Path("in.jsonl").write_text('{"prompt": "a"}\n{"x": 1}\n')
     result = blend("run", "in.jsonl", "-o", "out.jsonl", "--skip-bad")
     assert result.exit_code == 0
-    assert "1 bad rows left out, the first: in.jsonl, line 2" in result.stderr
+    assert "1 bad row left out, the first: in.jsonl, line 2" in result.stderr
     assert blend("run", "in.jsonl", "-o", "no/out.jsonl").exit_code == 2
 
 

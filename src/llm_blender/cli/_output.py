@@ -145,10 +145,10 @@ def counted(count: float, unit: str) -> str:
     return f"{count:,.0f} {unit.removesuffix('s') if count == 1 else unit}"
 
 
-def note_unread(share: float) -> None:
-    """Print the share of the text that the ranker did not read, unless it is below 0.1 %."""
+def note_unread(share: float, what: str = "text") -> None:
+    """Print the share of a text that the ranker did not read, unless it is below 0.1 %."""
     if share >= 0.001:
-        note(f"{share:.1%} of the text was too long for the ranker to read")
+        note(f"{share:.1%} of the {what} was too long for the ranker to read")
 
 
 class _Warnings(logging.Handler):

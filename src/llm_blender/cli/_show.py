@@ -95,8 +95,14 @@ def sample_names(members: Sequence[Member]) -> tuple[list[str], list[str]]:
     return names, manners
 
 
-def remark_on(answer: Answer, stored: int) -> None:
-    """Print what is missing from an answer to standard error, and where it comes from."""
+def remark_on(answer: Answer, stored: int, turns: int = 1) -> None:
+    """Print what is missing from an answer to standard error, and where it comes from.
+
+    Args:
+        answer: the answer.
+        stored: number of its candidates that come from the store.
+        turns: number of messages of its prompt; of a conversation, the ranker reads the beginning and the end.
+    """
     for alike in grouped_failures(answer.failures):
         note(f"no answer: {describe_failures(alike)}")
     if answer.fusion is not None:
@@ -104,7 +110,7 @@ def remark_on(answer: Answer, stored: int) -> None:
     best = answer.candidates[answer.ranking.best]
     if answer.mode == "pick" and best.cut_off:
         note(f"this answer of {best.model} is {_cut_off(best)}; raise its max_tokens")
-    note_unread(answer.ranking.truncated)
+    note_unread(answer.ranking.truncated, "text" if turns == 1 else "conversation, with its answers,")
     if stored:
         note(f"{stored} of {len(answer.candidates)} answers come from the store; another --seed makes new ones.")
 

@@ -95,7 +95,7 @@ def ask(
     )
     if not no_log:
         keep_answer(ensemble.store, messages, answer, options.system_text)
-    remark_on(answer, sum(stored.values()))
+    remark_on(answer, sum(stored.values()), len(messages))
     note_failed_judge(judge_failures([answer.ranking]))
     if pairs.strategy is not None and not _compares_pairs(ensemble.ranker):
         note(f"--strategy {pairs.strategy} does nothing: the ranker {loaded.ranker.name} scores each answer alone")

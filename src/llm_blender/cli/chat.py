@@ -93,7 +93,7 @@ def _answer(ensemble: Ensemble, messages: list[Message], seed: int, *, plain: bo
     answer, stored = answer_prompt(ensemble, prompt, seed=seed, stream=receiver)
     if not stream:
         print_text(answer.text, plain=plain)
-    remark_on(answer, 0)
+    remark_on(answer, 0, len(messages))
     return answer, stored
 
 
