@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 
 from llm_blender import PairRanker
 
@@ -32,9 +33,9 @@ def main(folder: str = "own-ranker") -> None:
     ranker = PairRanker.from_pretrained()
     question, texts = "How old is the sea?", ("the sea is blue.", "the sea is 30 years old.")
     before = 1 - ranker.compare(question, *texts).probability
-    ranker.fit(make_rows(200), output=folder, licence="MIT")
+    ranker.fit(make_rows(200), output=Path(folder) / "ranker", licence="MIT")
     after = 1 - ranker.compare(question, *texts).probability
-    print(f"P(the answer with a number is better) = {after:.2f}, before training {before:.2f}")
+    print(f"P(the answer with a number is better) (before training: {before:.2f}) = {after:.2f}")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class TrainedPairs:
-    """What a ranker that was trained on, and the one that it started from, say of held-out pairs.
+    """Held-out pairs, with the logits of a ranker that was trained on and of the one that it started from.
 
     Attributes:
         judged: n pairs.
