@@ -163,7 +163,7 @@ def test_the_view_shows_who_has_answered():
     console = Console(file=(file := io.StringIO()), width=80)
     console.print(view.draw())
     a, b, c, d, *_ = file.getvalue().splitlines()
-    assert a.split() == ["…", "a", "writing,", "1", "tokens"]
+    assert a.split() == ["…", "a", "writing,", "1", "token"]
     assert b.startswith("… b   1 of 2, ")
     assert b.rstrip().endswith("1,200 tokens")
     assert c.split() == ["✗", "c", "rate", "limit"]

@@ -24,7 +24,7 @@ from llm_blender.ranking.aggregation import Floats, Posterior, both_orders, max_
 from llm_blender.ranking.agreement import agreement, final_answers
 from llm_blender.ranking.confidence import Interval
 from llm_blender.ranking.consensus import consensus
-from llm_blender.ranking.form import form
+from llm_blender.ranking.form import form, is_degenerate
 from llm_blender.types import Evidence, Ranking
 
 Situation = Literal["two", "several", "agreeing"]
@@ -159,7 +159,8 @@ class Features:
             texts: N candidates of one prompt.
             instruction: the prompt, as a text.
         """
-        n, several = len(texts), len({text.strip() for text in texts}) > 2
+        # Texts without a voice leave two candidates two, as equal texts do.
+        n, several = len(texts), len({text.strip() for text in texts if not is_degenerate(text)}) > 2
         answers = final_answers(texts, instruction) if several else ()
         answered = np.array([answer is not None for answer in answers], bool)
         found = form(texts, instruction)

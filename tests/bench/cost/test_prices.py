@@ -47,7 +47,7 @@ def test_the_configuration():
     [[llm]]
     name = "bob"
     model = "m"
-    base_url = "http://localhost/v1"
+    base_url = "https://api.example.com/v1"
 
     [[llm]]
     name = "cy"

@@ -34,7 +34,7 @@ def bundled():
 def test_a_good_answer_is_not_behind_texts_that_do_not_know(bundled, others):
     texts = [*others, "In a closed box; freeze what is left after three days."]
     ranking = bundled.rank("How do I keep bread fresh?", texts)
-    assert ranking.ranks[-1] < min([3, *(ranking.ranks[i] for i, text in enumerate(others) if text.startswith("I "))])
+    assert ranking.best == 2
 
 
 def test_the_bundled_one_knows_a_good_answer(bundled):
