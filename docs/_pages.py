@@ -154,7 +154,8 @@ def _configuration() -> Iterator[str]:
         yield "| key | type | default | meaning |\n|---|---|---|---|"
         for name, field in section.model_fields.items():
             kind = _type(field.annotation)
-            default = "required" if field.is_required() else "none" if field.default is None else _toml(field.default)
+            unset = field.default is None or field.default_factory is not None  # then the meaning tells it
+            default = "required" if field.is_required() else "none" if unset else _toml(field.default)
             yield f"| `{field.alias or name}` | {kind} | {default} | {meanings.get(name, '')} |"
         yield ""
 

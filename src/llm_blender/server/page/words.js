@@ -47,6 +47,7 @@ export function failureText({ message }, kept) {
 
 const FLAWS = {
   empty: "has no content",
+  no_answer: "says only that it does not know",
   loop: "repeats itself",
   cut_off: "breaks off in the middle",
   not_json: "is not the JSON required",
