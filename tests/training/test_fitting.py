@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,16 @@ class TestFit:
         assert run.quality.rejected["agreement"] < run.quality.before["agreement"] == run.quality.dev["agreement"]
         assert (tmp_path / "worse" / "model.safetensors").read_bytes() == (good / "model.safetensors").read_bytes()
         assert any("the weights of" in remark for remark in run.remarks)
+
+    def test_logits_that_tell_nothing_are_not_kept(self, tiny_ranker, tmp_path, monkeypatch):
+        start = tiny_ranker()
+        monkeypatch.setattr("llm_blender.training.run.FEW", 1)
+        monkeypatch.setattr(
+            "llm_blender.training.run.recalibrate", lambda config, found: (replace(config, temperature=1000.0), 1.0)
+        )
+        run = PairRanker.from_pretrained(start).fit(PAIRS[:24], PAIRS[24:], output=tmp_path / "flat", **FAST)
+        assert run.quality.rejected["log_loss"] < run.quality.before["log_loss"]  # it is kept but for the temperature
+        assert run.quality.kept_first
 
     @pytest.mark.parametrize(
         ("rows", "settings", "kind", "message"),

@@ -284,17 +284,17 @@ class Recipe(Optimisation):
         return self
 
 
-TRAINING_ON: Mapping[str, Any] = MappingProxyType(
+FEW_PAIRS: Mapping[str, Any] = MappingProxyType(
     {
         "alone": 0.0,  # each pair is a comparison, so there is no pointwise stage
-        "epochs": 3,
         "learning_rate": 2e-5,
         "batch_tokens": 4_096,
         "keep_init": 0.3,
-        "hold_out": 0.2,
-        "keep_best": True,
-        "save_every": 20,
     }
+)
+"""What all settings of a `Recipe` for some hundred pairs have in common."""
+TRAINING_ON: Mapping[str, Any] = MappingProxyType(
+    {**FEW_PAIRS, "epochs": 3, "hold_out": 0.2, "keep_best": True, "save_every": 20}
 )
 """Settings of a `Recipe` that trains a ranker on, with some hundred pairs."""
 

@@ -27,7 +27,7 @@ from llm_blender.store import Store
 from llm_blender.training.card import table
 from llm_blender.training.groups import share_of
 from llm_blender.training.processes import number_of_processes
-from llm_blender.training.recipes import Recipe, Source
+from llm_blender.training.recipes import FEW_PAIRS, Recipe, Source
 from llm_blender.types import Example, OnProgress
 
 if TYPE_CHECKING:
@@ -38,15 +38,7 @@ _MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means litt
 _MIN_LEARNT = 30  # instructions
 _HELD_OUT = 0.2  # share of the instructions
 
-SETTINGS: Mapping[str, Any] = MappingProxyType(
-    {
-        "alone": 0.0,  # each vote is a comparison, so there is no pointwise stage
-        "epochs": 4,
-        "learning_rate": 2e-5,
-        "batch_tokens": 4_096,
-        "keep_init": 0.3,
-    }
-)
+SETTINGS: Mapping[str, Any] = MappingProxyType({**FEW_PAIRS, "epochs": 4})
 """Recipe settings for some hundred votes."""
 _SQLITE = b"SQLite format 3\0"
 
