@@ -205,3 +205,8 @@ def test_nothing_gets_between_an_introduction_and_what_it_introduces() -> None:
     for before in ("", "It is good.\n"):
         fused = fuse([before + rest, *others], sources=1, most=1).text
         assert fused == f"{before}{DARK}\n{rest}"
+
+
+def test_an_answer_in_a_few_words_stays() -> None:
+    assert LIGHT in fuse([BEST, *CANDIDATES[1:]]).text
+    assert fuse(["By light.", *CANDIDATES[1:]]).text == "By light."

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm_blender.errors import InputError, LLMError, WorkError
 from llm_blender.fusers import ConsensusFuser, FusionRule, GuardedFuser, LongestFuser
 from llm_blender.rankers.heuristics import Consensus, First
+from llm_blender.ranking.aggregation import ranking_from_scores
 from llm_blender.testing import FakeRanker
 from llm_blender.types import Fuser, Fusion, FusionReport, Usage
 
@@ -153,6 +155,15 @@ def test_a_flawed_text_is_never_given_back(flaw: Any, guard: bool) -> None:
 def test_a_copy_of_the_best_is_the_best() -> None:
     got = report(FakeFuser("the longest of all"))
     assert (got.returned, got.reason, got.comparisons) == ("pick", "copy", 0)
+
+
+def test_of_equal_texts_the_best_one_is_read_at_its_place() -> None:
+    """Copies rank apart where a judge or a strategy tells them apart."""
+    candidates = ["the same text", "another text that is longer", "the same  text", "short"]
+    fuser = FakeFuser("much longer than the longest of all")
+    guarded = GuardedFuser(fuser, FakeRanker(), order="best_first")
+    guarded.fuse_many(["q"], [candidates], [ranking_from_scores("full", [4.0, 3.0, 2.0, 1.0], np.full((4, 4), np.nan))])
+    assert fuser.calls[0][1] == candidates[:2] + candidates[3:]
 
 
 @pytest.mark.parametrize(

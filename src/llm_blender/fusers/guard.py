@@ -289,7 +289,10 @@ class GuardedFuser:
             return _Plan(ranking.best, reason="no_candidates")
         if len(filled) == 1:
             return _Plan(filled[0], reason="one_candidate")
-        different = list({" ".join(texts[i].split()): i for i in reversed(filled)}.values())[::-1]
+        first: dict[str, int] = {}  # of equal texts, the best one at its place
+        for i in filled:
+            first.setdefault(" ".join(texts[i].split()), i)
+        different = list(first.values())
         if len(different) == 1:
             return _Plan(filled[0], reason="same_candidates")
         decision = decide(ranking, texts, self.rule, self.top_k)
