@@ -154,7 +154,13 @@ class TestTwoProcesses:
         assert done.stderr.count("step 2 of ") == 1
         output = Path(command[command.index("-o") + 1])
         assert {path.name for path in output.iterdir()} == {
-            *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "trainer")
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "seen.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "trainer",
         }
 
     def test_what_they_cannot_share_is_refused(self, command: list[str]) -> None:
