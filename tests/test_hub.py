@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from llm_blender._hub import file_sha256, find_folder
+from llm_blender.data.hub import hub_files
 from llm_blender.errors import NotFoundError
+
+OFFLINE = ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 class BrokenError(Exception):
@@ -27,9 +30,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise LocalEntryNotFoundError("not cached") if local_files_only else BrokenError("planted: cut\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("httpx.head", lambda url, **options: calls.append(url))
-    for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE"):
+    for name in OFFLINE:
         monkeypatch.delenv(name, raising=False)
     return calls
 
@@ -40,11 +42,13 @@ def test_a_download_that_breaks_off(hub: list[str]) -> None:
     assert [url.endswith("/api/models/owner/name") for url in hub] == [True]
 
 
-@pytest.mark.parametrize("name", ["LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_offline_mode_calls_no_hub(hub: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "true")
     with pytest.raises(NotFoundError, match="not in the Hub's cache, and offline mode is on"):
         find_folder("model", "owner/name")
+    with pytest.raises(NotFoundError, match="not in the Hub's cache, and offline mode is on"):
+        hub_files("owner/name")
     assert hub == []
 
 

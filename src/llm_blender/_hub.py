@@ -48,10 +48,10 @@ CONNECT_SECONDS = 10.0
 
 
 def offline() -> bool:
-    """Return whether ``LLM_BLENDER_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids network access."""
+    """Return whether ``LLM_BLENDER_OFFLINE``, ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE`` forbids network access."""
     return any(
         os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
-        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE")
+        for name in ("LLM_BLENDER_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     )
 
 
@@ -130,7 +130,6 @@ class _Snapshot(Protocol):
 
 def _patiently(missing: str, name: str, snapshot: _Snapshot) -> Path:
     """Take a snapshot from the Hub's cache, or from the Hub if it answers in time."""
-    import httpx
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -140,17 +139,27 @@ def _patiently(missing: str, name: str, snapshot: _Snapshot) -> Path:
         raise NotFoundError(f"{missing}, and it is not a Hub name ({error}).") from error
     except LocalEntryNotFoundError:
         pass
-    if offline() or constants.HF_HUB_OFFLINE:
+    if offline():
         raise NotFoundError(f"{missing}, not in the Hub's cache, and offline mode is on.")
     try:
-        address = f"{constants.ENDPOINT}/api/models/{name}"
-        _within(ANSWER_SECONDS, lambda: httpx.head(address, timeout=ANSWER_SECONDS, follow_redirects=True))
+        wait_for_hub(f"{constants.ENDPOINT}/api/models/{name}")
         return snapshot(local_only=False)
     except Exception as error:  # of requests, httpx or httpx2: the client differs by version of huggingface_hub
         raise NotFoundError(
             f"{missing}, not in the Hub's cache, and not fetched from {constants.ENDPOINT} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'})."
         ) from error
+
+
+def wait_for_hub(address: str) -> None:
+    """Wait for any answer of the Hub; its own client would wait and try again for much longer than a user does.
+
+    Raises:
+        Exception: there is none in `ANSWER_SECONDS`, or no connection (httpx's and `TimeoutError`).
+    """
+    import httpx
+
+    _within(ANSWER_SECONDS, lambda: httpx.head(address, timeout=ANSWER_SECONDS, follow_redirects=True))
 
 
 def _looked(folder: Path) -> str:
@@ -167,7 +176,7 @@ def check_push(repo: str, token: str | None = None) -> None:
     Raises:
         InputError: the name is none, there is no token, or offline mode is on.
     """
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, but not listed
 
@@ -175,7 +184,7 @@ def check_push(repo: str, token: str | None = None) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise InputError(f"{repo!r} is no name on the Hub, such as owner/my-ranker ({error}).") from error
-    if offline() or constants.HF_HUB_OFFLINE:
+    if offline():
         raise InputError("Nothing can be pushed to the Hub: offline mode is on (LLM_BLENDER_OFFLINE, HF_HUB_OFFLINE).")
     if not (token or get_token()):
         raise InputError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from llm_blender._hub import endpoint
+from llm_blender._hub import endpoint, offline, wait_for_hub
 from llm_blender.errors import NotFoundError
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")
@@ -15,7 +14,6 @@ _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", ".json.gz
 _FILES = (*_SUFFIXES, ".ndjson", ".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".txt")
 _CONVERTED = "refs/convert/parquet"
 """Branch of the Hub's Parquet copy of every public data set: CONFIG/SPLIT/0000.parquet."""
-_PATIENCE = 3  # seconds for the Hub's first response
 _SAME = {"val": "validation", "valid": "validation", "dev": "validation"}
 _DESCRIPTIONS = {"dataset_infos.json", "dataset_info.json", "state.json"}
 
@@ -39,16 +37,15 @@ def hub_files(name: str, split: str | None = None) -> list[Path]:
             searched.
     """
     import httpx
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     hub = endpoint()
-    if os.environ.get("LLM_BLENDER_OFFLINE") == "1" or constants.HF_HUB_OFFLINE:
+    if offline():
         return _cached(name, split, "offline mode is on")
     api = HfApi(endpoint=hub)
     try:
-        # Fail fast: the Hub's client waits and retries for much longer than a user does.
-        httpx.head(f"{hub}/api/datasets/{name}", timeout=_PATIENCE, follow_redirects=True)
+        wait_for_hub(f"{hub}/api/datasets/{name}")
         listings = {"main": api.list_repo_files(name, repo_type="dataset")}
         if not _data_files(listings["main"]):
             try:
