@@ -40,17 +40,29 @@ _LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 _COLLECTED = pytest.StashKey[frozenset[str]]()
 
 
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+_SLOW = ("tests/training", "tests/llms", "tests/fusers", "tests/cli", "tests/server")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Divide the whole suite between two processes, by file; `-n 0` keeps it in one, and so does a part of it."""
     whole = config.args == config.getini("testpaths") and not config.option.collectonly and not config.option.usepdb
-    if whole and "PYTEST_XDIST_WORKER" not in os.environ and getattr(config.option, "numprocesses", 0) is None:
-        config.option.numprocesses, config.option.dist = 2, "loadfile"
+    if whole and _WORKER is None and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist, config.option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:  # one of two processes has one core
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """Give each of two processes half of the cores: threads that wait for each other stop both on a core they share."""
+    if _WORKER is not None and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[int(_WORKER.removeprefix("gw")) % 2 :: 2] or cores)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow packages, so that both processes end together."""
+    if _WORKER is not None:
+        items.sort(key=lambda item: not item.nodeid.startswith(_SLOW))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -77,7 +89,7 @@ def collected_modules(request: pytest.FixtureRequest) -> frozenset[str]:
 @pytest.fixture
 def one_process() -> None:
     """Skip a test that interrupts its own process where pytest-xdist could lose that process."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if _WORKER is not None:
         pytest.skip("interrupts its own process: pytest -n 0 runs it")
 
 
