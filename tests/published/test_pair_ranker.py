@@ -53,7 +53,7 @@ def read(ranker, case):
     sizes = [len(texts) for texts in case["candidates"]]
     pairs = [(i, left, right) for i, size in enumerate(sizes) for left, right in permutations(range(size), 2)]
     reader = ranker.with_lengths(*lengths)
-    return pairs, reader.pair_logits(sources, case["candidates"], pairs, coupled=case["batch_size"])
+    return pairs, reader.pair_logits(sources, case["candidates"], pairs, legacy_batch=case["batch_size"])
 
 
 def test_token_ids(ranker, case, golden, monkeypatch):

@@ -184,13 +184,13 @@ class PairReader:
 
     Attributes:
         ranker: the ranker.
-        coupled: instructions a batch that share the length of their candidates, as in 0.0.2; 0 for none.
+        legacy_batch: instructions a batch that share the length of their candidates, as in 0.0.2; 0 for none.
         title: title of the progress bar; empty for no bar.
         pairwise: whether the model compares pairs; else comparisons are differences of scores.
     """
 
     ranker: PairRanker
-    coupled: int
+    legacy_batch: int
     title: str
     pairwise: bool = True
 
@@ -223,7 +223,7 @@ class PairReader:
             return np.zeros(0, np.float32)
         with progress_bar(self.title, bool(self.title)) as progress:
             return self.ranker.pair_logits(
-                texts.sources, texts.candidates, pairs, coupled=self.coupled, progress=progress
+                texts.sources, texts.candidates, pairs, legacy_batch=self.legacy_batch, progress=progress
             )
 
 

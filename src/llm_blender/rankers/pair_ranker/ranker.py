@@ -260,7 +260,7 @@ class PairRanker(PairwiseRanker, Pretrained):
         candidates: Sequence[Sequence[str]],
         pairs: Sequence[tuple[int, int, int]],
         *,
-        coupled: int = 0,
+        legacy_batch: int = 0,
         progress: OnProgress | None = None,
     ) -> NDArray[np.float32]:
         """Return the model's own logits of ordered pairs, not rounded, not averaged over both orders, no consensus.
@@ -269,7 +269,7 @@ class PairRanker(PairwiseRanker, Pretrained):
             instructions: prompts or conversations.
             candidates: texts of each.
             pairs: (instruction, left, right) by index; pairs with the same sequence are computed once.
-            coupled: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
+            legacy_batch: above zero, truncate candidates as llm-blender 0.0.2 did in batches of so many
                 instructions: their budget depends on the longest instruction of their batch.
             progress: called with (done, total) in comparisons, by the share of the work, reading included.
 
@@ -280,7 +280,7 @@ class PairRanker(PairwiseRanker, Pretrained):
             InputError: as for `rank_many`.
         """
         check_inputs(instructions, candidates)
-        compare = self._comparer(instructions, candidates, coupled)
+        compare = self._comparer(instructions, candidates, legacy_batch)
         meter = Meter(progress, len(pairs))
         meter.start(len(pairs))
         logits = compare(list(pairs), meter.advance)
