@@ -203,6 +203,7 @@ class Store:
 def _migrate(connection: sqlite3.Connection, patience: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # overwrite what is deleted: prompts and answers are private
     if _version(connection) < len(_MIGRATIONS):
         until = time.monotonic() + patience
         while True:  # SQLite does not wait here for another process that makes the file
