@@ -178,7 +178,11 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Give one thread at a time the open file, and raise its errors as `StoreError`."""
+        """Give one thread at a time the open file.
+
+        Raises:
+            StoreError: the file cannot be opened, or the ``with`` block cannot read or write it.
+        """
         with self._lock:
             try:
                 if self._opened is None:
