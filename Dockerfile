@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The service: `docker build -t llm-blender .`, and see docs/service.md.
+# The service: `docker build -t llm-blender .`, and see docs/deploying.md.
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

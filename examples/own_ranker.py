@@ -1,4 +1,4 @@
-"""Train a ranker on 200 pairs of your own and use it (pip install 'llm-blender[train]').
+"""Train a ranker on 200 pairs of your own and use it (in a clone: pip install '.[train]').
 
 The taste in this example: an answer that gives a number is better. Replace `make_rows` by your own judgements.
 """

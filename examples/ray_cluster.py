@@ -1,4 +1,4 @@
-"""Rank rows with the actors of a Ray cluster (pip install 'llm-blender[ray]').
+"""Rank rows with the actors of a Ray cluster (in a clone: pip install '.[ray]').
 
 `blend rank rows.jsonl -o ranked.jsonl --engine ray --actors 2` does the same, and resumes.
 """

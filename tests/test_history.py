@@ -15,7 +15,7 @@ from llm_blender.data import parse_row, vote_records
 from llm_blender.errors import InputError, NotFoundError, StoreError
 from llm_blender.history import UNDO_SECONDS, History, Vote
 from llm_blender.store import _MIGRATIONS, Store
-from llm_blender.types import Candidate, Message
+from llm_blender.types import Candidate, Message, Usage
 
 QUESTION: list[Message] = [{"role": "user", "content": "Why?"}]
 REPORT: dict[str, Any] = {
@@ -276,3 +276,57 @@ def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
     assert other.execute("PRAGMA user_version").fetchone() == (8,)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
+
+
+def call(text: str, seconds: float, tokens: int) -> Candidate:
+    return Candidate(text, "fake", usage=Usage(3, tokens), seconds=seconds)
+
+
+def details(*candidates: Candidate, **more: object) -> dict[str, object]:
+    return {"mode": "pick", "ranking": {"best": 0}, "candidates": [each.to_dict() for each in candidates], **more}
+
+
+@pytest.mark.parametrize("how", ["forget", "remove"])
+def test_the_texts_of_its_calls_are_deleted_with_an_answer(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "blend.db")
+    history = History(store)
+    own, fused = call("Only “here”.", 1.5, 7), call("Both, fused.\n", 2.25, 9)
+    shared, same_text = call("Shared.", 0.75, 4), call("Only “here”.", 3.5, 7)
+    for key, candidate in {"own": own, "fused": fused, "shared": shared, "same text": same_text}.items():
+        store.put(key, candidate)
+    fusion = {"text": "Both, fused.", "usage": {"prompt_tokens": 3, "completion_tokens": 9}, "seconds": 4.0}
+    history.keep("mine", QUESTION, "Both, fused.", details(own, shared, fusion=fusion))
+    history.keep("other", QUESTION, "Shared.", details(shared))
+    if how == "forget":
+        history.forget("mine")
+    else:
+        history.remove("mine")
+        assert len(store) == 4  # it can be restored
+        monkeypatch.setattr("llm_blender.history.UNDO_SECONDS", -1)
+        history.keep("later", QUESTION, "A.", REPORT)
+    assert {stored.key for stored in store} == {"shared", "same text"}
+    history.forget("other")
+    assert {stored.key for stored in store} == {"same text"}
+
+
+def test_what_is_deleted_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def careless(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        connection.execute("PRAGMA secure_delete = OFF")  # whatever this SQLite was built with
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", careless)
+    with Store(tmp_path / "blend.db") as store:
+        history = History(store)
+        for number in range(20):
+            store.put(f"key {number}", call(f"a secret answer {number}", number + 0.5, number))
+            report = details(call(f"a secret answer {number}", number + 0.5, number))
+            history.keep(str(number), [{"role": "user", "content": "a secret question"}], "a secret answer", report)
+        for number in range(20):
+            history.forget(str(number))
+        for file in tmp_path.iterdir():
+            assert b"a secret" not in file.read_bytes(), file.name

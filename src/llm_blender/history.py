@@ -279,7 +279,7 @@ class History:
     def remove(self, id: str, *, owner: str | None = None) -> None:
         """Hide an answer, and the votes on it, from every method but `restore`.
 
-        Whatever changes the history later than `UNDO_SECONDS` after that deletes it.
+        Whatever changes the history later than `UNDO_SECONDS` after that deletes it, as `forget` does.
 
         Raises:
             NotFoundError: there is no such answer.
@@ -300,13 +300,13 @@ class History:
             return self._answer(connection, row)
 
     def forget(self, id: str, *, owner: str | None = None) -> None:
-        """Delete an answer, and the votes on it, at once.
+        """Delete an answer, the votes on it, and the texts of its calls that no other answer has, at once.
 
         Raises:
             NotFoundError: there is no such answer.
         """
         with self._store.connection() as connection:
-            connection.execute("DELETE FROM answers WHERE number = ?", self._find(connection, id, owner)[:1])
+            _delete(connection, self._find(connection, id, owner)[0])
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
@@ -359,8 +359,40 @@ def _now() -> str:
 def _purge(connection: sqlite3.Connection) -> None:
     """Delete the answers that can no longer be restored."""
     end = (datetime.now(UTC) - timedelta(seconds=UNDO_SECONDS)).isoformat()
-    for row in connection.execute("SELECT answer FROM deleted WHERE deleted_at < ?", (end,)).fetchall():
-        connection.execute("DELETE FROM answers WHERE number = ?", row)
+    for (number,) in connection.execute("SELECT answer FROM deleted WHERE deleted_at < ?", (end,)).fetchall():
+        _delete(connection, number)
+
+
+def _delete(connection: sqlite3.Connection, number: int) -> None:
+    """Delete an answer with the stored calls that only it rests on, and empty SQLite's log of both."""
+    (report,) = connection.execute("SELECT report FROM answers WHERE number = ?", (number,)).fetchone()
+    for marks in _marks(report):
+        others = f"SELECT 1 FROM answers WHERE number != ? AND {_all_in('report', marks)}"
+        if connection.execute(others, (number, *marks)).fetchone() is None:
+            connection.execute(f"DELETE FROM calls WHERE {_all_in('candidate', marks)}", marks)
+    connection.execute("DELETE FROM answers WHERE number = ?", (number,))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _marks(report: str) -> Iterator[list[str]]:
+    """Yield what the JSON of each call of an answer contains: its text, tokens and seconds.
+
+    A text alone does not tell a call, as another prompt may have the same answer.
+    """
+    try:
+        values = json.loads(report)
+    except ValueError:  # damaged
+        return
+    fused = {**(values.get("fusion") or {}), "seconds": None}  # those of the guard, too
+    for call in (*(values.get("candidates") or ()), fused):
+        known = [f'"{key}": {json.dumps(call[key])}' for key in ("usage", "seconds") if call.get(key) is not None]
+        if known and call.get("text"):
+            yield [json.dumps(call["text"])[1:-1], *known]
+
+
+def _all_in(column: str, marks: Sequence[str]) -> str:
+    """Return the SQL condition that a column contains all marks, which are its parameters."""
+    return " AND ".join([f"instr({column}, ?)"] * len(marks))
 
 
 def _contains(answer: KeptAnswer, words: Sequence[str]) -> bool:

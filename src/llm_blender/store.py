@@ -178,7 +178,11 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Give one thread at a time the open file, and raise its errors as `StoreError`."""
+        """Give one thread at a time the open file.
+
+        Raises:
+            StoreError: the file cannot be opened, or the ``with`` block cannot read or write it.
+        """
         with self._lock:
             try:
                 if self._opened is None:
@@ -203,6 +207,7 @@ class Store:
 def _migrate(connection: sqlite3.Connection, patience: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # overwrite what is deleted: prompts and answers are private
     if _version(connection) < len(_MIGRATIONS):
         until = time.monotonic() + patience
         while True:  # SQLite does not wait here for another process that makes the file

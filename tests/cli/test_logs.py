@@ -60,6 +60,16 @@ def test_an_answer_is_deleted(blend, refuse, asked):
     refuse("logs", "sky", "--delete", message="--delete needs the NUMBER of one answer")
 
 
+def test_its_texts_leave_the_store_with_an_answer(blend, asked, tmp_path):
+    store = Store(tmp_path / "blend.db")
+    assert len(store) == 6
+    blend("ask", "Why is the sky blue?")  # read from the store
+    assert blend("logs", "4", "--delete").exit_code == 0
+    assert len(store) == 6  # answer 1 has the same texts
+    assert blend("logs", "1", "--delete").exit_code == 0
+    assert len(store) == 4
+
+
 def test_the_playground_is_listed_only_with_all(blend, asked, tmp_path):
     report = {"mode": "pick", "candidates": [{"text": "X.", "model": "x", "rank": 1}], "ranking": {"best": 0}}
     History(Store(tmp_path / "blend.db")).keep("other", [{"role": "user", "content": "Else?"}], "X.", report, owner="k")

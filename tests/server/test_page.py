@@ -1,4 +1,4 @@
-"""What docs/service.md shows is run."""
+"""What the pages on the service show is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "\n".join((DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("service", "playground", "deploying"))
 ADDRESS = "http://127.0.0.1:8000"
 (VOTING,) = re.findall(r"^```bash\n(url=.*?)^```", PAGE, re.M | re.S)
 COMMANDS = [

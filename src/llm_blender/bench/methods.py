@@ -45,12 +45,12 @@ class Method:
 
 
 def equal_shares(chosen: NDArray[np.bool_]) -> Floats:
-    """Return equal shares of the candidates chosen in each row; zeros where there are none."""
+    """Return ``[n, c]``, equal shares of the candidates ``[n, c]`` chosen in each row; zeros where there are none."""
     return np.asarray(chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1))
 
 
 def best_shares(values: Floats) -> Floats:
-    """Return equal shares of the candidates with the highest of ``[n, c]`` values; NaN is no candidate."""
+    """Return ``[n, c]``, equal shares of the candidates with the highest of ``[n, c]`` values; NaN is no candidate."""
     known = np.where(np.isnan(values), -np.inf, values)
     return equal_shares(values == known.max(axis=1, keepdims=True))
 
@@ -72,14 +72,14 @@ class CandidateGrid:
         self.present = ~np.isnan(self.fill([0.0] * len(row.candidates) for row in rows))
 
     def fill(self, values: Iterable[Sequence[float] | Floats]) -> Floats:
-        """Lay out one value for each candidate of each row; NaN where a row has no candidate."""
+        """Return ``[n, c]`` with one value for each candidate of each row; NaN where a row has no candidate."""
         array = np.full(self.shape, math.nan)
         for number, (places, of_row) in enumerate(zip(self.places, values, strict=True)):
             array[number, places] = of_row
         return array
 
     def qualities(self) -> Floats:
-        """Return the scores of all candidates."""
+        """Return ``[n, c]``, the scores of all candidates; NaN where a row has no candidate."""
         return self.fill(row.qualities for row in self.rows)
 
     def random(self) -> Method:
@@ -97,7 +97,7 @@ class CandidateGrid:
         return Method(name, "ranker", shares, sum(ranking.comparisons for ranking in rankings))
 
     def one_hot(self, best: Sequence[int]) -> Floats:
-        """Return shares of one candidate of each row, by its place in the row."""
+        """Return ``[n, c]``, 1 for one candidate of each row, by its place in the row, and 0 for the others."""
         shares = np.zeros(self.shape)
         for number, (places, place) in enumerate(zip(self.places, best, strict=True)):
             shares[number, places[place]] = 1

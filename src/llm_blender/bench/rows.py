@@ -59,7 +59,11 @@ def scored_rows(
 def scored_examples(
     rows: Iterable[Example], score: str, models: Sequence[str] = (), *, complete: bool = False
 ) -> list[tuple[Example, BenchRow]]:
-    """Select rows as `scored_rows` does, each with the example that it was made of."""
+    """Select rows as `scored_rows` does, each with the example that it was made of.
+
+    Raises:
+        InputError: as for `scored_rows`.
+    """
     examples = list(rows)
     check_names(examples, models, score)
     kept = []

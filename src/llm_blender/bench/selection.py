@@ -62,8 +62,16 @@ def ranker_selections(
 ) -> list[Selection]:
     """Measure the answers that a ranker puts first; among ties, the one that its ranking calls best.
 
-    With `priors`, learned from other rows, measure also what the same comparisons and the LLMs' strengths select. With
-    `train`, other rows, compare with the LLM that did best there.
+    Args:
+        rows: rows with scores.
+        ranker: ranks their candidates.
+        name: of the ranker, in the results.
+        strategy: one of `llm_blender.ranking.STRATEGIES`.
+        seed: of the strategy and of the intervals.
+        priors: strengths of LLMs, learned from other rows; with them, also what the same comparisons and the strengths
+            select is measured.
+        train: other rows, on which the LLM of the comparison `vs_single` did best; None compares with none.
+        progress: called with (done, total), as in `rank_rows`.
     """
     k = 1 if priors is None else None  # priors can lift any candidate
     rankings = rank_rows(rows, ranker, k=k, strategy=strategy, seed=seed, progress=progress)

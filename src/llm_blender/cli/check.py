@@ -1,4 +1,4 @@
-"""``blend check``: ask each LLM a few short questions, and print what works, how fast, and how to mend the rest."""
+"""``blend check``: ask each LLM a few short questions, and print what works, how fast, and how to fix the rest."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ _SHOWN = 60  # characters of a prompt in the list
 ContinueOption = Annotated[
     bool, typer.Option("--continue", "-c", help="Go on with the last conversation, its system message included.")
 ]
-NoLogOption = Annotated[bool, typer.Option("--no-log", help="Keep no record of this for `blend logs`.")]
+NoLogOption = Annotated[
+    bool,
+    typer.Option("--no-log", help="Keep no prompt, and nothing for `blend logs`; texts of answers stay in the store."),
+]
 
 
 def logs(
@@ -38,7 +41,9 @@ def logs(
     everything: Annotated[
         bool, typer.Option("--all", help="Include the answers of the playground of `blend serve`.")
     ] = False,
-    forget: Annotated[bool, typer.Option("--delete", help="Delete the answer of NUMBER.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--delete", help="Delete the answer of NUMBER, and its texts in the store.")
+    ] = False,
     plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -49,6 +49,10 @@ def read_labelled_pair(record: Mapping[str, Any], *, judge: str = "", labels: Se
 
     Without a prompt key, `input` is the prompt (LLMBar). The most frequent vote decides; equal counts are a tie.
     `labels` are those for the first answer, the second, and (optional) neither.
+
+    Raises:
+        ValueError: the record has no two answers, no prompt, no label, or an unknown one.
+        SkipRecord: the label is empty, or both answers read the same.
     """
     keys = next((keys for keys in ANSWER_KEYS if set(keys) <= set(record)), None)
     if keys is None:
@@ -129,6 +133,10 @@ def read_scored_responses(record: Mapping[str, Any]) -> Example:
 
     Each number of an answer whose key contains ``score`` or ``rating`` becomes a score of that name, and so does each
     aspect of UltraFeedback's ``annotations: {aspect: {Rating}}``; other values ("N/A") are ignored.
+
+    Raises:
+        ValueError: the record has no prompt or no list of answers, an answer has no text, or the lists do not fit.
+        SkipRecord: there are fewer than two answers, or none has a score.
     """
     prompt = read_prompt(record)
     if prompt is None:

@@ -139,7 +139,7 @@ class _Plan:
 class GuardedFuser:
     """A fuser under guard: a ranker compares the fused text with the best candidate.
 
-    The comparison is by the same evidence as the ranking: the other candidates count in it, for example as voices of
+    The comparison is by the same evidence as the ranking: the other candidates count in it, for example in
     the consensus, but are not compared again. Empty candidates and duplicates of better ones are not fused. If the
     fused text has a flaw (empty, a loop, an echo of the prompt), or the ranker does not prefer it to the best candidate
     in both orders together, the best candidate is returned, and the report gives the reason.

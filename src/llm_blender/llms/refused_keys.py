@@ -23,7 +23,7 @@ _OURS = frozenset({"stream", "stream_options", "seed"})  # these are sent whethe
 _QUIET = frozenset({"stream", "stream_options"})  # the answer is the same without
 _STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
 
-# An error about the texts of a request, or about a value that the caller can mend, is no reason to leave a key out.
+# An error about the texts of a request, or about a value that the caller can fix, is no reason to leave a key out.
 _OTHER_CODES = re.compile(
     r"content_?(filter|policy)|safety|moderation|context_length|billing|quota|model_not_found", re.I
 )

@@ -142,7 +142,7 @@ class Versus:
         return self.outcomes.count(outcome)
 
     def credits(self, reading: Reading = TIES_AS_WINS) -> Floats:
-        """Return the credit of every row, NaN for those that do not count, for intervals."""
+        """Return ``[n]``, the credit of each of n rows from 0 to 1, NaN for those that do not count, for intervals."""
         worth = {
             "win": 1.0,
             "same_good": reading.tie,

@@ -55,7 +55,7 @@ class Scored:
 
     @classmethod
     def by(cls, scores: NDArray[np.floating], readings: Sequence[Reading]) -> Scored:
-        """Combine scores with one reading per pair."""
+        """Combine scores ``[n]`` with one reading for each of the n pairs."""
         return cls(
             np.asarray(scores, np.float64),
             np.array([reading.read for reading in readings], np.int64),

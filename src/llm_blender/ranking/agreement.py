@@ -148,7 +148,7 @@ def agreement(answers: Sequence[str | None], weights: ArrayLike | None = None) -
 
     Args:
         answers: N final answers, in normal form; None for a candidate without one.
-        weights: ``[N]``, w, how much each candidate's voice counts; None means equally.
+        weights: ``[N]``, w, how much each candidate's answer counts; None means equally.
 
     Returns:
         ``[N]`` from 0 to 1; 0 for a candidate without an answer; all NaN if no candidate has one.

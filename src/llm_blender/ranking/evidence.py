@@ -124,7 +124,7 @@ class EvidenceWeights:
 def reliability(n: int) -> float:
     """Return the reliability of a mean over n − 1 other candidates: (n − 1) / (n + 1), 1 for very many.
 
-    This is the Spearman-Brown formula for voices whose own reliability is 1/3, which fits 3 to 16 candidates.
+    This is the Spearman-Brown formula for candidates whose own reliability is 1/3, which fits 3 to 16 candidates.
     """
     return (n - 1) / (n + 1)
 
@@ -159,7 +159,7 @@ class Features:
             texts: N candidates of one prompt.
             instruction: the prompt, as a text.
         """
-        # Texts without a voice leave two candidates two, as equal texts do.
+        # Texts that do not count leave two candidates two, as equal texts do.
         n, several = len(texts), len({text.strip() for text in texts if not is_degenerate(text)}) > 2
         answers = final_answers(texts, instruction) if several else ()
         answered = np.array([answer is not None for answer in answers], bool)
@@ -364,7 +364,7 @@ def _weights(slopes: Mapping[Situation, Floats], temperature: float) -> Evidence
     """Turn slopes into weights; a situation without pairs takes those of the next simpler one.
 
     Costs of flaws are log-odds already. Where candidates agree on answers, consensus and length only break ties: the
-    words that the same voices share would count the votes twice.
+    words that the same candidates share would count the votes twice.
     """
     weights: dict[str, Weights] = {}
     last = Weights()

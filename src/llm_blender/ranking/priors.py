@@ -97,7 +97,11 @@ def pairs_from_scores(scores: ArrayLike) -> list[LabelledPair]:
 
 
 def check_models(models: Models, candidates: int) -> None:
-    """Refuse anything but one model per candidate."""
+    """Refuse anything but one model per candidate.
+
+    Raises:
+        InputError: there are more models than candidates, or fewer.
+    """
     if len(models) != candidates:
         raise InputError(f"A ranking of {candidates} candidates needs as many names of LLMs, not {len(models)}.")
 

@@ -170,7 +170,7 @@ def active(n: int, *, budget: int = DEFAULT_BUDGET, seed: int = 0) -> Strategy:
 
 
 def duel(n: int) -> Strategy:
-    """Compare the first two candidates in both orders; the others are evidence only, such as voices of the consensus.
+    """Compare the first two candidates in both orders; the others count only in the evidence, such as the consensus.
 
     Args:
         n: number of candidates, two or more.

@@ -42,9 +42,20 @@ def fit_ranker(
     settings: Mapping[str, Any],
     **reports: Unpack[Reports],
 ) -> Run:
-    """Train a PairRanker on with rows; for the arguments see `llm_blender.PairRanker.fit`.
+    """Train a PairRanker on with rows, as `llm_blender.PairRanker.fit` does.
 
-    The rows are written to ``output/rows``, as what the card describes.
+    Args:
+        init: checkpoint that is trained on.
+        pairs: rows with labelled pairs, scores or votes.
+        dev: rows to evaluate on; None holds out a part of `pairs`.
+        output: folder of the checkpoint; the rows are written to ``rows`` in it, as what the card describes.
+        licence: of the data, for the card.
+        settings: fields of the recipe, see `recipe_for`.
+        **reports: see `Reports`.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+        InputError: a row cannot be read; the message gives its number.
     """
     recipe = recipe_for([], [], {**settings, "init": str(init)})  # before the rows are read and written
     if init == find_checkpoint(BUNDLED):

@@ -26,7 +26,16 @@ def logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: T
     """Compute −log σ(better − worse): the loss of the released PairRM, ``instructgpt``.
 
     Source: InstructGPT's reward model, arXiv 2203.02155; a Bradley-Terry model of the pair. A tie adds log 2 and no
-    gradient. Shapes: see the module.
+    gradient.
+
+    Args:
+        left: ``[P, T]``, scores of the left candidates of P pairs in T tasks.
+        right: ``[P, T]``, scores of the right ones.
+        left_targets: ``[P, T]``, true scores of the left ones.
+        right_targets: ``[P, T]``, true scores of the right ones.
+
+    Returns:
+        A scalar, averaged over pairs and tasks.
     """
     return signed_logistic(left - right, left_targets - right_targets)
 
@@ -35,7 +44,16 @@ def soft_logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targe
     """Compute the binary cross entropy of σ(difference of the scores) against the judges' probability.
 
     That probability is ``(1 + difference of the targets) / 2``. With targets of 1 and 0 this is `logistic`; a tie pulls
-    the two scores together. Shapes: see the module.
+    the two scores together.
+
+    Args:
+        left: ``[P, T]``, scores of the left candidates of P pairs in T tasks.
+        right: ``[P, T]``, scores of the right ones.
+        left_targets: ``[P, T]``, true scores of the left ones.
+        right_targets: ``[P, T]``, true scores of the right ones.
+
+    Returns:
+        A scalar, averaged over pairs and tasks.
     """
     probability = (1 + left_targets - right_targets) / 2
     return functional.binary_cross_entropy_with_logits(left - right, probability)
@@ -44,7 +62,16 @@ def soft_logistic(left: Tensor, right: Tensor, left_targets: Tensor, right_targe
 def bce(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor) -> Tensor:
     """Compute the binary cross entropy of each candidate against "is the better one": the paper's loss.
 
-    Source: arXiv 2306.02561, section 3.2. In a tie neither is better. Shapes: see the module.
+    Source: arXiv 2306.02561, section 3.2. In a tie neither is better.
+
+    Args:
+        left: ``[P, T]``, scores of the left candidates of P pairs in T tasks.
+        right: ``[P, T]``, scores of the right ones.
+        left_targets: ``[P, T]``, true scores of the left ones.
+        right_targets: ``[P, T]``, true scores of the right ones.
+
+    Returns:
+        A scalar, averaged over pairs and tasks.
     """
     left_better = (left_targets > right_targets).to(left.dtype)
     right_better = (left_targets < right_targets).to(right.dtype)
@@ -55,7 +82,16 @@ def mse(left: Tensor, right: Tensor, left_targets: Tensor, right_targets: Tensor
     """Compute the squared errors of both scores, less twice the product of predicted and true difference.
 
     It rewards a difference of the right sign as well as the right values, and so can be below zero.
-    Source: llm-blender 0.0.2, ``MSE``. Shapes: see the module.
+    Source: llm-blender 0.0.2, ``MSE``.
+
+    Args:
+        left: ``[P, T]``, scores of the left candidates of P pairs in T tasks.
+        right: ``[P, T]``, scores of the right ones.
+        left_targets: ``[P, T]``, true scores of the left ones.
+        right_targets: ``[P, T]``, true scores of the right ones.
+
+    Returns:
+        A scalar, averaged over pairs and tasks.
     """
     errors = functional.mse_loss(left, left_targets) + functional.mse_loss(right, right_targets)
     return errors - (2 * (left - right) * (left_targets - right_targets)).mean()
@@ -65,7 +101,15 @@ def open_instruct_bce(left: Tensor, right: Tensor, left_targets: Tensor, right_t
     """Compute the binary cross entropy of each candidate against its own label, independent of the other's.
 
     Source: llm-blender 0.0.2, ``open_instruct_BCE``. Targets are labels: 1 is good, any other number is bad.
-    Shapes: see the module.
+
+    Args:
+        left: ``[P, T]``, scores of the left candidates of P pairs in T tasks.
+        right: ``[P, T]``, scores of the right ones.
+        left_targets: ``[P, T]``, true scores of the left ones.
+        right_targets: ``[P, T]``, true scores of the right ones.
+
+    Returns:
+        A scalar, averaged over pairs and tasks.
     """
     return _both(left, right, (left_targets == 1).to(left.dtype), (right_targets == 1).to(right.dtype))
 
@@ -104,8 +148,11 @@ def mean_over_groups(losses: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     """Average the mean losses of groups, weighted by the root of their numbers of preferences.
 
     Args:
-        losses: a scalar per group.
-        sizes: preferences per group.
+        losses: G scalars, one per group.
+        sizes: G numbers of preferences.
+
+    Returns:
+        A scalar.
     """
     weights = torch.tensor(sizes, device=losses[0].device).sqrt()
     return (weights * torch.stack(list(losses))).sum() / weights.sum()

@@ -219,8 +219,13 @@ def priced_rows(
     are estimated at four characters each, of instruction and input for the prompt, of text and `reasoning` for the
     answer. Its seconds are those of the price list, else its own `seconds`.
 
-    `score`, the measure of quality, `models` and `complete` are those of `llm_blender.bench.scored_rows`; only the
-    first `limit` rows are read.
+    Args:
+        path: file of rows, or a folder of such files.
+        prices: dollars and seconds of the LLMs.
+        score: name of the score that measures quality.
+        models: LLMs whose candidates count; none means all.
+        complete: leave out rows that lack a candidate of one of `models`.
+        limit: maximum number of rows to read; None reads all.
 
     Raises:
         InputError: as for `scored_rows`, or a candidate names no LLM.

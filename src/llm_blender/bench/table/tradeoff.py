@@ -47,9 +47,15 @@ def tradeoff(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> list[TradeoffPoint]:
-    """Run every strategy on the comparisons of a full matrix, with three seeds; nothing is compared anew.
+    """Run every strategy on the comparisons of a full matrix, with three seeds; nothing is compared again.
 
-    `column` measures the quality; the progress counts strategies.
+    Args:
+        pool: rows and their candidates.
+        column: measure of quality.
+        ranked: full matrices of a ranker on these rows.
+        resampling: draws of the rows, for the intervals.
+        seed: first of the three seeds.
+        progress: called with (done, total) in strategies.
     """
 
     def point(strategy: str, aggregation: str | None, made: float, values: Floats) -> TradeoffPoint:

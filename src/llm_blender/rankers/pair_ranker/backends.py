@@ -215,7 +215,13 @@ class TorchBackend:
 
 
 def load_torch(folder: Path, config: PairRankerConfig, device: Any, dtype: str) -> tuple[AnyPairRanker, Replicas]:
-    """Load a checkpoint's module and its `Replicas`; for arguments and errors see `TorchBackend`."""
+    """Load a checkpoint's module and its `Replicas`; for the arguments see `TorchBackend`.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InputError: there is no such device or dtype.
+        CheckpointError: the weights are missing or do not fit the model.
+    """
     try:
         from llm_blender.rankers._torch import Replicas, load_module
         from llm_blender.rankers.pair_ranker.modeling import make_model

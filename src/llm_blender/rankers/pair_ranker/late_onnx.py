@@ -33,7 +33,7 @@ class Reader(nn.Module):
         self.model, self.first = model, first
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """Return the `READINGS`."""
+        """Return the `READINGS` of a text of T tokens, ``[1, T, …]`` each, from its ids ``[1, T]``."""
         encoder = self.model.pretrained_model
         states = encoder.embeddings(input_ids)
         for layer in encoder.encoder.layer[: self.model.alone_layers]:
@@ -56,7 +56,7 @@ class Comparer(nn.Module):
         self.model, self.layers = model, nn.ModuleList(_comparing(model))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits ``[1, tasks]`` from the inputs, in the order above."""
         count = len(READINGS)
         *both, sides, means, lengths = inputs
         left, right = both[:count], both[count:]

@@ -274,7 +274,7 @@ class PairRanker(PairwiseRanker, Pretrained):
             progress: called with (done, total) in comparisons, by the share of the work, reading included.
 
         Returns:
-            A logit for each of `pairs`; above zero, the left candidate is better.
+            ``[len(pairs)]``, a logit for each; above zero, the left candidate is better.
 
         Raises:
             InputError: as for `rank_many`.
