@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,30 @@ def test_a_fuser_is_loaded_once_while_the_llms_write() -> None:
     assert [blender.ask(PROMPT, mode="fuse").mode for _ in range(2)] == ["fuse", "fuse"]
     assert blender.fuser is loaded[0]
     assert len(loaded) == 1
+
+
+def test_a_fuser_that_loads_slowly_holds_up_no_other_prompt() -> None:
+    go_on = threading.Event()
+
+    def load() -> ChatFuser:
+        go_on.wait(5)
+        return ChatFuser(FakeLLM("f", FUSED))
+
+    llms = [FakeLLM("a", "short"), FakeLLM("b", "a longer one")]
+    blender = Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load)
+
+    async def ask() -> list[str]:
+        async with asyncio.TaskGroup() as tasks:
+            fused = tasks.create_task(blender.aask(PROMPT, mode="fuse"))
+            await asyncio.sleep(0.05)
+            picked = await blender.aask(PROMPT)
+            assert not fused.done()
+            go_on.set()
+        return [picked.mode, fused.result().mode]
+
+    started = time.perf_counter()
+    assert asyncio.run(ask()) == ["pick", "fuse"]
+    assert time.perf_counter() - started < 4
 
 
 def test_a_fuser_that_cannot_be_loaded_ends_the_calls() -> None:

@@ -106,7 +106,7 @@ class Ensemble:
         self._ranker, self._fuser = ranker, fuser
         self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
         self._without_evidence: Ranker | None = None  # one for all prompts, whose batches they share
-        self._loading = threading.Lock()
+        self._loading, self._loading_fuser = threading.Lock(), threading.Lock()
         self._learned: Learned | None = None
         self.settings = replace(settings, **changes)
         self.check(self.settings)
@@ -192,6 +192,8 @@ class Ensemble:
     @property
     def ranker(self) -> Ranker:
         """The ranker; loaded on first use."""
+        if self._ready is not None:  # the event loop waits for no lock
+            return self._ready
         with self._loading:
             if self._ready is None:
                 load = cast("Callable[[], Ranker]", self._ranker)
@@ -221,7 +223,7 @@ class Ensemble:
         Raises:
             InputError: there is none.
         """
-        with self._loading:
+        with self._loading_fuser:
             if self._fuser is None:
                 raise InputError("This ensemble has no fuser: give it one, or use the mode pick.")
             if not isinstance(self._fuser, Fuser):
