@@ -172,11 +172,14 @@ def test_a_fuser_is_loaded_once_while_the_llms_write() -> None:
 
     llms = [FakeLLM("a", "short"), FakeLLM("b", "a longer one")]
     blender = Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load)
+    blender.load()
     blender.ask(PROMPT)
     assert not loaded
     assert [blender.ask(PROMPT, mode="fuse").mode for _ in range(2)] == ["fuse", "fuse"]
     assert blender.fuser is loaded[0]
     assert len(loaded) == 1
+    Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load, mode="auto").load()
+    assert len(loaded) == 2
 
 
 def test_a_fuser_that_loads_slowly_holds_up_no_other_prompt() -> None:

@@ -202,14 +202,23 @@ class Ensemble:
 
     async def _loaded_ranker(self) -> Ranker:
         if self._ready is None or (self.judge is not None and not self.judge.loaded):
-            await asyncio.to_thread(self.load)
+            await asyncio.to_thread(self.load, fuser=False)
         return self.ranker
 
-    def load(self) -> None:
-        """Load the ranker and the judge, which otherwise load on first use."""
+    def load(self, *, fuser: bool | None = None) -> None:
+        """Load the ranker, the judge and the fuser, which otherwise load on first use.
+
+        Args:
+            fuser: whether to load the fuser; None loads it where the mode uses it.
+
+        Raises:
+            InputError: the fuser is wanted, and there is none.
+        """
         _ = self.ranker
         if self.judge is not None:
             _ = self.judge.ranker
+        if self.settings.mode != "pick" if fuser is None else fuser:
+            _ = self.fuser
 
     @property
     def fuses(self) -> bool:
