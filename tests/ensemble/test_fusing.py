@@ -18,7 +18,7 @@ from llm_blender.fusers import FusionRule
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
-from llm_blender.types import Answer, Message, Sampling, Usage
+from llm_blender.types import Answer, Message, Ranking, Sampling, Usage
 
 PROMPT = "Say something."
 FUSED = "a fused answer, longer than all the candidates together"
@@ -204,6 +204,21 @@ def test_a_fuser_that_loads_slowly_holds_up_no_other_prompt() -> None:
     started = time.perf_counter()
     assert asyncio.run(ask()) == ["pick", "fuse"]
     assert time.perf_counter() - started < 4
+
+
+def test_the_guard_compares_in_the_ranker_s_own_threads() -> None:
+    threads: list[str] = []
+
+    class Watched(FakeRanker):
+        def rank_many(self, *args: Any, **options: Any) -> list[Ranking]:
+            threads.append(threading.current_thread().name)
+            return super().rank_many(*args, **options)
+
+    llms = [Writer("a", "short"), Writer("b", "a longer one")]
+    answer = Ensemble([Member(llm) for llm in llms], Watched(), fuser=ChatFuser(llms[0]), mode="fuse").ask(PROMPT)
+    assert answer.fusion is not None
+    assert answer.fusion.reason == "better"
+    assert [name.startswith("llm-blender-ranker") for name in threads] == [True, True]
 
 
 def test_a_fuser_that_cannot_be_loaded_ends_the_calls() -> None:

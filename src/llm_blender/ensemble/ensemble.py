@@ -483,7 +483,9 @@ class Ensemble:
             guard=settings.guard,
             rule=settings.rule,
         )
-        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+        return await guarded.afuse(
+            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=rank_beside
+        )
 
 
 def _wanted(settings: EnsembleSettings) -> int:
