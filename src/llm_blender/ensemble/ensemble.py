@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
@@ -54,7 +54,6 @@ DEFAULT_SAMPLES = 5
 logger = logging.getLogger(__name__)
 
 _SETTINGS = EnsembleSettings()
-_FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Ensemble:
     """Several LLMs, a ranker that orders their answers, and optionally a fuser that makes one of the best.
 
     ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded LLMs at its end.
-    Each setting is an attribute, too: ``ensemble.mode`` is ``ensemble.settings.mode``.
 
     Args:
         members: the LLMs.
@@ -110,16 +108,6 @@ class Ensemble:
         self._learned: Learned | None = None
         self.settings = replace(settings, **changes)
         self.check(self.settings)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _FIELDS:
-            return getattr(self.settings, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIELDS:
-            name, value = "settings", replace(self.settings, **{name: value})
-        super().__setattr__(name, value)
 
     @classmethod
     def from_config(cls, config: Config | str | Path, *, store: Store | None = None) -> Self:
