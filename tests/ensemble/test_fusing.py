@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from llm_blender.fusers import FusionRule
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
-from llm_blender.types import Answer, Message, Sampling, Usage
+from llm_blender.types import Answer, Message, Ranking, Sampling, Usage
 
 PROMPT = "Say something."
 FUSED = "a fused answer, longer than all the candidates together"
@@ -170,11 +172,53 @@ def test_a_fuser_is_loaded_once_while_the_llms_write() -> None:
 
     llms = [FakeLLM("a", "short"), FakeLLM("b", "a longer one")]
     blender = Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load)
+    blender.load()
     blender.ask(PROMPT)
     assert not loaded
     assert [blender.ask(PROMPT, mode="fuse").mode for _ in range(2)] == ["fuse", "fuse"]
     assert blender.fuser is loaded[0]
     assert len(loaded) == 1
+    Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load, mode="auto").load()
+    assert len(loaded) == 2
+
+
+def test_a_fuser_that_loads_slowly_holds_up_no_other_prompt() -> None:
+    go_on = threading.Event()
+
+    def load() -> ChatFuser:
+        go_on.wait(5)
+        return ChatFuser(FakeLLM("f", FUSED))
+
+    llms = [FakeLLM("a", "short"), FakeLLM("b", "a longer one")]
+    blender = Ensemble([Member(llm) for llm in llms], FakeRanker(), fuser=load)
+
+    async def ask() -> list[str]:
+        async with asyncio.TaskGroup() as tasks:
+            fused = tasks.create_task(blender.aask(PROMPT, mode="fuse"))
+            await asyncio.sleep(0.05)
+            picked = await blender.aask(PROMPT)
+            assert not fused.done()
+            go_on.set()
+        return [picked.mode, fused.result().mode]
+
+    started = time.perf_counter()
+    assert asyncio.run(ask()) == ["pick", "fuse"]
+    assert time.perf_counter() - started < 4
+
+
+def test_the_guard_compares_in_the_ranker_s_own_threads() -> None:
+    threads: list[str] = []
+
+    class Watched(FakeRanker):
+        def rank_many(self, *args: Any, **options: Any) -> list[Ranking]:
+            threads.append(threading.current_thread().name)
+            return super().rank_many(*args, **options)
+
+    llms = [Writer("a", "short"), Writer("b", "a longer one")]
+    answer = Ensemble([Member(llm) for llm in llms], Watched(), fuser=ChatFuser(llms[0]), mode="fuse").ask(PROMPT)
+    assert answer.fusion is not None
+    assert answer.fusion.reason == "better"
+    assert [name.startswith("llm-blender-ranker") for name in threads] == [True, True]
 
 
 def test_a_fuser_that_cannot_be_loaded_ends_the_calls() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from typing import Any
 
 import pytest
 
 from llm_blender.ensemble import Ensemble, Limits, Member, Observer
+from llm_blender.ensemble.form import Form
 from llm_blender.errors import NoAnswerError, StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM, FakeRanker
@@ -253,3 +255,24 @@ def test_an_llm_that_cancels_itself_is_one_that_fails() -> None:
     answer = ask(FakeLLM("a", errors=[asyncio.CancelledError()]), FakeLLM("b", "used"))  # type: ignore[arg-type]
     assert answer.text == "used"
     assert answer.degraded
+
+
+@pytest.mark.parametrize(("length", "beside"), [(100, False), (50_000, True)])
+def test_the_form_of_a_long_answer_is_checked_beside_the_event_loop(length: int, beside: bool) -> None:
+    threads: list[int] = []
+
+    class Watched(Form):
+        def check(self, candidate: Candidate) -> Candidate:
+            threads.append(threading.get_ident())
+            return super().check(candidate)
+
+    async def answer() -> tuple[Answer, int]:
+        blender = Ensemble(
+            [Member(FakeLLM("a", f'{{"b": "{"c" * length}"}}')), Member(FakeLLM("d", "e" * length))], FakeRanker()
+        )
+        return await blender.aask(PROMPT, form=Watched(json=True)), threading.get_ident()
+
+    given, loop = asyncio.run(answer())
+    assert [(failure.model, failure.reason) for failure in given.failures] == [("d", "wrong_form")]
+    assert given.text.startswith('{"b": "c')
+    assert [thread != loop for thread in threads] == [beside] * 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -119,15 +118,3 @@ def test_a_job_that_began_before_finds_its_settings_again() -> None:
     assert run_settings(fusing, [], ranker="longest", fuser="chat", seed=3)["fuser"] == {
         "name": "chat", "top_k": 3, "guard": True, "rule": rule,
     }  # fmt: skip
-
-
-def test_each_setting_is_an_attribute_of_the_ensemble() -> None:
-    blender = ensemble(strategy="knockout", limits=Limits(quorum=1))
-    for each in fields(EnsembleSettings):
-        assert getattr(blender, each.name) == getattr(blender.settings, each.name)
-    blender.budget = 9
-    assert (blender.settings.budget, blender.settings.strategy) == (9, "knockout")
-    with pytest.raises(InputError):
-        blender.top_k = 1
-    assert not hasattr(blender, "stratgy")
-    assert copy.copy(blender).budget == 9

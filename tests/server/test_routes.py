@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_blender.config import ServerConfig
 from llm_blender.ensemble import Ensemble, Member
-from llm_blender.errors import ConfigError
+from llm_blender.errors import ConfigError, NotFoundError
+from llm_blender.fusers import ConsensusFuser
 from llm_blender.server import create_app
+from llm_blender.server import serve as serve_until_a_signal
 from llm_blender.testing import FakeLLM, FakeRanker
 
 TEXTS = ["two words", "a", "these are three"]
@@ -93,6 +97,31 @@ def test_health_and_readiness(plain, serve):
     alone.ask()
     assert alone.http.get("/readyz").status_code == 503
     assert alone.http.get("/healthz").status_code == 200
+
+
+def test_a_service_that_is_ready_has_loaded_its_fuser_in_any_mode(serve):
+    loaded = []
+
+    def load():
+        loaded.append(ConsensusFuser())
+        return loaded[-1]
+
+    running = serve(fuser=load)
+    assert running.http.get("/readyz").status_code == 200
+    assert len(loaded) == 1
+    body = {"instruction": "q", "candidates": [{"text": "one"}, {"text": "another"}], "mode": "fuse"}
+    assert running.http.post("/v1/fuse", json=body).status_code == 200
+    assert len(loaded) == 1
+
+
+def test_a_fuser_that_cannot_be_loaded_ends_the_service_before_its_port_is_open():
+    def load():
+        raise NotFoundError("planted: no such fuser")
+
+    ensemble = Ensemble([Member(FakeLLM())], FakeRanker(), fuser=load)
+    with socket.socket() as taken, pytest.raises(NotFoundError, match="planted"):
+        taken.bind(("127.0.0.1", 0))
+        serve_until_a_signal(ensemble, ServerConfig(port=taken.getsockname()[1]))
 
 
 def test_the_openapi_names_every_route(plain):

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
@@ -54,7 +54,6 @@ DEFAULT_SAMPLES = 5
 logger = logging.getLogger(__name__)
 
 _SETTINGS = EnsembleSettings()
-_FIELDS = frozenset(field.name for field in fields(EnsembleSettings))
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Ensemble:
     """Several LLMs, a ranker that orders their answers, and optionally a fuser that makes one of the best.
 
     ``async with ensemble:`` keeps the LLMs' connections open between prompts, and closes the embedded LLMs at its end.
-    Each setting is an attribute, too: ``ensemble.mode`` is ``ensemble.settings.mode``.
 
     Args:
         members: the LLMs.
@@ -106,20 +104,10 @@ class Ensemble:
         self._ranker, self._fuser = ranker, fuser
         self._ready = ranker if isinstance(ranker, Ranker) else None  # loaded; a check of the protocol takes long
         self._without_evidence: Ranker | None = None  # one for all prompts, whose batches they share
-        self._loading = threading.Lock()
+        self._loading, self._loading_fuser = threading.Lock(), threading.Lock()
         self._learned: Learned | None = None
         self.settings = replace(settings, **changes)
         self.check(self.settings)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _FIELDS:
-            return getattr(self.settings, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIELDS:
-            name, value = "settings", replace(self.settings, **{name: value})
-        super().__setattr__(name, value)
 
     @classmethod
     def from_config(cls, config: Config | str | Path, *, store: Store | None = None) -> Self:
@@ -192,6 +180,8 @@ class Ensemble:
     @property
     def ranker(self) -> Ranker:
         """The ranker; loaded on first use."""
+        if self._ready is not None:  # the event loop waits for no lock
+            return self._ready
         with self._loading:
             if self._ready is None:
                 load = cast("Callable[[], Ranker]", self._ranker)
@@ -200,14 +190,23 @@ class Ensemble:
 
     async def _loaded_ranker(self) -> Ranker:
         if self._ready is None or (self.judge is not None and not self.judge.loaded):
-            await asyncio.to_thread(self.load)
+            await asyncio.to_thread(self.load, fuser=False)
         return self.ranker
 
-    def load(self) -> None:
-        """Load the ranker and the judge, which otherwise load on first use."""
+    def load(self, *, fuser: bool | None = None) -> None:
+        """Load the ranker, the judge and the fuser, which otherwise load on first use.
+
+        Args:
+            fuser: whether to load the fuser; None loads it where the mode uses it.
+
+        Raises:
+            InputError: the fuser is wanted, and there is none.
+        """
         _ = self.ranker
         if self.judge is not None:
             _ = self.judge.ranker
+        if self.settings.mode != "pick" if fuser is None else fuser:
+            _ = self.fuser
 
     @property
     def fuses(self) -> bool:
@@ -221,7 +220,7 @@ class Ensemble:
         Raises:
             InputError: there is none.
         """
-        with self._loading:
+        with self._loading_fuser:
             if self._fuser is None:
                 raise InputError("This ensemble has no fuser: give it one, or use the mode pick.")
             if not isinstance(self._fuser, Fuser):
@@ -472,7 +471,9 @@ class Ensemble:
             guard=settings.guard,
             rule=settings.rule,
         )
-        return await guarded.afuse(prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing)
+        return await guarded.afuse(
+            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=rank_beside
+        )
 
 
 def _wanted(settings: EnsembleSettings) -> int:

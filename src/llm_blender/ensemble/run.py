@@ -307,8 +307,6 @@ def run_prompts(
         most(row)  # a price that is unknown is an error before any call
     if any(journal.status(key) != "done" for key in prompts.ids):
         ensemble.load()  # its errors come before any call
-        if ensemble.settings.mode != "pick":
-            _ = ensemble.fuser
     watch = _Watch(job)
 
     async def answer(row: Example) -> Result:

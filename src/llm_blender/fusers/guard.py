@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -246,6 +246,7 @@ class GuardedFuser:
         seed: int = 0,
         deadline: float | None = None,
         on_text: OnText | None = None,
+        rank: Callable[..., Awaitable[list[Ranking]]] | None = None,
     ) -> FusionReport:
         """Fuse the candidates of one instruction; if the fuser fails or is late, return the best candidate.
 
@@ -257,6 +258,8 @@ class GuardedFuser:
             seed: of the fuser.
             deadline: time limit of the fuser in seconds; None for no limit.
             on_text: called with each piece of the fused text, which may not be the text that is returned.
+            rank: ranks for the guard, called with the ranker and the arguments of its `rank_many`; None ranks in a
+                thread.
 
         Raises:
             InputError: there are no candidates, or one is not a text.
@@ -280,7 +283,7 @@ class GuardedFuser:
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
             texts = self._in_view(candidates, plan.best, fusion.text)
-            (verdict,) = await asyncio.to_thread(self._verdicts, [row.prompt], [texts])
+            (verdict,) = await (rank or _rank_in_thread)(self.ranker, [row.prompt], [texts], strategy=DUEL)
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
     def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:
@@ -355,6 +358,12 @@ class GuardedFuser:
             seconds=(0.0 if fusion is None else fusion.seconds) + (0.0 if verdict is None else seconds),
             fusion=fusion,
         )
+
+
+async def _rank_in_thread(
+    ranker: Ranker, prompts: Sequence[str], texts: Sequence[Sequence[str]], *, strategy: str
+) -> list[Ranking]:
+    return await asyncio.to_thread(ranker.rank_many, prompts, texts, strategy=strategy)
 
 
 def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:

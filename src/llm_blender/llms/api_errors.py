@@ -228,11 +228,12 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _page_words(page: str) -> str:
-    title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
+    """Return the title of a web page, else its text, in time linear in its length."""
+    title = re.search(r"<title[^<>]*>([^<]*)", page, re.IGNORECASE)
     if title is not None and title[1].strip():
         return html.unescape(title[1])[:_LONGEST_PAGE]
-    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.IGNORECASE | re.DOTALL)
-    return _line(html.unescape(re.sub(r"<[^>]*>", " ", body)))[:_LONGEST_PAGE]
+    body = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", page, flags=re.IGNORECASE | re.DOTALL)
+    return _line(html.unescape(re.sub(r"<[^>]*(?:>|\Z)", " ", body)))[:_LONGEST_PAGE]
 
 
 def _line(text: str) -> str:

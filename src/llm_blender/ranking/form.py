@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,11 @@ _FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 2**64) for i in range(_GRAM)], n
 
 def loops(text: str) -> bool:
     """Detect characters or lines that a text repeats in a loop."""
-    text = text[-_LONGEST_TEXT:]
+    return _loops(text[-_LONGEST_TEXT:])
+
+
+@lru_cache(maxsize=256)  # consensus, flaws and the guard read the same candidates
+def _loops(text: str) -> bool:
     lines = Counter(
         line for line in (_NUMBERED.sub("", line).strip() for line in text.splitlines()) if len(line) >= _LINE
     )

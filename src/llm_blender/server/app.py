@@ -31,7 +31,7 @@ _LEARN_EVERY = 600.0  # seconds
 def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Keys | None = None) -> FastAPI:
     """Make the service of an ensemble, for any ASGI server; `serve` runs it with graceful shutdown.
 
-    The application opens the ensemble's connections and loads its ranker at startup.
+    The application opens the ensemble's connections and loads its ranker, judge and fuser at startup.
 
     Args:
         ensemble: the ensemble that answers.
@@ -48,7 +48,7 @@ def create_app(ensemble: Ensemble, config: ServerConfig | None = None, keys: Key
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with ensemble:
-            await asyncio.to_thread(ensemble.load)
+            await asyncio.to_thread(ensemble.load, fuser=ensemble.fuses)  # requests may use it in any mode
             service.loaded = True
             learning = asyncio.create_task(_learn_again(ensemble)) if ensemble.settings.priors == "auto" else None
             yield

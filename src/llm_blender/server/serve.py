@@ -53,7 +53,7 @@ def serve(
             f"Other machines can reach {config.host}, and there is no key: put one into the environment "
             f"variable {config.keys_env}, name a keys_file, or bind to 127.0.0.1."
         )
-    _ = ensemble.ranker  # its errors come before the port is open
+    ensemble.load(fuser=ensemble.fuses)  # its errors come before the port is open
     server = _Server(ensemble, config, keys, started, logs)
     server.run()
     if server.failed:

@@ -102,7 +102,7 @@ class Service:
         breakers: the circuit breakers of the LLMs.
         metrics: the counters.
         history: answers and votes of the playground; None without a store, or without the playground.
-        loaded: whether the ranker is loaded.
+        loaded: whether the ranker, the judge and the fuser are loaded.
 
     Raises:
         ConfigError: an LLM has a name that means the ensemble.

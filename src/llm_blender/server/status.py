@@ -57,7 +57,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses={200: {"model": Health}, 503: {"model": Health}})
 async def readyz(request: Request) -> Response:
-    """Confirm that the service takes requests: the ranker is loaded, and an LLM is available."""
+    """Confirm that the service takes requests: its models are loaded, and an LLM is available."""
     service = Service.of(request)
     available = not all(service.breakers.is_open(name) for name in service.llms)
     ready = service.loaded and not service.admission.closed and available
