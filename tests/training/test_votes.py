@@ -103,10 +103,10 @@ class TestSplitting:
         parts = [{row.prompt for row in part} for part in (split.learnt, split.fitted, split.held_out)]
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(rows)
 
-    @pytest.mark.parametrize(("number", "fitted"), [(119, 0), (120, 20), (150, 26)])
-    def test_a_part_to_fit_to_is_of_twenty_at_least(self, number, fitted, monkeypatch):
+    @pytest.mark.parametrize(("number", "fitted"), [(219, 0), (220, 40), (250, 46)])
+    def test_a_part_to_fit_to_has_forty_instructions_at_least(self, number, fitted, monkeypatch):
         monkeypatch.setattr(module, "share_of", lambda key, seed: 0.5 + int(key.split()[-1]) / 1000)
-        rows = [dataclasses.replace(row, instruction=f"why {n}") for n, row in enumerate(voted() * 3)][:number]
+        rows = [dataclasses.replace(row, instruction=f"why {n}") for n, row in enumerate(voted() * 4)][:number]
         again = [dataclasses.replace(row, instruction=f" {row.prompt.upper()}") for row in rows[:30]]
         split = module.split_votes([*rows, *again], 0)
         assert {row.prompt for row in split.fitted} >= {f"why {n}" for n in range(20, 20 + fitted)}

@@ -264,7 +264,7 @@ def load_ensemble(config: Config, options: LLMOptions | None = None, *, max_cost
 
 
 def note_free(entries: Iterable[LLMConfig]) -> None:
-    """Name the LLMs that count as free and may not be."""
+    """Print the names of LLMs that count as free and may not be."""
     from llm_blender.llms.providers import may_be_billed
 
     for entry in filter(may_be_billed, entries):

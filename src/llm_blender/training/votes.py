@@ -24,7 +24,6 @@ from llm_blender.rankers import load_ranker
 from llm_blender.rankers.checkpoints import BUNDLED, copy_checkpoint, find_checkpoint, read_config
 from llm_blender.ranking import Interval, bootstrap_interval
 from llm_blender.store import Store
-from llm_blender.training.calibration import FEW
 from llm_blender.training.card import table
 from llm_blender.training.groups import share_of
 from llm_blender.training.processes import number_of_processes
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 
 _MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
 _MIN_LEARNT = 30  # instructions
+# Instructions to fit to. On two tastes, fitted to 20 the bundled ranker's log loss rose by 0.001 and 0.010 nats, fitted
+# to 40 it fell by 0.005 and 0.003: fewer are better learnt from.
+_MIN_FITTED = 40
 _HELD_OUT = 0.2  # share of the instructions; likewise of those to fit to, of the others
 
 SETTINGS: Mapping[str, Any] = MappingProxyType({**FEW_PAIRS, "epochs": 4})
@@ -91,7 +93,7 @@ def _decisive(row: Example, blind_only: bool) -> Example:
 
 
 def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
-    """Hold out a fifth of the instructions, at least 20, and a fifth of the others to fit to, if that is `FEW` or more.
+    """Hold out a fifth of the instructions, at least 20, and a fifth of the others to fit to, if that is 40 or more.
 
     The choice depends only on seed and instruction. So when more votes come in, an instruction learnt from or fitted to
     before is not held out later, and a ranker is never evaluated on what an earlier round taught it.
@@ -111,7 +113,7 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
     held_out = max(sum(share < _HELD_OUT for share in shares.values()), _MIN_HELD_OUT)
     fitted = int(_HELD_OUT * (len(lowest) - held_out))
     parts = dict.fromkeys(lowest, "learnt")
-    parts |= dict.fromkeys(lowest[: held_out + fitted if fitted >= FEW else held_out], "fitted")
+    parts |= dict.fromkeys(lowest[: held_out + fitted if fitted >= _MIN_FITTED else held_out], "fitted")
     parts |= dict.fromkeys(lowest[:held_out], "held_out")
     split: dict[str, list[Example]] = {"learnt": [], "fitted": [], "held_out": []}
     for row in rows:
