@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,18 @@ from llm_blender.errors import InputError, LLMError, StoreError
 from llm_blender.store import call_key
 from llm_blender.types import LLM, Candidate, Fusion, Message, OnText, Sampling, Usage
 
-__all__ = ["Budget", "CallStore", "Caller", "Reply", "WrappedLLM", "beside", "call_many", "most_cost", "run_to_end"]
+__all__ = [
+    "Budget",
+    "CallStore",
+    "Caller",
+    "Reply",
+    "WrappedLLM",
+    "beside",
+    "call_many",
+    "first_seeds",
+    "most_cost",
+    "run_to_end",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +212,21 @@ def _hand_over(results: Sequence[_Result]) -> None:
             done.set_result(result)
         else:
             done.set_exception(error)
+
+
+def first_seeds(llms: Iterable[tuple[LLM, int]], seed: int) -> list[int]:
+    """Choose the seed of each LLM's first sample, so that one model in several entries does not answer twice the same.
+
+    Args:
+        llms: LLMs, each with its number of samples; sample k adds k to the seed.
+        seed: seed of all; where several LLMs have one model, each goes on behind the samples of the earlier ones.
+    """
+    seeds, samples = [], Counter[object]()
+    for llm, number in llms:
+        model = llm.identity.get("model", llm.name)
+        seeds.append(seed + samples[model])
+        samples[model] += number
+    return seeds
 
 
 async def call_many(items: Sequence[_S], call: Callable[[_S], Awaitable[_T]], *, concurrency: int) -> list[_T]:

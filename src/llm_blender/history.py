@@ -136,6 +136,28 @@ class History:
         with self._store.connection() as connection:
             return self._answer(connection, self._find(connection, id, owner))
 
+    def earlier(self, answer: KeptAnswer, *, owner: str | None = None) -> list[KeptAnswer | None]:
+        """Find the kept answers that the turns of a conversation come from, oldest first.
+
+        Returns:
+            For each turn of the assistant in `KeptAnswer.messages`, the newest answer to the turns before it that has
+            its text or a candidate with it; None where none is kept.
+        """
+        found: list[KeptAnswer | None] = []
+        with self._store.connection() as connection:
+            for end, turn in enumerate(answer.messages):
+                if turn["role"] != "assistant":
+                    continue
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS} FROM answers WHERE messages = ? AND number < ? AND {_VISIBLE} "
+                    "ORDER BY number DESC",
+                    (json.dumps(answer.messages[:end]), answer.number, owner),
+                ).fetchall()
+                text = turn["content"].strip()
+                kept = (self._answer(connection, row) for row in rows)
+                found.append(next((each for each in kept if text in _texts(each)), None))
+        return found
+
     def latest(self, limit: int, *, before: str | None = None, owner: str | None = None) -> list[KeptAnswer]:
         """List the newest answers, newest first.
 
@@ -393,6 +415,10 @@ def _marks(report: str) -> Iterator[list[str]]:
 def _all_in(column: str, marks: Sequence[str]) -> str:
     """Return the SQL condition that a column contains all marks, which are its parameters."""
     return " AND ".join([f"instr({column}, ?)"] * len(marks))
+
+
+def _texts(answer: KeptAnswer) -> set[str]:
+    return {answer.text.strip(), *(candidate.text.strip() for candidate in answer.candidates)}
 
 
 def _contains(answer: KeptAnswer, words: Sequence[str]) -> bool:

@@ -87,7 +87,7 @@ def test_addresses_lead_back_and_forth_and_elsewhere(playground, open_page, ask,
     page.go_forward()
     expect(page.locator(".turn")).to_have_count(2)
     expect(page.locator(".turn").first).to_contain_text("You wrote: First?")
-    page.get_by_role("button", name="Copy link").click()
+    page.locator(".turn").last.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     page.goto(page.evaluate("navigator.clipboard.readText()").replace("#", "?again#"))  # as in a new tab
     answered(page, 2)
@@ -106,6 +106,33 @@ def test_addresses_lead_back_and_forth_and_elsewhere(playground, open_page, ask,
     page.click("#new")
     expect(page.locator("#welcome")).to_be_visible()
     assert "#" not in page.url
+
+
+def test_a_reopened_conversation_has_the_candidates_of_its_earlier_turns(playground, open_page, ask, answered, echo):
+    llm, calls = echo
+    page = open_page(playground(llm, FakeLLM("other", "Short.")))
+    ask(page, "First?")
+    answered(page)
+    page.get_by_role("article", name="B other").get_by_role("button", name="Prefer this").click()
+    ask(page, "Second?")
+    answered(page, 2)
+    page.reload()
+    answered(page, 2)
+    past = page.locator(".turn.past")
+    expect(past.locator(".card:visible")).to_have_count(1)
+    past.get_by_role("button", name="All answers").click()
+    expect(past.locator(".card:visible")).to_have_count(2)
+    expect(past.get_by_role("article", name="A echo")).to_contain_text("rank 1")
+    expect(past.get_by_role("article", name="B other")).to_contain_text("rank 2")
+    ask(page, "Third?")
+    answered(page, 3)
+    assert [turn["content"] for turn in calls[-1].messages][:3] == ["First?", "Short.", "Second?"]
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name="Delete: First?").click()
+    page.reload()
+    answered(page, 3)
+    expect(past.first.get_by_role("button", name="All answers")).to_be_hidden()  # only its text is known now
+    expect(past.first).to_contain_text("Short.")
 
 
 def test_the_history_is_searched_deleted_from_and_restored(playground, open_page, ask, answered, echo):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_blender.config import Config
 from llm_blender.llms import local_servers, providers
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
@@ -243,6 +244,51 @@ def test_every_provider_has_one_name_and_place():
     places = [providers._place(each.url) for each in providers.PROVIDERS.values()]
     assert len(set(places)) == len(places)
     assert local_servers.PORTS == {8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM"}
+
+
+@pytest.mark.parametrize(
+    ("model", "price", "billed"),
+    [
+        ("gpt-4.1-mini", "", True),
+        ("openai/gpt-5.4", "", True),
+        ("o3-mini", "", True),
+        ("anthropic/claude-haiku-4-5", "", True),
+        ("gemini-3.5-flash", "", True),
+        ("grok-4.3", "", True),
+        ("gpt-4.1-mini", "price = { input = 0, output = 0 }", False),  # the user says that it is free
+        ("openai/gpt-oss-120b", "", False),
+        ("gpt-oss:20b", "", False),
+        ("llama3.2", "", False),
+        ("gpt4all-falcon", "", False),
+        ("olmo-2", "", False),
+        ("google/gemma-3-4b-it", "", False),
+        ("qwen3-distill-claude-4", "", False),
+    ],
+)
+def test_what_a_proxy_to_a_cloud_may_bill(model, price, billed):
+    text = f'[[llm]]\nname = "a"\nmodel = "{model}"\nbase_url = "http://localhost:4000/v1"\n{price}'
+    assert providers.may_be_billed(Config.from_toml(text).llm[0]) is billed
+    elsewhere = Config.from_toml(text.replace("localhost", "proxy.example.org")).llm[0]
+    assert not providers.may_be_billed(elsewhere)  # its price is unknown, not zero
+
+
+def test_an_llm_that_is_free_by_default_is_named_where_costs_are_limited(blend, ranker):
+    line = "gateway counts as free, as it is on this machine: if it is a proxy to a cloud, give it a `price`\n"
+    Path("in.jsonl").write_text('{"instruction": "Hello"}\n')
+    limited = {
+        ("check", "--quick"): (),
+        ("ask", "Hello"): ("--max-cost", "0.1"),
+        ("run", "in.jsonl", "-o", "a.jsonl"): ("--max-cost", "1"),
+        ("data", "build", "in.jsonl", "--metrics", "none", "-o", "b.jsonl"): ("--max-cost", "1"),
+    }
+    with FakeOpenAIServer(lambda request: FakeReply("Yes."), models=["gpt-4.1-mini"]) as server:
+        entry = f'[[llm]]\nname = "gateway"\nmodel = "gpt-4.1-mini"\nbase_url = "{server.base_url}"\nmax_tokens = 9\n'
+        Path("blend.toml").write_text(entry)
+        results = [blend(*command, *limit) for command, limit in limited.items()]
+        assert [(result.exit_code, result.stderr.count(line)) for result in results] == [(0, 1)] * 4
+        assert line not in blend("ask", "Hello").stderr
+        Path("blend.toml").write_text(f"{entry}price = {{ input = 1, output = 1 }}\n")
+        assert line not in blend("ask", "Hello", "--max-cost", "0.1").stderr
 
 
 def test_run_takes_llms_by_name(blend, ranker, monkeypatch):

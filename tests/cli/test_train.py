@@ -287,6 +287,7 @@ class TestVotes:
         better = rate == 1e-3
         assert (summary["output"], summary["init"], summary["current"]) == ("new", "current", "current")
         assert summary["learnt"]["instructions"] + summary["held_out"]["instructions"] == 64
+        assert summary["fitted"] == {"instructions": 0, "votes": 0}
         assert summary["better"] is better
         assert summary["replaced"] == ("current" if better else None)
         assert summary["reason"] in result.stderr

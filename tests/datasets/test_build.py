@@ -395,12 +395,22 @@ def test_recorded_answers_are_built_from_without_asking(server):
     assert rows("again.jsonl")[0]["candidates"][0]["decoding_method"] == "replay"
 
 
-def test_the_same_call_by_two_names_is_made_once(server):
+def test_llms_of_one_model_have_seeds_of_their_own(server):
+    text = config_text(server.fake.base_url, judge=None, samples=2).replace('model = "bob"', 'model = "ann"')
+    build_data(plan(1), Config.from_toml(text))
+    seeds = {model: sorted(b["seed"] for b in server.fake.requests if b["model"] == model) for model in WRITERS}
+    assert seeds == {"ann": [0, 1, 2, 3], "bob": [], "cy": [0, 1]}
+    texts = {candidate["model"]: candidate["text"] for candidate in rows()[0]["candidates"]}
+    assert list(texts) == ["ann", "ann#2", "bob", "bob#2", "cy", "cy#2"]
+    assert len(set(texts.values())) == 6
+
+
+def test_the_same_question_about_two_names_is_asked_once(server):
     text = config_text(server.fake.base_url).replace('model = "bob"', 'model = "ann"')
     server.answer = lambda body: None if is_judgement(body) else FakeReply(f"{body['model']}", delay=0.05)
     built = build_data(plan(judge="judge"), Config.from_toml(text))
     assert built.complete
-    assert (server.of_model("ann"), server.of_model("bob"), server.of_model("cy")) == (4, 0, 4)
+    assert (server.of_model("ann"), server.of_model("bob"), server.of_model("cy")) == (8, 0, 4)
     # Per row: ann and bob read the same, and each of them against cy is the same question.
     assert server.of_model("judge") == 4 * 3
     assert len(rows()[0]["cmp_results"]) == 6

@@ -55,6 +55,30 @@ def test_the_list_tells_where_a_word_is_and_in_which_conversation(running):
     assert len(found("rye")["match"]) == 201
 
 
+def test_the_earlier_turns_of_a_conversation_are_found(running):
+    def ask(*texts):
+        roles = ("user", "assistant") * len(texts)
+        messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+        return running.ask(messages=messages, blend=KEEP).json()["id"]
+
+    def earlier(id):
+        found = running.http.get(f"/v1/history/{id}/earlier").json()["data"]
+        return [each and each["id"] for each in found]
+
+    ids = [ask("Why?"), ask("Why?"), ask("Why?", "Short. ", "How?")]  # went on from the candidate that did not win
+    last = ask("Why?", "Short. ", "How?", "A longer answer.", "And?")
+    assert [earlier(id) for id in ids] == [[], [], [ids[1]]]
+    assert earlier(last) == ids[1:]
+    whole = running.http.get(f"/v1/history/{last}/earlier").json()["data"]
+    assert whole == [running.http.get(f"/v1/history/{id}").json() for id in ids[1:]]
+    assert earlier(ask("Why?", "Another text.", "And?")) == [None]
+    assert earlier(ask("Who?", "Short.", "And?")) == [None]
+    ask("Why?", "Short. ", "How?")  # later than the conversation went on
+    running.http.delete(f"/v1/history/{ids[1]}")
+    assert earlier(last) == [ids[0], ids[2]]
+    assert running.http.get("/v1/history/none/earlier").status_code == 404
+
+
 def test_a_stream_is_kept_with_all_its_texts(running):
     text = kept(running, stream=True, blend={"candidates": False}).text
     chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]

@@ -74,3 +74,9 @@ def test_no_scripts_turn_texts_into_markup(plain):
         if path.endswith(".js") and "/vendor/" not in path:
             text = plain.http.get(path).text
             assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|createPolicy", text)
+
+
+def test_one_module_makes_elements(plain):
+    paths = [path for path in PATHS if path.endswith(".js") and "/vendor/" not in path]
+    makers = [path for path in paths if re.search(r"createElement|\.setAttribute\(name", plain.http.get(path).text)]
+    assert makers == ["/page/elements.js"]

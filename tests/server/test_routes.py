@@ -129,7 +129,7 @@ def test_the_openapi_names_every_route(plain):
     assert {
         "/v1/chat/completions", "/v1/models", "/v1/models/{name}", "/v1/rank", "/v1/compare", "/v1/fuse", "/rerank",
         "/healthz", "/readyz", "/metrics", "/v1/ensemble", "/v1/history", "/v1/history/{id}",
-        "/v1/history/{id}/votes", "/v1/votes", "/v1/standings",
+        "/v1/history/{id}/earlier", "/v1/history/{id}/votes", "/v1/votes", "/v1/standings",
     } <= set(page["paths"])  # fmt: skip
     responses = page["paths"]["/v1/rank"]["post"]["responses"]
     assert {"200", "4XX", "5XX"} == set(responses)

@@ -93,10 +93,24 @@ class TestSplitting:
         assert len(learnt) + len(held_out) == 64
         assert len(held_out) == 20
         assert len(split.learnt) + len(split.held_out) == 73
+        assert split.fitted == ()  # a fifth of 44 instructions would be too few
 
     def test_a_fifth_of_many(self):
         rows = [dataclasses.replace(row, instruction=f"{row.prompt} {n}") for row in voted() for n in range(32)]
-        assert 0.18 < len(module.split_votes(rows, 0).held_out) / len(rows) < 0.22
+        split = module.split_votes(rows, 0)
+        assert 0.18 < len(split.held_out) / len(rows) < 0.22
+        assert 0.18 < len(split.fitted) / (len(rows) - len(split.held_out)) < 0.22
+        parts = [{row.prompt for row in part} for part in (split.learnt, split.fitted, split.held_out)]
+        assert sum(map(len, parts)) == len(set().union(*parts)) == len(rows)
+
+    @pytest.mark.parametrize(("number", "fitted"), [(219, 0), (220, 40), (250, 46)])
+    def test_a_part_to_fit_to_has_forty_instructions_at_least(self, number, fitted, monkeypatch):
+        monkeypatch.setattr(module, "share_of", lambda key, seed: 0.5 + int(key.split()[-1]) / 1000)
+        rows = [dataclasses.replace(row, instruction=f"why {n}") for n, row in enumerate(voted() * 4)][:number]
+        again = [dataclasses.replace(row, instruction=f" {row.prompt.upper()}") for row in rows[:30]]
+        split = module.split_votes([*rows, *again], 0)
+        assert {row.prompt for row in split.fitted} >= {f"why {n}" for n in range(20, 20 + fitted)}
+        assert module.count_votes(split.fitted)["instructions"] == fitted
 
     @pytest.mark.parametrize("seed", range(4))
     def test_what_was_learnt_from_is_not_held_out_later(self, seed):
@@ -105,7 +119,7 @@ class TestSplitting:
         for number in range(50, len(rows), 30):
             split = module.split_votes(rows[:number], seed)
             assert not learnt & {row.prompt for row in split.held_out}
-            learnt |= {row.prompt for row in split.learnt}
+            learnt |= {row.prompt for row in (*split.learnt, *split.fitted)}
 
     def test_the_seed_decides(self):
         assert module.split_votes(voted(), 1) == module.split_votes(voted(), 1) != module.split_votes(voted(), 2)
@@ -158,6 +172,17 @@ class TestTraining:
             module.train_on_votes(module.split_votes(voted(60), 0), output, init=str(init), epochs=3)
         assert (output / "votes" / "learnt.jsonl").read_bytes() == before
 
+    def test_temperature_and_evidence_are_fitted_to_votes_that_it_does_not_learn_from(self, init, tmp_path):
+        rows = voted()
+        split = module.SplitVotes(tuple(rows[:44]), tuple(rows[44:]), ())
+        run = module.train_on_votes(split, tmp_path / "out", init=str(init), epochs=1, settings=FAST)
+        assert [(count.groups, count.pairs) for count in (*run.sources, *run.dev_sources)] == [(44, 44), (20, 20)]
+        before, after = (PairRankerConfig.load(folder) for folder in (init, tmp_path / "out"))
+        assert run.quality.general is not None
+        assert run.quality.temperature == after.temperature != before.temperature
+        assert after.evidence_weights != before.evidence_weights
+        assert tuple(read_rows(tmp_path / "out" / "votes" / "fitted.jsonl")) == split.fitted
+
     def test_what_reads_otherwise_still_does(self, init, tmp_path):
         shutil.copytree(init, tmp_path / "other")
         config = dataclasses.replace(PairRankerConfig.load(init), special_tokens="each_text", source_tail=0.0)
@@ -172,7 +197,8 @@ class TestTraining:
         from llm_blender.training.checkpoints import follow_init
 
         config = PairRankerConfig.load(find_checkpoint("bundled"))
-        recipe = follow_init(module._recipe("bundled", 5, 3, None, module.SETTINGS))
+        split = module.SplitVotes(tuple(voted(5)), (), ())
+        recipe = follow_init(module._recipe("bundled", split, 3, None, module.SETTINGS))
         assert (recipe.alone_layers, recipe.max_length) == (config.alone_layers, config.max_length)
         assert (recipe.init, recipe.seed, recipe.epochs) == ("bundled", 3, module.SETTINGS["epochs"])
 

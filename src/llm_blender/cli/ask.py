@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -223,10 +223,11 @@ def learned_priors(ensemble: Ensemble) -> Learned | None:
     return learned
 
 
-def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble:
+def load_ensemble(config: Config, options: LLMOptions | None = None, *, max_cost: float | None = None) -> Ensemble:
     """Load the ensemble of a configuration, and download the embedded models that it lacks.
 
     The options choose LLMs, configured or embedded, and samples of each. Without any LLM, the embedded default answers.
+    With a limit of the cost, of each prompt or of a job (`max_cost`), LLMs that may be free only by default are named.
     """
     from llm_blender.config import EmbeddedConfig
     from llm_blender.ensemble import DEFAULT_SAMPLES, Ensemble, fuser_name
@@ -252,12 +253,22 @@ def load_ensemble(config: Config, options: LLMOptions | None = None) -> Ensemble
     judge = (config.ranker.judge or "").removeprefix("judge:")
     if judge in configured and judge not in [entry.name for entry in entries]:
         entries.append(configured[judge].model_copy(update={"samples": 0}))
+    if max_cost is not None or config.limits.max_cost is not None:
+        note_free(entries)
     models = [entry.model for entry in entries if isinstance(entry, EmbeddedConfig)]
     if (base := base_model(fuser)) is not None:
         models.append(base)
     for model in dict.fromkeys(models):
         fetch_model(model)
     return Ensemble.from_config(config.model_copy(update={"llm": tuple(entries)}))
+
+
+def note_free(entries: Iterable[LLMConfig]) -> None:
+    """Print the names of LLMs that count as free and may not be."""
+    from llm_blender.llms.providers import may_be_billed
+
+    for entry in filter(may_be_billed, entries):
+        note(f"{entry.name} counts as free, as it is on this machine: if it is a proxy to a cloud, give it a `price`")
 
 
 def choose_llms(config: Config, names: Sequence[str]) -> list[LLMConfig]:

@@ -43,7 +43,7 @@ def check(
     JSON: {llms: [{name, model, base_url, works, first_token, tokens_per_second, seed, stream, tools, json, calls, cost,
     problem, fix}], working, cost}; null is not known.
     """
-    from llm_blender.cli.ask import choose_llms
+    from llm_blender.cli.ask import choose_llms, note_free
     from llm_blender.config import load_config
     from llm_blender.llms.checks import cost_of_check
 
@@ -53,6 +53,7 @@ def check(
         raise InputError(
             "No LLM is configured: `blend init` writes a blend.toml, or name one with --llm PROVIDER:MODEL."
         )
+    note_free(entries)
     costs = [cost_of_check(entry, quick=quick) for entry in entries]
     known = [cost for cost in costs if cost is not None]
     usual, most = sum(cost[0] for cost in known), sum(cost[1] for cost in known)

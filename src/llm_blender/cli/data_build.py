@@ -104,6 +104,7 @@ def build(
     unavailable: {metric: reason}, judge: {pairs, outcomes, unreadable, flip_rate, first_wins, rerun_rate, in_pool, …},
     unjudged, written: [{path, split, rows, candidates, judged, sha256, card}], cost, unpriced_calls, complete}.
     """
+    from llm_blender.cli.ask import note_free
     from llm_blender.config import load_config
     from llm_blender.data import NO_LENGTHS, PAPER_LENGTHS, Lengths
     from llm_blender.datasets import BuildPlan, build_data
@@ -127,8 +128,11 @@ def build(
         drop_incomplete=drop_incomplete,
         **options.settings(),
     )
+    loaded = load_config(config)
+    if limits.max_cost is not None:
+        note_free(loaded.llm)
     with contextlib.ExitStack() as stack:
-        built = build_data(plan, load_config(config), restart=limits.restart, observer=_observer(stack))
+        built = build_data(plan, loaded, restart=limits.restart, observer=_observer(stack))
     _remark(built)
     if output.as_json:
         print_json(built.to_dict())

@@ -83,7 +83,7 @@ def run(
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
     with contextlib.ExitStack() as stack:
         prompts, bad = stack.enter_context(_prompts(file, skip_bad))
-        ensemble = load_ensemble(loaded, options)
+        ensemble = load_ensemble(loaded, options, max_cost=limits.max_cost)
         note_judge(ensemble.judge, (member.llm.name for member in ensemble.members))
         learned = learned_priors(ensemble)
         settings = run_settings(ensemble, prompts, ranker=loaded.ranker.name, fuser=fuser_name(loaded), seed=seed)

@@ -99,7 +99,10 @@ def train_on(
     folder = None if options.replace is None else replaceable(options.replace, output)
     votes = split_votes(read_votes(options.votes, blind_only=options.blind_only), seed)
     learnt = count_votes(votes.learnt)
+    fitted = count_votes(votes.fitted)
     note("Learning from {votes:,} votes on {instructions:,} instructions.".format(**learnt))
+    if votes.fitted:
+        note("Temperature and evidence are fitted to {votes:,} others, on {instructions:,}.".format(**fitted))
     with progress("training", "steps") as report:
         train_on_votes(votes, output, init=init, epochs=epochs, seed=seed, exclude=exclude, progress=report, note=note)
     note(f"The checkpoint is in {output}.")
@@ -119,6 +122,7 @@ def train_on(
             "init": init,
             "current": options.replace or init,
             "learnt": learnt,
+            "fitted": fitted,
             "held_out": evaluation.to_dict(),
             "better": evaluation.better,
             "reason": evaluation.reason,
@@ -286,8 +290,9 @@ def ranker(
     JSON: {output, pairs, steps, seconds, temperature, dev: {pairs, agreement, agreement_low, agreement_high, longest,
     flip_rate, ece, brier, log_loss}, before: {… the same, gain, gain_low, gain_high}, kept_first, int8, remarks,
     pushed}; a baseline has no flip_rate, and int8 and before are empty. With --votes: {output, init, current, learnt:
-    {instructions, votes}, held_out: {instructions, votes, current: {agreement: {value, ci95}, log_loss: {value, ci95}},
-    new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better, reason, replaced, former}.
+    {instructions, votes}, fitted: {instructions, votes}, held_out: {instructions, votes, current: {agreement: {value,
+    ci95}, log_loss: {value, ci95}}, new: {…}, agreement_gain: {value, ci95}, log_loss_change: {value, ci95}}, better,
+    reason, replaced, former}.
     """
     try:
         from llm_blender.training.processes import is_main_process

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llm_blender.calls import first_seeds
 from llm_blender.config import Config, LLMConfig, OpenAIConfig, Price, ReplayConfig
 from llm_blender.data import NO_LENGTHS, STDIO, Lengths
 from llm_blender.errors import ConfigError, InputError, NotFoundError, unknown_name
@@ -157,7 +158,9 @@ def load_participants(plan: BuildPlan, config: Config) -> tuple[list[Participant
     entries = {entry.name: entry for entry in config.llm}
     if plan.judge is not None and plan.judge not in entries:
         raise unknown_name("LLM", plan.judge, entries)
-    pool = [_writer(entry, plan, config) for entry in config.llm if entry.samples]
+    writers = [(entry, load_llm(entry, config.folder)) for entry in config.llm if entry.samples]
+    seeds = first_seeds(((llm, entry.samples) for entry, llm in writers), plan.seed)
+    pool = [_writer(entry, llm, plan, seed) for (entry, llm), seed in zip(writers, seeds, strict=True)]
     judge = None if plan.judge is None else _judge(entries[plan.judge], plan, config)
     names = [name for participant in pool for name in participant.candidate_names()]
     for name in names:
@@ -180,9 +183,9 @@ def judge_in_pool(judge: Participant, pool: Sequence[Participant]) -> list[str]:
     return [writer.name for writer in pool if writer.name == judge.name or writer.entry.model.lower() == model]
 
 
-def _writer(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:
+def _writer(entry: LLMConfig, llm: LLM, plan: BuildPlan, seed: int) -> Participant:
     tokens = None if isinstance(entry, ReplayConfig) else entry.max_tokens or plan.max_tokens
-    return Participant(entry, load_llm(entry, config.folder), Sampling(max_tokens=tokens, seed=plan.seed))
+    return Participant(entry, llm, Sampling(max_tokens=tokens, seed=seed))
 
 
 def _judge(entry: LLMConfig, plan: BuildPlan, config: Config) -> Participant:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
-from llm_blender.calls import Budget, Caller, beside, run_to_end
+from llm_blender.calls import Budget, Caller, beside, first_seeds, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
@@ -316,15 +315,13 @@ class Ensemble:
         messages = to_messages(prompt)
         budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
         store = self.store if cache else None
-        calls, samples = [], Counter[object]()
-        for member in self.members if members is None else members:
-            model = member.llm.identity.get("model", member.llm.name)
-            own = seed + samples[model]  # one model on two servers would answer twice the same to one seed
-            samples[model] += member.samples
-            calls += [
-                Call(Caller(member.llm, store, budget), Sampling(seed=own, sample=sample))
-                for sample in range(member.samples)
-            ]
+        members = self.members if members is None else members
+        seeds = first_seeds(((member.llm, member.samples) for member in members), seed)
+        calls = [
+            Call(Caller(member.llm, store, budget), Sampling(seed=own, sample=sample))
+            for member, own in zip(members, seeds, strict=True)
+            for sample in range(member.samples)
+        ]
         for call in calls:
             budget.check(call.caller.llm, messages, call.sampling)
         observer.started([call.caller.llm.name for call in calls])

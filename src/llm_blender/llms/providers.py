@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from llm_blender.config import OpenAIConfig, Price
+from llm_blender.config import LLMConfig, OpenAIConfig, Price
 from llm_blender.errors import InputError, unknown_name
 
 _FREE = Price(input=0.0, output=0.0)
 _OLLAMA_PORT = 11434
+_CLOSED = re.compile(
+    r"(?:[\w-]+/)*(?:gpt-(?:3\.5|4|5)|chatgpt-|o[134](?=-|$)|claude-|gemini-|grok-[3-9])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,16 @@ def _place(url: str) -> tuple[str, int | None]:
     parts = urlsplit(url)
     host = parts.hostname or ""
     return ("127.0.0.1" if host in ("localhost", "::1") else host), parts.port
+
+
+def may_be_billed(entry: LLMConfig) -> bool:
+    """Check whether an LLM that is free since it is on this machine may be that of a proxy to a cloud.
+
+    It has no `price` of its own, and its model's weights are not published. Models with open weights, which clouds sell
+    too, run on this machine.
+    """
+    given = "price" in entry.model_fields_set
+    return isinstance(entry, OpenAIConfig) and not given and entry.price == _FREE and bool(_CLOSED.match(entry.model))
 
 
 def has_prices() -> bool:

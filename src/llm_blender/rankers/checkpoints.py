@@ -183,11 +183,12 @@ def _seen_hash(key: str) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """Return the sha256, as hex, of all that a ranker's results depend on: its weights and its ``config.json``.
+    """Return the sha256, as hex, of all that a ranker's results depend on: weights, tokenizer and ``config.json``.
 
     Tables name its first 12 digits, so that a reader sees which weights were measured.
     """
-    files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin")), folder / "config.json"]
+    patterns = ("*.safetensors", "*.bin", "onnx/*.onnx", "tokenizer.json", "config.json")
+    files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
 

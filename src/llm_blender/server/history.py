@@ -79,6 +79,12 @@ class Kept(OpenAnswer):
     settings: dict[str, Any]
 
 
+class KeptTurns(OpenAnswer):
+    """For each turn of the assistant before a question, the kept answer that it comes from; null if there is none."""
+
+    data: list[Kept | None]
+
+
 class KeptList(OpenAnswer):
     """The newest questions, newest first; `more`: whether there are older ones."""
 
@@ -119,6 +125,17 @@ async def latest(
 async def one(id: str, request: Request) -> Response:
     """Return a question with its answer, the details of the answer, and the votes."""
     return _kept(await _with(request, lambda history, name: history.get(id, owner=name)))
+
+
+@router.get("/v1/history/{id}/earlier", responses={200: {"model": KeptTurns}})
+async def earlier(id: str, request: Request) -> Response:
+    """List the kept answers that the conversation before a question consists of, oldest first."""
+
+    def find(history: History, name: str) -> list[KeptAnswer | None]:
+        return history.earlier(history.get(id, owner=name), owner=name)
+
+    found = await _with(request, find)
+    return JSONResponse({"data": [answer and _values(answer) for answer in found]})
 
 
 @router.delete("/v1/history/{id}", status_code=204, response_class=Response, response_model=None)
@@ -200,7 +217,11 @@ def _match(answer: KeptAnswer, words: Sequence[str], shown: str) -> str | None:
 
 
 def _kept(answer: KeptAnswer) -> Response:
-    values: dict[str, Any] = {
+    return JSONResponse(_values(answer))
+
+
+def _values(answer: KeptAnswer) -> dict[str, Any]:
+    return {
         "id": answer.id,
         "created": int(answer.created_at.timestamp()),
         "messages": list(answer.messages),
@@ -209,4 +230,3 @@ def _kept(answer: KeptAnswer) -> Response:
         "votes": [asdict(vote) for vote in answer.votes],
         "settings": answer.settings,
     }
-    return JSONResponse(values)

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 _MIN_HELD_OUT = 20  # instructions; with fewer, an interval over them means little
 _MIN_LEARNT = 30  # instructions
-_HELD_OUT = 0.2  # share of the instructions
+# Instructions to fit to. On two tastes, fitted to 20 the bundled ranker's log loss rose by 0.001 and 0.010 nats, fitted
+# to 40 it fell by 0.005 and 0.003: fewer are better learnt from.
+_MIN_FITTED = 40
+_HELD_OUT = 0.2  # share of the instructions; likewise of those to fit to, of the others
 
 SETTINGS: Mapping[str, Any] = MappingProxyType({**FEW_PAIRS, "epochs": 4})
 """Recipe settings for some hundred votes."""
@@ -45,9 +48,16 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass(frozen=True)
 class SplitVotes:
-    """Rows with votes in two parts without a common instruction: to learn from, and held out."""
+    """Rows with votes in three parts without a common instruction.
+
+    Attributes:
+        learnt: votes to learn from.
+        fitted: votes to fit temperature and evidence to; empty if they are too few.
+        held_out: votes to compare the new ranker with the current one.
+    """
 
     learnt: tuple[Example, ...]
+    fitted: tuple[Example, ...]
     held_out: tuple[Example, ...]
 
 
@@ -83,10 +93,10 @@ def _decisive(row: Example, blind_only: bool) -> Example:
 
 
 def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
-    """Hold out a fifth of the instructions, at least 20.
+    """Hold out a fifth of the instructions, at least 20, and a fifth of the others to fit to, if that is 40 or more.
 
-    The choice depends only on seed and instruction. So when more votes come in, an instruction learnt from before is
-    not held out later, and a ranker is never evaluated on what an earlier round taught it.
+    The choice depends only on seed and instruction. So when more votes come in, an instruction learnt from or fitted to
+    before is not held out later, and a ranker is never evaluated on what an earlier round taught it.
 
     Raises:
         InputError: there are too few votes.
@@ -100,11 +110,15 @@ def split_votes(rows: Sequence[Example], seed: int) -> SplitVotes:
             f"Vote on {least - len(shares)} more."
         )
     lowest = sorted(shares, key=lambda key: shares[key])
-    held_out = {key for key in lowest if shares[key] < _HELD_OUT} | set(lowest[:_MIN_HELD_OUT])
-    return SplitVotes(
-        tuple(row for row in rows if normalized_key(row) not in held_out),
-        tuple(row for row in rows if normalized_key(row) in held_out),
-    )
+    held_out = max(sum(share < _HELD_OUT for share in shares.values()), _MIN_HELD_OUT)
+    fitted = int(_HELD_OUT * (len(lowest) - held_out))
+    parts = dict.fromkeys(lowest, "learnt")
+    parts |= dict.fromkeys(lowest[: held_out + fitted if fitted >= _MIN_FITTED else held_out], "fitted")
+    parts |= dict.fromkeys(lowest[:held_out], "held_out")
+    split: dict[str, list[Example]] = {"learnt": [], "fitted": [], "held_out": []}
+    for row in rows:
+        split[parts[normalized_key(row)]].append(row)
+    return SplitVotes(**{part: tuple(of_part) for part, of_part in split.items()})
 
 
 def count_votes(rows: Sequence[Example]) -> dict[str, int]:
@@ -125,11 +139,10 @@ def train_on_votes(
 ) -> Run:
     """Train a PairRanker further on votes and write its checkpoint; an interrupted run resumes.
 
-    The ranker keeps the configuration of `init`, with its temperature and its weight of the consensus: so few votes
-    would not determine better ones, and held-out votes must not.
+    Temperature and evidence are fitted to `SplitVotes.fitted`; without such votes, those of `init` stay.
 
     Args:
-        votes: votes to learn from, and held-out votes; both are written to ``output/votes``.
+        votes: votes to learn from, to fit to, and held-out ones; all are written to ``output/votes``.
         output: folder of the checkpoint.
         init: PairRanker to start from: ``bundled``, a folder, or a Hub repository.
         epochs: passes over the votes; None for those of `settings`.
@@ -148,16 +161,20 @@ def train_on_votes(
 
     if number_of_processes() > 1:
         raise InputError("Votes are few, and one process learns from them: start `blend train ranker --votes` alone.")
-    recipe = _recipe(init, len(votes.learnt), seed, epochs, settings)
+    recipe = _recipe(init, votes, seed, epochs, settings)
     folder = output / "votes"
-    _write(folder, {"learnt.jsonl": votes.learnt, "held-out.jsonl": votes.held_out})
+    parts = {"learnt.jsonl": votes.learnt, "fitted.jsonl": votes.fitted, "held-out.jsonl": votes.held_out}
+    _write(folder, {name: rows for name, rows in parts.items() if rows})
     return train_ranker(recipe, folder, folder, output, exclude=exclude, **reports)
 
 
-def _recipe(init: str, rows: int, seed: int, epochs: int | None, settings: Mapping[str, Any]) -> Recipe:
-    source = Source(file="learnt.jsonl", pairs="labelled", max_groups=rows, name="votes", licence="your own")
+def _recipe(init: str, votes: SplitVotes, seed: int, epochs: int | None, settings: Mapping[str, Any]) -> Recipe:
+    sources, dev_sources = (
+        (Source(file=file, pairs="labelled", max_groups=len(rows), name="votes", licence="your own"),) if rows else ()
+        for file, rows in (("learnt.jsonl", votes.learnt), ("fitted.jsonl", votes.fitted))
+    )
     changed = {"seed": seed, "init": init} | ({} if epochs is None else {"epochs": epochs})
-    return Recipe.model_validate({"sources": (source,), **settings, **changed})
+    return Recipe.model_validate({"sources": sources, "dev_sources": dev_sources, **settings, **changed})
 
 
 def _write(folder: Path, parts: dict[str, Sequence[Example]]) -> None:

@@ -7,6 +7,17 @@ export function element(tag, properties = {}, ...children) {
     if (name in made) made[name] = value;
     else made.setAttribute(name, value);
   }
+  return append(made, children);
+}
+
+/** An SVG element with attributes, as `element` makes one of HTML; its properties are read-only. */
+export function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return append(made, children);
+}
+
+function append(made, children) {
   made.append(...children.filter((child) => child !== null && child !== false));
   return made;
 }

@@ -156,7 +156,8 @@ const gone = () => Object.assign(new Error("This answer is no longer kept."), { 
 async function openKept(id, { push = true } = {}) {
   const mine = ++round;
   asking?.abort();
-  const kept = await json(`v1/history/${encodeURIComponent(id)}`)
+  const path = `v1/history/${encodeURIComponent(id)}`;
+  const [kept, before] = await Promise.all([json(path), json(`${path}/earlier`)])
     .catch((error) => { throw error.status === 404 ? gone() : error; });
   if (mine !== round) return;
   keepFirst(0);
@@ -165,18 +166,29 @@ async function openKept(id, { push = true } = {}) {
   let question = null;
   for (const { role, content } of messages.slice(0, -1)) {
     if (role === "user") question = content;
-    else if (role === "assistant" && question !== null) add(earlier(question, content));
+    else if (role === "assistant") {
+      const known = before.data.shift();
+      if (question !== null) add(earlier(question, content, known));
+    }
   }
-  const turn = new Turn(messages.at(-1).content, actions, { blind: blind(), mode: kept.blend.mode });
+  const turn = restored(kept);
   add(turn);
-  turn.restore(kept);
   if (push) window.history.pushState(null, "", `#/${id}`);
   say("");
   turn.root.scrollIntoView({ block: "start" });
 }
 
-/** A turn before a kept one: only its text is known. */
-function earlier(question, text) {
+/** A turn as it was kept. */
+function restored(kept) {
+  const turn = new Turn(kept.messages.at(-1).content, actions, { blind: blind(), mode: kept.blend.mode });
+  turn.restore(kept);
+  return turn;
+}
+
+/** A turn before a kept one; only its text is known if it is not kept, or if another answer is preferred since. */
+function earlier(question, text, kept) {
+  const known = kept && restored(kept);
+  if (known?.reply.trim() === text.trim()) return known;
   const turn = new Turn(question, actions);
   turn.restore({ id: null, votes: [], blend: {
     mode: "pick", seconds: 0, cost: null, failures: [], candidates: [{ text, model: "" }],

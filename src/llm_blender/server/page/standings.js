@@ -1,5 +1,6 @@
 // The standings: who wins how often, by votes and by the ranker, as a table of bars with their intervals.
 
+import { element, svg } from "./elements.js";
 import { json } from "./service.js";
 
 const KINDS = [["all", "all prompts"], ["answer", "prompts with a final answer"], ["code", "prompts for code"], ["other", "other prompts"]];
@@ -13,9 +14,9 @@ export async function showStandings(container) {
   container.setAttribute("aria-busy", "true");
   try {
     const [standings] = await Promise.all([json("v1/standings"), style()]);
-    container.replaceChildren(make("div", { class: "standings" }, ...parts(standings)));
+    container.replaceChildren(element("div", { className: "standings" }, ...parts(standings)));
   } catch (error) {
-    container.replaceChildren(make("p", { class: "alert", role: "alert" }, error.message));
+    container.replaceChildren(element("p", { className: "alert", role: "alert" }, error.message));
   } finally {
     container.removeAttribute("aria-busy");
   }
@@ -25,7 +26,7 @@ export async function showStandings(container) {
 let loaded = null;
 function style() {
   loaded ??= new Promise((resolve) => {
-    const link = make("link", { rel: "stylesheet", href: new URL("./standings.css", import.meta.url).href });
+    const link = element("link", { rel: "stylesheet", href: new URL("./standings.css", import.meta.url).href });
     link.addEventListener("load", resolve);
     link.addEventListener("error", resolve); // it is legible without
     document.head.append(link);
@@ -36,14 +37,14 @@ function style() {
 function parts({ data, rankings, voted, missing, used }) {
   const votes = { blind: total(data, "blind"), open: total(data, "open") };
   if (!rankings && !votes.blind && !votes.open) {
-    return [make("p", {}, "There is nothing to compare yet: ask two LLMs or more, and vote for the better answer.")];
+    return [element("p", {}, "There is nothing to compare yet: ask two LLMs or more, and vote for the better answer.")];
   }
   const priors = used ? " They count as priors." : missing ? ` Priors need ${count(missing)} more.` : "";
   return [
-    make("p", {}, `${plural(rankings, "ranking")}, ${from(votes.blind, voted.blind, "blind vote")} and ${from(votes.open, voted.open, "open vote")}. `
+    element("p", {}, `${plural(rankings, "ranking")}, ${from(votes.blind, voted.blind, "blind vote")} and ${from(votes.open, voted.open, "open vote")}. `
       + "A line on a bar is the 95 % interval: where two overlap widely, chance may have made the order."),
     ...table(data),
-    make("p", { class: "fine" }, "Blind votes were given without names and ranks. The best of three answers wins two comparisons; a tie is half "
+    element("p", { className: "fine" }, "Blind votes were given without names and ranks. The best of three answers wins two comparisons; a tie is half "
       + "a win, and the dotted line is one half. Ranked first: how often the ranker put an answer of the LLM first. "
       + `Strength: in logits, relative to the mean of the LLMs, from all comparisons of the recorded rankings.${priors}`),
   ];
@@ -66,38 +67,38 @@ function table(data) {
   let by = { column: columns.findLast(({ value }) => data.some((llm) => value(llm) !== null)), down: true };
 
   const heads = columns.map((column) => {
-    const button = make("button", { type: "button" }, column.title);
+    const button = element("button", { type: "button" }, column.title);
     button.addEventListener("click", () => {
       by = { column, down: by.column === column ? !by.down : column.cell !== undefined };
       refresh();
     });
-    return make("th", { scope: "col", role: "columnheader" }, button);
+    return element("th", { scope: "col", role: "columnheader" }, button);
   });
-  const body = make("tbody", { role: "rowgroup" });
+  const body = element("tbody", { role: "rowgroup" });
   function refresh() {
     heads.forEach((head, i) =>
       head.setAttribute("aria-sort", columns[i] !== by.column ? "none" : by.down ? "descending" : "ascending"));
-    body.replaceChildren(...sorted(data, by).map((llm) => make("tr", { role: "row" },
-      make("th", { scope: "row", role: "rowheader" }, make("span", {}, llm.llm),
-        llm.model === llm.llm ? null : make("span", { class: "fine" }, llm.model)),
+    body.replaceChildren(...sorted(data, by).map((llm) => element("tr", { role: "row" },
+      element("th", { scope: "row", role: "rowheader" }, element("span", {}, llm.llm),
+        llm.model === llm.llm ? null : element("span", { className: "fine" }, llm.model)),
       ...columns.slice(1).map((column) =>
-        make("td", { role: "cell", "data-title": column.title }, ...column.cell(llm))))));
+        element("td", { role: "cell", "data-title": column.title }, ...column.cell(llm))))));
   }
   refresh();
-  const head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads));
-  const caption = make("caption", { class: "unseen" }, "Standings of the LLMs; the buttons in the head sort them");
+  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
+  const caption = element("caption", { className: "unseen" }, "Standings of the LLMs; the buttons in the head sort them");
   const choice = kinds(data, (chosen) => { kind = chosen; refresh(); });
-  return [choice, make("table", { role: "table" }, caption, head, body)].filter((part) => part !== null);
+  return [choice, element("table", { role: "table" }, caption, head, body)].filter((part) => part !== null);
 }
 
 /** A choice of the prompts that the ranker's column counts; null if all are of one kind. */
 function kinds(data, choose) {
   const known = KINDS.filter(([kind]) => kind === "all" || data.some((llm) => llm.kinds[kind].count));
   if (known.length < 3) return null;
-  const select = make("select", { id: "standings-kind" },
-    ...known.map(([kind, words]) => make("option", { value: kind }, words)));
+  const select = element("select", { id: "standings-kind" },
+    ...known.map(([kind, words]) => element("option", { value: kind }, words)));
   select.addEventListener("change", () => choose(select.value));
-  return make("p", { class: "kinds" }, make("label", { for: select.id }, "Ranked first on"), select);
+  return element("p", { className: "kinds" }, element("label", { for: select.id }, "Ranked first on"), select);
 }
 
 /** The LLMs in the order of a column; those without a value are last. */
@@ -114,14 +115,14 @@ function sorted(data, { column, down }) {
 
 /** A share as a bar with its interval, and in words. */
 function share({ count: of, won, ci95 }, unit, half) {
-  if (!of) return [make("span", { class: "none" }, `no ${unit}`)];
+  if (!of) return [element("span", { className: "none" }, `no ${unit}`)];
   const [low, high] = ci95.map((end) => 100 * end);
   const wins = (100 * won) / of;
   return [
     picture(
-      draw("rect", { class: "track", width: "100%", height: 12, y: 4, rx: 2 }),
-      draw("rect", { class: "bar", width: `${wins}%`, height: 12, y: 4, rx: 2 }),
-      half ? draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }) : null,
+      svg("rect", { class: "track", width: "100%", height: 12, y: 4, rx: 2 }),
+      svg("rect", { class: "bar", width: `${wins}%`, height: 12, y: 4, rx: 2 }),
+      half ? svg("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }) : null,
       ...whisker(low, high)),
     words(`${Math.round(wins)} %`, ` of ${count(of)}`, `${Math.round(low)} to ${Math.round(high)} %`),
   ];
@@ -129,30 +130,30 @@ function share({ count: of, won, ci95 }, unit, half) {
 
 /** A strength as a point with its interval, on a scale from −`scale` to `scale`. */
 function strengthOf({ strength, ci95, comparisons }, scale) {
-  if (strength === null) return [make("span", { class: "none" }, "no comparisons")];
+  if (strength === null) return [element("span", { className: "none" }, "no comparisons")];
   const at = (value) => 50 + (48 * value) / scale;
   return [
     picture(
-      draw("line", { class: "axis", x1: 0, x2: "100%", y1: 10, y2: 10 }),
-      draw("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }),
+      svg("line", { class: "axis", x1: 0, x2: "100%", y1: 10, y2: 10 }),
+      svg("line", { class: "half", x1: "50%", x2: "50%", y1: 0, y2: 20 }),
       ...whisker(...ci95.map(at)),
-      draw("circle", { class: "bar", cx: `${at(strength)}%`, cy: 10, r: 5 })),
+      svg("circle", { class: "bar", cx: `${at(strength)}%`, cy: 10, r: 5 })),
     words(signed(strength), ` in ${count(comparisons)}`, ci95.map(signed).join(" to ")),
   ];
 }
 
 const words = (value, number, interval) =>
-  make("span", { class: "words" }, make("span", {}, make("b", {}, value), number), make("span", { class: "fine" }, interval));
+  element("span", { className: "words" }, element("span", {}, element("b", {}, value), number), element("span", { className: "fine" }, interval));
 
-const picture = (...shapes) => draw("svg", { width: "100%", height: 20, "aria-hidden": "true" }, ...shapes);
+const picture = (...shapes) => svg("svg", { width: "100%", height: 20, "aria-hidden": "true" }, ...shapes);
 
 /** A line from one place to another, in per cent, with its ends. */
 const whisker = (low, high) => [
-  draw("line", { class: "whisker", x1: `${low}%`, x2: `${high}%`, y1: 10, y2: 10 }),
-  ...[low, high].map((end) => draw("line", { class: "whisker", x1: `${end}%`, x2: `${end}%`, y1: 6, y2: 14 })),
+  svg("line", { class: "whisker", x1: `${low}%`, x2: `${high}%`, y1: 10, y2: 10 }),
+  ...[low, high].map((end) => svg("line", { class: "whisker", x1: `${end}%`, x2: `${end}%`, y1: 6, y2: 14 })),
 ];
 
-// ── Words and elements ────────────────────────────────────────────────────────────────────────────────────────────
+// ── Words ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const rate = ({ count, won }) => (count ? won / count : null);
 const total = (data, kind) => data.reduce((sum, llm) => sum + llm[kind].count, 0) / 2; // each vote is on two
@@ -161,13 +162,3 @@ const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"
 const from = (comparisons, votes, kind) =>
   (votes ? `${plural(comparisons, "comparison")} from ${plural(votes, kind)}` : `no ${kind}s`);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-
-const make = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const draw = (tag, attributes, ...children) =>
-  fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-
-function fill(made, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children.filter((child) => child !== null));
-  return made;
-}
