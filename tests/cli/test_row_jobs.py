@@ -10,20 +10,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
+from llm_blender.cli._options import RowJobOptions
 from llm_blender.cli._rows import _failure
 from llm_blender.data.chunks import read_chunks
+from llm_blender.data.files import Records, RowWriter
 from llm_blender.errors import InputError
 from llm_blender.fusers import LongestFuser
-from llm_blender.jobs import Job
+from llm_blender.jobs import Job, LocalBackend
 from llm_blender.jobs.chunks import _names
-from llm_blender.stages import FuseRows
+from llm_blender.stages import FuseRows, RankRows
 from llm_blender.testing import FakeRanker
 
 Blend = Callable[..., Result]
@@ -132,6 +135,111 @@ def test_a_finished_job_is_not_done_again_and_rows_may_be_appended(blend: Blend,
     fresh = blend("rank", "rows.jsonl", "-o", "fresh.jsonl")
     assert fresh.exit_code == 0
     assert Path("fresh.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
+
+
+def count_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the rows that are read, checked and written."""
+    counts = Counter[str]()
+    raw, parse, start = Records.raw, RankRows.parse, RowWriter.__enter__
+
+    def read(self: Records) -> Iterator[Any]:
+        for found in raw(self):
+            counts["read"] += 1
+            yield found
+
+    def check(self: RankRows, record: Any) -> Any:
+        counts["checked"] += 1
+        return parse(self, record)
+
+    def open_writer(self: RowWriter) -> RowWriter:
+        counts["files"] += 1
+        return start(self)
+
+    monkeypatch.setattr(Records, "raw", read)
+    monkeypatch.setattr(RankRows, "parse", check)
+    monkeypatch.setattr(RowWriter, "__enter__", open_writer)
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.zst", "csv", "parquet"])
+def test_a_finished_job_reads_its_rows_once_and_leaves_its_output_alone(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    source, out = f"rows.{kind}", Path(f"out.{kind}")
+    with RowWriter(source) as writer:
+        for row in make(150):
+            writer.write(row)
+    ranked(blend, source, "-o", out)
+    first = out.read_bytes()
+    counts = count_work(monkeypatch)
+    assert ranked(blend, source, "-o", out)["resumed"] == 150
+    assert counts == {"read": 150}
+    out.write_bytes(first[:-1] + b"?")  # of the same size
+    assert ranked(blend, source, "-o", out)["resumed"] == 150
+    assert (counts["read"], counts["files"], out.read_bytes()) == (300, 1, first)
+    monkeypatch.setattr("llm_blender.jobs.job.version", lambda name: "0.0")  # it may write tables in another way
+    ranked(blend, source, "-o", out)
+    assert (counts["files"], out.read_bytes()) == (2, first)
+
+
+def test_only_files_with_something_left_are_read_twice(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in").mkdir()
+    for i in range(3):
+        write(Path(f"in/{i}.jsonl"), make(10, 10 * i))
+    ranked(blend, "in", "-o", "out/")
+    write(Path("in/1.jsonl"), make(5, 30), "a")
+    counts = count_work(monkeypatch)
+    assert ranked(blend, "in", "-o", "out/")["rows"] == 35
+    assert (counts["read"], counts["files"]) == (10 + 2 * 15 + 10, 1)
+    assert [len(read(Path(f"out/{i}.jsonl"))) for i in range(3)] == [10, 15, 10]
+
+
+class Ahead(LocalBackend):
+    """Backend that reads all chunks before it gives a result, and none where nothing is left, as a cluster may."""
+
+    def map(self, stage: Any, chunks: Any, count: int, progress: Any = None) -> Iterator[list[dict[str, Any]]]:
+        return super().map(stage, [*chunks] if count else [], count)
+
+
+def test_a_backend_may_read_ahead(blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowJobOptions, "backend", lambda self: Ahead())
+    rows = make(64 * 4 + 7)
+    write(Path("rows.jsonl"), rows)
+    ranked(blend, "rows.jsonl", "-o", "out.jsonl")
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == len(rows)
+    for changed in (70, 200):
+        rows[changed]["instruction"] = "Changed"
+    write(Path("rows.jsonl"), rows)
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == len(rows) - 2 * 64
+    assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(len(rows))]
+    assert [row["id"] for row in read(Path("out.jsonl")) if row["instruction"] == "Changed"] == [70, 200]
+
+
+def test_rows_that_come_or_go_during_the_work(
+    blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[Callable[[], object]] = []
+
+    class Meanwhile(LocalBackend):
+        def map(self, *given: Any) -> Iterator[list[dict[str, Any]]]:
+            changes.pop()()
+            return super().map(*given)
+
+    monkeypatch.setattr(RowJobOptions, "backend", lambda self: Meanwhile())
+    write(Path("rows.jsonl"), make(128))
+    changes.append(lambda: write(Path("rows.jsonl"), make(64)))
+    result = blend("rank", "rows.jsonl", "-o", "out.jsonl")
+    assert (result.exit_code, Path("out.jsonl").exists()) == (2, False)
+    assert "fewer rows than when they were checked: leave the files alone" in result.stderr
+    changes.append(lambda: write(Path("rows.jsonl"), make(9, 64), "a"))
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["rows"] == 64
+    changes.append(lambda: None)
+    assert ranked(blend, "rows.jsonl", "-o", "out.jsonl")["resumed"] == 64
+    assert [row["id"] for row in read(Path("out.jsonl"))] == [*range(73)]
 
 
 def test_changed_rows_are_ranked_again_and_no_others(blend: Blend, ranker: FakeRanker) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from llm_blender.data import read_rows
 from llm_blender.errors import StoreError
+from llm_blender.jobs import Journal
 from llm_blender.store import Store
 from llm_blender.testing import FakeOpenAIServer, FakeReply
 
@@ -108,6 +109,37 @@ def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
     assert "out.jsonl.job was begun with other settings (seed: 0 then, 1 now)" in result.stderr
     assert blend("run", prompts, "-o", "out.jsonl", "--seed", 1, "--restart").exit_code == 0
     assert len(server.requests) == 2 * calls
+
+
+def test_a_finished_run_reads_no_answer_again_and_leaves_its_output_alone(blend, ranker, server, prompts, monkeypatch):
+    configure(server, ending="[limits]\nquorum = 1\n")
+    server._replies = broken_unless_q3
+    first, before = blend("run", prompts, "-o", "out.jsonl", "--json"), Path("out.jsonl").read_bytes()
+    read, value_and_line = [], Journal.value_and_line
+
+    def count(self, key):
+        if self.path.name == "rows.journal.jsonl":
+            read.append(key)
+        return value_and_line(self, key)
+
+    monkeypatch.setattr(Journal, "value_and_line", count)
+
+    def same(again):
+        old, new = json.loads(first.stdout), json.loads(again.stdout)
+        assert {**new, "resumed": 0, "seconds": 0} == {**old, "seconds": 0}
+        assert again.stderr.splitlines()[-2:] == first.stderr.splitlines()[-2:]
+        assert Path("out.jsonl").read_bytes() == before
+        return len(read)
+
+    assert same(blend("run", prompts, "-o", "out.jsonl", "--json")) == 0
+    Path("out.jsonl").write_bytes(before[:-2] + b"?\n")
+    assert same(blend("run", prompts, "-o", "out.jsonl", "--json")) == 6
+    Path("out.jsonl").unlink()
+    assert same(blend("run", prompts, "-o", "out.jsonl", "--json")) == 12
+    journal = Path("out.jsonl.job/rows.journal.jsonl")  # another answer, such as of a run of an earlier version
+    journal.write_bytes(journal.read_bytes().replace(b'"degraded": true', b'"degraded": false', 1))
+    assert json.loads(blend("run", prompts, "-o", "out.jsonl", "--json").stdout)["degraded"] == 4
+    assert Path("out.jsonl").read_bytes() != before
 
 
 def append(path, *prompts):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llm_blender.errors import InputError
-from llm_blender.jobs import Entry, Job
+from llm_blender.errors import InputError, WorkError
+from llm_blender.jobs import Entry, Job, Outputs
 from llm_blender.types import Candidate
 
 SETTINGS = {"seed": 0, "llms": {"a": {"temperature": 0.5}}}
@@ -138,3 +138,46 @@ def test_what_a_kill_left_before_the_manifest_is_no_obstacle(tmp_path):
     (tmp_path / "lock").touch()
     (tmp_path / "manifest.part").write_text('{"ver')
     assert done(tmp_path) is None
+
+
+def test_an_output_is_known_while_it_is_as_it_was_written(tmp_path):
+    out, folder = tmp_path / "out.jsonl", tmp_path / "out.jsonl.job"
+
+    def find(made_of="rows", **options):
+        with Job(folder, "run", {}, **options) as job:
+            return Outputs(job).find(out, made_of)
+
+    assert find() is None
+    out.write_text("1\n")
+    with Job(folder, "run", {}) as job:
+        Outputs(job).add(out, "rows", {"n": 1})
+        Outputs(job).add(tmp_path / "missing", "rows", {})
+    assert find() == {"n": 1}
+    assert find("other rows") is None
+    with (folder / "outputs.journal.jsonl").open("a") as journal:
+        journal.write('{"key": "out.jsonl", "sta')  # cut off by a kill
+    assert find() == {"n": 1}
+    out.write_text("2\n")
+    assert find() is None
+    out.unlink()
+    assert find() is None
+    out.write_text("1\n")
+    assert find(restart=True) is None
+
+
+def test_payments_are_read_as_they_were_written(tmp_path):
+    llms = ["plain", 'with "quotes"', "a\\b", "zwölf", "two\nlines", ""]
+    with Job(tmp_path / "job", "run", {}) as job:
+        for n, llm in enumerate(llms):
+            job.paid(Candidate("", llm, cost=0.5 * n))
+        job.paid(Candidate("", "unknown", cost=None))
+        costs = job.cost, job.unpriced, job.cost_by_llm()
+    path = tmp_path / "job/paid.journal.jsonl"
+    with path.open("a") as file:
+        file.write('{"key":"7","status":"done","value":{"llm":"plain"},"reason":"","cost":2}\n')  # by other hands
+    with Job(tmp_path / "job", "run", {}) as job:
+        assert (job.cost - 2, job.unpriced, job.cost_by_llm()) == (costs[0], costs[1], {**costs[2], "plain": 2})
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0].replace("0.0", "0,0"), *lines[1:]]))
+    with Job(tmp_path / "job", "run", {}) as job, pytest.raises(WorkError, match="line 1: this is not an entry"):
+        _ = job.cost

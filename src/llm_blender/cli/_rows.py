@@ -270,7 +270,7 @@ def work_on_rows(
     """
     from llm_blender.cli.plan import Took, note_planned
     from llm_blender.data import RowWriter, check_parent, input_files, is_folder, is_table, output_files
-    from llm_blender.jobs import FileWork, Job, Parts, work_through_files
+    from llm_blender.jobs import FileWork, Job, Outputs, Parts, parts_digest, work_through_files
 
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
     cpu = time.process_time()
@@ -323,14 +323,18 @@ def work_on_rows(
                 check(0)
             raise WorkError(f"No row has a result. The first: {_failure(tally.failed[0])}")
         if output.out != STDIO:
+            outputs = Outputs(opened)
             for out, made in written.items():
                 if is_folder(output.out):
                     Path(out).parent.mkdir(parents=True, exist_ok=True)
                 for stale in Path(out).parent.glob(f".{glob.escape(Path(out).name)}.*.part"):
                     stale.unlink()  # of a run that was killed
-                with RowWriter(out) as writer:
-                    for part in made:
-                        parts.copy(part, writer)
+                digest = parts_digest(made)
+                if outputs.find(out, digest) is None:
+                    with RowWriter(out) as writer:
+                        for part in made:
+                            parts.copy(part, writer)
+                    outputs.add(out, digest, len(made))
     worked = Worked(tally, bad, set(seen), time.monotonic() - started)
     rows = tally.rows + len(tally.failed)
     took = Took(

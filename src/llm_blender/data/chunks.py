@@ -64,5 +64,8 @@ def read_chunks(path: str, size: int, *, first: int | None = None, name: str = "
         wanted = min(2 * wanted, size)
 
 
+_encoder = json.JSONEncoder(sort_keys=True, default=str)
+
+
 def _canonical(row: dict[str, Any] | RowError) -> bytes:
-    return (str(row) if isinstance(row, RowError) else json.dumps(row, sort_keys=True, default=str)).encode()
+    return (str(row) if isinstance(row, RowError) else _encoder.encode(row)).encode()

@@ -67,7 +67,8 @@ class Prompts:
 def _sha256(texts: Iterable[tuple[str, str]]) -> str:
     digest, comma = hashlib.sha256(b"["), b""
     for of_row in texts:
-        digest.update(comma + json.dumps(of_row).encode("ascii"))
+        name, prompt = map(json.dumps, of_row)  # each alone: an encoder is made for a list, not for a text
+        digest.update(comma + f"[{name}, {prompt}]".encode("ascii"))
         comma = b", "
     digest.update(b"]")
     return digest.hexdigest()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llm_blender._hub import file_sha256
 from llm_blender.calls import Budget, most_cost
 from llm_blender.data import STDIO, RowWriter
 from llm_blender.ensemble import Ensemble, Observer
@@ -17,7 +18,8 @@ from llm_blender.ensemble.prompts import Prompts
 from llm_blender.errors import Failure, InputError, WorkError, describe_failures, sentence
 from llm_blender.fusers.chat_fuser import ChatFuser
 from llm_blender.jobs.engine import Item, OnRows, Result, Rows, busy_llms, work_through
-from llm_blender.jobs.job import Job
+from llm_blender.jobs.job import Job, Outputs
+from llm_blender.jobs.journal import Journal
 from llm_blender.llms import EmbeddedLLM, OpenAICompatibleLLM
 from llm_blender.types import LLM, Answer, Candidate, Example, Message, Sampling, Usage, to_messages
 
@@ -112,6 +114,21 @@ class _Tallies(dict[str, Tally]):
             self._of(candidate.get("model") or "").add_answer(candidate)
         for failure in map(Failure.from_dict, row.get("failures", ())):
             self._of(failure.model).add_failure(failure)
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Return all counts of calls as plain JSON values; the costs, which the job knows, are not among them."""
+        return [
+            {name: value for name, value in vars(tally).items() if name != "cost"}
+            | {"examples": {reason: failure.to_dict() for reason, failure in tally.examples.items()}}
+            for tally in self.values()
+        ]
+
+    def restore(self, counts: Iterable[Mapping[str, Any]]) -> None:
+        """Take what `counts` returned."""
+        for given in counts:
+            tally = self._of(given["name"])
+            examples = {reason: Failure.from_dict(failure) for reason, failure in given["examples"].items()}
+            vars(tally).update(given, reasons=Counter(given["reasons"]), examples=examples)
 
     def _of(self, name: str) -> Tally:
         if name not in self:
@@ -341,25 +358,54 @@ def run_prompts(
             llms.add(found or {})
         reasons = "; ".join(tally.describe() for tally in llms.values() if tally.failed)
         raise WorkError(f"No prompt has an answer. {sentence(reasons or 'None was tried')}")
-    fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
-    unjudged: dict[str, str] = {}
-    with RowWriter(out) as writer:
-        for key in prompts.ids:
-            record, line = journal.value_and_line(key)
-            llms.add(record or {})
-            if key not in failures:
-                fused += record["mode"] == "fuse"
-                degraded += record["degraded"]
-                best = record["candidates"][record["ranking"]["best"]]
-                cut_off += record["mode"] == "pick" and Candidate("", finish_reason=best.get("finish_reason")).cut_off
-                truncated += record["ranking"].get("truncated", 0.0)
-                if failure := record["ranking"].get("evidence", {}).get("judging", {}).get("failure"):
-                    unjudged[key] = describe_failures([Failure.from_dict(failure)])
-                writer.write_line(line)
+    outputs = Outputs(job)
+    made_of = f"{prompts.sha256} {file_sha256(journal.path)}"
+    counts = outputs.find(out, made_of)
+    if counts is None:
+        with RowWriter(out) as writer:
+            counts = _write_rows(writer, prompts.ids, journal, failures, llms)
+        outputs.add(out, made_of, {**counts, "llms": llms.counts()})
+    else:
+        llms.restore(counts.pop("llms"))
     if out != STDIO:
         _write_failures(Path(f"{out}.failed.jsonl"), prompts, failures)
-    truncated /= max(len(prompts) - len(failures), 1)
-    return Ran(done, fused, job.cost, journal.unpriced, failures, partial, degraded, cut_off, truncated, unjudged, llms)
+    counts["truncated"] /= max(len(prompts) - len(failures), 1)
+    return Ran(
+        rows=done,
+        cost=job.cost,
+        unpriced=journal.unpriced,
+        failures=failures,
+        partial=partial,
+        llms=llms,
+        **counts,
+    )
+
+
+def _write_rows(
+    writer: RowWriter, keys: Iterable[str], journal: Journal, failures: Container[str], llms: _Tallies
+) -> dict[str, Any]:
+    """Write the rows that have an answer; count the calls of all rows, and return what else `Ran` counts of them."""
+    fused, degraded, cut_off, truncated = 0, 0, 0, 0.0
+    unjudged: dict[str, str] = {}
+    for key in keys:
+        record, line = journal.value_and_line(key)
+        llms.add(record or {})
+        if key not in failures:
+            fused += record["mode"] == "fuse"
+            degraded += record["degraded"]
+            best = record["candidates"][record["ranking"]["best"]]
+            cut_off += record["mode"] == "pick" and Candidate("", finish_reason=best.get("finish_reason")).cut_off
+            truncated += record["ranking"].get("truncated", 0.0)
+            if failure := record["ranking"].get("evidence", {}).get("judging", {}).get("failure"):
+                unjudged[key] = describe_failures([Failure.from_dict(failure)])
+            writer.write_line(line)
+    return {
+        "fused": fused,
+        "degraded": degraded,
+        "cut_off": cut_off,
+        "truncated": truncated,
+        "unjudged": unjudged,
+    }
 
 
 def _record(row: Example, answer: Answer) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from llm_blender.calls import Budget
 from llm_blender.jobs.backends import Backend, LocalBackend, RayBackend, Stage
-from llm_blender.jobs.chunks import FileWork, Part, Parts, Tally, work_through_files
+from llm_blender.jobs.chunks import FileWork, Part, Parts, Tally, parts_digest, work_through_files
 from llm_blender.jobs.engine import Item, OnRows, Result, Rows, work_through, work_through_batches
-from llm_blender.jobs.job import Job, settings_digest
+from llm_blender.jobs.job import Job, Outputs, settings_digest
 from llm_blender.jobs.journal import Entry, Journal, Status
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Journal",
     "LocalBackend",
     "OnRows",
+    "Outputs",
     "Part",
     "Parts",
     "RayBackend",
@@ -27,6 +28,7 @@ __all__ = [
     "Stage",
     "Status",
     "Tally",
+    "parts_digest",
     "settings_digest",
     "work_through",
     "work_through_batches",

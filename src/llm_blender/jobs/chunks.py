@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 from llm_blender.data.chunks import Chunk, read_chunks
 from llm_blender.data.files import STDIO, RowWriter, row_line
-from llm_blender.errors import RowError, WorkError
+from llm_blender.errors import InputError, RowError, WorkError
 from llm_blender.jobs.backends import Backend, Stage
 from llm_blender.jobs.job import Job
 from llm_blender.jobs.journal import Entry, Status
@@ -46,6 +47,14 @@ class Part(Record):
     crc32: int = -1
     failed: Sequence[Row] = ()
     counts: Mapping[str, float] = field(default_factory=dict)
+
+
+def parts_digest(parts: Iterable[Part]) -> str:
+    """Return the sha256, as hex, of what a file of these parts, in this order, is written from."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.digest} {part.start} {part.size} {part.crc32}\n".encode())
+    return digest.hexdigest()
 
 
 class Parts(AbstractContextManager["Parts"]):
@@ -198,8 +207,9 @@ def work_through_files(
 ) -> Tally:
     """Work on all rows of files that no earlier run has done.
 
-    All files are checked before the work begins, and so read twice; standard input is worked on as it comes. A chunk is
-    done again if its rows have changed, so that rows may be appended to files, and files to the others.
+    All files are checked before the work begins, and those with something left to do are read a second time; standard
+    input is worked on as it comes. A chunk is done again if its rows have changed, so that rows may be appended to
+    files, and files to the others.
 
     Args:
         files: the files, or ``-``.
@@ -211,50 +221,55 @@ def work_through_files(
 
     Raises:
         RowError: the first malformed row, if `work.on_bad` raises it.
+        InputError: a file has lost rows since it was checked.
     """
     tally, names = Tally(), _names(files)
     streams = list(files) == [STDIO]
+    order: deque[tuple[str, str]] = deque()  # files and keys of the chunks that are checked, and not yet finished
     ready: set[str] = set()  # keys of chunks that earlier runs did
+    pending: dict[str, str] = {}  # files of the other chunks, by key
+    worked: dict[str, Chunk] = {}  # chunks at work, by key, without their rows
     bad: set[tuple[str, int]] = set()  # key and number of malformed rows
-    total = resumed = pending = 0
+    total = resumed = done = 0
+    size = 0  # of the chunk that was read last
 
-    def chunks() -> Iterator[tuple[str, Chunk]]:
+    def chunks(wanted: Set[str]) -> Iterator[tuple[str, Chunk]]:
         for file, name in zip(files, names, strict=True):
-            for chunk in read_chunks(file, work.size, first=1 if streams else None, name=name):
-                yield file, chunk
+            if file in wanted:
+                for chunk in read_chunks(file, work.size, first=1 if streams else None, name=name):
+                    yield file, chunk
 
-    def check(chunk: Chunk) -> None:
-        nonlocal total, resumed, pending
+    def check(file: str, chunk: Chunk) -> None:
+        nonlocal total, resumed
+        order.append((file, chunk.key))
         part = parts.find(chunk, complete=work.retry_failed)
-        if part is not None and part.rows + len(part.failed) == chunk.size:
+        if part is None:
+            pending[chunk.key] = file
+        else:
             ready.add(chunk.key)
-            resumed += chunk.size
-            total += chunk.size
-            return
-        good = 0
-        for number, record in chunk.records():
-            error = _malformed(chunk, number, record, work.parse)
-            good += error is None
-            if error is not None:
-                bad.add((chunk.key, number))
-                work.on_bad(error)
-        if part is not None:
-            ready.add(chunk.key)
-            resumed += good
+        good = chunk.size
+        if part is None or part.rows + len(part.failed) < chunk.size:
+            for number, record in chunk.records():
+                if (error := _malformed(chunk, number, record, work.parse)) is not None:
+                    good -= 1
+                    bad.add((chunk.key, number))
+                    work.on_bad(error)
         total += good
-        pending += part is None
+        resumed += 0 if part is None else good
 
-    under_way: deque[tuple[str, Chunk]] = deque()
-    done = 0
-
-    def rows_under_way() -> Iterator[list[Row]]:
-        for file, chunk in chunks():
+    def rows_to_do() -> Iterator[list[Row]]:
+        """Yield the rows of pending chunks; a file that has none is not read again."""
+        nonlocal size
+        found = 0
+        for file, chunk in chunks({*files} if streams else {*pending.values()}):
             if streams:
-                check(chunk)
-            under_way.append((file, replace(chunk, records=tuple)))  # without its rows
-            if chunk.key not in ready:
+                check(file, chunk)
+            if chunk.key in pending:
+                found, size, worked[chunk.key] = found + 1, chunk.size, replace(chunk, records=tuple)
                 rows = chunk.records()
                 yield [row for number, row in rows if not isinstance(row, RowError) and (chunk.key, number) not in bad]
+        if found < len(pending):
+            raise InputError("There are fewer rows than when they were checked: leave the files alone during the work.")
 
     def report(within: float = 0.0) -> None:
         if on_rows is not None:
@@ -269,21 +284,21 @@ def work_through_files(
         report()
 
     def finish_ready() -> None:
-        while under_way and under_way[0][1].key in ready:
-            file, chunk = under_way.popleft()
-            finish(file, parts.get(chunk.key), earlier=True)
+        while order and order[0][1] in ready:
+            file, key = order.popleft()
+            finish(file, parts.get(key), earlier=True)
 
     def progress(units: int, all_units: int) -> None:
-        report(under_way[-1][1].size * units / max(all_units, 1))
+        report(size * units / max(all_units, 1))
 
-    for _, chunk in () if streams else chunks():
-        check(chunk)
+    for file, chunk in () if streams else chunks({*files}):
+        check(file, chunk)
     if work.on_checked is not None and not streams:
         work.on_checked(total)
-    for made in backend.map(work.stage, rows_under_way(), pending, progress):
+    for made in backend.map(work.stage, rows_to_do(), len(pending), progress):
         finish_ready()
-        file, chunk = under_way.popleft()
-        finish(file, parts.add(chunk, made, work.stage), earlier=False)
+        file, key = order.popleft()
+        finish(file, parts.add(worked.pop(key), made, work.stage), earlier=False)
     finish_ready()
     return tally
 

@@ -7,11 +7,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from llm_blender._hub import file_sha256
 from llm_blender.errors import InputError, WorkError
-from llm_blender.jobs.journal import Journal, Payments
+from llm_blender.jobs.journal import Entry, Journal, Payments
 from llm_blender.types import Candidate
 
 _MANIFEST, _PART, _LOCK, _VERSION = "manifest.json", "manifest.part", "lock", 1
@@ -182,6 +184,44 @@ class Job:
             f"{self.folder} was begun with other settings ({'; '.join(differing)}): use those, start again with "
             f"--restart, or choose another output. Paid answers are kept in the store."
         )
+
+
+class Outputs:
+    """The files that a job has written: one that is as it was written need not be written again.
+
+    Args:
+        job: the open job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._journal = job.journal("outputs")
+
+    def find(self, path: str | Path, made_of: str) -> Any:
+        """Return what `add` noted of a file; None if it was made of something else, or has been changed."""
+        noted = self._journal.value(Path(path).name)
+        if noted is None or noted["made_of"] != _made_of(made_of) or not Path(path).is_file():
+            return None
+        return noted["summary"] if file_sha256(Path(path)) == noted["sha256"] else None
+
+    def add(self, path: str | Path, made_of: str, summary: Any) -> None:
+        """Note a file that is written whole; a device or a pipe is not noted.
+
+        Args:
+            path: the file.
+            made_of: hash of all that it is made of.
+            summary: plain JSON values, which `find` returns; not None.
+
+        Raises:
+            WorkError: the job's folder cannot be written to.
+        """
+        if Path(path).is_file():
+            noted = {"made_of": _made_of(made_of), "sha256": file_sha256(Path(path)), "summary": summary}
+            self._journal.add(Entry(Path(path).name, "done", noted))
+
+
+def _made_of(digest: str) -> str:
+    """Return a hash together with the version, as another one may write the same rows differently."""
+    return f"{digest} {version('llm-blender')}"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> list[str]:

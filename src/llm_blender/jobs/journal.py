@@ -128,7 +128,7 @@ class _Entries:
         with self.path.open("rb") as lines:
             for line in lines:
                 number += 1
-                head = _parse(line)
+                head = self._parse(line)
                 if head is None:
                     if lines.read(1):
                         raise self._damaged(f"line {number}")
@@ -138,6 +138,10 @@ class _Entries:
                 whole += len(line)
         self._file.truncate(whole)
         return whole
+
+    def _parse(self, line: bytes) -> _Head | None:
+        """Read an entry of an opened file; None if it is incomplete or not an entry."""
+        return _parse(line)
 
     def _recovered(self, head: _Head, start: int) -> None:
         """Receive each entry of an opened file, and its position."""
@@ -254,6 +258,13 @@ class Payments(_Entries):
         self._write(Entry(str(self._answers), "done", {"llm": llm}, cost=cost))
         self._add(llm, cost)
 
+    def _parse(self, line: bytes) -> _Head | None:
+        plain = _PAYMENT.fullmatch(line)  # as this class writes it: there are several for a row, and no key is needed
+        if plain is None:
+            return _parse(line)
+        value, cost = plain.groups()
+        return _Head("", "done", "", _cost(cost), value)
+
     def _recovered(self, head: _Head, start: int) -> None:
         if head.value not in self._llms:
             self._llms[head.value] = json.loads(head.value)["llm"] or ""
@@ -268,7 +279,11 @@ class Payments(_Entries):
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _BEGIN = re.compile(rb'\{"key": (' + _STRING + rb'), "status": "(done|partial|failed)", "value": ')
 _REASON = b', "reason": '
-_END = re.compile(_REASON + b"(" + _STRING + rb'), "cost": (null|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\}\n')
+_COST = rb', "cost": (null|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\}\n'
+_END = re.compile(_REASON + b"(" + _STRING + b")" + _COST)
+_PAYMENT = re.compile(
+    rb'\{"key": "\d+", "status": "done", "value": (\{"llm": "[^"\\\0\n]*"\})' + _REASON + b'""' + _COST
+)
 
 
 def _parse(line: bytes) -> _Head | None:
@@ -288,11 +303,15 @@ def _parse(line: bytes) -> _Head | None:
             _text(begin[1]),
             begin[2].decode(),  # type: ignore[arg-type]
             _text(reason),
-            None if cost == b"null" else float(cost),
+            _cost(cost),
             line[begin.end() : at],
         )
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _cost(number: bytes) -> float | None:
+    return None if number == b"null" else float(number)
 
 
 def _text(string: bytes) -> str:
