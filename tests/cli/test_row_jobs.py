@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -12,8 +13,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from typer.testing import Result
@@ -196,6 +200,40 @@ def test_only_files_with_something_left_are_read_twice(
     assert ranked(blend, "in", "-o", "out/")["rows"] == 35
     assert (counts["read"], counts["files"]) == (10 + 2 * 15 + 10, 1)
     assert [len(read(Path(f"out/{i}.jsonl"))) for i in range(3)] == [10, 15, 10]
+
+
+def test_values_of_tables_survive_a_job(blend: Blend, ranker: FakeRanker) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    values = {
+        "day": now.date(),
+        "here": now.astimezone(ZoneInfo("Europe/Berlin")),
+        "there": now.astimezone(timezone(timedelta(hours=2))),
+        "price": Decimal("1.20"),
+        "data": b"\x00\xff",
+    }
+    parquet.write_table(pyarrow.Table.from_pylist([{**row, **values} for row in make(3)]), "rows.parquet")
+    ranked(blend, "rows.parquet", "-o", "out.parquet")
+    first = Path("out.parquet").read_bytes()
+    Path("out.parquet").unlink()
+    assert ranked(blend, "rows.parquet", "-o", "out.parquet")["resumed"] == 3
+    assert Path("out.parquet").read_bytes() == first
+    (row, *_) = parquet.read_table("out.parquet").to_pylist()
+    assert {name: row[name] for name in values} == values
+
+
+def test_rows_of_a_job_run_no_code(blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, ("import os; os.environ['PLANTED'] = '1'",)
+
+    pytest.importorskip("pyarrow")
+    write(Path("rows.jsonl"), make(2))
+    monkeypatch.setattr("llm_blender.jobs.chunks._pickled", lambda rows: pickle.dumps([Planted()]))
+    done = blend("rank", "rows.jsonl", "-o", "out.parquet")
+    assert done.exit_code == 2
+    assert "hold builtins.exec, which is no value of a table: run with --restart." in done.stderr
+    assert "PLANTED" not in os.environ
 
 
 class Ahead(LocalBackend):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import zlib
@@ -55,6 +56,36 @@ def parts_digest(parts: Iterable[Part]) -> str:
     for part in parts:
         digest.update(f"{part.digest} {part.start} {part.size} {part.crc32}\n".encode())
     return digest.hexdigest()
+
+
+_VALUES = {
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "zoneinfo": ("ZoneInfo",),
+    "pytz": ("_p", "_UTC"),
+    "pandas._libs.tslibs.timestamps": ("_unpickle",),  # of nanoseconds
+    "pandas._libs.tslibs.timedeltas": ("_timedelta_unpickle",),
+}
+"""Classes of the values that a row of a table holds beside those of JSON, by module, and what makes them."""
+
+
+def _pickled(rows: Sequence[Row]) -> bytes:
+    from zoneinfo import ZoneInfo
+
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = {ZoneInfo: lambda zone: (ZoneInfo, (zone.key,))}  # its own way needs `getattr`
+    pickler.dump(list(rows))
+    return file.getvalue()
+
+
+class _RowUnpickler(pickle.Unpickler):
+    """An unpickler of rows that runs no code of theirs: a job's folder may come from another machine."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _VALUES.get(module, ()):
+            raise InputError(f"The job's rows hold {module}.{name}, which is no value of a table: run with --restart.")
+        return super().find_class(module, name)
 
 
 class Parts(AbstractContextManager["Parts"]):
@@ -120,7 +151,7 @@ class Parts(AbstractContextManager["Parts"]):
             (good if stage.error(row) is None else failed).append(row)
         for row in good:
             _add(counts, stage.count(row))
-        data = b"".join(map(row_line, good)) if self._as_lines else pickle.dumps(good, pickle.HIGHEST_PROTOCOL)
+        data = b"".join(map(row_line, good)) if self._as_lines else _pickled(good)
         part = Part(chunk.digest, len(good), self._size, len(data), zlib.crc32(data), failed, counts)
         try:
             left = memoryview(data)
@@ -143,7 +174,7 @@ class Parts(AbstractContextManager["Parts"]):
             for line in data.splitlines(keepends=True):
                 writer.write_line(line)
         else:
-            for row in pickle.loads(data):
+            for row in _RowUnpickler(io.BytesIO(data)).load():
                 writer.write(row)
 
     def _read(self, part: Part) -> bytes:

@@ -196,7 +196,7 @@ class TestNames:
             seconds, message = seek(tmp_path, HF_ENDPOINT=endpoint)
         assert message.startswith("NotFoundError: No ranker 'some/ranker': no folder /")
         assert f"not in the Hub's cache, and not fetched from {endpoint}" in message
-        assert seconds < 5  # three, plus the start on a busy machine
+        assert seconds < 9  # three, plus the start on a busy machine; the own client of the Hub takes minutes
 
 
 def seek(cache: Path, **environment: str) -> tuple[float, str]:
