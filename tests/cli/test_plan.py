@@ -183,6 +183,9 @@ def test_fusing_without_an_llm_is_measured(blend: Blend, ranker: FakeRanker) -> 
     assert plan["comparisons"]["expected"] is None
     assert plan["comparisons"]["maximum"] > 0
     assert "hours.cpu: estimated " in blend("fuse", file, "-o", "out.jsonl", "--fuser", "longest").stderr
+    shuffled = ("--fuser", "longest", "--order", "shuffled", "-o", "shuffled.jsonl")
+    planned(blend, file, "--for", "fuse", *shuffled)
+    assert "hours.cpu: estimated " in blend("fuse", file, *shuffled).stderr
 
 
 def test_fusing_by_an_llm_is_free_until_a_sample_is_wanted(

@@ -119,10 +119,10 @@ def test_a_fuser_that_cannot_be_loaded_ends_the_service_before_its_port_is_open(
         raise NotFoundError("planted: no such fuser")
 
     ensemble = Ensemble([Member(FakeLLM())], FakeRanker(), fuser=load)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
         with pytest.raises(NotFoundError, match="planted"):
-            serve_until_a_signal(ensemble, ServerConfig(port=taken.getsockname()[1]))
+            serve_until_a_signal(ensemble, ServerConfig(port=port))
 
 
 def test_the_openapi_names_every_route(plain):

@@ -40,6 +40,10 @@ ConfigOption = Annotated[
         help="Read this configuration, not ./blend.toml or the one in the user's configuration folder.",
     ),
 ]
+OrderOption = Annotated[
+    Literal["best_first", "best_last", "shuffled"],
+    typer.Option(help="Show the candidates to the fuser in this order."),
+]
 FuserOption = Annotated[
     str | None,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from llm_blender.cli._options import (
     DeviceOption,
     EnsembleOptions,
     FuserOption,
+    OrderOption,
     OutputOptions,
     RowJobOptions,
     StrategyOptions,
@@ -23,6 +24,12 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import DEGRADED, note
 from llm_blender.cli._rows import RowOptions, Worked, work_on_rows
 from llm_blender.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_blender.config import Config
+    from llm_blender.ensemble import Ensemble
+    from llm_blender.fusers.guard import Order
+    from llm_blender.stages import FuseRows
 
 
 @with_options
@@ -37,10 +44,7 @@ def fuse(
         int | None,
         typer.Option(min=1, help="Fuse at most K candidates; 1 rewrites the best [default: as configured; 3]."),
     ] = None,
-    order: Annotated[
-        Literal["best_first", "best_last", "shuffled"],
-        typer.Option(help="Show the candidates to the fuser in this order."),
-    ] = "best_first",
+    order: OrderOption = "best_first",
     guard: Annotated[
         bool | None,
         typer.Option(
@@ -78,41 +82,20 @@ def fuse(
     JSON, unless the rows go to standard output: {rows, skipped, resumed, failed, fused, reasons, usage, cost,
     truncated, seconds}.
     """
-    from llm_blender.cli.ask import fetch_model, load_ensemble
     from llm_blender.ensemble import fuser_name
-    from llm_blender.fusers import CHAT, load_fuser
-    from llm_blender.llms import EmbeddedLLM
+    from llm_blender.fusers import CHAT
     from llm_blender.rankers.checkpoints import ranker_identity
-    from llm_blender.stages import FuseRows
 
     loaded = EnsembleOptions(fuser=fuser, device=device, config=config).load_config()
     name, judge = fuser_name(loaded), ranker or loaded.ranker.name
-    stage = FuseRows(
-        name,
-        judge,
-        rerank=ranker is not None,
-        mode=mode,
-        top_k=top_k or loaded.fuser.top_k,
-        order=order,
-        guard=loaded.fuser.guard if guard is None else guard,
-        rule=loaded.fuser.thresholds,
-        models=split_names(source.models),
-        device=device,
-        loading=BackendOptions().arguments(judge, loaded.ranker),
-        **options.settings(loaded.ranker),
-    )
-    calls_llm = name.partition(":")[0] == CHAT
-    if calls_llm and job.engine != "local":
+    stage = fuse_stage(loaded, ranker, source, mode, top_k, order, guard, device, options)
+    if name.partition(":")[0] == CHAT and job.engine != "local":
         raise InputError(f"The calls of the fuser {name} stay in one process: use --engine local, or another fuser.")
-    identity: object = None
-    if calls_llm and device is None:
-        llms = load_ensemble(loaded)
-        stage.using(lambda: llms.fuser)
-        identity = {member.llm.name: dict(member.llm.identity) for member in llms.members}
-    elif job.engine == "local":
-        stage.using(lambda: load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model))))
+    llms = None
     if job.engine == "local":
+        llms = use_fuser(stage, loaded)
         stage.load()
+    identity = None if llms is None else {member.llm.name: dict(member.llm.identity) for member in llms.members}
     folder = name.removeprefix("embedded:")
     settings = {
         **stage.settings,
@@ -127,6 +110,53 @@ def fuse(
     output.print_summary(summary)
     if strict and (worked.tally.failed or worked.tally.counts.get("incomplete")):
         raise typer.Exit(DEGRADED)
+
+
+def fuse_stage(
+    config: Config,
+    ranker: str | None,
+    source: RowOptions,
+    mode: Literal["fuse", "auto"],
+    top_k: int | None,
+    order: Order,
+    guard: bool | None,
+    device: str | None,
+    options: StrategyOptions,
+) -> FuseRows:
+    """Make the work of `blend fuse` from its options, for the job and for its plan."""
+    from llm_blender.ensemble import fuser_name
+    from llm_blender.stages import FuseRows
+
+    judge = ranker or config.ranker.name
+    return FuseRows(
+        fuser_name(config),
+        judge,
+        rerank=ranker is not None,
+        mode=mode,
+        top_k=top_k or config.fuser.top_k,
+        order=order,
+        guard=config.fuser.guard if guard is None else guard,
+        rule=config.fuser.thresholds,
+        models=split_names(source.models),
+        device=device,
+        loading=BackendOptions().arguments(judge, config.ranker),
+        **options.settings(config.ranker),
+    )
+
+
+def use_fuser(stage: FuseRows, config: Config) -> Ensemble | None:
+    """Let a stage load its fuser in this process; return the ensemble whose LLM it calls, if it calls one."""
+    from llm_blender.cli.ask import fetch_model, load_ensemble
+    from llm_blender.fusers import CHAT, load_fuser
+    from llm_blender.llms import EmbeddedLLM
+
+    name, device = stage.name, stage.device
+    if name.partition(":")[0] == CHAT and device is None:
+        llms = load_ensemble(config)
+        stage.using(lambda: llms.fuser)
+        return llms
+    stage.using(lambda: load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model))))
+    return None
 
 
 def _summary(worked: Worked) -> dict[str, Any]:

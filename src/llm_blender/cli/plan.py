@@ -15,10 +15,10 @@ from llm_blender.cli._options import (
     BackendOptions,
     EnsembleOptions,
     JsonOption,
+    OrderOption,
     PriorsOption,
     RankerOption,
     StrategyOptions,
-    split_names,
     with_options,
 )
 from llm_blender.cli._output import note, print_json, print_table
@@ -52,6 +52,7 @@ class ShapeOptions:
     top_k: Annotated[int | None, typer.Option(min=1, help="Fuse at most K candidates [default: as configured; 3].")] = (
         None
     )
+    order: OrderOption = "best_first"
     guard: Annotated[
         bool | None,
         typer.Option(
@@ -288,21 +289,13 @@ def _plan_rank(
     shape: ShapeOptions,
 ) -> Plan:
     from llm_blender.cli._rankers import load_priors
+    from llm_blender.cli.rank import rank_stage
     from llm_blender.ensemble.plan import most_comparisons
     from llm_blender.jobs.plan import Range, measure
-    from llm_blender.stages import RankRows
 
     priors, options = load_priors(shape.priors or loaded.priors_path), strategy.settings(loaded.ranker)
     judge, form = loaded.ranker.judge, shape.form
-    stage = RankRows(
-        ranker or loaded.ranker.name,
-        form=form,
-        models=split_names(source.models),
-        priors=priors,
-        whole=judge is not None,
-        loading=backend.arguments(ranker or loaded.ranker.name, loaded.ranker),
-        **options,
-    )
+    stage = rank_stage(loaded, ranker or loaded.ranker.name, source, form, priors, backend, strategy)
     stage.load()
     counting = {"strategy": options["strategy"], "budget": options["budget"]}
     k = 1 if form == "best_of_n" and priors is None and judge is None else None
@@ -334,8 +327,7 @@ def _plan_fuse(
     device: str | None,
     mode: str | None,
 ) -> Plan:
-    from llm_blender.cli.ask import fetch_model, load_ensemble
-    from llm_blender.ensemble import fuser_name
+    from llm_blender.cli.fuse import fuse_stage, use_fuser
     from llm_blender.ensemble.plan import (
         fusion_counts,
         guard_comparisons,
@@ -343,32 +335,15 @@ def _plan_fuse(
         most_fusing_cost,
         most_tokens,
     )
-    from llm_blender.fusers import CHAT, load_fuser
     from llm_blender.fusers.chat_fuser import ChatFuser
     from llm_blender.jobs.plan import Range, measure
-    from llm_blender.llms import EmbeddedLLM
-    from llm_blender.stages import FuseRows
 
     if mode == "pick":
         raise InputError("The mode pick fuses nothing: plan `blend rank`, or use fuse or auto.")
-    name, options = fuser_name(loaded), strategy.settings(loaded.ranker)
-    stage = FuseRows(
-        name,
-        ranker or loaded.ranker.name,
-        rerank=ranker is not None,
-        mode="auto" if mode == "auto" else "fuse",
-        top_k=shape.top_k or loaded.fuser.top_k,
-        guard=loaded.fuser.guard if shape.guard is None else shape.guard,
-        rule=loaded.fuser.thresholds,
-        models=split_names(source.models),
-        device=device,
-        loading=BackendOptions().arguments(ranker or loaded.ranker.name, loaded.ranker),
-        **options,
-    )
-    if name.partition(":")[0] == CHAT:
-        stage.using(lambda: load_ensemble(loaded).fuser)
-    else:
-        stage.using(lambda: load_fuser(name, device=device, run=lambda model: EmbeddedLLM(model, fetch_model(model))))
+    options = strategy.settings(loaded.ranker)
+    fusing: Literal["fuse", "auto"] = "auto" if mode == "auto" else "fuse"
+    stage = fuse_stage(loaded, ranker, source, fusing, shape.top_k, shape.order, shape.guard, device, strategy)
+    use_fuser(stage, loaded)
     guarded, counting = stage.guarded, {"strategy": options["strategy"], "budget": options["budget"]}
     guard = guard_comparisons(guarded.ranker) if stage.settings["guard"] else 0
     fuser = guarded.fuser if isinstance(guarded.fuser, ChatFuser) else None

@@ -24,7 +24,9 @@ from llm_blender.cli._rows import RowOptions, work_on_rows
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_blender.stages import RankableRow
+    from llm_blender.config import Config
+    from llm_blender.ranking import Priors
+    from llm_blender.stages import RankableRow, RankedForm, RankRows
     from llm_blender.types import Ranking
 
 
@@ -85,7 +87,6 @@ def rank(
     from llm_blender.config import load_config
     from llm_blender.rankers.checkpoints import ranker_identity
     from llm_blender.rankers.llm_judge import LLMJudge
-    from llm_blender.stages import RankRows
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
@@ -96,15 +97,8 @@ def rank(
     judge, failures = load_close_judge(loaded), list[str]()
     if judge is not None and job.engine != "local":
         raise InputError(f"The calls of the judge {judge.name} stay in one process: use --engine local, or no judge.")
-    stage = RankRows(
-        ranker,
-        form="sorted" if best_first else "best_of_n" if best_of_n else "ranked",
-        models=split_names(source.models),
-        priors=strengths,
-        whole=judge is not None,
-        loading=backend.arguments(ranker, loaded.ranker),
-        **options.settings(loaded.ranker),
-    )
+    form: RankedForm = "sorted" if best_first else "best_of_n" if best_of_n else "ranked"
+    stage = rank_stage(loaded, ranker, source, form, strengths, backend, options)
     if judge is not None:
 
         def add_verdicts(rankings: list[Ranking], rows: Sequence[RankableRow]) -> list[Ranking]:
@@ -134,3 +128,26 @@ def rank(
     output.print_summary(worked.summary(comparisons=comparisons, truncated=unread, **chosen))
     if strict and worked.tally.failed:
         raise typer.Exit(DEGRADED)
+
+
+def rank_stage(
+    config: Config,
+    ranker: str,
+    source: RowOptions,
+    form: RankedForm,
+    priors: Priors | None,
+    backend: BackendOptions,
+    options: StrategyOptions,
+) -> RankRows:
+    """Make the work of `blend rank` from its options, for the job and for its plan."""
+    from llm_blender.stages import RankRows
+
+    return RankRows(
+        ranker,
+        form=form,
+        models=split_names(source.models),
+        priors=priors,
+        whole=config.ranker.judge is not None,
+        loading=backend.arguments(ranker, config.ranker),
+        **options.settings(config.ranker),
+    )
