@@ -8,7 +8,8 @@
 The LLMs are a server in a process of its own, which keeps connections open (unless ``--close``) and streams each answer
 in `--pieces` events, so that the figures are those of the client alone: user and system time, and peak of memory.
 Each case begins with an empty store. `ms_a_row` and `kb_a_row` are differences to a run of 10 rows, `rows_a_second` is
-the command's own figure. With ``--finished``, a finished job is made up, and `cpu_seconds` are those of resuming it.
+the command's own figure. With ``--finished``, a finished job is made up and resumed twice: `writing_cpu_seconds` are
+those of the first time, which writes the output, and `cpu_seconds` those of the second, with nothing left to do.
 With ``--against``, the sources in that folder run in turns with these. One line of JSON for each run goes to standard
 output. Runs on Linux.
 """
@@ -149,15 +150,15 @@ def main() -> None:
     assert llms.stdout is not None
     port = int(llms.stdout.readline())
 
-    def case(rows: int, ranker: str, source: Path, finished: int = 0) -> dict[str, float]:
+    def case(rows: int, ranker: str, source: Path, finished: int = 0) -> list[dict[str, float]]:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             prepare(folder, port, ranker, prompts(rows, options.chars))
-            ran = run(folder, source)
+            ran = [run(folder, source)]
             if finished:
                 finish(folder, finished, options.chars)
                 prepare(folder, port, ranker, prompts(finished, options.chars))
-                ran = run(folder, source)
+                ran = [run(folder, source), run(folder, source)]
         return ran
 
     def show(**values: Any) -> None:
@@ -167,10 +168,10 @@ def main() -> None:
     try:
         for _ in range(options.rounds):
             for ranker in options.ranker:
-                base = {name: case(_BASE, ranker, source) for name, source in sources.items()}
+                base = {name: case(_BASE, ranker, source)[0] for name, source in sources.items()}
                 for rows in options.rows if options.finished is None else ():
                     for name, source in sources.items():
-                        ran, more = case(rows, ranker, source), rows - _BASE
+                        (ran,), more = case(rows, ranker, source), rows - _BASE
                         show(
                             source=name,
                             ranker=ranker,
@@ -181,12 +182,13 @@ def main() -> None:
                             rows_a_second=ran["rate"],
                         )
                 for name, source in sources.items() if options.finished else ():
-                    ran = case(_BASE, ranker, source, options.finished)
+                    writing, ran = case(_BASE, ranker, source, options.finished)
                     show(
                         source=name,
                         ranker=ranker,
                         finished=options.finished,
                         cpu_seconds=ran["cpu"],
+                        writing_cpu_seconds=writing["cpu"],
                         kb_a_row=(ran["kib"] - base[name]["kib"]) * 1.024 / options.finished,
                     )
     finally:
