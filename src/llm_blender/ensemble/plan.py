@@ -13,7 +13,7 @@ from typing import Any
 from llm_blender.calls import most_cost
 from llm_blender.data import read_records
 from llm_blender.ensemble import Ensemble
-from llm_blender.ensemble.run import _most_cost, at_once, run_prompts
+from llm_blender.ensemble.run import at_once, calls_of, most_row_cost, run_prompts
 from llm_blender.errors import InputError, RowError
 from llm_blender.fusers.chat_fuser import ChatFuser, fusion_prompt
 from llm_blender.jobs.engine import OnRows
@@ -65,18 +65,13 @@ class RunCalls:
     """
 
     def __init__(self, ensemble: Ensemble) -> None:
-        ensemble.load()  # the ranker, and the LLM of a judge
+        ensemble.load()  # the LLMs of fuser and judge are known then
         self.ensemble, self.unpriced = ensemble, ""
-        settings, judge = ensemble.settings, None if ensemble.judge is None else ensemble.judge.llm
-        llms = [(member.llm, member.samples) for member in ensemble.members]
-        if settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
-            llms.append((fuser.llm, 1))
-        if judge is not None:
-            llms.append((judge, 2 * settings.close_calls.pairs))
+        llms = calls_of(ensemble)
         self.reads_answers = len(llms) > len(ensemble.members)
         self.calls: dict[str, int] = {}
         self._tokens: list[int | None] = []
-        for llm, count in llms:
+        for llm, count, _ in llms:
             self.calls[llm.name] = self.calls.get(llm.name, 0) + count
             longest = most_tokens(llm)
             self._tokens.append(None if longest is None else count * longest)
@@ -97,7 +92,7 @@ class RunCalls:
         if self.unpriced:
             return 0.0
         try:
-            return _most_cost(self.ensemble, row, math.inf, allow_unpriced=False)
+            return most_row_cost(self.ensemble, row, math.inf, allow_unpriced=False)
         except InputError as error:
             self.unpriced = str(error).partition(":")[0]
             return 0.0

@@ -318,7 +318,7 @@ def run_prompts(
     journal, prompts = job.journal("rows"), _prompts(rows)
 
     def most(row: Example) -> float:
-        return _most_cost(ensemble, row, max_cost, allow_unpriced)
+        return most_row_cost(ensemble, row, max_cost, allow_unpriced)
 
     for row in islice(prompts if max_cost is not None else (), 1):
         most(row)  # a price that is unknown is an error before any call
@@ -428,31 +428,42 @@ def _lacks(answer: Answer, quorum: int | None) -> str:
     return ""
 
 
-def _most_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_unpriced: bool) -> float:
-    """Compute an upper bound of the cost of a prompt in dollars; 0 without a cap."""
+def calls_of(ensemble: Ensemble) -> list[tuple[LLM, int, int]]:
+    """List the calls for a prompt, at most: those of the members, then of a fuser and of a judge that are LLMs.
+
+    Returns:
+        The LLM, its number of calls, and the characters that each reads beside the prompt, assumed where no maximum is
+        set; 0 for a member.
+    """
+    settings, judge = ensemble.settings, ensemble.judge
+    calls = [(member.llm, member.samples, 0) for member in ensemble.members]
+    if settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
+        calls.append((fuser.llm, 1, fuser.max_chars or _FUSED_CHARS))
+    if judge is not None and judge.llm is not None:
+        calls.append((judge.llm, 2 * settings.close_calls.pairs, _JUDGED_CHARS))
+    return calls
+
+
+def most_row_cost(ensemble: Ensemble, row: Example, max_cost: float | None, allow_unpriced: bool) -> float:
+    """Compute an upper bound of the cost of a prompt in dollars; 0 without a cap.
+
+    Raises:
+        InputError: an LLM has no price or no maximum of tokens, and `allow_unpriced` is false.
+    """
     if max_cost is None:
         return 0.0
     if ensemble.settings.limits.max_cost is not None:
         return ensemble.settings.limits.max_cost
-    messages = to_messages(row.instruction if not row.input else row.prompt)
-    calls: list[tuple[LLM, list[Message], int]] = [
-        (member.llm, messages, sample) for member in ensemble.members for sample in range(member.samples)
-    ]
-    if ensemble.settings.mode != "pick" and isinstance(fuser := ensemble.fuser, ChatFuser):
-        texts: Message = {"role": "user", "content": "x" * (fuser.max_chars or _FUSED_CHARS)}
-        calls.append((fuser.llm, [*messages, texts], 0))
-    if ensemble.judge is not None and ensemble.judge.llm is not None:
-        both: Message = {"role": "user", "content": "x" * _JUDGED_CHARS}
-        calls += [(ensemble.judge.llm, [*messages, both], 0)] * (2 * ensemble.settings.close_calls.pairs)
-    total = 0.0
-    for llm, prompt, sample in calls:
-        most = most_cost(llm, prompt, Sampling(sample=sample))
-        if most is None and not allow_unpriced:
+    messages, total = to_messages(row.instruction if not row.input else row.prompt), 0.0
+    for llm, count, characters in calls_of(ensemble):
+        texts: list[Message] = [{"role": "user", "content": "x" * characters}] if characters else []
+        most = most_cost(llm, [*messages, *texts], Sampling(sample=max(count - 1, 0)))
+        if most is None and count and not allow_unpriced:
             raise InputError(
                 f"{llm.name}: the maximum cost of an answer is unknown, and does not count as zero: give its [[llm]] a "
                 f"`price` and `max_tokens`, or allow it with --allow-unknown-prices."
             )
-        total += most or 0.0
+        total += count * (most or 0.0)
     return total
 
 
