@@ -222,6 +222,12 @@ def test_values_of_tables_survive_a_job(blend: Blend, ranker: FakeRanker) -> Non
     assert {name: row[name] for name in values} == values
 
 
+def test_a_cluster_reads_no_standard_input(blend: Blend, ranker: FakeRanker) -> None:
+    done = blend("rank", "-", "-o", "out.jsonl", "--engine", "ray")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "give a file, not standard input" in done.stderr
+
+
 def test_rows_of_a_job_run_no_code(blend: Blend, ranker: FakeRanker, monkeypatch: pytest.MonkeyPatch) -> None:
     class Planted:
         def __reduce__(self) -> tuple[Any, ...]:

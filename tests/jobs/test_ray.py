@@ -137,6 +137,10 @@ def test_what_a_cluster_has_done_is_resumed_here_and_an_error_is_that_of_the_sta
 
     out = tmp_path / "out.jsonl"
     rank(folder / "rows.jsonl", out, "--engine", "ray")
+    made = out.read_bytes()
+    out.unlink()
+    assert rank(folder / "rows.jsonl", out, "--engine", "ray")["resumed"] == ROWS
+    assert out.read_bytes() == made
     assert rank(folder / "rows.jsonl", out)["resumed"] == ROWS
     nowhere = RankRows("./nowhere")
     with pytest.raises(LLMBlenderError, match=r"No ranker '\./nowhere'"):

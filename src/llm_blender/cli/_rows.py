@@ -275,6 +275,8 @@ def work_on_rows(
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
     cpu = time.process_time()
     files = input_files(source.file)
+    if job.engine != "local" and STDIO in files:
+        raise InputError("A cluster needs the number of rows before the work: give a file, not standard input.")
     outs = dict(zip(files, output_files(files, output.out) * len(files), strict=False))  # one for all, or one each
     seen = dict[str | None, None]()
     written: dict[str, list[Part]] = {out: [] for out in outs.values()}
