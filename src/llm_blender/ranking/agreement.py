@@ -230,8 +230,8 @@ def majority(answers: Sequence[str | None]) -> Majority | None:
 
 _FUNCTION_WORDS = """
 a an the is are was were be been would it its this that there they he she in on at by of to from for as and did do
-does has have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately apologize
-der die das ist war von la le les est de du el es fue en
+does has have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately
+apologize der die das ist war von la le les est de du el es fue en
 """
 _FEW_WORDS = 4  # of a sentence that are not in the question
 
