@@ -229,6 +229,11 @@ def test_a_short_request_without_its_question_mark_is_whole():
     assert flaws("Cats are animals. They are fond of that", "Tell me about cats.") == ("cut_off",)
 
 
+@pytest.mark.parametrize("instruction", ["1-5 2023-2024", "5 - 6 7 - 8?", "01.02.2003 2023-2024", "1.5/3", "2-3, 4-5"])
+def test_numbers_that_are_no_sum_are_no_error(instruction):
+    assert "miscalculated" not in flaws("Some years.", instruction)
+
+
 def test_invisible_characters_are_no_content():
     assert flaws("\u200b\ufeff\u200b") == ("empty",)
 

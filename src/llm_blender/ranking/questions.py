@@ -217,7 +217,7 @@ def _result(sentence: str) -> str | None:
     plain = _OPERATOR.sub(lambda found: _OPERATORS[found[0].lower()], rest).strip()
     is_sum = plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain)
     number = normal_form(plain.replace("-", " - ")) if is_sum else None
-    if number and number[-1].isdigit() and "," not in number and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1:
+    if number and re.fullmatch(r"-?\d+(?:[./]\d+)?", number) and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1:
         return number
     return None
 
