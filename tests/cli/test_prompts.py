@@ -37,6 +37,13 @@ def test_files_follow_under_their_names(blend, ranker, servers, tmp_path):
     assert prompt_of(server) == ("Compare.\n\npiped\n\na.py:\n```\nprint(1)\n```\n\nb.md:\n````\n```\nx\n```\n````")
 
 
+def test_an_empty_file_is_named(blend, ranker, servers, tmp_path):
+    servers(FakeReply("yes"))
+    (tmp_path / "a.txt").write_text("\n")
+    result = blend("ask", "Summarise.", "-f", "a.txt", stdin="")
+    assert (result.exit_code, result.stderr.count("a.txt is empty")) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("data", "message"), [(b"\x89PNG\xff", "pic.png is not UTF-8"), (b"a\0b", "pic.png is not text (byte 1")]
 )

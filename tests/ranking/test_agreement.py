@@ -393,6 +393,140 @@ def test_everyday_questions(question, answer, texts):
     assert final_answers(texts, question) == (answer,) * len(texts)
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["2/3", "two thirds", "two-thirds", "Two thirds."],
+        ["0.75", "three quarters", "three-fourths", "3⁄4"],
+        ["0.5", "half", "one half", "0,5"],
+        ["2.5", "two and a half", "2½", "two and a half hours"],
+        ["300000000", "3.0 × 10⁸ m/s", "3e8 m/s", "3 x 10^8"],
+        ["0.0015", "1.5 × 10⁻³", "1.5e-3"],
+        ["1000000", "1.000.000", "10,00,000", "1 mio"],
+        ["24", "two dozen", "2 dozen eggs"],
+        ["10000", "10k", "ten thousand"],
+        ["5000000", "$5M", "$5 million"],
+        ["-5", "minus five", "negative five"],
+        ["5.5", "5 dollars and 50 cents", "$5.50"],
+        ["15", "15个苹果", "15人"],
+        ["1/6", r"0.1\overline{6}", "one sixth"],
+        ["A, C", "A and C", "C, A", "(A), (C)", "A & C"],
+        ["5-6", "5–6", "5 to 6"],
+        ["2 hours and 5 minutes", "2 hours, 5 minutes", "5 minutes and 2 hours"],
+        ["1, 2", r"x \in \{1, 2\}", "x_1 = 1, x_2 = 2", "x₁ = 1, x₂ = 2"],
+        ["20.07.1969", "20 July 1969"],
+        ["3", "third", "3rd"],
+    ],
+    ids=lambda same: same[0],
+)
+def test_words_and_signs_for_numbers(same):
+    forms = {answer: normal_form(answer) for answer in same}
+    assert set(forms.values()) == {forms[same[0]]}
+    assert forms[same[0]]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("two thirds", "2"),
+        ("two dozen", "2"),
+        ("2.5 Mio.", "2.5"),
+        ("5-6", "-1"),
+        ("3-1", "4-2"),
+        ("3 apples and 4 pears", "4 apples and 3 pears"),
+        ("3万", "3"),
+        ("a third party", "1/3"),
+        ("A, C", "A"),
+    ],
+)
+def test_what_a_part_of_an_answer_says_is_not_the_answer(left, right):
+    assert normal_form(left) is not None
+    assert normal_form(left) != normal_form(right)
+
+
+@pytest.mark.parametrize("text", ["He runs 4.5/3 km.", "1.5/3", "2/0", "It is 0.5/0.0 here", "1e5/3"])
+def test_a_quotient_of_decimals_is_no_error(text):
+    assert final_answers([text, text, "x"], f"How many km are {text} of 4?") is not None
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "texts"),
+    [
+        (
+            SUM,
+            "15",
+            [
+                "The answer is 14... wait, that's wrong. It is 15.",
+                "The answer is 14. Wait, no: the answer is 15.",
+                "She has 14 apples. Correction: she has 15 apples.",
+                "The answer is not 14 but 15.",
+                "<think>14?</think>15",
+                "A: 15",
+                "답: 15",
+                "7 + 8 is 15. 7 + 8 = 15.",
+            ],
+        ),
+        ("A shirt costs $20, now 15% less. What is the price?", "17", ["The price is $17, which is $3 less.", "$17"]),
+        (
+            CHOICE,
+            "B",
+            [
+                "A) Rome is in Italy. C) Oslo is in Norway. So B.",
+                "Not A. B is right.",
+                "The answer is not A, it is B.",
+                "B is the correct answer.",
+                "It is B, Paris, not A.",
+                "I'd go with B.",
+                '{"choice": "B"}',
+                "La respuesta correcta es B.",
+                "[B]",
+            ],
+        ),
+        (
+            YES_NO,
+            "no",
+            [
+                "Nope, it is 7 * 13.",
+                "Absolutely not.",
+                "Well, no.",
+                "- No",
+                "Yes — wait, 7 × 13 = 91, so no.",
+                "Let me think. 91 = 7 * 13.\n\nNo",
+                "Not at all",
+            ],
+        ),
+        (YES_NO, "yes", ["Yep", "Yeah, it is.", "Certainly!", "Of course."]),
+        (
+            "What is the probability of a six?",
+            "1/6",
+            ["1 in 6", "one in six", "1 out of 6", "The probability is 1/6, or about 16.67%.", "It's 1/6 (16.7%)"],
+        ),
+        ("Solve x^2 - 3x + 2 = 0.", "1, 2", ["The solutions are x = 1 and x = 2.", "The roots are 1 and 2"]),
+        (
+            "Wie viel sind 12,50 Euro und 7 Euro?",
+            "19.5",
+            ["19,5", "Die Antwort ist 19,50.", "12,50 + 7 = 19,50", "19,50 €"],
+        ),
+        ("What is the capital of France?", "paris", ["That would be Paris.", "Lyon. Wait, no, Paris."]),
+        ("Which are prime? Select all that apply.\nA) 2\nB) 4\nC) 5", "A, C", ["A, C", "A and C", "C and A"]),
+        ("What is 20-5?", "15", ["15", "20-5 = 15"]),
+    ],
+    ids=lambda part: part[:30] if isinstance(part, str) else "",
+)
+def test_corrections_denials_and_other_wordings(question, answer, texts):
+    assert final_answers(texts, question) == (answer,) * len(texts)
+
+
+@pytest.mark.parametrize("text", ["I cannot answer this.", "The answer is not 15.", "I'm sorry, I don't know"])
+def test_who_gives_no_number_has_no_final_answer(text):
+    assert final_answer(text, SUM) is None
+
+
+@pytest.mark.parametrize("text", ["Yes and no.", "Yes or no? Hard to say"])
+def test_yes_and_no_is_neither(text):
+    assert final_answer(text, YES_NO) is None
+
+
 def test_names_count_only_where_two_are_equal():
     assert final_answers(["Rome", "Paris"], "Where was it found?") == (None, None)
 

@@ -197,3 +197,62 @@ def test_a_text_that_says_only_that_it_does_not_know(text):
 )
 def test_a_text_that_says_more_than_that(text):
     assert flaws(text, "How do I keep bread fresh?") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": 1} is the answer.', "[1] Smith wrote it.", "[ ] Clean", "[10:30] Hello", '["a"]\n["b"]', "{} is empty"],
+)
+def test_text_after_a_json_value_is_no_broken_json(text):
+    assert flaws(text) == ()
+
+
+@pytest.mark.parametrize("text", ['{"a": [1, 2], "b', '{"a": tru', '{"a": 1,', "[1, 2", '{"a": "x'])
+def test_the_beginning_of_a_json_value_breaks_off(text):
+    assert flaws(text) == ("cut_off",)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "text"),
+    [
+        ("Repeat the word 'hello' 50 times.", "hello " * 50),
+        ("Write 'I will not talk in class' 20 times.", "I will not talk in class\n" * 20),
+    ],
+)
+def test_a_repetition_that_is_required_is_no_loop(instruction, text):
+    assert flaws(text, instruction) == ()
+    assert "loop" in flaws(text, "Tell me about cats.")
+
+
+def test_a_short_request_without_its_question_mark_is_whole():
+    assert flaws("Could you please give me that", "Rewrite politely: Give me that.") == ()
+    assert flaws("Cats are animals. They are fond of that", "Tell me about cats.") == ("cut_off",)
+
+
+@pytest.mark.parametrize("instruction", ["1-5 2023-2024", "5 - 6 7 - 8?", "01.02.2003 2023-2024", "1.5/3", "2-3, 4-5"])
+def test_numbers_that_are_no_sum_are_no_error(instruction):
+    assert "miscalculated" not in flaws("Some years.", instruction)
+
+
+def test_invisible_characters_are_no_content():
+    assert flaws("\u200b\ufeff\u200b") == ("empty",)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "short", "long"),
+    [
+        ("Answer only yes or no: is 7 prime?", "Yes", "Yes, because it has no divisors other than itself and one."),
+        ("Summarize in one sentence: Cats sleep.", "Cats sleep.", "Cats sleep. They hunt at night. They eat fish."),
+        ("Answer in at most 10 words: why is the sky blue?", "Air scatters blue light most.", "Because air does. " * 9),
+        ("Answer in one word: capital of France?", "Paris", "The capital of France is Paris."),
+    ],
+)
+def test_a_length_before_a_colon_is_that_of_the_answer(instruction, short, long):
+    assert flaws(short, instruction) == ()
+    assert "too_long" in flaws(long, instruction)
+
+
+def test_a_number_of_words_to_use_is_no_length():
+    text = "The cat and the dog lay in the sun all day."
+    assert flaws(text, "Write a sentence with these 3 words: cat, dog, sun") == ()
+    assert flaws(text, "Write a sentence with 3 words: cat, dog, sun") == ()

@@ -309,6 +309,7 @@ def test_what_is_wrong_is_worded_plainly(serve_for_all, body, message):
 def test_what_is_no_request(serve_for_all, content, kind, code):
     response = serve_for_all(FakeLLM("a")).http.post(CHAT, content=content, headers={"content-type": kind})
     assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+    assert "body" in response.json()["error"]["message"]
 
 
 RICH = calling(

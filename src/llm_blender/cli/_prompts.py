@@ -61,6 +61,8 @@ def _read_file(path: Path) -> str:
     text = read_file(str(path))
     if "\0" in text:
         raise InputError(f"{path} is not text (byte {text.index(chr(0))} is zero): -f reads text files.")
+    if not text.strip():
+        note(f"{path} is empty")
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`{3,}", text))])
     return f"{path}:\n{fence}\n{text}\n{fence}"
 

@@ -34,16 +34,20 @@ _FENCE = regex(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NO_CODE = frozenset({"json", "text", "txt", "markdown", "md", "latex", "tex"})
 _FIELD = regex(r'"(?:final|correct)?[ _]?answer"\s{0,20}:\s{0,20}', re.IGNORECASE)
 _FIELD_NAME = regex(r"(?:final|correct)?[ _]?(?:answer|result)", re.IGNORECASE)
+_LONE_FIELD_NAME = regex(r"choice|option|label|class|category|sentiment|prediction", re.IGNORECASE)
 _STRING = regex(r'"((?:[^"\\\n]|\\.){0,400})"')
 _LATEX_COMMAND = regex(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\\ ])")
 _BOXED = regex(r"\\f?box(?:ed)?\s?\{")
 _HASHES = regex(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
 _PHRASE = regex(
-    r"(?:\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b[^\S\n]?(?:(?:(?:is|are|was|would be|will be|equals|"
+    r"(?:\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b"
+    r"(?: (?:correcta|correcte|corretta|final|finale|exacte))?[^\S\n]?(?:(?:(?:is|are|was|would be|will be|equals|"
     r"lautet|ist|est|es|è|é)\b|:|=)\s*)+"
     r"|\b(?:result|output|choice|option|ergebnis|lösung|résultat|resultado)\b[^\S\n]?"
     r"(?:is|are|was|would be|will be|equals|lautet|ist|est|es)\b\s*"
-    r"|(?:答案|答え|正确选项|ответ)\s?[是为為は:：—-]+\s*)\s*:?\s*(?=\S)",
+    r"|\b(?:solutions?|roots?|zeros|lösungen|soluciones|soluzioni)(?: are| is| sind| sont| son| sono)\b"
+    r"[^\S\n]*:?[^\S\n]*(?=[^\w\n]*(?:\w\w?\b|[\d{]))"
+    r"|(?:答案|答え|正确选项|ответ|정답|답|回答)\s?[是为為は:：—-]+\s*)\s*:?\s*(?=\S)",
     re.IGNORECASE,
 )
 _MATH = regex(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
@@ -63,16 +67,39 @@ _CHOICE = regex(
 _MARKED_CHOICE = regex(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
 _BARE = regex(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
 _DENIAL = regex(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
-_ENUMERATOR = regex(r"^\(?\d{1,2}[.)]+\s+(?=[A-Za-z])")
+_SHORT_LABEL = regex(r"^\W*(?:a|ans|q|r|답|答)\s?[:：]\s*(?=\S)", re.IGNORECASE)
+_ENUMERATOR = regex(r"^(?:\(?\d{1,2}[.)]+|[-•*])\s+(?=[A-Za-z])")
 _YES_NO = regex(
-    r"(yes|no|true|false|ja|nein|nee|oui|non|s[íì]|sim|não)\b(?![ -]*(?:one|matter|doubt|longer))", re.IGNORECASE
+    r"(?:(?:well|actually|hmm?|um|oh|in fact|okay|ok)\W+)*"
+    r"(yes|yep|yeah|yup|no|nope|nah|true|false|ja|nein|nee|oui|non|s[íì]|sim|não"
+    r"|(?:absolutely|certainly|definitely|of course)(?: not)?(?=\W*$|[.!,])|not at all)\b"
+    r"(?![ -]*(?:one|matter|doubt|longer|(?:and|or) (?:yes|no|false|true))\b)",
+    re.IGNORECASE,
 )
-_NEGATIVE = frozenset({"no", "false", "nein", "nee", "non", "não"})
+_NEGATIVE = regex(r"no(?:pe)?|nah|false|nein|nee|non|não|not at all|.* not", re.IGNORECASE)
 _ENDS_YES_NO = regex(
-    r"\b(?:answer|statement|claim|sentence|that|it|this) (?:is |: ?)(yes|no|true|false)\W*$", re.IGNORECASE
+    r"(?:\b(?:answer|statement|claim|sentence|that|it|this) (?:is |: ?)|\bso,? |(?:[.!:]\s|\n)\W*)"
+    r"(yes|no|true|false)\W*$",
+    re.IGNORECASE,
 )
 _OPTION_LETTER = regex(
-    r"(?:\(([A-J])\)|\b([A-J])\)|\b(?:is|[Ii]t's|choose|pick|select|option|answer) ([A-J])(?=[\s.,]|$))"
+    r"(?:\(([A-J])\)|\b([A-J])\)|\b(?:is|[Ii]t's|choose|pick|select|option|answer) ([A-J])(?=[\s.,]|$)"
+    r"|\b(?:letter|with|[Ss]o,?) ([A-J])(?=[.,]|$))"
+)
+_RIGHT_LETTER = regex(r"\b([A-J])\)? (?:is|was) (?:the )?(?:correct|right|best|answer)\b")
+_OTHER_OPTION = regex(r"(?:^|[.!?\n]\s*)\W{0,3}(?:[Oo]ption )?[(\[]?([A-J])[)\].:](?=\s)")
+_NOT_BUT = regex(
+    r"\bnot (?!only|just|merely|that\b)[^.,;:!?\n]{1,40}(?:,? but (?:rather )?|[,;] (?:it is|it's|rather) )"
+)
+_CORRECTION = regex(
+    r"(?:(?:\bno,? )?\bwait\b|\bcorrection:|\bscratch that\b|\boops\b|\bi made an? (?:mistake|error)\b)"
+    r"(?:\W+(?:no|actually|sorry|that is wrong|that's (?:wrong|not right))\b(?=\W+\w))*\W*",
+    re.IGNORECASE,
+)
+_THOUGHT = "</think>"
+_DECIMAL_COMMA = regex(r"(?<![\d.,(\[])(\d{1,30}),(\d{1,2})(?![\d,])")
+_APPROXIMATION = regex(
+    r"(?<=\S)\s*(?:,? or (?:about|approximately|roughly|around)\b|≈|\((?:≈|~|or |about|approx|roughly|[\d.]+ ?%))"
 )
 _REASON = regex(r",? \(?(?:because|since|as)\b")
 _RESULT = regex(r"\b(?:so|therefore|thus|hence|which means|leaving)\b", re.IGNORECASE)
@@ -80,6 +107,14 @@ _LEADING = regex(r"([$€£]?-?\d[\d.,]*\d|[$€£]?-?\d)(?:%|[^\S\n][^\W\d]+)?(
 _WORDY = regex(r"[^\W\d_]{2}")
 _YIELDS = regex(r"\b(?:outputs?|prints?|returns?|displays?|evaluates to):?\s+(.+)$")
 _CLAIMS = regex(r"\b(?:is|are|has|have|there|ist|hat|haben|gibt|a|y|hay|tiene)\b", re.IGNORECASE)
+_NO_KNOWLEDGE = regex(
+    r"(?:(?:sorry|unfortunately)\W+)?(?:as an ai\b|i(?:'m|’m| am) (?:sorry|unable|not able)|"
+    r"i (?:cannot|can['’]?t|can not|do not|don['’]?t) (?:answer|help|know|determine|solve|assist))\b",
+    re.IGNORECASE,
+)
+_COUNTED = regex(r"[\d.]+ [^\W\d_]{3,}, \d")
+_CHOICES = regex(r"[A-J](?:, [A-J])+")
+_DENIAL_OF_NUMBER = regex(r"\bnot\b.*\d|n['’]t\b.*\d", re.IGNORECASE)
 _CENTS = regex(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
 _INTERJECTION = regex(
     r"^(?:sure|certainly|of course|great question|okay|ok|hello|hi)\b[^.!:,\n]{0,40}[.!:,]\s+", re.IGNORECASE
@@ -194,18 +229,22 @@ def majority(answers: Sequence[str | None]) -> Majority | None:
 
 
 _FUNCTION_WORDS = """
-a an the is are was were be been it its this that there they he she in on at by of to from for as and did do does has
-have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately apologize
-der die das ist war von la le les est de du el es fue en
+a an the is are was were be been would it its this that there they he she in on at by of to from for as and did do
+does has have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately
+apologize der die das ist war von la le les est de du el es fue en
 """
 _FEW_WORDS = 4  # of a sentence that are not in the question
 
 
 def _answer(text: str, question: Question) -> str | None:
-    text = text.strip()
-    for found in _places(text, question):
-        if normal := _in_question(found, question):
-            return normal
+    text = text.rpartition(_THOUGHT)[2].strip()
+    if question.comma and json_value(text) is None:
+        text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+    *before, corrected = _CORRECTION.split(text[-_TAIL:])
+    for part in (corrected.strip(), text) if before and corrected.strip() else (text,):
+        for found in _places(part, question):
+            if normal := _in_question(found, question):
+                return normal
     return None
 
 
@@ -213,15 +252,21 @@ def _in_question(found: str, question: Question) -> str | None:
     """Write an answer in normal form, as the kind of answer that the instruction wants."""
     if json_value(found) is not None:
         return normal_form(found)
-    found = _ENUMERATOR.sub("", found)
+    found = _ENUMERATOR.sub("", _NOT_BUT.sub("", found))
+    if question.number:
+        found = _SHORT_LABEL.sub("", found)
     plain = _MARKS.sub("", found).strip()
+    if _NO_KNOWLEDGE.match(plain):
+        return None
+    normal = normal_form(found, share=question.share)
+    if question.options and normal and _CHOICES.fullmatch(normal):
+        return normal
     if (choice := _CHOICE.match(plain)) and choice[1].upper() in question.options:
         return choice[1].upper()
-    if choice := _MARKED_CHOICE.match(plain):
+    if not question.number and (choice := _MARKED_CHOICE.match(plain)):
         return (choice[1] or choice[2]).upper()
     if question.polar and (word := _YES_NO.match(plain) or _ENDS_YES_NO.search(plain)):
-        return question.polar[word[1].casefold() in _NEGATIVE]
-    normal = normal_form(found, share=question.share)
+        return question.polar[_NEGATIVE.fullmatch(word[1]) is not None]
     if question.options:
         return _chosen(plain, normal, question.options) or normal
     if question.number:
@@ -235,6 +280,9 @@ def _chosen(plain: str, normal: str | None, options: Mapping[str, str]) -> str |
     """Return the one option that a short text names, by its letter or in its words."""
     if equal := [name for name, option in options.items() if option and option == normal]:
         return equal[0]
+    if len(set(right := _RIGHT_LETTER.findall(plain))) == 1 and right[0] in options:
+        return str(right[0])
+    plain = re.split(r",? (?:and )?not ", plain)[0]
     if len(plain) > _SHORT or _DENIAL.search(plain):
         return None
     marked = {letter for found in _OPTION_LETTER.findall(plain) for letter in found if letter in options}
@@ -249,14 +297,21 @@ def _chosen(plain: str, normal: str | None, options: Mapping[str, str]) -> str |
 def _stated_number(plain: str, normal: str | None, question: Question) -> str | None:
     """Return the number of a short text, without its reason; the text in normal form if it is not clear."""
     result = _REASON.split(plain)[0]
+    exact = _APPROXIMATION.split(result)[0]
+    if exact != result and numbers_in(exact):
+        result, normal = exact, normal_form(exact, share=question.share)
     number = normal
     if leading := _LEADING.match(plain):
         number = normal_form(leading[1], share=question.share)
     elif result != plain and numbers_in(result):
         number = normal_form(result, share=question.share)
+    if number and _COUNTED.match(number):
+        return number
     if number is None or not number[-1:].isdigit() or _WORDY.search(number):
         last = _RESULT.split(result)[-1]
         number = (_only_number(last, question) if last != result else None) or _only_number(result, question) or normal
+        if number and (_DENIAL_OF_NUMBER.search(number) or (_WORDY.search(number) and len(numbers_in(number)) > 2)):
+            return None
     if number and question.dollars and number.isdigit() and _CENTS.search(plain) and "$" not in plain:
         return normal_form(f"{number}/100")
     return number
@@ -305,7 +360,7 @@ def _places(text: str, question: Question) -> Iterator[str]:
     if (structured := _structured(text)) is not None:
         yield structured
         return
-    text = text[-_READ:]
+    text = _NOT_BUT.sub("", text[-_READ:])
     if fields := list(_FIELD.finditer(text)):
         yield _field(text, fields[-1].end())
     if (boxed := _boxed(text)) is not None:
@@ -317,9 +372,16 @@ def _places(text: str, question: Question) -> Iterator[str]:
     if phrases and len(set(phrases)) <= _MOST_PHRASES:
         yield phrases[-1]
     start = _MARKS.sub("", text[:_SHORT]).strip()
+    if question.options and _CHOICES.fullmatch(normal_form(start.split("\n")[0]) or ""):
+        yield start.split("\n")[0]
     if (choice := _CHOICE.match(start)) and choice[1].upper() in question.options:
-        yield choice[1]
-    if question.polar and (word := _YES_NO.match(start) or _ENDS_YES_NO.search(start)):
+        others = {*question.options} - {choice[1].upper()}
+        if others.isdisjoint(_OTHER_OPTION.findall(text, choice.end())):
+            yield choice[1]
+    last = (sentences(prose) or [""])[-1]
+    if question.options and last != prose.strip() and (chosen := _chosen(last, None, question.options)):
+        yield chosen
+    if question.polar and (word := _YES_NO.match(start) or _ENDS_YES_NO.search(prose)):
         yield word[1]
     if question.number and _LEADING.match(start):
         yield start
@@ -337,7 +399,8 @@ def _places(text: str, question: Question) -> Iterator[str]:
     if question.fact and (yielded := _YIELDS.search(line[:_SHORT])):
         yield yielded[1]
     if question.number:
-        last = (sentences(prose) or [""])[-1]
+        before = re.split(r", which (?!means|leaves|gives|makes)", last)[0]
+        last = before if _only_number(before, question) else last
         if len(question.numbers) >= _LEAST_NUMBERS or _RESULT.match(last):
             yield from _concluded(last[-_LONGEST_ANSWER:], question)
         first = re.split(r"[.:!](?=\s|$)|\n", _INTERJECTION.sub("", start))[0]
@@ -372,7 +435,8 @@ def _structured(text: str) -> str | None:
         return None
     if isinstance(value, dict):
         for key in sorted(value, key=len, reverse=True):
-            if _FIELD_NAME.fullmatch(key) and value[key] not in (None, ""):
+            is_answer = _FIELD_NAME.fullmatch(key) or (len(value) == 1 and _LONE_FIELD_NAME.fullmatch(key))
+            if is_answer and value[key] not in (None, ""):
                 return _latex(value[key]) if isinstance(value[key], str) else canonical(value[key])
     return canonical(value)
 

@@ -48,15 +48,31 @@ zero one two three four five six seven eight nine ten eleven twelve thirteen fou
 nineteen
 """
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES = {
+    "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+    "mio": 10**6, "mrd": 10**9, "bn": 10**9,
+}  # fmt: skip
 _SPELLED = {word: value for value, word in enumerate(_ONES.split())} | {
     word: 10 * value for value, word in enumerate(_TENS.split(), 2)
 }
 
 _COUNT = regex(rf"\b(?:{'|'.join(list(_SPELLED)[2:])})\b(?!-)", re.IGNORECASE)  # "one" has other senses
+_SCALED = regex(rf"(.*\d)(?: ({'|'.join(_SCALES)})\b|(k)\b)(.*)")
+_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
+    ordinal + plural: value for value, ordinal in enumerate(_ORDINALS[2:], 3) for plural in ("", "s")
+}
+_PART = rf"(?:{'|'.join(sorted(_PARTS, key=len, reverse=True))})"
+_FEW = rf"(?:{'|'.join(list(_SPELLED)[1:13])})"
+_SPELLED_FRACTION = regex(
+    rf"\b(?:(?P<whole>{_FEW}|\d{{1,3}}) and (?:an? |(?=half)|(?P<of>{_FEW})[ -])|(?P<number>{_FEW})[ -])"
+    rf"(?P<part>{_PART})\b",
+    re.IGNORECASE,
+)
+_ONE_PART = regex(rf"^(?:an? )?(?P<part>half)$|^an? (?P<other>{_PART})(?= of |$)", re.IGNORECASE)
 
 _SYMBOLS = {
-    "−": "-", "–": "-", "⁄": "/", "÷": "/", "×": "*", "·": "*", "⋅": "*", "∙": "*", "²": "^2", "³": "^3", "º": "°",
+    "−": "-", "–": "-", "⁄": "/", "÷": "/", "×": "*", "·": "*", "⋅": "*", "∙": "*", "º": "°",
     "\\cdot": "*", "\\times": "*", "\\div": "/", "\\pi": "π", "\\infty": "∞", "\\leq": "≤", "\\le": "≤", "\\geq": "≥",
     "\\ge": "≥", "\\neq": "≠", "\\ne": "≠", "\\pm": "±", "\\cup": "∪", "\\cap": "∩", "\\in": "∈", "\\approx": "≈",
     "\\circ": "°", "\\degree": "°", "\\sqrt": "√", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\Rightarrow": "=",
@@ -68,6 +84,9 @@ _SYMBOL = regex(
         for symbol in sorted(_SYMBOLS, key=len, reverse=True)
     )
 )
+_RAISED = regex(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_UNICODE_FRACTION = regex(r"[¼-¾⅐-⅞]")
+_REPEATING = regex(r"(\d{0,9})\.(\d{0,9})\\overline\s*\{(\d{1,9})\}")
 _SPACING = regex(r"\\(?:left|right|big|Big|displaystyle|quad|qquad|limits|[,;:!> ])(?![A-Za-z])|\\[()\[\]]|~")
 _WORDS_IN_LATEX = regex(r"\\(?:text\w{0,3}|mathrm|mathbf|mathbb|mbox|operatorname|emph)\s*\{([^{}]*)\}")
 _FRACTION = regex(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))")
@@ -75,10 +94,14 @@ _ROOT = regex(r"√\s*(?:\[(\d)\])?\s*(?:\{([^{}]*)\}|(\d+|\w))")
 _SCRIPT = regex(r"([\^_])\((\w+)\)")
 _DEGREE = regex(r"\^\s*(?:\(\s*°\s*\)|\{\s*°\s*\}|°)")
 
-_GROUPED = regex(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)")
+_GROUPED = regex(
+    r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,3}(?:\.\d{3}){2,4}(?![\d.,])"
+    r"|\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?!\d)"
+    r"|\d{1,2}(?=(?:,\d\d)*,0\d)(?:,\d\d)+,\d{3}(?![\d,]))"  # 1,00,000
+)
 _COMMA_DECIMAL = regex(
     r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,2})(?![\d,])"
-    r"|(?<![\d.,])(\d+),(\d{1,2})(?=\s*(?:[%€°]|[^\W\d]))"
+    r"|(?<![\d.,])(\d+),(\d{1,2})(?=\s*(?:[%€°]|[^\W\d]))|(?<![\d.,(\[])(0),(\d{1,9})(?![\d,])"
 )
 _TOKEN = regex(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2}(?![\w.]))?|\.\d+|\^|[-+*/()√π]|sqrt|pi)")
 _LABEL = regex(r"^(?:[a-z]\w?(?:_\w+)?(?:\([\w,]+\))?|[^\W\d_]{3,}(?: [^\W\d_]+){0,5})$")
@@ -86,14 +109,18 @@ _WORD = regex(r"[^\W\d_]{3,}")
 _REMARK = regex(r"(?<=\S) \([^()]*[^\W\d_]{2}[^()]*\)$")
 _FEW_LETTERS = "cm|mm|km|kg|mg|ml|lbs?|oz|ft|mi|hrs?|mins?|secs?|mph|kmh|am|pm|st|nd|rd|th|usd|eur"
 _UNIT = regex(
-    rf"^([-+]?)\s*(?:(?:us|ca|au?|hk)?[$€£¥₹]|usd|eur|rs\.?)?\s*([-+(]?[\d.][^a-z%°€£¥₹$]*?)\s*[$€£¥₹]?"
-    rf"(?:°\s*[cf]?|({_FEW_LETTERS})\b|(?<=[\s)])\s*((?:[/-]?\s*\(?[^\W\d_]{{2,}}\)?[.,]?\s*){{1,5}}|[mgshlcf]))?"
+    rf"^([-+]?)\s*(?:(?:us|ca|au?|hk)?[$€£¥₹]|usd|eur|rs\.?)?\s*([-+(]?[\d.][^a-z%°€£¥₹$]*?(?:(?<=\d)e[+-]?\d{{1,2}})?)\s*[$€£¥₹¢]?"
+    rf"(?:°\s*[cf]?|({_FEW_LETTERS})\b|(?<=[\s)])\s*((?:[/-]?\s*\(?[^\W\d_]{{2,}}\)?[.,]?\s*){{1,5}}|[mgshlcf])"
+    rf"|(?![千百十万萬億亿兆천백십만억조])[\u3040-\u9fff\uac00-\ud7af]{{1,6}})?"
     r"(?:\^\s?[23])?(?:\s*(?:/|per)\s*[^\W\d_]+(?:\^[23])?)?$"
 )
 _CLAIM = regex(r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]")
-_NUMBER = regex(r"(?<![\w.])-?(?:\d{1,30}(?:\.\d{1,30})?(?:/\d{1,30})?|\.\d{1,30})(?![\w^])")
+_DENIAL = regex(r"\b(?:not|cannot)\b|n['’]t\b")
+_NUMBER = regex(
+    r"(?<![\w.])(-?(?:\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?|\.\d{1,30}))(?:/(\d{1,30}(?:\.\d{1,30})?))?(?![\w^])"
+)
 _LEAD = regex(
-    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice)\s+(?=[\w$(])|[≈~+=]\s*)+"
+    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice|letter|circa|ca\.)\s+(?=[\w$(])|[≈~+=]\s*)+"
 )
 _FORMULA = regex(r"[\^=+*/(){}\[\]√π∞∪|<>≤≥±]|\d[a-z]|\w_\w")
 _LABELLED = regex(r"^[a-z]\w?(?:\([a-z]\))?=(?=[^=]+$)")
@@ -116,7 +143,14 @@ _DATES = (
     regex(rf"(?:on )?{_MONTH}\.? (?:the )?{_DAY},? {_IN_YEAR}"),
     regex(rf"(?:on )?(?:the )?{_DAY} (?:of )?{_MONTH}\.?,? {_IN_YEAR}"),
     regex(rf"{_IN_YEAR}-(?P<month>0[1-9]|1[0-2])-{_DAY}"),
+    regex(rf"{_DAY}\. ?(?P<month>0?[1-9]|1[0-2])\. ?{_IN_YEAR}"),
 )
+_RANGE = regex(r"(\d{1,4}(?:\.\d+)?)-(\d{1,4}(?:\.\d+)?)(?:\s*(?:%|[^\W\d]).*)?")
+_CHOICES = regex(r"[(\[]?[a-j][)\]]?(?:(?:\s?,(?: and)?|\s?&| and)\s?[(\[]?[a-j][)\]]?)+")
+_COUNTED = regex(r"(\d+(?:\.\d+)?) ([^\W\d_]{3,})")
+_KIND = r"\d+(?:\.\d+)?(?: (?!and\b|or\b|to\b|of\b|was\b)[^\W\d_]{3,}){1,4}"
+_KINDS = regex(rf"{_KIND}(?:(?:,? and |, ?| ){_KIND})+")
+_COINS = regex(r"(\d+) (?:dollars?|euros?|pounds?)(?:,? and)? (\d{1,2}) (?:cents?|pence)")
 _NOTHING = frozenset({"null", "n/a", "nan", "unknown"})
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _ENDS = ".,;:!?*_`\"'“”‘’« »\n\t"
@@ -150,16 +184,21 @@ def _form(answer: str, share: bool) -> str | None:
         return moment
     if (number := _quantity(text, share)) is not None:
         return number
-    if choice := re.fullmatch(r"\(?([a-j])\)?", text):
+    if choice := re.fullmatch(r"[(\[]?([a-j])[)\]]?", text):
         return choice[1].upper()
+    if _CHOICES.fullmatch(text):
+        return ", ".join(sorted(set(re.findall(r"\b[a-j]\b", text)))).upper()
     if (listed := _list(text, share)) is not None:
         return listed
     if _FORMULA.search(text) and not (set(_WORD.findall(text)) - _NAMES):
         return _formula(text)
     if len(text.split()) > _FEW_WORDS:
         return None
-    if _CLAIM.search(text) and len(numbers := set(numbers_in(text))) == 1:
+    if _CLAIM.search(text) and not _DENIAL.search(text) and len(numbers := set(numbers_in(text))) == 1:
         return numbers.pop()
+    if _RANGE.fullmatch(text):
+        text = text.replace("-", " to ", 1)
+    text = re.sub(r"^(-?[\d.]+) ([a-z])$", r"\1\2", re.sub(r"(?<=\d) ?: ?(?=\d)", ":", text))
     return text if _PHRASE.fullmatch(text) else None
 
 
@@ -208,8 +247,35 @@ def json_value(text: str) -> Any:
 
 def numbers_in(text: str) -> list[str]:
     """List the numbers in a text in normal form, in their order."""
-    text = _COUNT.sub(lambda found: str(_SPELLED[found[0].lower()]), _ungrouped(text))
-    return [_written(Fraction(found)) for found in _NUMBER.findall(text) if not re.search(r"/0+$", found)]
+    text = _SPELLED_FRACTION.sub(_fraction, _plain_fractions(_ungrouped(text)))
+    text = _COUNT.sub(lambda found: str(_SPELLED[found[0].lower()]), text)
+    numbers = [(Fraction(above), Fraction(below or 1)) for above, below in _NUMBER.findall(text)]
+    return [_written(above / below) for above, below in numbers if below]
+
+
+def _plain_fractions(text: str) -> str:
+    """Write the characters for fractions as two numbers and a slash."""
+    return _UNICODE_FRACTION.sub(lambda found: f" {unicodedata.normalize('NFKC', found[0])}", text).replace("⁄", "/")
+
+
+def _fraction(found: re.Match[str]) -> str:
+    """Write a fraction in English words as two numbers and a slash."""
+    whole, of, number, part = (found[name].lower() if found[name] else "" for name in ("whole", "of", "number", "part"))
+    above = _SPELLED[number or of or "one"]
+    if whole:
+        above += _PARTS[part] * (_SPELLED[whole] if whole in _SPELLED else int(whole))
+    return f"{above}/{_PARTS[part]}"
+
+
+def _repeating(found: re.Match[str]) -> str:
+    """Write a repeating decimal as a fraction."""
+    whole, before, period = found[1] or "0", found[2], found[3]
+    value = Fraction(int(whole + before + period) - int(whole + before), 10 ** len(before) * (10 ** len(period) - 1))
+    return str(value)
+
+
+def _raised(found: re.Match[str]) -> str:
+    return "^" + unicodedata.normalize("NFKC", found[0]).replace("−", "-")
 
 
 def _python_as_json(text: str) -> str:
@@ -242,8 +308,9 @@ def _plain(answer: str) -> str:
     text = re.sub(r"(?<=[\d)])\*\*(?=[\d(])", "^", text).replace("**", "").replace("`", "")
     text = re.sub(r"^\\\w?box(?:ed)?\s*\{(.*)\}$", r"\1", text)
     text = text.replace("{,}", ",").replace("\\\\", "\\").replace("\\%", "%").replace("\\$", "$").replace("\\!", "")
-    text = _SYMBOL.sub(lambda found: _SYMBOLS[found[0]], text)
-    text = unicodedata.normalize("NFKC", re.sub(r"[¼-¾⅐-⅞]", r" \g<0>", text)).replace("⁄", "/")
+    text = re.sub(r"^[A-Za-z] ?∈ ?(?=[{(\[\\])", "", _SYMBOL.sub(lambda found: _SYMBOLS[found[0]], text))
+    text = unicodedata.normalize("NFKC", _plain_fractions(_RAISED.sub(_raised, text)))
+    text = re.sub(r"(?<=\d)\s?x\s?(?=10\s?\^)", "*", _REPEATING.sub(_repeating, text))
     text = _SPACING.sub(" ", _WORDS_IN_LATEX.sub(r" \1 ", text)).replace("\\{", "\1").replace("\\}", "\2")
     for _ in range(_DEEPEST):
         before = text
@@ -256,6 +323,10 @@ def _plain(answer: str) -> str:
     text = re.sub(r"^\W*(?:negative|minus) (?=\d)", "-", text, flags=re.IGNORECASE)
     text = _DEGREE.sub("°", text).replace("\1", "{").replace("\2", "}").replace("\\", "")
     text = _SCRIPT.sub(r"\1\2", re.sub(r"\s+", " ", text).strip().casefold())
+    text = re.sub(r"(?<=[a-z])_(?=\d)", "", text)
+    text = _ONE_PART.sub(lambda m: f"1/{_PARTS[m['part'] or m['other']]}", _SPELLED_FRACTION.sub(_fraction, text))
+    if _CHOICES.fullmatch(text):
+        return text
     for _ in range(3):
         text = _LEAD.sub("", text.lstrip(_ENDS.strip(".")).rstrip(_ENDS))
     return text
@@ -291,19 +362,38 @@ def _quantity(text: str, share: bool = False) -> str | None:
         text = text.strip()
     if (spelled := _spelled(text)) is not None:
         return str(spelled)
+    text = _COINS.sub(lambda found: f"{found[1]}.{found[2]:0>2}", text)
+    text = re.sub(r"^([$€£]\d[\d.,]*) ?([mb])$", lambda m: f"{m[1]} {'mio' if m[2] == 'm' else 'mrd'}", text)
+    if _RANGE.fullmatch(text):
+        return None
+    if share:
+        text = re.sub(r"^(\S+) (?:in|out of) (?:an? |every )?(\S+)$", _odds, text)
     factor = Fraction(1)
     if percentage := re.fullmatch(r"(.*\d)\s*(?:%|percent|per cent)", text):
         text, factor = percentage[1], Fraction(1, 100 if share else 1)
-    elif scale := re.fullmatch(r"(.*\d) (hundred|thousand|million|billion|trillion)\b(.*)", text):
-        text, factor = scale[1] + scale[3], Fraction(_SCALES[scale[2]])
+    elif scale := _SCALED.fullmatch(text):
+        text, factor = scale[1] + scale[4], Fraction(_SCALES[scale[2] or "thousand"])
     value = _value(text)
     if value is None and (unit := _UNIT.match(text)) and not _NAMES.intersection((unit[4] or "").split()):
         value = _value(unit[1] + unit[2])
     return None if value is None else _written(value * factor)
 
 
+def _odds(found: re.Match[str]) -> str:
+    """Write *one in six* as a fraction."""
+    above, below = (str(_SPELLED.get(word, word)) for word in found.groups())
+    return f"{above}/{below}" if above.isdigit() and below.isdigit() else found[0]
+
+
 def _spelled(text: str) -> int | None:
     """Return the value of a number in English words, with or without one word for a unit."""
+    if (positive := re.sub(r"^(?:minus|negative) ", "", text)) != text:
+        value = _spelled(positive)
+        return None if value is None else -value
+    if text in _ORDINALS:
+        return _ORDINALS.index(text) + 1
+    if text.startswith("dozen"):
+        text = f"one {text}"
     words = [word for word in re.split(r"[\s-]+", text) if word != "and"]
     if len(words) > 1 and words[-1] not in _SPELLED and words[-1] not in _SCALES:
         words.pop()
@@ -313,8 +403,8 @@ def _spelled(text: str) -> int | None:
     for word in words:
         if word in _SPELLED:
             part += _SPELLED[word]
-        elif word == "hundred":
-            part *= 100
+        elif word in ("hundred", "dozen"):
+            part *= _SCALES[word]
         elif word in _SCALES:
             total, part = total + part * _SCALES[word], 0
         else:
@@ -325,7 +415,7 @@ def _spelled(text: str) -> int | None:
 def _ungrouped(text: str) -> str:
     """Remove the separators of thousands, and write decimals with a point."""
     text = _COMMA_DECIMAL.sub(
-        lambda m: f"{re.sub('[. ]', '', m[1])}.{m[2]}" if m[1] else f"{m[3]}.{m[4]}",
+        lambda m: f"{re.sub('[. ]', '', m[1])}.{m[2]}" if m[1] else f"{m[3] or m[5]}.{m[4] or m[6]}",
         text,
     )
     return _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), text)
@@ -352,6 +442,9 @@ def _list(text: str, share: bool) -> str | None:
         return _list(f"{number}, -{number}", share)
     ordered = bool(re.fullmatch(r"[(\[].*[)\]]", text))
     inner = text[1:-1] if ordered or re.fullmatch(r"\{.*\}", text) else text
+    counted = _COUNTED.findall(inner) if _KINDS.fullmatch(inner) else []
+    if len({unit for _, unit in counted}) == len(counted) > 1:  # 2 hours and 5 minutes
+        return ", ".join(sorted(f"{_written(Fraction(number))} {unit}" for number, unit in counted))
     parts = [part.strip() for part in re.split(r",\s*(?:and |or )?| and | or |;", inner)]
     if not 2 <= len(parts) <= _LONGEST_LIST or not all(parts):
         return None
@@ -359,7 +452,7 @@ def _list(text: str, share: bool) -> str | None:
     if any(number is None for number in numbers):
         return None
     written = [str(number) for number in numbers]
-    names = [part.partition("=")[0].strip() for part in parts if "=" in part]
+    names = [re.sub(r"(?<=^[a-z])\d$", "", part.partition("=")[0].strip()) for part in parts if "=" in part]
     if len(set(names)) > 1 and len(names) < len(parts):
         return None
     if len(set(names)) > 1:

@@ -51,21 +51,25 @@ def form(texts: Sequence[str], instruction: str = "") -> tuple[tuple[str, ...], 
         ``[N]``: for each candidate the names of its flaws, in the order of `FLAWS`. An empty one has no other flaw.
     """
     required = requirements(instruction)
+    may_repeat = _REPETITION.search(instruction) is not None
     may_not_know = _IGNORANCE_WORDS.search(instruction) is not None
-    return tuple(_flaws(text, required, may_not_know) for text in texts)
+    return tuple(_flaws(text, required, may_not_know, may_repeat) for text in texts)
 
 
-def _flaws(text: str, required: Sequence[Requirement], may_not_know: bool) -> tuple[str, ...]:
+def _flaws(text: str, required: Sequence[Requirement], may_not_know: bool, may_repeat: bool) -> tuple[str, ...]:
     if is_empty(text):
         return ("empty",)
     found = {requirement.flaw for requirement in required if not requirement.check(text)}
     if not may_not_know and is_ignorance(text):
         found.add("no_answer")
-    found |= {name for name, check in (("loop", loops), ("cut_off", cut_off)) if check(text)}
+    if not may_repeat and loops(text):
+        found.add("loop")
+    if cut_off(text):
+        found.add("cut_off")
     return tuple(name for name in FLAWS if name in found)
 
 
-_CONTENT = regex(r"[^\s.…,;:!?'\"*_#`|\\~-]")
+_CONTENT = regex(r"[^\s.…,;:!?'\"*_#`|\\~\u00ad\u200b-\u200f\u2060\ufeff-]")
 
 
 def is_empty(text: str) -> bool:
@@ -88,6 +92,11 @@ _IGNORANCE = regex(
 )
 _IGNORANCE_WORDS = regex(
     r"(?:not|n[’']t) (?:know|sure|certain)|unsure|uncertain|no idea|weißt? (?:es )?nicht|sai[st] pas|no (?:lo )?sabes",
+    re.IGNORECASE,
+)
+_REPETITION = regex(
+    r"\b(?:repeat|over and over|again and again|(?:write|say|print|type|output|copy|list)\b[^.?!\n]{0,200}\b"
+    r"(?:\d+|ten|twenty|fifty|hundred|thousand|many|several) times)\b",
     re.IGNORECASE,
 )
 _LONGEST_IGNORANCE = 100  # characters
@@ -174,6 +183,9 @@ il gli di che è sono per non nel della
 """
 """Words that end no sentence, in English, German, French, Spanish and Italian."""
 _OPEN = frozenset(_OPEN_WORDS.split())
+_MAY_END = frozenset(
+    ["that", "this", "these", "her", "more", "most", "such", "in", "on"]
+)  # a question or a request without its mark
 _ITEM = regex(r"^(?:[-*•+–>]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?:\s+|$)")
 _INNER_END = regex(r"[^\W\d_]{3}[)\"”’]?[.!?][)\"”’]?\s+[\"“‘(*]{0,2}[A-ZÀ-ÞА-Я]")
 _NO_PROSE = ("#", "|", "$", "\\")  # a line that begins so
@@ -202,13 +214,11 @@ def cut_off(text: str) -> bool:
 def _is_json_start(text: str) -> bool:
     """Tell whether a text is the beginning of a JSON value, and not the whole one."""
     try:
-        from_json(text, allow_partial=True)
-    except (ValueError, TypeError):  # a lone surrogate is a TypeError
-        return False
-    try:
         from_json(text)
-    except (ValueError, TypeError):  # a lone surrogate is a TypeError
-        return True
+    except ValueError as error:
+        return str(error).startswith("EOF")
+    except TypeError:  # a lone surrogate
+        pass
     return False
 
 
@@ -231,7 +241,7 @@ def _breaks_off(last: str, before: Sequence[str]) -> bool:
     if word == end and (last.count("**") % 2 or (last.count("(") > last.count(")") and len(words) >= 4)):
         return True
     open_word = word.lower() in _OPEN and not (len(end) > 1 and end.isupper())
-    if open_word and len(words) >= 4 and word.islower():
+    if open_word and len(words) >= 4 and word.islower() and (before or word not in _MAY_END or _INNER_END.search(last)):
         return True
     like = [line for line in before if bool(_ITEM.match(line)) == item and len(line.split()) >= _LEAST_WORDS]
     ended = sum(bool(_ENDED.search(line)) for line in like)

@@ -94,6 +94,13 @@ _LABELS = regex(
     re.IGNORECASE | re.MULTILINE,
 )
 
+_COMMA_LANGUAGE = regex(
+    r"\b(?:wie ?viele?|wie (?:hoch|lang|weit|schwer)|berechne|was ist|sind|combien|calcule[rz]?|est|sont|cuánt[oa]s?|"
+    r"cuál|quant[eio]|calcola|hoeveel|сколько)\b",
+    re.IGNORECASE,
+)
+_DECIMAL_COMMA = regex(r"(?<![\d.,(\[])(\d{1,30}),(\d{1,2})(?![\d,])")
+
 _OPINION = regex(
     r"\b(?:you|your|i|my|me|good|best|better|should|could|can|suggest|recommend|ideas?|some|examples?|ways?|steps?|tips?|"
     r"differences?|reasons?|benefits?|advantages?|list|names?|two|three|four|five|ten|meaning|purpose|ich|du|mein\w*|"
@@ -130,6 +137,7 @@ class Question:
         words: the first letters of its words, which an answer in a sentence repeats.
         share: whether it wants a probability or the like, and no percentage.
         dollars: whether it counts money in dollars, so that 5 cents are 0.05.
+        comma: whether its language writes decimals with a comma.
         result: the result of a sum, in normal form, if the question is nothing but this sum.
     """
 
@@ -145,6 +153,7 @@ class Question:
     words: frozenset[str]
     share: bool
     dollars: bool
+    comma: bool
     result: str | None
 
     @classmethod
@@ -168,6 +177,8 @@ class Question:
             and any(_FACT.match(part) or _NAMED_FACT.fullmatch(part) for part in clauses)
             and not any(_OPINION.search(part) for part in parts)
         )
+        if _COMMA_LANGUAGE.search(text):
+            text = _DECIMAL_COMMA.sub(r"\1.\2", text)
         words = {word[:STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
         numbers = frozenset(numbers_in(text))
         number = (
@@ -191,6 +202,7 @@ class Question:
             words=frozenset(words) if "or" not in words else frozenset(),
             share=bool(_SHARE.search(text)) and "percent" not in text.casefold(),
             dollars=("$" in text or "dollar" in text) and "cent" not in text.casefold(),
+            comma=bool(number and _COMMA_LANGUAGE.search(text)),
             result=_result(parts[0]) if len(parts) == 1 and not _IDIOM.fullmatch(parts[0]) else None,
         )
 
@@ -203,8 +215,9 @@ def _result(sentence: str) -> str | None:
     """Return the result of a sentence that is a sum to calculate, and nothing else; None if it is something else."""
     rest = sentence[_found_end(_ARITHMETIC, sentence) :].rstrip("=?!. ").removesuffix("equal").removesuffix("equals")
     plain = _OPERATOR.sub(lambda found: _OPERATORS[found[0].lower()], rest).strip()
-    number = normal_form(plain) if plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain) else None
-    if number and number[-1].isdigit() and "," not in number and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1:
+    is_sum = plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain)
+    number = normal_form(plain.replace("-", " - ")) if is_sum else None
+    if number and re.fullmatch(r"-?\d+(?:[./]\d+)?", number) and len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1:
         return number
     return None
 

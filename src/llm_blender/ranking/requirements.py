@@ -160,7 +160,7 @@ def _has_json(text: str) -> bool:
 _YES_NO = regex(
     r"(?:\b(?:answer|respond|reply|output|say|state|indicate|return|write|answers)\b[^.!?\n]{0,40}?[\s:,(]"
     r"|[.?!,;\n(]\s*|(?:please|just|only|simply|strictly)[,:]?\s+)"
-    r"[\"']?yes[\"']?(?:\s*/\s*|,? or )[\"']?no[\"']?(?=\s*(?:[.?!)\n]|\Z|only\b|respectively))"
+    r"[\"']?yes[\"']?(?:\s*/\s*|,? or )[\"']?no[\"']?(?=\s*(?:[.?!:)\n]|\Z|only\b|respectively))"
 )
 _ONLY_YES_NO = regex(
     r"\b(?:only|just|strictly|nothing else|nothing but|one word|single word|one-word|no explanation|"
@@ -274,6 +274,10 @@ _LENGTHS = regex(
 _IN = regex(
     r"\b(?:in|into|within|to|using|with|is|be|are|has|have|of|contain(?:s|ing)?|it)\s+(?:a |an |the |just |only )*\Z"
 )
+_IN_BOUNDS = regex(
+    r"\b(?:in|within|into)\s+(?:just |only |exactly )?(?:(?:at most|no more than|under|less than|up to) )?[\w-]+[ -]"
+    r"(?:words?|sentences?)\Z"
+)
 _WRITE = regex(
     r"\b(?:write|compose|generate|create|construct|give|provide|produce|make|use)(?: me| us)?\s+"
     r"(?:a |an |just |only )*\Z"
@@ -319,7 +323,8 @@ def _is_of_the_answer(words: str, found: re.Match[str]) -> bool:
     before = words[: found.start()].rsplit("\n", 1)[-1].rstrip() + " "
     after = words[found.end() :]
     clause = re.split(r"[.!?;]", before)[-1]
-    if _OF_ANOTHER.search(clause) or _TO_ANOTHER.match(after):
+    colon = after.lstrip().startswith(":") and _IN_BOUNDS.search(before + found[0]) and _IMPERATIVE.search(clause)
+    if _OF_ANOTHER.search(clause) or (_TO_ANOTHER.match(after) and not colon):
         return False
     kind = bool(_KIND.match(after))
     if not (found["plural"] or kind or _number(found["n"]) == 1):

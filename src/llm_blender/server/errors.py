@@ -288,7 +288,7 @@ def _invalid(error: RequestValidationError) -> RefusedError:
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
     else:
         message = words.format(**first.get("ctx", {}))
-    where = f"{path}: " if path else ""
+    where = f"{path}: " if path else "" if words is None else "The body "
     return RefusedError(400, "invalid_value", f"{where}{message}.", param=path or None)
 
 
