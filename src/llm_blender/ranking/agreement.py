@@ -96,6 +96,8 @@ _CORRECTION = regex(
     r"(?:\W+(?:no|actually|sorry|that is wrong|that's (?:wrong|not right))\b(?=\W+\w))*\W*",
     re.IGNORECASE,
 )
+_CORRECTING = ("wait", "correction:", "scratch that", "oops", "i made a")
+"""One of them is in each text that `_CORRECTION` matches."""
 _THOUGHT = "</think>"
 _DECIMAL_COMMA = regex(r"(?<![\d.,(\[])(\d{1,30}),(\d{1,2})(?![\d,])")
 _APPROXIMATION = regex(
@@ -240,19 +242,28 @@ def _answer(text: str, question: Question) -> str | None:
     text = text.rpartition(_THOUGHT)[2].strip()
     if question.comma and json_value(text) is None:
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
-    *before, corrected = _CORRECTION.split(text[-_TAIL:])
-    for part in (corrected.strip(), text) if before and corrected.strip() else (text,):
+    corrected = _corrected(text[-_TAIL:])
+    for part in (corrected, text) if corrected else (text,):
         for found in _places(part, question):
             if normal := _in_question(found, question):
                 return normal
     return None
 
 
+def _corrected(text: str) -> str:
+    """Return what follows the last correction in a text; empty without one."""
+    lower = text.lower()
+    if not any(word in lower for word in _CORRECTING):  # most texts have none, and the pattern is slow
+        return ""
+    *before, corrected = _CORRECTION.split(text)
+    return corrected.strip() if before else ""
+
+
 def _in_question(found: str, question: Question) -> str | None:
     """Write an answer in normal form, as the kind of answer that the instruction wants."""
     if json_value(found) is not None:
         return normal_form(found)
-    found = _ENUMERATOR.sub("", _NOT_BUT.sub("", found))
+    found = _ENUMERATOR.sub("", _without_denied(found))
     if question.number:
         found = _SHORT_LABEL.sub("", found)
     plain = _MARKS.sub("", found).strip()
@@ -360,7 +371,7 @@ def _places(text: str, question: Question) -> Iterator[str]:
     if (structured := _structured(text)) is not None:
         yield structured
         return
-    text = _NOT_BUT.sub("", text[-_READ:])
+    text = _without_denied(text[-_READ:])
     if fields := list(_FIELD.finditer(text)):
         yield _field(text, fields[-1].end())
     if (boxed := _boxed(text)) is not None:
@@ -378,7 +389,7 @@ def _places(text: str, question: Question) -> Iterator[str]:
         others = {*question.options} - {choice[1].upper()}
         if others.isdisjoint(_OTHER_OPTION.findall(text, choice.end())):
             yield choice[1]
-    last = (sentences(prose) or [""])[-1]
+    last = (sentences(prose) or [""])[-1] if question.options or question.number else ""
     if question.options and last != prose.strip() and (chosen := _chosen(last, None, question.options)):
         yield chosen
     if question.polar and (word := _YES_NO.match(start) or _ENDS_YES_NO.search(prose)):
@@ -406,6 +417,11 @@ def _places(text: str, question: Question) -> Iterator[str]:
         first = re.split(r"[.:!](?=\s|$)|\n", _INTERJECTION.sub("", start))[0]
         if not question.numbers and _CLAIMS.search(first) and (number := _only_number(first, question)):
             yield number
+
+
+def _without_denied(text: str) -> str:
+    """Leave out A of *not A but B*."""
+    return _NOT_BUT.sub("", text) if "not " in text else text
 
 
 def _without_code(fence: re.Match[str]) -> str:
