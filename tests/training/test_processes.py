@@ -243,7 +243,7 @@ class TestRefusals:
         from llm_blender.training.votes import SplitVotes, train_on_votes
 
         with pytest.raises(InputError, match="one process learns from them"):
-            train_on_votes(SplitVotes((), ()), tmp_path / "out")
+            train_on_votes(SplitVotes((), (), ()), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
 
