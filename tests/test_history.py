@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from llm_blender.data import parse_row, vote_records
 from llm_blender.errors import InputError, NotFoundError, StoreError
-from llm_blender.history import UNDO_SECONDS, History, Vote
+from llm_blender.history import UNDO_SECONDS, History, Vote, _delete
 from llm_blender.store import _MIGRATIONS, Store
 from llm_blender.types import Candidate, Message, Usage
 
@@ -330,3 +331,31 @@ def test_what_is_deleted_is_in_no_file(tmp_path: Path, monkeypatch: pytest.Monke
             history.forget(str(number))
         for file in tmp_path.iterdir():
             assert b"a secret" not in file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("how", ["forget", "purge"])
+def test_no_other_process_writes_while_an_answer_is_deleted(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number could be that of a new answer by then."""
+    numbers: list[int] = []
+
+    def delete(connection: sqlite3.Connection, number: int) -> None:
+        other = sqlite3.connect(tmp_path / "blend.db", timeout=0, isolation_level=None)
+        with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        numbers.append(number)
+        _delete(connection, number)
+
+    monkeypatch.setattr("llm_blender.history._delete", delete)
+    with Store(tmp_path / "blend.db") as store:
+        history = History(store)
+        history.keep("1", QUESTION, "Because.", {})
+        if how == "forget":
+            history.forget("1")
+        else:
+            history.remove("1")
+            monkeypatch.setattr("llm_blender.history.UNDO_SECONDS", -1)
+        history.keep("2", QUESTION, "So.", {})
+        assert [answer.id for answer in history.latest(9)] == ["2"]
+    assert numbers == [1]

@@ -328,20 +328,17 @@ class History:
             NotFoundError: there is no such answer.
         """
         with self._store.connection() as connection:
-            _delete(connection, self._find(connection, id, owner)[0])
+            with _transaction(connection):
+                _delete(connection, self._find(connection, id, owner)[0])
+            _empty_log(connection)
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """Make the reads and writes of the ``with`` block one transaction."""
         with self._store.connection() as connection:
             _purge(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(connection):
                 yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
 
     def _find(
         self, connection: sqlite3.Connection, id: str, owner: str | None, *, visible: str = _VISIBLE
@@ -378,21 +375,41 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let no other process write meanwhile; undo all if the ``with`` block raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
 def _purge(connection: sqlite3.Connection) -> None:
     """Delete the answers that can no longer be restored."""
     end = (datetime.now(UTC) - timedelta(seconds=UNDO_SECONDS)).isoformat()
-    for (number,) in connection.execute("SELECT answer FROM deleted WHERE deleted_at < ?", (end,)).fetchall():
-        _delete(connection, number)
+    with _transaction(connection):  # a number that another process frees is given to a new answer
+        found = connection.execute("SELECT answer FROM deleted WHERE deleted_at < ?", (end,)).fetchall()
+        for (number,) in found:
+            _delete(connection, number)
+    if found:
+        _empty_log(connection)
 
 
 def _delete(connection: sqlite3.Connection, number: int) -> None:
-    """Delete an answer with the stored calls that only it rests on, and empty SQLite's log of both."""
+    """Delete an answer with the stored calls that only it rests on."""
     (report,) = connection.execute("SELECT report FROM answers WHERE number = ?", (number,)).fetchone()
     for marks in _marks(report):
         others = f"SELECT 1 FROM answers WHERE number != ? AND {_all_in('report', marks)}"
         if connection.execute(others, (number, *marks)).fetchone() is None:
             connection.execute(f"DELETE FROM calls WHERE {_all_in('candidate', marks)}", marks)
     connection.execute("DELETE FROM answers WHERE number = ?", (number,))
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Empty SQLite's log, which holds what is deleted."""
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
