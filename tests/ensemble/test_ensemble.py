@@ -49,7 +49,7 @@ def test_the_best_is_picked_and_candidates_keep_the_order_of_the_llms() -> None:
     assert answer.ranking.ranks == (2, 1, 3)
     assert answer.failures == ()
     assert not answer.degraded
-    assert answer.seconds >= 0.05
+    assert answer.seconds > 0.04
 
 
 def test_all_are_asked_at_once() -> None:
@@ -266,12 +266,12 @@ def test_a_ranker_is_loaded_once_while_the_llms_write() -> None:
         loaded.append(time.perf_counter())
         return FakeRanker()
 
-    blender = ensemble(FakeLLM(delay=0.2), ranker=load)
+    blender = ensemble(FakeLLM(delay=0.5), ranker=load)
     started = time.perf_counter()
     blender.ask(PROMPT)
     blender.ask(PROMPT)
     assert len(loaded) == 1
-    assert loaded[0] - started < 0.15
+    assert loaded[0] - started < 0.5
     assert blender.ranker is blender.ranker
 
 

@@ -52,7 +52,7 @@ def test_after_the_deadline_the_late_are_cancelled() -> None:
     answer = ask(late, FakeLLM("quick", "used"), limits=Limits(deadline=0.3))
     assert answer.text == "used"
     assert answer.degraded
-    assert 0.3 <= answer.seconds < 2
+    assert 0.29 < answer.seconds < 2  # a timer may ring a moment early
     assert [(f.model, f.reason, f.message) for f in answer.failures] == [
         ("late", "timeout", "late: no answer within 0.3 s")
     ]
@@ -73,7 +73,7 @@ def test_a_quorum_gives_the_others_their_grace() -> None:
     answer = ask(*llms, limits=Limits(deadline=60, quorum=2, grace=0.5))
     assert [candidate.model for candidate in answer.candidates] == ["a", "b", "soon"]
     assert answer.failures[0].message == "never: no answer within 0.5 s after the quorum of 2 had answered"
-    assert 0.5 <= answer.seconds < 3
+    assert 0.49 < answer.seconds < 3
 
 
 def test_a_quorum_counts_llms_and_not_samples() -> None:

@@ -244,7 +244,7 @@ def test_a_fuser_that_is_late() -> None:
     guarded = GuardedFuser(FakeFuser("text", delay=5), ranker)
     got = asyncio.run(guarded.afuse("q", CANDIDATES, ranker.rank("q", CANDIDATES), deadline=0.05))
     assert (got.reason, got.message) == ("failed", "the fuser failed: no fused answer within 0.05 s")
-    assert 0.05 <= got.seconds < 2
+    assert 0.04 < got.seconds < 2  # a timer may ring a moment early
 
 
 def test_many_rows_are_compared_together_and_keep_their_order() -> None:

@@ -325,7 +325,7 @@ def test_retry_after_is_waited_for() -> None:
     with FakeOpenAIServer([FakeReply(status=429, headers={"Retry-After": "0.4"}), FakeReply()]) as server:
         candidate = ask(llm_at(server))
     assert candidate.seconds is not None
-    assert candidate.seconds >= 0.4
+    assert candidate.seconds > 0.39
 
 
 def test_a_retry_after_beyond_the_timeout_fails_at_once() -> None:

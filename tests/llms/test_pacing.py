@@ -5,44 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import pytest
 
 from llm_blender.llms.pacing import Backoff, BusyError, Load, Pacer, was_queued
 
-T = TypeVar("T")
+from ..clock import now, simulate
+
 STEADY = Backoff(jitter=lambda: 1.0)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop that does not wait: its time jumps to the next timer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        select = self._selector.select  # type: ignore[attr-defined]
-
-        def jump(timeout: float | None) -> Any:
-            assert timeout is not None, "nothing is left to wait for"
-            self.now += timeout
-            return select(0)
-
-        self._selector.select = jump  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self.now
-
-
-def run(work: Callable[[], Awaitable[T]]) -> T:
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(work())  # type: ignore[arg-type]
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Server:
@@ -109,13 +80,13 @@ def test_a_job_runs_at_the_rate_of_its_server(kind: str, seconds: float) -> None
         assert len(late) <= 0.05 * len([time for time in server.accepted if time > began + 3])
         return now() - began
 
-    assert run(whole) <= 1.15 * 300 / 15
+    assert simulate(whole) <= 1.15 * 300 / 15
 
 
 @pytest.mark.parametrize("kind", ["bucket", "sliding", "fixed"])
 def test_without_retry_after_a_job_finds_the_rate_too(kind: str) -> None:
     server = Server(kind, 15, None, 0.1)
-    run(lambda: job(server, 300, 64))
+    simulate(lambda: job(server, 300, 64))
     assert len(server.refused) < 80
     assert server.accepted[-1] - server.accepted[0] < 2.5 * 300 / 15
 
@@ -124,14 +95,14 @@ def test_without_retry_after_a_job_finds_the_rate_too(kind: str) -> None:
 def test_a_server_that_saves_up_a_minute_is_asked_at_the_rate_that_lasts(retry_after: float | None) -> None:
     server = Server("bucket", 1, retry_after, 0.3)
     server.most = server.saved = 60
-    run(lambda: job(server, 300, 64))
+    simulate(lambda: job(server, 300, 64))
     assert len(server.refused) < 30
     assert server.accepted[-1] - server.accepted[0] < 1.5 * 240
 
 
 def test_a_long_job_stays_at_the_rate() -> None:
     server = Server("sliding", 15, 1.0, 0.2)
-    run(lambda: job(server, 3000, 64))
+    simulate(lambda: job(server, 3000, 64))
     assert server.accepted[-1] - server.accepted[0] < 1.15 * 3000 / 15
     assert len(server.refused) < 100
 
@@ -146,7 +117,7 @@ def test_a_server_that_accepts_more_by_now_gets_more() -> None:
         await job(server, 1500, 16, pacer)
         return now() - began
 
-    assert run(both) < 1500 / 5 / 2
+    assert simulate(both) < 1500 / 5 / 2
 
 
 async def refuse(pacer: Pacer, retry_after: float | None = None) -> None:
@@ -173,7 +144,7 @@ def test_a_refusal_closes_it_for_all_calls() -> None:
         assert times[1] > 30.05  # not all at once
         assert times == sorted(times)
 
-    run(work)
+    simulate(work)
 
 
 def test_pauses_without_retry_after_double_and_end_with_an_answer() -> None:
@@ -187,7 +158,7 @@ def test_pauses_without_retry_after_double_and_end_with_an_answer() -> None:
         await refuse(pacer)
         return [*pauses, pacer.load.closed_for]
 
-    assert run(work) == pytest.approx([0.5, 1.0, 2.0, 0.5])
+    assert simulate(work) == pytest.approx([0.5, 1.0, 2.0, 0.5])
 
 
 def test_a_pause_that_is_too_short_again_and_again_becomes_longer() -> None:
@@ -198,7 +169,7 @@ def test_a_pause_that_is_too_short_again_and_again_becomes_longer() -> None:
             pauses.append(pacer.load.closed_for)
         return pauses
 
-    assert run(work) == pytest.approx([0.01, 0.5, 1.0, 2.0])
+    assert simulate(work) == pytest.approx([0.01, 0.5, 1.0, 2.0])
 
 
 def test_refusals_of_calls_under_way_count_once() -> None:
@@ -214,7 +185,7 @@ def test_refusals_of_calls_under_way_count_once() -> None:
         assert pacer.load.places == 8
         assert pacer.load.closed_for == pytest.approx(1.0)
 
-    run(work)
+    simulate(work)
 
 
 def test_places_grow_back_one_for_each_round_of_answers() -> None:
@@ -227,7 +198,7 @@ def test_places_grow_back_one_for_each_round_of_answers() -> None:
             places.append(pacer.load.places)
         return places
 
-    places = run(work)
+    places = simulate(work)
     assert places[:4] == [4, 4, 4, 4]
     assert places[5] == 5
     assert places[-1] == 8
@@ -244,7 +215,7 @@ def test_a_call_that_would_wait_too_long_fails_at_once() -> None:
                 pass
         assert (now() - began, caught.value.wait) == (0.0, pytest.approx(100.0))
 
-    run(work)
+    simulate(work)
 
 
 def test_a_call_in_the_queue_fails_when_a_refusal_makes_the_wait_too_long() -> None:
@@ -267,7 +238,7 @@ def test_a_call_in_the_queue_fails_when_a_refusal_makes_the_wait_too_long() -> N
         assert now() - began == pytest.approx(5.0)
         assert wait_left == pytest.approx(100.0)
 
-    run(work)
+    simulate(work)
 
 
 def test_waiting_for_a_free_place_has_no_limit() -> None:
@@ -283,7 +254,7 @@ def test_waiting_for_a_free_place_has_no_limit() -> None:
         await asyncio.gather(*(call() for _ in range(3)))
         assert clock() - began == pytest.approx(300.0)
 
-    run(work)
+    simulate(work)
 
 
 @pytest.mark.parametrize("rpm", [60, 120])
@@ -300,7 +271,7 @@ def test_calls_a_minute_are_spread_evenly(rpm: int) -> None:
         await asyncio.gather(*(call() for _ in range(20)))
         return times
 
-    times = run(work)
+    times = simulate(work)
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert min(gaps) > 0.95 * 60 / rpm
     assert times[-1] - times[0] == pytest.approx(19 * 60 / rpm, rel=0.05)
@@ -315,7 +286,7 @@ def test_tokens_a_minute_count_what_the_calls_used() -> None:
                 place.succeed(500)
         return now() - began
 
-    assert run(work) == pytest.approx(30.0, abs=0.5)
+    assert simulate(work) == pytest.approx(30.0, abs=0.5)
 
 
 def test_a_cancelled_call_leaves_the_queue() -> None:
@@ -344,7 +315,7 @@ def test_a_cancelled_call_leaves_the_queue() -> None:
         await tasks[2]
         assert pacer.load == Load(1)
 
-    run(work)
+    simulate(work)
 
 
 def test_a_call_cancelled_as_it_gets_a_place_gives_it_back() -> None:
@@ -362,4 +333,4 @@ def test_a_call_cancelled_as_it_gets_a_place_gives_it_back() -> None:
         await asyncio.gather(task, return_exceptions=True)
         assert pacer.load == Load(1)
 
-    run(work)
+    simulate(work)

@@ -22,6 +22,8 @@ from llm_blender.server.service import most_at_once
 from llm_blender.testing import FakeLLM, FakeOpenAIServer, FakeRanker, FakeReply
 from llm_blender.types import Failure
 
+from ..clock import now, simulate
+
 DOWN = Failure("a", "server", "a: down at http://10.0.0.1", public="a: down")
 
 
@@ -108,7 +110,7 @@ def test_the_gate_lets_go_of_what_is_cancelled_before_it_began():
         with pytest.raises(RefusedError, match="shutting down"):
             admission.begin(lambda: asyncio.sleep(0), 60)
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_requests_that_would_be_late_are_refused_at_once():
@@ -120,15 +122,15 @@ def test_requests_that_would_be_late_are_refused_at_once():
 
         await asyncio.gather(begin(9), begin(9))  # the mean is 0.2 s now
         tasks = [begin(1.5) for _ in range(4)]  # two rounds of two
-        began = time.monotonic()
+        began = now()
         with pytest.raises(RefusedError) as caught:
             begin(0.5)  # it would begin after 0.4 s
-        assert time.monotonic() - began < 0.05
+        assert now() == began
         assert caught.value.code == "too_busy"
-        assert 0.05 < caught.value.retry_after < 0.25
+        assert caught.value.retry_after == pytest.approx(0.2)
         await asyncio.gather(*tasks, begin(1.5))
 
-    asyncio.run(run())
+    simulate(run)
 
 
 @pytest.mark.parametrize("first", ["impatient", "answered"])
@@ -152,7 +154,7 @@ def test_impatient_requests_do_not_shorten_the_mean_duration(first):
         assert caught.value.code == "too_busy"
         await running
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_a_request_does_not_wait_for_an_llm_without_room_in_time():
@@ -166,12 +168,12 @@ def test_a_request_does_not_wait_for_an_llm_without_room_in_time():
 
         await admission.begin(lambda: work(0.4), 9, {"a": 1, "b": 1})  # the mean of both, and of their calls
         busy = admission.begin(lambda: work(0.4), 9, {"a": 1})
-        began = time.monotonic()
+        began = now()
         await admission.begin(lambda: work(0.01), 0.5, {"a": 1, "b": 1})
-        assert time.monotonic() - began < 0.2
+        assert now() - began < 0.02
         await busy
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def slow_work(admission, rest=0.0, **seconds):
@@ -203,7 +205,7 @@ def test_a_request_is_judged_by_its_llms_and_not_by_requests_that_waited_for_oth
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_a_place_that_was_taken_in_this_tick_of_the_clock_is_not_free():
@@ -221,7 +223,7 @@ def test_a_place_that_was_taken_in_this_tick_of_the_clock_is_not_free():
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_the_time_after_the_calls_counts():
@@ -235,7 +237,7 @@ def test_the_time_after_the_calls_counts():
         assert caught.value.code == "too_busy"
         await asyncio.gather(*busy, admission.begin(work, 0.7, {"a": 1}))
 
-    asyncio.run(run())
+    simulate(run)
 
 
 @pytest.mark.parametrize("age", [0.0, 0.7])
@@ -246,13 +248,13 @@ def test_a_request_does_not_wait_for_an_llm_whose_calls_hang(age):
         await admission.begin(work, 9, both)
         hangs = admission.begin(slow_work(admission, a=5), 9, {"a": 1})
         await asyncio.sleep(age)  # nothing happens from here to the deadline
-        began = time.monotonic()
+        began = now()
         await admission.begin(work, 0.6, both)
-        assert time.monotonic() - began < (0.1 if age else 0.6)
+        assert now() - began < (0.05 if age else 0.6)
         hangs.cancel()
         await asyncio.gather(hangs, return_exceptions=True)
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_waiting_requests_are_refused_as_soon_as_they_would_be_late():
@@ -260,16 +262,16 @@ def test_waiting_requests_are_refused_as_soon_as_they_would_be_late():
         admission = Admission(1, 100)
         first = admission.begin(lambda: asyncio.sleep(0.2), 1)
         later = [admission.begin(lambda: asyncio.sleep(0.2), 0.65) for _ in range(5)]
-        began = time.monotonic()
+        began = now()
         await first
         done, _ = await asyncio.wait(later, return_when=asyncio.FIRST_EXCEPTION)
-        assert time.monotonic() - began < 0.4
+        assert now() - began == pytest.approx(0.2)
         assert all(task.exception().code == "too_busy" for task in done)
         results = await asyncio.gather(*later, return_exceptions=True)
         assert results[0] is None
         assert [result.status for result in results[2:]] == [429] * 3
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_a_request_waits_for_the_places_of_its_own_llms_only():
@@ -298,7 +300,7 @@ def test_a_request_waits_for_the_places_of_its_own_llms_only():
         assert admission.running == 0
         assert admission.has_room("a")
 
-    asyncio.run(run())
+    simulate(run)
 
 
 def test_how_many_requests_the_llms_take():
