@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
-from llm_blender.calls import Budget, Caller, beside, first_seeds, run_to_end
+from llm_blender.calls import Budget, Caller, first_seeds, run_in_store_thread, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.judge import Judge, load_judge
-from llm_blender.ensemble.rank_batcher import rank_beside
+from llm_blender.ensemble.rank_batcher import arank_best
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, StoreError, describe_failures, sentence
 from llm_blender.fusers import (
@@ -396,7 +396,7 @@ class Ensemble:
         ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
         if settings.record and self.store is not None:
             record = partial(_keep, Record(self.store), prompt, llms, ranking, models, texts)
-            await beside(self.store, record)
+            await run_in_store_thread(self.store, record)
         priors = await self._priors(settings)
         return ranking if priors is None else priors.apply(ranking, models)
 
@@ -419,7 +419,7 @@ class Ensemble:
         if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
             (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
         else:
-            (ranking,) = await rank_beside(ranker, [prompt], [texts], k, **options)
+            (ranking,) = await arank_best(ranker, [prompt], [texts], k, **options)
         return ranking
 
     async def _add_verdicts(
@@ -491,7 +491,7 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(
-            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=rank_beside
+            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=arank_best
         )
 
 
