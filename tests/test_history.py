@@ -278,6 +278,13 @@ def test_answers_of_an_old_store_are_found(tmp_path: Path) -> None:
             history.search(["bad"], 9)
 
 
+def test_an_answer_of_an_older_version_that_still_runs_is_listed(history: History) -> None:
+    with history._store.connection() as connection:
+        connection.execute("DELETE FROM search_texts")  # it writes none
+    assert [kept.id for kept in history.latest(9)] == ["one"]
+    assert history.search(["why"], 9) == []
+
+
 def test_a_text_that_is_no_unicode_is_kept_and_found(history: History) -> None:
     history.keep("half", QUESTION, "A.", {**REPORT, "candidates": [{"text": "Half a \ud83d pair."}]})
     assert [kept.id for kept in history.search(["PAIR."], 9)] == ["half"]

@@ -206,11 +206,11 @@ class History:
             NotFoundError: there is no answer `before`.
         """
         wanted = [word.casefold() for word in words]
-        contained = f"SELECT 1 FROM search_texts WHERE answer = number AND {_all_in('folded', wanted)}"
+        texts = "(SELECT folded FROM search_texts WHERE answer = number)"
         with self._store.connection() as connection:
             end = _END if before is None else self._find(connection, before, owner, visible=_OWN)[0]
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} AND EXISTS ({contained}) "
+                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} AND {_all_in(texts, wanted)} "
                 "ORDER BY number DESC LIMIT ? OFFSET ?",
                 (end, owner, *wanted, limit, offset),
             ).fetchall()
