@@ -206,13 +206,18 @@ class History:
             NotFoundError: there is no answer `before`.
         """
         wanted = [word.casefold() for word in words]
-        texts = "(SELECT folded FROM search_texts WHERE answer = number)"
+
+        def contains(text: str | None) -> bool:  # twice as fast as SQLite's `instr`
+            return all(word in (text or "") for word in wanted)
+
         with self._store.connection() as connection:
+            connection.create_function("contains", 1, contains, deterministic=True)
             end = _END if before is None else self._find(connection, before, owner, visible=_OWN)[0]
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} AND {_all_in(texts, wanted)} "
+                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} AND "
+                "contains((SELECT folded FROM search_texts WHERE answer = number)) "
                 "ORDER BY number DESC LIMIT ? OFFSET ?",
-                (end, owner, *wanted, limit, offset),
+                (end, owner, limit, offset),
             ).fetchall()
             return [self._answer(connection, row) for row in rows]
 
@@ -420,7 +425,7 @@ def _marks(report: str) -> Iterator[list[str]]:
 
 def _all_in(column: str, marks: Sequence[str]) -> str:
     """Return the SQL condition that a column contains all marks, which are its parameters."""
-    return " AND ".join([f"instr({column}, ?)"] * len(marks)) or "1"
+    return " AND ".join([f"instr({column}, ?)"] * len(marks))
 
 
 def _texts(answer: KeptAnswer) -> set[str]:
