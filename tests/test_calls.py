@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_blender.calls import Budget, Caller, WrappedLLM, beside, call_many, most_cost, run_to_end
+from llm_blender.calls import Budget, Caller, WrappedLLM, call_many, most_cost, run_in_store_thread, run_to_end
 from llm_blender.errors import LLMError, StoreError
 from llm_blender.store import Store
 from llm_blender.testing import FakeLLM
@@ -175,11 +175,11 @@ class TestBeside:
 
         async def run() -> list[object]:
             store = object()
-            first = beside(store, lambda: work(0))
+            first = run_in_store_thread(store, lambda: work(0))
             assert await asyncio.to_thread(busy.wait, 10)
-            others = [beside(store, partial(work, i)) for i in range(1, 5)]
+            others = [run_in_store_thread(store, partial(work, i)) for i in range(1, 5)]
             others[3].cancel()
-            alone = await beside(object(), lambda: threading.current_thread().name)
+            alone = await run_in_store_thread(object(), lambda: threading.current_thread().name)
             free.set()
             results = await asyncio.gather(first, *others, return_exceptions=True)
             assert alone not in {thread for _, thread in seen}
@@ -196,14 +196,14 @@ class TestBeside:
         ended, done = threading.Event(), threading.Event()
 
         async def run() -> None:
-            beside(done, lambda: ended.wait(10) and done.set())
+            run_in_store_thread(done, lambda: ended.wait(10) and done.set())
             await asyncio.sleep(0)
 
         asyncio.run(run())
         ended.set()
         assert done.wait(10)
-        assert asyncio.run(_beside(done, lambda: 3)) == 3
+        assert asyncio.run(_await_in_store_thread(done, lambda: 3)) == 3
 
 
-async def _beside(store: object, work: Callable[[], int]) -> int:
-    return await beside(store, work)
+async def _await_in_store_thread(store: object, work: Callable[[], int]) -> int:
+    return await run_in_store_thread(store, work)

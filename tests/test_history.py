@@ -257,6 +257,39 @@ def test_votes_of_an_old_store_are_not_blind(tmp_path: Path) -> None:
         assert [vote.blind for vote in History(store).get("one").votes] == [False, True]
 
 
+def test_answers_of_an_old_store_are_found(tmp_path: Path) -> None:
+    path, fused = tmp_path / "blend.db", {**REPORT, "fusion": {"text": "Both, FUSED.", "fuser": "f"}}
+    old = sqlite3.connect(path)
+    with old:
+        for statement in _MIGRATIONS[:8]:
+            old.execute(statement)
+        for id, report in ("one", json.dumps(fused)), ("bad", "{damaged"), ("half", json.dumps({"text": 1})):
+            old.execute(
+                "INSERT INTO answers (id, owner, created_at, messages, text, report) VALUES (?, ?, ?, ?, ?, ?)",
+                (id, "", "2025-01-01T00:00:00+00:00", json.dumps(QUESTION), f"Über {id}.", report),
+            )
+        old.execute("PRAGMA user_version = 8")
+    old.close()
+    with Store(path) as store:
+        history = History(store)
+        for word in ("WHY", "über", "b.", "fused"):
+            assert [kept.id for kept in history.search([word, "one"], 9)] == ["one"]
+        with pytest.raises(StoreError, match="the kept answer bad is damaged"):
+            history.search(["bad"], 9)
+
+
+def test_an_answer_of_an_older_version_that_still_runs_is_listed(history: History) -> None:
+    with history._store.connection() as connection:
+        connection.execute("DELETE FROM search_texts")  # it writes none
+    assert [kept.id for kept in history.latest(9)] == ["one"]
+    assert history.search(["why"], 9) == []
+
+
+def test_a_text_that_is_no_unicode_is_kept_and_found(history: History) -> None:
+    history.keep("half", QUESTION, "A.", {**REPORT, "candidates": [{"text": "Half a \ud83d pair."}]})
+    assert [kept.id for kept in history.search(["PAIR."], 9)] == ["half"]
+
+
 def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
     path = tmp_path / "blend.db"
     old = sqlite3.connect(path)
@@ -274,7 +307,7 @@ def test_a_store_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
         History(store).keep("one", QUESTION, "A.", REPORT)
         assert len(store) == 1
     other = sqlite3.connect(path)
-    assert other.execute("PRAGMA user_version").fetchone() == (8,)
+    assert other.execute("PRAGMA user_version").fetchone() == (len(_MIGRATIONS),)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
 

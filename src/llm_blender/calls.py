@@ -22,10 +22,10 @@ __all__ = [
     "Caller",
     "Reply",
     "WrappedLLM",
-    "beside",
     "call_many",
     "first_seeds",
     "most_cost",
+    "run_in_store_thread",
     "run_to_end",
 ]
 
@@ -108,7 +108,7 @@ class Caller:
             return Reply(await generate(), stored=False)
         store, key = self.store, call_key(self.llm.identity, messages, sampling)
         async with _single_flight(id(asyncio.get_running_loop()), id(store), key):
-            stored = await beside(store, lambda: _find(store, key))
+            stored = await run_in_store_thread(store, lambda: _find(store, key))
             if stored is not None:
                 return Reply(replace(stored, model=self.llm.name), stored=True)  # the LLM may have a new name
             candidate = await generate()
@@ -150,7 +150,7 @@ async def _keep(store: CallStore, key: str, candidate: Candidate) -> None:
         except StoreError as error:
             logger.warning("answers were not kept: %s", error)
 
-    putting = beside(store, put)
+    putting = run_in_store_thread(store, put)
     try:
         await asyncio.shield(putting)
     finally:
@@ -163,7 +163,7 @@ _waiting: dict[int, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  #
 _waiting_lock = threading.Lock()
 
 
-def beside(store: object, work: Callable[[], _T]) -> asyncio.Future[_T]:
+def run_in_store_thread(store: object, work: Callable[[], _T]) -> asyncio.Future[_T]:
     """Run work on a store in a thread beside the event loop, in the order of the calls.
 
     What comes while the store is busy runs in the same thread next, and its results come back together: handing over
@@ -178,11 +178,11 @@ def beside(store: object, work: Callable[[], _T]) -> asyncio.Future[_T]:
         idle = id(store) not in _waiting
         _waiting.setdefault(id(store), []).append((work, done))
     if idle:
-        _THREADS.submit(_work_beside, id(store))
+        _THREADS.submit(_run_batches, id(store))
     return done
 
 
-def _work_beside(store: int) -> None:
+def _run_batches(store: int) -> None:
     while True:
         with _waiting_lock:
             batch = _waiting.pop(store)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import combinations, islice
+from itertools import combinations
 from typing import Any, Literal
 
 from llm_blender.errors import InputError, NotFoundError, StoreError
-from llm_blender.store import Store
+from llm_blender.store import Store, search_text
 from llm_blender.types import Candidate, Example, LabelledPair, Message, TextMessage, instruction_text, text_messages
 
 __all__ = ["BLIND", "UNDO_SECONDS", "History", "KeptAnswer", "Vote"]
@@ -21,7 +21,6 @@ BLIND = "human-blind"
 """`LabelledPair.by` of a vote whose voter saw neither names nor ranks; that of other votes is ``human``."""
 UNDO_SECONDS = 300
 """Seconds in which a removed answer can be restored."""
-_PAGE = 100  # answers to read at once
 _END = 2**62  # above every number
 _COLUMNS = "number, id, created_at, messages, text, report, settings"
 _OWN = "ifnull(?, owner) = owner"
@@ -119,13 +118,14 @@ class History:
     ) -> None:
         """Add an answer; it is visible to others when this returns."""
         turns, details = json.dumps(text_messages(messages)), json.dumps(dict(report))
-        with self._store.connection() as connection:
-            _purge(connection)
-            connection.execute(
+        with self._changing() as connection:
+            row = connection.execute(
                 "INSERT INTO answers (id, owner, created_at, messages, text, report, settings) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (id, owner, _now(), turns, text, details, json.dumps(dict(settings or {}))),
             )
+            folded = search_text(turns, text, details)
+            connection.execute("INSERT INTO search_texts VALUES (?, ?)", (row.lastrowid, folded))
 
     def get(self, id: str, *, owner: str | None = None) -> KeptAnswer:
         """Return one answer.
@@ -205,27 +205,21 @@ class History:
         Raises:
             NotFoundError: there is no answer `before`.
         """
-        wanted, end = [word.casefold() for word in words], offset + limit
-        number = _END
-        if before is not None:
-            with self._store.connection() as connection:
-                number = self._find(connection, before, owner, visible=_OWN)[0]
-        pages = self._pages(_PAGE if wanted else min(end, _PAGE), number, owner)
-        return list(islice((answer for page in pages for answer in page if _contains(answer, wanted)), offset, end))
+        wanted = [word.casefold() for word in words]
 
-    def _pages(self, size: int, before: int, owner: str | None) -> Iterator[list[KeptAnswer]]:
-        """Yield the answers with lower numbers, newest first; others may use the store between two pages."""
-        while True:
-            with self._store.connection() as connection:
-                rows = connection.execute(
-                    f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} ORDER BY number DESC LIMIT ?",
-                    (before, owner, size),
-                ).fetchall()
-                page = [self._answer(connection, row) for row in rows]
-            if not page:
-                return
-            yield page
-            before = page[-1].number
+        def contains(text: str | None) -> bool:  # twice as fast as SQLite's `instr`
+            return all(word in (text or "") for word in wanted)
+
+        with self._store.connection() as connection:
+            connection.create_function("contains", 1, contains, deterministic=True)
+            end = _END if before is None else self._find(connection, before, owner, visible=_OWN)[0]
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM answers WHERE number < ? AND {_VISIBLE} AND "
+                "contains((SELECT folded FROM search_texts WHERE answer = number)) "
+                "ORDER BY number DESC LIMIT ? OFFSET ?",
+                (end, owner, limit, offset),
+            ).fetchall()
+            return [self._answer(connection, row) for row in rows]
 
     def voted(self, *, blind_only: bool = False, owner: str | None = None) -> Iterator[KeptAnswer]:
         """Yield the answers with votes, oldest first; later ones may be missing.
@@ -436,15 +430,6 @@ def _all_in(column: str, marks: Sequence[str]) -> str:
 
 def _texts(answer: KeptAnswer) -> set[str]:
     return {answer.text.strip(), *(candidate.text.strip() for candidate in answer.candidates)}
-
-
-def _contains(answer: KeptAnswer, words: Sequence[str]) -> bool:
-    """Return whether each word, without case, is in the conversation or in an answer to it."""
-    if not words:
-        return True
-    texts = (turn["content"] for turn in answer.messages), (candidate.text for candidate in answer.candidates)
-    text = "\n".join([*texts[0], answer.text, *texts[1]]).casefold()
-    return all(word in text for word in words)
 
 
 def _pairs(

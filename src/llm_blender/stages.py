@@ -410,18 +410,14 @@ class FuseRows(Stage[_Fused]):
         return {**row.record, **ranking, "fusion": fusion}
 
     def count(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """Count fused texts and those returned, reasons, tokens, dollars, and the share of text that was not read."""
+        """Count fused texts and those returned, reasons, tokens, and the share of text that was not read."""
         fusion = row["fusion"]
-        paid = "text" in fusion and not fusion.get("stored")
-        usage = fusion.get("usage", {}) if paid else {}
         return {
             "fusions": "text" in fusion,
             "fused": fusion["returned"] == "fuse",
             f"reason {fusion['reason']}": 1,
             **({"incomplete": 1, FAILURE + fusion.get("error", "")[:200]: 1} if fusion["reason"] == "failed" else {}),
-            **usage,
-            "cost": fusion.get("cost", 0.0) if paid else 0.0,
-            "unpriced": paid and "cost" not in fusion,
+            **fusion.get("usage", {}),
             "truncated": fusion.get("truncated", 0.0),
         }
 

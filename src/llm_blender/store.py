@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +77,13 @@ _MIGRATIONS = (
         deleted_at TEXT NOT NULL
     )
     """,
+    """
+    CREATE TABLE search_texts (
+        answer INTEGER PRIMARY KEY REFERENCES answers (number) ON DELETE CASCADE,
+        folded TEXT NOT NULL
+    )
+    """,
+    "INSERT INTO search_texts SELECT number, search_text(messages, text, report) FROM answers",
 )
 
 
@@ -92,6 +99,18 @@ def call_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling:
     call = [identity, list(messages), sampling.to_dict()]
     text = json.dumps(call, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def search_text(messages: str, text: str, report: str) -> str:
+    """Return all texts of a row of ``answers`` without case, for `History.search`; of a damaged one, its answer."""
+    texts: list[Any] = [text]
+    with suppress(ValueError, TypeError, LookupError, AttributeError):
+        details = json.loads(report)
+        texts += [turn["content"] for turn in json.loads(messages)]
+        texts += [candidate["text"] for candidate in details["candidates"]]
+        texts.append((details.get("fusion") or {}).get("text"))
+    found = "\n".join(dict.fromkeys(each for each in texts if isinstance(each, str)))
+    return found.casefold().encode("utf-8", "replace").decode()
 
 
 def default_store_path() -> Path:
@@ -218,6 +237,7 @@ def _migrate(connection: sqlite3.Connection, patience: float) -> None:
                 if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
+        connection.create_function("search_text", 3, search_text)
         connection.execute("BEGIN IMMEDIATE")  # read the version again: another process may have been faster
         for number in range(_version(connection), len(_MIGRATIONS)):
             connection.execute(_MIGRATIONS[number])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +99,56 @@ def test_answers_are_found_again(blend, rows, ranker, server, tmp_path):
     assert summary.pop("seconds") >= 0
     assert summary == {
         "rows": 3, "skipped": 0, "resumed": 0, "failed": 0, "fused": 2, "reasons": {"better": 2, "one_candidate": 1},
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0}, "cost": 0, "truncated": 0.0,
+        "usage": {"prompt_tokens": 6, "completion_tokens": 4}, "cost": 0, "truncated": 0.0,
     }  # fmt: skip
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> Iterator[FakeOpenAIServer]:
+    """Start a server whose LLM is paid by the token, one call at a time."""
+    with FakeOpenAIServer() as server:
+        (tmp_path / "blend.toml").write_text(
+            f'[[llm]]\nname = "a"\nmodel = "fake"\nbase_url = "{server.base_url}"\nconcurrency = 1\n'
+            'price = { input = 1.0, output = 2.0 }\n[ranker]\nname = "longest"\n'
+        )
+        yield server
+
+
+def fused(blend: Any, rows: Path, *options: str) -> dict[str, Any]:
+    result = blend("fuse", rows, "-o", "out.jsonl", "--json", *options)
+    assert result.exit_code == 0, result.stderr
+    summary: dict[str, Any] = json.loads(result.stdout)
+    return summary
+
+
+def test_what_was_paid_for_a_chunk_is_counted_when_it_is_done_again(blend, rows, paid):
+    loud = FakeReply("not this", status=400)
+    paid._replies = lambda body: loud if "Loudly" in str(body) else FakeReply(FUSED, usage=(30, 10))
+    assert fused(blend, rows)["cost"] == pytest.approx(50e-6)
+    loud = FakeReply("", usage=(30, 0))
+    again = fused(blend, rows, "--retry-failed")
+    assert (again["resumed"], again["reasons"]["empty"]) == (0, 1)
+    assert again["cost"] == pytest.approx(80e-6)  # an empty answer is paid, too
+    assert again["usage"] == {"prompt_tokens": 30, "completion_tokens": 10}
+    assert fused(blend, rows)["cost"] == pytest.approx(80e-6)
+    assert fused(blend, rows, "--restart")["cost"] == pytest.approx(30e-6)  # of a new job, which finds the other stored
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_what_was_paid_before_a_kill_is_counted(blend, tmp_path, rows, paid):
+    def kill(body: dict[str, Any]) -> FakeReply:
+        if len(paid.requests) == 2:
+            process.kill()
+        return FakeReply(FUSED, usage=(30, 10))
+
+    paid._replies = kill
+    command = [sys.executable, "-m", "llm_blender", "fuse", str(rows), "-o", "out.jsonl"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    assert process.wait() == -signal.SIGKILL
+    summary = fused(blend, rows)
+    assert (len(paid.requests), summary["resumed"]) == (3, 0)
+    assert summary["cost"] == pytest.approx(100e-6)
+    assert summary["usage"] == {"prompt_tokens": 60, "completion_tokens": 20}
 
 
 def test_the_guard_and_how_to_switch_it_off(blend, rows, ranker, server):

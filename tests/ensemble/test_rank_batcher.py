@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llm_blender.ensemble import Ensemble, Member, rank_batcher
-from llm_blender.ensemble.rank_batcher import rank_beside
+from llm_blender.ensemble.rank_batcher import arank_best
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
 from llm_blender.rankers.llm_judge import LLMJudge
@@ -55,7 +55,7 @@ async def wait(ranker: Gated, tasks: int = 0) -> None:
 
 
 def start(ranker: Gated, name: str, texts: Sequence[str], **options: Any) -> asyncio.Task[list[Ranking]]:
-    return asyncio.create_task(rank_beside(ranker, [name], [texts], **options))
+    return asyncio.create_task(arank_best(ranker, [name], [texts], **options))
 
 
 def plain(ranking: Ranking) -> str:
@@ -86,7 +86,7 @@ def test_the_rankings_of_the_bundled_ranker_do_not_depend_on_the_batch() -> None
     rows = [[f"The answer is {'very ' * (3 * i + n)}long." for n in range(2 + i)] for i in range(3)]
 
     async def run() -> list[Ranking]:
-        ranked = await asyncio.gather(*(rank_beside(ranker, [f"Ask {i}."], [row]) for i, row in enumerate(rows)))
+        ranked = await asyncio.gather(*(arank_best(ranker, [f"Ask {i}."], [row]) for i, row in enumerate(rows)))
         return [ranking for (ranking,) in ranked]
 
     alone = [ranker.rank_many([f"Ask {i}."], [row])[0] for i, row in enumerate(rows)]
@@ -171,7 +171,7 @@ def test_a_batch_ends_once_all_its_clients_have_gone() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         ranker.gate.set()
-        await rank_beside(ranker, ["next"], [["a", "bb"]])
+        await arank_best(ranker, ["next"], [["a", "bb"]])
 
     asyncio.run(run(Gated()))
     assert reports == []
@@ -200,7 +200,7 @@ def test_each_request_has_its_own_progress() -> None:
 def test_requests_of_two_event_loops_share_a_batch() -> None:
     ranker = Gated()
     threads = [
-        threading.Thread(target=lambda name=name: asyncio.run(rank_beside(ranker, [name], [["a", "bb"]])))
+        threading.Thread(target=lambda name=name: asyncio.run(arank_best(ranker, [name], [["a", "bb"]])))
         for name in "abc"
     ]
     threads[0].start()
@@ -224,7 +224,7 @@ def test_llm_judges_rank_side_by_side() -> None:
     llm = FakeLLM("judge", "A", delay=0.05)
 
     async def run(judge: LLMJudge) -> None:
-        await asyncio.gather(*(rank_beside(judge, [str(i)], [["a", "b"]], strategy="full") for i in range(3)))
+        await asyncio.gather(*(arank_best(judge, [str(i)], [["a", "b"]], strategy="full") for i in range(3)))
 
     asyncio.run(run(LLMJudge(llm)))
     assert llm.most_at_once > 2

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_blender.ranking import Interval, wilson_interval
+from llm_blender.ranking.confidence import bootstrap_draws, percentile_interval
 
 Floats = NDArray[np.float64]
-
-_LEVELS = (0.025, 0.975)
-_CELLS = 4_000_000  # counts in one block of draws: 32 MB as float64
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Difference:
 class Resampling:
     """Draws of instructions with replacement, shared by all that is measured on the same rows.
 
-    The draws are those of `llm_blender.ranking.bootstrap_interval` with the same seed. They are kept as counts, one
-    byte for each instruction and draw.
+    The draws are those of `llm_blender.ranking.bootstrap_interval` with the same seed. They are kept as counts, in
+    blocks of draws, one byte for each instruction and draw.
 
     Args:
         groups: ``[n]`` the instruction of each row; rows of one instruction are drawn together.
@@ -56,24 +54,20 @@ class Resampling:
 
     def __init__(self, groups: Sequence[int] | NDArray[np.intp], *, seed: int = 0, resamples: int = 2000) -> None:
         self._group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
-        size = int(self._group_of.max()) + 1
-        rng = np.random.default_rng(seed)
-        self._block = max(1, _CELLS // size)
-        sizes = [min(self._block, resamples - start) for start in range(0, resamples, self._block)]
-        self._counts = np.concatenate([_draw(rng, draws, size) for draws in sizes])
+        self._groups = int(self._group_of.max()) + 1
+        self._counts = [_counts(drawn) for drawn in bootstrap_draws(self._groups, seed=seed, resamples=resamples)]
 
     @property
     def weights(self) -> NDArray[np.float32]:
         """``[resamples, n]``: how often each draw holds a row."""
-        return self._counts[:, self._group_of].astype(np.float32)
+        return np.concatenate(self._counts)[:, self._group_of].astype(np.float32)
 
     def resample(self, values: Floats) -> Floats:
         """Return ``[resamples, k]`` means of each column of ``[n, k]``; NaN does not count."""
         known = ~np.isnan(values)
-        sums = np.zeros((self._counts.shape[1], 2 * values.shape[1]))
+        sums = np.zeros((self._groups, 2 * values.shape[1]))
         np.add.at(sums, self._group_of, np.hstack([np.nan_to_num(values), known]))
-        starts = range(0, len(self._counts), self._block)
-        drawn = [self._counts[start : start + self._block].astype(np.float64) @ sums for start in starts]
+        drawn = [counts.astype(np.float64) @ sums for counts in self._counts]
         totals, sizes = np.hsplit(np.concatenate(drawn), 2)
         return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)
 
@@ -87,7 +81,7 @@ class Resampling:
     def interval(self, values: Floats) -> Interval:
         """Return the interval of the mean of ``[n]`` values; NaN does not count."""
         resampled = self.resample(values[:, None])[:, 0]
-        return _interval(resampled[~np.isnan(resampled)])
+        return percentile_interval(resampled[~np.isnan(resampled)])
 
     def share(self, hits: Floats) -> Interval:
         """Return the interval of the share of ``[n]`` hits, each from 0 to 1.
@@ -95,7 +89,7 @@ class Resampling:
         Where all are 0 or all are 1, draws do not differ, and Wilson's interval counts the instructions.
         """
         share = float(hits.mean())
-        return wilson_interval(share, self._counts.shape[1]) if share in (0, 1) else self.interval(hits)
+        return wilson_interval(share, self._groups) if share in (0, 1) else self.interval(hits)
 
     def difference(self, method: str, values: Floats, others: Floats) -> Difference:
         """Compare ``[n]`` values with those of another method; a difference of 1 everywhere is a share of 1."""
@@ -110,14 +104,11 @@ class Resampling:
 def intervals(resampled: Floats) -> list[Interval | None]:
     """Return the middle 95 % of each column of ``[resamples, k]``; None for a column of NaN."""
     columns = (column[~np.isnan(column)] for column in resampled.T)
-    return [_interval(known) if len(known) else None for known in columns]
+    return [percentile_interval(known) if len(known) else None for known in columns]
 
 
-def _interval(means: Floats) -> Interval:
-    return Interval(*np.quantile(means, _LEVELS).tolist())
-
-
-def _draw(rng: np.random.Generator, draws: int, size: int) -> NDArray[np.uint8]:
-    """Return ``[draws, size]``: how often each group is drawn, which 255 draws of one never reach."""
-    places = rng.integers(size, size=(draws, size)) + np.arange(draws)[:, None] * size
-    return np.bincount(places.ravel(), minlength=draws * size).reshape(draws, size).astype(np.uint8)
+def _counts(drawn: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return ``[draws, groups]``: how often each group is drawn, which 255 draws of one never reach."""
+    draws, groups = drawn.shape
+    places = drawn + np.arange(draws)[:, None] * groups
+    return np.bincount(places.ravel(), minlength=draws * groups).reshape(draws, groups).astype(np.uint8)

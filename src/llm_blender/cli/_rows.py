@@ -29,6 +29,7 @@ from llm_blender.cli._progress import Report, progress
 from llm_blender.errors import InputError, RowError, WorkError, unknown_name
 
 if TYPE_CHECKING:
+    from llm_blender.calls import Budget
     from llm_blender.jobs import Part, Tally
     from llm_blender.stages import RankableRow, Stage
     from llm_blender.types import Example, OnProgress, Ranker, Ranking
@@ -207,12 +208,14 @@ class Worked:
         tally: what was done.
         bad: errors of the malformed rows, which were left out.
         models: LLMs of the candidates that this run read.
+        cost: dollars that all runs of the job have paid; None if a price is unknown.
         seconds: wall time.
     """
 
     tally: Tally
     bad: list[RowError]
     models: set[str | None]
+    cost: float | None
     seconds: float
 
     def summary(self, **counts: Any) -> dict[str, Any]:
@@ -249,6 +252,7 @@ def work_on_rows(
     *,
     kind: str,
     label: str,
+    pay_from: Callable[[Budget], object] | None = None,
 ) -> Worked:
     """Work on the rows of files as a resumable job, and write what comes out, whole or not at all.
 
@@ -262,18 +266,21 @@ def work_on_rows(
         job: whether to begin again, and where to work.
         kind: kind of the job.
         label: of the progress.
+        pay_from: called with the budget of the job, which records what its calls cost; None is for work without calls.
 
     Raises:
         RowError: the first malformed row, unless they are skipped.
         InputError: there is no row, all rows are malformed, or no row has a candidate by one of the LLMs.
         WorkError: no row has a result.
     """
+    from llm_blender.calls import Budget
     from llm_blender.cli.plan import Took, note_planned
     from llm_blender.data import RowWriter, check_parent, input_files, is_folder, is_table, output_files
     from llm_blender.jobs import FileWork, Job, Outputs, Parts, parts_digest, work_through_files
 
     started, models, bad = time.monotonic(), split_names(source.models), list[RowError]()
     cpu = time.process_time()
+    cost: float | None = 0.0
     files = input_files(source.file)
     if job.engine != "local" and STDIO in files:
         raise InputError("A cluster needs the number of rows before the work: give a file, not standard input.")
@@ -317,6 +324,8 @@ def work_on_rows(
         Parts(opened, as_lines=not any(map(is_table, written))) as parts,
         progress(label, "rows", show=output.show_progress) as report,
     ):
+        if pay_from is not None:
+            pay_from(Budget(on_paid=opened.paid))
         tally = work_through_files(files, work, parts, job.backend(), on_part=on_part, on_rows=report)
         if not _is_stream(output.out):
             _write_failed(Path(f"{output.out.rstrip('/')}.failed.jsonl"), tally.failed)
@@ -337,13 +346,15 @@ def work_on_rows(
                         for part in made:
                             parts.copy(part, writer)
                     outputs.add(out, digest, len(made))
-    worked = Worked(tally, bad, set(seen), time.monotonic() - started)
+        if pay_from is not None:
+            cost = None if opened.unpriced else opened.cost
+    worked = Worked(tally, bad, set(seen), cost, time.monotonic() - started)
     rows = tally.rows + len(tally.failed)
     took = Took(
         rows - tally.resumed,
         worked.seconds,
         time.process_time() - cpu if job.engine == "local" else None,
-        None if tally.counts.get("unpriced") else tally.counts.get("cost", 0.0),
+        cost,
     )
     note_planned(output.out, kind, stage.settings, rows, took)
     return worked

@@ -26,6 +26,7 @@ from llm_blender.cli._rows import RowOptions, Worked, work_on_rows
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
+    from llm_blender.calls import Budget
     from llm_blender.config import Config
     from llm_blender.ensemble import Ensemble
     from llm_blender.fusers.guard import Order
@@ -80,16 +81,19 @@ def fuse(
     model of one's own; calls of an LLM stay in this process.
 
     JSON, unless the rows go to standard output: {rows, skipped, resumed, failed, fused, reasons, usage, cost,
-    truncated, seconds}.
+    truncated, seconds}. usage is that of the texts in OUT, and cost the dollars paid in all runs of the job, also for
+    answers that are not in OUT.
     """
     from llm_blender.ensemble import fuser_name
     from llm_blender.fusers import CHAT
+    from llm_blender.fusers.chat_fuser import within_budget
     from llm_blender.rankers.checkpoints import ranker_identity
 
     loaded = EnsembleOptions(fuser=fuser, device=device, config=config).load_config()
     name, judge = fuser_name(loaded), ranker or loaded.ranker.name
     stage = fuse_stage(loaded, ranker, source, mode, top_k, order, guard, device, options)
-    if name.partition(":")[0] == CHAT and job.engine != "local":
+    calls_llm = name.partition(":")[0] == CHAT
+    if calls_llm and job.engine != "local":
         raise InputError(f"The calls of the fuser {name} stay in one process: use --engine local, or another fuser.")
     llms = None
     if job.engine == "local":
@@ -104,7 +108,13 @@ def fuse(
         "fuser_checkpoint": ranker_identity(folder) if Path(folder).is_dir() else None,
         "skip_bad": source.skip_bad,
     }
-    worked = work_on_rows(source, stage, settings, output, job, kind="fuse", label="fusing")
+
+    def pay_from(budget: Budget) -> None:
+        stage.guarded.fuser = within_budget(stage.guarded.fuser, budget)
+
+    worked = work_on_rows(
+        source, stage, settings, output, job, kind="fuse", label="fusing", pay_from=pay_from if calls_llm else None
+    )
     summary = _summary(worked)
     _remark(worked, summary, stage.guarded.fuser.name if job.engine == "local" else name)
     output.print_summary(summary)
@@ -166,7 +176,7 @@ def _summary(worked: Worked) -> dict[str, Any]:
         fused=int(counts.get("fused", 0)),
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
         usage={name: int(counts.get(name, 0)) for name in ("prompt_tokens", "completion_tokens")},
-        cost=None if counts.get("unpriced") else counts.get("cost", 0.0),
+        cost=worked.cost,
         truncated=worked.mean("truncated", counts.get("fusions", 0)),
     )
 

@@ -6,19 +6,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
-from llm_blender.calls import Budget, Caller, beside, first_seeds, run_to_end
+from llm_blender.calls import Budget, Caller, first_seeds, run_in_store_thread, run_to_end
 from llm_blender.config import Config, EmbeddedConfig, load_config
 from llm_blender.ensemble.form import Form
 from llm_blender.ensemble.gathering import Call, Gathered, Observer, gather
 from llm_blender.ensemble.judge import Judge, load_judge
-from llm_blender.ensemble.rank_batcher import rank_beside
+from llm_blender.ensemble.rank_batcher import arank_best
 from llm_blender.ensemble.settings import EnsembleSettings, Mode
 from llm_blender.errors import ConfigError, InputError, NoAnswerError, StoreError, describe_failures, sentence
 from llm_blender.fusers import (
@@ -38,9 +38,11 @@ from llm_blender.store import Store
 from llm_blender.types import (
     LLM,
     Answer,
+    Candidate,
     Fuser,
     FusionReport,
     Instruction,
+    Message,
     Ranker,
     Ranking,
     Sampling,
@@ -315,65 +317,43 @@ class Ensemble:
         messages = to_messages(prompt)
         budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
         store = self.store if cache else None
-        members = self.members if members is None else members
-        seeds = first_seeds(((member.llm, member.samples) for member in members), seed)
-        calls = [
-            Call(Caller(member.llm, store, budget), Sampling(seed=own, sample=sample))
-            for member, own in zip(members, seeds, strict=True)
-            for sample in range(member.samples)
-        ]
-        for call in calls:
-            budget.check(call.caller.llm, messages, call.sampling)
+        calls = _calls(self.members if members is None else members, messages, seed, budget, store)
         observer.started([call.caller.llm.name for call in calls])
-        load = fuser or (lambda: self.fuser)
-        try:
-            async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
-                tasks.create_task(self._loaded_ranker())
-                loading = tasks.create_task(asyncio.to_thread(load)) if fusing else None
-                gathering = tasks.create_task(gather(calls, messages, limits.for_llms(fusing=fusing), observer, form))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-        gathered = gathering.result()
-        if not gathered.candidates:
+        gathering = gather(calls, messages, limits.for_llms(fusing=fusing), observer, form)
+        gathered, loaded = await self._while_loading(gathering, (fuser or (lambda: self.fuser)) if fusing else None)
+        candidates = [*gathered.candidates.values()]
+        if not candidates:
             failures = tuple(gathered.failures.values())
             reasons = sentence(describe_failures(failures))
             raise NoAnswerError(f"No LLM gave an answer: {reasons}", failures, cost=budget.cost, usage=budget.usage)
-        texts = [candidate.text for candidate in gathered.candidates.values()]
-        models = [candidate.model for candidate in gathered.candidates.values()]
-        cut = [candidate.cut_off for candidate in gathered.candidates.values()]
+        llms = models_of([call.caller.llm for call in calls])
         draw = seed if strategy_seed is None else strategy_seed
-        # Priors and a judge can lift any candidate (and priors from the record learn more from all pairs); those that
-        # were cut off make room at the top.
-        later = settings.priors is not None or self.judge is not None
-        wanted = None if later else _wanted(settings) + sum(cut)
-        ranking = await self._rank(prompt, texts, settings, draw, observer, wanted)
-        if settings.record and self.store is not None:
-            by_name = models_of([call.caller.llm for call in calls])
-            record = partial(_keep, Record(self.store), prompt, by_name, ranking, models, texts)
-            await beside(self.store, record)
-        if (priors := await self._priors(settings)) is not None:
-            ranking = priors.apply(ranking, models)
-        if self.judge is not None:
-            seconds = limits.for_judge(time.perf_counter() - started, fusing=fusing)
-            (ranking,) = await self.judge.judge(
-                [ranking],
-                [prompt],
-                [texts],
-                settings.close_calls,
-                models=[models],
-                cut=[cut],
-                seconds=seconds,
-                budgets=[budget],
-                store=store,
-            )
+        ranking = await self._rank_answers(prompt, candidates, llms, settings, draw, observer)
+        texts, cut = [candidate.text for candidate in candidates], [candidate.cut_off for candidate in candidates]
+        models = [candidate.model for candidate in candidates]
+        seconds = limits.for_judge(time.perf_counter() - started, fusing=fusing)
+        ranking = await self._add_verdicts(ranking, prompt, texts, settings, seconds, budget, store, models, cut)
         ranking = _whole_first(ranking, cut)
         report = None
-        if loading is not None:
-            seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loading.result(), budget)
+        if loaded is not None:
+            seconds, counted = limits.for_fuser(time.perf_counter() - started), within_budget(loaded, budget)
             report = await self._fuse(settings, counted, prompt, texts, ranking, seed, seconds, observer)
-            if counted is loading.result() and report.fusion is not None:  # it calls no LLM
+            if counted is loaded and report.fusion is not None:  # it calls no LLM
                 budget.pay(report.fusion)
         return _answer(len(calls), gathered, ranking, report, budget, time.perf_counter() - started)
+
+    async def _while_loading(
+        self, gathering: Coroutine[Any, Any, Gathered], fuser: Callable[[], Fuser] | None
+    ) -> tuple[Gathered, Fuser | None]:
+        """Gather the answers while the ranker loads, and the fuser where there is a function that loads one."""
+        try:
+            async with asyncio.TaskGroup() as tasks:  # a failure cancels the others, and waits for their end
+                tasks.create_task(self._loaded_ranker())
+                loading = None if fuser is None else tasks.create_task(asyncio.to_thread(fuser))
+                gathered = tasks.create_task(gathering)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return gathered.result(), None if loading is None else loading.result()
 
     async def arank(
         self,
@@ -393,18 +373,32 @@ class Ensemble:
         settings, observer, started = settings or self.settings, observer or Observer(), time.perf_counter()
         wanted = None if settings.mode == "pick" or self.judge is not None else _wanted(settings)
         ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
-        if self.judge is not None:
-            limits = replace(settings.limits, total=settings.limits.total or settings.limits.deadline)
-            (ranking,) = await self.judge.judge(
-                [ranking],
-                [prompt],
-                [texts],
-                settings.close_calls,
-                seconds=limits.for_judge(time.perf_counter() - started, fusing=settings.mode != "pick"),
-                budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)],
-                store=self.store,
-            )
-        return ranking
+        limits = replace(settings.limits, total=settings.limits.total or settings.limits.deadline)
+        seconds = limits.for_judge(time.perf_counter() - started, fusing=settings.mode != "pick")
+        budget = Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=observer.paid)
+        return await self._add_verdicts(ranking, prompt, texts, settings, seconds, budget, self.store)
+
+    async def _rank_answers(
+        self,
+        prompt: Instruction,
+        candidates: Sequence[Candidate],
+        llms: Mapping[str, str],
+        settings: EnsembleSettings,
+        seed: int,
+        observer: Observer,
+    ) -> Ranking:
+        """Rank answers by the ranker and the priors of their LLMs; record what the ranker alone finds."""
+        texts, models = [candidate.text for candidate in candidates], [candidate.model for candidate in candidates]
+        # Priors and a judge can lift any candidate (and priors from the record learn more from all pairs); those that
+        # were cut off make room at the top.
+        later = settings.priors is not None or self.judge is not None
+        wanted = None if later else _wanted(settings) + sum(candidate.cut_off for candidate in candidates)
+        ranking = await self._rank(prompt, texts, settings, seed, observer, wanted)
+        if settings.record and self.store is not None:
+            record = partial(_keep, Record(self.store), prompt, llms, ranking, models, texts)
+            await run_in_store_thread(self.store, record)
+        priors = await self._priors(settings)
+        return ranking if priors is None else priors.apply(ranking, models)
 
     async def _rank(
         self,
@@ -425,8 +419,36 @@ class Ensemble:
         if len(texts) == 1 and isinstance(ranker, PairwiseRanker):
             (ranking,) = rank_with([texts], _no_pairs, temperature=ranker.temperature, **options)
         else:
-            (ranking,) = await rank_beside(ranker, [prompt], [texts], k, **options)
+            (ranking,) = await arank_best(ranker, [prompt], [texts], k, **options)
         return ranking
+
+    async def _add_verdicts(
+        self,
+        ranking: Ranking,
+        prompt: Instruction,
+        texts: Sequence[str],
+        settings: EnsembleSettings,
+        seconds: float | None,
+        budget: Budget,
+        store: Store | None,
+        models: Sequence[str | None] = (),
+        cut: Sequence[bool] = (),
+    ) -> Ranking:
+        """Add the verdicts of the judge, if there is one, to a ranking."""
+        if self.judge is None:
+            return ranking
+        (judged,) = await self.judge.judge(
+            [ranking],
+            [prompt],
+            [texts],
+            settings.close_calls,
+            models=[models],
+            cut=[cut],
+            seconds=seconds,
+            budgets=[budget],
+            store=store,
+        )
+        return judged
 
     async def afuse(
         self,
@@ -469,8 +491,23 @@ class Ensemble:
             rule=settings.rule,
         )
         return await guarded.afuse(
-            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=rank_beside
+            prompt, texts, ranking, seed=seed, deadline=seconds, on_text=observer.fusing, rank=arank_best
         )
+
+
+def _calls(
+    members: Sequence[Member], messages: Sequence[Message], seed: int, budget: Budget, store: Store | None
+) -> list[Call]:
+    """Make the calls of a prompt; raise InputError for an LLM of unknown price where the cost is limited."""
+    seeds = first_seeds(((member.llm, member.samples) for member in members), seed)
+    calls = [
+        Call(Caller(member.llm, store, budget), Sampling(seed=own, sample=sample))
+        for member, own in zip(members, seeds, strict=True)
+        for sample in range(member.samples)
+    ]
+    for call in calls:
+        budget.check(call.caller.llm, messages, call.sampling)
+    return calls
 
 
 def _wanted(settings: EnsembleSettings) -> int:

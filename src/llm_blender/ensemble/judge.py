@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from llm_blender.calls import Budget, Caller, CallStore, call_many
-from llm_blender.ensemble.rank_batcher import rank_beside
+from llm_blender.ensemble.rank_batcher import arank_best
 from llm_blender.errors import Failure, LLMBlenderError, LLMError, NotFoundError
 from llm_blender.rankers.llm_judge import SAMPLING, LLMJudge
 from llm_blender.ranking import CloseCalls, add_verdicts, closest_pair, verdict_of
@@ -175,7 +175,7 @@ class Judge:
         texts = [[work.texts[pair.row][i] for i in (pair.a, pair.b)] for pair in pairs]
         results: Sequence[Comparison | Failure]
         try:
-            rankings = await rank_beside(judge, prompts, texts, strategy="full")
+            rankings = await arank_best(judge, prompts, texts, strategy="full")
             results = [Comparison.from_ranking(ranking) for ranking in rankings]
         except LLMBlenderError as error:
             results = [Failure(self.name, "bad_response", f"{self.name}: {error}")] * len(pairs)

@@ -1,4 +1,4 @@
-"""Rank beside the event loop: prompts that come while a ranker is busy are its next batch."""
+"""Rank in threads, for the event loop: prompts that come while a ranker is busy are its next batch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _BATCHES = ThreadPoolExecutor(thread_name_prefix="llm-blender-ranker")
 _ALONE = ThreadPoolExecutor(2, thread_name_prefix="llm-blender-ranker-alone")
 
 
-async def rank_beside(
+async def arank_best(
     ranker: Ranker,
     prompts: Sequence[Instruction],
     texts: Sequence[Sequence[str]],
     k: int | None = None,
     **options: Unpack[RankerOptions],
 ) -> list[Ranking]:
-    """Rank in a thread beside the event loop, see `rank_best`; short texts of a quick ranker need none.
+    """Rank as `rank_best` does, in a thread beside the event loop; short texts of a quick ranker need none.
 
     A ranker that is idle begins at once. What comes with the same options while it is busy is ranked in one batch, of
     at most `MOST_CHARS` characters, whose rankings are those of each request alone. Where a batch fails, each of its

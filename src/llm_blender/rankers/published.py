@@ -143,8 +143,8 @@ class PublishedConfig:
         if name in _DEBERTA_V3:
             return _deberta_v3(*_DEBERTA_V3[name])
         try:
-            beside = folder / name if name else folder
-            path = beside / "config.json" if name and beside.is_dir() else find_config(name)
+            local = folder / name if name else folder
+            path = local / "config.json" if name and local.is_dir() else find_config(name)
             return read_config(path.parent)
         except (CheckpointError, NotFoundError) as error:
             raise CheckpointError(

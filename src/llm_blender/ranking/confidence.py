@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -195,13 +196,33 @@ def bootstrap_interval(
     if group_of.shape != x.shape:
         raise InputError(f"{len(x)} values need as many groups, not an array of shape {list(group_of.shape)}.")
     sums, counts = np.bincount(group_of, weights=x), np.bincount(group_of)
-    rng = np.random.default_rng(seed)
-    block = max(1, cells // len(sums))
-    means = np.empty(resamples)
+    draws = bootstrap_draws(len(sums), seed=seed, resamples=resamples, cells=cells)
+    means = [sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in draws]
+    return percentile_interval(np.concatenate(means), level)
+
+
+def bootstrap_draws(
+    groups: int, *, seed: int = 0, resamples: int = 2000, cells: int = 4_000_000
+) -> Iterator[NDArray[np.int64]]:
+    """Draw as many groups as there are, with replacement, again and again.
+
+    Args:
+        groups: number of groups, at least 1.
+        seed: of the draws.
+        resamples: number of draws.
+        cells: number of indices drawn at a time, 8 bytes each; affects memory, not the draws.
+
+    Yields:
+        ``[draws, groups]`` indices of groups, `resamples` draws in all.
+    """
+    rng, block = np.random.default_rng(seed), max(1, cells // groups)
     for start in range(0, resamples, block):
-        drawn = rng.integers(len(sums), size=(min(block, resamples - start), len(sums)))
-        means[start : start + block] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        yield rng.integers(groups, size=(min(block, resamples - start), groups))
+
+
+def percentile_interval(resampled: Floats, level: float = 0.95) -> Interval:
+    """Return the interval that holds the middle of ``[resamples]`` values, `level` of them."""
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Interval(low, high)
 
 

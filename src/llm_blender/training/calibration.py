@@ -133,8 +133,8 @@ def recalibrate(config: PairRankerConfig, found: TrainedPairs) -> tuple[PairRank
                 (share := getattr(fit.weights[situation], name) / fit.temperature),
             )
         else:
-            beside = own.model / old.two.model if old.two.model else 1.0
-            model, agreement, share = alone * (1 - kept * (1 - beside)), 1.0, kept
+            relative = own.model / old.two.model if old.two.model else 1.0
+            model, agreement, share = alone * (1 - kept * (1 - relative)), 1.0, kept
         weights[situation] = Weights(
             model=model,
             consensus=scale * share * own.consensus,

@@ -128,8 +128,8 @@ def _base(adapter: Path, given: str | None) -> Path:
         raise CheckpointError(f"{path} is not a JSON object.") from error
     if not name:
         raise CheckpointError(f"{path} does not name the model that it adapts: give it as `base`.")
-    beside = adapter / name
-    return beside if beside.is_dir() else find_folder("base model", name)
+    local = adapter / name
+    return local if local.is_dir() else find_folder("base model", name)
 
 
 def _adapted(model: Any, adapter: Path) -> Any:

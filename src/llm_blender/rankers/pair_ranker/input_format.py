@@ -109,14 +109,15 @@ class InputFormat:
         kept = _CHARS * self.config.max_length
         return text if len(text) <= 2 * kept else text[:kept] + text[-kept:]
 
-    def fit_source(self, ids: list[int], tail: float | None = None) -> list[int]:
+    def fit_source(self, ids: list[int], tail_share: float | None = None) -> list[int]:
         """Cut an instruction to `source_max_length`: keep its head, and its tail, which holds the last turn.
 
         Args:
             ids: of the whole instruction.
-            tail: share of the kept tokens that comes from its end; None takes the configuration's.
+            tail_share: share of the kept tokens that comes from its end; None takes the configuration's.
         """
-        return _cut(ids, self.config.source_max_length, self.config.source_tail if tail is None else tail)
+        share = self.config.source_tail if tail_share is None else tail_share
+        return _cut(ids, self.config.source_max_length, share)
 
     def fit_candidate(self, ids: list[int], source_length: int) -> list[int]:
         """Cut a candidate to the budget that the fitted instruction leaves, halved if a sequence holds two."""
@@ -153,7 +154,7 @@ class FittedTexts:
         input_format: tokenises and cuts.
         prompts: the instructions as texts.
         candidates: texts of each.
-        tails: for each instruction, the share of the kept tokens that comes from its end.
+        tail_shares: for each instruction, the share of the kept tokens that comes from its end.
         legacy_batch: number of instructions whose candidates get the budget that the longest of them leaves, as in
             the batches of llm-blender 0.0.2; 0 treats each instruction by itself.
 
@@ -167,7 +168,7 @@ class FittedTexts:
         input_format: InputFormat,
         prompts: Sequence[str],
         candidates: Sequence[Sequence[str]],
-        tails: Sequence[float],
+        tail_shares: Sequence[float],
         legacy_batch: int = 0,
     ) -> None:
         self._format = input_format
@@ -179,7 +180,7 @@ class FittedTexts:
             for text, cut in zip(unique, short, strict=True)
         }
         self._sources = [
-            input_format.fit_source(ids[prompt], tail) for prompt, tail in zip(prompts, tails, strict=True)
+            input_format.fit_source(ids[prompt], share) for prompt, share in zip(prompts, tail_shares, strict=True)
         ]
         lengths = _longest([len(source) for source in self._sources], legacy_batch or 1)
         self._candidates = [

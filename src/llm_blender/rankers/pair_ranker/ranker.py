@@ -52,7 +52,7 @@ Truncation = Literal["auto", "right", "left", "middle"]
 
 _PRECISIONS = {"onnx": ("int8", "fp32"), "openvino": ("fp32", "bf16"), "torch": ()}
 """Precisions of each backend, its default first."""
-_TAILS = {"right": 0.0, "left": 1.0, "middle": 0.5}
+_TAIL_SHARES = {"right": 0.0, "left": 1.0, "middle": 0.5}
 
 
 class PairRanker(PairwiseRanker, Pretrained):
@@ -84,8 +84,8 @@ class PairRanker(PairwiseRanker, Pretrained):
         truncation: Truncation = "auto",
         evidence: bool = True,
     ) -> None:
-        if truncation != "auto" and truncation not in _TAILS:
-            raise unknown_name("truncation", truncation, ["auto", *_TAILS])
+        if truncation != "auto" and truncation not in _TAIL_SHARES:
+            raise unknown_name("truncation", truncation, ["auto", *_TAIL_SHARES])
         self.backend, self.input_format, self.folder = backend, input_format, folder
         self.config: PairRankerConfig = input_format.config
         self.max_tokens, self.truncation = max_tokens, truncation
@@ -321,9 +321,9 @@ class PairRanker(PairwiseRanker, Pretrained):
     def _comparer(
         self, instructions: Sequence[Instruction], candidates: Sequence[Sequence[str]], legacy_batch: int = 0
     ) -> PairComparer | LateComparer:
-        tails = [self._tail(instruction) for instruction in instructions]
+        tail_shares = [self._tail_share(instruction) for instruction in instructions]
         prompts = [instruction_text(instruction) for instruction in instructions]
-        texts = FittedTexts(self.input_format, prompts, candidates, tails, legacy_batch)
+        texts = FittedTexts(self.input_format, prompts, candidates, tail_shares, legacy_batch)
         if self.config.alone_layers:
             reading = self.config.alone_layers
             layers = reading, int(self.config.backbone["num_hidden_layers"]) - reading
@@ -334,10 +334,10 @@ class PairRanker(PairwiseRanker, Pretrained):
         truncated: list[float] = compare.texts.truncated
         return [replace(ranking, truncated=share) for ranking, share in zip(rankings, truncated, strict=True)]
 
-    def _tail(self, instruction: Instruction) -> float:
+    def _tail_share(self, instruction: Instruction) -> float:
         """Return the share of a too long instruction that is kept from its end."""
         if self.truncation != "auto":
-            return _TAILS[self.truncation]
+            return _TAIL_SHARES[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
 
