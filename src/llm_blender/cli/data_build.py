@@ -21,6 +21,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import DEGRADED, counted, note, print_json
 from llm_blender.cli._progress import dollars, job_progress, stopping
+from llm_blender.cli._rows import keep_input
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def build(
     from llm_blender.datasets import BuildPlan, build_data
     from llm_blender.rankers.llm_judge import CRITERIA
 
+    keep_input(sources, output.out)
     base = PAPER_LENGTHS if paper_lengths else NO_LENGTHS
     plan = BuildPlan(
         sources=tuple(sources),
