@@ -163,8 +163,9 @@ def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Me
     if not np.isnan(wins).all():
         note("P(win): how often a judge would prefer the answer to another candidate, on average")
     if not whole.all():
-        note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
-    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
+        rough = "compares some of the pairs: the order behind the first one is rough"
+        note(f"{ranking.strategy} {rough}; --strategy full compares all")
+    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) and most.count > 1:
         note(f"{most.count} of {most.total} agree on {most.answer}")
     for line in _verdicts(ranking):
         note(line)

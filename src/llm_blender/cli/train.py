@@ -361,7 +361,8 @@ def ranker(
     elif dev := quality.dev:
         interval = f"95 %: {dev['agreement_low']:.3f} to {dev['agreement_high']:.3f}"
         before = f"; before training {quality.before['agreement']:.3f}" if quality.before else ""
-        typer.echo(f"dev agreement {dev['agreement']:.3f} ({interval}){before}; longest answer {dev['longest']:.3f}")
+        agreement = f"agreement on pairs held out {dev['agreement']:.3f} ({interval})"
+        typer.echo(f"{agreement}{before}; longest answer {dev['longest']:.3f}")
 
 
 def _plan(
