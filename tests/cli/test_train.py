@@ -253,6 +253,9 @@ class TestCalibrate:
         assert result.exit_code == 2
         assert message in result.stderr
 
+    def test_the_bundled_ranker_is_no_folder(self, refuse, pools):
+        refuse("train", "calibrate", "bundled", pools, message="There is no folder bundled; `blend train ranker` makes")
+
 
 class TestVotes:
     @pytest.fixture

@@ -29,7 +29,7 @@ class Row:
     Attributes:
         rank: its place; None without an answer.
         name: of the LLM, with the number of the sample if it gave several.
-        win: probability to beat another candidate, or the score, formatted; may be empty.
+        win: probability to beat another candidate, formatted; may be empty.
         candidate: its values, as of `Candidate.to_dict`.
         remarks: further words.
     """
@@ -57,14 +57,9 @@ class Row:
         )
 
 
-def print_rows(rows: Sequence[Row], win: str = "P(win)") -> None:
-    """Print a table of at most 80 columns, without columns that are empty; remarks that do not fit get their own line.
-
-    Args:
-        rows: the lines.
-        win: heading of the column of `Row.win`.
-    """
-    lines = [tuple(win if name == "P(win)" else name for name in _COLUMNS), *(row.cells for row in rows)]
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print a table of at most 80 columns, without empty ones; remarks that do not fit get their own line."""
+    lines = [_COLUMNS, *(row.cells for row in rows)]
     kept = [i for i in range(len(_COLUMNS)) if i < 2 or any(line[i] for line in lines[1:])]
     widths = {i: max(len(line[i]) for line in lines) for i in kept}
     for line, row in zip(lines, [None, *rows], strict=True):

@@ -168,9 +168,8 @@ def _print_whole(kept: KeptAnswer, *, plain: bool) -> None:
         Row(
             values.get("rank"),
             values.get("model") or "?",
-            "" if values.get("score") is None else f"{values['score']:.2f}",
-            values,
-            ("cut off",) * candidate.cut_off,
+            candidate=values,
+            remarks=("cut off",) * candidate.cut_off,
         )
         for values, candidate in sorted(pairs, key=lambda pair: pair[0].get("rank", 1))
     ]
@@ -178,6 +177,6 @@ def _print_whole(kept: KeptAnswer, *, plain: bool) -> None:
         Row(None, failure.get("model", "?"), remarks=(failure.get("reason", "").replace("_", " "),))
         for failure in kept.report.get("failures") or ()
     ]
-    print_rows(rows, win="score")
+    print_rows(rows)
     typer.echo()
     print_text(kept.text, plain=plain)
