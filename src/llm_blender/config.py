@@ -489,7 +489,7 @@ def load_config(path: str | Path | None = None) -> Config:
     if path is not None:
         path = Path(path)
         if not path.exists():
-            raise NotFoundError(f"There is no configuration file {path}; check --config.")
+            raise NotFoundError(f"There is no configuration file {path} (looked in {Path.cwd()}).")
         return _read(path)
     for found in (Path(CONFIG_NAME), platformdirs.user_config_path("llm-blender") / CONFIG_NAME):
         if found.is_file():

@@ -195,15 +195,15 @@ def _observer(stack: contextlib.ExitStack) -> BuildObserver:
 
 def _remark(built: Built) -> None:
     for name, (count, reason) in built.missing.items():
-        note(f"{name}: {count:,} answers are missing, the first: {reason}; the same command retries them")
+        note(f"{name}: {counted(count, 'answers')} missing, the first: {reason}; the same command tries again")
     if built.dropped:
-        note(f"{built.dropped:,} rows without an LLM's answer left out")
+        note(f"{counted(built.dropped, 'rows')} without an LLM's answer left out")
     for metric, reason in built.measured.unavailable.items():
         note(f"{metric} was not measured: {reason}")
     if built.consistency is not None:
         _note_consistency(built.plan.judge or "", built.consistency)
     if built.unjudged:
-        note(f"{built.unjudged:,} judgements failed; the same command retries them")
+        note(f"{counted(built.unjudged, 'judgements')} failed; the same command tries again")
     for file in built.written:
         candidates = counted(file.candidates, "candidates")
         note(f"{counted(file.rows, 'rows')} with {candidates} in {file.path}, and its card {file.card}")
@@ -212,7 +212,7 @@ def _remark(built: Built) -> None:
 
 def _note_consistency(judge: str, consistency: Consistency) -> None:
     """Print the judge's outcomes and its agreement with itself to standard error."""
-    outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in consistency.outcomes.items())
+    outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in consistency.outcomes.items()) or "no outcome"
     note(f"judge {judge}: {consistency.pairs:,} pairs, {consistency.replies:,} replies; {outcomes}")
     if consistency.flip_rate is not None:
         share = consistency.first_wins
