@@ -206,6 +206,7 @@ class BlendGroup(TyperGroup):
 
 
 _EXTRA = re.compile(r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", re.DOTALL)
+_DASH = re.compile(r"^(No such option: -(?:\d|\S*\s(?!\(Possible)).*)$", re.DOTALL)
 _QUESTION = re.compile(r"^(No such command '.*\s.*')$", re.DOTALL)
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside typer
 
@@ -221,6 +222,7 @@ def _usage_errors() -> Iterator[None]:
             raise
         text = re.sub(r"^(Invalid value for )?([^:]*): should", r"\2 should", plain_words(text))
         text = _EXTRA.sub(r"Unexpected: \1; a text with spaces is in quotes", text)
+        text = _DASH.sub(r"\1; a text that begins with - comes after --", text)
         text = _QUESTION.sub(r"\1: `blend ask` asks a question", text)
         end = " See" if text.endswith("?") else "; see"
         _report_error(error, f"{text}{end} `{ctx.command_path} {ctx.help_option_names[0]}`.")
