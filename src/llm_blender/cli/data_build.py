@@ -59,7 +59,7 @@ def build(
     *,
     config: ConfigOption = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="Draw N instructions.", show_default="all that pass")
+        int | None, typer.Option("-n", metavar="N", min=1, help="Draw N instructions.", show_default="all that pass")
     ] = None,
     prompt_tokens: Annotated[
         str, typer.Option(metavar="MIN-MAX", help="Keep prompts of this length; 5-127 in the paper.")

@@ -37,7 +37,7 @@ def logs(
         typer.Argument(metavar="NUMBER|WORD", help="The number of an answer to show whole, or words to search for."),
     ] = None,
     *,
-    limit: Annotated[int, typer.Option("-n", min=1, help="List at most N answers, the newest ones.")] = 20,
+    limit: Annotated[int, typer.Option("-n", metavar="N", min=1, help="List at most N answers, the newest ones.")] = 20,
     everything: Annotated[
         bool, typer.Option("--all", help="Include the answers of the playground of `blend serve`.")
     ] = False,
