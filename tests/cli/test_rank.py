@@ -367,7 +367,14 @@ def test_an_existing_file_is_replaced_only_by_a_whole_one(blend, rows, ranker):
 
 @pytest.mark.parametrize(
     "command",
-    [["rank", "--best-of-n"], ["run"], ["data", "preferences"], ["data", "build"], ["data", "import"]],
+    [
+        ["rank", "--best-of-n"],
+        ["run"],
+        ["data", "preferences"],
+        ["data", "build"],
+        ["data", "import"],
+        ["priors", "fit", "--from", "pairs"],
+    ],
     ids=" ".join,
 )
 def test_an_output_that_holds_less_does_not_replace_its_input(refuse, rows, command):
