@@ -132,6 +132,8 @@ def test_a_price_makes_a_cost() -> None:
         ("ranker = 1", 'blend.toml: "ranker" should be a table'),
         ('[ensemble]\nmode = "merge"', "[ensemble]: \"mode\" should be 'pick', 'fuse' or 'auto'"),
         ("[ranker]\nbudget = 0", '[ranker]: "budget" should be at least 1'),
+        (LLAMA + "price = 0.15", '"price" should be a table such as { input = 0.15, output = 0.6 }, in dollars per'),
+        (LLAMA + 'api_key_env = "sk-1-secret"', '"api_key_env" should be the name of a variable of the environment'),
         (LLAMA + 'temperature = "hot"', '"temperature" should be a valid number'),
         (LLAMA + "samples = true", '"samples" should be a valid integer'),
         (LLAMA + "timeout = inf", '"timeout" should be a finite number'),
@@ -174,6 +176,7 @@ def test_more_than_three_problems_are_counted() -> None:
         LLAMA + 'api_key = "sk-very-secret"',
         LLAMA.replace("http://", "http://user:sk-very-secret@"),
         LLAMA + 'api_kye = "sk-very-secret"',
+        LLAMA + 'api_key_env = "sk-very-secret"',
     ],
 )
 def test_a_key_in_the_file_is_refused_and_not_repeated(text: str) -> None:
@@ -245,3 +248,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'[ranker]\nname = "\xe9"')
     with pytest.raises(ConfigError, match="UTF-8"):
         load_config(tmp_path / "latin.toml")
+
+
+def test_a_model_may_be_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "blend.toml"
+    path.write_text('[ranker]\nname = "./mine"\n[fuser]\nname = "fuser"')
+    assert load_config(path).ranker.name == "./mine"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "fuser").mkdir()
+    assert load_config(path).ranker.name == str(tmp_path / "mine")
+    assert load_config(path).fuser.name == "fuser"  # may be a name that is known
+    monkeypatch.chdir(tmp_path)
+    assert load_config("blend.toml").ranker.name == "./mine"

@@ -67,6 +67,12 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) and value not in os.environ:
+        raise ValueError('should be the name of a variable of the environment, such as "OPENAI_API_KEY", not the key')
+    return value
+
+
 def _name(value: str) -> str:
     if not value.strip() or value != value.strip():
         raise ValueError("should be a text without spaces around it")
@@ -81,6 +87,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Devices = Annotated[str, BeforeValidator(_joined), AfterValidator(_name)]
 """Names of devices, separated by commas; a list of them is joined."""
 DType = Literal["float32", "bfloat16", "float16"]
+Variable = Annotated[str, AfterValidator(_variable)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -161,7 +168,7 @@ class OpenAIConfig(_LLMConfig):
 
     provider: Literal["openai"] = "openai"
     base_url: HttpUrl
-    api_key_env: Name | None = None
+    api_key_env: Variable | None = None
     timeout: Seconds = 60.0
     concurrency: int = Field(default=4, ge=1)
     rpm: float | None = Field(default=None, gt=0)
@@ -237,7 +244,7 @@ class RankerConfig(_Section):
     """``[ranker]``: the ranker that compares the candidates.
 
     Attributes:
-        name: ``bundled``, a checkpoint on the Hub, or a folder.
+        name: ``bundled``, a checkpoint on the Hub, or a folder; ``./…`` may be relative to the folder of this file.
         strategy: pairs to compare; ``auto`` chooses by what is wanted, the best one or an order, and by the budget.
         budget: maximum number of comparisons for one prompt.
         priors: file of LLM strengths by ``blend priors fit``, relative to the folder of this file; ``auto`` learns them
@@ -282,8 +289,8 @@ class FuserConfig(_Section):
 
     Attributes:
         name: ``chat`` (the first ``[[llm]]``), ``chat:NAME`` (that one), ``consensus`` (no model), ``embedded:DIR``
-            (an adapter of the embedded LLM), a checkpoint on the Hub, or a folder. None is ``consensus`` if all answers
-            come from the embedded demonstration model, else ``chat``.
+            (an adapter of the embedded LLM), a checkpoint on the Hub, or a folder, as for the ranker. None is
+            ``consensus`` if all answers come from the embedded demonstration model, else ``chat``.
         top_k: maximum number of candidates to fuse, the best ones.
         guard: return a fused text only if the ranker prefers it to the best candidate.
         prefer: probability above which the ranker prefers it; None, as for the next two, is the default of
@@ -355,7 +362,7 @@ class ServerConfig(_Section):
 
     host: Name = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    keys_env: Name = "LLM_BLENDER_KEYS"
+    keys_env: Variable = "LLM_BLENDER_KEYS"
     keys_file: Name | None = None
     origins: list[str] = Field(default=[])
     concurrency: int = Field(default=32, ge=1)
@@ -435,7 +442,12 @@ class Config(_Section):
         except ValidationError as error:
             # The text of the error would show the values, and an API key might be among them.
             raise ConfigError(f"{where}: {_explain(error, values)}") from None
-        config._path = None if path is None else Path(path)
+        if path is not None:
+            folder = Path(path).parent
+            ranker = config.ranker.model_copy(update={"name": _beside(folder, config.ranker.name)})
+            fuser = config.fuser.model_copy(update={"name": _beside(folder, config.fuser.name)})
+            config = config.model_copy(update={"ranker": ranker, "fuser": fuser})
+            config._path = Path(path)
         return config
 
     @model_validator(mode="after")
@@ -477,7 +489,7 @@ def load_config(path: str | Path | None = None) -> Config:
     if path is not None:
         path = Path(path)
         if not path.exists():
-            raise NotFoundError(f"There is no configuration file {path}; check --config.")
+            raise NotFoundError(f"There is no configuration file {path} (looked in {Path.cwd()}).")
         return _read(path)
     for found in (Path(CONFIG_NAME), platformdirs.user_config_path("llm-blender") / CONFIG_NAME):
         if found.is_file():
@@ -493,6 +505,13 @@ def _read(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error}).") from None
     return Config.from_toml(text, path)
+
+
+def _beside(folder: Path, name: str | None) -> str | None:
+    """Return the path of a model that the file names as ``./…``, where it is in the folder of the file only."""
+    if name is None or not name.startswith(("./", "../")) or Path(name).exists() or not (folder / name).exists():
+        return name
+    return str(folder / name)
 
 
 _SHOWN = 3  # problems in one message
@@ -523,6 +542,8 @@ def _describe(problem: ErrorDetails, values: Mapping[str, Any]) -> str:
     named = problem["type"] == "extra_forbidden" or last in field_names(model)
     if problem["type"] == "extra_forbidden" and last == "api_key":
         words = 'unknown key "api_key": the file must not hold keys; name an environment variable with "api_key_env"'
+    elif last == "price" and problem["type"] != "extra_forbidden":
+        words = '"price" should be a table such as { input = 0.15, output = 0.6 }, in dollars per million tokens'
     else:
         words = one_problem(problem, [last] if named and last is not None else [], model)
     return f"{place}: {words}" if place else words

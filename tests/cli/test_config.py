@@ -28,6 +28,7 @@ def file(tmp_path: Path) -> Path:
 def test_what_is_shown_is_a_configuration(blend, file):
     shown = blend("config", "show", "--config", file).stdout
     assert shown.startswith(f"# {file}\n")
+    assert "price = { input = 0.0, output = 1.5 }\n" in shown
     assert Config.from_toml(shown, file) == load_config(file)
 
 

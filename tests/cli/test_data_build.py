@@ -114,9 +114,15 @@ def test_a_judge_of_the_pool_is_flagged_and_failures_are_told(blend, server):
     result = blend(*args, "--strict")
     assert result.exit_code == 3
     assert "warning: the judge a is itself in the pool (a) and judges its own answers" in result.stderr
-    assert "a: 1 answers are missing, the first: a: the server refuses the request (400): no" in result.stderr
+    assert "a: 1 answer missing, the first: a: the server refuses the request (400): no" in result.stderr
     server._replies = reply
     assert blend(*args, "--strict").exit_code == 0
+
+
+def test_a_judge_without_an_outcome(blend, server):
+    server._replies = lambda body: FakeReply("Well.") if "begin answer" in str(body["messages"]) else reply(body)
+    args = ("in.jsonl", "-o", "r.jsonl", "--judge", "j", "--metrics", "none", "--max-cost", 1, "--check", 0)
+    assert re.search(r"judge j: \d pairs, \d replies; no outcome\n", blend("data", "build", *args).stderr)
 
 
 def test_no_configuration(blend, tmp_path, monkeypatch):

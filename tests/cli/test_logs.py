@@ -47,6 +47,7 @@ def test_one_answer_whole(blend, asked):
     text = blend("logs", first["number"]).stdout
     assert "user: Why is the sky blue?\n" in text
     assert text.endswith("\n\na longer one\n")
+    assert "score" not in text  # of no use to a reader
     assert [line.split()[:2] for line in text.splitlines() if line[:2] in ("1.", "2.")] == [["1.", "b"], ["2.", "a"]]
     whole = json.loads(blend("logs", first["number"], "--json").stdout)
     assert whole["messages"] == [{"role": "user", "content": "Why is the sky blue?"}]

@@ -124,7 +124,11 @@ def test_the_package_is_the_command_too():
 
 
 def test_errors_of_the_command_line_look_like_all_others(blend):
-    assert blend("rnak").stderr == "error: No such command 'rnak'. Did you mean 'rank'?; see `blend --help`.\n"
+    assert blend("rnak").stderr == "error: No such command 'rnak'. Did you mean 'rank'? See `blend --help`.\n"
+    assert "Unexpected: is bread; a text with spaces is in quotes; see" in blend("ask", "what", "is", "bread").stderr
+    assert "No such option: -5; a text that begins with - comes after --; see" in blend("ask", "-5 + 3?").stderr
+    assert "begins with -" not in blend("ask", "--temprature", "3").stderr
+    assert blend("What is bread?").stderr.startswith("error: No such command 'What is bread?': `blend ask` asks")
     assert blend("rank", "--nosuch").stderr.startswith("error: No such option: --nosuch")
     assert blend("train").stderr.startswith("Usage: ")
 

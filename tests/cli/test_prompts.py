@@ -110,6 +110,7 @@ def test_answers_satisfy_a_schema(blend, ranker, servers, tmp_path, given):
     ("args", "message"),
     [
         (["--schema", "{"], "this is not JSON"),
+        (["--schema", '{"type": "text"}'], "error: --schema: the schema is invalid at `type`"),
         (["--schema", "none.json"], "error: There is no file 'none.json'.\n"),
         (["--schema", "{}", "--mode", "fuse"], "--schema works in the mode pick only"),
         (["-x", "--json"], "leave out -x or --json"),

@@ -365,6 +365,25 @@ def test_an_existing_file_is_replaced_only_by_a_whole_one(blend, rows, ranker):
     assert len(read(rows.read_text())) == 3
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rank", "--best-of-n"],
+        ["run"],
+        ["data", "preferences"],
+        ["data", "build"],
+        ["data", "import"],
+        ["priors", "fit", "--from", "pairs"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_holds_less_does_not_replace_its_input(refuse, rows, command):
+    before = rows.read_text()
+    out = rows.parent / "." / rows.name
+    refuse(*command, rows, "-o", out, message=f"{out} would replace its input, and hold less than it")
+    assert rows.read_text() == before
+
+
 def test_truncation_is_reported(blend, rows, ranker, monkeypatch):
     whole = ranker.rank_many
     monkeypatch.setattr(

@@ -55,3 +55,10 @@ def test_the_agreement_is_printed(blend, servers):
     result = blend("ask", "What is 7 + 8?", "--show")
     assert "2 of 3 agree on 15" in result.stderr
     assert result.stdout.splitlines()[1].endswith("  answers 15")
+
+
+def test_different_final_answers_are_no_agreement(blend, servers):
+    servers(FakeReply("The answer is 15."), FakeReply("It is 16."), FakeReply("The answer is 14."))
+    result = blend("ask", "How much is 7 + 8 here?", "--show")
+    assert " answers 15" in result.stdout
+    assert "agree" not in result.stderr

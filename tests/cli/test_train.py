@@ -139,7 +139,7 @@ def test_what_is_doubtful_is_named_and_pushed_only_when_wanted(blend, rows, tiny
     assert result.exit_code == 0, result.stderr
     assert "remark: " in result.stderr
     assert "3 pairs held out of the same files are to measure on" in result.stderr
-    assert result.stdout.startswith("dev agreement ")
+    assert result.stdout.startswith("agreement on pairs held out ")
     assert "; longest answer 1.000" in result.stdout
     assert pushed == [(Path("made"), "ann/mine", True)]
     assert "pushed to url" in result.stderr
@@ -252,6 +252,9 @@ class TestCalibrate:
         result = blend("train", "calibrate", checkpoint, pools, *args)
         assert result.exit_code == 2
         assert message in result.stderr
+
+    def test_the_bundled_ranker_is_no_folder(self, refuse, pools):
+        refuse("train", "calibrate", "bundled", pools, message="There is no folder bundled; `blend train ranker` makes")
 
 
 class TestVotes:

@@ -82,6 +82,7 @@ LLMOption = Annotated[
     list[str] | None,
     typer.Option(
         "--llm",
+        metavar="NAME",
         help="Query only this LLM: one of the configuration, PROVIDER:MODEL (ollama, llamacpp, lmstudio, vllm, openai, "
         "anthropic, gemini, openrouter, mistral, groq, deepseek, …), http://HOST:PORT/v1#MODEL, an embedded one "
         "(`blend models list`), or a GGUF file. Repeatable.",
@@ -337,7 +338,8 @@ class LLMOptions:
     """Configuration, and the LLMs of it that answer."""
 
     samples: Annotated[
-        int | None, typer.Option("-n", min=1, max=200, help="Sample N answers per LLM [default: as configured; 5].")
+        int | None,
+        typer.Option("-n", metavar="N", min=1, max=200, help="Sample N answers per LLM [default: as configured; 5]."),
     ] = None
     llm: LLMOption = None
     device: DeviceOption = None

@@ -205,6 +205,9 @@ class BlendGroup(TyperGroup):
         return result
 
 
+_EXTRA = re.compile(r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", re.DOTALL)
+_DASH = re.compile(r"^(No such option: -(?:\d|\S*\s(?!\(Possible)).*)$", re.DOTALL)
+_QUESTION = re.compile(r"^(No such command '.*\s.*')$", re.DOTALL)
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside typer
 
 
@@ -218,7 +221,11 @@ def _usage_errors() -> Iterator[None]:
         if ctx is None or text == ctx.get_help():  # a command without arguments shows its help
             raise
         text = re.sub(r"^(Invalid value for )?([^:]*): should", r"\2 should", plain_words(text))
-        _report_error(error, f"{text}; see `{ctx.command_path} {ctx.help_option_names[0]}`.")
+        text = _EXTRA.sub(r"Unexpected: \1; a text with spaces is in quotes", text)
+        text = _DASH.sub(r"\1; a text that begins with - comes after --", text)
+        text = _QUESTION.sub(r"\1: `blend ask` asks a question", text)
+        end = " See" if text.endswith("?") else "; see"
+        _report_error(error, f"{text}{end} `{ctx.command_path} {ctx.help_option_names[0]}`.")
         raise typer.Exit(error.exit_code) from error
 
 

@@ -110,7 +110,10 @@ def require_schema(ensemble: Ensemble, argument: str) -> tuple[Form | None, list
     except ValueError as error:
         raise InputError(f"--schema {argument[:40]}: this is not JSON ({error}).") from None
     response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    form = Form.of(response_format=response_format)
+    try:
+        form = Form.of(response_format=response_format)
+    except InputError as error:
+        raise InputError(str(error).replace("response_format.json_schema.schema", "--schema")) from None
 
     class Shaped(WrappedLLM):
         """An LLM that is given the schema."""

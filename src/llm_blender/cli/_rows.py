@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -185,6 +185,16 @@ class RowOptions:
         """
         with rereadable(self.file) as path:
             yield RankableRows(path, self, check)
+
+
+def keep_input(files: Iterable[str | Path], out: str) -> None:
+    """Refuse an output that is one of the files it is made from, where the output lacks some of what these hold.
+
+    Raises:
+        InputError: the output would replace a file that is read.
+    """
+    if out != STDIO and Path(out).resolve() in (Path(file).resolve() for file in files):
+        raise InputError(f"{out} would replace its input, and hold less than it: give --out another name.")
 
 
 @contextmanager

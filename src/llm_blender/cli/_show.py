@@ -29,7 +29,7 @@ class Row:
     Attributes:
         rank: its place; None without an answer.
         name: of the LLM, with the number of the sample if it gave several.
-        win: probability to beat another candidate, or the score, formatted; may be empty.
+        win: probability to beat another candidate, formatted; may be empty.
         candidate: its values, as of `Candidate.to_dict`.
         remarks: further words.
     """
@@ -57,14 +57,9 @@ class Row:
         )
 
 
-def print_rows(rows: Sequence[Row], win: str = "P(win)") -> None:
-    """Print a table of at most 80 columns, without columns that are empty; remarks that do not fit get their own line.
-
-    Args:
-        rows: the lines.
-        win: heading of the column of `Row.win`.
-    """
-    lines = [tuple(win if name == "P(win)" else name for name in _COLUMNS), *(row.cells for row in rows)]
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print a table of at most 80 columns, without empty ones; remarks that do not fit get their own line."""
+    lines = [_COLUMNS, *(row.cells for row in rows)]
     kept = [i for i in range(len(_COLUMNS)) if i < 2 or any(line[i] for line in lines[1:])]
     widths = {i: max(len(line[i]) for line in lines) for i in kept}
     for line, row in zip(lines, [None, *rows], strict=True):
@@ -163,8 +158,9 @@ def show_answer(answer: Answer, stored: Mapping[int, bool], members: Sequence[Me
     if not np.isnan(wins).all():
         note("P(win): how often a judge would prefer the answer to another candidate, on average")
     if not whole.all():
-        note(f"{ranking.strategy} compares some of the pairs: the order behind the first one is rough")
-    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) is not None:
+        rough = "compares some of the pairs: the order behind the first one is rough"
+        note(f"{ranking.strategy} {rough}; --strategy full compares all")
+    if ranking.evidence is not None and (most := majority(ranking.evidence.answers)) and most.count > 1:
         note(f"{most.count} of {most.total} agree on {most.answer}")
     for line in _verdicts(ranking):
         note(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,10 +51,14 @@ def _toml(sections: Mapping[str, Any]) -> Iterator[str]:
                     yield f"{key} = {toml_value(value)}"
 
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys without quotes
+
+
 def toml_value(value: Any) -> str:
     """Write a value as TOML does, on one line."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+        items = (f"{key if _BARE.fullmatch(key) else json.dumps(key)} = {toml_value(value[key])}" for key in value)
+        return "{ " + ", ".join(items) + " }" if value else "{}"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML accepts JSON's values

@@ -19,7 +19,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import counted, note, print_json, print_table
 from llm_blender.cli._progress import progress
-from llm_blender.cli._rows import RankSummary, RowOptions, rank_rows, ranking_by, remark
+from llm_blender.cli._rows import RankSummary, RowOptions, keep_input, rank_rows, ranking_by, remark
 from llm_blender.cli.data_build import build
 from llm_blender.cli.data_import import import_data
 from llm_blender.errors import InputError
@@ -182,6 +182,7 @@ def preferences(
         raise InputError("--use-ranking compares nothing: leave out --ranker, --strategy and --budget.")
     if use_ranking and backend.given:
         raise InputError(f"--use-ranking compares nothing: leave out {' and '.join(backend.given)}.")
+    keep_input([source.file], output.out)
     configured = load_config(config).ranker
     settings = options.settings(configured)
     if pairs == "all" and settings["strategy"] == "auto":

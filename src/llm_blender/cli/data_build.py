@@ -21,6 +21,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import DEGRADED, counted, note, print_json
 from llm_blender.cli._progress import dollars, job_progress, stopping
+from llm_blender.cli._rows import keep_input
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def build(
     *,
     config: ConfigOption = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="Draw N instructions.", show_default="all that pass")
+        int | None, typer.Option("-n", metavar="N", min=1, help="Draw N instructions.", show_default="all that pass")
     ] = None,
     prompt_tokens: Annotated[
         str, typer.Option(metavar="MIN-MAX", help="Keep prompts of this length; 5-127 in the paper.")
@@ -110,6 +111,7 @@ def build(
     from llm_blender.datasets import BuildPlan, build_data
     from llm_blender.rankers.llm_judge import CRITERIA
 
+    keep_input(sources, output.out)
     base = PAPER_LENGTHS if paper_lengths else NO_LENGTHS
     plan = BuildPlan(
         sources=tuple(sources),
@@ -193,15 +195,15 @@ def _observer(stack: contextlib.ExitStack) -> BuildObserver:
 
 def _remark(built: Built) -> None:
     for name, (count, reason) in built.missing.items():
-        note(f"{name}: {count:,} answers are missing, the first: {reason}; the same command retries them")
+        note(f"{name}: {counted(count, 'answers')} missing, the first: {reason}; the same command tries again")
     if built.dropped:
-        note(f"{built.dropped:,} rows without an LLM's answer left out")
+        note(f"{counted(built.dropped, 'rows')} without an LLM's answer left out")
     for metric, reason in built.measured.unavailable.items():
         note(f"{metric} was not measured: {reason}")
     if built.consistency is not None:
         _note_consistency(built.plan.judge or "", built.consistency)
     if built.unjudged:
-        note(f"{built.unjudged:,} judgements failed; the same command retries them")
+        note(f"{counted(built.unjudged, 'judgements')} failed; the same command tries again")
     for file in built.written:
         candidates = counted(file.candidates, "candidates")
         note(f"{counted(file.rows, 'rows')} with {candidates} in {file.path}, and its card {file.card}")
@@ -210,7 +212,7 @@ def _remark(built: Built) -> None:
 
 def _note_consistency(judge: str, consistency: Consistency) -> None:
     """Print the judge's outcomes and its agreement with itself to standard error."""
-    outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in consistency.outcomes.items())
+    outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in consistency.outcomes.items()) or "no outcome"
     note(f"judge {judge}: {consistency.pairs:,} pairs, {consistency.replies:,} replies; {outcomes}")
     if consistency.flip_rate is not None:
         share = consistency.first_wins

@@ -11,6 +11,7 @@ import typer
 from llm_blender.cli._options import DatasetOptions, RequiredOutputOptions, split_names, with_options
 from llm_blender.cli._output import counted, note
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rows import keep_input
 
 if TYPE_CHECKING:
     from llm_blender.datasets import Imported
@@ -76,6 +77,7 @@ def import_data(
     """
     from llm_blender.datasets import ImportPlan, import_rows
 
+    keep_input(inputs, output.out)
     plan = ImportPlan(
         inputs=tuple(inputs),
         format=format,

@@ -37,7 +37,7 @@ def logs(
         typer.Argument(metavar="NUMBER|WORD", help="The number of an answer to show whole, or words to search for."),
     ] = None,
     *,
-    limit: Annotated[int, typer.Option("-n", min=1, help="List at most N answers, the newest ones.")] = 20,
+    limit: Annotated[int, typer.Option("-n", metavar="N", min=1, help="List at most N answers, the newest ones.")] = 20,
     everything: Annotated[
         bool, typer.Option("--all", help="Include the answers of the playground of `blend serve`.")
     ] = False,
@@ -168,9 +168,8 @@ def _print_whole(kept: KeptAnswer, *, plain: bool) -> None:
         Row(
             values.get("rank"),
             values.get("model") or "?",
-            "" if values.get("score") is None else f"{values['score']:.2f}",
-            values,
-            ("cut off",) * candidate.cut_off,
+            candidate=values,
+            remarks=("cut off",) * candidate.cut_off,
         )
         for values, candidate in sorted(pairs, key=lambda pair: pair[0].get("rank", 1))
     ]
@@ -178,6 +177,6 @@ def _print_whole(kept: KeptAnswer, *, plain: bool) -> None:
         Row(None, failure.get("model", "?"), remarks=(failure.get("reason", "").replace("_", " "),))
         for failure in kept.report.get("failures") or ()
     ]
-    print_rows(rows, win="score")
+    print_rows(rows)
     typer.echo()
     print_text(kept.text, plain=plain)

@@ -21,7 +21,7 @@ from llm_blender.cli._options import (
     StrategyOptions,
     with_options,
 )
-from llm_blender.cli._output import note, print_json, print_table
+from llm_blender.cli._output import counted, note, print_json, print_table
 from llm_blender.cli._progress import dollars, job_progress, progress
 from llm_blender.cli._rows import RowOptions, note_bad
 from llm_blender.errors import InputError, RowError
@@ -456,7 +456,7 @@ def _show(plan: Plan) -> None:
         parts = (range_.expected, range_.low, range_.high, range_.maximum)
         if any(parts) or (name == "dollars" and range_.maximum == 0):  # notes name what is unknown
             rows.append([name, *("unknown" if part is None else words(part) for part in parts)])
-    rows += [[f"{n} actors", _duration(hours), "", "", ""] for n, hours in (plan.actors or {}).items()]
+    rows += [[counted(int(n), "actors"), _duration(hours), "", "", ""] for n, hours in (plan.actors or {}).items()]
     print_table(_COLUMNS, rows)
     for reason in dict.fromkeys(plan.unknown.values()):
         names = ", ".join(name for name, why in plan.unknown.items() if why == reason)

@@ -27,6 +27,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
+from llm_blender.cli._rows import keep_input
 from llm_blender.errors import InputError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def fit(
         raise InputError(f"--from {learn_from} reads {wrong}.")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} for {out.name}: make it first.")
+    keep_input([*(files or []), *([dev] if dev else [])], str(out))
     comparison_count(strategy, 2)  # reject an unknown strategy before reading
     configured = load_config(config).ranker
     ranker = ranker or configured.name

@@ -20,7 +20,7 @@ from llm_blender.cli._options import (
     with_options,
 )
 from llm_blender.cli._output import DEGRADED, counted, note, note_unread
-from llm_blender.cli._rows import RowOptions, work_on_rows
+from llm_blender.cli._rows import RowOptions, keep_input, work_on_rows
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def rank(
 
     if best_first and best_of_n:
         raise InputError("Choose one of --sorted and --best-of-n.")
+    if best_of_n:
+        keep_input([source.file], output.out)
     loaded = load_config(config)
     ranker = ranker or loaded.ranker.name
     strengths = load_priors(priors or loaded.priors_path)

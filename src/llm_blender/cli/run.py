@@ -24,7 +24,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import DEGRADED, counted, note, note_unread
 from llm_blender.cli._progress import dollars, job_progress, stopping
-from llm_blender.cli._rows import note_bad, rereadable
+from llm_blender.cli._rows import keep_input, note_bad, rereadable
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def run(
     """Generate, rank, and pick or fuse for every prompt of FILE.
 
     A row of FILE holds instruction (or prompt, question, messages) and optionally input, a reference and an id. A row
-    of OUT is {id, instruction, input?, output?, …} and what `blend ask --json` prints, in the order of FILE; other
-    commands read it. OUT is written whole, after every row was tried. The work can be interrupted at any time, and the
+    of OUT is {id, instruction, input?, output?} and what `blend ask --json` prints, in the order of FILE; other keys of
+    FILE are left out. OUT is written whole, after every row was tried. The work can be interrupted at any time, and the
     same command resumes it: OUT.job holds the finished rows, and no answer is paid for twice. Resuming retries rows in
     which something failed, unless a quorum of LLMs had answered, and answers rows that were appended to FILE.
     OUT.failed.jsonl holds those without any answer, with the reason. With --strict, the exit status is 3 if a row
@@ -81,6 +81,7 @@ def run(
     loaded, out, cpu = options.load_config(), output.out, time.process_time()
     if out != STDIO and not Path(out).parent.is_dir():
         raise InputError(f"There is no folder {Path(out).parent} to write {Path(out).name} to.")
+    keep_input([file], out)
     with contextlib.ExitStack() as stack:
         prompts, bad = stack.enter_context(_prompts(file, skip_bad))
         ensemble = load_ensemble(loaded, options, max_cost=limits.max_cost)

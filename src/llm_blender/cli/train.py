@@ -23,7 +23,7 @@ from llm_blender.cli._options import (
 from llm_blender.cli._output import note, print_json, print_table
 from llm_blender.cli._progress import progress
 from llm_blender.cli.train_fuser import check_sources, fuser
-from llm_blender.errors import InputError, MissingExtraError, unknown_name
+from llm_blender.errors import InputError, MissingExtraError, NotFoundError, unknown_name
 
 if TYPE_CHECKING:
     from llm_blender.training.recipes import Recipe
@@ -173,6 +173,8 @@ def calibrate(
     from llm_blender.rankers.published import is_published
     from llm_blender.training.calibration import calibrate as fit_calibration
 
+    if not checkpoint.is_dir():
+        raise NotFoundError(f"There is no folder {checkpoint}; `blend train ranker` makes one, a ranker of your own.")
     if is_published(read_config(checkpoint)):
         raise InputError(f"{checkpoint} has llm-blender 0.0.2's layout: convert it with `blend export` first.")
     names = split_names(models)
@@ -361,7 +363,8 @@ def ranker(
     elif dev := quality.dev:
         interval = f"95 %: {dev['agreement_low']:.3f} to {dev['agreement_high']:.3f}"
         before = f"; before training {quality.before['agreement']:.3f}" if quality.before else ""
-        typer.echo(f"dev agreement {dev['agreement']:.3f} ({interval}){before}; longest answer {dev['longest']:.3f}")
+        agreement = f"agreement on pairs held out {dev['agreement']:.3f} ({interval})"
+        typer.echo(f"{agreement}{before}; longest answer {dev['longest']:.3f}")
 
 
 def _plan(
