@@ -19,7 +19,7 @@ from llm_blender.data import keep_candidates, parse_row, stored_ranking
 from llm_blender.errors import InputError, LLMBlenderError, WorkError
 from llm_blender.fusers.guard import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, Order
 from llm_blender.ranking import DEFAULT_BUDGET, Priors, rank_best
-from llm_blender.types import Example, Fuser, FusionReport, OnProgress, Ranker, Ranking
+from llm_blender.types import Example, Fuser, FusionReport, Instruction, OnProgress, Ranker, Ranking, with_input
 
 Row = dict[str, Any]
 RankedForm = Literal["ranked", "sorted", "best_of_n"]
@@ -31,12 +31,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class RankableRow:
-    """A well-formed row: the record to write back, its example, and the texts that the ranker reads."""
+    """A well-formed row.
+
+    Attributes:
+        record: the row, to write back.
+        example: the row as it was read.
+        prompt: instruction and input as one text.
+        texts: the candidates.
+    """
 
     record: Mapping[str, Any]
     example: Example
     prompt: str
     texts: Sequence[str]
+
+    @property
+    def full_instruction(self) -> Instruction:
+        """Instruction and input, which the ranker reads; a conversation without an input stays one."""
+        return with_input(self.example.instruction, self.example.input)
 
     @classmethod
     def parse(cls, record: Mapping[str, Any], models: Sequence[str] = ()) -> RankableRow:
@@ -247,8 +259,8 @@ class RankRows(Stage[Ranking]):
 
     def work(self, rows: Sequence[RankableRow], progress: OnProgress | None = None) -> list[Ranking]:
         """Rank the candidates of well-formed rows."""
-        prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-        rankings = rank_best(self.ranker, prompts, texts, self._k, progress=progress, **self._options)  # type: ignore[arg-type]
+        instructions, texts = [row.full_instruction for row in rows], [row.texts for row in rows]
+        rankings = rank_best(self.ranker, instructions, texts, self._k, progress=progress, **self._options)  # type: ignore[arg-type]
         if self.priors is not None:
             rankings = [self.priors.apply(ranking, row.models) for row, ranking in zip(rows, rankings, strict=True)]
         then = vars(self).get("_then")
@@ -387,7 +399,7 @@ class FuseRows(Stage[_Fused]):
         missing = [i for i in range(len(rows)) if i not in known]
         ranked = rank_best(
             self.guarded.ranker,
-            [rows[i].prompt for i in missing],
+            [rows[i].full_instruction for i in missing],
             [rows[i].texts for i in missing],
             self.guarded.top_k,
             **self._options,  # type: ignore[arg-type]

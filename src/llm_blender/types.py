@@ -45,7 +45,13 @@ __all__ = [
     "instruction_text",
     "text_messages",
     "to_messages",
+    "with_input",
 ]
+
+
+def with_input(instruction: Instruction, input: str) -> Instruction:
+    """Append MixInstruct's second field to an instruction; without one, a conversation stays a conversation."""
+    return instruction_text(instruction, input) if input else instruction
 
 
 class Record:
