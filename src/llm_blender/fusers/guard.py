@@ -276,6 +276,8 @@ class GuardedFuser:
             async with asyncio.timeout(deadline):
                 fusion = await self.fuser.afuse(instruction, chosen, input=input, seed=seed, on_text=on_text)
         except TimeoutError:
+            if deadline is None:  # the fuser's own
+                raise
             fusion = Fusion("", self.fuser.name, flaw="failed", error=f"no fused answer within {deadline:g} s")
         except WorkError as error:
             fusion = Fusion("", self.fuser.name, flaw="failed", error=str(error))
