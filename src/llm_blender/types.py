@@ -447,7 +447,7 @@ class Evidence(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; what is empty is left out."""
-        return {name: value for name, value in super().to_dict().items() if value}
+        return {name: value for name, value in super().to_dict().items() if value or name == "model"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
