@@ -142,6 +142,14 @@ def test_a_ranker_that_is_nowhere_is_no_error_of_rows() -> None:
         RankRows("./nowhere")(ROWS)
 
 
+@pytest.mark.parametrize("make", [RankRows, lambda **options: FuseRows("consensus", **options)])
+def test_a_wrong_setting_is_no_error_of_rows(make: Any) -> None:
+    with pytest.raises(InputError, match="Unknown strategy 'bubbel': did you mean 'bubble'"):
+        make(strategy="bubbel")
+    with pytest.raises(InputError, match="The budget must be at least 2 comparisons"):
+        make(strategy="active", budget=1)
+
+
 def test_priors_and_models_count() -> None:
     rows = [{"instruction": "Q", "candidates": [{"text": "aaa", "model": "x"}, {"text": "bb", "model": "y"}, "cccc"]}]
     (kept,) = RankRows("longest", models=["x", "y"])(rows)

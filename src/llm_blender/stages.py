@@ -18,7 +18,7 @@ from llm_blender.conversations import prompt_key
 from llm_blender.data import keep_candidates, parse_row, stored_ranking
 from llm_blender.errors import InputError, LLMBlenderError, WorkError
 from llm_blender.fusers.guard import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, Order
-from llm_blender.ranking import DEFAULT_BUDGET, Priors, rank_best
+from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count, rank_best
 from llm_blender.types import Example, Fuser, FusionReport, Instruction, OnProgress, Ranker, Ranking, with_input
 
 Row = dict[str, Any]
@@ -200,7 +200,7 @@ class RankRows(Stage[Ranking]):
         loading: arguments of `load_ranker`, such as `backend` and `device`.
 
     Raises:
-        InputError: there is no such form.
+        InputError: there is no such form or strategy, or the budget is too small for it.
 
     Examples:
         >>> RankRows("longest")([{"instruction": "Why?", "candidates": ["No.", "Because."]}])[0]["ranking"]["best"]
@@ -225,6 +225,7 @@ class RankRows(Stage[Ranking]):
     ) -> None:
         if form not in get_args(RankedForm):
             raise InputError(f"The form of a ranked row is one of {', '.join(get_args(RankedForm))}, not {form!r}.")
+        comparison_count(strategy, 2, budget=budget)  # a wrong setting is no error of rows
         self.name, self.form, self.models = ranker, form, tuple(models)
         self.loading = dict(loading or {})
         self.priors = priors
@@ -327,6 +328,9 @@ class FuseRows(Stage[_Fused]):
         models: LLMs whose candidates count; empty for all.
         device: of the fuser.
         loading: arguments of `load_ranker`.
+
+    Raises:
+        InputError: there is no such strategy, the budget is too small for it, or a threshold is out of range.
     """
 
     key = "fusion"
@@ -350,6 +354,7 @@ class FuseRows(Stage[_Fused]):
         device: str | None = None,
         loading: Mapping[str, Any] | None = None,
     ) -> None:
+        comparison_count(strategy, 2, budget=budget)  # a wrong setting is no error of rows
         self.name, self.ranker_name, self.rerank, self.models = fuser, ranker, rerank, tuple(models)
         self.seed, self.device, self.loading = seed, device, dict(loading or {})
         self._options = {"strategy": strategy, "budget": budget, "seed": seed}
