@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import BUNDLED, Pretrained, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
+from llm_blender.rankers.checkpoints import (
+    BUNDLED,
+    Pretrained,
+    copy_checkpoint,
+    find_checkpoint,
+    has_onnx,
+    onnx_file,
+    position_limit,
+)
 from llm_blender.rankers.pair_ranker.backends import (
     Backend,
     LoadModel,
@@ -181,10 +189,20 @@ class PairRanker(PairwiseRanker, Pretrained):
         return ranker
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
-        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
+        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`.
+
+        Raises:
+            InputError: the lengths leave no room for text, or the model has no positions for so many tokens.
+        """
+        config, limit = self.config.with_lengths(source, candidate), position_limit(self.config.backbone)
+        if limit is not None and config.max_length > max(limit, self.config.max_length):
+            texts = "a candidate" if config.candidates_per_sequence == 1 else "two candidates"
+            raise InputError(
+                f"This ranker reads {limit:,} tokens, and an instruction with {texts} would have "
+                f"{config.max_length:,}: lower the lengths."
+            )
         other = copy(self)
-        other.config = self.config.with_lengths(source, candidate)
-        other.input_format = self.input_format.with_config(other.config)
+        other.config, other.input_format = config, self.input_format.with_config(config)
         return other
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
