@@ -167,19 +167,10 @@ class PairRanker(PairwiseRanker, Pretrained):
         else:
             if max_tokens is not None and config.alone_layers:
                 raise one_at_a_time(backend)
-            load: LoadModel = load_session
-            kind = precision or _PRECISIONS[backend][0]
-            if backend == "openvino":
-                load, kind = partial(OpenVinoModel, precision="bf16" if kind == "bf16" else "f32"), "fp32"
-            if config.alone_layers:
-                parts = (onnx_file(folder, kind, part) for part in ("reader", "comparer"))
-                runner = LateOnnxBackend(*parts, threads=threads, load=load)
-            else:
-                runner = OnnxBackend(onnx_file(folder, kind), threads=threads, load=load)
-        form = InputFormat.load(folder, config)
+            runner = _load_onnx(folder, config, backend, precision or _PRECISIONS[backend][0], threads)
         ranker = cls(
             runner,
-            form,
+            InputFormat.load(folder, config),
             folder,
             max_tokens=max_tokens or MAX_TOKENS,
             truncation=truncation,
@@ -358,6 +349,19 @@ class PairRanker(PairwiseRanker, Pretrained):
             return _TAILS[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
+
+
+def _load_onnx(
+    folder: Path, config: PairRankerConfig, backend: str, precision: str, threads: int | None
+) -> Backend | LateBackend:
+    """Load the ONNX models of a checkpoint with ONNX Runtime, or with OpenVINO, which reads those in float32."""
+    load: LoadModel = load_session
+    if backend == "openvino":
+        load, precision = partial(OpenVinoModel, precision="bf16" if precision == "bf16" else "f32"), "fp32"
+    if config.alone_layers:
+        reader, comparer = (onnx_file(folder, precision, part) for part in ("reader", "comparer"))
+        return LateOnnxBackend(reader, comparer, threads=threads, load=load)
+    return OnnxBackend(onnx_file(folder, precision), threads=threads, load=load)
 
 
 def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
