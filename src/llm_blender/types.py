@@ -194,7 +194,7 @@ class FusionReport(Record):
             `lead` and `overlap`.
         overlap: share of the other candidates' content that the best one contains, 0 to 1; None if there was nothing
             to fuse.
-        comparisons: ordered pairs compared by the guard.
+        comparisons: pairs that the guard's ranker computed, see `Ranking`.
         seconds: duration of fusing and guarding.
         fusion: the fuser's output, whether returned or not; None if the fuser was not called.
     """
