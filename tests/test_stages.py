@@ -70,6 +70,38 @@ def test_a_stage_gives_the_same_rows_before_and_after_pickling_and_use(stage: St
     assert json.loads(json.dumps(stage.settings)) == stage.settings
 
 
+class Reading(FakeRanker):
+    """A ranker that keeps the instructions of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[Any] = []
+
+    def rank_many(self, instructions: Any, candidates: Any, **options: Any) -> Any:
+        self.read += instructions
+        return super().rank_many(instructions, candidates, **options)
+
+
+@pytest.mark.parametrize("stage", [RankRows(), FuseRows("consensus")], ids=lambda stage: type(stage).__name__)
+def test_rankers_read_a_conversation_as_one(stage: Stage[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ranker = Reading()  # one that cuts a long conversation, or has a chat template, reads its turns
+    monkeypatch.setattr(llm_blender.rankers, "load_ranker", lambda *args, **options: ranker)
+    turns = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Why?"},
+    ]
+    texts = ["It is so. It rains.", "It is so. It snows.", "It rains. It snows."]
+    with_an_input = {"instruction": turns, "input": "Say it.", "candidates": texts}
+    stage([{"messages": turns, "candidates": texts}, with_an_input])
+    assert len(ranker.read) == (4 if stage.key == "fusion" else 2)  # the guard reads them, too
+    conversations = [instruction for instruction in ranker.read if not isinstance(instruction, str)]
+    assert [list(turn) for turn in conversations] == [turns] * (len(ranker.read) // 2)
+    assert [text for text in ranker.read if isinstance(text, str)] == [
+        "User: Hi.\n\nAssistant: Hello.\n\nUser: Why?\nSay it."
+    ] * (len(ranker.read) // 2)
+
+
 def test_the_forms_of_a_ranked_row() -> None:
     (ranked,) = RankRows("longest")(ROWS[:1])
     assert {key: ranked[key] for key in ROWS[0]} == ROWS[0]
@@ -108,6 +140,14 @@ def test_what_is_not_about_a_row_is_raised(ranker: Breaking) -> None:
 def test_a_ranker_that_is_nowhere_is_no_error_of_rows() -> None:
     with pytest.raises(NotFoundError):
         RankRows("./nowhere")(ROWS)
+
+
+@pytest.mark.parametrize("make", [RankRows, lambda **options: FuseRows("consensus", **options)])
+def test_a_wrong_setting_is_no_error_of_rows(make: Any) -> None:
+    with pytest.raises(InputError, match="Unknown strategy 'bubbel': did you mean 'bubble'"):
+        make(strategy="bubbel")
+    with pytest.raises(InputError, match="The budget must be at least 2 comparisons"):
+        make(strategy="active", budget=1)
 
 
 def test_priors_and_models_count() -> None:

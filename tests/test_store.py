@@ -1,6 +1,7 @@
 import sqlite3
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
         assert calls[0].candidate == ANSWER
         assert datetime.now(UTC) - calls[0].created_at < timedelta(minutes=1)
         assert len(store) == 2
+
+
+def test_a_closed_store_keeps_no_connection(tmp_path: Path) -> None:
+    store = Store(tmp_path / "blend.db")
+    before = len(weakref.finalize._registry)
+    for _ in range(5):
+        assert len(store) == 0
+        store.close()
+    assert len(weakref.finalize._registry) <= before
 
 
 def test_the_later_answer_to_the_same_call_stays(tmp_path: Path) -> None:

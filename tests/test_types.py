@@ -8,7 +8,7 @@ import pytest
 from llm_blender.errors import InputError
 from llm_blender.ranking import ranking_from_scores
 from llm_blender.testing import FakeRanker
-from llm_blender.types import Fusion, Ranking, Usage
+from llm_blender.types import Evidence, Fusion, Ranking, Usage
 
 NAN = float("nan")
 
@@ -41,6 +41,11 @@ def test_a_ranking_survives_json():
     assert (again.order, again.ranks, again.scores) == (ranking.order, ranking.ranks, ranking.scores)
     assert again.lead == ranking.lead
     np.testing.assert_array_equal(again.logits, ranking.logits)
+
+
+def test_evidence_without_weight_of_the_model_survives_json():
+    found = Evidence(model=0.0, parts={"length": (0.5, -0.5)})
+    assert Evidence.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 @pytest.mark.parametrize("cost", [0.0, 0.25, None])

@@ -18,8 +18,8 @@ from llm_blender.conversations import prompt_key
 from llm_blender.data import keep_candidates, parse_row, stored_ranking
 from llm_blender.errors import InputError, LLMBlenderError, WorkError
 from llm_blender.fusers.guard import DEFAULT_RULE, DEFAULT_TOP_K, FusionRule, GuardedFuser, Order
-from llm_blender.ranking import DEFAULT_BUDGET, Priors, rank_best
-from llm_blender.types import Example, Fuser, FusionReport, OnProgress, Ranker, Ranking
+from llm_blender.ranking import DEFAULT_BUDGET, Priors, comparison_count, rank_best
+from llm_blender.types import Example, Fuser, FusionReport, Instruction, OnProgress, Ranker, Ranking, with_input
 
 Row = dict[str, Any]
 RankedForm = Literal["ranked", "sorted", "best_of_n"]
@@ -31,12 +31,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class RankableRow:
-    """A well-formed row: the record to write back, its example, and the texts that the ranker reads."""
+    """A well-formed row.
+
+    Attributes:
+        record: the row, to write back.
+        example: the row as it was read.
+        prompt: instruction and input as one text.
+        texts: the candidates.
+    """
 
     record: Mapping[str, Any]
     example: Example
     prompt: str
     texts: Sequence[str]
+
+    @property
+    def full_instruction(self) -> Instruction:
+        """Instruction and input, which the ranker reads; a conversation without an input stays one."""
+        return with_input(self.example.instruction, self.example.input)
 
     @classmethod
     def parse(cls, record: Mapping[str, Any], models: Sequence[str] = ()) -> RankableRow:
@@ -188,7 +200,7 @@ class RankRows(Stage[Ranking]):
         loading: arguments of `load_ranker`, such as `backend` and `device`.
 
     Raises:
-        InputError: there is no such form.
+        InputError: there is no such form or strategy, or the budget is too small for it.
 
     Examples:
         >>> RankRows("longest")([{"instruction": "Why?", "candidates": ["No.", "Because."]}])[0]["ranking"]["best"]
@@ -213,6 +225,7 @@ class RankRows(Stage[Ranking]):
     ) -> None:
         if form not in get_args(RankedForm):
             raise InputError(f"The form of a ranked row is one of {', '.join(get_args(RankedForm))}, not {form!r}.")
+        comparison_count(strategy, 2, budget=budget)  # a wrong setting is no error of rows
         self.name, self.form, self.models = ranker, form, tuple(models)
         self.loading = dict(loading or {})
         self.priors = priors
@@ -247,8 +260,8 @@ class RankRows(Stage[Ranking]):
 
     def work(self, rows: Sequence[RankableRow], progress: OnProgress | None = None) -> list[Ranking]:
         """Rank the candidates of well-formed rows."""
-        prompts, texts = [row.prompt for row in rows], [row.texts for row in rows]
-        rankings = rank_best(self.ranker, prompts, texts, self._k, progress=progress, **self._options)  # type: ignore[arg-type]
+        instructions, texts = [row.full_instruction for row in rows], [row.texts for row in rows]
+        rankings = rank_best(self.ranker, instructions, texts, self._k, progress=progress, **self._options)  # type: ignore[arg-type]
         if self.priors is not None:
             rankings = [self.priors.apply(ranking, row.models) for row, ranking in zip(rows, rankings, strict=True)]
         then = vars(self).get("_then")
@@ -315,6 +328,9 @@ class FuseRows(Stage[_Fused]):
         models: LLMs whose candidates count; empty for all.
         device: of the fuser.
         loading: arguments of `load_ranker`.
+
+    Raises:
+        InputError: there is no such strategy, the budget is too small for it, or a threshold is out of range.
     """
 
     key = "fusion"
@@ -338,6 +354,7 @@ class FuseRows(Stage[_Fused]):
         device: str | None = None,
         loading: Mapping[str, Any] | None = None,
     ) -> None:
+        comparison_count(strategy, 2, budget=budget)  # a wrong setting is no error of rows
         self.name, self.ranker_name, self.rerank, self.models = fuser, ranker, rerank, tuple(models)
         self.seed, self.device, self.loading = seed, device, dict(loading or {})
         self._options = {"strategy": strategy, "budget": budget, "seed": seed}
@@ -387,7 +404,7 @@ class FuseRows(Stage[_Fused]):
         missing = [i for i in range(len(rows)) if i not in known]
         ranked = rank_best(
             self.guarded.ranker,
-            [rows[i].prompt for i in missing],
+            [rows[i].full_instruction for i in missing],
             [rows[i].texts for i in missing],
             self.guarded.top_k,
             **self._options,  # type: ignore[arg-type]

@@ -147,6 +147,7 @@ class Store:
         self._patience = patience
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
+        self._finalizer: weakref.finalize[..., Store] | None = None  # closes it
 
     def __enter__(self) -> Self:
         return self
@@ -185,9 +186,9 @@ class Store:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
+            if self._finalizer is not None:
+                self._finalizer()
+                self._opened = self._finalizer = None
 
     def _candidate(self, key: str, text: str) -> Candidate:
         try:
@@ -219,7 +220,7 @@ class Store:
         except BaseException:
             connection.close()
             raise
-        weakref.finalize(self, connection.close)
+        self._finalizer = weakref.finalize(self, connection.close)
         return connection
 
 

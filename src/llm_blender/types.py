@@ -45,7 +45,13 @@ __all__ = [
     "instruction_text",
     "text_messages",
     "to_messages",
+    "with_input",
 ]
+
+
+def with_input(instruction: Instruction, input: str) -> Instruction:
+    """Append MixInstruct's second field to an instruction; without one, a conversation stays a conversation."""
+    return instruction_text(instruction, input) if input else instruction
 
 
 class Record:
@@ -188,7 +194,7 @@ class FusionReport(Record):
             `lead` and `overlap`.
         overlap: share of the other candidates' content that the best one contains, 0 to 1; None if there was nothing
             to fuse.
-        comparisons: ordered pairs compared by the guard.
+        comparisons: pairs that the guard's ranker computed, see `Ranking`.
         seconds: duration of fusing and guarding.
         fusion: the fuser's output, whether returned or not; None if the fuser was not called.
     """
@@ -441,7 +447,7 @@ class Evidence(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; what is empty is left out."""
-        return {name: value for name, value in super().to_dict().items() if value}
+        return {name: value for name, value in super().to_dict().items() if value or name == "model"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -247,6 +247,13 @@ def test_a_fuser_that_is_late() -> None:
     assert 0.04 < got.seconds < 2  # a timer may ring a moment early
 
 
+def test_a_timeout_of_the_fuser_itself_is_its_error() -> None:
+    ranker = FakeRanker()
+    guarded = GuardedFuser(FakeFuser(error=TimeoutError("planted")), ranker)
+    with pytest.raises(TimeoutError, match="planted"):
+        asyncio.run(guarded.afuse("q", CANDIDATES, ranker.rank("q", CANDIDATES)))
+
+
 def test_many_rows_are_compared_together_and_keep_their_order() -> None:
     ranker, counts = FakeRanker(), list[tuple[int, int]]()
     rows = [["a", "bb"], ["only"], ["ccc", "dddddddddd"]]

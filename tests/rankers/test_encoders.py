@@ -159,6 +159,23 @@ def test_new_weights_are_used_though_the_old_ones_were_projected(twins):
         assert (halved.float() - after).abs().max() < 0.3
 
 
+def test_a_step_of_training_counts_though_the_weights_before_it_were_projected():
+    import torch
+
+    from llm_blender.rankers.encoders import make_encoder
+
+    ours = make_encoder(VALUES).eval()
+    ids, mask = batch(1, 10)
+    with torch.no_grad():
+        ours(ids, mask)
+    ours(ids, mask)
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight += torch.randn_like(weight) / 10
+        after = ours(ids, mask).last_hidden_state
+    assert (after - ours(ids, mask).last_hidden_state).abs().max() < 3e-5
+
+
 @pytest.mark.parametrize("length", [10, 20])
 def test_gradients_reach_the_table_of_positions(length):
     from llm_blender.rankers.encoders import make_encoder

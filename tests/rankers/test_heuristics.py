@@ -4,7 +4,7 @@ import pytest
 
 from llm_blender.errors import InputError
 from llm_blender.rankers import load_ranker
-from llm_blender.rankers.heuristics import HEURISTICS, First, Longest, Random, Shortest
+from llm_blender.rankers.heuristics import HEURISTICS, Consensus, First, Longest, Random, Shortest
 from llm_blender.types import Ranker
 
 TEXTS = ["bb", "a", "ccc", "dd", ""]
@@ -36,6 +36,14 @@ def test_the_probability_is_the_share_of_the_characters():
     assert Longest().compare("say", "aa", "bb").winner == "tie"
     assert Shortest().compare("say", "a", "bb").winner == "A"
     assert Longest().compare("say", "x" * 100_001, "y" * 100_000).winner == "A"
+
+
+def test_equal_texts_have_the_same_consensus():
+    texts = ["a c h j", "k a c", "j h a", "f c", "h k d b", "a c h j", "b f h"]
+    for turn in range(len(texts)):
+        turned = texts[turn:] + texts[:turn]
+        ranks = Consensus().rank("say", turned).ranks
+        assert len({rank for text, rank in zip(turned, ranks, strict=True) if text == texts[0]}) == 1
 
 
 def test_first():

@@ -22,6 +22,8 @@ def test_each_kind_by_its_config(tiny_ranker, tiny_pointwise, tiny_reward_model)
 def test_onnx_is_the_pair_rankers(tiny_pointwise, tiny_ranker):
     with pytest.raises(InputError, match="is a simcls, which only the torch backend runs"):
         load_ranker(tiny_pointwise("simcls"), backend="onnx")
+    with pytest.raises(InputError, match="is a simcls, which has no precision 'int8': give a dtype"):
+        load_ranker(tiny_pointwise("simcls"), precision="int8")
     with pytest.raises(InputError, match="The device 'cpu' is for the torch backend"):
         load_ranker(tiny_ranker(), backend="onnx", device="cpu")
 

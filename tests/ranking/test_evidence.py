@@ -12,6 +12,7 @@ from llm_blender.ranking import (
     EvidenceWeights,
     Features,
     JudgedFeatures,
+    Priors,
     Weights,
     add_evidence,
     agreement,
@@ -20,6 +21,7 @@ from llm_blender.ranking import (
     rank_with,
     reliability,
 )
+from llm_blender.testing import FakeRanker
 from llm_blender.types import Ranking
 
 SEVERAL = EvidenceWeights(several=Weights(model=0.5, consensus=10))
@@ -139,6 +141,30 @@ class TestFurtherEvidence:
         once = add_evidence(ranking, {"judge": [0, 0, 9]})
         np.testing.assert_allclose(add_evidence(once, {"judge": [0, 0, 9]}).logits, once.logits)
         np.testing.assert_allclose(add_evidence(once, {"judge": [0, 0, 0]}).logits, ranking.logits, atol=1e-9)
+
+    @pytest.mark.parametrize("strategy", ["full", "knockout", "top_k"])
+    def test_parts_one_after_the_other_make_the_ranking_of_all_at_once(self, strategy):
+        rng = np.random.default_rng(2)
+        texts = [f"{word} {n}" for n, word in enumerate("abcdefghijkl")]
+        for _ in range(20):
+            drawn = dict(zip(texts, rng.normal(size=12).tolist(), strict=True))
+            ranking = FakeRanker(drawn).rank("q", texts, strategy=strategy)
+            priors, judge = rng.normal(size=12), np.where(np.arange(12) < 2, [1, -1] * 6, 0)
+            once = add_evidence(ranking, {"priors": priors, "judge": judge})
+            then = add_evidence(add_evidence(ranking, {"priors": priors}), {"judge": judge})
+            assert then.order == once.order
+            np.testing.assert_allclose(then.scores, once.scores, atol=1e-5)
+
+    def test_priors_that_count_already_change_nothing(self):
+        texts, models = ["The answer is 15.", "15", "It is 14.", "I think 15 is right.", "fifteen"], [*"ababa"]
+        ranker = FakeRanker({text: float(n) for n, text in enumerate(texts)})
+        ranker.evidence_weights = EvidenceWeights(agreeing=Weights(agreement=13.6))
+        ranking = ranker.rank("What is 7 + 8?", texts, strategy="knockout")
+        for strength in np.arange(1, 40) / 7:
+            priors = Priors({"a": float(strength), "b": -float(strength)})
+            once = priors.apply(ranking, models)
+            assert once.evidence.parts["agreement"] != ranking.evidence.parts["agreement"]
+            assert priors.apply(once, models) is once
 
     def test_equal_offsets_change_nothing(self):
         ranking = rank(["a b c", "a b d", "x y"], SEVERAL)

@@ -275,3 +275,15 @@ def test_the_end_of_another_process_is_named(
     monkeypatch.setattr(loop, "number_of_processes", lambda: 2)
     with pytest.raises(WorkError, match="Another process of the run ended early"):
         run(**options)
+
+
+def test_a_resumed_run_does_not_write_its_fingerprint_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from llm_blender.training.loop import check_fingerprint
+
+    (tmp_path / "late" / "checkpoint-1").mkdir(parents=True)
+    check_fingerprint(tmp_path, "recipe")
+    # Of several processes, one would read a file that another has just emptied.
+    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("written again"))
+    check_fingerprint(tmp_path, "recipe")
+    with pytest.raises(InputError, match="another recipe or other data"):
+        check_fingerprint(tmp_path, "other recipe")

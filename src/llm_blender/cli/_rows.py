@@ -76,7 +76,7 @@ def ranking_by(ranker: Ranker, settings: Mapping[str, Any], k: int | None = None
     from llm_blender.ranking import rank_best
 
     return lambda rows, report: rank_best(
-        ranker, [row.prompt for row in rows], [row.texts for row in rows], k, progress=report, **settings
+        ranker, [row.full_instruction for row in rows], [row.texts for row in rows], k, progress=report, **settings
     )
 
 

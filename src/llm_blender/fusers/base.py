@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llm_blender._inputs import check_inputs
 from llm_blender.calls import run_to_end
 from llm_blender.errors import InputError
-from llm_blender.types import Fusion, Instruction, OnProgress, OnText, instruction_text
+from llm_blender.types import Fusion, Instruction, OnProgress, OnText, instruction_text, with_input
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Row:
     def prompt(self) -> str:
         """Instruction and input as one text."""
         return instruction_text(self.instruction, self.input)
+
+    @property
+    def full_instruction(self) -> Instruction:
+        """Instruction and input, which a ranker reads; a conversation without an input stays one."""
+        return with_input(self.instruction, self.input)
 
 
 def fuser_rows(

@@ -226,7 +226,7 @@ class GuardedFuser:
         doubtful = [i for i in rows if self._is_doubtful(written[i], candidates[i][plans[i].best])]
         started = time.perf_counter()
         verdicts = self._verdicts(
-            [given[i].prompt for i in doubtful],
+            [given[i].full_instruction for i in doubtful],
             [self._in_view(candidates[i], plans[i].best, written[i].text) for i in doubtful],
         )
         each = (time.perf_counter() - started) / max(len(doubtful), 1)
@@ -276,6 +276,8 @@ class GuardedFuser:
             async with asyncio.timeout(deadline):
                 fusion = await self.fuser.afuse(instruction, chosen, input=input, seed=seed, on_text=on_text)
         except TimeoutError:
+            if deadline is None:  # the fuser's own
+                raise
             fusion = Fusion("", self.fuser.name, flaw="failed", error=f"no fused answer within {deadline:g} s")
         except WorkError as error:
             fusion = Fusion("", self.fuser.name, flaw="failed", error=str(error))
@@ -283,7 +285,7 @@ class GuardedFuser:
         verdict, started = None, time.perf_counter()
         if self._is_doubtful(fusion, best):
             texts = self._in_view(candidates, plan.best, fusion.text)
-            (verdict,) = await (rank or _rank_in_thread)(self.ranker, [row.prompt], [texts], strategy=DUEL)
+            (verdict,) = await (rank or _rank_in_thread)(self.ranker, [row.full_instruction], [texts], strategy=DUEL)
         return self._report(plan, best, fusion, verdict, time.perf_counter() - started)
 
     def _plan(self, texts: Sequence[str], ranking: Ranking, seed: int) -> _Plan:
@@ -328,8 +330,8 @@ class GuardedFuser:
         others = (text for i, text in enumerate(candidates) if i != best and text.strip() != fused)
         return [candidates[best], fused, *others]
 
-    def _verdicts(self, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Ranking]:
-        return self.ranker.rank_many(prompts, texts, strategy=DUEL) if texts else []
+    def _verdicts(self, instructions: Sequence[Instruction], texts: Sequence[Sequence[str]]) -> list[Ranking]:
+        return self.ranker.rank_many(instructions, texts, strategy=DUEL) if texts else []
 
     def _report(
         self, plan: _Plan, best: str, fusion: Fusion | None, verdict: Ranking | None, seconds: float
@@ -361,9 +363,9 @@ class GuardedFuser:
 
 
 async def _rank_in_thread(
-    ranker: Ranker, prompts: Sequence[str], texts: Sequence[Sequence[str]], *, strategy: str
+    ranker: Ranker, instructions: Sequence[Instruction], texts: Sequence[Sequence[str]], *, strategy: str
 ) -> list[Ranking]:
-    return await asyncio.to_thread(ranker.rank_many, prompts, texts, strategy=strategy)
+    return await asyncio.to_thread(ranker.rank_many, instructions, texts, strategy=strategy)
 
 
 def _as_given(fusion: Fusion, plan: _Plan) -> Fusion:

@@ -1,1 +1,1 @@
-"""Rankers for other libraries: TRL, distilabel, rerankers; one module each, imported by its own name."""
+"""Integrations of TRL, distilabel, rerankers, `datasets` and llm; one module each, imported by its own name."""

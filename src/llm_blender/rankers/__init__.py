@@ -95,7 +95,8 @@ def load_ranker(
     if isinstance(name, str) and name in HEURISTICS:
         return HEURISTICS[name]()
     if isinstance(name, str) and name.startswith(_MLM):
-        return _load_on_torch("masked language model", name, name.removeprefix(_MLM), backend, on_torch)
+        kind, place = "masked language model", name.removeprefix(_MLM)
+        return _load_on_torch(kind, name, place, backend, precision, on_torch)
     try:
         folder = find_checkpoint(name)
     except NotFoundError as error:
@@ -110,7 +111,7 @@ def load_ranker(
         from llm_blender.rankers.pair_ranker import PairRanker
 
         return PairRanker.from_pretrained(folder, backend=backend, precision=precision, evidence=evidence, **on_torch)
-    return _load_on_torch(kind, folder, folder, backend, on_torch)
+    return _load_on_torch(kind, folder, folder, backend, precision, on_torch)
 
 
 def check_options(
@@ -156,10 +157,17 @@ def runs_model(name: str | os.PathLike[str]) -> bool:
 
 
 def _load_on_torch(
-    kind: str, name: object, place: str | Path, backend: str | None, options: Mapping[str, Any]
+    kind: str,
+    name: object,
+    place: str | Path,
+    backend: str | None,
+    precision: str | None,
+    options: Mapping[str, Any],
 ) -> PointwiseRanker:
     if backend in ("onnx", "openvino"):
         raise InputError(f"{name} is a {kind}, which only the torch backend runs.")
+    if precision not in (None, "fp32"):
+        raise InputError(f"{name} is a {kind}, which has no precision {precision!r}: give a dtype.")
     ranker: PointwiseRanker = __getattr__(_CLASS_OF[kind]).from_pretrained(place, **options)
     return ranker
 

@@ -154,7 +154,7 @@ class Replicas(DevicePool):
             number: of the device to run on; None takes the first free one.
 
         Returns:
-            The output in float32: an array, or an `PendingArray`, which `numpy.asarray` waits for.
+            The output in float32: an array, or a `PendingArray`, which `numpy.asarray` waits for.
         """
         output = self.run(*inputs, method=method, number=number)
         if output.device.type == "cuda":

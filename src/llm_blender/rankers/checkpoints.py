@@ -65,6 +65,20 @@ def is_classifier(values: Mapping[str, Any]) -> bool:
     return any(str(name).endswith("ForSequenceClassification") for name in values.get("architectures") or ())
 
 
+# Models whose positions count from the padding token's id + 1.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
+
+
+def position_limit(values: Mapping[str, Any]) -> int | None:
+    """Return the maximum tokens of a sequence by a ``config.json``'s table of positions; None if they are relative."""
+    positions = values.get("max_position_embeddings") or values.get("n_positions")
+    # DeBERTa's distances end in buckets: any length can be read.
+    if not isinstance(positions, int) or positions <= 0 or values.get("position_biased_input") is False:
+        return None
+    offset = int(values.get("pad_token_id") or 0) + 1 if values.get("model_type") in _OFFSET_POSITIONS else 0
+    return positions - offset
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json``.
 

@@ -14,6 +14,8 @@ import numpy as np
 from llm_blender.ranking import BaseRanker, RankOptions, consensus, ranking_from_scores
 from llm_blender.types import Instruction, Ranking, instruction_text
 
+_DECIMALS = 9
+
 
 class Heuristic(BaseRanker):
     """Base of the heuristics: a score for each candidate; a logit is a difference of scores.
@@ -81,7 +83,8 @@ class Consensus(Heuristic):
     name = "consensus"
 
     def _scores(self, prompt: str, texts: Sequence[str], seed: int) -> list[float]:
-        scores: list[float] = consensus(texts).tolist()
+        # The last digits of a sum of floats depend on their order; equal texts must tie.
+        scores: list[float] = consensus(texts).round(_DECIMALS).tolist()
         return scores
 
 

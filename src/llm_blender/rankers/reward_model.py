@@ -20,14 +20,12 @@ from llm_blender._torch import load_model, parse_dtype
 from llm_blender.errors import CheckpointError, InputError
 from llm_blender.rankers._torch import Loading, LoadOptions, Replicas, check_vocabulary, first_states
 from llm_blender.rankers.batching import MAX_TOKENS, Tally
-from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, read_config
+from llm_blender.rankers.checkpoints import find_checkpoint, is_classifier, load_tokenizer, position_limit, read_config
 from llm_blender.rankers.encoders import DebertaEncoder, make_encoder
 from llm_blender.rankers.pointwise import Pair, PointwiseRanker, Reading, Scored, tokens_of
 from llm_blender.types import Instruction, OnProgress, instruction_text, text_messages
 
 _DEFAULT_LENGTH = 4_096  # for models without a limit, or with one that exceeds memory
-# Models whose positions count from the padding token's id + 1.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _limit(values: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:
     """Return the maximum tokens the model can read; None if positions are relative and no limit is set."""
-    limits = []
-    positions = values.get("max_position_embeddings") or values.get("n_positions")
-    # DeBERTa's distances end in buckets: any length can be read.
-    if isinstance(positions, int) and positions > 0 and values.get("position_biased_input") is not False:
-        offset = int(values.get("pad_token_id") or 0) + 1 if values.get("model_type") in _OFFSET_POSITIONS else 0
-        limits.append(positions - offset)
+    positions = position_limit(values)
+    limits = [] if positions is None else [positions]
     given = tokenizer.get("model_max_length")
     if isinstance(given, int | float) and 0 < given < 10**9:  # a larger number is transformers' mark for no limit
         limits.append(int(given))

@@ -198,13 +198,23 @@ def offsets_of(found: Evidence, n: int) -> Floats:
     return np.asarray(np.sum([np.zeros(n), *map(np.asarray, found.parts.values())], axis=0))
 
 
+def _added(found: Evidence, n: int) -> Floats:
+    """Return ``[n]``, what `add_evidence` has added so far: all offsets without those that the comparisons saw."""
+    first = {name: np.asarray(part) for name, part in found.parts.items() if name in FEATURES}
+    if found.answers:  # priors weigh the votes
+        votes = agreeing(found.answers)
+        first["agreement"] = (found.agreement * (votes - votes.mean())).round(_DECIMALS_OF_PARTS)
+    return np.asarray(offsets_of(found, n) - np.sum([np.zeros(n), *first.values()], axis=0))
+
+
 def add_evidence(ranking: Ranking, parts: Mapping[str, ArrayLike], *, temperature: float | None = None) -> Ranking:
     """Return a ranking with further offsets in its evidence; a part that it has already is replaced.
 
     Every known logit l(i, j) increases by offset_i − offset_j. If all pairs were compared, the scores are MaxLogits of
     the new logits, whatever they were before. Otherwise a Gaussian model infers the evidence about all candidates from
-    the compared pairs, as in the strategy ``active``, and the offsets are added to it: a candidate that was eliminated
-    early can become the best. If the parts change nothing, neither does the ranking.
+    the compared pairs, as in the strategy ``active``, and the offsets are added to it, with those of earlier calls: a
+    candidate that was eliminated early can become the best. Parts that are added one after the other make the same
+    ranking as all at once. If the parts change nothing, neither does the ranking.
 
     Args:
         ranking: of N candidates, of any strategy.
@@ -214,17 +224,21 @@ def add_evidence(ranking: Ranking, parts: Mapping[str, ArrayLike], *, temperatur
     n, known = len(ranking), ranking.evidence or Evidence()
     given = {name: np.asarray(values, np.float64) for name, values in parts.items()}
     centred = {name: values - values.mean() for name, values in given.items()}
-    change = np.zeros(n)
+    new = {name: tuple((values.round(_DECIMALS_OF_PARTS) + 0.0).tolist()) for name, values in centred.items()}
+    change, visible = np.zeros(n), np.zeros(n)  # that of the parts as they are kept
     for name, values in centred.items():
-        change += values - np.asarray(known.parts.get(name, np.zeros(n)))
-    if not np.ptp(change.round(_DECIMALS_OF_PARTS)):
+        before = np.asarray(known.parts.get(name, np.zeros(n)))
+        change += values - before
+        visible += np.asarray(new[name]) - before
+    if not np.ptp(visible.round(_DECIMALS_OF_PARTS)):
         return ranking
     logits = ranking.logits + change[:, None] - change[None, :]
     if np.isnan(both_orders(logits)).any():
-        scores = (2 * (Posterior.of(ranking.logits).mean + change)).round(_DECIMALS) + 0.0
+        added = _added(known, n)
+        compared = ranking.logits - (added[:, None] - added[None, :])
+        scores = (2 * (Posterior.of(compared).mean + added + change)).round(_DECIMALS) + 0.0
     else:
         scores = max_logits(logits)
-    new = {name: tuple((values.round(_DECIMALS_OF_PARTS) + 0.0).tolist()) for name, values in centred.items()}
     return replace(
         ranking_from_scores(ranking.strategy, scores, logits),
         comparisons=ranking.comparisons,

@@ -128,10 +128,8 @@ def recalibrate(config: PairRankerConfig, found: TrainedPairs) -> tuple[PairRank
     for situation, name in _FITTED_AS.items():
         own = old[situation]
         if situation in fit.situations:
-            model, agreement = (
-                fit.weights[situation].model,
-                (share := getattr(fit.weights[situation], name) / fit.temperature),
-            )
+            model = fit.weights[situation].model
+            agreement = share = getattr(fit.weights[situation], name) / fit.temperature
         else:
             relative = own.model / old.two.model if old.two.model else 1.0
             model, agreement, share = alone * (1 - kept * (1 - relative)), 1.0, kept

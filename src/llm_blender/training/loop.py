@@ -334,11 +334,12 @@ def check_fingerprint(folder: Path, *parts: Any) -> None:
     """
     fingerprint = hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
     path = folder / "run.sha256"
-    if any(folder.glob("*/checkpoint-*")) and path.is_file() and path.read_text() != fingerprint:
+    known = path.read_text() if path.is_file() else None
+    if any(folder.glob("*/checkpoint-*")) and known not in (None, fingerprint):
         raise InputError(
             f"{folder} belongs to a run with another recipe or other data: remove it, or choose another output."
         )
-    if is_main_process():
+    if is_main_process() and known != fingerprint:  # another process may be reading it
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(fingerprint)
 

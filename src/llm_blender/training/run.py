@@ -166,36 +166,50 @@ def _add_scores(
 def _measure(folder: Path, recipe: Recipe, dev: Sequence[TrainingGroup]) -> tuple[Quality, PairRankerConfig | None]:
     """Measure a checkpoint on development pairs as it will be used, in int8 and with evidence, and calibrate it there.
 
-    A PairRanker is compared with float32, and with `Recipe.init`. One that is trained on has its temperature and its
-    evidence fitted anew (`recalibrate`), unless there are fewer than `FEW` instructions; its figures are those of fits
-    on other instructions. Any other has its temperature fitted.
+    A PairRanker that was trained on is calibrated anew (`_measure_trained_on`); any other has its temperature fitted.
 
     Returns:
         The figures, and the new configuration of a PairRanker that was trained on.
     """
     mlm = recipe.ranker == MLMHeadLearner.name
     judged = _development_pairs(dev, _MLM_PAIRS if mlm else None)
-    own = _temperature(folder)
     if judged is None:
-        return Quality(temperature=own), None
-    if recipe.ranker != "pair_ranker":
-        pointwise = ranker_predictions(judged, load_ranker(f"mlm:{folder}" if mlm else folder), recipe.ranker)
-        temperature = fit_temperature(pointwise.logits, judged.a_wins)
-        return Quality(
-            _figures(judged, replace(pointwise, flips=None), pointwise.logits / temperature), temperature
-        ), None
+        return Quality(temperature=_temperature(folder)), None
+    int8: dict[str, float] = {}
+    if recipe.ranker == "pair_ranker":
+        found, int8 = _predict_in_int8(folder, judged)
+        if recipe.init:
+            return _measure_trained_on(folder, recipe, judged, found, int8)
+    else:
+        pointwise = load_ranker(f"mlm:{folder}" if mlm else folder)
+        found = replace(ranker_predictions(judged, pointwise, recipe.ranker), flips=None)
+    temperature = fit_temperature(found.logits, judged.a_wins)
+    return Quality(_figures(judged, found, found.logits / temperature), temperature, int8), None
+
+
+def _predict_in_int8(folder: Path, judged: JudgedPairs) -> tuple[PairPredictions, dict[str, float]]:
+    """Return the predictions of a PairRanker's int8 model without evidence, and its figures against float32."""
     found, full = (
         ranker_predictions(judged, PairRanker.from_pretrained(folder, precision=precision, evidence=False), "trained")
         for precision in ("int8", "fp32")
     )
-    int8 = {
+    return found, {
         "agreement_fp32": agreements(judged, [full])[0].accuracy,
         "same_decision": float(np.mean((found.logits > 0) == (full.logits > 0))),
         "largest_difference": float(np.abs(found.logits - full.logits).max()),
     }
-    if not recipe.init:
-        temperature = fit_temperature(found.logits, judged.a_wins)
-        return Quality(_figures(judged, found, found.logits / temperature), temperature, int8), None
+
+
+def _measure_trained_on(
+    folder: Path, recipe: Recipe, judged: JudgedPairs, found: PairPredictions, int8: dict[str, float]
+) -> tuple[Quality, PairRankerConfig | None]:
+    """Measure a PairRanker against `Recipe.init`, and fit its temperature and its evidence anew (`recalibrate`).
+
+    Its figures are those of fits on other instructions. With fewer than `FEW` instructions, nothing is fitted.
+
+    Returns:
+        The figures, and the new configuration; None if `Recipe.keep_best` keeps the weights of `Recipe.init`.
+    """
     config, general = PairRankerConfig.load(folder), None
     first = ranker_predictions(judged, PairRanker.from_pretrained(recipe.init), recipe.init)
     start = _temperature(find_checkpoint(recipe.init))

@@ -287,6 +287,15 @@ def test_sampling_follows_the_seed_and_leaves_torch_alone(llama: GenFuser) -> No
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_samples_are_the_same_on_any_number_of_devices(tiny_t5: Path) -> None:
+    sampling = {"do_sample": True, "num_beams": 1, "max_new_tokens": 30}
+    expected, shared = (
+        [fusion.text for fusion in fuser.fuse_many(ROWS * 4, CANDIDATES * 4, batch_size=1, **sampling)]
+        for fuser in (GenFuser.from_pretrained(tiny_t5, device=place) for place in ("cpu", ["cpu"] * 3))
+    )
+    assert shared == expected
+
+
 def test_what_does_not_fit_is_said(tiny_t5: Path) -> None:
     small = load(tiny_t5, max_length=44)
     long, short = small.fuse_many(["Why?", "Why?"], [CANDIDATES[1][:1] * 2, ["a", "b"]])

@@ -139,3 +139,12 @@ def test_the_tokenizer_reads_no_more_than_a_sequence_can_hold(form, monkeypatch)
     assert cut.truncated == pytest.approx(full.truncated, abs=0.01)
     assert cut.text_key(0, 0)[2] == pytest.approx(whole[1], rel=0.05)
     assert cut.text_key(0, 1) == full.text_key(0, 1)
+
+
+@pytest.mark.parametrize("row", ["name" + " " * 60 + "value" + " " * 60 + "\n", "cell" + " " * 900, "a\n\n\n\n"])
+def test_white_space_takes_no_place_from_the_words_of_a_long_text(form, monkeypatch, row):
+    texts = ["Why?", "first " + row * 400, row * 400 + "last"]
+    cut = FittedTexts(form, texts[:1], [texts[1:]], [0.5])
+    monkeypatch.setattr(form, "shorten", lambda text: text)
+    full = FittedTexts(form, texts[:1], [texts[1:]], [0.5])
+    assert cut.sequence(0, 0, 1) == full.sequence(0, 0, 1)

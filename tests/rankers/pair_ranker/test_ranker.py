@@ -37,6 +37,14 @@ def test_a_good_answer_is_not_behind_texts_that_do_not_know(bundled, others):
     assert ranking.best == 2
 
 
+def test_lengths_beyond_the_positions_of_the_model_are_refused(bundled):
+    message = "This ranker reads 512 tokens, and an instruction with a candidate would have 513: lower the lengths"
+    with pytest.raises(InputError, match=message):
+        bundled.with_lengths(313, 200)
+    longest = bundled.with_lengths(312, 200)
+    assert longest.rank("why " * 1000, ["word " * 1000, "other " * 1000]).truncated > 0.5
+
+
 def test_the_bundled_one_knows_a_good_answer(bundled):
     texts = ["I don't know.", "Air scatters blue light more than red light, so blue reaches our eyes from everywhere."]
     ranking = bundled.rank(PROMPT, texts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +14,16 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from llm_blender._torch import DevicePool
 from llm_blender.errors import InputError, WorkError
 from llm_blender.fusers.gen_fuser.loading import Loaded
+
+_generators = threading.Lock()  # torch's belong to the process: batches that sample take turns
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators, and set them back afterwards."""
+    with _generators, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 class _Stop(StoppingCriteria):
@@ -108,9 +120,7 @@ class Writers(DevicePool):
             ids[row, place], mask[row, place] = torch.tensor(list(prompt)), 1
         if stopped is not None:
             options["stopping_criteria"] = StoppingCriteriaList([_Stop(stopped)])
-        with torch.inference_mode(), torch.random.fork_rng(enabled=bool(options.get("do_sample"))):
-            if options.get("do_sample"):
-                torch.manual_seed(seed)
+        with torch.inference_mode(), _seeded(seed) if options.get("do_sample") else nullcontext():
             try:
                 output = model.generate(
                     input_ids=ids.to(model.device), attention_mask=mask.to(model.device), streamer=streamer, **options

@@ -312,6 +312,7 @@ class _DisentangledAttention(nn.Module):
                 for project in (self.key_proj, self.query_proj)
             )
             if torch.is_grad_enabled():
+                self._tables = None  # an optimiser may change the weights next
                 return of_keys, of_queries
             self._tables = of_keys, of_queries
         return self._tables

@@ -23,6 +23,7 @@ from llm_blender.rankers.pair_ranker.config import PairRankerConfig
 
 SOURCE, LEFT, RIGHT = 1, 2, 3
 _CHARS = 10  # characters for each token that could be kept from the head of a text, and as many from its tail
+_VISIBLE = 5  # of them, at least so many that are no white space, which may be no token
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,12 @@ class InputFormat:
     def shorten(self, text: str) -> str:
         """Cut what no sequence can hold out of the middle of a very long text, before it is tokenised.
 
-        Tokens have fewer characters than the cut assumes, so head and tail still fill the sequence.
+        Tokens have fewer characters than the cut assumes, so head and tail still fill the sequence. Where they are
+        mostly white space, as in a wide table, more of them is kept.
         """
-        kept = _CHARS * self.config.max_length
+        kept, enough = _CHARS * self.config.max_length, _VISIBLE * self.config.max_length
+        while len(text) > 2 * kept and min(map(_visible, (text[:kept], text[-kept:]))) < enough:
+            kept *= 2
         return text if len(text) <= 2 * kept else text[:kept] + text[-kept:]
 
     def fit_source(self, ids: list[int], tail_share: float | None = None) -> list[int]:
@@ -138,6 +142,11 @@ class InputFormat:
                 inside = segment if self.config.pooling == "mean" else 0
                 segments += [segment, *[inside] * len(text), 0]
         return PairSequence(ids, segments)
+
+
+def _visible(text: str) -> int:
+    """Count the characters that are no white space."""
+    return sum(map(len, text.split()))
 
 
 def _cut(ids: list[int], budget: int, tail_share: float) -> list[int]:

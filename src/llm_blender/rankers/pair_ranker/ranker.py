@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from llm_blender._inputs import check_inputs
 from llm_blender.errors import InputError, MissingExtraError, unknown_name
 from llm_blender.rankers.batching import MAX_TOKENS
-from llm_blender.rankers.checkpoints import BUNDLED, Pretrained, copy_checkpoint, find_checkpoint, has_onnx, onnx_file
+from llm_blender.rankers.checkpoints import (
+    BUNDLED,
+    Pretrained,
+    copy_checkpoint,
+    find_checkpoint,
+    has_onnx,
+    onnx_file,
+    position_limit,
+)
 from llm_blender.rankers.pair_ranker.backends import (
     Backend,
     LoadModel,
@@ -159,19 +167,10 @@ class PairRanker(PairwiseRanker, Pretrained):
         else:
             if max_tokens is not None and config.alone_layers:
                 raise one_at_a_time(backend)
-            load: LoadModel = load_session
-            kind = precision or _PRECISIONS[backend][0]
-            if backend == "openvino":
-                load, kind = partial(OpenVinoModel, precision="bf16" if kind == "bf16" else "f32"), "fp32"
-            if config.alone_layers:
-                parts = (onnx_file(folder, kind, part) for part in ("reader", "comparer"))
-                runner = LateOnnxBackend(*parts, threads=threads, load=load)
-            else:
-                runner = OnnxBackend(onnx_file(folder, kind), threads=threads, load=load)
-        form = InputFormat.load(folder, config)
+            runner = _load_onnx(folder, config, backend, precision or _PRECISIONS[backend][0], threads)
         ranker = cls(
             runner,
-            form,
+            InputFormat.load(folder, config),
             folder,
             max_tokens=max_tokens or MAX_TOKENS,
             truncation=truncation,
@@ -181,10 +180,20 @@ class PairRanker(PairwiseRanker, Pretrained):
         return ranker
 
     def with_lengths(self, source: int | None = None, candidate: int | None = None) -> Self:
-        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`."""
+        """Return the same model with other lengths, in tokens; see `PairRankerConfig.with_lengths`.
+
+        Raises:
+            InputError: the lengths leave no room for text, or the model has no positions for so many tokens.
+        """
+        config, limit = self.config.with_lengths(source, candidate), position_limit(self.config.backbone)
+        if limit is not None and config.max_length > max(limit, self.config.max_length):
+            texts = "a candidate" if config.candidates_per_sequence == 1 else "two candidates"
+            raise InputError(
+                f"This ranker reads {limit:,} tokens, and an instruction with {texts} would have "
+                f"{config.max_length:,}: lower the lengths."
+            )
         other = copy(self)
-        other.config = self.config.with_lengths(source, candidate)
-        other.input_format = self.input_format.with_config(other.config)
+        other.config, other.input_format = config, self.input_format.with_config(config)
         return other
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -340,6 +349,19 @@ class PairRanker(PairwiseRanker, Pretrained):
             return _TAIL_SHARES[self.truncation]
         own = self.config.source_tail
         return 1.0 if own == 0 and not isinstance(instruction, str) else own
+
+
+def _load_onnx(
+    folder: Path, config: PairRankerConfig, backend: str, precision: str, threads: int | None
+) -> Backend | LateBackend:
+    """Load the ONNX models of a checkpoint with ONNX Runtime, or with OpenVINO, which reads those in float32."""
+    load: LoadModel = load_session
+    if backend == "openvino":
+        load, precision = partial(OpenVinoModel, precision="bf16" if precision == "bf16" else "f32"), "fp32"
+    if config.alone_layers:
+        reader, comparer = (onnx_file(folder, precision, part) for part in ("reader", "comparer"))
+        return LateOnnxBackend(reader, comparer, threads=threads, load=load)
+    return OnnxBackend(onnx_file(folder, precision), threads=threads, load=load)
 
 
 def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
