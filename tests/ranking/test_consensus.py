@@ -18,7 +18,7 @@ def test_what_is_said_counts_once_however_often_it_is_said():
     np.testing.assert_allclose(consensus(["a b a b", "a b a d", "a"]), consensus(["a b a b a b a", "a b a d", "a"]))
 
 
-@pytest.mark.parametrize("texts", [[], ["one"], ["one", "two"], ["one", "two", "one"], ["one", " one\n", "two"]])
+@pytest.mark.parametrize("texts", [[], ["one"], ["one", "two"]])
 def test_two_cannot_agree_against_each_other(texts):
     assert consensus(texts).tolist() == [0.0] * len(texts)
 
@@ -26,6 +26,7 @@ def test_two_cannot_agree_against_each_other(texts):
 def test_equal_answers_are_votes():
     shares = consensus(["it is 4", "it is 4", "it is 5", "no"])
     assert shares[0] == shares[1] > shares[2] > shares[3]
+    np.testing.assert_allclose(consensus(["it is 4", "it is 5", " it is 4\n"]), [19 / 24, 7 / 12, 19 / 24])
 
 
 LOOP = "the same four words " * 20

@@ -43,9 +43,10 @@ def rank(texts, weights, *, compare=nothing, prompt="", strategy="full") -> Rank
 
 
 class TestFeatures:
-    def test_the_situation_follows_from_the_different_texts(self):
+    def test_the_situation_follows_from_the_texts_that_count(self):
         assert Features.read(["a b c", "x"]).situation == "two"
-        assert Features.read(["a b c", "x", " x\n"]).situation == "two"
+        assert Features.read(["a b c", "x", ""]).situation == "two"
+        assert Features.read(["a b c", "x", " x\n"]).situation == "several"
         assert Features.read(["a b c", "x y", "a b d"]).situation == "several"
         assert Features.read(SUMS, "What is 7 + 8?").situation == "agreeing"
 

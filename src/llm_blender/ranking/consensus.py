@@ -18,7 +18,7 @@ from llm_blender.ranking.form import is_degenerate
 
 _LONGEST = 20_000  # characters of a text that count
 _BLOCK = 4096  # different items at a time, which bounds the memory
-_LEAST = 3  # number of different candidates from which on there is a consensus
+_LEAST = 3  # number of candidates from which on there is a consensus
 
 # Scripts without spaces between words: each character counts as one.
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -41,11 +41,11 @@ def consensus(texts: Sequence[str]) -> NDArray[np.float64]:
         texts: N candidates of one prompt; equal texts count as often as they occur.
 
     Returns:
-        ``[N]``; all 0 if N is below three or fewer than three texts are different, and no text is a loop.
+        ``[N]``; all 0 if N is below three.
     """
     votes = [place for place, text in enumerate(texts) if not is_degenerate(text)]
     shares = np.zeros(len(texts))
-    if len({texts[place].strip() for place in votes}) >= _LEAST:
+    if len(votes) >= _LEAST:
         tokens = [_TOKENS.findall(texts[place][:_LONGEST].lower()) for place in votes]
         bigrams = _recall([set(itertools.pairwise(words)) for words in tokens])
         shares[votes] = (_recall([set(words) for words in tokens]) + bigrams) / 2

@@ -28,7 +28,7 @@ from llm_blender.ranking.form import form, is_degenerate
 from llm_blender.types import Evidence, Ranking
 
 Situation = Literal["two", "several", "agreeing"]
-"""Kind of prompt: two different candidates; three or more; three or more with final answers to agree on."""
+"""Kind of prompt: two candidates; three or more; three or more with final answers to agree on."""
 SITUATIONS: tuple[Situation, ...] = get_args(Situation)
 FEATURES = ("consensus", "agreement", "form", "length")
 """Numbers per candidate beside the model's logit."""
@@ -82,7 +82,7 @@ class EvidenceWeights:
     """Weights of the evidence by situation; without arguments the ranker's logit alone counts.
 
     Attributes:
-        two: for prompts with two different candidates, which have no consensus.
+        two: for prompts with two candidates, which have no consensus.
         several: for prompts with three or more.
         agreeing: for those among them whose candidates have final answers to agree on.
     """
@@ -159,8 +159,8 @@ class Features:
             texts: N candidates of one prompt.
             instruction: the prompt, as a text.
         """
-        # Texts that do not count leave two candidates two, as equal texts do.
-        n, several = len(texts), len({text.strip() for text in texts if not is_degenerate(text)}) > 2
+        # Equal texts are votes; a degenerate one has none, and leaves two candidates two.
+        n, several = len(texts), sum(not is_degenerate(text) for text in texts) > 2
         answers = final_answers(texts, instruction) if several else ()
         answered = np.array([answer is not None for answer in answers], bool)
         found = form(texts, instruction)
