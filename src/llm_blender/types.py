@@ -521,7 +521,15 @@ class Ranking(Record):
     @property
     def lead(self) -> float | None:
         """P(the best is better than the next one, or than its closest opponent); None without a comparison."""
-        known = [self.probability(self.best, other) for other in self.order if other != self.best]
+        return self.lead_over(self.order)
+
+    def lead_over(self, others: Sequence[int]) -> float | None:
+        """Return `lead` among some of the candidates.
+
+        Args:
+            others: candidates in the order of their ranks; the best one is left out.
+        """
+        known = [self.probability(self.best, other) for other in others if other != self.best]
         compared = [probability for probability in known if not math.isnan(probability)]
         if not compared:
             return None

@@ -223,6 +223,8 @@ def test_auto_asks_the_rule_first() -> None:
     assert (got.asked, got.returned, got.reason, got.answer) == ("auto", "pick", "clear", clear[0])
     assert got.lead is not None
     assert got.overlap == 1.0
+    copied = report(fuser, [clear[0], *clear], mode="auto")  # a copy is as good, and says nothing
+    assert (copied.reason, copied.lead, copied.overlap) == ("clear", got.lead, 1.0)
     assert fuser.calls == []
     close = report(fuser, ["apples pears", "pears apples", "x"], mode="auto")
     assert (close.asked, close.reason, close.lead) == ("auto", "better", 0.5)

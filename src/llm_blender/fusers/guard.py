@@ -86,7 +86,7 @@ class Decision:
 def decide(
     ranking: Ranking, texts: Sequence[str], rule: FusionRule = DEFAULT_RULE, top_k: int = DEFAULT_TOP_K
 ) -> Decision:
-    """Decide whether the best `top_k` candidates of a ranking should be fused.
+    """Decide whether the best `top_k` candidates of a ranking should be fused; copies of a text count as one.
 
     Args:
         ranking: of the candidates.
@@ -94,11 +94,20 @@ def decide(
         rule: thresholds.
         top_k: number of candidates to fuse.
     """
-    lead = ranking.lead
-    best, *others = [texts[i] for i in ranking.order[:top_k]]
+    different = _without_copies(ranking.order, texts)
+    lead = ranking.lead_over(different)
+    best, *others = [texts[i] for i in different[:top_k]]
     overlap = content_overlap(best, others)
     reason = rule.reason(lead, overlap)
     return Decision(reason != "clear", reason, lead, overlap)
+
+
+def _without_copies(order: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """List candidates in an order of ranks; of equal texts, the best one at its place."""
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(" ".join(texts[i].split()), i)
+    return list(first.values())
 
 
 def content_overlap(best: str, others: Sequence[str]) -> float:
@@ -294,10 +303,7 @@ class GuardedFuser:
             return _Plan(ranking.best, reason="no_candidates")
         if len(filled) == 1:
             return _Plan(filled[0], reason="one_candidate")
-        first: dict[str, int] = {}  # of equal texts, the best one at its place
-        for i in filled:
-            first.setdefault(" ".join(texts[i].split()), i)
-        different = list(first.values())
+        different = _without_copies(filled, texts)
         if len(different) == 1:
             return _Plan(filled[0], reason="same_candidates")
         decision = decide(ranking, texts, self.rule, self.top_k)
