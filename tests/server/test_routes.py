@@ -58,7 +58,7 @@ def test_fuse(plain, serve):
 def test_null_is_absent(plain, path, body):
     response = plain.http.post(path, json=body)
     assert response.status_code == 200
-    if "blend" in body and body["blend"]:
+    if body.get("blend"):
         assert all(candidate["text"] for candidate in response.json()["blend"]["candidates"])
 
 
