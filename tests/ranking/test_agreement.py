@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm_blender.errors import InputError
 from llm_blender.ranking import Majority, agreement, final_answer, final_answers, majority, normal_form
+from llm_blender.ranking.answers import numbers_in
 
 SETTINGS = settings(max_examples=50, deadline=None)
 SUM = "Ann has 7 apples and buys 8 more. How many apples does she have?"
@@ -452,6 +453,7 @@ def test_everyday_questions(question, answer, texts):
         ["3.5", "3.5m", "3.5 m", r"3.5\,m"],
         ["9.8", "9.8 m/s²", "9.8 m s^-2", r"9.8 \frac{\text{m}}{\text{s}^2}", r"9.8\text{ m s}^{-2}"],
         ["100", "100 degrees C", "100 deg C", "100 °C"],
+        ["56", "7 x 8 = 56", "=> 56", "→ 56"],
         ["4", "x = √16 = 4", r"x=\sqrt{16}=4"],
         ["-7", "—7"],
         ["2 hours, 5 minutes", "2 h 5 min", "2h 5m", "2 hrs 5 mins"],
@@ -548,6 +550,23 @@ def test_times_of_day(time):
 @pytest.mark.parametrize("text", ["The conjugate is 3 - 4i.", "It is 3 + 4 i"])
 def test_the_real_part_is_not_the_number(text):
     assert final_answer(text, "What is the value of the conjugate of 3 + 4i?") not in ("3", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("seventy-two clips", ["72"]),
+        ("two hundred and five", ["205"]),
+        ("three dozen", ["36"]),
+        ("one thousand two", ["1002"]),
+        ("two or three", ["2", "3"]),
+        ("two and three", ["2", "3"]),
+        ("one of four", ["4"]),
+        ("5m and 1.75M", []),
+    ],
+)
+def test_the_numbers_in_words(words, numbers):
+    assert numbers_in(f"There are {words}.") == numbers
 
 
 def test_a_power_as_in_python_is_no_bold_type():

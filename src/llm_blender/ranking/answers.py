@@ -58,7 +58,13 @@ _SPELLED = {word: value for value, word in enumerate(_ONES.split())} | {
     word: 10 * value for value, word in enumerate(_TENS.split(), 2)
 }
 
-_COUNT = regex(rf"\b(?:{'|'.join(list(_SPELLED)[2:])})\b(?!-)", re.IGNORECASE)  # "one" has other senses
+_UNITS, _TEENS = "|".join(_ONES.split()[1:10]), "|".join(_ONES.split()[10:])
+_BELOW_100 = rf"(?:(?:{'|'.join(_TENS.split())})(?:[- ](?:{_UNITS}))?|{_TEENS}|{_UNITS})"
+_LARGE = "(?:dozen|hundred|thousand|million|billion|trillion)"
+_COUNT = regex(  # "one" has other senses
+    rf"(?<![\w-])(?!one\b(?! {_LARGE}))(?:{_BELOW_100})(?:(?: {_LARGE})+(?:,?(?: and)? {_BELOW_100})?)*\b(?!-)",
+    re.IGNORECASE,
+)
 _SCALED = regex(rf"(.*\d)(?: ({'|'.join(_SCALES)})\b|(k)\b)(.*)")
 _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
@@ -124,7 +130,7 @@ _UNIT = regex(
     r"(?:\^\s?[23])?(?:[ *]?[mhs] ?\^\(?-[123]\)?)?(?:\s*(?:/|per)\s*[^\W\d_]+(?:\^[23])?)?$"
 )
 _CLAIM = regex(r"\b(?:is|are|was|were|be|has|have|had|equals?|gives?|makes?|needs?|costs?|it|there|total)\b|[=$€£]")
-IMAGINARY = regex(r"\d ?i\b(?! \w)")
+IMAGINARY = regex(r"(?:[1-9]|\d\d) ?i\b(?! \w)")
 """An imaginary part, whose real part is not the number of a text."""
 _DENIAL = regex(r"\b(?:not|cannot)\b|n['’]t\b")
 _NUMBER = regex(
@@ -132,7 +138,7 @@ _NUMBER = regex(
     r"(?!\^|\.\d|[千百十万萬亿億]|[^\W\u3040-\u30ff\u4e00-\u9fff])"
 )
 _LEAD = regex(
-    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice|letter|circa|ca\.)\s+(?=[\w$(])|[≈~+=]\s*)+"
+    r"^(?:(?:the|an?|approximately|about|around|exactly|roughly|only|just|option|choice|letter|circa|ca\.)\s+(?=[\w$(])|(?:=>|[≈~+=→⇒∴])\s*)+"
 )
 _FORMULA = regex(r"[\^=+*/(){}\[\]√π∞∪∅|<>≤≥±]|\d[a-z]|\w_\w")
 _LABELLED = regex(r"^[a-z]\w?(?:\([a-z]\))?=(?=[^=]+$)")
@@ -306,7 +312,7 @@ def json_value(text: str) -> Any:
 def numbers_in(text: str) -> list[str]:
     """List the numbers in a text in normal form, in their order."""
     text = _SPELLED_FRACTION.sub(_fraction, _plain_fractions(_ungrouped(text)))
-    text = _COUNT.sub(lambda found: str(_SPELLED[found[0].lower()]), text)
+    text = _COUNT.sub(lambda found: str(_spelled(found[0].lower().replace(",", ""))), text)
     numbers = [(Fraction(above), Fraction(below or 1)) for above, below in _NUMBER.findall(text)]
     return [_written(above / below) for above, below in numbers if below]
 
@@ -428,7 +434,7 @@ def _quantity(text: str, share: bool = False) -> str | None:
         text = text.split("≈")[0].strip() or text.strip("≈ ")
     if "=" in text:
         label, _, text = text.rpartition("=")
-        label = label.strip()
+        label = re.sub(r"(?<=\d)\s?x\s?(?=\d)", "*", label.strip())
         if "=" in label and _TWO_LABELS.search(label):
             return None
         if not (
