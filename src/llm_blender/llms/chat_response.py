@@ -23,7 +23,11 @@ _DEEPEST = 5  # levels of nesting in a field
 _TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
+    "<thought>": "</thought>",  # Gemini, EXAONE
+    "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",  # Kimi
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
     "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",  # gpt-oss, where no server parses it
 }
 # Some chat templates write the opening tag themselves, so that the answer has only the closing one. It counts only
