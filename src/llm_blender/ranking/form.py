@@ -87,7 +87,7 @@ _IGNORANCE = regex(
     |(?:i\ have\ )?no\ (?:idea|clue)
     |(?:das\ )?weiß\ ich\ (?:leider\ )?nicht|ich\ weiß\ (?:es\ |das\ )?(?:leider\ )?nicht|(?:ich\ habe\ )?keine\ ahnung
     |je\ ne\ (?:le\ )?sais\ pas|(?:yo\ )?no\ (?:lo\ )?sé|(?:eu\ )?não\ sei|(?:io\ )?non\ (?:lo\ )?so|idk
-    |ik\ weet\ het\ niet|nie\ wiem|bilmiyorum|(?:я\ )?не\ знаю|我?也?不知道
+    |ik\ weet\ het\ niet|nie\ wiem|bilmiyorum|(?:я\ )?не\ знаю|我也?不知道
     |(?:分か|わか|知)りません|모르겠(?:습니다|어요)|لا\ أعرف
     )(?:\W+(?:sorry|to\ (?:that|this)(?:\ question)?))?\W*$""",
     re.IGNORECASE | re.VERBOSE,
