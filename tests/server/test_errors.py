@@ -43,8 +43,8 @@ from llm_blender.testing import FakeLLM
         ("no file '/srv/m.bin' or C:\\models\\x.bin", "no file '[path]' or [path]"),
         ("https://platform.openai.com/docs/errors says so", "https://platform.openai.com/docs/errors says so"),
         (
-            "POST /v1/chat/completions and/or 1/2, 3.10.2.1 text/html",
-            "POST /v1/chat/completions and/or 1/2, 3.10.2.1 text/html",
+            "POST /v1/chat/completions and/or 1/2, 3.10.2.1 text/html messages[10] [10:30] sk-learn qwen2.5:72b",
+            "POST /v1/chat/completions and/or 1/2, 3.10.2.1 text/html messages[10] [10:30] sk-learn qwen2.5:72b",
         ),
     ],
 )
