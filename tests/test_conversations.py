@@ -54,10 +54,33 @@ def said(content):
         ("tool", "tool"),
         ("function", "tool"),
         ("ipython", "tool"),
+        ("CHATBOT", "assistant"),
+        ("tool_response", "tool"),
     ],
 )
 def test_roles(role, known):
     assert read({"role": role, "content": "x"}) == [{"role": known, "content": "x"}]
+
+
+def test_turns_of_sharegpt():
+    turns = [
+        {"from": "system", "value": "S"},
+        {"from": "human", "value": "Q"},
+        {"from": "gpt", "value": "A", "weight": 1},
+    ]
+    assert to_messages(turns) == [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "A", "weight": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [({"t": "4 °C"}, '{"t": "4 °C"}'), (4, "4"), (0.5, "0.5"), (True, "true")]
+)
+def test_a_value_of_a_tool_is_its_json(content, text):
+    call, result = read({"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": content})
+    assert (result["content"], result["tool_call_id"]) == (text, call["tool_calls"][0]["id"])
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,15 @@ _ROLES = {
     "bot": "assistant",
     "gpt": "assistant",
     "model": "assistant",
+    "chatbot": "assistant",
     "tool": "tool",
     "function": "tool",
     "ipython": "tool",
     "observation": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
 }
+_SHAREGPT = {"from": "role", "value": "content"}
 _KEYS = frozenset({"role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call"})
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # not part of what a turn says
@@ -81,8 +85,9 @@ def to_messages(instruction: Instruction) -> list[Message]:
     """Convert an instruction to messages that a chat API takes.
 
     Roles are normalised (``developer`` becomes ``system``, ``function`` becomes ``tool``), parts of text are joined,
-    and the former ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one, and results without
-    a ``tool_call_id`` that of the call they follow. All other keys are kept, without nulls and what is no JSON.
+    ``from`` and ``value`` (ShareGPT) are role and content, values of a tool become JSON, and the former
+    ``function_call`` becomes one of `tool_calls`. Calls without an ``id`` get one, and results without a
+    ``tool_call_id`` that of the call they follow. All other keys are kept, without nulls and what is no JSON.
 
     Raises:
         MessageError: a message lacks role or content, its role is unknown, or it holds more than text and calls.
@@ -176,6 +181,8 @@ def _readable_call(call: Mapping[str, Any]) -> dict[str, Any]:
 def _read_message(position: int, message: Any) -> Message:
     if not isinstance(message, Mapping):
         raise MessageError(position, "", _NOTHING)
+    if "from" in message and "value" in message and not message.keys() & {"role", "content"}:
+        message = {_SHAREGPT.get(key, key): value for key, value in message.items()}
     if not isinstance(message.get("role"), str):
         raise MessageError(position, "role", _NOTHING)
     role = _ROLES.get(message["role"].strip().lower())
@@ -185,7 +192,10 @@ def _read_message(position: int, message: Any) -> Message:
     for key in ("name", "refusal", "tool_call_id"):
         if not isinstance(values.get(key, ""), str):
             raise MessageError(position, key, f"a text is wanted, not {type(values[key]).__name__}")
-    content = _joined(position, message.get("content"))
+    content = message.get("content")
+    if role == "tool" and isinstance(content, Mapping | int | float):
+        content = json.dumps(content, ensure_ascii=False, default=str)
+    content = _joined(position, content)
     calls = _read_calls(position, values)
     values.pop("function_call", None)
     if content is None and not calls:

@@ -53,6 +53,8 @@ class TestReading:
             'instruction;input;candidate_1;candidate_2;output\n"Why, oh\nwhy?";;"""No"", he wrote";Yes;42\n',
             'instruction\tinput\tcandidate_1\tcandidate_2\toutput\n"Why, oh\nwhy?"\t\t"""No"", he wrote"\tYes\t42\n',
             '\ufeff"Instruction","Candidate 1","candidate2","OUTPUT"\r\n"Why, oh\nwhy?","""No"", he wrote",Yes,42\r\n',
+            'sep=;\r\ninstruction;input;candidate_1;candidate_2;output\n"Why, oh\nwhy?";;"""No"", he wrote";Yes;42\r\n',
+            'instruction,input,candidate_1,candidate_2,output\r"Why, oh\nwhy?",,"""No"", he wrote",Yes,42\r',
             ',instruction,candidates,output,,\n0,"Why, oh\nwhy?","[""\\""No\\"", he wrote"", ""Yes""]",42,,\n',
         ],
     )
@@ -63,6 +65,9 @@ class TestReading:
         ]
         (row,) = read_rows(path)
         assert row.reference == "42"
+        expected = records(path)
+        path.write_bytes(table.encode("utf-16"))  # "Unicode Text" of Excel
+        assert records(path) == expected
 
     def test_tabs_alone_separate_a_tsv(self, tmp_path):
         (tmp_path / "a.tsv").write_text("instruction, please\tx\nWhy, oh why?\t1\n")
@@ -156,7 +161,6 @@ class TestBadRows:
             (b'prompt,n\nQ,1\n"open,2\nR,3\n', "line 3: not CSV (unexpected end of data); is a quote not doubled"),
             (b'prompt,n\nQ,1\n"a" b,2\n', "line 3: not CSV"),
             (b"prompt,n\nQ,1\n\xe9t\xe9,2\n", "line 3: not UTF-8 (byte 0); save the table as CSV UTF-8"),
-            ("prompt,n\n".encode("utf-16"), "line 1: not UTF-8"),
             (b"prompt,n,prompt\nQ,1,2\n", "line 1: two columns are `prompt`"),
             (b"\n;\nprompt;candidate:a;candidate:a\nQ,1,2\n", "line 3: two columns are the candidate a"),
         ],

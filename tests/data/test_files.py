@@ -67,6 +67,24 @@ class TestReading:
         path.write_bytes(b"\xef\xbb\xbf" + LINES)
         assert records(path) == RECORDS
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+    def test_utf_16_with_a_byte_order_mark(self, path, encoding):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        path.write_bytes((mark + LINES.decode()).encode(encoding))  # as PowerShell writes it
+        assert records(path) == RECORDS
+        path.write_bytes(b"\xff\xfe{")
+        with pytest.raises(InputError, match="is not UTF-16, as its byte order mark"):
+            records(path)
+
+    @pytest.mark.parametrize(
+        ("begin", "words"),
+        [(b"PK\x03\x04x", "Excel workbook"), (b"\x1f\x8bx", r"end in \.gz"), (b"PAR1x", r"end in \.parquet")],
+    )
+    def test_a_file_of_another_format_is_named(self, path, begin, words):
+        path.write_bytes(begin)
+        with pytest.raises(InputError, match=words):
+            records(path)
+
     def test_standard_input(self, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
         assert records("-") == RECORDS
@@ -117,7 +135,6 @@ class TestBadRows:
         ("line", "what"),
         [
             (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
-            ('{"a": 1}'.encode("utf-16"), "not UTF-8"),
             (b'{"a": 1', "not JSON"),
             (b"[1]", "a JSON object is wanted, not list"),
             (b"null", "not NoneType"),

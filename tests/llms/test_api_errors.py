@@ -154,6 +154,51 @@ REASONS: dict[str, tuple[Any, int | None, str]] = {
         "bad_request",
     ),
     "no tools in a model": ({"error": "the model does not support tools"}, 500, "bad_request"),
+    "too long, in the words of llama.cpp": (
+        {"error": {"code": 500, "message": "the request exceeds the available context size", "type": "server_error"}},
+        500,
+        "bad_request",
+    ),
+    "too long, in the words of Ollama": (
+        {"error": {"message": "prompt too long; exceeded max context length by 3 tokens", "type": "api_error"}},
+        500,
+        "bad_request",
+    ),
+    "too long, in the words of LM Studio": (
+        {"error": "Trying to keep the first 5000 tokens when context the overflows."},
+        None,
+        "bad_request",
+    ),
+    "too many tokens for a minute": (
+        {"error": {"message": "Request too large for x on tokens per minute", "code": "rate_limit_exceeded"}},
+        413,
+        "bad_request",
+    ),
+    "a prompt that uses up the rate": (
+        {"error": {"type": "rate_limit_error", "message": "This would exceed the limit of 40,000 input tokens."}},
+        429,
+        "rate_limit",
+    ),
+    "turns that a template refuses": (
+        {"error": {"message": "Conversation roles must alternate user/assistant", "type": "server_error"}},
+        500,
+        "bad_request",
+    ),
+    "no system message": ({"error": {"message": "System role not supported", "code": 500}}, 500, "bad_request"),
+    "no money, in words": (
+        {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}},
+        400,
+        "auth",
+    ),
+    "no money, in Chinese": ({"error": {"code": "1113", "message": "余额不足或无可用资源包"}}, 429, "auth"),
+    "no money, in a 200": ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, None, "auth"),
+    "a rate, in a 200": ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, None, "rate_limit"),
+    "a rate, in other words": ({"error_code": 18, "error_msg": "Open api qps request limit"}, None, "rate_limit"),
+    "a wrong key, in a 200": ({"error_code": 110, "error_msg": "Access token invalid"}, None, "auth"),
+    "no key, in a 200": ({"detail": "Not authenticated"}, None, "auth"),
+    "no model, OpenRouter": ({"error": {"message": "x is not a valid model ID", "code": 400}}, 400, "not_found"),
+    "no model, LiteLLM": ({"error": {"message": "Invalid model name passed in model=x."}}, 400, "not_found"),
+    "no model, DeepSeek": ({"error": {"message": "Model Not Exist", "type": "x"}}, 400, "not_found"),
     "an unknown word": ({"error": {"message": "x", "code": "gremlins"}}, None, "server"),
 }
 
@@ -166,6 +211,7 @@ def test_the_reason_is_the_same_for_a_status_and_a_code(body: Any, status: int |
 def test_an_account_without_money() -> None:
     assert is_unpaid(read_error({"error": {"message": "Insufficient credits", "code": 402}}))
     assert is_unpaid(read_error({"error": {"message": "x", "code": "insufficient_quota"}}, 429))
+    assert is_unpaid(read_error({"error": {"message": "Your credit balance is too low."}}, 400))
     assert not is_unpaid(read_error({"error": {"message": "x", "code": "invalid_api_key"}}, 401))
     assert not is_unpaid(read_error("", 429))
 
@@ -184,6 +230,13 @@ def test_the_parts_of_an_error() -> None:
         ({"error": {"message": "Limit reached. Please try again in 6m0.5s. Visit"}}, 360.5),
         ({"error": {"message": "Please try again in 320ms."}}, 0.32),
         ({"error": {"message": "Please retry after 12 seconds."}}, 12),
+        ({"error": {"message": "Please wait 20 seconds before trying again"}}, 20),
+        ({"error": {"message": "Try again in about 1 minute and 30 seconds."}}, 90),
+        ({"error": {"message": "x", "metadata": {"headers": {"Retry-After": "12"}}}}, 12),
+        (
+            {"error": {"message": "x", "metadata": {"headers": {"X-RateLimit-Remaining": 0, "X-RateLimit-Reset": 30}}}},
+            30,
+        ),
         ({"error": {"message": "Try again."}}, None),
     ],
 )

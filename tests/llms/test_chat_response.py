@@ -173,6 +173,18 @@ def test_usage_under_other_names() -> None:
     assert read(sse({**delta("Hi.", "stop"), "x_groq": {"usage": usage}})).usage == Usage(3, 2)
 
 
+def test_thoughts_that_only_the_total_counts() -> None:
+    usage = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135}
+    assert read(sse({**delta("Hi.", "stop"), "usage": usage})).usage == Usage(32, 103)
+    for total in (41, 9, 0, None, "x"):
+        assert read(sse({**delta("Hi.", "stop"), "usage": {**usage, "total_tokens": total}})).usage == Usage(32, 9)
+
+
+def test_a_usage_of_zeros_takes_nothing_back() -> None:
+    given, zeros = ({"prompt_tokens": n, "completion_tokens": n} for n in (3, 0))
+    assert read(sse({**delta("Hi.", "stop"), "usage": given}, {"choices": [], "usage": zeros})).usage == Usage(3, 3)
+
+
 def test_the_last_usage_counts() -> None:
     first, last = ({"prompt_tokens": 3, "completion_tokens": n} for n in (1, 2))
     assert read(sse({**delta("Hi."), "usage": first}, {**delta("", "stop"), "usage": last})).usage == Usage(3, 2)
@@ -181,13 +193,16 @@ def test_the_last_usage_counts() -> None:
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 ENDS = {
-    "stop": ["stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "completed", "COMPLETE", "endTurn"],
-    "length": ["length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "FinishReason.MAX_TOKENS"],
-    "content_filter": ["content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "refusal", "sensitive"],
+    "stop": "stop eos eos_token stop_sequence end_turn STOP completed COMPLETE endTurn normal END_ID stopStringFound",
+    "length": """length max_tokens MAX_TOKENS model_length max_output_tokens FinishReason.MAX_TOKENS token_limit
+        maximum_tokens contextLengthReached maxPredictedTokensReached""",
+    "content_filter": "content_filter SAFETY RECITATION PROHIBITED_CONTENT refusal sensitive",
 }
 
 
-@pytest.mark.parametrize(("word", "finish"), [(word, finish) for finish, words in ENDS.items() for word in words])
+@pytest.mark.parametrize(
+    ("word", "finish"), [(word, finish) for finish, words in ENDS.items() for word in words.split()]
+)
 def test_ends_in_other_words(word: str, finish: str) -> None:
     assert read(sse(delta("Hello."), delta(finish=word))).finish_reason == finish
     assert read(whole("Hello.", word)).finish_reason == finish

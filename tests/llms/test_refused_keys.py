@@ -123,10 +123,21 @@ def test_a_key_is_left_out(body: object, omitted: str, status: int) -> None:
         ("Only non-streaming requests are supported", "stream"),
         ("stream=True is not supported", "stream"),
         ("stream must be false", "stream"),
+        ("json mode cannot be combined with stream", "stream"),
+        ("Structured outputs are not supported with streaming", "stream"),
+        ('"llama3.2" does not support thinking', "reasoning_effort"),
+        ('think value "low" is not supported for this model', "reasoning_effort"),
+        (
+            'invalid reasoning value: \'minimal\' (must be "high", "medium", "low", or "none")',
+            "reasoning_effort",
+        ),
+        ("The value of the enable_thinking parameter is restricted to True.", "enable_thinking"),
+        ("Invalid tool_choice type: 'object'. Supported string values: none, auto, required", "tool_choice"),
     ],
 )
 def test_in_the_words_of_other_servers(words: str, omitted: str) -> None:
-    more = ("presence_penalty", "frequency_penalty", "reasoning_effort")
+    more = ("presence_penalty", "frequency_penalty", "reasoning_effort", "enable_thinking", "tool_choice")
+    more += ("response_format",)
     assert after(error(words), 400, *more) == Changes(omitted=frozenset(omitted.split()))
 
 

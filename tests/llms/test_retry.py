@@ -24,9 +24,20 @@ def test_a_longer_wait_that_is_asked_for_is_kept() -> None:
     assert Backoff(attempts=1).pause(0, least=30.0) is None
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("", None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("120s", 120.0), ("-1", 0.0), ("soon", None), ("", None)]
+)
 def test_retry_after(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds
+
+
+@pytest.mark.parametrize(("reset", "seconds"), [("30", 30.0), ("{:.0f}", 60.0), ("{:.0f}000", 60.0), ("soon", None)])
+def test_the_reset_of_a_limit_without_a_rest(reset: str, seconds: float | None) -> None:
+    later = (datetime.now(UTC) + timedelta(seconds=60)).timestamp()
+    headers = {"x-ratelimit-reset": reset.format(later), "x-ratelimit-remaining": "0"}
+    assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds, abs=2))
+    assert retry_after({**headers, "x-ratelimit-remaining": "3"}) is None
+    assert retry_after({**headers, "retry-after": "5"}) == 5.0
 
 
 def test_retry_after_as_a_date() -> None:

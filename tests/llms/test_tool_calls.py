@@ -169,16 +169,23 @@ CALLS: dict[str, tuple[Chunks, list[tuple[str, str]]]] = {
         [[call("f", LONDON, index=0, id="a")], [call(None, "\n", index=0, id="b")]],
         [("f", LONDON + "\n")],
     ),
-    "no arguments": ([[call("f", None, index=0, id="a"), call("g", "", index=1, id="b")]], [("f", ""), ("g", "")]),
+    "no arguments": ([[call("f", None, index=0, id="a"), call("g", "", index=1, id="b")]], [("f", "{}"), ("g", "{}")]),
     "no arguments, one index": (
         [[call("f", "", index=0, id="a")], [call("f", "", index=0, id="b")]],
-        [("f", ""), ("f", "")],
+        [("f", "{}"), ("f", "{}")],
     ),
-    "no arguments, no index, no id": ([[call("f", ""), call("g", "")]], [("f", ""), ("g", "")]),
-    "no arguments after some": ([[call("f", LONDON, id="a"), call("f", "", id="b")]], [("f", LONDON), ("f", "")]),
+    "no arguments, no index, no id": ([[call("f", ""), call("g", "")]], [("f", "{}"), ("g", "{}")]),
+    "no arguments after some": ([[call("f", LONDON, id="a"), call("f", "", id="b")]], [("f", LONDON), ("f", "{}")]),
+    "arguments of null": ([[call("f", "null", index=0, id="a")]], [("f", "{}")]),
+    "arguments that are JSON twice": ([[call("f", '"{\\"city\\":\\"London\\"}"', index=0, id="a")]], TWO[:1]),
+    "arguments under Cohere's name": ([[{"name": "f", "parameters": {"city": "Paris"}}]], [("f", '{"city": "Paris"}')]),
+    "arguments under Anthropic's name": (
+        [[{"id": "a", "type": "tool_use", "name": "f", "input": {"city": "Paris"}}]],
+        [("f", '{"city": "Paris"}')],
+    ),
     "null pieces": ([[call("f", LONDON, index=0, id="a")], [None], [{}], [{"index": 0, "function": None}]], TWO[:1]),  # type: ignore[list-item]
     "a call without anything": ([[call("f", LONDON, id="a")], [call("", "", id="", type="function")]], TWO[:1]),
-    "the name after the id": ([[{"index": 0, "id": "a"}], [call("f", None, index=0)]], [("f", "")]),
+    "the name after the id": ([[{"index": 0, "id": "a"}], [call("f", None, index=0)]], [("f", "{}")]),
     "no function": ([[{"index": 0, "id": "a", "name": "f", "arguments": LONDON}]], TWO[:1]),
     "a lone surrogate": (
         [[call("f", '{"x": "\ud83d', index=0)], [call(None, '"}', index=0)]],
@@ -199,6 +206,16 @@ def test_calls_are_told_apart(chunks: Chunks, expected: list[tuple[str, str]]) -
 
 def test_a_single_call_that_is_no_list() -> None:
     assert functions(read(whole(tool_calls=call("f", LONDON)))) == TWO[:1]
+
+
+def test_calls_among_the_parts_of_the_content() -> None:
+    text = {"type": "text", "text": "I will look."}
+    part = {"type": "tool_use", "id": "a", "name": "f", "input": {"city": "Paris"}}
+    for body in (whole([text, part], "tool_use"), sse(delta([text]), delta([part]), delta(finish="tool_use"))):
+        (called,) = read(body).tool_calls or ()
+        function = {"name": "f", "arguments": '{"city": "Paris"}'}
+        assert called == {"id": "a", "type": "function", "function": function}
+        assert read(body).text.startswith("I will look.\n")
 
 
 def test_ids() -> None:

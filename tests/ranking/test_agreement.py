@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm_blender.errors import InputError
 from llm_blender.ranking import Majority, agreement, final_answer, final_answers, majority, normal_form
+from llm_blender.ranking.answers import numbers_in
 
 SETTINGS = settings(max_examples=50, deadline=None)
 SUM = "Ann has 7 apples and buys 8 more. How many apples does she have?"
@@ -225,6 +226,20 @@ def test_final_numbers(text):
         '{"answer": "B"}',
         '{"answer": "Paris"}',
         "B. Paris is the capital, and A is wrong.",
+        "<answer>B</answer>",
+        "<think>Rome?</think>\n<answer>\n(B) Paris\n</answer>",
+        "## Answer\nB",
+        "Answer - B",
+        "Ans: B",
+        "**B**\n\nExplanation: A is in Italy.",
+        "La respuesta correcta es la B.",
+        "A resposta correta é a B.",
+        "答案选B。",
+        "选B",
+        "选项B",
+        "正解はBです",
+        "정답은 B입니다.",
+        "B。",
     ],
 )
 def test_final_choices(text):
@@ -257,6 +272,16 @@ def test_instructions_with_choices(instruction):
         ('{"answer": true}', "yes"),
         ("It is 7 * 13.\nAnswer: No, it is not.", "no"),
         ("No one knows.", None),
+        ("Correct.", "yes"),
+        ("That is incorrect.", "no"),
+        ("The correct answer is: no", "no"),
+        ("是的。", "yes"),
+        ("不是", "no"),
+        ("はい。", "yes"),
+        ("いいえ", "no"),
+        ("네", "yes"),
+        ("아니요", "no"),
+        ("Нет, 91 = 7 · 13.", "no"),
     ],
 )
 def test_yes_and_no(text, answer):
@@ -265,6 +290,12 @@ def test_yes_and_no(text, answer):
 
 def test_true_or_false_is_answered_in_these_words():
     assert final_answers(["True.", "Yes, it is.", "False"], "True or false: 7 is odd.") == ("true", "true", "false")
+    assert final_answers(["It's true.", "Correct", "Falsch", "Vrai"], "True or false: 7 is odd.") == (
+        "true",
+        "true",
+        "false",
+        "true",
+    )
 
 
 def test_yes_to_a_question_that_does_not_ask_for_the_word_counts_where_almost_all_begin_with_it():
@@ -416,6 +447,17 @@ def test_everyday_questions(question, answer, texts):
         ["1, 2", r"x \in \{1, 2\}", "x_1 = 1, x_2 = 2", "x₁ = 1, x₂ = 2"],
         ["20.07.1969", "20 July 1969"],
         ["3", "third", "3rd"],
+        ["1750000", "1.75 Millionen", "1,75 Millionen", "1.75 millones", "175万", "175만", "1_750_000"],
+        ["11.25", "11,25 $", "GBP 11.25", "eleven dollars and twenty-five cents"],
+        ["25", "25 Prozent", "25 pour cent", "twenty five per cent"],
+        ["3.5", "3.5m", "3.5 m", r"3.5\,m"],
+        ["9.8", "9.8 m/s²", "9.8 m s^-2", r"9.8 \frac{\text{m}}{\text{s}^2}", r"9.8\text{ m s}^{-2}"],
+        ["100", "100 degrees C", "100 deg C", "100 °C"],
+        ["56", "7 x 8 = 56", "=> 56", "→ 56"],
+        ["4", "x = √16 = 4", r"x=\sqrt{16}=4"],
+        ["-7", "—7"],
+        ["2 hours, 5 minutes", "2 h 5 min", "2h 5m", "2 hrs 5 mins"],
+        ["4 to 6", "4–6", "4—6"],
     ],
     ids=lambda same: same[0],
 )
@@ -437,11 +479,99 @@ def test_words_and_signs_for_numbers(same):
         ("3万", "3"),
         ("a third party", "1/3"),
         ("A, C", "A"),
+        ("x = 2 oder x = 3", "3"),
+        ("3,5", "3"),
+        ("07/04/1969", "04/07/1969"),
     ],
 )
 def test_what_a_part_of_an_answer_says_is_not_the_answer(left, right):
     assert normal_form(left) is not None
     assert normal_form(left) != normal_form(right)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [
+            "x = 2 or x = 3",
+            "x=2 oder x=3",
+            "x = 2 et x = 3",
+            "x = 2 y x = 3",
+            "x = 2 и x = 3",
+            "x=2或x=3",
+            "2、3",
+            "2 und 3",
+        ],
+        ["(3, ∞)", "(3, +∞)", "(3, infinity)", "]3, +∞[", r"(3; +\infty)", "x ∈ (3, inf)"],
+        [r"(-\infty, 2) \cup (3, \infty)", "(-inf, 2) U (3, inf)", "]-∞, 2[ ∪ ]3, +∞["],
+        ["x ≥ 3", "x >= 3", r"x \geqslant 3", "3 <= x"],
+        ["3x + 2", r"3\,x + 2"],
+        ["x^2 + 1", "x**2 + 1"],
+        ["∅", r"\emptyset", r"\varnothing"],
+        ["3 - 4i", "3-4 i", r"3-4\,i"],
+        ["ln 2", r"\ln(2)", r"\ln{2}"],
+        ['{"a": [1, 2]}', '{"a": [1, 2,],}'],
+        ["Paris", "„Paris“", "「Paris」"],
+        ["A, C", "A and C.", "A; C", "A、C"],
+    ],
+    ids=lambda same: same[0],
+)
+def test_other_notations(same):
+    forms = {answer: normal_form(answer) for answer in same}
+    assert set(forms.values()) == {forms[same[0]]}
+    assert forms[same[0]]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "20. Juli 1969", "20 juillet 1969", "20 de julio de 1969", "20 luglio 1969", "20 de julho de 1969",
+        "1969年7月20日", "1969년 7월 20일", "1969/07/20", "07/20/1969", "20/07/1969", "Sunday, July 20, 1969",
+    ],
+)  # fmt: skip
+def test_dates(date):
+    question = "On what date did the first Moon landing take place?"
+    assert normal_form(date) == "1969-07-20"
+    assert final_answers([date, f"It was {date}.", f"**{date}**"], question)[:1] == ("1969-07-20",)
+
+
+def test_the_date_in_a_sentence():
+    texts = ["The first Moon landing took place on July 20, 1969.", "Am 20. Juli 1969.", "1969-07-20"]
+    assert final_answers(texts, "On what date did the first Moon landing take place?") == ("1969-07-20",) * 3
+
+
+@pytest.mark.parametrize(
+    "time", ["14:30", "2:30 PM", "14h30", "14.30 Uhr", "14:30 Uhr", "14：30", r"\boxed{2:30 \text{ PM}}"]
+)
+def test_times_of_day(time):
+    assert final_answer(time, "At what time does the train arrive?") == "2:30 pm"
+
+
+@pytest.mark.parametrize("text", ["The conjugate is 3 - 4i.", "It is 3 + 4 i"])
+def test_the_real_part_is_not_the_number(text):
+    assert final_answer(text, "What is the value of the conjugate of 3 + 4i?") not in ("3", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("seventy-two clips", ["72"]),
+        ("two hundred and five", ["205"]),
+        ("three dozen", ["36"]),
+        ("one thousand two", ["1002"]),
+        ("two or three", ["2", "3"]),
+        ("two and three", ["2", "3"]),
+        ("one of four", ["4"]),
+        ("5m and 1.75M", []),
+    ],
+)
+def test_the_numbers_in_words(words, numbers):
+    assert numbers_in(f"There are {words}.") == numbers
+
+
+def test_a_power_as_in_python_is_no_bold_type():
+    texts = ["3*10**12", "3 × 10^12", "**3,000,000,000,000**"]
+    assert final_answers(texts, "Compute 10^12 * 3.") == ("3000000000000",) * 3
 
 
 @pytest.mark.parametrize("text", ["He runs 4.5/3 km.", "1.5/3", "2/0", "It is 0.5/0.0 here", "1e5/3"])

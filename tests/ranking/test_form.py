@@ -54,6 +54,10 @@ CUT = [
     "Le ciel est bleu. C'est parce que l'air diffuse la lumière bleue plus que les",
     "Небо голубое. Это потому, что воздух рассеивает синий свет сильнее, чем крас",
     "**Bread** is old.\n\n**Cheese",
+    "Das Brot bleibt frisch, wenn man es in einer",
+    "O pão fica fresco. Para isso é preciso pôr o pão em uma",
+    "Хлеб остаётся свежим, если хранить его в сухом месте или",
+    "今天天气很好，我们去公园散步的时候，",
 ]
 
 
@@ -178,6 +182,13 @@ def test_a_break_beside_code_in_a_table_and_after_two_words(text):
         "Ich weiß es leider nicht.",
         "Je ne sais pas.",
         "No lo sé.",
+        "Não sei.",
+        "Non lo so.",
+        "Ik weet het niet.",
+        "Я не знаю.",
+        "我不知道。",
+        "わかりません。",
+        "모르겠습니다.",
     ],
 )
 def test_a_text_that_says_only_that_it_does_not_know(text):
@@ -191,6 +202,7 @@ def test_a_text_that_says_only_that_it_does_not_know(text):
         "I do not know, but it may be 4.",
         "I don't know how to whistle.",
         "I am not sure what you mean.",
+        "我不知道，但是可能是四。",
         "I know.",
         "No.",
     ],

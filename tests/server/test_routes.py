@@ -43,6 +43,25 @@ def test_fuse(plain, serve):
     assert (nobody.status_code, nobody.json()["error"]["code"]) == (400, "no_fuser")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rerank", {"query": "Q", "documents": ["a", "b"], "top_n": None, "return_documents": None}),
+        ("/v1/rank", {"instruction": "Q", "candidates": ["a", "b"], "seed": None}),
+        (
+            "/v1/chat/completions",
+            {"model": "blend", "messages": [{"role": "user", "content": "Q"}], "blend": {"watch": None, "mode": None}},
+        ),
+        ("/v1/completions", {"model": "blend", "prompt": "Q", "max_tokens": -1, "blend": None}),
+    ],
+)
+def test_null_is_absent(plain, path, body):
+    response = plain.http.post(path, json=body)
+    assert response.status_code == 200
+    if body.get("blend"):
+        assert all(candidate["text"] for candidate in response.json()["blend"]["candidates"])
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 def test_rerank_as_cohere_and_jina(plain, path):
     body = {"model": "any", "query": "Go.", "documents": TEXTS, "top_n": 2, "return_documents": True}

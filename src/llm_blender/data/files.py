@@ -33,6 +33,12 @@ STDIO = "-"
 """File name of standard input and standard output."""
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_OTHER_CONTENTS = (
+    (b"PK\x03\x04", "an Excel workbook or a ZIP archive", "save its table as CSV UTF-8, or unpack it"),
+    (b"\x1f\x8b", "compressed with gzip", "let its name end in .gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "let its name end in .zst"),
+    (b"PAR1", "Parquet", "let its name end in .parquet"),
+)
 _LIST = re.compile(rb"\s*\[\s*(\{|\]|$)")
 _KINDS = {
     ".jsonl": "JSON",
@@ -169,7 +175,7 @@ class Records:
         self.path, self.unit, self._prompts = self._files[0], "line", False
         for file in self._files:
             if file != STDIO:
-                _check_downloaded(file)
+                _check_content(file)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         """Yield the 1-based line or row of its file, and its record or error.
@@ -286,24 +292,40 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | RowEr
     yield from Records(path)
 
 
-def _check_downloaded(path: str) -> None:
+def _check_content(path: str) -> None:
     with reading(path), Path(path).open("rb") as file:
-        if file.read(len(_LFS)) == _LFS:
-            raise InputError(f"{path} is a pointer of Git LFS in the file's place: run `git lfs pull` there.")
+        begin = file.read(len(_LFS))
+    if begin == _LFS:
+        raise InputError(f"{path} is a pointer of Git LFS in the file's place: run `git lfs pull` there.")
+    for magic, what, fix in _OTHER_CONTENTS:
+        if begin.startswith(magic) and not path.endswith((".gz", ".zst", ".parquet")):
+            raise InputError(f"{path} is {what}: {fix}.")
 
 
 @contextlib.contextmanager
 def open_plain(path: str) -> Iterator[IO[bytes]]:
-    """Open a file, or standard input, for reading; decompress it by its extension."""
+    """Open a file, or standard input, for reading; decompress it by its extension.
+
+    UTF-16 with a byte order mark, which Excel and PowerShell write, is converted to UTF-8.
+    """
     with contextlib.ExitStack() as stack:
+        file: Any
         if path == STDIO:
-            yield sys.stdin.buffer
+            file = sys.stdin.buffer
         elif path.endswith(".gz"):
-            yield cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
+            file = stack.enter_context(gzip.open(path, "rb"))
         elif path.endswith(".zst"):
-            yield io.BufferedReader(_ZstdReader(stack.enter_context(Path(path).open("rb"))))
+            file = io.BufferedReader(_ZstdReader(stack.enter_context(Path(path).open("rb"))))
         else:
-            yield stack.enter_context(Path(path).open("rb"))
+            file = stack.enter_context(Path(path).open("rb"))
+        if not (hasattr(file, "peek") and file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            yield file
+            return
+        try:
+            text = file.read().decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-16, as its byte order mark says: {error.reason}.") from error
+        yield io.BytesIO(text.encode(errors="replace"))
 
 
 @contextlib.contextmanager

@@ -170,6 +170,7 @@ _BEST, _BEST_MODEL = "best answer", "best model"
 """Columns beside ``ranking`` that say in words what it says by index; they are left out when read."""
 
 _DELIMITERS = ",;\t"
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 _MOST_MODELS = 100  # with a column each
 
 
@@ -196,8 +197,12 @@ def read_csv(lines: Iterable[bytes], *, tabs: bool = False) -> Iterator[tuple[in
     """
     csv.field_size_limit(2**31 - 1)
     texts = _decoded(lines)
-    skipped, first = next(((n, text) for n, text in enumerate(texts) if text.strip(" ,;\t\r\n")), (0, ""))
-    counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in ("\t" if tabs else _DELIMITERS)}
+    skipped, first = _first_of(texts, 0)
+    named = _SEPARATOR.fullmatch(first.strip())
+    if named:  # Excel reads and hides this line
+        skipped, first = _first_of(texts, skipped + 1)
+    marks = named[1] if named else "\t" if tabs else _DELIMITERS
+    counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in marks}
     rows = csv.reader(chain([first], texts), delimiter=max(counts, key=lambda mark: counts[mark]), strict=True)
     line, columns = skipped + 1, None
     while True:
@@ -218,8 +223,15 @@ def read_csv(lines: Iterable[bytes], *, tabs: bool = False) -> Iterator[tuple[in
         line = skipped + rows.line_num + 1
 
 
+def _first_of(texts: Iterator[str], skipped: int) -> tuple[int, str]:
+    """Return the number of lines before the first one with text, and that line."""
+    return next(((n, text) for n, text in enumerate(texts, skipped) if text.strip(" ,;\t\r\n")), (0, ""))
+
+
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
+    """Decode lines, which may also end with a carriage return alone, as Excel for Mac writes them."""
+    parts = chain.from_iterable(line.splitlines(keepends=True) for line in lines)
+    for number, line in enumerate(parts, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

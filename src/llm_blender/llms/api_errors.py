@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_blender.errors import FailureReason
 from llm_blender.llms.lenient_json import clean, decode, parse_json
+from llm_blender.llms.pacing import retry_after
 from llm_blender.types import Usage
 
 _LONGEST_MESSAGE = 2_000  # characters
@@ -202,10 +203,18 @@ def _waits(plain: Mapping[str, Any]) -> list[float]:
         number = re.fullmatch(r"(\d+(?:\.\d+)?)s?", str(plain.get(key)).strip())
         if number:
             found.append(float(number[1]) * factor)
+    headers = plain.get("headers")  # of the provider behind a gateway
+    if isinstance(headers, Mapping):
+        wait = retry_after({str(key).lower(): str(value) for key, value in headers.items()})
+        found += [] if wait is None else [wait]
     return [wait for wait in found if math.isfinite(wait)]
 
 
-_WAIT = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)? ?(?:ms|h|m|s)[a-z]* ?){1,3})", re.IGNORECASE)
+_WAIT = re.compile(
+    r"\b(?:try again|retry|wait|resets?)(?: (?:in|after|for|about|at least|another))*"
+    r" ((?:\d+(?:\.\d+)? ?(?:ms|h|m|s)[a-z]*(?:,? and)? ?){1,3})",
+    re.IGNORECASE,
+)
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -277,23 +286,51 @@ def _kind(code: str) -> tuple[FailureReason, int]:
 
 # A server that is in order, and cannot do what this request asks for.
 _CANNOT = re.compile(
-    r"endpoints found that (can|support)|requires --jinja"
-    r"|(not|n't) support (\w+ ){0,2}?(tool|function|image|system|json|response|structured|param|stream)",
+    r"endpoints found that (can|support)|requires --jinja|roles must alternate|role not supported"
+    r"|(not|n't) support (\w+ ){0,2}?(tool|function|image|system|json|response|structured|param|stream)"
+    r"|(prompt|input|request|context)( \w+){0,2} (too (long|large)|exceed|overflow)"
+    r"|exceed\w*( \w+){0,3} context (length|size|window)|maximum context|context the overflows",
     re.IGNORECASE,
+)
+# A request that alone is above the limit of a minute; waiting does not help.
+_TOO_LARGE = re.compile(r"request too large\b", re.IGNORECASE)
+_NO_CREDIT = re.compile(
+    r"insufficient (account )?(balance|credit|fund)|balance is too low|余额不足|欠费", re.IGNORECASE
+)
+_NO_MODEL = re.compile(
+    r"(invalid|unknown|no such) model\b|not a valid model|\bmodel\b[^.;]{0,80}\b(not exist|not found)|模型不存在",
+    re.IGNORECASE,
+)
+# What a message says where neither a status nor a code says it.
+_MESSAGES: tuple[tuple[FailureReason, re.Pattern[str]], ...] = (
+    ("rate_limit", re.compile(r"\b(rate|request|requests|quota) limit|too many requests", re.IGNORECASE)),
+    (
+        "auth",
+        re.compile(r"\bapi[ _-]?(secret )?key|access token|(not |un)(authenticated|authori[sz]ed)", re.IGNORECASE),
+    ),
+    ("not_found", _NO_MODEL),
 )
 
 
 def classify(error: ApiError) -> FailureReason:
     """Return the reason of a failure; the same for a status of HTTP and for a code in a body or an event."""
-    status = error.status
+    status, words = error.status, error.message
     by_code, rank = _kind(error.code or "")
+    if _NO_CREDIT.search(words):
+        return "auth"
+    if _TOO_LARGE.search(words):
+        return "bad_request"
     if rank == 0 or (rank == 1 and (status is None or status in (400, 422) or status >= 500)):
         return by_code
-    if status in (404, 500, 501) and _CANNOT.search(error.message):
+    if status in (None, 404, 500, 501) and _CANNOT.search(words):
         return "bad_request"
+    if status in (400, 422) and _NO_MODEL.search(words):
+        return "not_found"
     match status:
-        case None:
+        case None if rank < _UNKNOWN_CODE:
             return by_code
+        case None:
+            return next((reason for reason, pattern in _MESSAGES if pattern.search(words)), by_code)
         case 401 | 402 | 403 | 407:
             return "auth"
         case 404 | 410:
@@ -308,4 +345,4 @@ def classify(error: ApiError) -> FailureReason:
 
 def is_unpaid(error: ApiError) -> bool:
     """Tell whether the account has no money left."""
-    return error.status == 402 or _kind(error.code or "") == _UNPAID
+    return error.status == 402 or _kind(error.code or "") == _UNPAID or _NO_CREDIT.search(error.message) is not None

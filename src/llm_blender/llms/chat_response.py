@@ -23,7 +23,11 @@ _DEEPEST = 5  # levels of nesting in a field
 _TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
+    "<thought>": "</thought>",  # Gemini, EXAONE
+    "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",  # Kimi
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
     "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",  # gpt-oss, where no server parses it
 }
 # Some chat templates write the opening tag themselves, so that the answer has only the closing one. It counts only
@@ -129,16 +133,18 @@ _MOST_CHOICES = 128
 # Ends of an answer in OpenAI's words and in those of other servers, as `_finish_of` writes them. Any other reason is an
 # interruption.
 _ENDS = {
-    "stop": """stop eos eos_token eos_found end end_turn end_of_text end_of_sequence end_of_turn stop_sequence
-        stop_token stop_str stop_word complete completed finish finished done im_end eot_id endoftext""",
-    "length": """length max_length max_tokens max_output_tokens max_completion_tokens max_new_tokens model_length
-        length_limit model_context_window_exceeded""",
-    "tool_calls": "tool_calls tool_call tool_use function_call function_calls",
+    "stop": """stop eos eos_token eos_token_id eos_found end end_id end_turn end_of_text end_of_sequence end_of_turn
+        stop_sequence stop_sequence_reached stop_token stop_str stop_string stop_string_found stop_word stop_words
+        complete completed finish finished done normal im_end eot_id endoftext""",
+    "length": """length max_length max_tokens maximum_tokens max_output max_output_tokens max_completion_tokens
+        max_new_tokens max_predicted_tokens_reached token_limit length_limit model_length context context_length
+        context_length_reached context_length_exceeded model_context_window_exceeded""",
+    "tool_calls": "tool_calls tool_call tool_use function_call function_calls function_calling",
     "content_filter": """content_filter content_filtered contentfilter safety image_safety recitation prohibited_content
         blocklist spii sensitive refusal moderation guardrail_intervened error_toxic""",
 }
 _FINISHES = {word: finish for finish, words in _ENDS.items() for word in words.split()}
-_NO_FINISH = ("", "null", "none", "undefined", "unspecified")
+_NO_FINISH = ("", "null", "none", "undefined", "unspecified", "not_finished", "unfinished")
 # Keys of a message that have a place of their own in the answer.
 _KNOWN = frozenset(
     ["role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "index", "error"]
@@ -193,7 +199,8 @@ class _Choice:
             part = {"content": choice.get("text")}  # as in the API before chats
         if (error := part.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        text, thought, refusal = _texts(part.get("content"))
+        content = part.get("content")
+        text, thought, refusal = _texts(content)
         if thoughts := part.get("reasoning_content") or part.get("reasoning"):
             thought = _words(thoughts) or thought
             self.names_reasoning |= not part.get("reasoning_content")
@@ -204,7 +211,7 @@ class _Choice:
             self.answer.think(thought)
         if refusal:
             self.refusal.append(refusal)
-        if calls := part.get("tool_calls"):
+        if calls := part.get("tool_calls") or _calls_in(content):
             self._calls = self._calls or ToolCalls()
             added += self._calls.add(calls)
         if isinstance(call := part.get("function_call"), dict):
@@ -439,11 +446,12 @@ class ChatResponse:
             return
         read = count(usage.get("prompt_tokens", usage.get("input_tokens")))
         written = count(usage.get("completion_tokens", usage.get("output_tokens")))
+        total = count(usage.get("total_tokens"))
+        if read is not None and total is not None:  # xAI and Google count thoughts in the total alone
+            written = max(written or 0, total - read)
         if read is not None or written is not None:
             before = self.usage or Usage()
-            self.usage = Usage(
-                before.prompt_tokens if read is None else read, before.completion_tokens if written is None else written
-            )
+            self.usage = Usage(read or before.prompt_tokens, written or before.completion_tokens)
 
     def _is_ended(self) -> bool:
         return any(choice.finish is not None for choice in self._choices.values())
@@ -523,6 +531,12 @@ def _texts(content: Any) -> tuple[str, str, str]:
         elif kind in (None, "text", "output_text"):
             texts[0].append(_words(part))
     return "".join(texts[0]), "".join(texts[1]), "".join(texts[2])
+
+
+def _calls_in(content: Any) -> list[Any]:
+    """List the calls of tools among the parts of a message's content, as Anthropic's API has them."""
+    parts = content if isinstance(content, list) else ()
+    return [part for part in parts if isinstance(part, dict) and part.get("type") in ("tool_use", "tool_call")]
 
 
 def _words(value: Any, depth: int = 0) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -46,25 +47,42 @@ class Backoff:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a response's ``Retry-After-Ms`` or ``Retry-After``, a number or a date; None without one.
+    """Return the seconds after which a refused call may be repeated; None if a response does not name them.
+
+    They are those of ``Retry-After-Ms`` or ``Retry-After``, a number or a date; or, of a limit without a rest, of
+    ``X-RateLimit-Reset``, a number of seconds or a time in seconds or milliseconds since 1970.
 
     Args:
         headers: headers of the response, with names in lower case or case-insensitive.
     """
+    now = datetime.now(UTC)
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            continue
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
+        if (seconds := _number(re.sub(r"\s?s(ec(ond)?s?)?$", "", value))) is not None:
+            return max(0.0, seconds * unit)
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
+        pass
+    else:
+        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+    reset = _number(headers.get("x-ratelimit-reset", ""))
+    if reset is None or _number(headers.get("x-ratelimit-remaining", "")) != 0:
         return None
-    left: float = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, left)
+    if reset > _LATEST:
+        reset /= 1000
+    return max(0.0, reset - now.timestamp() if reset > _LONGEST_WAIT else reset)
+
+
+_LATEST, _LONGEST_WAIT = 1e11, 1e9  # seconds since 1970; seconds
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)

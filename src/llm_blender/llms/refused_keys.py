@@ -53,13 +53,15 @@ _REFUSED = (
 _WORDS = re.compile(
     rf"{_REFUSED}|unknown|unexpected|\b(?:extra|extraneous) (?:inputs?|fields?|keys?|forbidden)|additional propert"
     r"|forbidden (?:param|field|key|option)|no such (?:param|field|option|key)|\b(?:remove|omit)\b"
-    r"|supported (?:values|types) are|(?:should|must) be (?:one of )?['\"`]",  # a value that other servers have
+    r"|supported (?:\w+ )?(?:values|types)(?: are|:)"
+    r"|restricted to|(?:should|must) be (?:one of )?['\"`]",  # a value that other servers have
     re.I,
 )
 # What a server offers in place of a key, and on what conditions it takes it, is not what it refuses.
 _BESIDE = re.compile(
-    r"\b(?:expected (?:one of|[\"'`])|did you mean|(?:supported|valid|allowed|known|permitted) \w+(?: are| is|:)"
-    r"|(?:when|if|unless|because) )|[.,;] (?:please )?use ",
+    r"\b(?:expected (?:one of|[\"'`])|did you mean"
+    r"|(?:supported|valid|allowed|known|permitted) (?:string )?\w+(?: are| is|:)|(?:when|if|unless|because) )"
+    r"|[.,;] (?:please )?use ",
     re.I,
 )
 _OTHER_THINGS = re.compile(r"\b(?:role:?|model) ['\"`][^'\"`]*['\"`]", re.I)
@@ -83,6 +85,7 @@ _OTHER_NAMES = {
     "stop": r"stop(?:[ _]?sequences?)?",
     "response_format": r"response[_ ]formats?|structured outputs?|json[_ ]?(?:mode|schema|object)",
     "parallel_tool_calls": r"parallel[_ ]?(?:tool|function)[_ ]?(?:calls?|calling|use)",
+    "reasoning_effort": r"reasoning[_ .]?effort|(?<=support )(?:thinking|reasoning)|(?:think|reasoning) value",
     "presence_penalty": r"presence[_ ]?penalty|(?<!frequency )penalty",
     "frequency_penalty": r"frequency[_ ]?penalty|(?<!presence )penalty",
 }
@@ -141,7 +144,8 @@ class Changes:
         if keys := _in_messages(error, sent):
             return replace(self, omitted_in_messages=self.omitted_in_messages | keys)
         changes = self
-        for key in _named(error, sent):
+        named = _named(error, sent)
+        for key in [each for each in named if each in _QUIET] or named:
             changes = changes._without(key, error)
         return None if changes == self else changes
 

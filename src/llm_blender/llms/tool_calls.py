@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -12,6 +13,8 @@ from llm_blender.llms.api_errors import CallError
 from llm_blender.llms.lenient_json import clean, joined, merge, size, whole
 
 _MOST_CALLS = 1_000
+_ARGUMENTS = ("arguments", "parameters", "input")  # Cohere's and Anthropic's names follow
+_FUNCTION_TYPES = ("tool_use", "tool_call", "function_call")
 _MARKS = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 
 
@@ -108,12 +111,12 @@ class _Call:
         if self.is_custom or (not _is_valid(arguments) and not _is_valid(arguments := arguments.removeprefix("{}"))):
             why = "is cut off; raise max_tokens" if cut else "has arguments that are no JSON"
             raise CallError("bad_response", f"the answer's call of the tool {name[:80]!r} {why}")
-        function = {**joined(self.function_keys), "name": name, "arguments": arguments}
+        function = {**joined(self.function_keys), "name": name, "arguments": _object(arguments)}
         keys = joined(self.keys)
         kind = keys.pop("type", None)
         return {
             "id": self.id or f"call_{number}",
-            "type": kind if isinstance(kind, str) and kind else "function",
+            "type": kind if isinstance(kind, str) and kind not in ("", *_FUNCTION_TYPES) else "function",
             "function": function,
             **keys,
         }
@@ -202,12 +205,10 @@ def _piece(value: Mapping[str, Any]) -> _Piece:
     if is_custom := isinstance(custom, dict):
         function = {**custom, "arguments": custom.get("input")}
     if not isinstance(function, dict):
-        function = {key: value[key] for key in ("name", "arguments") if key in value}
-        value = {key: each for key, each in value.items() if key not in ("name", "arguments")}
-    arguments = function.get("arguments")
-    if arguments is None:
-        arguments = ""
-    elif not isinstance(arguments, str):
+        function = {key: value[key] for key in ("name", *_ARGUMENTS) if key in value}
+        value = {key: each for key, each in value.items() if key not in function}
+    arguments = next((function[key] for key in _ARGUMENTS if function.get(key) is not None), "")
+    if not isinstance(arguments, str):
         arguments = json.dumps(clean(arguments))
     return _Piece(
         _index(value.get("index")),
@@ -215,7 +216,7 @@ def _piece(value: Mapping[str, Any]) -> _Piece:
         _text(function.get("name")),
         arguments,
         clean({key: each for key, each in value.items() if key not in ("index", "id", "function", "custom")}),
-        clean({key: each for key, each in function.items() if key not in ("name", "arguments", "input")}),
+        clean({key: each for key, each in function.items() if key not in ("name", *_ARGUMENTS)}),
         is_custom,
     )
 
@@ -240,6 +241,18 @@ def _is_valid(arguments: str) -> bool:
         return not arguments.strip() or json.loads(arguments, parse_constant=_refuse) is not ...
     except (ValueError, RecursionError):
         return False
+
+
+def _object(arguments: str) -> str:
+    """Return arguments as the JSON of an object, where a server has none, null, or JSON once more as a text."""
+    value = json.loads(arguments) if arguments.strip() else None
+    if value is None:
+        return "{}"
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            if isinstance(json.loads(value, parse_constant=_refuse), dict):
+                return value
+    return arguments
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llm_blender.errors import InputError
-from llm_blender.ranking.answers import canonical, json_value, normal_form, numbers_in, regex
+from llm_blender.ranking.answers import IMAGINARY, canonical, dates_in, json_value, normal_form, numbers_in, regex
 from llm_blender.ranking.questions import STEM, Question, sentences
 
 _LEAST = 2  # candidates with a final answer from which on they can agree
@@ -39,16 +39,20 @@ _STRING = regex(r'"((?:[^"\\\n]|\\.){0,400})"')
 _LATEX_COMMAND = regex(r"(?<!\\)\\(?=[a-zA-Z]{2}|[()\[\]{},;:!% ])(?!n[A-Z\\ ])")
 _BOXED = regex(r"\\f?box(?:ed)?\s?\{")
 _HASHES = regex(r"^#### (?=.*\d)(.{1,60})$", re.MULTILINE)
+_TAGGED = regex(r"<(final_|final-)?answer>(.{1,300}?)</(?:final_|final-)?answer>", re.IGNORECASE | re.DOTALL)
 _PHRASE = regex(
-    r"(?:\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b"
-    r"(?: (?:correcta|correcte|corretta|final|finale|exacte))?[^\S\n]?(?:(?:(?:is|are|was|would be|will be|equals|"
-    r"lautet|ist|est|es|è|é)\b|:|=)\s*)+"
+    r"(?=[#acefolrstz答正о정选選回])(?:^(?:#{1,6} )?(?:the )?(?:final |correct )?answer[^\S\n]?(?:[-–—](?=\s)|\n)\s*"
+    r"|\bans ?[:.]\s*"
+    r"|\b(?:answer|antwort|réponse|respuesta|risposta|resposta)\b"
+    r"(?: (?:correcta|correcte|corretta|correta|final|finale|exacte))?[^\S\n]?"
+    r"(?:(?:(?:is|are|was|would be|will be|equals|lautet|ist|est|es|è|é)\b|:|=)\s*)+"
     r"|\b(?:result|output|choice|option|ergebnis|lösung|résultat|resultado)\b[^\S\n]?"
     r"(?:is|are|was|would be|will be|equals|lautet|ist|est|es)\b\s*"
     r"|\b(?:solutions?|roots?|zeros|lösungen|soluciones|soluzioni)(?: are| is| sind| sont| son| sono)\b"
     r"[^\S\n]*:?[^\S\n]*(?=[^\w\n]*(?:\w\w?\b|[\d{]))"
-    r"|(?:答案|答え|正确选项|ответ|정답|답|回答)\s?[是为為は:：—-]+\s*)\s*:?\s*(?=\S)",
-    re.IGNORECASE,
+    r"|(?:答案|答え|正解|正确选项|ответ|정답|답|回答)\s?[应應]?[该該]?[选選是为為は은:：—-]+\s*"
+    r"|(?:选择|選擇|选项|選項|选|選)\s?(?=[A-J](?![A-Za-z])))\s*:?\s*(?=\S)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _MATH = regex(r"\s*(?:\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
 _SENTENCE_END = regex(
@@ -60,23 +64,31 @@ _NO_ANSWER = regex(
     r"as follows)\b",
     re.IGNORECASE,
 )
-_MARKS = regex(r"\*\*|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
+_MARKS = regex(r"(?<![A-Za-z\d)])\*\*|\*\*(?![\d(])|__|(?<!\S)[*_](?=\S)|(?<=\S)[*_](?!\S)|`")
 _CHOICE = regex(
-    r"(?:(?:option|choice|answer)\s+)?[(\[]?([a-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s[-–—]\s)|(?=[.,]))", re.IGNORECASE
+    r"(?:(?:option|choice|answer|letra|lettre|lettera|opción|opção|la|a)\s+)?"
+    r"[(\[]?([a-j])(?:[\])]|[.:](?=\s|$)|$|(?=\s[-–—]\s)|(?=[.,\n。、，\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]))",
+    re.IGNORECASE,
 )
 _MARKED_CHOICE = regex(r"(?:(?:option|choice)\s+)?(?:[(\[]([A-Ja-j])[\])]|([A-J])[):])\s+(?=\S)")
 _BARE = regex(r"\W*(?:[(\[]?[A-J][)\]]?|yes|no|true|false|[$€£]?-?\d[\d.,/ ]*(?:\s?%|\s\w+)?)\W*", re.IGNORECASE)
 _DENIAL = regex(r"\b(?:not|cannot|no)\b|n['’]t\b", re.IGNORECASE)
 _SHORT_LABEL = regex(r"^\W*(?:a|ans|q|r|답|答)\s?[:：]\s*(?=\S)", re.IGNORECASE)
-_ENUMERATOR = regex(r"^(?:\(?\d{1,2}[.)]+|[-•*])\s+(?=[A-Za-z])")
+_ENUMERATOR = regex(r"^(?:\(?\d{1,2}[.)]+|[-•*])\s+(?=[A-Za-z])(?!\w+ \d{4}\b)")
 _YES_NO = regex(
     r"(?:(?:well|actually|hmm?|um|oh|in fact|okay|ok)\W+)*"
-    r"(yes|yep|yeah|yup|no|nope|nah|true|false|ja|nein|nee|oui|non|s[íì]|sim|não"
-    r"|(?:absolutely|certainly|definitely|of course)(?: not)?(?=\W*$|[.!,])|not at all)\b"
+    r"(?:(?:that|it|this)(?:['’]s| is) (?=true\b|false\b|(?:in)?correct\b))?"
+    r"(yes|yep|yeah|yup|no|nope|nah|true|false|ja|nein|nee|oui|non|s[íì]|sim|não|да|нет|evet|hayır|نعم|لا"
+    r"|(?:(?:in)?correct|vrai|faux|wahr|falsch|verdadero|falso|是的?|不是|否|不?对|不?正确|错误|はい|いいえ|네|예|아니[요오])"
+    r"(?=\W*$|[.!,。，！])|(?:absolutely|certainly|definitely|of course)(?: not)?(?=\W*$|[.!,])|not at all)\b"
     r"(?![ -]*(?:one|matter|doubt|longer|(?:and|or) (?:yes|no|false|true))\b)",
     re.IGNORECASE,
 )
-_NEGATIVE = regex(r"no(?:pe)?|nah|false|nein|nee|non|não|not at all|.* not", re.IGNORECASE)
+_NEGATIVE = regex(
+    r"no(?:pe)?|nah|false|nein|nee|non|não|нет|hayır|لا|incorrect|faux|falsch|falso|不.*|否|错误|いいえ|아니[요오]"
+    r"|not at all|.* not",
+    re.IGNORECASE,
+)
 _ENDS_YES_NO = regex(
     r"(?:\b(?:answer|statement|claim|sentence|that|it|this) (?:is |: ?)|\bso,? |(?:[.!:]\s|\n)\W*)"
     r"(yes|no|true|false)\W*$",
@@ -121,7 +133,9 @@ _CENTS = regex(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
 _INTERJECTION = regex(
     r"^(?:sure|certainly|of course|great question|okay|ok|hello|hi)\b[^.!:,\n]{0,40}[.!:,]\s+", re.IGNORECASE
 )
-_TIME = regex(r"\b\d{1,2}:\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
+_TIME = regex(r"\b\d{1,2}[:：]\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
+_MOMENT = regex(r"\d{1,2}:\d\d(?: [ap]m)?")
+_DAYS = frozenset({"date", "day", "datum", "tag", "fecha", "día", "data", "jour"})
 _YEAR = regex(r"\b(?:1\d|20)\d{2}\b")
 _NAME = r"[^\W\d_a-zß-ÿ][\w'’.-]*"
 _NAMES = rf"({_NAME}(?: (?:(?:d[aeiou]|von|van|of|the|de la) )?{_NAME}){{0,4}})"
@@ -131,7 +145,9 @@ _SUBJECT = regex(
 _AGENT = regex(rf"\b(?:is|was|were|are|by|ist|war|von|est|par|es|por) (?:by )?{_NAMES}")
 _COMPLEMENT = regex(rf"\b(?:is|was|were|are|ist|war|est|es) (?:the city of )?{_NAMES}")
 _STATED = regex(r"\b(?:is|was|are|were|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
-_COPULA = regex(r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)")
+_COPULA = regex(
+    r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)(?! ?[-+] ?\d* ?i\b)"
+)
 
 
 def final_answer(text: str, instruction: str = "") -> str | None:
@@ -282,6 +298,8 @@ def _in_question(found: str, question: Question) -> str | None:
         return _chosen(plain, normal, question.options) or normal
     if question.number:
         return _stated_number(plain, normal, question)
+    if question.dated and normal and _MOMENT.fullmatch(normal):
+        return normal
     if question.words and not _BARE.fullmatch(plain):
         return _new_words(plain, question) or normal
     return normal
@@ -331,6 +349,8 @@ def _stated_number(plain: str, normal: str | None, question: Question) -> str | 
 def _new_words(text: str, question: Question) -> str | None:
     """Return the names and numbers of a first sentence that are not in the question; None if they are not clear."""
     sentence = re.split(r"(?<!\b[A-Z])[.!?](?=\s|$)|\n", _INTERJECTION.sub("", text))[0]
+    if question.words & _DAYS and len(dates := dates_in(text)) == 1:
+        return dates.pop()
     if question.dated and len(times := {normal_form(found) for found in _TIME.findall(sentence)}) == 1:
         return times.pop()
     if question.dated and len(years := set(_YEAR.findall(sentence))) == 1:
@@ -357,7 +377,7 @@ def _unknown(sentence: str, question: Question) -> list[str]:
 
 def _only_number(sentence: str, question: Question) -> str | None:
     """Return the one number that a sentence has, or has besides those of the instruction; None if it denies it."""
-    if _DENIAL.search(sentence):
+    if _DENIAL.search(sentence) or IMAGINARY.search(sentence):
         return None
     numbers = set(numbers_in(_MARKS.sub("", sentence.replace("$", ""))))
     for candidates in (numbers, numbers - question.numbers):
@@ -376,6 +396,8 @@ def _places(text: str, question: Question) -> Iterator[str]:
         yield _field(text, fields[-1].end())
     if (boxed := _boxed(text)) is not None:
         yield boxed
+    if "</" in text and (tagged := _TAGGED.findall(text)):
+        yield tagged[-1][1].strip()
     if hashes := _HASHES.findall(text[-_TAIL:]):
         yield hashes[-1]
     prose = _MARKS.sub("", _FENCE.sub(_without_code, text)[-_TAIL:])

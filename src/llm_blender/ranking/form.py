@@ -86,12 +86,15 @@ _IGNORANCE = regex(
         (?:\ about\ (?:that|this|it))?
     |(?:i\ have\ )?no\ (?:idea|clue)
     |(?:das\ )?weiß\ ich\ (?:leider\ )?nicht|ich\ weiß\ (?:es\ |das\ )?(?:leider\ )?nicht|(?:ich\ habe\ )?keine\ ahnung
-    |je\ ne\ (?:le\ )?sais\ pas|(?:yo\ )?no\ (?:lo\ )?sé
+    |je\ ne\ (?:le\ )?sais\ pas|(?:yo\ )?no\ (?:lo\ )?sé|(?:eu\ )?não\ sei|(?:io\ )?non\ (?:lo\ )?so|idk
+    |ik\ weet\ het\ niet|nie\ wiem|bilmiyorum|(?:я\ )?не\ знаю|我也?不知道
+    |(?:分か|わか|知)りません|모르겠(?:습니다|어요)|لا\ أعرف
     )(?:\W+(?:sorry|to\ (?:that|this)(?:\ question)?))?\W*$""",
     re.IGNORECASE | re.VERBOSE,
 )
 _IGNORANCE_WORDS = regex(
-    r"(?:not|n[’']t) (?:know|sure|certain)|unsure|uncertain|no idea|weißt? (?:es )?nicht|sai[st] pas|no (?:lo )?sabes",
+    r"(?:not|n[’']t) (?:know|sure|certain)|unsure|uncertain|no idea|weißt? (?:es )?nicht|sai[st] pas|no (?:lo )?sabes"
+    r"|não sei|non (?:lo )?so\b|weet (?:het )?niet|не знаю|不知道|りません|모르",
     re.IGNORECASE,
 )
 _REPETITION = regex(
@@ -103,7 +106,7 @@ _LONGEST_IGNORANCE = 100  # characters
 
 
 def is_ignorance(text: str) -> bool:
-    """Tell whether a text says only that its writer does not know: in English, German, French or Spanish."""
+    """Tell whether a text says only that its writer does not know, in one of fourteen languages."""
     return len(text) <= _LONGEST_IGNORANCE and _IGNORANCE.match(text.replace("’", "'")) is not None
 
 
@@ -176,12 +179,16 @@ _OPEN_WORDS = """
 a an the of to and or but nor with from by for in on at as into than that which whose is are was were be been has have
 had will would can could should may might must their its your his her our my this these those if because while when
 where who such very more most
-der die das und oder mit von zu ein eine einen dem den des ist sind im auf für nicht sich wird
+der die das und oder mit von zu ein eine einen einer einem dem den des ist sind im auf für nicht sich wird
+wenn weil dass
 le les un une et ou de du dans pour avec est sont que qui au aux par sur
 el los las una unos y o en del con por para es son se lo al
 il gli di che è sono per non nel della
+uma dos das nas para com não são seu sua pela pelo
+een het voor naar omdat
+и но или что с на для как если
 """
-"""Words that end no sentence, in English, German, French, Spanish and Italian."""
+"""Words that end no sentence, in English, German, French, Spanish, Italian, Portuguese, Dutch and Russian."""
 _OPEN = frozenset(_OPEN_WORDS.split())
 _MAY_END = frozenset(
     ["that", "this", "these", "her", "more", "most", "such", "in", "on"]
@@ -192,6 +199,7 @@ _NO_PROSE = ("#", "|", "$", "\\")  # a line that begins so
 _NO_WORD = ("#", "@", "http", "www.", "doi", "$", "\\")  # a last word that begins so
 _QUOTES = '"”’»`'
 _LEAST_WORDS = 5  # of a line that shows how such lines end
+_LEAST_CHARACTERS = 8  # of a line in Chinese or Japanese, likewise
 _LIKE = 0.8  # share of such lines that must end as sentences do
 
 
@@ -234,7 +242,7 @@ def _breaks_off(last: str, before: Sequence[str]) -> bool:
     words = last.split()
     word = words[-1]
     end = word.rstrip(_QUOTES)
-    if word.endswith(",") and len(words) > _LEAST_WORDS:
+    if (word.endswith(",") and len(words) > _LEAST_WORDS) or (word[-1] in "，、" and len(last) > _LEAST_CHARACTERS):
         return True
     if not end[-1:].isalnum() or end.startswith(_NO_WORD) or "://" in end or "=" in last:
         return False

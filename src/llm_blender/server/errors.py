@@ -88,14 +88,24 @@ _STATUS: Mapping[FailureReason, int] = {
 # What an LLM's server says may name hosts of its network and files of its machine.
 _URL = re.compile(r"\b[a-z][a-z+]*://(?:\[[^\]\s]*\])?[^\s'\"<>)\]}]*", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?<![\w.])(?:localhost|(?:127|10|192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d+){2,3})(?::\d+)?\b")
+# Hosts without a scheme, as the errors of clients, gateways and clouds have them; keys that are not the LLM's own.
+_HOST = re.compile(
+    r"\b(?:[a-z0-9-]{1,63}\.){1,9}(?:[a-z]{2,9}:\d{2,5}\b|(?:local|internal|lan|svc|corp|home|localhost)\b(?![.\w]))"
+    r"|(?<=host=['\"])[^'\"]+|\[(?=[0-9a-f:]{0,40}::|(?:[0-9a-f]{1,4}:){3})[0-9a-f:]{2,45}\](?::\d+)?|\barn:aws[\w:/*.-]+",
+    re.IGNORECASE,
+)
+_SECRET = re.compile(
+    r"\b(?:(?:sk|gsk|xai|pplx|nvapi|hf|r8)[-_][\w-]{12,}|AIza[\w-]{30,}|eyJ[\w-]{1,999}\.[\w-]{1,999}\.[\w-]+)"
+)
 _PATH = re.compile(r"(?<![\w:/.])(?:/(?!v\d)[\w.+@-]*\w){2,}|\b[A-Za-z]:\\[^\s'\"]+")
 _PRIVATE = (".local", ".internal", ".lan", ".svc", ".corp", ".home", ".localhost")
 
 
 def public_text(text: str) -> str:
-    """Replace addresses of private hosts and absolute paths in a text for clients."""
+    """Replace addresses of private hosts, absolute paths and keys in a text for clients."""
     text = _URL.sub(lambda found: "[address]" if _is_private(found[0]) else found[0], text)
-    return _PATH.sub("[path]", _ADDRESS.sub("[address]", text))
+    text = _HOST.sub("[address]", _ADDRESS.sub("[address]", _SECRET.sub("***", text)))
+    return _PATH.sub("[path]", text)
 
 
 def _is_private(url: str) -> bool:

@@ -27,13 +27,22 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class StrictRequest(BaseModel):
+class _Request(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        if isinstance(values, dict) and None in values.values():
+            return {key: value for key, value in values.items() if value is not None}
+        return values
+
+
+class StrictRequest(_Request):
     """A request that refuses unknown keys, and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class _OpenRequest(BaseModel):
+class _OpenRequest(_Request):
     """A request with OpenAI's keys, and others."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -358,7 +367,7 @@ class CompletionRequest(_OpenRequest):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    max_tokens: Count | None = None
+    max_tokens: _TokenLimit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Seed | None = None
