@@ -125,7 +125,10 @@ def serve_app() -> Callable[[contextlib.ExitStack, Any], str]:
                     connection.shutdown()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wait_tasks_to_complete(), timeout=2)
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()  # type: ignore[union-attr]
                 await self.lifespan.shutdown()
+                await asyncio.sleep(0)  # connections close at the loop's next turn
 
         server = Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run)

@@ -357,11 +357,11 @@ def test_json_of_a_schema(serve):
 
     with FakeOpenAIServer([FakeReply('{"city": "Rome"}')]) as server:
         running = serve(api("a", server))
-        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
-        parsed = client.responses.parse(model="blend", input="Where?", text_format=Place)
-        assert parsed.output_parsed == Place(city="Rome")
-        with client.responses.stream(model="blend", input="Where?", text_format=Place) as stream:
-            assert stream.get_final_response().output_parsed == Place(city="Rome")
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            parsed = client.responses.parse(model="blend", input="Where?", text_format=Place)
+            assert parsed.output_parsed == Place(city="Rome")
+            with client.responses.stream(model="blend", input="Where?", text_format=Place) as stream:
+                assert stream.get_final_response().output_parsed == Place(city="Rome")
         assert server.requests[0]["response_format"]["json_schema"]["name"] == "Place"
 
 
