@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -67,6 +68,10 @@ def fit_ranker(
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any] | Example], licence: str) -> Source:
+    if isinstance(rows, str | os.PathLike):
+        raise InputError(
+            f"Pairs are rows, not a path; `blend train ranker {rows} --init bundled -o FOLDER` trains on files."
+        )
     records = [row.to_dict() if isinstance(row, Example) else dict(row) for row in rows]
     for number, record in enumerate(records):
         try:
