@@ -117,7 +117,7 @@ class TestFit:
             ([{"prompt": "Why?", "chosen": "A."}], {}, InputError, r"^Row 0 of train: `candidates` is missing"),
             ([{"prompt": "Why?", "chosen": "A.", "rejected": 1}], {}, InputError, "^Row 0 of train: "),
             ([], {}, InputError, "No training pairs"),
-            ("pairs.csv", {}, InputError, "not a path; .* `blend train ranker pairs.csv"),
+            ("pairs.csv", {}, InputError, "not a path: .* `blend train ranker pairs.csv"),
             (PAIRS[:1], {"epoch": 1}, ConfigError, 'The settings: unknown key "epoch"; did you mean "epochs"?'),
             (PAIRS[:1], {"epochs": 0}, ConfigError, '"epochs" should be at least 1'),
         ],

@@ -69,9 +69,7 @@ def fit_ranker(
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any] | Example], licence: str) -> Source:
     if isinstance(rows, str | os.PathLike):
-        raise InputError(
-            f"Pairs are rows, not a path; `blend train ranker {rows} --init bundled -o FOLDER` trains on files."
-        )
+        raise InputError(f"Pairs are rows, not a path: use `blend train ranker {rows} --init bundled`.")
     records = [row.to_dict() if isinstance(row, Example) else dict(row) for row in rows]
     for number, record in enumerate(records):
         try:
