@@ -47,19 +47,12 @@ def test_fuse(plain, serve):
     ("path", "body"),
     [
         ("/v1/rerank", {"query": "Q", "documents": ["a", "b"], "top_n": None, "return_documents": None}),
-        ("/v1/rank", {"instruction": "Q", "candidates": ["a", "b"], "seed": None}),
-        (
-            "/v1/chat/completions",
-            {"model": "blend", "messages": [{"role": "user", "content": "Q"}], "blend": {"watch": None, "mode": None}},
-        ),
+        ("/v1/chat/completions", {"model": "blend", "messages": [{"role": "user", "content": "Q"}], "blend": None}),
         ("/v1/completions", {"model": "blend", "prompt": "Q", "max_tokens": -1, "blend": None}),
     ],
 )
 def test_null_is_absent(plain, path, body):
-    response = plain.http.post(path, json=body)
-    assert response.status_code == 200
-    if body.get("blend"):
-        assert all(candidate["text"] for candidate in response.json()["blend"]["candidates"])
+    assert plain.http.post(path, json=body).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])

@@ -27,25 +27,23 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class _Request(BaseModel):
+class StrictRequest(BaseModel):
+    """A request that refuses unknown keys, and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _OpenRequest(BaseModel):
+    """A request with OpenAI's keys, and others; its clients send null for a key that is not set."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, values: Any) -> Any:
         if isinstance(values, dict) and None in values.values():
             return {key: value for key, value in values.items() if value is not None}
         return values
-
-
-class StrictRequest(_Request):
-    """A request that refuses unknown keys, and values of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _OpenRequest(_Request):
-    """A request with OpenAI's keys, and others."""
-
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class BlendOptions(StrictRequest):
