@@ -186,3 +186,17 @@ class TestTruncated:
         first, second = ranker.rank_many([PROMPT, PROMPT], [["sea " * 1_000, "b"], TEXTS])
         assert first.truncated > 0.9
         assert second.truncated == 0
+
+
+@pytest.mark.parametrize(
+    ("instruction", "texts"),
+    [
+        ("What is 47 + 47?", ["94", "94", "94", "93"]),
+        ("Which is a mammal? A) trout B) whale C) eagle", ["B", "B", "B", "A"]),
+        ("What is the capital of Australia?", ["Canberra", "Canberra", "Sydney"]),
+    ],
+)
+def test_a_majority_of_equal_texts_wins(bundled, instruction, texts):
+    for turn in range(len(texts)):
+        turned = texts[turn:] + texts[:turn]
+        assert turned[bundled.rank(instruction, turned).best] == texts[0]
