@@ -517,6 +517,7 @@ class Members:
     def __init__(self, names: Sequence[str], bad: Sequence[str], *, share: float = 0.5, seed: int = 0) -> None:
         self.names, self.bad, self._share = tuple(names), frozenset(bad), share
         self._drawn = random.Random(seed)
+        self._faults: list[str] = []  # to come before any of them comes again: few calls meet all
         self._tasks: set[asyncio.Task[None]] = set()
         self.calls: Counter[str] = Counter()
         self.followed = self.active = 0
@@ -556,7 +557,8 @@ class Members:
         call = Call(json.loads(body), reader, writer, self._drawn)
         fault = ""
         if call.member in self.bad and self._drawn.random() < self._share:
-            fault = self._drawn.choice(list(FAULTS))
+            self._faults = self._faults or self._drawn.sample(list(FAULTS), len(FAULTS))
+            fault = self._faults.pop()
         self.calls[fault] += 1
         self.active += 1
         try:
