@@ -140,6 +140,8 @@ class RayBackend:
         context = ray.data.DataContext.get_current().copy()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
+        if hasattr(context, "execution_no_progress_timeout_s"):  # Ray 2.60: a chunk, or a node, may take longer
+            context.execution_no_progress_timeout_s = -1
         with ray.data.DataContext.current(context):
             made = ray.data.range(count, override_num_blocks=count).map_batches(
                 _Worker,
@@ -186,16 +188,19 @@ class _Feed:
 
     def __init__(self) -> None:
         self._chunks: dict[int, Any] = {}
-        self._wanted = -1
+        self._wanted = self._taken = -1
         self._changed = asyncio.Condition()
 
     async def get(self, number: int) -> Any:
-        """Return a chunk, as soon as the driver has read it."""
+        """Return a chunk, as soon as the driver has read it; None if the driver has its result.
+
+        A worker asks for a chunk again if its actor was lost after the result had left it, but before Ray's task ended.
+        """
         async with self._changed:
             self._wanted = max(self._wanted, number)
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: number in self._chunks)
-            return self._chunks[number]
+            await self._changed.wait_for(lambda: number in self._chunks or number <= self._taken)
+            return self._chunks.get(number)
 
     async def put(self, number: int, rows: Any) -> None:
         """Hold a chunk."""
@@ -204,8 +209,11 @@ class _Feed:
             self._changed.notify_all()
 
     async def taken(self, number: int) -> None:
-        """Drop a chunk, whose result the driver has."""
-        self._chunks.pop(number, None)
+        """Drop a chunk: the driver has its result, and those of the chunks before it."""
+        async with self._changed:
+            self._taken = max(self._taken, number)
+            self._chunks.pop(number, None)
+            self._changed.notify_all()
 
     async def wait(self, number: int) -> None:
         """Return once a worker wants this chunk, or a later one."""
