@@ -112,6 +112,17 @@ def test_rank_reads_the_judge_of_the_configuration(blend, server, rows):
     assert "strong: 2 calls, 0 found in the store" in result.stderr
 
 
+def test_rank_counts_what_the_judge_cost_in_all_runs_of_the_job(blend, server, rows):
+    configure(server)
+    first = json.loads(blend("rank", rows, "-o", "out.jsonl", "--json").stdout)
+    assert first["cost"] == pytest.approx(2 * (3 + 2 * 2) / 1e6)
+    Path("out.jsonl").unlink()
+    again = json.loads(blend("rank", rows, "-o", "out.jsonl", "--json").stdout)
+    assert (again["resumed"], again["cost"]) == (again["rows"], first["cost"])
+    Path("blend.toml").unlink()
+    assert "cost" not in json.loads(blend("rank", rows, "-o", "plain.jsonl", "--json").stdout)
+
+
 def test_rank_goes_on_without_a_judge_that_fails(blend, server, rows):
     configure(server)
     server.models = ("a", "b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llm_blender.rankers.llm_judge import LLMJudge
     from llm_blender.ranking import CloseCalls, Priors
     from llm_blender.stages import RankableRow
-    from llm_blender.types import Example, Ranker, Ranking
+    from llm_blender.types import Candidate, Example, Ranker, Ranking
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rows; - is standard input.")]
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILE…", help="Rows; - is standard input.")]
@@ -101,8 +101,12 @@ def judge_rows(
     rows: Sequence[RankableRow],
     models: Sequence[Sequence[str | None]],
     config: Config,
+    on_paid: Callable[[Candidate], object],
 ) -> list[Ranking]:
-    """Add the verdicts of a judge to the rankings of rows, within the maximum cost of each."""
+    """Add the verdicts of a judge to the rankings of rows, within the maximum cost of each.
+
+    `on_paid` gets each reply that was paid for.
+    """
     from llm_blender.calls import Budget, run_to_end
     from llm_blender.store import Store
 
@@ -114,7 +118,7 @@ def judge_rows(
             [row.texts for row in rows],
             rule,
             models=models,
-            budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced) for _ in rows],
+            budgets=[Budget(limits.max_cost, allow_unpriced=limits.allow_unpriced, on_paid=on_paid) for _ in rows],
             store=Store(),
         )
     )

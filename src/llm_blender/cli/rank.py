@@ -24,6 +24,7 @@ from llm_blender.cli._rows import RowOptions, keep_input, work_on_rows
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
+    from llm_blender.calls import Budget
     from llm_blender.config import Config
     from llm_blender.ranking import Priors
     from llm_blender.stages import RankableRow, RankedForm, RankRows
@@ -70,7 +71,8 @@ def rank(
     who wrote it, and ranking counts the candidates that FILE has; the strategy auto finds only the best then.
 
     JSON, where the rows do not go to standard output: {rows, skipped, resumed, failed, comparisons, truncated,
-    seconds}; with --best-of-n also cut_off, the chosen answers that were cut off at max_tokens.
+    seconds}; with --best-of-n also cut_off, the chosen answers that were cut off at max_tokens; with a judge that is an
+    LLM also cost, the dollars paid in all runs of the job, null if a price is unknown.
     """
     from llm_blender.cli._rankers import (
         close_calls,
@@ -101,10 +103,11 @@ def rank(
         raise InputError(f"The calls of the judge {judge.name} stay in one process: use --engine local, or no judge.")
     form: RankedForm = "sorted" if best_first else "best_of_n" if best_of_n else "ranked"
     stage = rank_stage(loaded, ranker, source, form, strengths, backend, options)
+    budgets: list[Budget] = []  # of the job, once it is open
     if judge is not None:
 
         def add_verdicts(rankings: list[Ranking], rows: Sequence[RankableRow]) -> list[Ranking]:
-            judged = judge_rows(judge, rankings, rows, [row.models for row in rows], loaded)
+            judged = judge_rows(judge, rankings, rows, [row.models for row in rows], loaded, budgets[0].paid)
             failures.extend(judge_failures(judged))
             return judged
 
@@ -113,21 +116,24 @@ def rank(
         stage.load()
     judging = None if judge is None else {"name": judge.name, **vars(close_calls(loaded))}
     settings = {**stage.settings, "judge": judging, "checkpoint": ranker_identity(ranker), "skip_bad": source.skip_bad}
-    worked = work_on_rows(source, stage, settings, output, job, kind="rank", label="ranking")
+    pay_from = None if judge is None else budgets.append
+    worked = work_on_rows(source, stage, settings, output, job, kind="rank", label="ranking", pay_from=pay_from)
     comparisons, unread = int(worked.tally.counts.get("comparisons", 0)), worked.mean("truncated")
     worked.remark(f"ranked with {counted(comparisons, 'comparisons')}")
     note_unread(unread)
     note_unknown(strengths, worked.models)
     note_judge(judge, worked.models)
+    cost = {}
     if judge is not None and isinstance(judge.ranker, LLMJudge):
         note_judges({judge.name: judge.ranker})
+        cost = {"cost": worked.cost}
     note_failed_judge(failures)
     if unjudged := int(worked.tally.counts.get("incomplete", 0)):
         note(f"{unjudged:,} rows lack a verdict of the judge; --retry-failed asks it again")
     chosen = {"cut_off": int(worked.tally.counts.get("cut_off", 0))} if best_of_n else {}
     if any(chosen.values()):
         note(f"{counted(chosen['cut_off'], 'chosen answers')} cut off at max_tokens; raise it, and sample again")
-    output.print_summary(worked.summary(comparisons=comparisons, truncated=unread, **chosen))
+    output.print_summary(worked.summary(comparisons=comparisons, truncated=unread, **chosen, **cost))
     if strict and worked.tally.failed:
         raise typer.Exit(DEGRADED)
 
