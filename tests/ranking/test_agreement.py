@@ -19,6 +19,42 @@ CHOICE = "Which city is the capital of France?\nA) Rome\nB) Paris\nC) Oslo"
 YES_NO = "Is 91 a prime number? Answer yes or no."
 
 
+COURTESIES = [
+    "Let me know if you have any other questions!",
+    "I hope this helps! 😊",
+    "Would you like me to explain the steps?",
+    "---\n\nIf you'd like, I can explain the steps.",
+    "*Please feel free to ask for more help.*",
+    "Hope that helps!\n\nHave a great day!",
+]
+
+
+@pytest.mark.parametrize("courtesy", COURTESIES)
+@pytest.mark.parametrize(
+    ("question", "answer", "text"),
+    [
+        (SUM, "15", "Ann starts with 7 apples and buys 8.\n\nSo she has 15 apples."),
+        (SUM, "15", "15"),
+        ("How many legs does a spider have?", "8", "A spider has eight legs."),
+        (CHOICE, "B", "The capital of France is Paris."),
+        (YES_NO, "no", "91 is 7 times 13.\n\nSo, no."),
+        ("What is the capital of Australia?", "canberra", "Canberra!"),
+    ],
+)
+def test_what_follows_an_answer_to_be_polite_does_not_hide_it(question, answer, text, courtesy):
+    assert final_answer(f"{text}\n\n{courtesy}", question) == answer
+
+
+def test_an_option_that_opens_a_text_is_chosen_whatever_its_explanation_names():
+    question = "Classify the sentiment of the tweet as positive, negative, or neutral."
+    text = "Positive.\n\nThe words are warm; nothing in it is negative or neutral.\n\nWould you like to know more?"
+    assert final_answer(text, question) == "positive"
+
+
+def test_an_offer_with_a_number_is_no_courtesy():
+    assert final_answer("7 and 8 make a lot.\n\nIf you want a number, it is 15.", SUM) == "15"
+
+
 @pytest.mark.parametrize(
     "same",
     [
@@ -417,6 +453,15 @@ def test_short_questions_about_a_fact(question, texts):
         ),
         ("Classify as positive or negative: 'I love it.'", "positive", ["Positive", "The text is positive."]),
         ("What does len('hello') return?", "5", ["5", "`len('hello')` returns 5."]),
+        ("What is half of 18?", "9", ["9", "Half of 18 is 9.", "18 ÷ 2 = **9**.\n\nAnything else?"]),
+        ("What is 2/3 of 9?", "6", ["6", "2/3 of 9 is 6.", "Multiply: 9 × 2/3 = 18/3 = 6."]),
+        ("What is the square of 12?", "144", ["144", "12² = 144", "12 × 12 = 144. So the square of 12 is 144!"]),
+        ("What is 17 mod 5?", "2", ["2", "17 mod 5 = 2", "17 is 3 times 5, remainder 2, so 17 mod 5 = 2."]),
+        ("What is the LCM of 4 and 6?", "12", ["12", "LCM(4, 6) = 12", "4, 8, 12 and 6, 12. So the LCM is 12."]),
+        ("What is 5 factorial?", "120", ["120", "5! = 120", "5! = 5 × 4 × 3 × 2 × 1 = 120."]),
+        ("Round 3.14159 to two decimals.", "3.14", ["3.14", "3.14159 rounded to two decimals is 3.14."]),
+        ("What comes next: 2, 4, 8, 16?", "32", ["32", "The next number is 32.", "Each doubles, so the next is 32."]),
+        ("Find x if 3x + 2 = 11.", "3", ["x = 3", "3x = 9\nx = 3", "The solution is x = 3."]),
     ],
     ids=lambda part: part[:30] if isinstance(part, str) else "",
 )

@@ -118,6 +118,19 @@ _APPROXIMATION = regex(
 _REASON = regex(r",? \(?(?:because|since|as)\b")
 _RESULT = regex(r"\b(?:so|therefore|thus|hence|which means|leaving)\b", re.IGNORECASE)
 _LEADING = regex(r"([$€£]?-?\d[\d.,]*\d|[$€£]?-?\d)(?:%|[^\S\n][^\W\d]+)?(?: [-–—] |, | \(|[^\S\n]*\n\s*)(?=[^\W\d])")
+_COURTESY = regex(
+    r"(?:please |and |but )?(?:(?:do )?let (?:me|us) know|feel free|don['’]t hesitate|do not hesitate|"
+    r"(?:i )?(?:really )?hope (?:this|that|it|you)|i(?:['’]m| am) (?:happy|glad|here)|happy to|glad to|"
+    r"if you(?: have|['’]d| would| need| want)|(?:is there )?anything (?:else|more)|would you like|"
+    r"do you (?:have|need|want|understand)|"
+    r"does (?:this|that) (?:help|make sense|answer)|any (?:other |more |further )?questions|thank(?:s| you)|"
+    r"you['’]?re welcome|good luck|have a (?:great|good|nice)|(?:ich )?hoffe|lass(?:en sie)? (?:es )?mich wissen|"
+    r"wenn du|wenn sie|n['’]hésite[zr]?|j['’]espère|si (?:vous|tu) |espero|avísame|no dudes|si tienes)\b"
+    r"|希望|如果您?[还有需想]|请随时",
+    re.IGNORECASE,
+)
+_OPENING = regex(r"[.:!](?=\s|$)|\n")
+_SAYS_NOTHING = regex(r"[^\w\x00-\x7f]+|[-*_ ]{3,}")  # an emoji, a rule
 _WORDY = regex(r"[^\W\d_]{2}")
 _YIELDS = regex(r"\b(?:outputs?|prints?|returns?|displays?|evaluates to):?\s+(.+)$")
 _CLAIMS = regex(r"\b(?:is|are|has|have|there|ist|hat|haben|gibt|a|y|hay|tiene)\b", re.IGNORECASE)
@@ -400,7 +413,7 @@ def _places(text: str, question: Question) -> Iterator[str]:
         yield tagged[-1][1].strip()
     if hashes := _HASHES.findall(text[-_TAIL:]):
         yield hashes[-1]
-    prose = _MARKS.sub("", _FENCE.sub(_without_code, text)[-_TAIL:])
+    prose = _without_courtesy(_MARKS.sub("", _FENCE.sub(_without_code, text)[-_TAIL:]))
     phrases = [_ending(prose[phrase.end() :]) for phrase in list(_PHRASE.finditer(prose))[-_PHRASES:]]
     if phrases and len(set(phrases)) <= _MOST_PHRASES:
         yield phrases[-1]
@@ -411,6 +424,9 @@ def _places(text: str, question: Question) -> Iterator[str]:
         others = {*question.options} - {choice[1].upper()}
         if others.isdisjoint(_OTHER_OPTION.findall(text, choice.end())):
             yield choice[1]
+    opening = _OPENING.split(start, maxsplit=1)[0]
+    if question.options and normal_form(opening) in {*question.options.values()} - {""}:
+        yield opening
     last = (sentences(prose) or [""])[-1] if question.options or question.number else ""
     if question.options and last != prose.strip() and (chosen := _chosen(last, None, question.options)):
         yield chosen
@@ -436,9 +452,20 @@ def _places(text: str, question: Question) -> Iterator[str]:
         last = before if _only_number(before, question) else last
         if len(question.numbers) >= _LEAST_NUMBERS or _RESULT.match(last):
             yield from _concluded(last[-_LONGEST_ANSWER:], question)
-        first = re.split(r"[.:!](?=\s|$)|\n", _INTERJECTION.sub("", start))[0]
+        first = _OPENING.split(_INTERJECTION.sub("", start), maxsplit=1)[0]
         if not question.numbers and _CLAIMS.search(first) and (number := _only_number(first, question)):
             yield number
+
+
+def _without_courtesy(prose: str) -> str:
+    """Leave out what follows an answer only to be polite: an offer of help, a wish, an emoji."""
+    prose = prose.rstrip()
+    for sentence in sentences(prose)[:0:-1]:
+        polite = _COURTESY.match(sentence) and not any(character.isdigit() for character in sentence)
+        if not (polite or _SAYS_NOTHING.fullmatch(sentence)):
+            break
+        prose = prose.removesuffix(sentence).rstrip()
+    return prose
 
 
 def _without_denied(text: str) -> str:

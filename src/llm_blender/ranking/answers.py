@@ -440,7 +440,7 @@ def _quantity(text: str, share: bool = False) -> str | None:
         if not (
             _LABEL.match(label)
             or _WORD.search(label)
-            or all(_value(part) is not None for part in re.sub(r"^[a-z]\s*=", "", label).split("="))
+            or all(_value(part.rstrip("! ")) is not None for part in re.sub(r"^[a-z]\s*=", "", label).split("="))
         ):
             return None
         text = text.strip()
