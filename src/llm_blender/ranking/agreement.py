@@ -140,6 +140,7 @@ _NO_KNOWLEDGE = regex(
     re.IGNORECASE,
 )
 _COUNTED = regex(r"[\d.]+ [^\W\d_]{3,}, \d")
+_SOLVED = regex(r"(?:\d([a-z])=[^,=]+,\1|^[^,;=]+=[^,;=]+|^\d+!)=(-?\d+(?:[./]\d+)?)$")
 _CHOICES = regex(r"[A-J](?:, [A-J])+")
 _DENIAL_OF_NUMBER = regex(r"\bnot\b.*\d|n['’]t\b.*\d", re.IGNORECASE)
 _CENTS = regex(r"(?<![$.\d])\d{1,3} ?(?:¢|cents?\b)", re.IGNORECASE)
@@ -148,6 +149,11 @@ _INTERJECTION = regex(
 )
 _TIME = regex(r"\b\d{1,2}[:：]\d{2}(?: ?[ap]\.?m\b\.?)?|\b\d{1,2} ?[ap]\.?m\b\.?", re.IGNORECASE)
 _MOMENT = regex(r"\d{1,2}:\d\d(?: [ap]m)?")
+_ASIDE = regex(r" \([^()\d]*[^\W\d_]{2}[^()\d]*\)|, (?:because|located|situated|known)\b.*")
+_IN_YEAR = regex(r" (?:in|on|around) (?:\w+ (?:\d\d?, )?)?(?:1\d|20)\d\d\b")
+_WILL_BE = regex(r" (?:will|would) be ")
+_CITIES = frozenset({"capit", "city"})
+_REGION = regex(r"(?<=\w), [^\W\da-z][\w ]+$")  # after a city
 _DAYS = frozenset({"date", "day", "datum", "tag", "fecha", "día", "data", "jour"})
 _YEAR = regex(r"\b(?:1\d|20)\d{2}\b")
 _NAME = r"[^\W\d_a-zß-ÿ][\w'’.-]*"
@@ -156,8 +162,8 @@ _SUBJECT = regex(
     rf"{_NAMES} (?:is|was|are|were|wrote|painted|invented|discovered|founded|became|composed|directed|ist|war|est|es)\b"
 )
 _AGENT = regex(rf"\b(?:is|was|were|are|by|ist|war|von|est|par|es|por) (?:by )?{_NAMES}")
-_COMPLEMENT = regex(rf"\b(?:is|was|were|are|ist|war|est|es) (?:the city of )?{_NAMES}")
-_STATED = regex(r"\b(?:is|was|are|were|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
+_COMPLEMENT = regex(rf"\b(?:is|was|were|are|be|ist|war|est|es) (?:the city of )?{_NAMES}")
+_STATED = regex(r"\b(?:is|was|are|were|be|ist|est|es) (?:an? |the )?([^\W\d_]+)\W*$")
 _COPULA = regex(
     r"(?:=|\b(?:is|are|was|were|be))\s*(?:about |approximately )?[$€£]?(-?[\d.,]*\d(?:/\d+)?)(?! ?[-+] ?\d* ?i\b)"
 )
@@ -261,8 +267,8 @@ def majority(answers: Sequence[str | None]) -> Majority | None:
 
 _FUNCTION_WORDS = """
 a an the is are was were be been would it its this that there they he she in on at by of to from for as and did do
-does has have had called i i'm it's that's c'est believe think known located named we written you sorry unfortunately
-apologize der die das ist war von la le les est de du el es fue en
+does has have had called i i'm it's that's c'est believe think known located named we written you sorry
+unfortunately apologize form word term der die das ist war von la le les est de du el es fue en
 """
 _FEW_WORDS = 4  # of a sentence that are not in the question
 
@@ -324,7 +330,7 @@ def _chosen(plain: str, normal: str | None, options: Mapping[str, str]) -> str |
         return equal[0]
     if len(set(right := _RIGHT_LETTER.findall(plain))) == 1 and right[0] in options:
         return str(right[0])
-    plain = re.split(r",? (?:and )?not ", plain)[0]
+    plain = re.split(r",? (?:and )?not | than ", plain)[0]
     if len(plain) > _SHORT or _DENIAL.search(plain):
         return None
     marked = {letter for found in _OPTION_LETTER.findall(plain) for letter in found if letter in options}
@@ -349,6 +355,8 @@ def _stated_number(plain: str, normal: str | None, question: Question) -> str | 
         number = normal_form(result, share=question.share)
     if number and _COUNTED.match(number):
         return number
+    if number and (solved := _SOLVED.search(number)):
+        return solved[2]
     if number is None or not number[-1:].isdigit() or _WORDY.search(number):
         last = _RESULT.split(result)[-1]
         number = (_only_number(last, question) if last != result else None) or _only_number(result, question) or normal
@@ -362,13 +370,16 @@ def _stated_number(plain: str, normal: str | None, question: Question) -> str | 
 def _new_words(text: str, question: Question) -> str | None:
     """Return the names and numbers of a first sentence that are not in the question; None if they are not clear."""
     sentence = re.split(r"(?<!\b[A-Z])[.!?](?=\s|$)|\n", _INTERJECTION.sub("", text))[0]
+    sentence = _WILL_BE.sub(" is ", _ASIDE.sub("", sentence)).strip() or sentence
+    if question.words & _CITIES:
+        sentence = _REGION.sub("", sentence)
     if question.words & _DAYS and len(dates := dates_in(text)) == 1:
         return dates.pop()
     if question.dated and len(times := {normal_form(found) for found in _TIME.findall(sentence)}) == 1:
         return times.pop()
     if question.dated and len(years := set(_YEAR.findall(sentence))) == 1:
         return str(years.pop())
-    new = _unknown(sentence, question)
+    new = _unknown(sentence if question.dated else _IN_YEAR.sub("", sentence), question)
     if 0 < len(new) <= _FEW_WORDS and not any(word[0].islower() for word in new):
         return normal_form(" ".join(new))
     if question.dated:
@@ -384,7 +395,9 @@ def _new_words(text: str, question: Question) -> str | None:
 def _unknown(sentence: str, question: Question) -> list[str]:
     """List the words of a sentence that are neither in the question nor function words."""
     known = _FUNCTION_WORDS.split()
-    words = [word.rstrip(".-'’") for word in re.findall(r"[^\W_][\w'’.-]*", sentence.replace("’", "'"))]
+    words = [
+        word.rstrip(".-'").removesuffix("'s") for word in re.findall(r"[^\W_][\w'.-]*", sentence.replace("’", "'"))
+    ]
     return [word for word in words if word.casefold() not in known and word.casefold()[:STEM] not in question.words]
 
 

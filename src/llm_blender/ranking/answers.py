@@ -430,6 +430,7 @@ def _quantity(text: str, share: bool = False) -> str | None:
     """Return the number that a text is, with or without a unit."""
     text = _ungrouped(_REMARK.sub("", text))
     text = re.sub(r"^(\d{1,2}):00(?= ?(?:[ap]\.?m\.?)?$)", r"\1", text)
+    text = re.sub(r"(?<=\d) ?([ap])\.m\.?$", r" \1m", text)
     if "≈" in text:
         text = text.split("≈")[0].strip() or text.strip("≈ ")
     if "=" in text:

@@ -43,7 +43,8 @@ _QUANTITY = regex(
     r"\b(?:half|thirds?|quarters?|fifths?|tenths?|\d/\d+) of \$?\d|\b(?:twice|double|triple|square of|cube of) \$?\d|"
     r"\d ?(?:!|factorial\b)|\d mod(?:ulo)? \d|\b(?:lcm|gcd|gcf|hcf|(?:least|lowest|greatest|highest) common \w+)\b|"
     r"\bround(?:ed)? -?\$?\d|\d[^.?!\n]{0,20} in (?:decimal|binary|hex(?:adecimal)?|base \d+)\b|"
-    r"\b(?:find|solve for|if|when) [a-z]\b[^.?!\n]{0,60}=|\b(?:comes next|next (?:number|term))\b[^.?!\n]{0,40}\d",
+    r"\b(?:find|solve for|if|when) [a-z]\b[^.?!\n]{0,60}=|"
+    r"\b(?:comes next|next (?:prime |even |odd )?(?:number|term|prime|integer|multiple))\b[^.?!\n]{0,40}\d",
     re.IGNORECASE,
 )
 _EXTREME = regex(r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:least|smallest|largest|greatest)\b", re.IGNORECASE)
@@ -70,8 +71,8 @@ _NAMED_FACT = regex(
     re.IGNORECASE,
 )
 _LEAD_IN = regex(
-    r"^[¿¡\W]*(?:(?:please|(?:can|could|would) you(?: please)? (?:tell|give) me|tell me|do you know|name(?= the ))"
-    r"[, ]+)*",
+    r"^[¿¡\W]*(?:if [^?,]{3,80}, (?=(?:what|which|who|when|where)\b)|"
+    r"(?:(?:please|(?:can|could|would) you(?: please)? (?:tell|give) me|tell me|do you know|name(?= the ))[, ]+)*)",
     re.IGNORECASE,
 )
 _ARITHMETIC = regex(
@@ -103,6 +104,9 @@ _LABELS = regex(
     r"(?:\b(?:classify|categori[sz]e|label|sentiment)\b[^.?!\n]{0,80}?|^(?:is|are|was|were)\s[^.?!\n]{0,80}?)\s"
     r"(?:as |an? )?((?:[a-z]+, ){0,6}[a-z]+),? or (?:an? )?([a-z]+)\s?(?=[?.:)]|$)",
     re.IGNORECASE | re.MULTILINE,
+)
+_ALTERNATIVES = regex(
+    r"^(?:which|who|what)\b[^?]*?[,:] (?:an? |the )?([^,?]{1,40}?),? or (?:an? |the )?([^,?]{1,40})\?$", re.IGNORECASE
 )
 
 _COMMA_LANGUAGE = regex(
@@ -188,6 +192,9 @@ class Question:
             and any(_FACT.match(part) or _NAMED_FACT.fullmatch(part) for part in clauses)
             and not any(_OPINION.search(part) for part in parts)
         )
+        if is_fact and (alternatives := _ALTERNATIVES.match(clauses[0])):
+            names = [normal_form(alternative) for alternative in alternatives.groups()]
+            labels = labels or {name: name for name in names if name}
         if _COMMA_LANGUAGE.search(text):
             text = _DECIMAL_COMMA.sub(r"\1.\2", text)
         words = {word[:STEM] for word in re.findall(r"\w+", text.casefold())} if is_fact else set()
