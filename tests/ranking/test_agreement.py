@@ -770,6 +770,10 @@ def test_a_sentence_that_denies_an_answer_has_none():
         ("Explain what the difference of both is.", ["There are 2 differences.", "It has 2 parts.", "2"]),
         ("Give a formula for the nth term in 5, 14, 23", ["It has 5 parts.", "There are 5.", "9n - 4"]),
         ("What is the Vectrex?", ["It was made by Western Tech.", "A console by Western Tech.", "A console."]),
+        ("Summarize the second half of 2023.", ["It had 6 months.", "There were 6 months.", "6"]),
+        ("Write a story about a girl turning 5!", ["She is 5.", "There are 5 candles.", "5"]),
+        ("What are good questions for round 2 of an interview?", ["There are 3.", "It has 3.", "3 questions"]),
+        ("Which is better, tea or coffee?", ["Tea.", "Tea is better than coffee.", "Coffee."]),
         ("How does it work?", ["The answer is that it depends on the weather.", "The answer is not simple."]),
     ],
 )

@@ -169,6 +169,8 @@ def test_every_flaw_has_words() -> None:
     assert {case[3] for case in CASES} == FLAWS.keys() - {"empty", "no_answer", "loop", "cut_off"}
 
 
-@pytest.mark.parametrize("instruction", ["What is 9/11?", "What is 24/7?", "What's 7-11?", "What is 10/5/2024?"])
-def test_a_date_or_a_name_is_no_sum(instruction):
+@pytest.mark.parametrize(
+    "instruction", ["What is 9/11?", "What is 24/7?", "What's 7-11?", "What is 10/5/2024?", "What is 2x + 1?"]
+)
+def test_a_date_a_name_or_a_term_is_no_sum(instruction):
     assert flaws("On that day 2,977 people died, and 7 stores opened.", instruction) == ()

@@ -40,11 +40,14 @@ _QUANTITY = regex(
     r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:value|sum|numbers?|probability|chance|percent(?:age)?|total|average|"
     r"mean|median|area|volume|perimeter|remainder|product|cost|price|length|distance|"
     r"difference|ratio|root|speed|perimeter|angle)\b|"
-    r"\b(?:half|thirds?|quarters?|fifths?|tenths?|\d/\d+) of \$?\d|\b(?:twice|double|triple|square of|cube of) \$?\d|"
-    r"\d ?(?:!|factorial\b)|\d mod(?:ulo)? \d|\b(?:lcm|gcd|gcf|hcf|(?:least|lowest|greatest|highest) common \w+)\b|"
-    r"\bround(?:ed)? -?\$?\d|\d[^.?!\n]{0,20} in (?:decimal|binary|hex(?:adecimal)?|base \d+)\b|"
-    r"\b(?:find|solve for|if|when) [a-z]\b[^.?!\n]{0,60}=|"
-    r"\b(?:comes next|next (?:prime |even |odd )?(?:number|term|prime|integer|multiple))\b[^.?!\n]{0,40}\d",
+    r"\b(?:what(?:'s| is| are)|how much (?:is|are)|calculate|compute|find) (?:the |a |one |two |three )?"
+    r"(?:(?:half|thirds?|quarters?|fifths?|tenths?|\d/\d+|square|cube) of \$?\d|(?:twice|double|triple) \$?\d|"
+    r"\d+ ?(?:!|factorial\b|mod(?:ulo)?\b))|"
+    r"\b(?:lcm|gcd|gcf|hcf|(?:least|lowest|greatest|highest) common (?:multiple|factor|divisor|denominator))\b|"
+    r"\bround (?:off )?-?\$?\d[\d.,]* to\b|\d[^.?!\n]{0,20} in (?:decimal|binary|hex(?:adecimal)?|base \d+)\b|"
+    r"\b(?:find|solve for) [a-z]\b[^.?!\n]{0,60}=|\b(?:if|when) [a-z] ?= ?-?\d[^.?!\n]{0,60}\bwhat (?:is|are)\b|"
+    r"\b(?:comes next|next (?:number|term))\b[^.?!\n]{0,40}\d, ?-?\d|\d, ?-?\d+[^\n]{0,20}\bwhat comes next|"
+    r"\bnext (?:prime|even|odd|integer|multiple)\b[^.?!\n]{0,40}\d",
     re.IGNORECASE,
 )
 _EXTREME = regex(r"\b(?:what|find|determine)\b[^.?!\n]{0,30}\b(?:least|smallest|largest|greatest)\b", re.IGNORECASE)
@@ -84,7 +87,7 @@ _ARITHMETIC = regex(
 _OPERATORS = {
     "plus": "+", "minus": "-", "moins": "-", "menos": "-", "times": "*", "multiplied by": "*", "mal": "*", "fois": "*",
     "divided by": "/", "geteilt durch": "/", "over": "/", "percent of": "/100*", "% of": "/100*", "% von": "/100*",
-    "x": "*", "to the power of": "^", "squared": "^2", "cubed": "^3",
+    "to the power of": "^", "squared": "^2", "cubed": "^3",
 }  # fmt: skip
 _PARTS = {
     "half of": "1/2*", "half": "1/2*", "a third of": "1/3*", "one third of": "1/3*", "two thirds of": "2/3*",
@@ -92,7 +95,7 @@ _PARTS = {
     "a tenth of": "1/10*", "twice": "2*", "double": "2*", "triple": "3*",
 }  # fmt: skip
 _PART = regex("|".join(rf"\b{name} (?=\$?\d)" for name in _PARTS), re.IGNORECASE)
-_FRACTION_OF = regex(r"(?<=\d/\d) of (?=\$?\d)|(?<=\d/\d\d) of (?=\$?\d)")
+_TIMES = regex(r"(?<=[\d\s)])x(?=\s*[\d(])|(?:(?<=\d/\d)|(?<=\d/\d\d)) of (?=\$?\d)", re.IGNORECASE)
 _OPERATOR = regex("|".join(rf"(?<=[\d\s)]){name}(?![a-z])" for name in _OPERATORS), re.IGNORECASE)
 _IDIOM = regex(r"what(?:'s| is| does)\D*\d+(?:[/-]\d+)+\W*(?:mean\W*)?", re.IGNORECASE)  # 9/11, 24/7, 7-11, dates
 _MAKER = regex(r"(?:by )?(?:who|wer|qui|quién|chi)\b", re.IGNORECASE)
@@ -232,7 +235,7 @@ class Question:
 def _result(sentence: str) -> str | None:
     """Return the result of a sentence that is a sum to calculate, and nothing else; None if it is something else."""
     rest = sentence[_found_end(_ARITHMETIC, sentence) :].rstrip("=?!. ").removesuffix("equal").removesuffix("equals")
-    rest = _FRACTION_OF.sub("*", _PART.sub(lambda found: _PARTS[found[0].lower().strip()], rest))
+    rest = _TIMES.sub("*", _PART.sub(lambda found: _PARTS[found[0].lower().strip()], rest))
     plain = _OPERATOR.sub(lambda found: _OPERATORS[found[0].lower()], rest).strip()
     is_sum = plain and not re.search(r"[^\d\s.,+*/×÷·−^()$€%-]", plain)
     number = normal_form(plain.replace("-", " - ")) if is_sum else None
