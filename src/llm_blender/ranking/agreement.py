@@ -28,6 +28,7 @@ _MOST_PHRASES = 2  # different answers among them; a text with more answers seve
 _READ = 8_000  # characters at the end of a text that are read
 _TAIL = 1_000  # characters at the end where an answer in words can be
 _LONGEST_ANSWER = 300
+_COURTESIES = 300  # characters at the end of a text that can be polite and nothing else
 _SHORT = 100  # characters of a text that is an answer as a whole
 
 _FENCE = regex(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -473,7 +474,7 @@ def _places(text: str, question: Question) -> Iterator[str]:
 def _without_courtesy(prose: str) -> str:
     """Leave out what follows an answer only to be polite: an offer of help, a wish, an emoji."""
     prose = prose.rstrip()
-    for sentence in sentences(prose)[:0:-1]:
+    for sentence in sentences(prose[-_COURTESIES:])[:0:-1]:
         polite = _COURTESY.match(sentence) and not any(character.isdigit() for character in sentence)
         if not (polite or _SAYS_NOTHING.fullmatch(sentence)):
             break
