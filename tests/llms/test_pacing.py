@@ -50,7 +50,7 @@ class Server:
 
 
 async def job(server: Server, calls: int, places: int, pacer: Pacer | None = None) -> Pacer:
-    pacer = pacer or Pacer(places)
+    pacer = pacer or Pacer(places, backoff=Backoff(jitter=random.Random(0).random))
     waiting = iter(range(calls))
 
     async def work() -> None:
