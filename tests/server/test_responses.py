@@ -374,6 +374,8 @@ def test_json_of_a_schema(serve):
         ({"background": True}, "background", "not stored"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt", "not stored"),
         ({"top_logprobs": 3}, "top_logprobs", "log probabilities"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "text.format"),
+        ({"n": 2}, "n", "blend.samples"),
         ({"include": ["message.output_text.logprobs"]}, "include", "log probabilities"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type", "'web_search' is not supported"),
         ({"tools": [TOOL, {"type": "mcp", "server_label": "x"}]}, "tools.1.type", "'mcp' is not supported"),

@@ -43,6 +43,8 @@ _UNSUPPORTED = {
     "prompt": "prompts are not stored: send `instructions` and `input`",
     "background": "responses are not stored: wait for the answer, or stream it",
     "top_logprobs": "log probabilities are not supported",
+    "response_format": "this API has it as `text.format`",
+    "n": "a response is one answer; `blend.samples` sets the number of answers of each LLM",
 }
 # Keys of the body that are echoed and do not go to the LLMs, or that the chat request has under another name.
 _ECHOED = (
@@ -89,7 +91,7 @@ def chat_request(body: ResponsesRequest) -> ChatRequest:
         RequestValidationError: a value is wrong.
     """
     for key, reason in _UNSUPPORTED.items():
-        if getattr(body, key):
+        if (given := getattr(body, key, None)) and (key, given) != ("n", 1):
             raise unsupported(key, reason)
     if "message.output_text.logprobs" in (body.include or ()):
         raise unsupported("include", _UNSUPPORTED["top_logprobs"])
