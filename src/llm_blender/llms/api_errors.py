@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_blender.errors import FailureReason
 from llm_blender.llms.lenient_json import clean, decode, parse_json
-from llm_blender.llms.pacing import retry_after
+from llm_blender.llms.pacing import duration, retry_after
 from llm_blender.types import Usage
 
 _LONGEST_MESSAGE = 2_000  # characters
@@ -215,16 +215,12 @@ _WAIT = re.compile(
     r" ((?:\d+(?:\.\d+)? ?(?:ms|h|m|s)[a-z]*(?:,? and)? ?){1,3})",
     re.IGNORECASE,
 )
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def _wait_in(words: str) -> float | None:
     """Return the seconds in words such as "Please try again in 6m0.5s"; None without them."""
     named = _WAIT.search(words)
-    if named is None:
-        return None
-    parts = re.findall(r"(\d+(?:\.\d+)?) ?(ms|h|m|s)", named[1].lower())
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return None if named is None else duration(named[1])
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
