@@ -304,6 +304,11 @@ class ChatResponse:
         return self.done or self._is_ended()
 
     @property
+    def size(self) -> int:
+        """Number of characters so far, of text, thoughts, calls and further keys."""
+        return self._size
+
+    @property
     def text(self) -> str:
         """The answer so far, without thoughts and white space around it, followed by its calls of tools."""
         text = self._written or self.refusal or ""

@@ -54,7 +54,7 @@ _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "s
 _OVERLOADED = frozenset({503, 529})  # statuses that close a server for a while, as a 429 does
 _LONGEST_MESSAGE = 300  # characters
 _LONGEST_REFUSAL = 65_536  # bytes read of it
-_TAIL = 5.0  # seconds for what may follow the end of an answer, such as its usage
+_TAIL = 2.0  # seconds for what may follow the end of an answer, such as its usage
 _MOST_CHANGES = 16  # of one request, because its server refuses keys
 _BYTES_A_TOKEN, _USUAL_TOKENS = 4, 500  # of an English prompt; of an answer
 
@@ -495,12 +495,14 @@ async def _read(raw: Response, response: ChatResponse, output: _Output) -> None:
     """Read an answer; do not wait for long after its end, because some servers never close the stream."""
     with suppress(TimeoutError):
         async with asyncio.timeout(None) as tail, aclosing(raw.blocks()) as blocks:
+            size = -1
             async for block in blocks:
                 output.emit(response.feed(block))
                 output.usage = response.usage
                 if response.done:
                     break
-                if tail.when() is None and response.has_end:
+                if response.has_end and response.size > size:  # some servers name an end in every chunk
+                    size = response.size
                     tail.reschedule(asyncio.get_running_loop().time() + _TAIL)
 
 
