@@ -178,11 +178,14 @@ class _Turns:
                 calls.append({**more, "id": _text(place, item, "call_id"), "type": "function", "function": call})
             case "function_call_output":
                 turn = {"role": "tool", "content": _content(item.get("output"))}
-                self._add(place, {**turn, "tool_call_id": item["call_id"]} if item.get("call_id") else turn)
+                if item.get("call_id"):
+                    turn["tool_call_id"] = _text(place, item, "call_id")
+                self._add(place, turn)
             case "reasoning":
-                with suppress(TypeError, ValueError):  # of another service, or none
+                with suppress(TypeError, ValueError, RecursionError):  # of another service, or none
                     more = json.loads(item.get("encrypted_content") or "")
-                    self._more = {key: value for key, value in more.items() if key not in _TURN}
+                    if isinstance(more, dict):
+                        self._more = {key: value for key, value in more.items() if key not in _TURN}
                 if self._last_role() == "assistant":
                     self._assistant(place)
             case "item_reference":
@@ -246,7 +249,7 @@ def _tool_values(body: ResponsesRequest) -> dict[str, Any]:
         case {"type": "allowed_tools", "tools": [*allowed], "mode": str(choice)}:
             names = [each.get("name") for each in allowed if isinstance(each, Mapping)]
             tools = [tool for tool in tools if tool["function"]["name"] in names]
-        case str() if choice not in ("none", "auto", "required"):
+        case str() | int() | float() | list() if choice not in ("none", "auto", "required"):
             raise unsupported("tool_choice", "it is none, auto, required, or names a function")
         case {**other}:
             raise unsupported("tool_choice", f"the choice {other.get('type')!r} is not supported: name a function")

@@ -326,7 +326,7 @@ class ResponsesRequest(_OpenRequest):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Seed | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE_SCHEMA, mode="validation")] = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Count | None = None
     text: _TextConfig | None = None
