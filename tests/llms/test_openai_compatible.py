@@ -648,7 +648,7 @@ def test_the_tokens_of_a_call_that_is_too_late_are_counted() -> None:
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             host, port = server.sockets[0].getsockname()[:2]
-            llm = OpenAICompatibleLLM("llama", "fake", f"http://{host}:{port}/v1", timeout=1)
+            llm = OpenAICompatibleLLM("llama", "fake", f"http://{host}:{port}/v1", timeout=2)
             with pytest.raises(LLMError) as caught:
                 await llm.generate(QUESTION, on_text=ignore)
             answered.set()
