@@ -231,6 +231,7 @@ NOTHING = "it needs a text `role` and a text `content`"
         ({"role": "assistant", "tool_calls": {}}, "tool_calls", "a list of calls is wanted, not dict"),
         ({"role": "assistant", "tool_calls": ["f"]}, "tool_calls.0", "a call is an object, not str"),
         ({"role": "assistant", "tool_calls": [CALL, {}]}, "tool_calls.1", "a call needs the `name` of its function"),
+        ({"role": "assistant", "tool_calls": [{**CALL, "id": ["c"]}]}, "tool_calls.0.id", "a text is wanted, not list"),
         ({"role": "assistant", "function_call": "f"}, "tool_calls.0", "a call needs the `name` of its function"),
     ],
 )
@@ -302,3 +303,8 @@ def test_the_key_of_a_prompt():
 def test_calls_with_half_a_character_can_be_written():
     call = {"function": {"name": "f", "arguments": '{"a": "\\udc00"}'}}
     assert tool_calls_text([call]).encode() == b'[{"name": "f", "arguments": {"a": "?"}}]'
+
+
+def test_arguments_that_are_an_abyss_are_text():
+    arguments = "[" * 99_999
+    assert arguments in tool_calls_text([{**CALL, "function": {"name": "f", "arguments": arguments}}])

@@ -173,7 +173,7 @@ def _readable_call(call: Mapping[str, Any]) -> dict[str, Any]:
     called = call.get("function") or call.get("custom") or {}
     arguments = called.get("arguments", called.get("input"))
     if isinstance(arguments, str):
-        with suppress(ValueError):  # not JSON: as the LLM wrote it
+        with suppress(ValueError, RecursionError):  # not JSON: as the LLM wrote it
             arguments = json.loads(arguments)
     return {"name": called.get("name"), "arguments": arguments}
 
@@ -260,6 +260,8 @@ def _read_call(position: int, index: int, call: Any) -> dict[str, Any]:
     if not isinstance(call, Mapping):
         raise MessageError(position, where, f"a call is an object, not {type(call).__name__}")
     call = _present(call)
+    if not isinstance(call.get("id", ""), str):
+        raise MessageError(position, f"{where}.id", f"a text is wanted, not {type(call['id']).__name__}")
     kind = "custom" if "custom" in call else "function"
     if kind not in call:  # chat templates also take a call without this level
         call[kind] = {key: call.pop(key) for key in ("name", "arguments") if key in call}

@@ -199,6 +199,29 @@ REASONS: dict[str, tuple[Any, int | None, str]] = {
     "no model, OpenRouter": ({"error": {"message": "x is not a valid model ID", "code": 400}}, 400, "not_found"),
     "no model, LiteLLM": ({"error": {"message": "Invalid model name passed in model=x."}}, 400, "not_found"),
     "no model, DeepSeek": ({"error": {"message": "Model Not Exist", "type": "x"}}, 400, "not_found"),
+    "no model, LM Studio": ({"error": "No models loaded. Please load a model."}, 400, "not_found"),
+    "no such path, LM Studio": (
+        {"error": "Unexpected endpoint or method. (POST /chat/completions)"},
+        None,
+        "not_found",
+    ),
+    "too long, in later words of LM Studio": ({"error": "Context size has been exceeded."}, None, "bad_request"),
+    "a crash in a 400": ({"error": "The model has crashed without additional information."}, 400, "server"),
+    "a crash in a 424": ({"error": "Request failed during generation", "error_type": "generation"}, 424, "server"),
+    "bad request, TGI": ({"error": "`inputs` must be shorter", "error_type": "validation"}, None, "bad_request"),
+    "a wrong key in a 400, in words": (
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***."},
+        400,
+        "auth",
+    ),
+    "no money at a proxy": ({"error": {"message": "x", "type": "budget_exceeded", "code": "400"}}, 400, "auth"),
+    "no money, as a precondition": ({"error": "Account x is suspended, possibly due to a limit."}, 412, "auth"),
+    "a text that a filter refuses, as if the key were wrong": (
+        {"error": {"code": 403, "message": "x requires moderation on y. Your input was flagged"}},
+        403,
+        "bad_request",
+    ),
+    "a text against the rules": ({"error": "Content violates usage guidelines. Failed check: x"}, 403, "bad_request"),
     "an unknown word": ({"error": {"message": "x", "code": "gremlins"}}, None, "server"),
 }
 

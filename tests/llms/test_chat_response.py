@@ -62,6 +62,8 @@ FRAMES: dict[str, bytes] = {
     "a chunk in each line": b"\n".join(
         json.dumps(each).encode() for each in (delta("Hello "), delta("there.", "stop"))
     ),
+    "the last chunk once more": sse(delta("Hello "), delta("there.", "stop"), delta("there.", "stop")),
+    "the whole after the end": sse(delta("Hello "), delta("there."), delta(finish="stop"), delta("Hello there.")),
     "the whole once more": sse(
         {"choices": [{"delta": {"content": "Hello "}, "message": {"content": "Hello "}}]},
         {"choices": [{"delta": {"content": "there."}, "message": {"content": "Hello there."}}]},
@@ -195,7 +197,7 @@ def test_the_last_usage_counts() -> None:
 ENDS = {
     "stop": "stop eos eos_token stop_sequence end_turn STOP completed COMPLETE endTurn normal END_ID stopStringFound",
     "length": """length max_tokens MAX_TOKENS model_length max_output_tokens FinishReason.MAX_TOKENS token_limit
-        maximum_tokens contextLengthReached maxPredictedTokensReached""",
+        maximum_tokens contextLengthReached maxPredictedTokensReached repetition""",
     "content_filter": "content_filter SAFETY RECITATION PROHIBITED_CONTENT refusal sensitive",
 }
 
@@ -369,7 +371,22 @@ BROKEN: dict[str, tuple[bytes, FailureReason, str]] = {
     "nothing": (b"", "bad_response", "nothing"),
     "comments alone": (b": ping\n\n", "bad_response", "no answer"),
     "words instead of a stream": (b"no memory", "bad_response", "no memory"),
-    "a page": (b"<html>portal</html>", "bad_response", "portal"),
+    "a page": (b"<html>portal</html>", "bad_response", "web page ('portal')"),
+    "a page with a title": (
+        b"<!DOCTYPE html>\n<html lang=en><head><title>Open WebUI</title></head></html>",
+        "bad_response",
+        "web page ('Open WebUI')",
+    ),
+    "the format of Ollama": (
+        b'{"message":{"role":"assistant","content":"x"},"done":true}\n',
+        "bad_response",
+        "no answer",
+    ),
+    "the format of Anthropic": (
+        b'event: message_start\ndata: {"type":"message_start","message":{"role":"assistant","content":[]}}\n\n',
+        "bad_response",
+        "no answer",
+    ),
     "calls announced, none there": (
         sse(delta("I will look."), delta(finish="tool_calls")),
         "bad_response",
@@ -389,6 +406,7 @@ BROKEN: dict[str, tuple[bytes, FailureReason, str]] = {
     "arguments with NaN": (whole(tool_calls=[call("f", '{"x": NaN}')]), "bad_response", "JSON"),
     "a filter": (sse(delta(""), delta(finish="content_filter")), "empty", "content filter"),
     "empty": (sse(delta(" \n"), delta(finish="stop")), "empty", "ask again"),
+    "hidden thoughts alone": (whole(None, "length"), "empty", "max_tokens"),
     "thoughts alone": (sse(delta(reasoning="Hm."), delta(finish="length")), "empty", "max_tokens"),
     "too many choices": (
         sse(*({"choices": [{"index": n, "delta": {"content": "x"}}]} for n in range(200))),

@@ -175,8 +175,12 @@ def bare(data: bytes) -> bytes:
         ("deflate", zlib.compress(ANSWER)),
         ("deflate", bare(ANSWER)),
         ("identity", ANSWER),
+        ("gzip, identity", gzip.compress(ANSWER)),
+        ("gzip", gzip.compress(ANSWER[:30]) + gzip.compress(ANSWER[30:]) + bytes(9)),
+        ("gzip", ANSWER),
+        ("utf-8", ANSWER),
     ],
-    ids=["gzip", "X-GZIP", "deflate", "bare deflate", "identity"],
+    ids=["gzip", "X-GZIP", "deflate", "bare deflate", "identity", "a list", "two members", "a wrong label", "no label"],
 )
 def test_compressed_answers(name: str, body: bytes) -> None:
     with raw_server(response(body, f"Content-Encoding: {name}")) as server:

@@ -595,6 +595,69 @@ def test_a_connection_that_breaks_after_the_end_costs_nothing(finish: str | None
     assert asyncio.run(call()) == (reason or "An answer.")
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_a_stream_that_stays_open_after_its_end_costs_nothing(monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+    monkeypatch.setattr("llm_blender.llms.openai_compatible._TAIL", 0.05)
+    chunk = {"choices": [{"delta": {"content": "An answer."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    tail = b"data: [DONE]\n\n" if done else b": keep-alive\n\n"
+
+    async def call() -> Candidate:
+        answered = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head + b"data: " + json.dumps(chunk).encode() + b"\n\n" + tail)
+            await writer.drain()
+            await answered.wait()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            llm = OpenAICompatibleLLM("llama", "fake", f"http://{host}:{port}/v1", timeout=20)
+            try:
+                return await llm.generate(QUESTION, on_text=ignore)
+            finally:
+                answered.set()
+
+    candidate = asyncio.run(call())
+    assert (candidate.text, candidate.usage) == ("An answer.", Usage(3, 0))
+
+
+def test_the_tokens_of_attempts_that_failed_are_counted() -> None:
+    broken = {"choices": [{"message": {"reasoning": "Hm."}, "finish_reason": "error"}], "usage": {"prompt_tokens": 3}}
+    interrupted = FakeReply(body=json.dumps(broken).encode())
+    with FakeOpenAIServer([interrupted, FakeReply(usage=(3, 2))]) as server:
+        assert ask(llm_at(server)).usage == Usage(6, 2)
+    with FakeOpenAIServer([interrupted]) as server:
+        error = failure(llm_at(server))
+    assert error.usage == Usage(3 * len(server.requests), 0)
+
+
+def test_the_tokens_of_a_call_that_is_too_late_are_counted() -> None:
+    async def call() -> LLMError:
+        chunk = {"choices": [{"delta": {"reasoning": "Hm."}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+        answered = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\ndata: " + json.dumps(chunk).encode() + b"\n\n")
+            await writer.drain()
+            await answered.wait()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            llm = OpenAICompatibleLLM("llama", "fake", f"http://{host}:{port}/v1", timeout=2)
+            with pytest.raises(LLMError) as caught:
+                await llm.generate(QUESTION, on_text=ignore)
+            answered.set()
+            return caught.value
+
+    error = asyncio.run(call())
+    assert (error.reason, error.usage) == ("timeout", Usage(3, 1))
+
+
 def test_an_account_without_money_is_named() -> None:
     body = b'{"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}'
     with FakeOpenAIServer([FakeReply(status=429, body=body)]) as server:

@@ -25,7 +25,20 @@ def test_a_longer_wait_that_is_asked_for_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("120s", 120.0), ("-1", 0.0), ("soon", None), ("", None)]
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("120s", 120.0),
+        ("2 seconds", 2.0),
+        ("1m30s", 90.0),
+        ("320ms", 0.32),
+        ("1 minute", 60.0),
+        ("-1", 0.0),
+        ("soon", None),
+        ("3 apples", None),
+        ("", None),
+    ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds
@@ -44,4 +57,6 @@ def test_retry_after_as_a_date() -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert retry_after({"retry-after": later}) == pytest.approx(60, abs=2)
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    later = (datetime.now(UTC) + timedelta(seconds=60)).isoformat().replace("+00:00", "Z")
+    assert retry_after({"retry-after": later}) == pytest.approx(60, abs=2)
     assert retry_after({}) is None

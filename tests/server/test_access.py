@@ -201,6 +201,8 @@ def test_only_json_is_a_body(serve, kind):
     assert not llm.calls
     for right in ("application/json; charset=utf-8", "Application/JSON", "application/x+json"):
         assert running.http.post(CHAT, content=BODY, headers={"content-type": right}).status_code == 200
+    packed = running.http.post(CHAT, content=BODY, headers={**JSON, "content-encoding": "gzip"})
+    assert (packed.status_code, "Content-Encoding" in packed.json()["error"]["message"]) == (415, True)
 
 
 def test_allowed_origins_may_read_the_answers(serve):

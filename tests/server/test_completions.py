@@ -27,7 +27,7 @@ def client(running):
 
 @pytest.mark.parametrize("prompt", ["The sky is", ["The sky is"]])
 def test_the_best_texts(client, prompt):
-    more = {"max_tokens": 50, "stop": "###", "echo": False, "suffix": "", "logprobs": None}
+    more = {"max_tokens": 50, "stop": ["###", ""], "echo": False, "suffix": "", "logprobs": None}
     completion = client.completions.create(model="blend", prompt=prompt, n=2, **more)
     values = Completion.model_validate(completion.to_dict())
     assert values.id.startswith("cmpl-")
@@ -70,6 +70,8 @@ def test_a_stream_has_the_same_text(client, model):
         ({"best_of": 3}, "best_of"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"temperature": 3}, "temperature"),
+        ({"stop": [3]}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
         ({"model": "gpt-9"}, "model"),
     ],
 )

@@ -197,6 +197,13 @@ def test_few_unknown_keys_reach_the_llms(serve):
     assert "ignored" not in serve(llm).ask(**known, **about).json()["blend"]
 
 
+def test_mistrals_word_for_a_required_call_is_translated(serve):
+    llm = PlantedLLM("a", calling(CALL))
+    assert serve(llm).ask(tools=[TOOL], tool_choice="any").status_code == 200
+    ((_, options),) = llm.calls
+    assert options["extra"]["tool_choice"] == "required"
+
+
 def test_the_keys_of_the_operator_win(serve):
     with FakeOpenAIServer() as server:
         extra = {"reasoning_effort": "low", "provider": {"data_collection": "deny"}, "top_k": 5}

@@ -374,6 +374,8 @@ def test_json_of_a_schema(serve):
         ({"background": True}, "background", "not stored"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt", "not stored"),
         ({"top_logprobs": 3}, "top_logprobs", "log probabilities"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "text.format"),
+        ({"n": 2}, "n", "blend.samples"),
         ({"include": ["message.output_text.logprobs"]}, "include", "log probabilities"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type", "'web_search' is not supported"),
         ({"tools": [TOOL, {"type": "mcp", "server_label": "x"}]}, "tools.1.type", "'mcp' is not supported"),
@@ -381,6 +383,12 @@ def test_json_of_a_schema(serve):
         ({"tools": [{"type": "function"}]}, "tools.0.name", "a text is wanted"),
         ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice", "'file_search' is not supported"),
         ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": ["f"]}, "tool_choice", "names a function"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": 5, "output": "x"}]},
+            "input.0.call_id",
+            "text is wanted",
+        ),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0", "send the item itself"),
         ({"input": [{"type": "computer_call"}]}, "input.0.type", "'computer_call' are not supported"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input.0.call_id", "text is wanted"),
@@ -399,6 +407,17 @@ def test_what_is_not_supported_is_refused_with_its_key(running, body, param, wor
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", '"x"', "5", "null", "[[1, 2]]", "[" * 99_999, "gAAAA", 7, {"a": 1}],
+    ids=lambda content: f"{content}"[:9],
+)
+def test_encrypted_content_of_another_service_is_passed_over(running, content):
+    thoughts = {"type": "reasoning", "summary": [], "encrypted_content": content}
+    response = respond(running, input=[{"role": "user", "content": "Go."}, thoughts])
+    assert response.status_code == 200
 
 
 def test_content_that_is_not_text_is_refused_where_it_is(running):

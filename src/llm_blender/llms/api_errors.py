@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_blender.errors import FailureReason
 from llm_blender.llms.lenient_json import clean, decode, parse_json
-from llm_blender.llms.pacing import retry_after
+from llm_blender.llms.pacing import duration, retry_after
 from llm_blender.types import Usage
 
 _LONGEST_MESSAGE = 2_000  # characters
@@ -89,7 +89,7 @@ _WORDS = (
     "raw",
     "details",
 )
-_CODES = ("code", "errorcode", "status", "statuscode", "httpstatus", "type", "reason")
+_CODES = ("code", "errorcode", "status", "statuscode", "httpstatus", "type", "errortype", "reason")
 _PARAMS = ("param", "params", "parameter", "loc", "field", "property")
 _NO_CODES = ("0", "200", "error", "none", "null")
 _EMPTY = ("", "null", "{}", "[]", '""')
@@ -215,16 +215,12 @@ _WAIT = re.compile(
     r" ((?:\d+(?:\.\d+)? ?(?:ms|h|m|s)[a-z]*(?:,? and)? ?){1,3})",
     re.IGNORECASE,
 )
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def _wait_in(words: str) -> float | None:
     """Return the seconds in words such as "Please try again in 6m0.5s"; None without them."""
     named = _WAIT.search(words)
-    if named is None:
-        return None
-    parts = re.findall(r"(\d+(?:\.\d+)?) ?(ms|h|m|s)", named[1].lower())
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return None if named is None else duration(named[1])
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
@@ -259,7 +255,11 @@ def _plain(name: str) -> str:
 # three with one that says little, the last two without one.
 _KINDS: tuple[tuple[FailureReason, int, str], ...] = (
     # An account without money fails until its owner acts, as a wrong key does.
-    ("auth", 0, r"insufficient(quota|balance|credit|fund)|billing|payment|exceededcurrentquota|arrear|nocredit"),
+    (
+        "auth",
+        0,
+        r"insufficient(quota|balance|credit|fund)|billing|payment|exceededcurrentquota|arrear|nocredit|budgetexceeded",
+    ),
     ("rate_limit", 0, r"ratelimit|toomanyrequests|throttl|resourceexhausted|concurrencylimit"),
     (
         "bad_request",
@@ -288,18 +288,34 @@ def _kind(code: str) -> tuple[FailureReason, int]:
 _CANNOT = re.compile(
     r"endpoints found that (can|support)|requires --jinja|roles must alternate|role not supported"
     r"|(not|n't) support (\w+ ){0,2}?(tool|function|image|system|json|response|structured|param|stream)"
-    r"|(prompt|input|request|context)( \w+){0,2} (too (long|large)|exceed|overflow)"
+    r"|(prompt|input|request|context)( \w+){0,3} (too (long|large)|exceed|overflow)"
     r"|exceed\w*( \w+){0,3} context (length|size|window)|maximum context|context the overflows",
     re.IGNORECASE,
 )
 # A request that alone is above the limit of a minute; waiting does not help.
 _TOO_LARGE = re.compile(r"request too large\b", re.IGNORECASE)
 _NO_CREDIT = re.compile(
-    r"insufficient (account )?(balance|credit|fund)|balance is too low|余额不足|欠费", re.IGNORECASE
-)
-_NO_MODEL = re.compile(
-    r"(invalid|unknown|no such) model\b|not a valid model|\bmodel\b[^.;]{0,80}\b(not exist|not found)|模型不存在",
+    r"insufficient (account )?(balance|credit|fund)|balance is too low|余额不足|欠费"
+    r"|\baccount\b[^.;]{0,80} is suspended",
     re.IGNORECASE,
+)
+_NOT_FOUND = re.compile(
+    r"(invalid|unknown|no such) model\b|not a valid model|\bmodel\b[^.;]{0,80}\b(not exist|not found)|模型不存在"
+    r"|no models? (is |are )?loaded|unexpected endpoint",
+    re.IGNORECASE,
+)
+# What some servers answer with a 400, as if it were the request's fault.
+_NO_KEY = re.compile(r"(incorrect|invalid) api[ _-]?key", re.IGNORECASE)
+_NO_PROCESS = re.compile(r"\bmodel (has )?(crashed|unloaded)|\bcuda error|out of memory", re.IGNORECASE)
+# A filter before the LLM, whose 403 is about the texts and not about the key.
+_FLAGGED = re.compile(
+    r"\b(input|prompt|request|content|message)s?\b[^.;]{0,40} flagged|violat\w+ (\w+ ){0,3}(guideline|polic)",
+    re.IGNORECASE,
+)
+_IN_400: tuple[tuple[FailureReason, re.Pattern[str]], ...] = (
+    ("not_found", _NOT_FOUND),
+    ("auth", _NO_KEY),
+    ("server", _NO_PROCESS),
 )
 # What a message says where neither a status nor a code says it.
 _MESSAGES: tuple[tuple[FailureReason, re.Pattern[str]], ...] = (
@@ -308,7 +324,7 @@ _MESSAGES: tuple[tuple[FailureReason, re.Pattern[str]], ...] = (
         "auth",
         re.compile(r"\bapi[ _-]?(secret )?key|access token|(not |un)(authenticated|authori[sz]ed)", re.IGNORECASE),
     ),
-    ("not_found", _NO_MODEL),
+    ("not_found", _NOT_FOUND),
 )
 
 
@@ -324,8 +340,12 @@ def classify(error: ApiError) -> FailureReason:
         return by_code
     if status in (None, 404, 500, 501) and _CANNOT.search(words):
         return "bad_request"
-    if status in (400, 422) and _NO_MODEL.search(words):
-        return "not_found"
+    if status in (400, 422):
+        for reason, pattern in _IN_400:
+            if pattern.search(words):
+                return reason
+    if status in (None, 403) and _FLAGGED.search(words):
+        return "bad_request"
     match status:
         case None if rank < _UNKNOWN_CODE:
             return by_code
@@ -337,7 +357,7 @@ def classify(error: ApiError) -> FailureReason:
             return "not_found"
         case 429:
             return "rate_limit"
-        case 408 | 409 | 425 | 498 | 499:  # transient in OpenAI's SDKs, too; 498 is Groq's lack of capacity
+        case 408 | 409 | 424 | 425 | 498 | 499:  # transient in OpenAI's SDKs, too; 424 is TGI's, 498 Groq's
             return "server"
         case _:
             return "bad_request" if 400 <= status < 500 else "server"

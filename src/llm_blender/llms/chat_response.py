@@ -138,7 +138,7 @@ _ENDS = {
         complete completed finish finished done normal im_end eot_id endoftext""",
     "length": """length max_length max_tokens maximum_tokens max_output max_output_tokens max_completion_tokens
         max_new_tokens max_predicted_tokens_reached token_limit length_limit model_length context context_length
-        context_length_reached context_length_exceeded model_context_window_exceeded""",
+        context_length_reached context_length_exceeded model_context_window_exceeded repetition""",
     "tool_calls": "tool_calls tool_call tool_use function_call function_calls function_calling",
     "content_filter": """content_filter content_filtered contentfilter safety image_safety recitation prohibited_content
         blocklist spii sensitive refusal moderation guardrail_intervened error_toxic""",
@@ -179,12 +179,14 @@ class _Choice:
         self.why = ""
         self.in_pieces = False
         self._half = ""  # of a surrogate pair
+        self._is_open = False  # whether it has text from before its end
+        self._last = ""  # the text that came with its end
 
     def add(self, choice: Mapping[str, Any]) -> tuple[str, int]:
         """Take what a chunk has of it; return the new text, and the number of new characters of any kind."""
         if (error := choice.get("error")) and _is_given(error):
             raise _reported(read_error(error))
-        reason = choice.get("finish_reason")
+        was_ended, reason = self.finish is not None, choice.get("finish_reason")
         if reason and not self.is_interrupted and (finish := _finish_of(reason)):
             why = reason.get("message") if isinstance(reason, dict) else choice.get("native_finish_reason")
             self.finish, self.why = finish, _words(why)
@@ -201,6 +203,12 @@ class _Choice:
             raise _reported(read_error(error))
         content = part.get("content")
         text, thought, refusal = _texts(content)
+        if was_ended and self._is_open and text.strip() in (self._last, self.answer.text):
+            text = ""  # the last chunk, or the whole, once more
+        elif self.finish is None:
+            self._is_open |= bool(text)
+        elif not was_ended:
+            self._last = text.strip()
         if thoughts := part.get("reasoning_content") or part.get("reasoning"):
             thought = _words(thoughts) or thought
             self.names_reasoning |= not part.get("reasoning_content")
@@ -294,6 +302,11 @@ class ChatResponse:
     def has_end(self) -> bool:
         """Whether the answer has an end, so that what may follow is of no importance."""
         return self.done or self._is_ended()
+
+    @property
+    def size(self) -> int:
+        """Number of characters so far, of text, thoughts, calls and further keys."""
+        return self._size
 
     @property
     def text(self) -> str:
@@ -411,7 +424,7 @@ class ChatResponse:
             choices = [choices]
         if not choices or not isinstance(choices, list):
             others = chunk.keys() - _ENVELOPE
-            if any(_names_error(key) and _is_given(chunk[key]) for key in others):
+            if any(_names_error(key) and _is_given(chunk[key]) and not _is_turn(chunk[key]) for key in others):
                 self._beside = read_error(chunk)
             return ""
         new = ""
@@ -507,7 +520,9 @@ class ChatResponse:
         if self.finish_reason == "content_filter":
             return CallError("empty", "the content filter of the server withholds the answer")
         why = f" (finish reason: {self.finish_reason})" if self.finish_reason else ""
-        fix = "it has only thoughts; raise max_tokens" if self.reasoning else "ask again, or ask another model"
+        fix = "ask again, or ask another model"
+        if self.reasoning or self.finish_reason == "length":  # many servers keep the thoughts for themselves
+            fix = "it has only thoughts; raise max_tokens"
         return CallError("empty", f"the answer is empty{why}: {fix}")
 
 
@@ -558,6 +573,11 @@ def _is_given(value: Any, depth: int = 0) -> bool:
     return bool(value)
 
 
+def _is_turn(value: Any) -> bool:
+    """Tell whether a field is a message of a conversation, as other APIs have it, and not an error's words."""
+    return isinstance(value, dict) and "role" in value
+
+
 def _names_error(key: str) -> bool:
     plain = key.lower().replace("_", "")
     return plain in _WORDS or plain.endswith("exception")
@@ -585,6 +605,10 @@ def _reported(error: ApiError) -> CallError:
 
 
 def _no_completion(data: str) -> CallError:
+    if data.lstrip()[:5].lower() in ("<!doc", "<html"):
+        page = "the server answered with a web page"
+        words = f"{page} ({read_error(data).message!r}); base_url has to end in /v1 for most servers"
+        return CallError("bad_response", words, public=page)
     what = "nothing" if not data.strip() else repr(data[:60]) + ("…" if len(data) > 60 else "")
     return CallError(
         "bad_response", f"the server answered {what}, no chat completion", public="the response is no chat completion"

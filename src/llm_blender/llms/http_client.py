@@ -24,6 +24,8 @@ _BLOCK = 65_536  # bytes
 _LONG = 1 << 20  # bytes
 _LONGEST_HEADER = 65_536  # bytes
 _PATIENCE = 0.05  # seconds
+_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
+_GZIP = b"\x1f"
 _BROKEN = "the connection broke during the answer"
 
 
@@ -150,10 +152,14 @@ class Response:
 
 
 class _Decoder:
-    """A decompressor that yields blocks of bounded size, however well the body is compressed."""
+    """A decompressor that yields blocks of bounded size, however well the body is compressed.
+
+    A body that is plain whatever its header claims is yielded as it is: some proxies decompress it and keep the header.
+    """
 
     def __init__(self, encoding: str) -> None:
-        self._encoding = encoding.strip().lower()
+        names = [name.strip() for name in encoding.lower().split(",")]
+        self._encoding = ", ".join(name for name in names if name in _ENCODINGS)
         self._zlib: zlib._Decompress | None = None
 
     def feed(self, block: bytes) -> Iterator[bytes]:
@@ -162,7 +168,9 @@ class _Decoder:
         Raises:
             CallError: the bytes are not compressed as the header claims.
         """
-        if self._encoding in ("", "identity"):
+        if self._zlib is None and self._encoding.endswith("gzip") and not block.startswith(_GZIP):
+            self._encoding = ""
+        if not self._encoding:
             yield block
             return
         if self._encoding not in ("gzip", "x-gzip", "deflate"):
@@ -171,9 +179,13 @@ class _Decoder:
             bare = self._encoding == "deflate" and block[0] & 15 != 8  # without the header of zlib
             self._zlib = zlib.decompressobj(-15 if bare else 47)
         try:
-            while block and not self._zlib.eof:
+            while block:
+                if self._zlib.eof:
+                    if not block.startswith(_GZIP):  # padding
+                        return
+                    self._zlib = zlib.decompressobj(47)
                 part = self._zlib.decompress(block, _BLOCK)
-                block = self._zlib.unconsumed_tail
+                block = self._zlib.unconsumed_tail or self._zlib.unused_data
                 if part:
                     yield part
         except zlib.error:

@@ -54,6 +54,7 @@ _TRANSIENT: frozenset[FailureReason] = frozenset({"connection", "rate_limit", "s
 _OVERLOADED = frozenset({503, 529})  # statuses that close a server for a while, as a 429 does
 _LONGEST_MESSAGE = 300  # characters
 _LONGEST_REFUSAL = 65_536  # bytes read of it
+_TAIL = 2.0  # seconds for what may follow the end of an answer, such as its usage
 _MOST_CHANGES = 16  # of one request, because its server refuses keys
 _BYTES_A_TOKEN, _USUAL_TOKENS = 4, 500  # of an English prompt; of an answer
 
@@ -74,11 +75,15 @@ class _Output:
         on_text: gets the text; None drops it.
         begun: whether a part of the answer was handed on.
         failed: the last failed attempt of the call; None if none has failed.
+        usage: tokens of the attempt under way, as far as its server has counted them.
+        spent: tokens of the attempts before it; None if none was counted.
     """
 
     on_text: OnText | None
     begun: bool = False
     failed: CallError | None = None
+    usage: Usage | None = None
+    spent: Usage | None = None
 
     def emit(self, piece: str) -> None:
         """Hand the next piece of the text on."""
@@ -254,11 +259,12 @@ class OpenAICompatibleLLM:
             async with self:
                 response, seconds = await self._persist(body, output)
         except CallError as error:
+            error.usage = _sum(output.spent, error.usage)
             raise self._error(error) from None
         except asyncio.CancelledError as cancelled:
             failed = output.failed or (self._refusal_of_all() if was_queued(cancelled) else None)
             raise cancelled from (None if failed is None else self._error(failed))
-        usage = response.usage
+        usage = _sum(output.spent, response.usage)
         return Candidate(
             text=response.text,
             model=self.name,
@@ -324,7 +330,7 @@ class OpenAICompatibleLLM:
                 full = f"its server accepts no more calls for now; the wait is {busy.wait:.0f} s"
                 raise CallError("rate_limit", full, busy.wait, own=False) from None
             except CallError as error:
-                output.failed = error
+                output.failed, output.usage = error, None
                 pause, counts = self._pause(error, attempt)
                 refused = _is_refusal(error)
                 if refused:
@@ -333,6 +339,7 @@ class OpenAICompatibleLLM:
                 if pause is None or output.begun or pause >= (patience if refused else left):
                     raise
                 logger.info("%s; again in %.1f s", self._error(error), pause)
+                output.spent = _sum(output.spent, error.usage)
             attempt += counts
             if not refused:  # else it waits in the queue, as all calls do
                 left -= pause
@@ -354,7 +361,9 @@ class OpenAICompatibleLLM:
                 response = await self._adapt(body, output)
         except TimeoutError:
             late = f"no answer within {self.timeout:g} s"
-            raise CallError("timeout", f"{late}; raise its `timeout`, or lower `max_tokens`", public=late) from None
+            error = CallError("timeout", f"{late}; raise its `timeout`, or lower `max_tokens`", public=late)
+            error.usage = output.usage  # it is paid for
+            raise error from None
         except CallError as error:
             if _is_refusal(error):
                 self._last_refusal = error
@@ -399,11 +408,7 @@ class OpenAICompatibleLLM:
             response = ChatResponse(raw.headers.get("content-type", ""))
             try:
                 try:
-                    async with aclosing(raw.blocks()) as blocks:
-                        async for block in blocks:
-                            output.emit(response.feed(block))
-                            if response.done:
-                                break
+                    await _read(raw, response, output)
                 except CallError as error:
                     if error.reason != "connection" or not response.has_end:
                         raise
@@ -486,9 +491,28 @@ class OpenAICompatibleLLM:
         return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + "…"
 
 
+async def _read(raw: Response, response: ChatResponse, output: _Output) -> None:
+    """Read an answer; do not wait for long after its end, because some servers never close the stream."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None) as tail, aclosing(raw.blocks()) as blocks:
+            size = -1
+            async for block in blocks:
+                output.emit(response.feed(block))
+                output.usage = response.usage
+                if response.done:
+                    break
+                if response.has_end and response.size > size:  # some servers name an end in every chunk
+                    size = response.size
+                    tail.reschedule(asyncio.get_running_loop().time() + _TAIL)
+
+
 def _is_refusal(error: CallError) -> bool:
     """Return whether a server accepts no calls for a while."""
     return error.reason == "rate_limit" or (error.error is not None and error.error.status in _OVERLOADED)
+
+
+def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import random
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -49,8 +49,8 @@ class Backoff:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds after which a refused call may be repeated; None if a response does not name them.
 
-    They are those of ``Retry-After-Ms`` or ``Retry-After``, a number or a date; or, of a limit without a rest, of
-    ``X-RateLimit-Reset``, a number of seconds or a time in seconds or milliseconds since 1970.
+    They are those of ``Retry-After-Ms`` or ``Retry-After``, a number, a time such as ``1m30s``, or a date; or, of a
+    limit without a rest, of ``X-RateLimit-Reset``, a number of seconds or a time in seconds or milliseconds since 1970.
 
     Args:
         headers: headers of the response, with names in lower case or case-insensitive.
@@ -58,20 +58,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     now = datetime.now(UTC)
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
-        if (seconds := _number(re.sub(r"\s?s(ec(ond)?s?)?$", "", value))) is not None:
+        if (seconds := _number(value)) is not None:
             return max(0.0, seconds * unit)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        pass
-    else:
-        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+    if (seconds := duration(value)) is not None:
+        return seconds
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError):
+            date = read(value)
+            return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
     reset = _number(headers.get("x-ratelimit-reset", ""))
     if reset is None or _number(headers.get("x-ratelimit-remaining", "")) != 0:
         return None
     if reset > _LATEST:
         reset /= 1000
     return max(0.0, reset - now.timestamp() if reset > _LONGEST_WAIT else reset)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|h|m|s)[a-z]*(?:,? and)?,? ?")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def duration(text: str) -> float | None:
+    """Read a time such as ``1m30s``, ``320ms`` or ``1 minute and 30 seconds`` in seconds; None if it is none."""
+    parts, rest = _DURATION.findall(text.lower()), _DURATION.sub("", text.lower())
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts and not rest.strip() else None
 
 
 _LATEST, _LONGEST_WAIT = 1e11, 1e9  # seconds since 1970; seconds

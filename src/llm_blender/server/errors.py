@@ -333,6 +333,8 @@ class _Request(Request):
         Raises:
             RefusedError: the body is refused.
         """
+        if self.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise RefusedError(415, "invalid_value", "Send the body uncompressed, without `Content-Encoding`.")
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not _JSON.fullmatch(kind) and await self.body():
             raise RefusedError(400, "invalid_value", "Send the body with `Content-Type: application/json`.")

@@ -262,6 +262,8 @@ class _CallOptions:
         extra |= {name: value for name, value in further.items() if name in _ALSO_HANDED_ON or name in passed}
         if not body.tools:  # servers refuse the others then
             extra |= dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls"))
+        if extra["tool_choice"] == "any":  # Mistral's word
+            extra["tool_choice"] = "required"
         if body.response_format == {"type": "text"}:
             extra["response_format"] = None
         extra = {name: value for name, value in extra.items() if value is not None}

@@ -43,6 +43,8 @@ _UNSUPPORTED = {
     "prompt": "prompts are not stored: send `instructions` and `input`",
     "background": "responses are not stored: wait for the answer, or stream it",
     "top_logprobs": "log probabilities are not supported",
+    "response_format": "this API has it as `text.format`",
+    "n": "a response is one answer; `blend.samples` sets the number of answers of each LLM",
 }
 # Keys of the body that are echoed and do not go to the LLMs, or that the chat request has under another name.
 _ECHOED = (
@@ -89,7 +91,7 @@ def chat_request(body: ResponsesRequest) -> ChatRequest:
         RequestValidationError: a value is wrong.
     """
     for key, reason in _UNSUPPORTED.items():
-        if getattr(body, key):
+        if (given := getattr(body, key, None)) and (key, given) != ("n", 1):
             raise unsupported(key, reason)
     if "message.output_text.logprobs" in (body.include or ()):
         raise unsupported("include", _UNSUPPORTED["top_logprobs"])
@@ -176,11 +178,14 @@ class _Turns:
                 calls.append({**more, "id": _text(place, item, "call_id"), "type": "function", "function": call})
             case "function_call_output":
                 turn = {"role": "tool", "content": _content(item.get("output"))}
-                self._add(place, {**turn, "tool_call_id": item["call_id"]} if item.get("call_id") else turn)
+                if item.get("call_id"):
+                    turn["tool_call_id"] = _text(place, item, "call_id")
+                self._add(place, turn)
             case "reasoning":
-                with suppress(TypeError, ValueError):  # of another service, or none
+                with suppress(TypeError, ValueError, RecursionError):  # of another service, or none
                     more = json.loads(item.get("encrypted_content") or "")
-                    self._more = {key: value for key, value in more.items() if key not in _TURN}
+                    if isinstance(more, dict):
+                        self._more = {key: value for key, value in more.items() if key not in _TURN}
                 if self._last_role() == "assistant":
                     self._assistant(place)
             case "item_reference":
@@ -244,7 +249,7 @@ def _tool_values(body: ResponsesRequest) -> dict[str, Any]:
         case {"type": "allowed_tools", "tools": [*allowed], "mode": str(choice)}:
             names = [each.get("name") for each in allowed if isinstance(each, Mapping)]
             tools = [tool for tool in tools if tool["function"]["name"] in names]
-        case str() if choice not in ("none", "auto", "required"):
+        case str() | int() | float() | list() if choice not in ("none", "auto", "required"):
             raise unsupported("tool_choice", "it is none, auto, required, or names a function")
         case {**other}:
             raise unsupported("tool_choice", f"the choice {other.get('type')!r} is not supported: name a function")

@@ -181,7 +181,9 @@ def _token_limit(given: int) -> int | None:
 
 def _stop_strings(given: Any) -> tuple[str, ...]:
     strings = [given] if isinstance(given, str) else given
-    if strings is not None and not (isinstance(strings, list) and all(isinstance(each, str) for each in strings)):
+    if strings is not None and not (
+        isinstance(strings, list | tuple) and all(isinstance(each, str) for each in strings)
+    ):
         raise ValueError("must be a text, or a list of texts")
     if len(strings := strings or []) > _MOST_STOPS:
         raise ValueError(f"must be at most {_MOST_STOPS} texts")
@@ -208,6 +210,7 @@ _STOP_SCHEMA = {
         {"type": "null"},
     ]
 }
+_Stop = Annotated[Any, AfterValidator(_stop_strings), WithJsonSchema(_STOP_SCHEMA, mode="validation")]
 # `Form.of` reads the next three, so that an error names what is wrong; these schemas document them.
 _Tool = Annotated[
     dict[str, Any],
@@ -230,7 +233,7 @@ class ChatRequest(_OpenRequest):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: Annotated[Any, AfterValidator(_stop_strings), WithJsonSchema(_STOP_SCHEMA, mode="validation")] = None
+    stop: _Stop = None
     max_tokens: _TokenLimit | None = None
     max_completion_tokens: _TokenLimit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -323,7 +326,7 @@ class ResponsesRequest(_OpenRequest):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Seed | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE_SCHEMA, mode="validation")] = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Count | None = None
     text: _TextConfig | None = None
@@ -364,7 +367,7 @@ class CompletionRequest(_OpenRequest):
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: _Stop = None
     max_tokens: _TokenLimit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
