@@ -277,6 +277,18 @@ class TestWriting:
         with pytest.raises(NotFoundError, match="no folder"), RowWriter(tmp_path / "none" / "rows.jsonl"):
             pytest.fail("the work began")
 
+    @pytest.mark.parametrize("batch", [1, 1 << 20])
+    def test_candidates_may_be_texts_and_objects_in_one_parquet_file(self, tmp_path, batch, monkeypatch):
+        monkeypatch.setattr(tables, "_BATCH", batch)
+        rows = [{"candidates": ["x", "y"]}, {"candidates": [{"model": "a", "text": "x"}, "y"]}, {"candidates": None}]
+        write(tmp_path / "a.parquet", rows)
+        first, second, third = (row["candidates"] for row in records(tmp_path / "a.parquet"))
+        assert first == [{"model": None, "text": "x"}, {"model": None, "text": "y"}]
+        assert second == [{"model": "a", "text": "x"}, {"model": None, "text": "y"}]
+        assert third is None
+        write(tmp_path / "b.parquet", [rows[0], rows[2]])
+        assert [row["candidates"] for row in records(tmp_path / "b.parquet")] == [["x", "y"], None]
+
     @pytest.mark.parametrize("rows", [[{"a": 1}, {"a": "x"}], [{"a": {}}]])
     def test_rows_that_parquet_cannot_hold(self, tmp_path, rows):
         with pytest.raises(WorkError, match="Write JSON Lines instead"):
