@@ -98,6 +98,13 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
     assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
 
 
+def test_answers_without_scores_fit_into_parquet(blend, ranker, server, prompts):
+    pytest.importorskip("pyarrow")
+    result = blend("run", prompts, "-o", "out.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert [row.candidates[0].text for row in read_rows("out.parquet")] == [f"a says Question {i}?" for i in range(6)]
+
+
 def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
     blend("run", prompts, "-o", "out.jsonl")
     before, calls = Path("out.jsonl").read_bytes(), len(server.requests)

@@ -121,7 +121,8 @@ def read_parquet(path: str) -> Iterator[dict[str, Any]]:
 class ParquetWriter(TableWriter):
     """Writer of a Parquet file, a row group for each batch of rows.
 
-    Where some candidates are texts and others objects, the texts become objects with a ``text``.
+    Where some candidates are texts and others objects, the texts become objects with a ``text``. Of a key whose objects
+    are all empty, which Parquet cannot hold, they become nulls.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -151,10 +152,13 @@ class ParquetWriter(TableWriter):
         if place >= 0 and self._schema.field(place).type == _arrow_texts(self._arrow, objects=True):
             texts = self._arrow.field("candidates", _arrow_texts(self._arrow, objects=False))
             self._schema = self._schema.set(place, texts)
+        fields = [field.with_type(_without_empty(self._arrow, field.type)) for field in self._schema]
+        empty, self._schema = fields != list(self._schema), self._arrow.schema(fields)
         try:
             with self._parquet.ParquetWriter(self._file, self._schema) as writer:
                 for records in batches:
                     rows = [_with_objects(record) for record in records] if self._objects else records
+                    rows = [_with_nulls(row) for row in rows] if empty else rows
                     writer.write_table(self._table(rows, self._schema.names, self._schema))
         except (self._arrow.ArrowException, OverflowError) as error:
             raise self._unfit(error) from error
@@ -179,6 +183,23 @@ def _with_objects(record: Mapping[str, Any]) -> Mapping[str, Any]:
         return record
     objects = [{"text": one} if isinstance(one, str) else one for one in _candidates(record)]
     return {**record, "candidates": objects}
+
+
+def _without_empty(arrow: Any, kind: Any) -> Any:
+    """Return a type of Arrow with nulls for objects that have no key."""
+    if arrow.types.is_list(kind):
+        return arrow.list_(_without_empty(arrow, kind.value_type))
+    if not arrow.types.is_struct(kind):
+        return kind
+    fields = [field.with_type(_without_empty(arrow, field.type)) for field in kind]
+    return arrow.struct(fields) if fields else arrow.null()
+
+
+def _with_nulls(value: Any) -> Any:
+    """Return a value of JSON with nulls for empty objects."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(inner) if inner != {} else None for key, inner in value.items()}
+    return [None if inner == {} else _with_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _arrow_texts(arrow: Any, *, objects: bool) -> Any:
