@@ -198,8 +198,8 @@ def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, p
     server._replies = broken
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
-    assert "1 rows have no answer, the first: No LLM gave an answer" in result.stderr
-    assert "1 rows are degraded, the first: a: the server refuses" in result.stderr
+    assert "1 row without an answer, the first: No LLM gave an answer" in result.stderr
+    assert "1 row degraded, the first: a: the server refuses" in result.stderr
     assert [row["id"] for row in rows()] == ["p0", "p2", "p3", "p4", "p5"]
     (failed,) = rows("out.jsonl.failed.jsonl")
     assert (failed["id"], failed["instruction"]) == ("p1", "Question 1?")
@@ -240,7 +240,7 @@ def test_strict_means_every_llm_and_a_quorum_is_not_retried(blend, ranker, serve
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
     assert "a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no)" in result.stderr
-    assert "6 rows are degraded and not retried, as their quorum of LLMs had answered" in result.stderr
+    assert "6 rows degraded and not retried, as the quorum of LLMs had answered" in result.stderr
     assert all(row["degraded"] for row in rows())
     calls = len(server.requests)
     assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 3
