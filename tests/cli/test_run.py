@@ -468,3 +468,11 @@ def test_the_record_becomes_the_priors_of_the_next_run(blend, ranker, server, pr
     asked = blend("ask", "Question 7?", "--show")  # the same prompts, run twice, are six
     assert "no priors: 6 rankings of these LLMs are recorded, 2 more are needed" in asked.stderr
     assert json.loads(blend("ask", "Question 7?", "--json").stdout)["priors"]["missing"] == 1
+
+
+def test_errors_of_rows_of_standard_input_name_it_and_no_temporary_file(blend, ranker, server, prompts):
+    given = '{"prompt": "One?"}\n{"x": 1}\n'
+    refused = blend("run", "-", "-o", "out.jsonl", stdin=given)
+    assert refused.stderr.startswith("error: -, line 2: there is no prompt")
+    skipped = blend("run", "-", "-o", "out.jsonl", "--skip-bad", stdin=given)
+    assert "1 bad row left out, the first: -, line 2: there is no prompt" in skipped.stderr

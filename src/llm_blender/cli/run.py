@@ -24,7 +24,7 @@ from llm_blender.cli._options import (
 )
 from llm_blender.cli._output import DEGRADED, counted, note, note_unread
 from llm_blender.cli._progress import dollars, job_progress, rounded, stopping
-from llm_blender.cli._rows import keep_input, note_bad, rereadable
+from llm_blender.cli._rows import keep_input, note_bad, of_file, rereadable
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _prompts(file: str, skip_bad: bool) -> Iterator[tuple[Prompts, list[RowError
     bad: dict[int, RowError] = {}  # by line, as the file is read several times
 
     def on_bad(error: RowError) -> None:
-        bad[error.line] = error
+        bad[error.line] = of_file(error, file)
 
     with rereadable(file) as path:
         name = "row" if file == STDIO else ""
