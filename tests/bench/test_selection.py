@@ -123,6 +123,14 @@ class TestFolds:
     def test_the_seed_draws_the_folds(self):
         assert self.folded(seed=1) == self.folded(seed=1)
 
+    def test_where_all_llms_do_equally_well_there_is_nothing_to_learn_and_nothing_to_gain(self):
+        rows = [row(f"q{i}", (1, 1, 1), texts=("one answer", "one more", "no")) for i in range(8)]
+        ranker = FakeRanker(lambda text: float(len(text)))
+        rankings = ranker.rank_many([row.prompt for row in rows], [row.texts for row in rows], strategy="full")
+        found = by_method(folded_selections(rows, {"fake": rankings}, folds=4))
+        assert {selection.quality for selection in found.values()} == {1.0}
+        assert found["fake with priors from scores"].vs_single == 0
+
     @pytest.mark.parametrize("folds", [1, 9])
     def test_too_few_instructions(self, folds):
         with pytest.raises(InputError, match="give 2 to 8"):

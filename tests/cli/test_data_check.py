@@ -49,16 +49,18 @@ def test_each_row_that_a_command_reads_is_counted_for_it(blend):
         {"prompt": "Who?", "chosen": "x", "rejected": "y"},
         {"chosen": [{"role": "user", "content": "Q"}, SAYS_X], "rejected": [{"role": "user", "content": "Q"}, SAYS_Y]},
         {"messages": [{"role": "user", "content": "Where?"}]},
+        {"instruction": "When?", "candidates": [{"text": "x", "scores": {"s": 1}}, {"text": "y", "scores": {"s": 2}}]},
+        {"instruction": "Whom?", "candidates": [{"text": "x", "scores": {"s": 1}}, {"text": "y", "scores": {"s": 1}}]},
         ROW,
     )
     result = blend("data", "check", "rows.jsonl", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
-    assert (report["rows"], report["bad"], report["candidates"]) == (6, 0, 6)
+    assert (report["rows"], report["bad"], report["candidates"]) == (8, 0, 10)
     assert report["serves"] == {
-        "run, data build": 4,
-        "rank, fuse, data preferences": 3,
-        "train ranker, bench pairs": 4,  # preferences are read as pairs
+        "run, data build": 6,
+        "rank, fuse, data preferences": 5,
+        "train ranker, bench pairs": 5,  # preferences are read as pairs, and scores that differ imply them
         "data import": 2,
         "bench, priors": 1,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
             out, err = process.communicate(timeout=30)
         finally:
             process.kill()
-    return process.returncode, out.decode(), err.decode()
+    return process.returncode, (out or b"").decode(), err.decode()
 
 
 @pytest.fixture
@@ -70,6 +71,17 @@ def test_interrupted_leaves_what_is_done_and_no_output(rows, number, code, line)
     process.send_signal(number)
     assert finish(process) == (code, "", line)
     assert sorted(path.name for path in rows.parent.iterdir()) == ["out.jsonl.job", "rows.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+@pytest.mark.parametrize("arguments", [("models", "list"), ("compare", "Q", "a", "b"), ("rank", "rows.jsonl", "-o-")])
+def test_a_full_disk_under_standard_output_is_an_error_with_its_fix(rows, monkeypatch, arguments):
+    monkeypatch.chdir(rows.parent)
+    with Path("/dev/full").open("w") as full:
+        code, _, err = finish(start(*arguments, stdout=full))
+    assert code == 1
+    assert re.fullmatch(r"error: .*(disk is full|No space left).*\n", err)
+    assert "unexpected" not in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")

@@ -3,8 +3,12 @@ from __future__ import annotations
 import itertools
 import time
 
-from llm_blender.cli._progress import _Pace, job_progress, progress
+from llm_blender.cli._progress import _Pace, job_progress, progress, rounded
 from llm_blender.jobs import Rows
+
+
+def test_rates_are_decimals_without_an_exponent():
+    assert [rounded(rate) for rate in (0, 0.246, 9.84, 246.2, 12_345.6)] == ["0", "0.25", "9.8", "246", "12,346"]
 
 
 def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):

@@ -98,6 +98,13 @@ def test_every_prompt_is_answered_in_order(blend, ranker, server, prompts):
     assert blend("rank", "out.jsonl", "-o", "ranked.jsonl").exit_code == 0
 
 
+def test_answers_without_scores_fit_into_parquet(blend, ranker, server, prompts):
+    pytest.importorskip("pyarrow")
+    result = blend("run", prompts, "-o", "out.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert [row.candidates[0].text for row in read_rows("out.parquet")] == [f"a says Question {i}?" for i in range(6)]
+
+
 def test_a_finished_run_does_nothing_again(blend, ranker, server, prompts):
     blend("run", prompts, "-o", "out.jsonl")
     before, calls = Path("out.jsonl").read_bytes(), len(server.requests)
@@ -191,8 +198,8 @@ def test_rows_in_which_something_failed_are_tried_again(blend, ranker, server, p
     server._replies = broken
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
-    assert "1 rows have no answer, the first: No LLM gave an answer" in result.stderr
-    assert "1 rows are degraded, the first: a: the server refuses" in result.stderr
+    assert "1 row without an answer, the first: No LLM gave an answer" in result.stderr
+    assert "1 row degraded, the first: a: the server refuses" in result.stderr
     assert [row["id"] for row in rows()] == ["p0", "p2", "p3", "p4", "p5"]
     (failed,) = rows("out.jsonl.failed.jsonl")
     assert (failed["id"], failed["instruction"]) == ("p1", "Question 1?")
@@ -233,7 +240,7 @@ def test_strict_means_every_llm_and_a_quorum_is_not_retried(blend, ranker, serve
     result = blend("run", prompts, "-o", "out.jsonl", "--strict")
     assert result.exit_code == 3
     assert "a: 6 of 6 calls failed (bad_request: the server refuses the request (400): no)" in result.stderr
-    assert "6 rows are degraded and not retried, as their quorum of LLMs had answered" in result.stderr
+    assert "6 rows degraded and not retried, as the quorum of LLMs had answered" in result.stderr
     assert all(row["degraded"] for row in rows())
     calls = len(server.requests)
     assert blend("run", prompts, "-o", "out.jsonl", "--strict").exit_code == 3
@@ -461,3 +468,11 @@ def test_the_record_becomes_the_priors_of_the_next_run(blend, ranker, server, pr
     asked = blend("ask", "Question 7?", "--show")  # the same prompts, run twice, are six
     assert "no priors: 6 rankings of these LLMs are recorded, 2 more are needed" in asked.stderr
     assert json.loads(blend("ask", "Question 7?", "--json").stdout)["priors"]["missing"] == 1
+
+
+def test_errors_of_rows_of_standard_input_name_it_and_no_temporary_file(blend, ranker, server, prompts):
+    given = '{"prompt": "One?"}\n{"x": 1}\n'
+    refused = blend("run", "-", "-o", "out.jsonl", stdin=given)
+    assert refused.stderr.startswith("error: -, line 2: there is no prompt")
+    skipped = blend("run", "-", "-o", "out.jsonl", "--skip-bad", stdin=given)
+    assert "1 bad row left out, the first: -, line 2: there is no prompt" in skipped.stderr

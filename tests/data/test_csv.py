@@ -173,6 +173,12 @@ class TestBadRows:
 
 
 class TestWriting:
+    def test_names_of_llms_of_preferences_are_texts(self, path):
+        path.write_text("prompt,chosen,rejected,chosen_model,rejected_model\nQ,x,y,4,007\n", encoding="utf-8")
+        assert records(path) == [
+            {"prompt": "Q", "chosen": "x", "rejected": "y", "chosen_model": "4", "rejected_model": "007"}
+        ]
+
     def test_columns_of_models_where_the_rows_allow(self, path):
         rows = [
             {"prompt": "Q", "candidates": [{"text": "1", "model": "a"}, {"text": "2", "model": "c"}], "x": 1},

@@ -161,7 +161,8 @@ class TestBadRows:
         assert len(list(read_rows(tmp_path / "a.json", on_bad=bad.append))) == 3
         assert [str(error).removeprefix(f"{tmp_path}/") for error in bad] == [
             "a.json, row 4: a JSON object is wanted, not int",
-            "a.json, row 5: `candidates` is missing: a list of texts or of {text, model} is wanted",
+            "a.json, row 5: `candidates` is missing: a list of texts or of {text, model} is wanted; in a table columns "
+            "candidate:MODEL",
         ]
 
     def test_parquet_rows_are_numbered(self, tmp_path):
@@ -277,7 +278,32 @@ class TestWriting:
         with pytest.raises(NotFoundError, match="no folder"), RowWriter(tmp_path / "none" / "rows.jsonl"):
             pytest.fail("the work began")
 
-    @pytest.mark.parametrize("rows", [[{"a": 1}, {"a": "x"}], [{"a": {}}]])
+    @pytest.mark.parametrize("batch", [1, 1 << 20])
+    def test_empty_objects_are_nulls_of_parquet(self, tmp_path, batch, monkeypatch):
+        monkeypatch.setattr(tables, "_BATCH", batch)
+        rows = [{"a": {}, "b": [{"text": "x", "scores": {}}]}, {"a": None, "b": []}, {"b": [{"scores": {"c": {}}}]}]
+        write(tmp_path / "a.parquet", rows[:2])
+        assert records(tmp_path / "a.parquet") == [
+            {"a": None, "b": [{"text": "x", "scores": None}]},
+            {"a": None, "b": []},
+        ]
+        write(tmp_path / "b.parquet", rows)
+        first, _, last = (row["b"] for row in records(tmp_path / "b.parquet"))
+        assert (first[0]["text"], last) == ("x", [{"text": None, "scores": {"c": None}}])
+
+    @pytest.mark.parametrize("batch", [1, 1 << 20])
+    def test_candidates_may_be_texts_and_objects_in_one_parquet_file(self, tmp_path, batch, monkeypatch):
+        monkeypatch.setattr(tables, "_BATCH", batch)
+        rows = [{"candidates": ["x", "y"]}, {"candidates": [{"model": "a", "text": "x"}, "y"]}, {"candidates": None}]
+        write(tmp_path / "a.parquet", rows)
+        first, second, third = (row["candidates"] for row in records(tmp_path / "a.parquet"))
+        assert first == [{"model": None, "text": "x"}, {"model": None, "text": "y"}]
+        assert second == [{"model": "a", "text": "x"}, {"model": None, "text": "y"}]
+        assert third is None
+        write(tmp_path / "b.parquet", [rows[0], rows[2]])
+        assert [row["candidates"] for row in records(tmp_path / "b.parquet")] == [["x", "y"], None]
+
+    @pytest.mark.parametrize("rows", [[{"a": 1}, {"a": "x"}], [{"a": {"b": 1}}, {"a": [1]}]])
     def test_rows_that_parquet_cannot_hold(self, tmp_path, rows):
         with pytest.raises(WorkError, match="Write JSON Lines instead"):
             write(tmp_path / "a.parquet", rows)

@@ -148,6 +148,15 @@ def test_an_llm_that_never_answers_stops_the_build_before_anything_is_judged(ser
     assert not Path("rows.jsonl").exists()
 
 
+def test_an_llm_that_never_answers_is_removed_as_the_error_says(server):
+    server.answer = failing("bob", status=401)
+    with pytest.raises(WorkError, match=r"or remove bob from the configuration and add --restart: what the others"):
+        build(server, plan())
+    calls = server.calls
+    assert build(server, plan(), restart=True, writers=("ann", "cy")).complete
+    assert server.calls == calls
+
+
 def test_an_empty_answer_is_none(server):
     server.answer = lambda body: FakeReply("  ") if body["model"] == "cy" and "1?" in str(body["messages"]) else None
     built = build(server, plan())

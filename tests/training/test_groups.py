@@ -16,6 +16,7 @@ from llm_blender.training.groups import (
     TrainingGroup,
     draw_groups,
     find_tasks,
+    load_groups,
     similar_texts,
     wins_share,
 )
@@ -269,3 +270,17 @@ class TestTasks:
         assert targets.shape == (4, 3)
         np.testing.assert_equal(targets[:, 1:], [[0, NAN], [1, NAN], [NAN, NAN], [2, NAN]])
         np.testing.assert_equal(targets[:, 0], wins_share(GROUP))
+
+
+def test_pairs_that_are_not_read_beside_rows_with_scores_are_counted(tmp_path, caplog):
+    scored = {"instruction": "a", "candidates": [{"text": "x", "scores": {"s": 2}}, {"text": "y", "scores": {"s": 1}}]}
+    judged = {"instruction": "b", "candidates": ["x", "y"], "pairs": [{"a": 0, "b": 1, "label": "a"}]}
+    preference = {"prompt": "c", "chosen": "x", "rejected": "y"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (scored, judged, preference)))
+    groups, _ = load_groups([Source(file="rows.jsonl")], tmp_path, frozenset(), seed=0)
+    assert [group.prompt for group in groups] == ["a"]
+    assert "2 of 3 rows have judged pairs and no scores" in caplog.text
+    caplog.clear()
+    groups, _ = load_groups([Source(file="rows.jsonl", pairs="labelled")], tmp_path, frozenset(), seed=0)
+    assert sorted(group.prompt for group in groups) == ["b", "c"]
+    assert not caplog.text

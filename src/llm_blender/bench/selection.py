@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,7 +119,7 @@ def folded_selections(
 
     The instructions are divided into folds by the seed. For each fold, the best single LLM is the one that did best in
     the other folds; the priors are learned there too: from the scores, with their weight fitted, and without labels,
-    from the rankings, with the weight 1.
+    from the rankings, with the weight 1. Where the other folds tell no LLM from another, there are no priors.
 
     Args:
         rows: with scores, and with the LLM of each candidate.
@@ -170,13 +171,15 @@ def _learn(
 ) -> dict[str, Priors]:
     """Learn the strengths of LLMs from the scores of rows, and from their rankings without the scores."""
     judged = [pairs_from_scores(row.qualities) for row in rows]
-    from_scores = fit_priors(
-        game for row, pairs in zip(rows, judged, strict=True) for game in games_from_pairs(pairs, row.models)
-    )
     of_rows = zip(rows, rankings, judged, groups, strict=True)
     weighed = [JudgedRanking(ranking, row.models, pairs, int(group)) for row, ranking, pairs, group in of_rows]
-    fit = fit_weight(from_scores, weighed, seed=seed)
-    learned = {_SCORES: replace(from_scores, weight=fit.weight, temperature=fit.temperature)}
+    learned: dict[str, Priors] = {}
+    with suppress(InputError):  # the scores tell no LLM from another
+        from_scores = fit_priors(
+            game for row, pairs in zip(rows, judged, strict=True) for game in games_from_pairs(pairs, row.models)
+        )
+        fit = fit_weight(from_scores, weighed, seed=seed)
+        learned[_SCORES] = replace(from_scores, weight=fit.weight, temperature=fit.temperature)
     games = [game for row, found in zip(rows, rankings, strict=True) for game in games_from_ranking(found, row.models)]
     return learned if not games else {**learned, _UNLABELLED: fit_priors(games)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -199,9 +200,16 @@ class BlendGroup(TyperGroup):
             typer.echo("interrupted", err=True)
             raise typer.Exit(_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # The reader, e.g. `head`, is done. Python flushes again at exit and must not find the closed pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader, e.g. `head`, is done.
+            _discard_output()
             raise typer.Exit(0) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            text = "Standard output cannot be written: the disk is full. Make room, and run the command again"
+            _report_error(error, f"{text}: no answer of an LLM is paid for twice.")
+            _discard_output()
+            raise typer.Exit(_FAILED) from error
         return result
 
 
@@ -227,6 +235,11 @@ def _usage_errors() -> Iterator[None]:
         end = " See" if text.endswith("?") else "; see"
         _report_error(error, f"{text}{end} `{ctx.command_path} {ctx.help_option_names[0]}`.")
         raise typer.Exit(error.exit_code) from error
+
+
+def _discard_output() -> None:
+    """Let what is buffered go nowhere: Python flushes again at exit, and must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def end_unexpected(error: Exception) -> NoReturn:

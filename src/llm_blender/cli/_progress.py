@@ -57,7 +57,7 @@ class _Pace:
         seconds = now - self.started
         rate = (self.done - self._before) / seconds if seconds >= 1 else 0.0  # too early to tell
         if rate > 0:
-            parts.append(f"{_number(rate)}/s")
+            parts.append(f"{rounded(rate)}/s")
         if self._status is not None and (status := self._status()):
             parts.append(status)
         if rate > 0 and self.total:
@@ -65,7 +65,8 @@ class _Pace:
         return ", ".join(parts)
 
 
-def _number(value: float) -> str:
+def rounded(value: float) -> str:
+    """Format a number in two figures, such as ``0.25``, or as an integer from 10 on."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

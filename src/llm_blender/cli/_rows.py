@@ -207,7 +207,15 @@ def rereadable(file: str) -> Iterator[Path]:
         copy = Path(folder) / "stdin.jsonl"
         with copy.open("wb") as target:
             shutil.copyfileobj(sys.stdin.buffer, target)
-        yield copy
+        try:
+            yield copy
+        except RowError as error:
+            raise of_file(error, file) from error
+
+
+def of_file(error: RowError, file: str) -> RowError:
+    """Return an error of `rereadable` as one of `file`, which is what the user knows."""
+    return error if file != STDIO else RowError(STDIO, error.line, error.reason, unit=error.unit)
 
 
 @dataclass

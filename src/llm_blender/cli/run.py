@@ -23,8 +23,8 @@ from llm_blender.cli._options import (
     with_options,
 )
 from llm_blender.cli._output import DEGRADED, counted, note, note_unread
-from llm_blender.cli._progress import dollars, job_progress, stopping
-from llm_blender.cli._rows import keep_input, note_bad, rereadable
+from llm_blender.cli._progress import dollars, job_progress, rounded, stopping
+from llm_blender.cli._rows import keep_input, note_bad, of_file, rereadable
 from llm_blender.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _prompts(file: str, skip_bad: bool) -> Iterator[tuple[Prompts, list[RowError
     bad: dict[int, RowError] = {}  # by line, as the file is read several times
 
     def on_bad(error: RowError) -> None:
-        bad[error.line] = error
+        bad[error.line] = of_file(error, file)
 
     with rereadable(file) as path:
         name = "row" if file == STDIO else ""
@@ -156,18 +156,18 @@ def _remark(ran: Ran, bad: list[RowError], out: str) -> None:
     fused = f", {counted(ran.fused, 'answers')} fused" if ran.fused else ""
     note(
         f"{counted(rows.total - len(ran.failures), 'rows')}{resumed}{fused}; {rows.seconds:.1f} s, "
-        f"{rows.rate:.2g} rows/s, {dollars(ran.cost, ran.unpriced)}"
+        f"{rounded(rows.rate)} rows/s, {dollars(ran.cost, ran.unpriced)}"
     )
     note_bad(bad)
     for tally in ran.llms.values():
         if tally.failed:
             note(tally.describe())
-    for state, reasons in (("have no answer", ran.failures), ("are degraded", ran.partial)):
+    for state, reasons in (("without an answer", ran.failures), ("degraded", ran.partial)):
         if reasons:
             first = next(filter(None, reasons.values()), "not tried")
-            note(f"{len(reasons):,} rows {state}, the first: {first}; the same command retries them")
+            note(f"{counted(len(reasons), 'rows')} {state}, the first: {first}; the same command retries them")
     if quorum := ran.degraded - len(ran.partial):
-        note(f"{quorum:,} rows are degraded and not retried, as their quorum of LLMs had answered")
+        note(f"{counted(quorum, 'rows')} degraded and not retried, as the quorum of LLMs had answered")
     if ran.cut_off:
         note(f"{counted(ran.cut_off, 'answers')} cut off; raise the LLMs' max_tokens")
     note_failed_judge(list(ran.unjudged.values()))

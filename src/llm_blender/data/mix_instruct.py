@@ -180,6 +180,12 @@ class RowsReport(Record):
     serves: dict[str, int]
 
 
+def _scores_differ(row: Example) -> bool:
+    """Return whether a score prefers one candidate to another."""
+    names = {name for candidate in row.candidates for name in candidate.scores}
+    return any(len({one.scores[name] for one in row.candidates if name in one.scores}) > 1 for name in names)
+
+
 def _commands(row: Example) -> Iterator[str]:
     """Yield the commands that can use a row."""
     if row.extra.keys() >= _PREFERENCE and not row.candidates:
@@ -189,7 +195,7 @@ def _commands(row: Example) -> Iterator[str]:
     yield "run, data build"
     if row.candidates:
         yield "rank, fuse, data preferences"
-    if row.pairs:
+    if row.pairs or _scores_differ(row):
         yield "train ranker, bench pairs"
     models = {candidate.model for candidate in row.candidates}
     if len(row.candidates) == len(models) > 1 and None not in models:

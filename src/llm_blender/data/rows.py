@@ -84,7 +84,9 @@ def parse_row(record: Mapping[str, Any]) -> Example:
         instruction = tuple(read_conversation(instruction, prompt))
     candidates = record.get("candidates")
     if candidates is None:
-        raise ValueError("`candidates` is missing: a list of texts or of {text, model} is wanted")
+        raise ValueError(
+            "`candidates` is missing: a list of texts or of {text, model} is wanted; in a table columns candidate:MODEL"
+        )
     if not isinstance(candidates, list):
         kind = type(candidates).__name__
         raise ValueError(f"`candidates` must be a list of texts or of {{text, model}}, not {kind}")

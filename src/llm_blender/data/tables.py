@@ -121,6 +121,9 @@ def read_parquet(path: str) -> Iterator[dict[str, Any]]:
 class ParquetWriter(TableWriter):
     """Writer of a Parquet file, a row group for each batch of rows.
 
+    Where some candidates are texts and others objects, the texts become objects with a ``text``. Of a key whose objects
+    are all empty, which Parquet cannot hold, they become nulls.
+
     Raises:
         MissingExtraError: pyarrow is not installed.
         WorkError: by `write` and `finish`: a key has values of different types.
@@ -131,21 +134,32 @@ class ParquetWriter(TableWriter):
         import pyarrow
 
         self._arrow, self._schema = pyarrow, pyarrow.schema([])
+        self._objects = False
+        """Some candidate is an object. While this is not known, all are noted as objects."""
         super().__init__(file, folder)
 
     def _note(self, records: Sequence[Mapping[str, Any]]) -> None:
         keys = dict.fromkeys(key for record in records for key in record)
         try:
-            found = self._table(records, keys).schema
+            found = self._table([_with_objects(record) for record in records], keys).schema
+            self._objects |= any(isinstance(one, Mapping) for record in records for one in _candidates(record))
             self._schema = self._arrow.unify_schemas([self._schema, found], promote_options="permissive")
         except (self._arrow.ArrowException, OverflowError) as error:
             raise self._unfit(error) from error
 
     def _write_all(self, batches: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+        place = -1 if self._objects else self._schema.get_field_index("candidates")
+        if place >= 0 and self._schema.field(place).type == _arrow_texts(self._arrow, objects=True):
+            texts = self._arrow.field("candidates", _arrow_texts(self._arrow, objects=False))
+            self._schema = self._schema.set(place, texts)
+        fields = [field.with_type(_without_empty(self._arrow, field.type)) for field in self._schema]
+        empty, self._schema = fields != list(self._schema), self._arrow.schema(fields)
         try:
             with self._parquet.ParquetWriter(self._file, self._schema) as writer:
                 for records in batches:
-                    writer.write_table(self._table(records, self._schema.names, self._schema))
+                    rows = [_with_objects(record) for record in records] if self._objects else records
+                    rows = [_with_nulls(row) for row in rows] if empty else rows
+                    writer.write_table(self._table(rows, self._schema.names, self._schema))
         except (self._arrow.ArrowException, OverflowError) as error:
             raise self._unfit(error) from error
 
@@ -158,8 +172,44 @@ class ParquetWriter(TableWriter):
         return WorkError(f"These rows do not fit into Parquet: {error}. Write JSON Lines instead.")
 
 
+def _candidates(record: Mapping[str, Any]) -> list[Any]:
+    found = record.get("candidates")
+    return found if isinstance(found, list) else []
+
+
+def _with_objects(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row whose candidates are no texts, but objects with a ``text``."""
+    if not any(isinstance(one, str) for one in _candidates(record)):
+        return record
+    objects = [{"text": one} if isinstance(one, str) else one for one in _candidates(record)]
+    return {**record, "candidates": objects}
+
+
+def _without_empty(arrow: Any, kind: Any) -> Any:
+    """Return a type of Arrow with nulls for objects that have no key."""
+    if arrow.types.is_list(kind):
+        return arrow.list_(_without_empty(arrow, kind.value_type))
+    if not arrow.types.is_struct(kind):
+        return kind
+    fields = [field.with_type(_without_empty(arrow, field.type)) for field in kind]
+    return arrow.struct(fields) if fields else arrow.null()
+
+
+def _with_nulls(value: Any) -> Any:
+    """Return a value of JSON with nulls for empty objects."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(inner) if inner != {} else None for key, inner in value.items()}
+    return [None if inner == {} else _with_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _arrow_texts(arrow: Any, *, objects: bool) -> Any:
+    """Return the type of candidates that are all texts: as objects with a ``text``, or as they are."""
+    text = arrow.string()
+    return arrow.list_(arrow.struct([("text", text)]) if objects else text)
+
+
 _TEXTS = re.compile(
-    rf"({'|'.join(PROMPT_KEYS)}|id|model|system|input|output|reference|chosen|rejected|text|answer|response)_?\d*"
+    rf"({'|'.join(PROMPT_KEYS)}|id|(chosen_|rejected_)?model|system|input|output|reference|chosen|rejected|text|answer|response)_?\d*"
 )
 """Keys whose values are texts, even where they look like numbers."""
 _CONVERSATIONS = {*PROMPT_KEYS, "chosen", "rejected"}  # which may be messages, too

@@ -153,8 +153,9 @@ class _Building:
         for name, (count, reason) in self.missing().items():
             if count == answers[name]:
                 raise WorkError(
-                    f"{name} gave no answer at all ({reason.rstrip('.')}): fix that and run the same command again, "
-                    f"or remove it from the configuration; finished work is kept in {self.job.folder}."
+                    f"{name} gave no answer at all ({reason.rstrip('.')}): fix that and run the same command again; "
+                    f"or remove {name} from the configuration and add --restart: what the others answered is paid for, "
+                    f"and comes from the store. Finished work is kept in {self.job.folder}."
                 )
 
     def judge_pairs(self, rows: AnsweredRows) -> tuple[Consistency | None, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from llm_blender.data import normalized_key, read_rows
 from llm_blender.errors import InputError
 from llm_blender.training.recipes import Source
 from llm_blender.types import Example
+
+logger = logging.getLogger(__name__)
 
 _RAREST = 8  # words of a text by which others are found
 _COMMON = 4.0  # idf below which a word is common: that of one text in 55
@@ -451,7 +454,16 @@ def load_groups(
 def _described(source: Source, path: Path, rows: Sequence[Example]) -> Source:
     """Fill in what a source leaves open: how pairs are found, and name, URL and licence from the file's own card."""
     found = {key: value for key, value in file_card(path).items() if not getattr(source, key)}
-    return source.model_copy(update=found | {"pairs": pairs_of(source, rows)})
+    pairs = pairs_of(source, rows)
+    if source.pairs == "auto" and pairs == "implied":
+        lost = sum(bool(row.pairs) and not any(candidate.scores for candidate in row.candidates) for row in rows)
+        if lost:
+            logger.warning(
+                "%s: %s of %s rows have judged pairs and no scores, and teach nothing beside rows with scores: put "
+                "them into a file of their own, or take only the pairs with --pairs labelled.",
+                *(path, f"{lost:,}", f"{len(rows):,}"),
+            )
+    return source.model_copy(update=found | {"pairs": pairs})
 
 
 _CARD_ROW = re.compile(r"^\| (source|url|licence) \| (.*?) \|$", re.MULTILINE)
