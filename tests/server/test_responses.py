@@ -199,6 +199,16 @@ def test_thoughts_are_an_item_of_their_own(serve):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_custom_call_that_is_unasked_is_shown(serve, stream):
+    call = {"id": "call_7", "type": "custom", "custom": {"name": "weather", "input": "Rome"}}
+    with FakeOpenAIServer(lambda _: reply({"tool_calls": [call]}, "tool_calls")) as server:
+        response = respond(serve(api("a", server), FakeLLM("b")), input="Weather?", tools=[TOOL], stream=stream)
+        values = events(response.text)[-1]["response"] if stream else response.json()
+        (item,) = Response.model_validate(values).output
+        assert (item.type, item.call_id, item.name, item.arguments) == ("function_call", "call_7", "weather", "Rome")
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_tools_there_and_back(serve, stream):
     def answer(request):
         if request["messages"][-1]["role"] == "tool":

@@ -313,8 +313,9 @@ def _new_message() -> dict[str, Any]:
 
 
 def _call_item(call: Mapping[str, Any]) -> dict[str, Any]:
-    more = {key: value for key, value in call.items() if key not in _CALL and key != "function"}
-    function = {key: call["function"][key] for key in ("name", "arguments")}
+    more = {key: value for key, value in call.items() if key not in _CALL and key not in ("function", "custom")}
+    called = call.get("function") or call["custom"]  # this one is unasked
+    function = {"name": called["name"], "arguments": called.get("arguments", called.get("input", ""))}
     item = {"id": _new_id("fc_"), "type": "function_call", "status": "completed", "call_id": call["id"]}
     return {**more, **item, **function}
 
