@@ -121,10 +121,10 @@ def test_what_fails_is_a_value_in_its_row(ranker: Breaking) -> None:
     stage = RankRows("mine")
     rows = [row("a", "bb"), row("a", "break"), {"instruction": "no candidates"}, row("bug", "a"), row("ccc", "dd")]
     out = stage(rows)
-    assert [stage.error(one) for one in out] == [
-        None, "It breaks.", "`candidates` is missing: a list of texts or of {text, model} is wanted",
-        "ZeroDivisionError: a bug", None,
-    ]  # fmt: skip
+    missing = (
+        "`candidates` is missing: a list of texts or of {text, model} is wanted; in a table columns candidate:MODEL"
+    )
+    assert [stage.error(one) for one in out] == [None, "It breaks.", missing, "ZeroDivisionError: a bug", None]
     assert [one["ranking"].get("best") for one in out] == [1, None, None, None, 0]
     assert {**out[1], "ranking": None} == {**rows[1], "ranking": None}
 
